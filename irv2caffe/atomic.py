@@ -1,0 +1,132 @@
+"""Results are written aside and renamed: a reader never sees half a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irv2caffe.errors import OutputError, OutputExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ASIDE = ".partial-"
+
+
+@contextmanager
+def file_aside(path: Path) -> Iterator[Path]:
+    """Yields a path beside ``path``; when the block ends well it is renamed to ``path``.
+
+    The suffix is kept, so that writers that look at it (matplotlib) see the right one. An
+    existing ``path`` is replaced in one step; after an exception it is untouched.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f"{_ASIDE}{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    aside = Path(name)
+    try:
+        yield aside
+        try:
+            aside.chmod(0o666 & ~_umask())
+            with aside.open("rb") as stream:
+                os.fsync(stream.fileno())
+            aside.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yields a new folder beside ``path``; when the block ends well it is renamed to ``path``.
+
+    Args:
+        path: where the finished folder goes.
+        force: replace what stands there, after the new folder is complete.
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``force`` is not set (checked at the start).
+        OutputError: the folder cannot be made or written.
+    """
+    if not force:
+        refuse_existing(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield aside
+        try:
+            aside.chmod(0o777 & ~_umask())
+            _swap_in(aside, path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text to ``path`` in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes ``data`` to ``path`` in one step."""
+    with file_aside(path) as aside:
+        try:
+            aside.write_bytes(data)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def refuse_existing(*paths: Path) -> None:
+    """Raises OutputExistsError for the first of ``paths`` that exists."""
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            raise OutputExistsError(
+                f"{path} exists already", "choose another output, or --force to replace it"
+            )
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """The error for a ``path`` that the operating system does not let us write."""
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}",
+        "choose an output folder that you may write and that has free space",
+    )
+
+
+def _swap_in(aside: Path, path: Path) -> None:
+    """Renames ``aside`` to ``path``; what stood there is moved away first, deleted last."""
+    if not (path.exists() or path.is_symlink()):
+        aside.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}old-", dir=path.parent))
+    path.rename(old / path.name)
+    try:
+        aside.rename(path)
+    except OSError:
+        (old / path.name).rename(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""The real thing: find it, install it, call it."""

@@ -1,0 +1,101 @@
+"""Argument lists and environments for Caffe's programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irv2caffe.caffe.find import RUNTIME_LOADER, FoundCaffe
+from irv2caffe.errors import CaffeNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_RUNTIME_LIBRARIES = (
+    "usr/lib/x86_64-linux-gnu/openblas-pthread",  # libblas.so.3 and liblapack.so.3 lie only here
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib",
+)
+_RUNTIME_PYTHON = "python3.9"
+# Variables that would let libraries or modules of the host into the runtime's programs.
+_HOST_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start: an argument list (never a shell string) and its whole environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+def tool_command(found: FoundCaffe, tool: str = "caffe", args: Sequence[str] = ()) -> Command:
+    """The command that runs a program of the Caffe that was found.
+
+    Args:
+        found: from :func:`irv2caffe.caffe.find.find_caffe`.
+        tool: ``caffe``, ``convert_imageset``, ``compute_image_mean``, ``extract_features``, any
+            other program in the same folder, or ``python`` for an interpreter that imports
+            its pycaffe.
+        args: passed through.
+
+    Raises:
+        UsageError: ``tool`` is a path, not a name.
+        CaffeNotFoundError: this Caffe has no such program.
+    """
+    if not tool or "/" in tool or tool.startswith("."):
+        raise UsageError(f"--tool takes the name of a Caffe program, not {tool!r}")
+    if found.is_runtime:
+        return _runtime_command(found, tool, args)
+    return _native_command(found, tool, args)
+
+
+def _runtime_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Command:
+    """Through the runtime's own loader, so that libraries of the host never mix in."""
+    env = {key: value for key, value in os.environ.items() if key not in _HOST_VARIABLES}
+    if tool == "python":
+        tool = _RUNTIME_PYTHON
+        env["PYTHONHOME"] = str(found.root / "usr")
+        env["PYTHONPATH"] = str(found.root / "usr/lib/python3/dist-packages")
+        env["PYTHONNOUSERSITE"] = "1"
+    program = found.tools / tool
+    if not program.is_file():
+        raise _no_such_tool(found, tool)
+    libraries = ":".join(str(found.root / folder) for folder in _RUNTIME_LIBRARIES)
+    loader = str(found.root / RUNTIME_LOADER)
+    return Command((loader, "--library-path", libraries, str(program), *args), env)
+
+
+def _native_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Command:
+    """The program as it is; python gets the tree's pycaffe on its path."""
+    env = dict(os.environ)
+    if tool == "python":
+        pycaffe = str(found.root / "python")
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (pycaffe, env.get("PYTHONPATH"))))
+        interpreter = shutil.which("python3")
+        if interpreter is None:
+            raise _no_such_tool(found, tool)
+        return Command((interpreter, *args), env)
+    # Built source trees name some tools with the suffix .bin and link them without it.
+    for name in (tool, f"{tool}.bin"):
+        program = Path(found.tools) / name
+        if program.is_file():
+            return Command((str(program), *args), env)
+    raise _no_such_tool(found, tool)
+
+
+def _no_such_tool(found: FoundCaffe, tool: str) -> CaffeNotFoundError:
+    if tool.startswith("python") and found.is_runtime:
+        return CaffeNotFoundError(
+            f"the Caffe in {found.root} was installed without pycaffe",
+            "run: irv2caffe install-caffe --force",
+        )
+    names = sorted(path.name for path in found.tools.iterdir() if "caffe" in path.name)
+    shown = ", ".join([*names[:8], "convert_imageset", "compute_image_mean", "extract_features"])
+    return CaffeNotFoundError(
+        f"the Caffe in {found.root} has no program {tool!r}", f"it has programs such as {shown}"
+    )

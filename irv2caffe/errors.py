@@ -1,0 +1,116 @@
+"""What can go wrong, as one tree; every error carries a hint and an exit code.
+
+::
+
+    Irv2CaffeError                exit 1
+    +-- UsageError                exit 2   options that do not go together
+    +-- InputError                exit 1   something the user gave cannot be used
+    |   +-- MissingInputError              a file or folder that is not there
+    |   +-- FormatError                    a file that is not what it should be
+    +-- OutputError               exit 1   a result cannot be written
+    |   +-- OutputExistsError              something stands where the result should go
+    +-- CaffeNotFoundError        exit 1   no Caffe on this machine
+    +-- InstallError              exit 1   Caffe could not be installed
+    +-- CaffeFailedError          exit 1   a Caffe program ended badly
+    +-- InterruptedRunError       exit 130 Ctrl-C or SIGTERM
+
+Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_FINDINGS = 3
+EXIT_INTERRUPTED = 130
+
+
+class Irv2CaffeError(Exception):
+    """Base of all errors a user can cause or meet.
+
+    Attributes:
+        message: one line that says what is wrong.
+        hint: one line that says the way out; may be empty.
+        exit_code: what the program exits with.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class UsageError(Irv2CaffeError, ValueError):
+    """Options that do not go together or have values outside their range."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(Irv2CaffeError, ValueError):
+    """Something the user gave cannot be used."""
+
+
+class MissingInputError(InputError):
+    """A file or folder that is not there."""
+
+
+class FormatError(InputError):
+    """A file that is not what it should be.
+
+    Attributes:
+        path: the file, or None when the text did not come from one.
+        line: line number from 1, or None.
+        column: column number from 1, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        path: Path | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        place = ":".join(str(part) for part in (path, line, column) if part is not None)
+        super().__init__(f"{place}: {message}" if place else message, hint)
+        self.path = path
+        self.line = line
+        self.column = column
+
+
+class OutputError(Irv2CaffeError):
+    """A result cannot be written."""
+
+
+class OutputExistsError(OutputError):
+    """Something stands where the result should go."""
+
+
+class CaffeNotFoundError(Irv2CaffeError):
+    """No Caffe was found on this machine."""
+
+
+class InstallError(Irv2CaffeError):
+    """Caffe could not be installed."""
+
+
+class CaffeFailedError(Irv2CaffeError):
+    """A Caffe program ended badly."""
+
+
+class InterruptedRunError(Irv2CaffeError):
+    """The user or the system asked to stop."""
+
+    exit_code = EXIT_INTERRUPTED
