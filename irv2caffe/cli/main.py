@@ -1,0 +1,93 @@
+"""The program as a whole: its commands in the order of use, its errors, its exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from irv2caffe import __version__, ui
+from irv2caffe.cli.caffe import caffe_command, install_caffe_command
+from irv2caffe.cli.data import make_lmdb_command
+from irv2caffe.cli.net import build_net_command
+from irv2caffe.cli.plot import plot_log_command
+from irv2caffe.cli.train import train_command
+from irv2caffe.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    InterruptedRunError,
+    Irv2CaffeError,
+)
+
+_COMMANDS = (
+    install_caffe_command,
+    caffe_command,
+    build_net_command,
+    make_lmdb_command,
+    train_command,
+    plot_log_command,
+)
+
+
+class _InOrder(click.Group):
+    """Lists the commands as they are used, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 130 interrupted.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="irv2caffe")
+@click.option("--traceback", is_flag=True, help="Show the whole traceback of an error.")
+def cli(traceback: bool) -> None:
+    """From a folder of images to a trained Inception-ResNet-v2 in Caffe.
+
+    The commands stand in the order of use.
+    """
+    del traceback  # taken from the arguments by run(), so that it may stand anywhere
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command line; returns the exit code and prints errors as one line and a hint."""
+    show_traceback = "--traceback" in argv and "caffe" not in argv[: argv.index("--traceback")]
+    if show_traceback:
+        argv = [argument for argument in argv if argument != "--traceback"]
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = cli.main(argv, prog_name="irv2caffe", standalone_mode=False)
+        return code if isinstance(code, int) else EXIT_DONE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort, InterruptedRunError):
+        ui.say("irv2caffe: interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away; there is no one to tell
+        return EXIT_FAILED
+    except Irv2CaffeError as error:
+        if show_traceback:
+            traceback.print_exc()
+        ui.show_error(error)
+        return error.exit_code
+    except (OSError, MemoryError) as error:
+        if show_traceback:
+            traceback.print_exc()
+        ui.show_error(Irv2CaffeError(str(error) or type(error).__name__))
+        return EXIT_FAILED
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+    raise InterruptedRunError("terminated")
+
+
+for _command in _COMMANDS:
+    cli.add_command(_command)

@@ -1,0 +1,185 @@
+"""SolverParameter from epochs, data set size, batch, GPUs and iter_size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import UsageError
+from irv2caffe.proto import messages
+
+if TYPE_CHECKING:
+    from irv2caffe.config import SolverOptions
+
+_MAX_TEST_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run in iterations.
+
+    Attributes:
+        num_train: training images.
+        num_val: validation images.
+        batch_size: images per GPU and forward pass.
+        num_gpus: 1 where the CPU trains.
+        iter_size: forward passes per update.
+        test_batch_size: images per TEST forward pass.
+        test_iter: TEST passes; times ``test_batch_size`` it is exactly ``num_val``.
+        test_interval: updates between two tests.
+        snapshot: updates between two snapshots.
+        stepsize: updates between two steps of the learning rate.
+        max_iter: updates in all; a multiple of ``test_interval``, so that the end is tested.
+        display: updates between two lines of the log.
+    """
+
+    num_train: int
+    num_val: int
+    batch_size: int
+    num_gpus: int
+    iter_size: int
+    test_batch_size: int
+    test_iter: int
+    test_interval: int
+    snapshot: int
+    stepsize: int
+    max_iter: int
+    display: int
+
+    @property
+    def effective_batch(self) -> int:
+        """Images per update: BVLC Caffe gives every GPU a whole batch (parallel.cpp)."""
+        return self.batch_size * self.num_gpus * self.iter_size
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training set that ``max_iter`` makes."""
+        return self.max_iter * self.effective_batch / self.num_train
+
+    def arithmetic(self) -> list[str]:
+        """The schedule's sums, one line each."""
+        per_epoch = self.num_train / self.effective_batch
+        steps = self.stepsize / per_epoch
+        snapshots = self.snapshot / per_epoch
+        factors = f"batch_size {self.batch_size} x {self.num_gpus} GPU(s) x iter_size"
+        tested = f"test_iter {self.test_iter:,} x batch {self.test_batch_size}"
+        return [
+            f"effective batch {self.effective_batch} = {factors} {self.iter_size}",
+            f"{self.num_train:,} training images = {per_epoch:,.2f} iterations per epoch",
+            f"max_iter {self.max_iter:,} = {self.epochs:.2f} epochs",
+            f"learning rate steps every {self.stepsize:,} iterations = {steps:.2f} epochs",
+            f"tests every {self.test_interval:,} iterations",
+            f"{tested} = {self.num_val:,} validation images, each tested once",
+            f"snapshots every {self.snapshot:,} iterations = {snapshots:.2f} epochs",
+        ]
+
+
+def plan_schedule(
+    options: SolverOptions,
+    *,
+    num_train: int,
+    num_val: int,
+    batch_size: int,
+    test_batch_size: int | None = None,
+    num_gpus: int = 1,
+) -> Schedule:
+    """Turns epochs into iterations.
+
+    Args:
+        options: the run in epochs.
+        num_train: training images.
+        num_val: validation images.
+        batch_size: images per GPU and forward pass.
+        test_batch_size: must divide ``num_val``; None takes its largest divisor up to 50.
+        num_gpus: 1 where the CPU trains.
+
+    Raises:
+        UsageError: a test batch that does not divide the validation set (Caffe would test some
+            images twice and others never), or a batch larger than the training set.
+    """
+    effective = batch_size * num_gpus * options.iter_size
+    if num_train < effective:
+        raise UsageError(
+            f"an effective batch of {effective} is more than the {num_train} training images",
+            "choose a smaller --batch-size",
+        )
+    per_epoch = num_train / effective
+    test_interval = max(1, round(per_epoch * options.test_epochs))
+    num_tests = max(1, round(options.epochs / options.test_epochs))
+    snapshot = test_interval * max(1, round(options.snapshot_epochs / options.test_epochs))
+    test_batch = _test_batch(num_val, test_batch_size)
+    return Schedule(
+        num_train=num_train,
+        num_val=num_val,
+        batch_size=batch_size,
+        num_gpus=num_gpus,
+        iter_size=options.iter_size,
+        test_batch_size=test_batch,
+        test_iter=num_val // test_batch,
+        test_interval=test_interval,
+        snapshot=snapshot,
+        stepsize=max(1, round(per_epoch * options.lr_decay_epochs)),
+        max_iter=test_interval * num_tests,
+        display=max(1, min(20, test_interval // 10)),
+    )
+
+
+def _test_batch(num_val: int, wanted: int | None) -> int:
+    """A batch size that divides the validation set."""
+    if num_val < 1:
+        raise UsageError("the validation set is empty")
+    divisors = [n for n in range(1, min(num_val, 4096) + 1) if num_val % n == 0]
+    if wanted is None:
+        return max(n for n in divisors if n <= _MAX_TEST_BATCH)
+    if wanted not in divisors:
+        near = sorted(divisors, key=lambda n: abs(n - wanted))[:3]
+        raise UsageError(
+            f"--test-batch-size {wanted} does not divide the {num_val:,} validation images",
+            f"near are {', '.join(str(n) for n in sorted(near))}",
+        )
+    return wanted
+
+
+def solver(
+    options: SolverOptions, schedule: Schedule, *, net: str, snapshot_prefix: str, on_gpu: bool
+) -> Any:
+    """The SolverParameter.
+
+    Args:
+        options: learning rate, regularisation, seed.
+        schedule: from :func:`plan_schedule`.
+        net: path of the train_val prototxt, as Caffe will open it.
+        snapshot_prefix: path that snapshots start with.
+        on_gpu: the solver mode; Caffe's own default is the GPU.
+    """
+    mode = messages.SolverParameter.GPU if on_gpu else messages.SolverParameter.CPU
+    message = messages.SolverParameter(
+        net=net,
+        test_iter=[schedule.test_iter],
+        test_interval=schedule.test_interval,
+        test_initialization=False,
+        base_lr=options.base_lr,
+        display=schedule.display,
+        average_loss=schedule.display,
+        max_iter=schedule.max_iter,
+        lr_policy="step",
+        gamma=options.lr_decay,
+        stepsize=schedule.stepsize,
+        weight_decay=options.weight_decay,
+        snapshot=schedule.snapshot,
+        snapshot_prefix=snapshot_prefix,
+        solver_mode=mode,
+        random_seed=options.random_seed,
+        type=options.type,
+    )
+    if options.type == "RMSProp":
+        message.rms_decay = options.rms_decay
+        message.delta = options.delta
+    else:
+        message.momentum = options.momentum
+    if options.iter_size > 1:
+        message.iter_size = options.iter_size
+    if options.clip_gradients is not None:
+        # Caffe clips the sum over iter_size before it divides (sgd_solver.cpp, ClipGradients).
+        message.clip_gradients = options.clip_gradients * options.iter_size
+    return message

@@ -1,0 +1,106 @@
+"""Console, progress, tables, hints: the only module that imports rich.
+
+Results go to stdout, talk to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from irv2caffe.errors import Irv2CaffeError
+
+
+def say(message: str) -> None:
+    """One line of talk, on stderr."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def show(message: str) -> None:
+    """One line of result, on stdout."""
+    print(message, flush=True)  # noqa: T201
+
+
+def show_json(value: Any) -> None:
+    """A result as JSON, on stdout; not-a-number becomes null, which JSON can say."""
+    show(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout; plain and unwrapped where stdout is not a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, width=200)
+    console.print(table)
+
+
+def show_error(error: Irv2CaffeError) -> None:
+    """The error in one line, the way out in the next."""
+    say(f"irv2caffe: error: {' '.join(error.message.split())}")
+    if error.hint:
+        say(f"  hint: {' '.join(error.hint.split())}")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields ``update(done, total)``: a bar on a terminal, a line every tenth otherwise."""
+    if not sys.stderr.isatty():
+        yield _plain_progress(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Eta
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Eta())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain_progress(what: str) -> Callable[[int, int], None]:
+    shown = 0
+
+    def update(done: int, total: int) -> None:
+        nonlocal shown
+        tenth = 10 * done // max(1, total)
+        if tenth > shown:
+            shown = tenth
+            say(f"{what}: {done:,} of {total:,}")
+
+    return update
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Yields ``update(text)``: one line that is rewritten on a terminal, lines otherwise."""
+    if not sys.stderr.isatty():
+        yield say
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    with console.status("") as status:
+        yield status.update
