@@ -85,14 +85,11 @@ def _convolution(
     if stride != 1:
         fields |= {"stride": [stride]}
     fields |= {"weight_filler": b.weight_filler}
-    param = [{"lr_mult": 1.0, "decay_mult": 1.0}]
-    if bias:
-        # TF-slim regularises these biases as well (its arg scope), so they decay like weights.
-        param.append({"lr_mult": 1.0, "decay_mult": 1.0})
+    if bias:  # decays like the weights, as in TF-slim's arg scope
         fields |= {"bias_filler": {"type": "constant", "value": 0.0}}
     else:
         fields |= {"bias_term": False}
-    return b.net.layer("Convolution", name, x, channels=num_output, param=param, **fields)
+    return b.net.layer("Convolution", name, x, channels=num_output, **fields)
 
 
 def _normalize(b: Builder, name: str, x: Top) -> Top:

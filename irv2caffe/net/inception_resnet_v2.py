@@ -140,7 +140,6 @@ def _body(net: NetSpec, data: Top, options: NetOptions) -> Top:
         "classifier",
         x,
         channels=options.num_classes,
-        param=[{"lr_mult": 1.0, "decay_mult": 1.0}, {"lr_mult": 1.0, "decay_mult": 1.0}],
         num_output=options.num_classes,
         weight_filler=b.weight_filler,
         bias_filler={"type": "constant", "value": 0.0},

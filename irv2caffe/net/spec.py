@@ -82,7 +82,7 @@ class NetSpec:
             )
         _claim(self._layers, name, phase, "layer")
         for bottom in bottoms:
-            if not self._tops.get(bottom.name, set()) & {phase, None}:
+            if not _reaches(self._tops.get(bottom.name, set()), phase):
                 raise UsageError(f"layer {name} reads {bottom.name!r}, which no layer produced")
         for top in tops:
             if top not in {bottom.name for bottom in bottoms}:
@@ -151,6 +151,12 @@ def _fill(message: Any, values: Mapping[str, Any]) -> None:
                 _nearest(key, message.DESCRIPTOR.fields_by_name),
             )
         _assign(message, key, value)
+
+
+def _reaches(phases: set[str | None], phase: str | None) -> bool:
+    """Whether a top that exists in ``phases`` is there wherever a layer of ``phase`` is."""
+    needed = {"TRAIN", "TEST"} if phase is None else {phase}
+    return None in phases or needed <= phases
 
 
 def _claim(taken: dict[str, set[str | None]], name: str, phase: str | None, what: str) -> None:

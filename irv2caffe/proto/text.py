@@ -1,0 +1,120 @@
+"""Prototxt in and out; errors with line and column."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import text_format
+
+from irv2caffe.atomic import write_text
+from irv2caffe.errors import FormatError, MissingInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
+_PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
+_MAX_TEXT_BYTES = 1 << 28
+
+
+def read_prototxt(path: Path, cls: Any) -> Any:
+    """The message in a prototxt file.
+
+    Args:
+        path: the file.
+        cls: a class of :mod:`irv2caffe.proto.messages`.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: not a prototxt of this message; says where.
+    """
+    data = read_input(path, _MAX_TEXT_BYTES)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
+        ) from error
+    if "\0" in text:
+        raise FormatError(
+            "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
+        )
+    return parse_prototxt(text, cls, path=path)
+
+
+def read_input(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a file the user named.
+
+    Raises:
+        MissingInputError: not there, or a folder.
+        FormatError: larger than ``limit_bytes``, or not readable.
+    """
+    if path.is_dir():
+        raise MissingInputError(f"{path} is a folder, not a file")
+    try:
+        size = path.stat().st_size
+        if size > limit_bytes:
+            raise FormatError(f"{size:,} bytes are more than the format can hold", path=path)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such file", "check the path") from error
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
+
+
+def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
+    """The message in a text.
+
+    Args:
+        text: in protobuf's text format.
+        cls: a class of :mod:`irv2caffe.proto.messages`.
+        path: named in errors.
+
+    Raises:
+        FormatError: with line and column, and the nearest known field for an unknown one.
+    """
+    message = cls()
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        problem = _PLACE.sub("", str(error))
+        hint = f"the file should be a {cls.DESCRIPTOR.name}"
+        unknown = _NO_FIELD.search(problem)
+        if unknown:
+            problem = f"{unknown.group(1).removeprefix('caffe.')} has no field {unknown.group(2)!r}"
+            hint = _nearest_field(message, unknown.group(1), unknown.group(2)) or hint
+        line, column = error.GetLine(), error.GetColumn()
+        raise FormatError(problem, hint, path=path, line=line, column=column) from error
+    except RecursionError as error:
+        raise FormatError("nested too deeply", path=path) from error
+    except (ValueError, OverflowError) as error:  # a number or escape that Python cannot take
+        raise FormatError(f"a value cannot be read: {error}", path=path) from error
+
+
+def format_prototxt(message: Any) -> str:
+    """The message as text; equal messages give equal bytes, fields come in the schema's order."""
+    return text_format.MessageToString(message, use_index_order=True)
+
+
+def write_prototxt(path: Path, message: Any, *, header: str = "") -> None:
+    """Writes a message in one step.
+
+    Args:
+        path: the file.
+        message: what to write.
+        header: lines that become a comment at the top.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    write_text(path, (comment + "\n" if comment else "") + format_prototxt(message))
+
+
+def _nearest_field(message: Any, full_name: str, word: str) -> str:
+    """Names the field that was probably meant."""
+    descriptor = message.DESCRIPTOR.file.pool.FindMessageTypeByName(full_name)
+    near = difflib.get_close_matches(word, list(descriptor.fields_by_name), n=3)
+    return f"did you mean {', '.join(near)}?" if near else ""
