@@ -219,7 +219,7 @@ def _checked(path: Path, cls: type[T], values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise FormatError("[net] and [solver] are tables", path=path)
     known = typing.get_type_hints(cls)
-    checked = {}
+    checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

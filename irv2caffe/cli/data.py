@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -69,4 +70,52 @@ def make_lmdb_command(
     Caffe's convert_imageset. Images that cannot be read are left out, listed in OUT/skipped.csv,
     and make the exit code 3.
     """
-    raise NotImplementedError
+    from irv2caffe.data.build import BuildOptions, make_lmdb
+
+    options = BuildOptions(
+        size=_size(resize),
+        encoded=None if encoded == "none" else encoded,
+        gray=gray,
+        shuffle=shuffle,
+        seed=seed,
+        workers=workers,
+    )
+    with ui.progress("images") as progress:
+        if backend == "native":
+            report = make_lmdb(
+                source,
+                out,
+                options,
+                list_file=list_file,
+                labels=labels,
+                force=force,
+                progress=progress,
+            )
+        else:
+            from irv2caffe.caffe.command import tool_command
+            from irv2caffe.caffe.find import find_caffe
+            from irv2caffe.data.convert_imageset import convert_imageset
+
+            tool = tool_command(find_caffe(flag), "convert_imageset")
+            report = convert_imageset(
+                source,
+                out,
+                options,
+                argv=tool.argv,
+                env=tool.env,
+                list_file=list_file,
+                labels=labels,
+                force=force,
+                progress=progress,
+            )
+    if as_json:
+        ui.show_json(asdict(report))
+    else:
+        ui.show(
+            f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
+            f"{report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
+        )
+    if report.skipped:
+        ui.say(f"{len(report.skipped):,} images left out, listed in {out}/skipped.csv")
+        return EXIT_FINDINGS
+    return EXIT_DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def build_net_command(
         force=force,
     )
     if as_json:
-        ui.show_json(built.as_dict())
+        ui.show_json(asdict(built))
         return
     for path in (built.train_val, built.deploy, built.solver):
         ui.show(str(path))

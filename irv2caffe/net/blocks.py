@@ -139,7 +139,7 @@ def residual(b: Builder, name: str, x: Top, branches: Sequence[Top], scale: floa
     """The trunk plus ``scale`` times the branches' linear up-projection, then ReLU (Fig. 20)."""
     joined = concat(b, f"{name}_concat", *branches)
     up = linear(b, f"{name}_up_1x1", joined, x.channels)
-    coefficients = {} if scale is None else {"coeff": [1.0, scale]}
+    coefficients: dict[str, Any] = {} if scale is None else {"coeff": [1.0, scale]}
     total = b.net.layer(
         "Eltwise", name, x, up, channels=x.channels, operation="SUM", **coefficients
     )

@@ -1,0 +1,103 @@
+"""What a database holds, also one that somebody else made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irv2caffe.data.datum import parse_datum
+from irv2caffe.data.lmdb_store import open_reader
+from irv2caffe.errors import FormatError, InputError
+
+_SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class DatabaseSummary:
+    """What training needs to know of a database.
+
+    Attributes:
+        num_records: images.
+        channels: of the first image.
+        height: of the first image, in pixels.
+        width: of the first image, in pixels.
+        encoded: whether records hold compressed images.
+        max_label: the highest label; from ``manifest.json``, else of a sample of the records.
+        num_classes: lines of ``labels.txt``, else ``max_label`` plus one.
+    """
+
+    num_records: int
+    channels: int
+    height: int
+    width: int
+    encoded: bool
+    max_label: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class DatasetSizes:
+    """Numbers of a training and a validation database; None where there is no database."""
+
+    num_train: int | None
+    num_val: int | None
+    num_classes: int | None
+
+
+def summarize_database(folder: Path) -> DatabaseSummary:
+    """Reads the first record, the manifest if there is one, else a sample of the labels.
+
+    Raises:
+        MissingInputError: no such folder.
+        FormatError: no LMDB, or its records are not Datums.
+        InputError: no records.
+    """
+    with open_reader(folder) as reader:
+        num_records = len(reader)
+        if num_records == 0:
+            raise InputError(f"{folder} has no records", "build it again")
+        _, value = next(iter(reader))
+        shape, encoded = _shape(value, folder)
+        manifest = _manifest(folder)
+        if manifest.get("num_images") == num_records and "max_label" in manifest:
+            max_label, num_classes = int(manifest["max_label"]), int(manifest["num_classes"])
+        else:
+            max_label = max(parse_datum(value).label for _, value in reader.sample(_SAMPLE))
+            num_classes = max_label + 1
+    return DatabaseSummary(num_records, *shape, encoded, max_label, num_classes)
+
+
+def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
+    """Images and classes of the databases that build-net was given."""
+    of_train = summarize_database(Path(train)) if train else None
+    of_val = summarize_database(Path(val)) if val else None
+    return DatasetSizes(
+        of_train.num_records if of_train else None,
+        of_val.num_records if of_val else None,
+        of_train.num_classes if of_train else None,
+    )
+
+
+def _shape(value: bytes, folder: Path) -> tuple[tuple[int, int, int], bool]:
+    """(channels, height, width) of a record, and whether it is compressed."""
+    datum = parse_datum(value)
+    if not datum.encoded:
+        if not (datum.data or datum.float_data):
+            raise FormatError("its records hold no image", "was it made for Caffe?", path=folder)
+        return (datum.channels, datum.height, datum.width), False
+    from irv2caffe.data.image import UndecodableImageError, decoded_shape
+
+    try:
+        return decoded_shape(datum.data), True
+    except UndecodableImageError as error:
+        raise FormatError(f"its first record: {error}", path=folder) from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
