@@ -69,6 +69,8 @@ class Supervisor:
                 ) from error
             try:
                 assert self._child.stdout is not None
+                if self.stop_requested:  # it came while the child was being started
+                    self._signal(signal.SIGINT)
                 self._read(self._child.stdout, log)
                 return self._child.wait()
             finally:
