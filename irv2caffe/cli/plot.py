@@ -13,7 +13,7 @@ from irv2caffe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from irv2caffe.log.table import Summary
+    from irv2caffe.log.table import Summary, Table
 
 
 def _window(text: str | None) -> tuple[float | None, float | None] | None:
@@ -58,7 +58,7 @@ def plot_log_command(
     window = _window(epochs)
     if csv_file is not None and len(logs) > 1:
         raise UsageError("--csv takes one log at a time")
-    tables = {}
+    tables: dict[str, Table] = {}
     for log in logs:
         images = num_train_images or read_config(log if log.is_dir() else log.parent).get(
             "num_train_images"
