@@ -85,3 +85,22 @@ def _in_folder(folder: Path, reason: str) -> FoundCaffe | None:
         if (tools / "caffe").is_file() and os.access(tools / "caffe", os.X_OK):
             return FoundCaffe(folder, tools, False, reason)
     return None
+
+
+def candidates(flag: Path | None = None) -> list[tuple[str, str]]:
+    """All places that :func:`find_caffe` looks at, in its order, and what is there."""
+    root = os.environ.get("CAFFE_ROOT")
+    named = {"--caffe": flag, "CAFFE_ROOT": Path(root) if root else None}
+    rows = []
+    for name, place in named.items():
+        if place is None:
+            rows.append((name, "not set"))
+        else:
+            folder = place.parent if place.is_file() else place
+            there = _in_folder(folder.absolute(), "") is not None
+            rows.append((name, str(place) if there else f"no Caffe in {place}"))
+    rows.append(("PATH", shutil.which("caffe") or "no caffe"))
+    prefix = default_prefix()
+    there = _in_folder(prefix, "") is not None
+    rows.append(("installed runtime", str(prefix) if there else f"none in {prefix}"))
+    return rows

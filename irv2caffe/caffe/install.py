@@ -1,0 +1,284 @@
+"""Caffe 1.0 from the Debian 11 archive into a user folder, without root.
+
+mmdebstrap resolves, downloads and verifies the packages and unpacks them, nothing more: no
+program of theirs runs, no file outside the folder changes. What comes out is run through its own
+loader and its own libraries (:mod:`irv2caffe.caffe.command`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe import system
+from irv2caffe.atomic import folder_aside
+from irv2caffe.caffe.find import FoundCaffe, default_prefix
+from irv2caffe.caffe.mirror import choose_mirror
+from irv2caffe.caffe.verify import verify, version
+from irv2caffe.errors import InstallError, OutputExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SUITE = "bullseye"
+_MANIFEST = "irv2caffe-runtime.json"
+_PACKAGES = ("caffe", "libopenblas0-pthread")
+_PYCAFFE = "python3-caffe"
+# Unpacked and downloaded together, with room: 593 MB stay with pycaffe, 334 MB without.
+_NEEDED_BYTES = {True: 1_500_000_000, False: 900_000_000}
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# A part of mmdebstrap's or apt's last words, what it means, and the way out.
+_MEANINGS = (
+    (
+        r"Could not (?:resolve|connect)|Temporary failure|onnection (?:failed|refused)|to connect",
+        "the mirror {mirror} cannot be reached",
+        "is there a network? --mirror URL names another mirror",
+    ),
+    (
+        r"No space left on device|not enough free space|write error",
+        "the disk is full",
+        "--prefix DIR names a folder on another disk",
+    ),
+    (
+        r"NO_PUBKEY|not signed|signatures? (?:couldn't be verified|were invalid)|keyring|EXPKEYSIG",
+        "the packages of {mirror} cannot be verified",
+        "install the package debian-archive-keyring",
+    ),
+    (
+        r"does not have a Release file|404 +Not Found|File not found|Malformed|Unable to locate",
+        "the mirror {mirror} does not have the suite bullseye",
+        "--mirror URL names another Debian mirror, or one of its archive",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class InstallReport:
+    """What install-caffe did.
+
+    Attributes:
+        prefix: the folder.
+        version: that its ``caffe --version`` says.
+        pycaffe: whether it has pycaffe.
+        mirror: where the packages came from.
+        size_bytes: of the folder.
+        seconds: that it took; 0 where it stood there already.
+        checks: what was tried at the end, one line each.
+    """
+
+    prefix: Path
+    version: str
+    pycaffe: bool
+    mirror: str
+    size_bytes: int
+    seconds: float
+    checks: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """For a person."""
+        with_pycaffe = "with pycaffe" if self.pycaffe else "without pycaffe"
+        size = f"{self.size_bytes / 1e6:.0f} MB"
+        took = f"in {self.seconds:.0f} s" if self.seconds else "already installed"
+        return f"Caffe {self.version} {with_pycaffe} in {self.prefix}: {size}, {took}"
+
+
+def install_caffe(
+    prefix: Path | None = None,
+    *,
+    mirror: str | None = None,
+    pycaffe: bool = True,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> InstallReport:
+    """Installs Caffe; does nothing where it stands already with what is asked for.
+
+    The folder appears when everything in it has been tried; after an error or an interruption
+    nothing is left.
+
+    Args:
+        prefix: the folder; by default in the user's data folder.
+        mirror: a Debian mirror; by default the one apt uses.
+        pycaffe: with the Python interpreter and the modules that pycaffe needs.
+        force: install again over an earlier install.
+        say: called with lines for a person.
+
+    Raises:
+        InstallError: with what is missing and the way out.
+        UsageError: ``mirror`` is no address.
+        OutputExistsError: ``prefix`` holds something else.
+        OutputError: ``prefix`` cannot be written.
+    """
+    prefix = (prefix or default_prefix()).absolute()
+    earlier = _earlier(prefix, pycaffe=pycaffe)
+    if earlier is not None and not force:
+        return earlier
+    _check_machine()
+    source = choose_mirror(mirror)
+    _check_space(prefix, pycaffe=pycaffe)
+    started = time.monotonic()
+    with folder_aside(prefix, force=prefix.exists()) as aside:
+        packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
+        say(f"fetching {', '.join(packages)} of Debian 11 from {source}")
+        _unpack(aside, source, packages)
+        say("trying it out")
+        checks = verify(
+            FoundCaffe(aside, aside / "usr/bin", True, "just unpacked"), pycaffe=pycaffe
+        )
+        report = InstallReport(
+            prefix=prefix,
+            version=checks.version,
+            pycaffe=pycaffe,
+            mirror=source,
+            size_bytes=_size(aside),
+            seconds=round(time.monotonic() - started, 1),
+            checks=checks.passed,
+        )
+        _write_manifest(aside, report)
+    return report
+
+
+def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
+    """The report of an install that stands there and has what is asked for."""
+    if not prefix.exists() or (prefix.is_dir() and not any(prefix.iterdir())):
+        return None
+    try:
+        manifest = json.loads((prefix / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputExistsError(
+            f"{prefix} exists and was not made by install-caffe", "--prefix names another folder"
+        ) from error
+    if pycaffe and not manifest.get("pycaffe"):
+        return None
+    try:
+        found = version(FoundCaffe(prefix, prefix / "usr/bin", True, "installed before"))
+    except InstallError:
+        return None  # damaged since; made anew
+    return InstallReport(
+        prefix=prefix,
+        version=found,
+        pycaffe=bool(manifest.get("pycaffe")),
+        mirror=str(manifest.get("mirror")),
+        size_bytes=int(manifest.get("size_bytes", 0)),
+        seconds=0.0,
+        checks=(f"caffe --version says {found}",),
+    )
+
+
+def _check_machine() -> None:
+    """What must be there before anything is fetched."""
+    machine = f"{platform.system()} {platform.machine()}"
+    if machine != "Linux x86_64":
+        raise InstallError(
+            f"the Debian archive's Caffe is used here on Linux x86_64 only, this is {machine}",
+            "build Caffe from its source, and name it by CAFFE_ROOT",
+        )
+    for program, package in (("mmdebstrap", "mmdebstrap"), ("apt-get", "apt"), ("dpkg", "dpkg")):
+        if shutil.which(program) is None:
+            raise InstallError(
+                f"{program} is missing",
+                f"as root: apt-get install {package} debian-archive-keyring (Debian 11 or newer, "
+                "Ubuntu 20.10 or newer)",
+            )
+    if not _KEYRING.is_file():
+        raise InstallError(
+            "the keys that the packages are verified with are missing",
+            "as root: apt-get install debian-archive-keyring",
+        )
+
+
+def _check_space(prefix: Path, *, pycaffe: bool) -> None:
+    free, needed = system.free_bytes(prefix), _NEEDED_BYTES[pycaffe]
+    if free < needed:
+        raise InstallError(
+            f"{free / 1e6:.0f} MB are free for {prefix}, {needed / 1e6:.0f} MB are needed",
+            "--prefix DIR names a folder on another disk; --without-pycaffe needs less",
+        )
+
+
+def _unpack(folder: Path, mirror: str, packages: list[str]) -> None:
+    """Runs mmdebstrap; whatever ends us ends it and its children too."""
+    command = [
+        "mmdebstrap",
+        "--variant=extract",
+        "--mode=chrootless",
+        f"--include={','.join(packages)}",
+        f"--keyring={_KEYRING}",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        _SUITE,
+        str(folder),
+        mirror,
+    ]
+    # mmdebstrap keeps its scratch beside the result, where the space was counted.
+    env = {**os.environ, "TMPDIR": str(folder.parent), "LC_ALL": "C.UTF-8"}
+    child = subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = child.communicate()
+    finally:
+        if child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(20)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    if child.returncode != 0:
+        raise _explain(output.decode("utf-8", "replace"), mirror)
+
+
+def _explain(output: str, mirror: str) -> InstallError:
+    """What mmdebstrap's last words mean."""
+    for pattern, meaning, way_out in _MEANINGS:
+        if re.search(pattern, output):
+            return InstallError(meaning.format(mirror=mirror), way_out)
+    said = [line for line in output.splitlines() if line.startswith(("E:", "Err:"))]
+    return InstallError(
+        f"mmdebstrap failed: {'; '.join(said[:3]) or output[-300:].strip()}",
+        "--mirror URL names another Debian mirror",
+    )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        total += sum(os.lstat(os.path.join(place, name)).st_size for name in names)  # noqa: PTH118
+    return total
+
+
+def _write_manifest(folder: Path, report: InstallReport) -> None:
+    status = (folder / "var/lib/dpkg/status").read_text(encoding="utf-8")
+    fields = re.findall(r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$", status)
+    manifest = {
+        **report.as_dict(),
+        "suite": _SUITE,
+        "installed": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "packages": dict(fields),
+    }
+    text = json.dumps(manifest, indent=2, default=str) + "\n"
+    (folder / _MANIFEST).write_text(text, encoding="utf-8")
