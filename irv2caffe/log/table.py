@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from irv2caffe.log.read import Log
 
 _TOP_K = re.compile(r"(?i)(?:top|acc(?:uracy)?|prec(?:ision)?)[-_/@ ]*(?:top)?[-_/@ ]*(\d+)")
-    r"(?:top|acc(?:uracy)?|prec(?:ision)?)[-_/@ ]*(?:top)?[-_/@ ]*(\d+)", re.IGNORECASE
-)
 _ACCURACY = re.compile(r"acc|top[-_@ ]?\d|prec", re.IGNORECASE)
 # -log of the smallest positive float: SoftmaxWithLoss of a net whose outputs overflowed.
 PINNED_LOSS = 87.3365
