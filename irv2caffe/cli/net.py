@@ -124,7 +124,7 @@ def build_net_command(
         num_train=num_train_images or sizes.num_train or _ILSVRC12[0],
         num_val=num_val_images or sizes.num_val or _ILSVRC12[1],
         num_gpus=_num_gpus(gpus),
-        command=shlex.join(["irv2caffe", *sys.argv[1:]]),
+        command=_command(),
         force=force,
     )
     if as_json:
@@ -134,3 +134,8 @@ def build_net_command(
         ui.show(str(path))
     for line in built.schedule.arithmetic():
         ui.say(line)
+
+
+def _command() -> str:
+    """The command line for the headers, without what does not change the files."""
+    return shlex.join(["irv2caffe", *(word for word in sys.argv[1:] if word != "--force")])
