@@ -95,6 +95,9 @@ def figure(runs: Sequence[Run], *, window: Window | None = None, title: str = ""
     _finish(made, error_axis, loss_axis, in_epochs=in_epochs)
     if window:
         error_axis.set_xlim(window[0], window[1])
+    else:  # the whole run from zero; a close-up has its own scales
+        error_axis.set_ylim(bottom=0)
+        loss_axis.set_ylim(bottom=0)
     if title:
         error_axis.set_title(title)
     return made

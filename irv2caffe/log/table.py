@@ -182,7 +182,7 @@ def summarize(table: Table) -> Summary:
         best_iteration=best.iteration if best else None,
         best_epoch=best.epoch if best else None,
         last_loss=train[-1].loss if train else None,
-        lr=train[-1].lr if train else None,
+        lr=next((row.lr for row in reversed(train) if row.lr is not None), None),
         images_per_second=median(rates) if rates else None,
         hours=max(seconds) / 3600 if seconds else None,
         restarts=len(table.restarts),
