@@ -44,14 +44,16 @@ def judge(log: Log, summary: Summary, exit_status: int, *, stop_requested: bool)
         if exit_status != 0:
             return Verdict(Ending.STOPPED, f"{why}; Caffe was killed before its snapshot", _RESUME)
         return Verdict(Ending.STOPPED, why, _RESUME)
-    if exit_status != 0 or not log.finished:
-        return Verdict(Ending.CRASHED, _last_words(log, exit_status), _advice(log.fatal))
     if summary.diverged is not None:
+        # Pooling a NaN writes outside of its blob (pooling_layer.cpp), so that Caffe often dies.
+        died = "" if exit_status == 0 else f"; {_last_words(log, exit_status)}"
         return Verdict(
             Ending.DIVERGED,
-            f"the loss was lost at iteration {summary.diverged:,}",
+            f"the loss was lost at iteration {summary.diverged:,}{died}",
             "start again with a smaller --base-lr, or with --clip-gradients",
         )
+    if exit_status != 0 or not log.finished:
+        return Verdict(Ending.CRASHED, _last_words(log, exit_status), _advice(log.fatal))
     return Verdict(Ending.FINISHED, "", "")
 
 
