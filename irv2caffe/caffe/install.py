@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from irv2caffe import system
 from irv2caffe.atomic import folder_aside
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _SUITE = "bullseye"
 _MANIFEST = "irv2caffe-runtime.json"
+_LISTING = "irv2caffe-packages.txt"
 _PACKAGES = ("caffe", "libopenblas0-pthread")
 _PYCAFFE = "python3-caffe"
 # Unpacked and downloaded together, with room: 593 MB stay with pycaffe, 334 MB without.
@@ -222,6 +224,8 @@ def _unpack(folder: Path, mirror: str, packages: list[str]) -> None:
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        # Unpacked is not installed: dpkg's own list stays empty. A constant; $1 is the folder.
+        f'--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{_LISTING}"',
         _SUITE,
         str(folder),
         mirror,
@@ -272,13 +276,15 @@ def _size(folder: Path) -> int:
 
 
 def _write_manifest(folder: Path, report: InstallReport) -> None:
-    status = (folder / "var/lib/dpkg/status").read_text(encoding="utf-8")
-    fields = re.findall(r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$", status)
+    listing = folder / _LISTING
+    names = [Path(unquote(name)).stem for name in listing.read_text(encoding="utf-8").split()]
+    packages = dict(name.split("_")[:2] for name in names if name.count("_") == 2)
+    listing.unlink()
     manifest = {
         **report.as_dict(),
         "suite": _SUITE,
         "installed": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "packages": dict(fields),
+        "packages": packages,
     }
     text = json.dumps(manifest, indent=2, default=str) + "\n"
     (folder / _MANIFEST).write_text(text, encoding="utf-8")
