@@ -1,0 +1,78 @@
+"""The wheel, outside of the checkout and without development packages; the README's tree."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = """
+import json, sys
+from pathlib import Path
+from irv2caffe.config import NetOptions, SolverOptions, load_recipe, recipe_names, templates_dir
+import irv2caffe, irv2caffe.plot, irv2caffe.train.launch, irv2caffe.data.build, irv2caffe.net.build
+out = Path(sys.argv[1])
+irv2caffe.net.build.build_net(out, NetOptions(), SolverOptions(), num_train=100, num_val=10)
+print(json.dumps([irv2caffe.__file__, recipe_names(), str(templates_dir())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel as a release would build it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_what_the_program_needs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for name in ("proto/caffe.desc", "proto/caffe.proto", "py.typed", "templates/paper.toml"):
+        assert f"irv2caffe/{name}" in names
+    assert "irv2caffe/templates/paper/train_val.prototxt" in names
+    assert not [name for name in names if name.startswith(("tests/", "scripts/", "examples/"))]
+    in_checkout = {str(path.relative_to(ROOT)) for path in (ROOT / "irv2caffe").rglob("*.py")}
+    assert in_checkout <= names
+
+
+def test_wheel_works_outside_of_the_checkout(wheel, tmp_path):
+    """Only what the wheel asks for is reachable, not the development packages beside it."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = str(venv / "bin/python")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    command = [*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    if done.returncode != 0 and "No matching distribution" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [python, "-c", CODE, "net"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert str(venv) in done.stdout
+    assert "paper-sgd" in done.stdout
+    assert (tmp_path / "net/solver.prototxt").is_file()
+    for start in ([str(venv / "bin/irv2caffe")], [python, "-m", "irv2caffe"]):
+        helped = subprocess.run([*start, "--help"], capture_output=True, text=True, check=True)
+        assert "build-net" in helped.stdout
+    listed = subprocess.run([*pip, "list"], capture_output=True, text=True, check=True).stdout
+    assert "pytest" not in listed
+    assert "grpcio" not in listed
+
+
+def test_readme_tree_is_the_real_one():
+    done = subprocess.run(
+        [sys.executable, "scripts/readme_tree.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
