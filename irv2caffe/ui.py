@@ -104,3 +104,13 @@ def status_line() -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True, markup=False, highlight=False)
     with console.status("") as status:
         yield status.update
+
+
+def duration(seconds: float) -> str:
+    """``3 d 04 h``, ``2 h 05 min``, ``4 min 10 s``: the two largest units."""
+    whole = int(seconds)
+    if whole >= 86_400:
+        return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 60} min {whole % 60:02} s"

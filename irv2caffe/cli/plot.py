@@ -106,7 +106,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.images_per_second is not None:
         lines.append(f"images per second     {summary.images_per_second:.1f}")
     if summary.hours is not None:
-        lines.append(f"hours                 {summary.hours:.2f}")
+        lines.append(f"training time         {ui.duration(3600 * summary.hours)}")
     if summary.restarts:
         lines.append(f"restarts              {summary.restarts}")
     if summary.diverged is not None:

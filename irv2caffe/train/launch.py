@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe import __version__, system
+from irv2caffe import __version__, system, ui
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import MissingInputError, UsageError
 from irv2caffe.log import events
@@ -228,17 +228,7 @@ class _Follower:
             step_s = (time.monotonic() - self._started) / done
             parts.append(f"{self._plan.effective_batch / step_s:.1f} images/s")
             left_s = step_s * (self._plan.solver.max_iter - iteration)
-            parts.append(f"{_duration(left_s)} left")
+            parts.append(f"{ui.duration(left_s)} left")
         if table.test and table.test[-1].top1_error is not None:
             parts.append(f"validation error {table.test[-1].top1_error:.1f} %")
         self._status(", ".join(parts))
-
-
-def _duration(seconds: float) -> str:
-    """``3 d 04 h``, ``2 h 05 min``, ``4 min 10 s``: the two largest units."""
-    whole = int(seconds)
-    if whole >= 86_400:
-        return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 60} min {whole % 60:02} s"
