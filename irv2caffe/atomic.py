@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -63,9 +65,11 @@ def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
     """
     if not force:
         refuse_existing(path)
+    owner = f"{_ASIDE}{path.name}-{platform.node()}-"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{path.name}-", dir=path.parent))
+        _remove_orphans(path.parent, owner)
+        aside = Path(tempfile.mkdtemp(prefix=f"{owner}{os.getpid()}-", dir=path.parent))
     except OSError as error:
         raise unwritable(path, error) from error
     try:
@@ -108,6 +112,24 @@ def unwritable(path: Path, error: OSError) -> OutputError:
         f"cannot write {path}: {error.strerror or error}",
         "choose an output folder that you may write and that has free space",
     )
+
+
+def _remove_orphans(folder: Path, owner: str) -> None:
+    """Removes what a killed process of this machine left aside for the same result."""
+    for orphan in folder.glob(f"{glob.escape(owner)}*"):
+        pid = orphan.name.removeprefix(owner).split("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(orphan, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # alive, of another user
+    return True
 
 
 def _swap_in(aside: Path, path: Path) -> None:

@@ -8,6 +8,7 @@ fields of :class:`NetOptions` and :class:`SolverOptions`.
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 import typing
 from dataclasses import asdict, dataclass, fields
@@ -69,7 +70,7 @@ class NetOptions:
 
     def __post_init__(self) -> None:
         _require(self.num_classes >= 2, "--num-classes must be at least 2")
-        _require(self.width > 0, "--width must be above 0")
+        _require(0 < self.width < 100, "--width must be above 0")
         _require(self.batch_size >= 1, "--batch-size must be at least 1")
         _require(self.trunk in {2048, 2144}, "--trunk is 2144 or 2048")
         _require(0 <= self.dropout < 1, "--dropout must lie in [0, 1)")
@@ -120,7 +121,7 @@ class SolverOptions:
             "Caffe's RMSProp has no momentum: use --recipe paper-sgd, or momentum 0",
         )
         for name in ("base_lr", "epochs", "test_epochs", "snapshot_epochs", "lr_decay_epochs"):
-            _require(getattr(self, name) > 0, f"{name} must be above 0")
+            _require(0 < getattr(self, name) < math.inf, f"{name} must be above 0 and finite")
         _require(self.iter_size >= 1, "--iter-size must be at least 1")
 
 

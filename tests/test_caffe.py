@@ -195,9 +195,7 @@ def test_mirror_told_and_mirror_missing(nowhere, monkeypatch):
     apt.mkdir()
     (apt / "sources.list").write_text("deb http://u.example/ubuntu noble main\n")
     assert list(apt_entries(apt)) == [("http://u.example/ubuntu", "noble", "main")]
-    with pytest.raises(InstallError) as caught:
-        choose_mirror(apt=apt)
-    assert "--mirror" in caught.value.hint
+    assert choose_mirror(apt=apt) == ""  # Ubuntu: mmdebstrap knows a Debian mirror
     monkeypatch.setenv("IRV2CAFFE_MIRROR", "https://m.example/debian/")
     assert choose_mirror(apt=apt) == "https://m.example/debian"
     assert choose_mirror("file:///media/debian", apt=apt) == "file:///media/debian"

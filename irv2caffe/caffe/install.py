@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _SUITE = "bullseye"
 _MANIFEST = "irv2caffe-runtime.json"
+_DEFAULT = "mmdebstrap's default mirror"
 _LISTING = "irv2caffe-packages.txt"
 _PACKAGES = ("caffe", "libopenblas0-pthread")
 _PYCAFFE = "python3-caffe"
@@ -135,7 +136,7 @@ def install_caffe(
     started = time.monotonic()
     with folder_aside(prefix, force=prefix.exists()) as aside:
         packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
-        say(f"fetching {', '.join(packages)} of Debian 11 from {source}")
+        say(f"fetching {', '.join(packages)} of Debian 11 from {source or _DEFAULT}")
         _unpack(aside, source, packages)
         say("trying it out")
         checks = verify(
@@ -145,7 +146,7 @@ def install_caffe(
             prefix=prefix,
             version=checks.version,
             pycaffe=pycaffe,
-            mirror=source,
+            mirror=source or _DEFAULT,
             size_bytes=_size(aside),
             seconds=round(time.monotonic() - started, 1),
             checks=checks.passed,
@@ -228,7 +229,7 @@ def _unpack(folder: Path, mirror: str, packages: list[str]) -> None:
         f'--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{_LISTING}"',
         _SUITE,
         str(folder),
-        mirror,
+        *([mirror] if mirror else []),
     ]
     # mmdebstrap keeps its scratch beside the result, where the space was counted.
     env = {**os.environ, "TMPDIR": str(folder.parent), "LC_ALL": "C.UTF-8"}
@@ -259,7 +260,7 @@ def _explain(output: str, mirror: str) -> InstallError:
     """What mmdebstrap's last words mean."""
     for pattern, meaning, way_out in _MEANINGS:
         if re.search(pattern, output):
-            return InstallError(meaning.format(mirror=mirror), way_out)
+            return InstallError(meaning.format(mirror=mirror or _DEFAULT), way_out)
     said = [line for line in output.splitlines() if line.startswith(("E:", "Err:"))]
     return InstallError(
         f"mmdebstrap failed: {'; '.join(said[:3]) or output[-300:].strip()}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from irv2caffe.errors import InstallError, UsageError
+from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,15 +23,18 @@ _ONE_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)(?:\s+(.*))?$")
 
 
 def choose_mirror(told: str | None = None, apt: Path = _APT) -> str:
-    """The mirror's URL.
+    """The URL of a Debian mirror.
 
     Args:
         told: by the user; else the environment variable ``IRV2CAFFE_MIRROR``.
         apt: apt's configuration folder.
 
+    Returns:
+        A URL; empty where apt uses no mirror of Debian itself (Ubuntu): mmdebstrap then takes
+        its own default.
+
     Raises:
         UsageError: what was told is no URL of a mirror.
-        InstallError: nothing told, and apt uses no mirror of Debian itself.
     """
     told = told or os.environ.get(_VARIABLE)
     if told:
@@ -41,7 +44,7 @@ def choose_mirror(told: str | None = None, apt: Path = _APT) -> str:
         is_debian = urlsplit(uri).path.rstrip("/").endswith("/debian")
         if is_debian and "security" not in suite and "main" in components.split():
             return check_mirror(uri)
-    raise InstallError("apt on this machine uses no Debian mirror", _WAY_OUT)
+    return ""
 
 
 def check_mirror(url: str) -> str:
