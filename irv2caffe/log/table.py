@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.log.read import Log
+    from irv2caffe.log.read import Log, TestPoint
 
 _TOP_K = re.compile(r"(?i)(?:top|acc(?:uracy)?|prec(?:ision)?)[-_/@ ]*(?:top)?[-_/@ ]*(\d+)")
 _ACCURACY = re.compile(r"acc|top[-_@ ]?\d|prec", re.IGNORECASE)
@@ -122,23 +122,26 @@ def make_table(log: Log, *, num_train_images: int | None = None) -> Table:
         )
         for point in log.train
     )
-    test = []
-    for point in log.test:
-        if point.net != 0 or not point.outputs:
-            continue
-        top1, top5 = accuracy_names(point.outputs)
-        loss = [value for name, value in point.outputs.items() if "loss" in name.lower()]
-        test.append(
-            TestRow(
-                point.iteration,
-                table.epoch(point.iteration),
-                point.net,
-                _error(point.outputs, top1),
-                _error(point.outputs, top5),
-                loss[-1] if loss else None,
-            )
-        )
-    return Table(train, tuple(test), table.restarts, per_iteration, num_train_images)
+    test = tuple(
+        test_row(point, table.epoch(point.iteration))
+        for point in log.test
+        if point.net == 0 and point.outputs
+    )
+    return Table(train, test, table.restarts, per_iteration, num_train_images)
+
+
+def test_row(point: TestPoint, epoch: float | None) -> TestRow:
+    """A test in percent."""
+    top1, top5 = accuracy_names(point.outputs)
+    losses = [value for name, value in point.outputs.items() if "loss" in name.lower()]
+    return TestRow(
+        point.iteration,
+        epoch,
+        point.net,
+        _error(point.outputs, top1),
+        _error(point.outputs, top5),
+        losses[-1] if losses else None,
+    )
 
 
 def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:

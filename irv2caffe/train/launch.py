@@ -14,7 +14,7 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import MissingInputError, UsageError
 from irv2caffe.log import events
 from irv2caffe.log.read import Reader
-from irv2caffe.log.table import Summary, make_table, summarize
+from irv2caffe.log.table import Summary, make_table, summarize, test_row
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train.plan import Plan, make_plan, notes
 from irv2caffe.train.run_dir import (
@@ -207,28 +207,28 @@ class _Follower:
 
     def line(self, text: str) -> None:
         event = self._reader.feed(text)
-        if isinstance(event, events.LearningRate):
+        if isinstance(event, events.LearningRate) and self._reader.log.train:
             self._show(event.iteration)
 
     def _show(self, iteration: int) -> None:
         if self._first_iteration is None:
             self._first_iteration = iteration
             self._started = time.monotonic()
-        table = make_table(self._reader.log, num_train_images=self._plan.num_train)
         parts = [f"iteration {iteration:,} of {self._plan.solver.max_iter:,}"]
-        epoch = table.epoch(iteration)
-        if epoch is not None:
-            parts.append(f"epoch {epoch:.2f}")
-        row = table.train[-1]
-        parts.append(f"loss {row.loss:.4g}")
-        if row.lr is not None:
-            parts.append(f"lr {row.lr:.3g}")
+        batch, images = self._plan.effective_batch, self._plan.num_train
+        if images:
+            parts.append(f"epoch {iteration * batch / images:.2f}")
+        point = self._reader.log.train[-1]
+        parts.append(f"loss {point.loss:.4g}")
+        if point.lr is not None:
+            parts.append(f"lr {point.lr:.3g}")
         done = iteration - self._first_iteration
         if done > 0:
             step_s = (time.monotonic() - self._started) / done
-            parts.append(f"{self._plan.effective_batch / step_s:.1f} images/s")
             left_s = step_s * (self._plan.solver.max_iter - iteration)
-            parts.append(f"{ui.duration(left_s)} left")
-        if table.test and table.test[-1].top1_error is not None:
-            parts.append(f"validation error {table.test[-1].top1_error:.1f} %")
+            parts += [f"{batch / step_s:.1f} images/s", f"{ui.duration(left_s)} left"]
+        tests = self._reader.log.test
+        error = test_row(tests[-1], None).top1_error if tests else None
+        if error is not None:
+            parts.append(f"validation error {error:.1f} %")
         self._status(", ".join(parts))
