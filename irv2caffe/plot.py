@@ -95,9 +95,9 @@ def figure(runs: Sequence[Run], *, window: Window | None = None, title: str = ""
     _finish(made, error_axis, loss_axis, in_epochs=in_epochs)
     if window:
         error_axis.set_xlim(window[0], window[1])
-    else:  # the whole run from zero; a close-up has its own scales
-        error_axis.set_ylim(bottom=0)
-        loss_axis.set_ylim(bottom=0)
+    else:  # the whole run from zero, with room for a marker; a close-up has its own scales
+        for axis in (error_axis, loss_axis):
+            axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
     if title:
         error_axis.set_title(title)
     return made
@@ -209,10 +209,11 @@ def _finish(made: Figure, error_axis: Axes, loss_axis: Axes, *, in_epochs: bool)
         error_axis.set_ylabel("no test results yet")
     handles, labels = error_axis.get_legend_handles_labels()
     more_handles, more_labels = loss_axis.get_legend_handles_labels()
+    longest = max(map(len, labels + more_labels), default=0)
     made.legend(
         handles + more_handles,
         labels + more_labels,
         loc="outside lower center",
-        ncols=min(3, len(handles) + len(more_handles)),
+        ncols=3 if longest <= 36 else 2 if longest <= 56 else 1,
         frameon=False,
     )
