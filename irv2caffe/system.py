@@ -16,13 +16,6 @@ def data_dir() -> Path:
     return Path(platformdirs.user_data_dir("irv2caffe"))
 
 
-def cache_dir() -> Path:
-    """The user's cache folder of this program (``XDG_CACHE_HOME`` is honoured)."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("irv2caffe"))
-
-
 def num_cores() -> int:
     """The cores this process may use (affinity respected)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
