@@ -3,7 +3,7 @@
 Usage: python drawn_shapes.py OUT [--train N] [--val N] [--seed N]
 
 OUT gets ``train/CLASS/*.png`` and ``val/CLASS/*.png``, 96x96 colour images: the shape in a random
-place, size, turn and colour over a noisy background with distracting lines.
+place, size, tilt and colour over a noisy background with distracting lines.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ def outline(name: str) -> np.ndarray:
 
 def draw(name: str, rng: np.random.Generator) -> np.ndarray:
     """One image of a class, uint8 96x96x3."""
-    image = rng.normal(rng.uniform(40, 215), 25, (SIZE, SIZE, 3)).clip(0, 255).astype(np.uint8)
-    for _ in range(4):
+    background = rng.uniform(40, 215)
+    image = rng.normal(background, 25, (SIZE, SIZE, 3)).clip(0, 255).astype(np.uint8)
+    for _ in range(2):
         start, end = rng.integers(0, SIZE, (2, 2))
         cv2.line(image, tuple(map(int, start)), tuple(map(int, end)), rng.uniform(0, 255, 3), 1)
-    color = rng.uniform(0, 255, 3)
-    center = rng.uniform(0.35 * SIZE, 0.65 * SIZE, 2)
-    radius = rng.uniform(0.2 * SIZE, 0.33 * SIZE)
+    color = (background + rng.uniform(60, 200, 3)) % 255  # never the background's own
+    center = rng.uniform(0.4 * SIZE, 0.6 * SIZE, 2)
+    radius = rng.uniform(0.25 * SIZE, 0.38 * SIZE)
     middle = (int(center[0]), int(center[1]))
-    angle = rng.uniform(0, 2 * np.pi)
+    angle = rng.uniform(-0.4, 0.4)
     if name in {"disc", "ring"}:
         cv2.circle(image, middle, int(radius), color, -1 if name == "disc" else 5)
     elif name == "ellipse":
