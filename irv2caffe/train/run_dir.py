@@ -1,27 +1,25 @@
-"""The run folder: its names, its lock, the link to the latest, the point to resume from."""
+"""The run folder: its names, its lock, the link to the latest, what it says of itself."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import re
+import platform
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from irv2caffe.atomic import unwritable, write_bytes, write_text
-from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
-from irv2caffe.proto import messages
-from irv2caffe.proto.files import read_binary
+from irv2caffe.atomic import unwritable, write_text
+from irv2caffe.errors import InputError, MissingInputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 RUNS = Path("runs")
-_SNAPSHOT = re.compile(r"_iter_(\d+)\.solverstate$")
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,22 @@ class RunDir:
 
     @property
     def solver(self) -> Path:
-        """The solver as Caffe is given it."""
+        """The solver as Caffe is given it; written last, so that a folder with it can start."""
         return self.path / "solver.prototxt"
 
     @property
     def log(self) -> Path:
-        """Caffe's own log, as it came; a resumed run appends to it."""
+        """The logs of all starts, one after the other."""
         return self.path / "train.log"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of Caffe's own logs, one per start, as they came."""
+        return self.path / "logs"
+
+    def log_of(self, start: int) -> Path:
+        """Caffe's own log of a start, counted from 1."""
+        return self.logs / f"start-{start:03}.log"
 
     @property
     def snapshots(self) -> Path:
@@ -47,28 +54,57 @@ class RunDir:
 
     @property
     def config(self) -> Path:
-        """What the run was made of, as JSON."""
+        """What the run was made of and how it ended, as JSON."""
         return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per display and per test."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """What happens now, as JSON."""
+        return self.path / "state.json"
+
+    @property
+    def plot(self) -> Path:
+        """The curves so far."""
+        return self.path / "plot.png"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the trainer that works here, and by its Caffe."""
+        return self.path / "lock"
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Writes ``config.json``."""
         write_text(self.config, json.dumps(values, indent=2, default=str) + "\n")
 
+    def num_starts(self) -> int:
+        """How often Caffe was started in it."""
+        return len(list(self.logs.glob("start-*.log")))
+
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A pair of files that a run can be resumed from."""
+class Owner:
+    """Who holds a run folder: processes are known by their number and the time they began."""
 
-    iteration: int
-    state: Path
-    model: Path
+    host: str
+    pid: int
+    began: str
+    child_pid: int = 0
+    child_began: str = ""
+    container: str = ""
 
 
 def new_run_dir(path: Path | None) -> RunDir:
-    """A run folder that does not exist yet: as named, or ``runs/DATE-TIME``.
+    """A run folder that holds no run yet: as named, or ``runs/DATE-TIME``.
+
+    What a trainer left that was killed before its run was complete is taken over.
 
     Raises:
-        OutputExistsError: it holds a run already.
+        OutputExistsError: it holds a run already, or something else.
         OutputError: it cannot be made.
     """
     if path is None:
@@ -78,17 +114,32 @@ def new_run_dir(path: Path | None) -> RunDir:
             if not path.exists():
                 break
             path = RUNS / f"{stamp}-{number}"
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputExistsError(
-            f"{path} exists already and is not empty",
-            "--resume goes on with the run in it; --run-dir names another folder",
-        )
+    refuse_used(path)
     run = RunDir(path)
     try:
-        run.snapshots.mkdir(parents=True)
+        run.snapshots.mkdir(parents=True, exist_ok=True)
+        run.logs.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     return run
+
+
+def refuse_used(path: Path) -> None:
+    """Raises OutputExistsError where a new run cannot go."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    run = RunDir(path)
+    is_half_made = run.lock.is_file() and not run.solver.exists() and run.snapshots.is_dir()
+    if path.is_dir() and (not any(path.iterdir()) or is_half_made):
+        return
+    if path.is_dir() and run.solver.is_file():
+        raise OutputExistsError(
+            f"{path} holds a run already",
+            "--resume goes on with it; --run-dir names another folder",
+        )
+    raise OutputExistsError(
+        f"{path} exists already and is not empty", "--run-dir names another folder"
+    )
 
 
 def existing_run_dir(path: Path | None) -> RunDir:
@@ -103,7 +154,10 @@ def existing_run_dir(path: Path | None) -> RunDir:
             f"{path} holds no run to resume",
             "--run-dir names the run folder; without --resume a new run starts",
         )
-    return RunDir(path.resolve())
+    run = RunDir(path.resolve())
+    run.snapshots.mkdir(exist_ok=True)
+    run.logs.mkdir(exist_ok=True)
+    return run
 
 
 def link_latest(run: RunDir) -> None:
@@ -120,64 +174,109 @@ def link_latest(run: RunDir) -> None:
 
 
 @contextmanager
-def locked(run: RunDir) -> Iterator[None]:
-    """Holds the run folder; the lock of a process that died is free again by itself.
+def locked(run: RunDir) -> Iterator[IO[str]]:
+    """Holds the run folder; the lock of processes that died is free again by itself.
+
+    Yields the open lock, for the child to inherit: as long as a Caffe lives whose trainer was
+    killed, no other Caffe starts in the same folder.
 
     Raises:
         InputError: another trainer works in it.
     """
-    with (run.path / "lock").open("w") as handle:
+    with _open_lock(run) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            owner = read_owner(run)
+            who = f", process {owner.pid} on {owner.host}" if owner else ""
             raise InputError(
-                f"another training works in {run.path}", "wait for it, or choose another --run-dir"
+                f"another training works in {run.path}{who}",
+                "irv2caffe train --status RUN shows it, --stop RUN ends it",
             ) from error
-        yield
+        write_owner(handle, Owner(platform.node(), os.getpid(), began(os.getpid())))
+        yield handle
+        handle.truncate(0)
 
 
-def newest_snapshot(run: RunDir) -> Snapshot:
-    """The newest pair whose two files are whole; a torn one is passed over for the one before.
-
-    The solver state names its model by path; where the folder was moved since, the path in it is
-    mended.
-
-    Raises:
-        MissingInputError: no whole pair.
-    """
-    numbered = {
-        int(match.group(1)): path
-        for path in run.snapshots.glob("*.solverstate")
-        if (match := _SNAPSHOT.search(path.name))
-    }
-    for iteration, state in sorted(numbered.items(), reverse=True):
-        snapshot = Snapshot(iteration, state, state.with_suffix(".caffemodel"))
-        if _is_whole(snapshot):
-            return snapshot
-    raise MissingInputError(
-        f"{run.snapshots} has no whole snapshot to resume from",
-        "start a new run: leave out --resume and name another --run-dir",
-    )
-
-
-def _is_whole(snapshot: Snapshot) -> bool:
+def _open_lock(run: RunDir) -> IO[str]:
     try:
-        state = read_binary(snapshot.state, messages.SolverState)
-        model = read_binary(snapshot.model, messages.NetParameter)
-    except (FormatError, MissingInputError):
+        return run.lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(run.lock, error) from error
+
+
+def write_owner(handle: IO[str], owner: Owner) -> None:
+    """Says in the lock who holds it; on a full disk it stays unsaid."""
+    with contextlib.suppress(OSError):
+        handle.seek(0)
+        handle.truncate(0)
+        handle.write(json.dumps(asdict(owner)) + "\n")
+        handle.flush()
+
+
+def read_owner(run: RunDir) -> Owner | None:
+    """Who holds or held a run folder, as far as the lock says it."""
+    try:
+        return Owner(**json.loads(run.lock.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_locked(run: RunDir) -> bool:
+    """Whether somebody works in a run folder now."""
+    try:
+        with run.lock.open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
         return False
-    if state.iter != snapshot.iteration or not model.layer:
+    return False
+
+
+def began(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where there is none.
+
+    A number alone may belong to another process by now.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def is_alive(pid: int, since: str) -> bool:
+    """Whether the process that began then is still there, and is no zombie."""
+    if not pid or not since or began(pid) != since:
         return False
-    if not Path(state.learned_net).is_file():
-        state.learned_net = str(snapshot.model.absolute())
-        write_bytes(snapshot.state, state.SerializeToString())
-    return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The ``config.json`` of a run folder; empty where there is none."""
+    return read_json(path / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; empty where there is none."""
     try:
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
+    """Says what happens now; not forced to the disk, and given up where there is no room."""
+    aside = run.path / ".state.json.partial"
+    try:
+        aside.write_text(json.dumps(values, default=str) + "\n", encoding="utf-8")
+        aside.replace(run.state)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
