@@ -12,6 +12,7 @@
     +-- CaffeNotFoundError        exit 1   no Caffe on this machine
     +-- InstallError              exit 1   Caffe could not be installed
     +-- CaffeFailedError          exit 1   a Caffe program ended badly
+    +-- PlanError                 exit 1   several of these at once, before a training starts
     +-- InterruptedRunError       exit 130 Ctrl-C or SIGTERM
 
 Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 130 interrupted.
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 EXIT_DONE = 0
@@ -108,6 +110,22 @@ class InstallError(Irv2CaffeError):
 
 class CaffeFailedError(Irv2CaffeError):
     """A Caffe program ended badly."""
+
+
+class PlanError(Irv2CaffeError):
+    """Several things keep a training from its start.
+
+    Attributes:
+        problems: all of them, each with its own hint.
+    """
+
+    def __init__(self, problems: Sequence[Irv2CaffeError]) -> None:
+        super().__init__(
+            "; ".join(problem.message for problem in problems),
+            "; ".join(problem.hint for problem in problems if problem.hint),
+        )
+        self.problems = tuple(problems)
+        self.exit_code = max(problem.exit_code for problem in problems)
 
 
 class InterruptedRunError(Irv2CaffeError):

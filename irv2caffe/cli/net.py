@@ -15,7 +15,7 @@ from irv2caffe.cli.sections import Command, section
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _ILSVRC12 = (1_281_167, 50_000)
 
@@ -137,15 +137,9 @@ def build_net_command(
     from irv2caffe.data.inspect import dataset_sizes
     from irv2caffe.net.build import build_net
 
-    told = {
-        name: _NET_TYPES.get(name, lambda value: value)(value)
-        for name, value in options.items()
-        if value is not None
-    }
+    told = told_options(options)
     if gpus is not None:
         told["num_gpus"] = _num_gpus(gpus)
-    if "mean_value" in told and "mean_file" in told:
-        raise UsageError("--mean-value and --mean-file: one or the other")
     sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
     measured = {} if sizes.num_classes is None else {"num_classes": sizes.num_classes}
     values = load_recipe(recipe or DEFAULT_RECIPE)
@@ -176,6 +170,18 @@ def build_net_command(
         ui.say(line)
     for line in built.warnings:
         ui.say(f"warning: {line}")
+
+
+def told_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were told, as values of NetOptions and SolverOptions."""
+    told = {
+        name: _NET_TYPES.get(name, lambda value: value)(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    if "mean_value" in told and "mean_file" in told:
+        raise UsageError("--mean-value and --mean-file: one or the other")
+    return told
 
 
 def _command() -> str:

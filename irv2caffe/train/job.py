@@ -126,15 +126,14 @@ def read_job(solver_path: Path, problems: list[Irv2CaffeError], *, moved: bool =
             with noted(problems):
                 kept.append(_read_net(name, field, base, nets, solver_path, moved))
         if isinstance(value, str):
-            setattr(solver, field, kept[0] if kept else "")
+            if kept:  # an empty name would count as a net, too
+                setattr(solver, field, kept[0])
+            else:
+                solver.ClearField(field)
         else:
             value[:] = kept
     if not nets and not problems:
         raise FormatError("names no net", "a solver needs net: or train_net:", path=solver_path)
-    if solver.max_iter < 1:
-        problems.append(
-            FormatError("max_iter is missing", "add it, or give --epochs", path=solver_path)
-        )
     return Job(solver_path, solver, nets)
 
 

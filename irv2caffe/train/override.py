@@ -95,9 +95,7 @@ def set_values(
     _set_epochs(job, told, uses, factor)
 
 
-def _set_test_batch(
-    job: Job, batch_size: int, uses: list[DatabaseUse], num_sharing: int
-) -> None:
+def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_sharing: int) -> None:
     """Every test goes on seeing every validation image once."""
     num_val = next((use.summary.num_records for use in uses if use.phase == "TEST"), None)
     if num_val is not None and (num_val % batch_size or batch_size % num_sharing):
@@ -111,9 +109,7 @@ def _set_test_batch(
         job.solver.test_iter[0] = num_val // batch_size
 
 
-def _set_epochs(
-    job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], factor: int
-) -> None:
+def _set_epochs(job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], factor: int) -> None:
     wanted = {option: field for option, field in _IN_EPOCHS.items() if option in told}
     if not wanted:
         return
@@ -129,7 +125,7 @@ def _set_epochs(
         setattr(job.solver, field, max(1, round(num_train * told[option] / effective)))
     if "lr_decay_epochs" in told and job.solver.lr_policy != "step":
         raise UsageError(
-            f"--lr-decay-epochs goes with lr_policy: \"step\", not {job.solver.lr_policy!r}"
+            f'--lr-decay-epochs goes with lr_policy: "step", not {job.solver.lr_policy!r}'
         )
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -155,8 +156,13 @@ def existing_run_dir(path: Path | None) -> RunDir:
             "--run-dir names the run folder; without --resume a new run starts",
         )
     run = RunDir(path.resolve())
-    run.snapshots.mkdir(exist_ok=True)
-    run.logs.mkdir(exist_ok=True)
+    try:
+        run.snapshots.mkdir(exist_ok=True)
+        run.logs.mkdir(exist_ok=True)
+        if run.log.is_file() and not run.num_starts():  # of an older version
+            shutil.copyfile(run.log, run.log_of(1))
+    except OSError as error:
+        raise unwritable(run.path, error) from error
     return run
 
 

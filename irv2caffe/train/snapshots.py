@@ -47,12 +47,14 @@ class Pair:
 
 def pairs(folder: Path) -> list[Pair]:
     """The pairs in a folder by their names, newest first; whether they are whole is not asked."""
-    found = [
-        Pair(int(match[1]), state, state.with_suffix(".caffemodel"))
-        for state in folder.glob("*.solverstate")
-        if (match := _STATE.search(state.name))
-    ]
+    found = [pair for state in folder.glob("*.solverstate") if (pair := pair_of(state))]
     return sorted(found, key=lambda pair: (pair.iteration, pair.state.name), reverse=True)
+
+
+def pair_of(state: Path) -> Pair | None:
+    """The pair that a solver state belongs to by its name; None for another kind of name."""
+    match = _STATE.search(state.name)
+    return Pair(int(match[1]), state, state.with_suffix(".caffemodel")) if match else None
 
 
 def problem(pair: Pair, net: Any = None, *, check_finite: bool = True) -> str:
@@ -89,7 +91,7 @@ def newest_whole(
         net: the NetParameter of the run, or None.
         at_most: pairs of later iterations do not count.
     """
-    problems = []
+    problems: list[str] = []
     for pair in pairs(folder):
         if at_most is not None and pair.iteration > at_most:
             continue

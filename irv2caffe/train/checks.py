@@ -1,0 +1,190 @@
+"""The checks of a plan that need all of it: disk, weights, run folder, tests, GPUs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irv2caffe import system
+from irv2caffe.errors import (
+    FormatError,
+    InputError,
+    MissingInputError,
+    OutputError,
+)
+from irv2caffe.proto.wire import read_model_outline
+from irv2caffe.train.gpus import notes as gpu_notes
+from irv2caffe.train.job import noted
+from irv2caffe.train.run_dir import refuse_used
+from irv2caffe.train.snapshots import Keep, net_differences, pairs
+
+if TYPE_CHECKING:
+    from irv2caffe.errors import Irv2CaffeError
+    from irv2caffe.train.plan import Plan
+
+# Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
+_KEEP_NEWEST = 3
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What snapshots take.
+
+    Attributes:
+        pair_bytes: of one snapshot's two files, or None where that is not known yet.
+        num_kept: that will lie there at the end.
+        free_bytes: on the disk of the run folder.
+    """
+
+    pair_bytes: int | None
+    num_kept: int
+    free_bytes: int
+
+
+def keep_policy(plan: Plan) -> Keep:
+    """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
+
+    Where a number was told, the solver's own go too.
+    """
+    wishes = plan.wishes
+    per_epoch = plan.iterations_per_epoch
+    every = wishes.keep_epochs * per_epoch if per_epoch and wishes.keep_epochs else None
+    if wishes.keep_newest is not None:
+        return Keep(wishes.keep_newest, every)
+    return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None)
+
+
+def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
+    """The plan with its disk, its notes and all problems."""
+    notes = _notes(plan)
+    for path in plan.wishes.weights:
+        with noted(problems):
+            notes += _weights(plan, path)
+    folder = plan.wishes.run_dir
+    if folder is not None and not plan.wishes.moved:
+        with noted(problems):
+            refuse_used(folder)
+    place = folder or Path.cwd()
+    with noted(problems):
+        _check_writable(place)
+    disk = _disk(plan, place)
+    with noted(problems):
+        notes += _room(disk, place)
+    notes += gpu_notes(plan.devices)
+    return replace(plan, disk=disk, notes=tuple(notes), problems=tuple(problems))
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What a person should know before the start, one line each."""
+    solver, lines = plan.solver, []
+    written = next(iter(plan.job.data_layers("TRAIN")), None)
+    if written is not None and plan.flavor == "nvcaffe" and plan.devices.count > 1:
+        lines.append(
+            f"NVCaffe divides batch_size {plan.batch_size} among its {plan.devices.count} GPUs"
+        )
+    if plan.num_val and plan.tested and plan.tested != plan.num_val:
+        lines.append(
+            f"warning: every test reads {plan.tested:,} images, the validation database has "
+            f"{plan.num_val:,}: test_iter x batch should be equal to it"
+        )
+    if solver.test_interval and solver.max_iter % solver.test_interval:
+        lines.append(
+            f"warning: max_iter {solver.max_iter:,} is no multiple of test_interval "
+            f"{solver.test_interval:,}: the end will not be tested"
+        )
+    if plan.can is not None and plan.can.gpu is None and plan.gpus:
+        lines.append("whether this Caffe was built for GPUs shows when it starts")
+    lines += _changes(plan)
+    return lines
+
+
+def _changes(plan: Plan) -> list[str]:
+    """What the run's own copy of the solver says otherwise, so that the run can be kept alive."""
+    solver, lines = plan.solver, []
+    if not solver.display:
+        lines.append("display: 0 would leave the log silent: 20 is taken")
+    if not solver.snapshot_after_train:
+        lines.append("snapshot_after_train: false would lose the end: true is taken")
+    if solver.snapshot_format != type(solver).BINARYPROTO:
+        lines.append("snapshot_format: HDF5 cannot be verified here: BINARYPROTO is taken")
+    return lines
+
+
+def _weights(plan: Plan, path: Path) -> list[str]:
+    """What is wrong with a model to start from, and what of it the net takes.
+
+    Raises:
+        InputError: not a model, or layers of one name have other shapes.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such file", "--weights takes a .caffemodel")
+    if "," in str(path):
+        raise InputError(f"--weights {path}: Caffe takes a comma for the next file", "rename it")
+    try:
+        outline = read_model_outline(path)
+    except FormatError as error:
+        raise InputError(
+            f"--weights {error.message}", error.hint or "it takes a .caffemodel"
+        ) from error
+    if not plan.job.nets:
+        return []
+    theirs = {layer.definition.name for layer in outline.layers if layer.shapes}
+    ours = {layer.name for layer in plan.job.train_net.layer}
+    if not theirs & ours:
+        raise InputError(
+            f"--weights {path}: no layer of it has a name of this net",
+            "Caffe takes weights by the names of layers; irv2caffe summary shows them",
+        )
+    changed = [d for d in net_differences(outline.layers, plan.job.train_net) if "changed" in d]
+    lines = [f"weights of {len(theirs & ours)} layers come from {path}"]
+    if changed:
+        lines.append(f"warning: {path} differs from the net: {'; '.join(changed[:3])}")
+    return lines
+
+
+def _check_writable(folder: Path) -> None:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{place}: no run folder can be made or written there",
+            "--run-dir names a folder that you may write",
+        )
+
+
+def _disk(plan: Plan, place: Path) -> Disk:
+    keep = keep_policy(plan)
+    kept = keep.newest
+    for interval in (keep.every, keep.scheduled):
+        if interval:
+            kept = max(kept, keep.newest - 1 + int(plan.solver.max_iter / interval))
+    sizes = [pair.num_bytes for pair in pairs(place / "snapshots")]
+    return Disk(max(sizes, default=None), kept, system.free_bytes(place))
+
+
+def _room(disk: Disk, place: Path) -> list[str]:
+    """Whether snapshots have room.
+
+    Raises:
+        OutputError: not even for two.
+    """
+    if disk.pair_bytes is None:
+        return []
+    if disk.free_bytes < 2 * disk.pair_bytes:
+        raise OutputError(
+            f"{place}: {_gb(disk.free_bytes)} are free; a snapshot takes "
+            f"{_gb(disk.pair_bytes)}, and a second one before the first can go",
+            "make room, or name a folder on another disk with --run-dir",
+        )
+    need = disk.pair_bytes * (disk.num_kept + 1)
+    if disk.free_bytes < need:
+        kept = f"warning: {disk.num_kept} snapshots will take {_gb(need)}"
+        return [f"{kept}, {_gb(disk.free_bytes)} are free: --keep-snapshots 2 keeps fewer"]
+    return []
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2f} MB"
