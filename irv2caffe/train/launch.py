@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
 
-_FIRST_WAIT_S = 5.0
+_FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 300.0
 
 

@@ -155,7 +155,7 @@ def existing_run_dir(path: Path | None) -> RunDir:
             f"{path} holds no run to resume",
             "--run-dir names the run folder; without --resume a new run starts",
         )
-    run = RunDir(path.resolve())
+    run = RunDir(path.resolve() if path.is_symlink() else path)
     try:
         run.snapshots.mkdir(exist_ok=True)
         run.logs.mkdir(exist_ok=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.plotting import Plotter
     from irv2caffe.train.run_dir import RunDir
 
-_STATE_S = 5.0
+_STATE_S = 2.0
 _STATUS_S = 1.0
 # BVLC hangs after a SIGINT with several GPUs: its workers wait for the one that stopped. By then
 # it has said so and its files are whole.
@@ -93,6 +93,7 @@ class Session:
         self._stalled = ""
         self._diverged = False
         self._num_snapshots = 0
+        self._has_begun = False
         self.exit_status = 0
 
     @property
@@ -184,7 +185,9 @@ class Session:
         if now_s >= self._next_status and self.now.iteration is not None:
             self._next_status = now_s + _STATUS_S
             self._helpers.status(self._progress())
-        if now_s >= self._next_state:
+        just_began = self.now.iteration is not None and not self._has_begun
+        if just_began or now_s >= self._next_state:
+            self._has_begun = self.now.iteration is not None
             self._write_state(self.now.phase)
 
     def _progress(self) -> str:
