@@ -211,6 +211,7 @@ class _Inference:
             self.notes,
         )
         _check_counts(layer, rule)
+        _check_loss_weights(layer, rule)
         self._check_tops(layer, index)
         made = rule.function(layer)
         for shape, name in zip(made.tops, names, strict=True):
@@ -256,14 +257,14 @@ class _Inference:
 
     def _learned(self, layer: Layer, made: Made) -> tuple[int, int]:
         """How many values a layer adds to those that are learned, and how many are frozen."""
-        if made.statistics:
-            return 0, 0
-        learned = frozen = 0
         specs = layer.proto.param
         layer.check(
             len(specs) <= len(made.params),
             f"has {len(specs)} param for {len(made.params)} weights",
         )
+        if made.statistics:
+            return 0, 0
+        learned = frozen = 0
         for number, shape in enumerate(made.params):
             spec = specs[number] if number < len(specs) else None
             if spec is not None and spec.name:
@@ -300,6 +301,16 @@ def _check_counts(layer: Layer, rule: Rule) -> None:
             str(least) if most == least else f"{least} to {most}" if most else f"{least} or more"
         )
         layer.fail(f"takes {wanted} {what}(s), has {number}")
+
+
+def _check_loss_weights(layer: Layer, rule: Rule) -> None:
+    """Layer::SetLossWeights; a loss without any gets one."""
+    given = len(layer.proto.loss_weight) or int(rule.auto_tops)
+    layer.check(
+        given in {0, layer.num_tops},
+        f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
+        "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
+    )
 
 
 def _dangling(

@@ -165,9 +165,15 @@ def _one_label_each(layer: Layer, axis: int) -> None:
 
 @rule("SoftmaxWithLoss", bottoms=2, tops=(1, 2), loss=True)
 def _softmax_loss(layer: Layer) -> Made:
+    """Two tops want two loss weights, and the Softmax inside, which is given both, has one top."""
+    layer.check(
+        layer.num_tops == 1,
+        "Caffe 1.0 cannot make its second top: it hands both loss weights to a layer with one top",
+        "take the probabilities from a Softmax layer",
+    )
     _same_items(layer)
     _one_label_each(layer, layer.axis(layer.proto.softmax_param.axis))
-    return Made([(), layer.bottoms[0]][: layer.num_tops])
+    return Made([()])
 
 
 @rule("InfogainLoss", bottoms=(2, 3), tops=(1, 2), loss=True)

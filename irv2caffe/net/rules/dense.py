@@ -55,14 +55,13 @@ def _prelu(layer: Layer) -> Made:
 def _batch_norm(layer: Layer) -> Made:
     """Mean, variance, and the scalar that both are divided by: statistics, not weights."""
     shape = layer.bottoms[0]
-    layer.check(bool(shape), f"{layer.bottom(0)} has no axes")
+    layer.check(len(shape) >= 2, f"{layer.bottom(0)} must have 2 axes or more")
     layer.check(
         all(spec.lr_mult == 0 for spec in layer.proto.param),
         "its blobs are statistics and cannot be learned",
         "give it three param { lr_mult: 0 decay_mult: 0 }, or none",
     )
-    channels = 1 if len(shape) == 1 else shape[1]
-    return Made([shape], [(channels,), (channels,), (1,)], statistics=True)
+    return Made([shape], [(shape[1],), (shape[1],), (1,)], statistics=True)
 
 
 @rule("Scale", bottoms=(1, 2))
