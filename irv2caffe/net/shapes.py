@@ -114,6 +114,7 @@ def infer(
     try:
         work.refuse_unknown(selected.layer)
         work.connect(selected.layer)
+        work.find_batch(selected.layer)
     except NetError as error:
         raise _placed(error, places[work.at], path) from error
     for index, proto in enumerate(selected.layer):
@@ -155,12 +156,15 @@ class _Inference:
         self.records = records
         self.batch_size = batch_size
         self.at = 0
+        self.batch_type, self.batch_in_file = "", None
         self.blobs: dict[str, Shape] = {}
         self.layers: list[LayerInfo] = []
         self.notes: list[str] = []
         self.uses: dict[tuple[int, int], int] = {}
         self.sources: dict[tuple[int, int], tuple[int, int]] = {}
         self.shared: dict[str, tuple[Shape, str]] = {}
+        # The poolings above each blob whose size Caffe rounded up.
+        self.rounded: dict[str, frozenset[str]] = {}
 
     def refuse_unknown(self, layers: Sequence[Any]) -> None:
         """All unknown types at once."""
@@ -193,6 +197,19 @@ class _Inference:
                 if weight:
                     self._use((index, place))
 
+    def find_batch(self, layers: Sequence[Any]) -> None:
+        """The batch of a net without data layers; beside other sources DummyData is a constant."""
+        sources = {layer.type: layer for layer in reversed(layers) if not layer.bottom}
+        if "Input" in sources:
+            shapes = [shape.dim for shape in sources["Input"].input_param.shape]
+        elif set(sources) <= {"DummyData", "Parameter"} and "DummyData" in sources:
+            param = sources["DummyData"].dummy_data_param
+            shapes = [shape.dim for shape in param.shape] or [param.num]
+        else:
+            return
+        self.batch_type = "Input" if "Input" in sources else "DummyData"
+        self.batch_in_file = shapes[0][0] if shapes and shapes[0] else None
+
     def _use(self, top: tuple[int, int]) -> None:
         self.uses[top] = self.uses.get(top, 0) + 1
 
@@ -207,13 +224,14 @@ class _Inference:
             tuple(self.blobs[name] for name in proto.bottom),
             len(names),
             self.batch_size,
+            self.batch_in_file if proto.type == self.batch_type else None,
             self.records(proto) if rule.bottoms[0] == 0 else (),
             self.notes,
         )
         _check_counts(layer, rule)
         _check_loss_weights(layer, rule)
         self._check_tops(layer, index)
-        made = rule.function(layer)
+        made = self._made(rule, layer)
         for shape, name in zip(made.tops, names, strict=True):
             layer.verify(shape, f"top {name!r}")
         for number, shape in enumerate(made.params):
@@ -238,6 +256,26 @@ class _Inference:
                 proto=proto,
             )
         )
+
+    def _made(self, rule: Rule, layer: Layer) -> Made:
+        """Runs the rule; branches that do not meet may differ by how their sizes were rounded."""
+        above = [self.rounded.get(name, frozenset()) for name in layer.proto.bottom]
+        try:
+            made = rule.function(layer)
+        except NetError as error:
+            sizes = {shape[2:] for shape in layer.bottoms}
+            culprits = frozenset().union(*above) - frozenset.intersection(*above) if above else ()
+            if layer.proto.type in {"Concat", "Eltwise"} and len(sizes) > 1 and culprits:
+                error.hint = (
+                    "Caffe's pooling rounds up where convolution rounds down: pooling "
+                    f"{', '.join(sorted(map(repr, culprits))[:3])} did; take another input size, "
+                    "or round_mode: FLOOR, which builds later than Caffe 1.0 know"
+                )
+            raise
+        own = {layer.proto.name} if made.rounded_up else set()
+        for name in layer.proto.top:
+            self.rounded[name] = frozenset(own).union(*above)
+        return made
 
     def _check_tops(self, layer: Layer, index: int) -> None:
         """Net::AppendTop: a name is taken, unless the layer works in place on a blob of its own."""

@@ -91,7 +91,7 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
             problem = f"{unknown.group(1).removeprefix('caffe.')} has no field {unknown.group(2)!r}"
             hint = _nearest_field(message, unknown.group(1), unknown.group(2)) or hint
         line, column = error.GetLine(), error.GetColumn()
-        raise FormatError(problem, hint, path=path, line=line, column=column) from error
+        raise FormatError(_short(problem), hint, path=path, line=line, column=column) from error
     except RecursionError as error:
         raise FormatError("nested too deeply", path=path) from error
     except (ValueError, OverflowError) as error:  # a number or escape that Python cannot take
@@ -107,7 +107,7 @@ def layer_lines(text: str) -> list[int]:
     """
     found: dict[str, list[int]] = {"layer": [], "layers": []}
     line, depth = 1, 0
-    field, field_line = "", 1
+    field, field_line = "", 0
     for token in _TOKEN.finditer(text):
         kind = token.lastgroup
         if kind == "line":
@@ -116,12 +116,17 @@ def layer_lines(text: str) -> list[int]:
             field, field_line = token.group(), line
         elif kind == "open":
             if depth == 0 and field in found:
-                found[field].append(field_line)
+                found[field].append(field_line or line)
+                field_line = 0  # the next of a list begins at its own brace
             depth += 1
         elif kind == "close":
             depth -= 1
-            field_line = line
     return found["layer"] or found["layers"]
+
+
+def _short(words: str, limit: int = 300) -> str:
+    """An error that quotes a word of the file; the word may be the whole file."""
+    return words if len(words) <= limit else f"{words[: limit // 2]} ... {words[-limit // 4 :]}"
 
 
 def format_prototxt(message: Any) -> str:
@@ -147,5 +152,5 @@ def write_prototxt(path: Path, message: Any, *, header: str = "") -> None:
 def _nearest_field(message: Any, full_name: str, word: str) -> str:
     """Names the field that was probably meant."""
     descriptor = message.DESCRIPTOR.file.pool.FindMessageTypeByName(full_name)
-    near = difflib.get_close_matches(word, list(descriptor.fields_by_name), n=3)
+    near = difflib.get_close_matches(word[:80], list(descriptor.fields_by_name), n=3)
     return f"did you mean {', '.join(near)}?" if near else ""
