@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.proto.messages import NetParameter, SolverParameter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
+_NO_FIELD_OF_NET = re.compile("NetParameter has no field")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
 _MAX_TEXT_BYTES = 1 << 28
 # What matters for finding layers: strings and comments are skipped, braces counted.
@@ -35,18 +38,38 @@ def read_prototxt(path: Path, cls: Any) -> Any:
         MissingInputError: no such file.
         FormatError: not a prototxt of this message; says where.
     """
+    return parse_prototxt(_read_text(path), cls, path=path)
+
+
+def read_net(path: Path) -> tuple[Any, list[int]]:
+    """The net in a prototxt file, and the line on which each of its layers begins.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: not a net; says where.
+    """
+    text = _read_text(path)
+    try:
+        return parse_prototxt(text, NetParameter, path=path), layer_lines(text)
+    except FormatError as error:
+        if _NO_FIELD_OF_NET.search(error.message):
+            with suppress(FormatError):
+                net = parse_prototxt(text, SolverParameter).net
+                error.hint = f"this is a solver; its net is {net or 'named in it'}"
+        raise
+
+
+def _read_text(path: Path) -> str:
     data = read_input(path, _MAX_TEXT_BYTES)
     try:
         text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(
-            "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
-        ) from error
+    except UnicodeDecodeError:
+        text = "\0"
     if "\0" in text:
         raise FormatError(
             "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
         )
-    return parse_prototxt(text, cls, path=path)
+    return text
 
 
 def read_input(path: Path, limit_bytes: int) -> bytes:

@@ -96,6 +96,10 @@ class Layer:
             len(self.bottoms[index]) == wanted, f"{self.bottom(index)} must have {wanted} axes"
         )
 
+    def not_in_place(self) -> None:
+        """Fails where the first top is the first bottom."""
+        self.check(self.proto.bottom[0] != self.proto.top[0], "does not work in place")
+
     def verify(self, shape: Sequence[int], what: str) -> None:
         """Fails for a size that no blob can have."""
         if len(shape) > _MAX_AXES:
