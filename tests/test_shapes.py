@@ -19,6 +19,7 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import VARIANTS, net_options
 from irv2caffe.errors import FormatError, NetError
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
+from irv2caffe.net.memory import log_bytes
 from irv2caffe.net.phases import select
 from irv2caffe.net.rules import RULES
 from irv2caffe.net.shapes import infer
@@ -236,6 +237,7 @@ def same_as_caffe(shapes, found):
     assert {layer.name: list(layer.params) for layer in shapes.layers if layer.params} == params
     layers = [tuple(item) for item in found["layers"] if not item[0].endswith("_split")]
     assert [(layer.name, layer.type) for layer in shapes.layers] == layers
+    assert log_bytes(shapes) == found["memory"]
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from irv2caffe.net.phases import Phase
+    from irv2caffe.net.summary import Summary
 
 
 @click.command("summary", short_help="Show a net's stages, parameters, multiply-adds, memory.")
@@ -47,9 +48,13 @@ def summary_command(
 
     PROTOTXT is any net that Caffe 1.0 reads, of any author and age.
     """
-    from irv2caffe.net.summary import HEADINGS, LAYER_HEADINGS, default_phase, summarize
+    from irv2caffe.net.summary import default_phase, summarize
     from irv2caffe.proto.text import read_net
 
+    if draw is not None:
+        from irv2caffe.plot_net import check_suffix
+
+        check_suffix(draw)
     told = dict(_shape(told) for told in input_shapes)
     net, lines = read_net(prototxt)
     chosen: Phase = phase.upper() if phase else default_phase(net)  # type: ignore[assignment]
@@ -61,13 +66,32 @@ def summary_command(
         lines=lines,
         path=prototxt,
     )
+    if draw is not None:
+        draw_summary(made, draw)
     if as_json:
         ui.show_json(made.as_dict(layers=layers))
         return
-    ui.show(f"{made.shapes.name or prototxt.name}, phase {chosen}, batch {made.batch}")
-    ui.show_table(LAYER_HEADINGS if layers else HEADINGS, made.rows(layers=layers))
+    show_summary(made, layers=layers)
+
+
+def show_summary(made: Summary, *, layers: bool = False) -> None:
+    """A net's figures for a person; build-net shows them too."""
+    from irv2caffe.net.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
+
+    ui.show(f"{made.shapes.name or 'net'}, phase {made.shapes.phase}, batch {made.batch}")
+    headings = LAYER_HEADINGS if layers else HEADINGS
+    ui.show_table(headings, made.rows(layers=layers), right=NUMBERS)
     for line in made.lines():
         ui.show(line)
+
+
+def draw_summary(made: Summary, out: Path) -> None:
+    """Writes a net's picture and says where; build-net does it too."""
+    from irv2caffe.net.draw import draw
+    from irv2caffe.plot_net import write_picture
+
+    write_picture(draw(made), out)
+    ui.say(f"picture: {out}")
 
 
 def _shape(told: str) -> tuple[str, tuple[int, ...]]:

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
     from irv2caffe.net.phases import Phase
 
+# The fields of Memory in words.
+MEMORY_WORDS = {
+    "data": "data",
+    "gradients": "gradients of data",
+    "batch_norm": "kept by BatchNorm",
+    "scale": "kept by Scale in place",
+    "others": "kept by other layers",
+    "columns": "unfolded images of convolutions (im2col), whatever the batch",
+    "weights": "weights and statistics",
+    "weight_gradients": "gradients of weights",
+}
+NUMBERS = frozenset({"parameters", "multiply-adds", "memory"})
 HEADINGS = ("stage", "output", "parameters", "multiply-adds", "memory")
 LAYER_HEADINGS = ("layer", "type", "output", "parameters", "multiply-adds", "memory")
 
@@ -70,40 +82,38 @@ class Summary:
         """A table under :data:`HEADINGS`, or :data:`LAYER_HEADINGS` with ``layers``."""
         if layers:
             infos = zip(self.shapes.layers, self.layer_parts, strict=True)
-            return [(info.name, info.type, *_cells(part)) for info, part in infos]
+            rows = [(info.name, info.type, *_cells(part)) for info, part in infos]
+            return [*rows, ("total", "", *_cells(self.total))]
         parts = zip(self.stages, self.stage_parts, strict=True)
-        return [(stage.label, *_cells(part)) for stage, part in parts]
+        return [*((s.label, *_cells(part)) for s, part in parts), ("total", *_cells(self.total))]
 
     def lines(self) -> list[str]:
         """The totals for a person."""
         total, used = self.total, self.total.memory
         apart = [f"{total.frozen:,} of them frozen"] if total.frozen else []
         apart += [f"{total.statistics:,} BatchNorm statistics apart"] if total.statistics else []
-        kind = "training" if self.backward else "a forward pass"
-        parts = [
-            (used.data, "data"),
-            (used.gradients, "their gradients"),
-            (used.batch_norm, "BatchNorm"),
-            (used.scale, "Scale"),
-            (used.others, "other layers"),
-            (used.columns, "im2col, once"),
-            (used.weights, "weights"),
-            (used.weight_gradients, "weight gradients"),
-        ]
+        images = f"{self.batch} image{'s' if self.batch > 1 else ''}"
+        pass_ = "forward and backward pass" if self.backward else "forward pass"
         lines = [
-            f"parameters     {total.parameters:,}" + (f" ({', '.join(apart)})" if apart else ""),
-            f"multiply-adds  {amount(total.macs)} for one image",
-            f"memory         {megabytes(used.total)} for {kind} at batch {self.batch}: "
-            + ", ".join(f"{megabytes(size)} {name}" for size, name in parts if size),
-            f"               {megabytes(used.of_batch / self.batch)} of it for each image; "
-            f"Caffe's log will say: Memory required for data: {self.caffe_log_bytes}",
+            f"parameters      {total.parameters:,}" + (f" ({', '.join(apart)})" if apart else ""),
+            f"multiply-adds   {amount(total.macs)} for one image",
+            f"memory          {megabytes(used.total)}: a {pass_} of {images}",
         ]
+        lines += [
+            f"  {megabytes(getattr(used, name)):>12}  {words}"
+            for name, words in MEMORY_WORDS.items()
+            if getattr(used, name)
+        ]
+        lines.append(f"each image      {megabytes(used.of_batch / self.batch)}")
         if self.backward:
             lines.append(
-                "               not counted: the solver's own, "
-                f"{megabytes(used.weights)} (SGD) to {megabytes(3 * used.weights)} (Adam)"
+                f"not counted     what the solver keeps: {megabytes(used.weights)} (SGD) to "
+                f"{megabytes(3 * used.weights)} (Adam)"
             )
-        return [*lines, *(f"note           {note}" for note in self.shapes.notes)]
+        lines.append(
+            f"Caffe's log     Memory required for data: {self.caffe_log_bytes} (tops only)"
+        )
+        return [*lines, *(f"note            {note}" for note in self.shapes.notes)]
 
     def as_dict(self, *, layers: bool = False) -> dict[str, Any]:
         """Everything for JSON; layers on request."""
@@ -255,7 +265,7 @@ def amount(value: float) -> str:
 
 
 def megabytes(size: float) -> str:
-    """Millions of bytes; from ten thousand on, billions."""
-    if size >= 1e10:
-        return f"{size / 1e9:,.1f} GB"
-    return f"{size / 1e6:,.1f} MB" if size >= 5e4 else f"{size / 1e3:,.1f} kB"
+    """``24.1 GB``, ``5.61 GB``, ``137.3 MB``, ``8.6 kB``: thousands of thousands of bytes."""
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB" if size >= 1e10 else f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
