@@ -70,13 +70,14 @@ def _figure(scene: Scene) -> Figure:
             axes.text(
                 item.x,
                 item.y,
-                item.words.replace("$", r"\$"),
+                item.words,
                 fontsize=item.size * 72 / _PIXELS_PER_INCH,
                 color=item.color,
                 weight="bold" if item.bold else "normal",
                 ha=_ANCHORS[item.anchor],
                 va="baseline",
                 family="DejaVu Sans",
+                parse_math=False,
                 zorder=order + 1,
             )
         else:

@@ -1,7 +1,7 @@
 """What the real Caffe makes of nets: run by pycaffe's interpreter, one child process for each net.
 
-Arguments: a JSON file with a list of ``{"path", "phase", "level", "stages"}``, and a JSON file for
-what was found. A net on which Caffe aborts gives its last words.
+Arguments: a JSON file with ``{"path", "phase", "level", "stages", "run"}`` for each name, and a
+JSON file for what was found. A net on which Caffe aborts gives its last words.
 """
 
 import json
@@ -13,13 +13,24 @@ from pathlib import Path
 import caffe
 
 
-def describe(path, phase, level, stages):
+def describe(path, phase, level, stages, run):
     net = caffe.Net(path, getattr(caffe, phase), level=level, stages=stages or None)
+    if run:
+        net.forward()
+    if run == "backward":
+        net.backward()
     return {
+        "peak": peak_bytes(),
         "blobs": {name: list(blob.shape) for name, blob in net.blobs.items()},
         "params": {name: [list(b.shape) for b in blobs] for name, blobs in net.params.items()},
         "layers": [[n, net.layers[i].type] for i, n in enumerate(net._layer_names)],
     }
+
+
+def peak_bytes():
+    """The most memory this process has had."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def memory_of(log):
@@ -33,7 +44,7 @@ def fatal_of(log):
     return lines[0] if lines else log[-300:]
 
 
-def in_child(path, phase, level=0, stages=()):
+def in_child(path, phase, level=0, stages=(), run=""):
     """Forks, so that an abort of Caffe costs one net only."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
@@ -42,7 +53,7 @@ def in_child(path, phase, level=0, stages=()):
             os.dup2(os.open(err, os.O_CREAT | os.O_WRONLY), 2)
             code = 1
             try:
-                found = describe(path, phase, level, list(stages))
+                found = describe(path, phase, level, list(stages), run)
                 out.write_text(json.dumps(found))
                 code = 0
             finally:

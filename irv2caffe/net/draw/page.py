@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from irv2caffe.net.summary import Part, Summary
 
 _MARGIN, _GUTTER, _GAP, _HEAD = 24.0, 44.0, 26.0, 60.0
+_LONGEST = 36
 _ASPECT = 1.45  # of the page
 
 
@@ -69,7 +70,8 @@ def _stage(
     groups = _groups(stage.blocks, summary)
     if len(groups) == 1 and len(groups[0][1]) == 1 and not is_head:
         blocks, ops = groups[0]
-        name = stage.blocks[0].name if len(blocks) == 1 else stage.name
+        name = _short(stage.blocks[0].name if len(blocks) == 1 else stage.name)
+        name += "".join(f" + {_short(other)}" for other in others[:2])
         return single(ops[0], name, f"{len(blocks)} x " if len(blocks) > 1 else "")
     pieces = []
     for blocks, ops in groups:
@@ -84,16 +86,21 @@ def _stage(
         f"{part.parameters:,} parameters" if part.parameters else "",
         f"{amount(part.macs)} multiply-adds" if part.macs else "",
     ]
-    label = stage.label
+    label = _short(stage.label)
     if len(groups) == 1 and len(stage.blocks) > 1 and len(stage.runs()) > 1:
-        label = f"{len(stage.blocks)} x {stage.name}: {_names(stage.blocks)}"
+        label = f"{len(stage.blocks)} x {_short(stage.name)}: {_names(stage.blocks)}"
     if others:
-        label += f" ({'from' if is_head else 'and'} {', '.join(others[:3])})"
+        label += f" ({'from' if is_head else 'and'} {', '.join(map(_short, others[:3]))})"
     return frame(stacked(pieces), label, ", ".join(filter(None, about)), is_head=is_head)
 
 
+def _short(name: str) -> str:
+    """Names of any length must not make boxes of any width."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 3 :]}"
+
+
 def _names(blocks: Sequence[Block]) -> str:
-    names = [block.name for block in blocks]
+    names = [_short(block.name) for block in blocks]
     return " ".join(names) if len(names) <= 3 else f"{names[0]} .. {names[-1]}"
 
 
@@ -117,7 +124,7 @@ def _title(scene: Scene, summary: Summary) -> None:
     total = summary.total
     apart = f"batch {summary.batch}, phase {summary.shapes.phase}"
     words = f"{total.parameters:,} parameters, {amount(total.macs)} multiply-adds, {apart}"
-    name = summary.shapes.name or "net"
+    name = _short(summary.shapes.name) or "net"
     scene.items += [
         Text(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),
         Text(_MARGIN, _MARGIN + 29, words, 11, "#666666", anchor="start"),
