@@ -260,7 +260,9 @@ def last_complete_snapshot(run, up_to=None):
     best = 0
     for path in sorted(run.logs.glob("start-*.log"))[:up_to]:
         text = path.read_text(errors="replace")
-        found = re.findall(r"solver state to binary proto file \S+_iter_(\d+)\.solverstate\n.", text)
+        found = re.findall(
+            r"solver state to binary proto file \S+_iter_(\d+)\.solverstate\n.", text
+        )
         best = max([best, *map(int, found)])
     return best
 

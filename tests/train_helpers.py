@@ -105,9 +105,7 @@ def wait_for(condition, what: str = "", seconds: float = 60):
 
 def wait_for_text(path: Path, text: str) -> None:
     """Until a growing file holds a text."""
-    wait_for(
-        lambda: path.is_file() and text in path.read_text(errors="replace"), f"for {text!r}"
-    )
+    wait_for(lambda: path.is_file() and text in path.read_text(errors="replace"), f"for {text!r}")
 
 
 def caffe_pid(run: Path) -> int:

@@ -12,11 +12,14 @@ from irv2caffe.errors import (
     FormatError,
     InputError,
     MissingInputError,
+    NetError,
     OutputError,
 )
 from irv2caffe.proto.wire import read_model_outline
+from irv2caffe.train.estimate import Estimate, estimate
 from irv2caffe.train.gpus import notes as gpu_notes
 from irv2caffe.train.job import noted
+from irv2caffe.train.plan_text import size
 from irv2caffe.train.run_dir import refuse_used
 from irv2caffe.train.snapshots import Keep, net_differences, pairs
 
@@ -69,11 +72,48 @@ def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
     place = folder or Path.cwd()
     with noted(problems):
         _check_writable(place)
-    disk = _disk(plan, place)
+    found = _estimate(plan, problems, notes)
+    disk = _disk(plan, place, found)
     with noted(problems):
         notes += _room(disk, place)
+    if found is not None:
+        _check_memory(plan, found, problems)
     notes += gpu_notes(plan.devices)
-    return replace(plan, disk=disk, notes=tuple(notes), problems=tuple(problems))
+    return replace(plan, disk=disk, estimate=found, notes=tuple(notes), problems=tuple(problems))
+
+
+def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
+    """What the run takes; a net that Caffe would refuse is a problem."""
+    if problems:
+        return None  # without databases shapes are not known
+    shared_by = plan.devices.count if plan.flavor == "nvcaffe" else 1
+    try:
+        return estimate(plan.job, plan.databases, shared_by=shared_by)
+    except NetError as error:
+        is_foreign = "unknown layer type" in error.message
+        if is_foreign or plan.wishes.ignore_findings:
+            notes.append(f"warning: {error.message}")
+        else:
+            problems.append(error)
+        return None
+
+
+def _check_memory(plan: Plan, found: Estimate, problems: list[Irv2CaffeError]) -> None:
+    """Whether the GPUs have room; what they have free is known with nvidia-ml-py only."""
+    for place, (number, gpu) in enumerate(
+        zip(plan.devices.numbers, plan.devices.gpus, strict=False)
+    ):
+        need = found.on_device(place, plan.flavor)
+        if need > gpu.free_bytes and not plan.wishes.ignore_findings:
+            also = " (the first GPU also tests: --test-batch-size)" if place == 0 else ""
+            problems.append(
+                InputError(
+                    f"GPU {number} has {size(gpu.free_bytes)} free, the training takes about "
+                    f"{size(need)}{also}",
+                    "a smaller --batch-size with a larger --iter-size takes less; "
+                    "--ignore-findings tries all the same",
+                )
+            )
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -155,14 +195,15 @@ def _check_writable(folder: Path) -> None:
         )
 
 
-def _disk(plan: Plan, place: Path) -> Disk:
+def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
     keep = keep_policy(plan)
     kept = keep.newest
     for interval in (keep.every, keep.scheduled):
         if interval:
             kept = max(kept, keep.newest - 1 + int(plan.solver.max_iter / interval))
     sizes = [pair.num_bytes for pair in pairs(place / "snapshots")]
-    return Disk(max(sizes, default=None), kept, system.free_bytes(place))
+    expected = found.pair_bytes if found is not None else None
+    return Disk(max(sizes, default=expected), kept, system.free_bytes(place))
 
 
 def _room(disk: Disk, place: Path) -> list[str]:
@@ -175,16 +216,12 @@ def _room(disk: Disk, place: Path) -> list[str]:
         return []
     if disk.free_bytes < 2 * disk.pair_bytes:
         raise OutputError(
-            f"{place}: {_gb(disk.free_bytes)} are free; a snapshot takes "
-            f"{_gb(disk.pair_bytes)}, and a second one before the first can go",
+            f"{place}: {size(disk.free_bytes)} are free; a snapshot takes "
+            f"{size(disk.pair_bytes)}, and a second one before the first can go",
             "make room, or name a folder on another disk with --run-dir",
         )
     need = disk.pair_bytes * (disk.num_kept + 1)
     if disk.free_bytes < need:
-        kept = f"warning: {disk.num_kept} snapshots will take {_gb(need)}"
-        return [f"{kept}, {_gb(disk.free_bytes)} are free: --keep-snapshots 2 keeps fewer"]
+        kept = f"warning: {disk.num_kept} snapshots will take {size(need)}"
+        return [f"{kept}, {size(disk.free_bytes)} are free: --keep-snapshots 2 keeps fewer"]
     return []
-
-
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2f} MB"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.estimate import Estimate
     from irv2caffe.train.snapshots import Keep
 
 KEEP_EPOCHS = 10.0
@@ -72,6 +73,7 @@ class Plan:
         batch_size: of the TRAIN data layer, as Caffe will use it; 0 where it is not known.
         values: the resolved config, with sources.
         disk: what snapshots take.
+        estimate: what the run takes of memory, or None where that is not known.
         notes: what a person should know, one line each.
         problems: what must be mended first.
     """
@@ -85,6 +87,7 @@ class Plan:
     batch_size: int
     values: tuple[override.Value, ...]
     disk: checks.Disk | None = None
+    estimate: Estimate | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[Irv2CaffeError, ...] = ()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from irv2caffe.train.estimate import Estimate
     from irv2caffe.train.plan import Plan
 
 
@@ -34,6 +36,8 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         found.append(("iterations", sums(plan)))
     found.append(("tests", _tests(plan)))
     found.append(("snapshots", _snapshots(plan)))
+    if plan.estimate is not None:
+        found.append(("memory", _memory(plan, plan.estimate)))
     return found
 
 
@@ -83,9 +87,25 @@ def _snapshots(plan: Plan) -> str:
     if keep.scheduled:
         text += ", all of the solver's schedule"
     if disk is not None:
-        size = "" if disk.pair_bytes is None else f", {disk.pair_bytes / 1e6:,.1f} MB each"
-        text += f": about {disk.num_kept} of them{size}; {disk.free_bytes / 1e9:.1f} GB are free"
+        each = "" if disk.pair_bytes is None else f", {size(disk.pair_bytes)} each"
+        text += f": about {disk.num_kept} of them{each}; {size(disk.free_bytes)} are free"
     return text
+
+
+def size(num_bytes: int) -> str:
+    """Bytes for a person."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.{1 if num_bytes >= 10 * unit else 2}f} {name}"
+    return f"{num_bytes} B"
+
+
+def _memory(plan: Plan, estimate: Estimate) -> str:
+    text = f"about {size(estimate.train_bytes)} to train"
+    if estimate.test_bytes:
+        text += f" and {size(estimate.test_bytes)} to test"
+    free = [size(gpu.free_bytes) for gpu in plan.devices.gpus]
+    return text + (f"; free on the GPUs: {', '.join(free)}" if free else "")
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -125,6 +145,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "images_per_test": plan.tested or None,
         "snapshot_bytes": plan.disk.pair_bytes if plan.disk else None,
         "num_snapshots_kept": plan.disk.num_kept if plan.disk else None,
+        "memory_bytes": asdict(plan.estimate) if plan.estimate else None,
         "free_bytes": plan.disk.free_bytes if plan.disk else None,
         "notes": list(plan.notes),
         "problems": [{"what": p.message, "hint": p.hint} for p in plan.problems],

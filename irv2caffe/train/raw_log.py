@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 1 << 20
 _MAX_LINE_BYTES = 1 << 20
-_RESERVED_BYTES = 1 << 18
+RESERVED_BYTES = 1 << 18
 _FALLOC_FL_KEEP_SIZE = 1
 
 
@@ -88,15 +88,15 @@ class RawLog:
             self._behind = True
 
     def _reserve(self) -> None:
-        if self._read_bytes + _RESERVED_BYTES // 2 < self._reserved_to:
+        if self._read_bytes + RESERVED_BYTES // 2 < self._reserved_to:
             return
-        self._reserved_to = self._read_bytes + _RESERVED_BYTES
+        self._reserved_to = self._read_bytes + RESERVED_BYTES
         # File systems that cannot do it say so, and the log is then as safe as any other file.
         self._libc.fallocate(
             self.writing,
             _FALLOC_FL_KEEP_SIZE,
             ctypes.c_longlong(self._read_bytes),
-            ctypes.c_longlong(_RESERVED_BYTES),
+            ctypes.c_longlong(RESERVED_BYTES),
         )
 
 

@@ -15,6 +15,7 @@ from irv2caffe.log.parse import parse
 from irv2caffe.train import prepare
 from irv2caffe.train.launch import Training
 from irv2caffe.train.plan import make_plan
+from irv2caffe.train.plan_text import size
 from irv2caffe.train.run_dir import RUNS, locked, new_run_dir
 from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import Ending
@@ -58,12 +59,12 @@ class Smoke:
         """For a person."""
         lines = [
             f"iteration         {self.step_s:.3f} s, {self.images_per_second:.1f} images/s",
-            f"memory            {self.memory_bytes / 1e9:.2f} GB of the process at most",
+            f"memory            {size(self.memory_bytes)} of the process at most",
         ]
         if self.test_s is not None:
             lines.insert(1, f"test              {ui.duration(self.test_s)}")
         if self.pair_bytes is not None:
-            lines.append(f"snapshot          {self.pair_bytes / 1e6:,.1f} MB")
+            lines.append(f"snapshot          {size(self.pair_bytes)}")
         return [*lines, f"the whole run     {ui.duration(self.total_s)}, from these"]
 
 

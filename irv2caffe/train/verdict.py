@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from irv2caffe.train.advice import LOG, RESUME, advise, advise_exit
+from irv2caffe.train.plan_text import size
+from irv2caffe.train.raw_log import RESERVED_BYTES
 
 if TYPE_CHECKING:
     from irv2caffe.train.tracker import StartState
@@ -119,9 +121,9 @@ def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
     """(why, hint, whether it may pass)."""
     pair = outcome.pair_bytes
     could_not_write = "SerializeToOstream" in now.telling or not now.telling
-    if pair and could_not_write and outcome.exit_status != 0 and outcome.free_bytes < pair:
-        room = f"{outcome.free_bytes / 1e6:.1f} MB are free, a snapshot takes {pair / 1e6:.1f} MB"
-        hint = f"{room}; make room, then: {RESUME}"
+    room = outcome.free_bytes - RESERVED_BYTES  # which has just been given back
+    if pair and could_not_write and outcome.exit_status != 0 and room < pair:
+        hint = f"a snapshot takes {size(pair)}; make room, then: {RESUME}"
         return "the disk is full: a snapshot could not be written", hint, False
     if now.telling:
         known = advise(now.telling)
