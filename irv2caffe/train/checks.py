@@ -165,9 +165,8 @@ def _weights(plan: Plan, path: Path) -> list[str]:
     try:
         outline = read_model_outline(path)
     except FormatError as error:
-        raise InputError(
-            f"--weights {error.message}", error.hint or "it takes a .caffemodel"
-        ) from error
+        hint = error.hint if "--" in error.hint else "it takes a whole .caffemodel"
+        raise InputError(f"--weights {error.message}", hint) from error
     if not plan.job.nets:
         return []
     theirs = {layer.definition.name for layer in outline.layers if layer.shapes}
