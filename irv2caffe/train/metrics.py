@@ -31,16 +31,22 @@ class Metrics:
         self._start = start
         self._batch = batch
         self._num_train = num_train
+        self._waiting: list[str] = []
         self._behind = False
 
     def add(self, row: Row) -> None:
-        """Writes one row."""
-        if self._behind:
+        """Takes one row; :meth:`flush` writes it."""
+        self._waiting.append(json.dumps(self.complete(row), allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Writes what has come, in one piece."""
+        lines = "".join(self._waiting).encode()
+        self._waiting.clear()
+        if not lines or self._behind:
             return
-        line = (json.dumps(self.complete(row), allow_nan=False) + "\n").encode()
         try:
             with self._path.open("ab", buffering=0) as stream:
-                self._behind = stream.write(line) != len(line)
+                self._behind = stream.write(lines) != len(lines)
         except OSError:
             self._behind = True
 

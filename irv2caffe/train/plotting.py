@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # A figure may take one hundredth of the time.
 _SHARE = 0.01
 _LAST_S = 120.0
-_NICE = 10
+_NICE = 19
 
 
 class Plotter:

@@ -123,6 +123,7 @@ class Session:
         finally:
             log.close()
         self._tracker.finish()
+        self._metrics.flush()
         self._look_at_snapshot(complete=True)
         verdict = judge(self.now, self._outcome())
         self._write_state("ended")
@@ -173,6 +174,7 @@ class Session:
 
     def _poll(self) -> None:
         """Ten times a second."""
+        self._metrics.flush()
         now_s = time.monotonic()
         self._look_at_snapshot(complete=self._line_since_snapshot)
         self._check_divergence()
