@@ -76,3 +76,47 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
             raise FormatError("ends in the middle of a field")
         yield number, wire_type, data[place : place + size]
         place += size
+
+
+class Fields:
+    """The last value of each field of a message without a schema.
+
+    A field that is not there is 0 or empty, as in any message.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        self._values = {number: value for number, _, value in fields(data)}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._values
+
+    def number(self, number: int) -> int:
+        """A number, of whatever length it is stored in.
+
+        Raises:
+            FormatError: the field holds something longer.
+        """
+        value = self._values.get(number, 0)
+        if isinstance(value, int):
+            return value
+        if len(value) > 8:
+            raise FormatError("holds a message where a number should be")
+        return int.from_bytes(value, "little")
+
+    def data(self, number: int) -> memoryview:
+        """A string, message or packed array.
+
+        Raises:
+            FormatError: the field holds a number.
+        """
+        value = self._values.get(number, memoryview(b""))
+        if isinstance(value, int):
+            raise FormatError("holds a number where a message should be")
+        return value
+
+
+def messages_in(data: memoryview, number: int) -> Iterator[memoryview]:
+    """Each value of a repeated field of strings or messages."""
+    for found, wire_type, value in fields(data):
+        if found == number and wire_type == LENGTH and isinstance(value, memoryview):
+            yield value
