@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,7 @@ from irv2caffe import ui
 from irv2caffe.errors import WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from irv2caffe.net.weights import ExportReport, ImportReport
 
@@ -31,7 +31,7 @@ def _problems_listed() -> Iterator[None]:
         raise
 
 
-def _path_option(name: str, text: str) -> Any:
+def _path_option(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(name, type=click.Path(path_type=Path), required=True, help=text)
 
 

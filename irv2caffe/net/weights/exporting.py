@@ -144,13 +144,12 @@ class _Reader:
         blobs = self._model.blobs(place.layer)
         if place.index >= len(blobs) or (key.part in _STATISTICS and len(blobs) < 3):
             return [f"{key.scope}: the model has no {key.part} (layer {place.layer})"]
+        blob = blobs[place.index]
         try:
-            values = read_array(blobs[place.index])
+            values = read_array(blob)
         except FormatError as error:
             return [f"{key.scope}: {key.part} is {error.message}"]
-        if not _same_shape(
-            values.shape, place.shape, legacy=not blobs[place.index].HasField("shape")
-        ):
+        if not _same_shape(values.shape, place.shape, legacy=not blob.HasField("shape")):
             theirs, ours = sizes_text(values.shape), sizes_text(place.shape)
             return [f"{key.scope}: {key.part} is {theirs} in the model, {ours} in the net"]
         num_bad = values.size - int(np.isfinite(values).sum())
@@ -176,7 +175,7 @@ class _Reader:
         return turned(values) if key == Key(INPUT, WEIGHT) and self._channels == "bgr" else values
 
     def _inverse(self, layer: str, blob: Any, part: str) -> np.float32:
-        """What Caffe multiplies the sums with (batch_norm_layer.cpp): 0 where nothing was summed."""
+        """What Caffe multiplies sums with; 0 where nothing was summed (batch_norm_layer.cpp)."""
         import numpy as np
 
         factor = read_array(blob).astype("f4").ravel()[0]

@@ -211,8 +211,6 @@ def _wrong_eps(units: dict[str, Unit]) -> list[str]:
     ]
     if not wrong:
         return []
+    names = wrong[0].name + (f" and {len(wrong) - 1} more" if wrong[1:] else "")
     eps = wrong[0].batch_norm_param.eps
-    return [
-        f"{wrong[0].name}{f' and {len(wrong) - 1} more' if wrong[1:] else ''}: "
-        f"eps is {eps:g}; the published network has {BN_EPS:g}, and other logits without it"
-    ]
+    return [f"{names}: eps is {eps:g}, where the published network has {BN_EPS:g}"]

@@ -116,4 +116,4 @@ KNOWN = frozenset({scope.slim for scope in CONVOLUTIONS} | {*AUX_CONVOLUTIONS, L
 
 def block_of(scope: str) -> str:
     """The block that a convolution belongs to: ``Repeat/block35_1/Branch_0/...`` to its front."""
-    return scope.split("/Branch_")[0].removesuffix("/Conv2d_1x1")
+    return scope.partition("/Branch_")[0].removesuffix("/Conv2d_1x1")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, MissingInputError
@@ -21,6 +20,7 @@ from irv2caffe.proto.wire import Fields, messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -133,12 +133,12 @@ def _v1(table: Table, entries: dict[bytes, Where], path: Path) -> Iterator[tuple
         meta = Fields(tensor)
         name = bytes(meta.data(1)).decode("utf-8", "replace")
         shape, kind = _shape(meta.data(2)), _kind(meta.number(3))
-        where = places.get(name, [])
-        if not where:
+        parts = places.get(name, [])
+        if not parts:
             raise FormatError(f"the values of {name} are missing", path=path)
         # float16 is stored as numbers of varying length, and was never a slim variable's type
-        kind = _PARTITIONED if len(where) > 1 else f"V1 {kind}" if kind == "float16" else kind
-        yield name, Raw(shape, kind, _v1_reader(table, where[0], kind, shape, path))
+        kind = _PARTITIONED if len(parts) > 1 else f"V1 {kind}" if kind == "float16" else kind
+        yield name, Raw(shape, kind, _v1_reader(table, parts[0], kind, shape, path))
 
 
 def _v1_reader(

@@ -32,7 +32,7 @@ _PREFIX = "module."  # of a model saved while it was spread over several GPUs
 
 
 def timm_names() -> dict[str, Key]:
-    """timm's names in the order of its state dict; ``num_batches_tracked`` has no key in Caffe."""
+    """The names of its state dict, in order; Caffe has nothing like ``num_batches_tracked``."""
     names: dict[str, Key] = {}
     for scope in CONVOLUTIONS:
         if scope.has_bn:
