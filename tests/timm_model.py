@@ -62,7 +62,7 @@ def make_model(num_classes=1000, seed=0):
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight)
             elif isinstance(module, torch.nn.Linear):
-                torch.nn.init.normal_(module.weight, std=0.04)
+                torch.nn.init.normal_(module.weight, std=0.025)
             elif isinstance(module, torch.nn.BatchNorm2d):
                 size = module.num_features
                 module.weight.copy_(torch.tensor(rng.uniform(0.5, 1.5, size)))

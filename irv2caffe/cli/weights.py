@@ -85,9 +85,10 @@ def import_weights_command(
     if as_json:
         ui.show_json(asdict(report))
         return
+    classes = f"{report.num_classes:,} classes" if report.num_classes else "no classifier"
     ui.show(
         f"{report.out}: {report.num_parameters:,} parameters from {report.source_format}, "
-        f"{report.size_bytes / 1e6:,.1f} MB"
+        f"{classes}, {report.size_bytes / 1e6:,.1f} MB"
     )
     for line in _import_notes(report):
         ui.say(line)
@@ -99,8 +100,6 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
         f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f} "
         "(the weights want RGB from -1 to 1)"
     )
-    if report.num_classes:
-        yield f"{report.num_classes:,} classes"
     if report.dropped_background:
         yield "class 0 of the source, the background, is left out: all labels are one lower"
     if report.gamma == "ones":
@@ -112,7 +111,9 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
     if report.unused:
         yield f"not used by this net: {_some(report.unused)}"
     if report.num_ignored:
-        yield f"{report.num_ignored:,} arrays that are no weights are left out"
+        yield f"{report.num_ignored:,} arrays that only a trainer needs are left out"
+    for other in report.other_inputs:
+        yield f"warning: the net's own data differ: {other}"
 
 
 @click.command("export-weights", short_help="Turn a .caffemodel into timm's weights.")
