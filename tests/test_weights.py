@@ -113,6 +113,7 @@ def test_logits_are_timms_at_299(caffe, model, imported, tmp_path, capsys):
     net, caffemodel, report = imported
     assert report.num_parameters == 55_843_464
     assert (report.gamma, report.dropped_background, report.unused) == ("source", False, [])
+    assert report.differences == []
     pixels = images(2, 299, 9)
     ours = logits(caffe, tmp_path, net, caffemodel, bgr(pixels))
     with torch.no_grad():
@@ -421,7 +422,7 @@ def test_aux_classifier_is_left_to_the_fillers(small, tmp_path):
     out = tmp_path / "m.caffemodel"
     report = import_weights(tmp_path / "w.safetensors", tmp_path / "train_val.prototxt", out)
     assert len(report.left_to_fillers) == 3
-    assert report.other_inputs == []
+    assert report.differences == []
     names = {layer.name for layer in read_binary(out, messages.NetParameter).layer}
     learned = re.compile("AuxLogits/(Logits|Conv2d_[^_]+_[^_]+(_bn|_scale)?)")
     assert not [name for name in names if learned.fullmatch(name)]
@@ -464,14 +465,20 @@ def test_all_that_does_not_fit_is_listed_at_once(small, state, tmp_path):
     assert not out.exists()
 
 
-def test_a_net_that_sees_other_values_is_named(state, tmp_path):
+def test_a_net_that_computes_otherwise_is_named(state, tmp_path):
     save_file(state, tmp_path / "w.safetensors")
-    options = net_options(variant="slim", mean_value=(104.0, 117.0, 123.0), scale=1.0, **SMALL)
+    others = {"residual_scale": (0.17, 0.1, 0.1), "average_pool": "caffe"}
+    inputs = {"mean_value": (104.0, 117.0, 123.0), "scale": 1.0}
+    options = net_options(variant="slim", **inputs, **others, **SMALL)
     write_prototxt(tmp_path / "other.prototxt", train_val(options, 2))
     report = import_weights(
         tmp_path / "w.safetensors", tmp_path / "other.prototxt", tmp_path / "m.caffemodel"
     )
-    assert report.other_inputs == ["data: minus 104 117 123, times 1"]
+    assert report.differences == [
+        "data: images minus 104 117 123, times 1; published: minus 127.5, times 0.00784314",
+        "Mixed_5b/Branch_3/AvgPool_0a_3x3: the average counts the padding; published: it does not",
+        "Repeat_2: residual scale 0.1 in 9; published: 0.2",
+    ]
 
 
 def test_values_that_are_none(small, state, tmp_path):
@@ -503,7 +510,7 @@ def test_values_that_are_none(small, state, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "bad.caffemodel"}
 
 
-def test_other_numbers_of_classes(state, tmp_path):
+def test_other_numbers_of_classes(caffe, state, tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     net = write_deploy(tmp_path, **{**SMALL, "num_classes": 8})
     out = tmp_path / "m.caffemodel"
@@ -513,6 +520,9 @@ def test_other_numbers_of_classes(state, tmp_path):
     assert "--without-classifier" in caught.value.hint
     report = import_weights(tmp_path / "w.safetensors", net, out, without_classifier=True)
     assert sorted(report.unused) == ["classif.bias", "classif.weight"]
+    fresh = logits(caffe, tmp_path, net, out, images(2, 75, 1))
+    assert fresh.shape == (2, 8)
+    assert fresh.std() > 0  # by the fillers, not zero
 
 
 @pytest.mark.parametrize("options", [{"residual_bn": True}, {"width": 0.1}])

@@ -96,10 +96,7 @@ def import_weights_command(
 
 def _import_notes(report: ImportReport) -> Iterator[str]:
     """What a user should know of the result."""
-    yield (
-        f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f} "
-        "(the weights want RGB from -1 to 1)"
-    )
+    yield f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f}"
     if report.dropped_background:
         yield "class 0 of the source, the background, is left out: all labels are one lower"
     if report.gamma == "ones":
@@ -109,11 +106,11 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
     if report.left_to_fillers:
         yield f"left to the fillers: {', '.join(report.left_to_fillers)}"
     if report.unused:
-        yield f"not used by this net: {_some(report.unused)}"
+        yield f"{_some(report.unused)}: not used by this net"
     if report.num_ignored:
-        yield f"{report.num_ignored:,} arrays that only a trainer needs are left out"
-    for other in report.other_inputs:
-        yield f"warning: the net's own data differ: {other}"
+        yield f"{_arrays(report.num_ignored)} that only a trainer needs: left out"
+    for difference in report.differences:
+        yield f"warning: other logits: {difference}"
 
 
 @click.command("export-weights", short_help="Turn a .caffemodel into timm's weights.")
@@ -163,12 +160,15 @@ def _export_notes(report: ExportReport) -> Iterator[str]:
     if report.by_order:
         yield "the net's layers have other names; they were recognised by their order"
     if report.unused:
-        yield f"not in timm's model: {_some(report.unused)}"
+        yield f"not in timm's model: {', '.join(report.unused)}"
     if report.empty_statistics:
-        yield f"never saw an image, variance 0: {_some(report.empty_statistics)}"
+        yield f"never saw an image, variance 0: {len(report.empty_statistics)} BatchNorms"
 
 
 def _some(names: list[str]) -> str:
-    """The first three of many."""
-    more = f" and {len(names) - 3:,} more" if names[3:] else ""
-    return ", ".join(names[:3]) + more
+    """Their number and one of them."""
+    return f"{_arrays(len(names))} such as {names[0]}"
+
+
+def _arrays(count: int) -> str:
+    return f"{count:,} array{'s' if count > 1 else ''}"

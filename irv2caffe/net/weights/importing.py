@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.errors import WeightsError
+from irv2caffe.net.weights.differences import differences
 from irv2caffe.net.weights.matching import Matched, drops_background, match
 from irv2caffe.net.weights.opening import open_weights
 from irv2caffe.net.weights.places import NetPlaces, read_places
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-
-_MEAN = 127.5
 
 
 @dataclass
@@ -46,7 +44,7 @@ class ImportReport:
         left_to_fillers: layers that are not in the file, so that Caffe fills them.
         unused: arrays of the source that this net has no use for.
         num_ignored: arrays that a trainer kept beside the weights.
-        other_inputs: data layers that give the net other values than the weights were made for.
+        differences: what makes the logits others than the source's, one line each.
     """
 
     out: Path
@@ -62,7 +60,7 @@ class ImportReport:
     left_to_fillers: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     num_ignored: int = 0
-    other_inputs: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
 
 
 def import_weights(
@@ -117,25 +115,10 @@ def import_weights(
             left_to_fillers=[found.units[scope].layer.name for scope in sorted(matched.left_out)],
             unused=matched.unused,
             num_ignored=len(named.ignored),
-            other_inputs=_other_inputs(found.net),
+            differences=differences(found.net, found.units),
         )
         report.size_bytes = write_model(out, found.net, _layers(found, matched, report))
     return report
-
-
-def _other_inputs(net: Any) -> list[str]:
-    """Data layers that do not take images to the range from -1 to 1; each text once."""
-    texts = []
-    for layer in net.layer:
-        if not layer.HasField("transform_param"):
-            continue
-        param = layer.transform_param
-        means = set(param.mean_value)
-        if means == {_MEAN} and math.isclose(param.scale, 1 / _MEAN, rel_tol=1e-3):
-            continue
-        mean = param.mean_file or " ".join(f"{value:g}" for value in param.mean_value) or "0"
-        texts.append(f"{layer.name}: minus {mean}, times {param.scale:g}")
-    return list(dict.fromkeys(texts))
 
 
 def _drops_background(found: NetPlaces, matched: Matched) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, reflected
 _ALL_ONES = 0xFFFFFFFF
 _MAX_LANES = 2048
-_MIN_LANE_BYTES = 1024
+_MIN_LANES, _MIN_LANE_BYTES = 16, 1024  # for less, the start costs more than it saves
 
 
 @cache
@@ -37,7 +37,7 @@ def crc32c(data: bytes | memoryview) -> int:
     values = np.frombuffer(data, np.uint8)
     register = _ALL_ONES
     lanes = min(_MAX_LANES, len(values) // _MIN_LANE_BYTES)
-    if lanes:
+    if lanes >= _MIN_LANES:
         width = len(values) // lanes & ~1
         parts, zeros = _run(values[: lanes * width].reshape(lanes, width))
         for part in parts.tolist():

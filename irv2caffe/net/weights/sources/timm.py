@@ -56,8 +56,6 @@ def from_timm(arrays: Mapping[str, Raw]) -> Named:
         plain = name.removeprefix(_PREFIX)
         if plain in names:
             found.tensors[names[plain]] = Tensor(name, raw)
-        elif plain.endswith(f".bn.{BATCHES}"):
-            found.ignored.append(name)
-        else:
+        elif not plain.endswith(f".bn.{BATCHES}"):
             found.unexpected.append(name)
     return found
