@@ -19,6 +19,7 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import net_options
 from irv2caffe.errors import (
     FormatError,
+    InputError,
     MissingExtraError,
     MissingInputError,
     OutputExistsError,
@@ -357,6 +358,9 @@ def test_other_names_in_the_same_order(small, tmp_path):
     export_weights(trained, net, tmp_path / "w.safetensors")
     import_weights(tmp_path / "w.safetensors", net, tmp_path / "a.caffemodel")
     foreign = read_prototxt(net, messages.NetParameter)
+    foreign.input.append("data")
+    foreign.input_dim.extend(foreign.layer[0].input_param.shape[0].dim)
+    del foreign.layer[0]
     for number, layer in enumerate(foreign.layer):
         layer.name = f"layer{number}"
     write_prototxt(tmp_path / "foreign.prototxt", foreign)
@@ -365,6 +369,7 @@ def test_other_names_in_the_same_order(small, tmp_path):
     )
     assert report.by_order
     ours, theirs = blobs_of(tmp_path / "a.caffemodel"), blobs_of(tmp_path / "b.caffemodel")
+    del ours["data"]
     for mine, other in zip(ours.values(), theirs.values(), strict=True):
         assert all(map(np.array_equal, mine, other))
 
@@ -546,6 +551,27 @@ def test_the_papers_net_has_no_published_weights(state, tmp_path):
             tmp_path / "w.safetensors", tmp_path / "paper.prototxt", tmp_path / "m.caffemodel"
         )
     assert "--variant slim" in caught.value.hint
+
+
+def test_nets_with_loose_ends(small, state, tmp_path):
+    """Fields taken away at random: an error, or weights for what is left."""
+    net, _ = small
+    save_file(state, tmp_path / "w.safetensors")
+    args = tmp_path / "w.safetensors", tmp_path / "n.prototxt", tmp_path / "m.caffemodel"
+    whole = read_prototxt(net, messages.NetParameter)
+    rng = np.random.default_rng(2)
+    refused = 0
+    for _ in range(25):
+        spoiled = messages.NetParameter.FromString(whole.SerializeToString())
+        layer = spoiled.layer[int(rng.integers(len(spoiled.layer)))]
+        fields = [field.name for field, _ in layer.ListFields()]
+        layer.ClearField(fields[int(rng.integers(len(fields)))])
+        write_prototxt(tmp_path / "n.prototxt", spoiled)
+        try:
+            import_weights(*args, force=True)
+        except InputError:
+            refused += 1
+    assert 0 < refused < 25
 
 
 def test_outputs_are_refused_or_replaced(small, state, tmp_path):

@@ -48,8 +48,10 @@ def _averages(net: Any) -> Iterator[str]:
     }
     constants = {top for layer in net.layer if layer.type == "DummyData" for top in layer.top}
     for layer in net.layer:
+        if layer.type != "Pooling" or not (layer.bottom and layer.top):
+            continue
         param = layer.pooling_param
-        if layer.type != "Pooling" or param.pool != param.AVE or not (param.pad or param.pad_h):
+        if param.pool != param.AVE or not (param.pad or param.pad_h):
             continue
         if layer.top[0] not in corrected and layer.bottom[0] not in constants:
             yield f"{layer.name}: the average counts the padding; published: it does not"
@@ -67,7 +69,7 @@ def _residual_scales(net: Any, units: Mapping[str, Unit]) -> Iterator[str]:
         for index, bottom in enumerate(layer.bottom if layer.type == "Eltwise" else ()):
             family = ups.get(bottom, "").partition("/")[0]
             coefficients = layer.eltwise_param.coeff
-            scale = coefficients[index] if coefficients else 1.0
+            scale = coefficients[index] if index < len(coefficients) else 1.0
             if family and not _close(scale, _SCALES[family]):
                 others[family, scale] = others.get((family, scale), 0) + 1
     for (family, scale), count in others.items():

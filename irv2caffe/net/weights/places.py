@@ -98,6 +98,7 @@ def read_places(path: Path) -> NetPlaces:
     if not net.layer:
         hint = "bring it up to date with Caffe's upgrade_net_proto_text" if net.layers else ""
         raise FormatError("no net of Caffe 1.0: it has no layers", hint, path=path)
+    _refuse_loose_ends(net, path)
     units, problems = _units(net)
     found = NetPlaces(net, problems=problems)
     names = {unit.layer.name for unit in units} & KNOWN
@@ -136,7 +137,7 @@ def _scopes_by_order(units: list[Unit]) -> dict[str, str] | None:
 
 def _units(net: Any) -> tuple[list[Unit], list[str]]:
     """The layers with weights, and those that no published array belongs to."""
-    channels: dict[str, int] = {}
+    channels = _input_channels(net)
     reach: dict[str, Unit] = {}  # the blob that a unit's next layer would read
     units: dict[str, Unit] = {}
     problems = []
@@ -155,6 +156,22 @@ def _units(net: Any) -> tuple[list[Unit], list[str]]:
         for top in layer.top:
             channels[top] = _channels(layer, channels)
     return list(units.values()), problems
+
+
+def _refuse_loose_ends(net: Any, path: Path) -> None:
+    """Raises FormatError for a layer that reads or gives nothing, where it should do both."""
+    for layer in net.layer:
+        if layer.type in _WITH_WEIGHTS - {"Parameter"} and not (layer.bottom and layer.top):
+            lacking = "top" if layer.bottom else "bottom"
+            raise FormatError(f"layer {layer.name} has no {lacking}", path=path)
+
+
+def _input_channels(net: Any) -> dict[str, int]:
+    """Of inputs that stand before the layers, as deploy nets had them before 2016."""
+    sizes = [list(shape.dim) for shape in net.input_shape]
+    sizes = sizes or [list(net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)]
+    named = zip(net.input, sizes, strict=False)
+    return {name: int(dims[1]) for name, dims in named if len(dims) > 1}
 
 
 def _is_affine(layer: Any) -> bool:
