@@ -15,7 +15,7 @@ from irv2caffe.errors import (
     NetError,
     OutputError,
 )
-from irv2caffe.proto.wire import read_model_outline
+from irv2caffe.proto.outline import read_model_outline
 from irv2caffe.train.estimate import Estimate, estimate
 from irv2caffe.train.gpus import notes as gpu_notes
 from irv2caffe.train.job import noted

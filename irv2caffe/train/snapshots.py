@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, MissingInputError
-from irv2caffe.proto.wire import read_model_outline, read_state_outline, with_learned_net
+from irv2caffe.proto.outline import read_model_outline, read_state_outline, with_learned_net
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.proto.wire import LayerOutline
+    from irv2caffe.proto.outline import LayerOutline
 
 # NVCaffe can write the test's scores into the name.
 _STATE = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.solverstate$")
