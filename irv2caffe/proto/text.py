@@ -30,6 +30,16 @@ def read_prototxt(path: Path, cls: Any) -> Any:
         MissingInputError: no such file.
         FormatError: not a prototxt of this message; says where.
     """
+    return parse_prototxt(read_text(path), cls, path=path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a prototxt file.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: a binary file.
+    """
     data = read_input(path, _MAX_TEXT_BYTES)
     try:
         text = data.decode("utf-8")
@@ -41,7 +51,7 @@ def read_prototxt(path: Path, cls: Any) -> Any:
         raise FormatError(
             "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
         )
-    return parse_prototxt(text, cls, path=path)
+    return text
 
 
 def read_input(path: Path, limit_bytes: int) -> bytes:

@@ -1,0 +1,292 @@
+"""What rules look at: files and where things stand in them, nets of a phase, plain facts.
+
+Facts of databases come in as plain values, since this room does not open databases.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from irv2caffe.net.check.finding import Place
+from irv2caffe.proto.positions import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from irv2caffe.net.phases import Phase
+    from irv2caffe.proto.positions import UnknownField
+
+Flavor = Literal["bvlc", "nvcaffe"]
+Order = Literal["shuffled", "sorted", "grouped", "unknown"]
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What a database or an image list holds; None where nobody looked.
+
+    Attributes:
+        num_records: images.
+        channels: of the first image.
+        height: of the first image.
+        width: of the first image.
+        encoded: whether records are compressed images.
+        min_label: the lowest label that was seen.
+        max_label: the highest label that was seen.
+        order: of the labels along the keys.
+        mixed_channels: gray and colour images side by side.
+        mixed_sizes: images of several sizes.
+        num_looked_at: records that were looked at.
+        kind: what it is: LMDB, LEVELDB, or a LIST of files.
+    """
+
+    num_records: int | None = None
+    channels: int | None = None
+    height: int | None = None
+    width: int | None = None
+    encoded: bool | None = None
+    min_label: int | None = None
+    max_label: int | None = None
+    order: Order = "unknown"
+    mixed_channels: bool = False
+    mixed_sizes: bool = False
+    num_looked_at: int = 0
+    kind: str = "LMDB"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What the user says of the run.
+
+    Attributes:
+        flavor: whose Caffe will train.
+        num_gpus: that will train; 0 where nothing was said.
+        epochs: the length the run should have.
+        lr_decay_epochs: epochs between two steps of the learning rate.
+        num_train: training images.
+        num_val: validation images.
+        weights: layer name to shapes of its blobs in the .caffemodel the run starts from.
+    """
+
+    flavor: Flavor = "bvlc"
+    num_gpus: int = 0
+    epochs: float | None = None
+    lr_decay_epochs: float | None = None
+    num_train: int | None = None
+    num_val: int | None = None
+    weights: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotFacts:
+    """Where snapshots go.
+
+    Attributes:
+        folder: as Caffe will open it.
+        is_there: whether the folder exists.
+        is_writable: whether a file can be made in it.
+        existing: snapshots of the same prefix.
+        shared_with: other solvers beside this one with the same prefix.
+    """
+
+    folder: str
+    is_there: bool
+    is_writable: bool
+    existing: tuple[str, ...] = ()
+    shared_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PrototxtFile:
+    """A prototxt and where things stand in it.
+
+    Attributes:
+        name: as it was named.
+        message: NetParameter or SolverParameter, as written, unknown fields left out.
+        root: the fields with their lines.
+        unknown: fields that Caffe 1.0 and its successors do not have.
+    """
+
+    name: str
+    message: Any
+    root: Node = field(default_factory=lambda: Node(""))
+    unknown: tuple[UnknownField, ...] = ()
+
+    def at(self, *names: str) -> tuple[Place, ...]:
+        """The place of a field; of the file where the field is not written."""
+        node = self.root.find(*names)
+        return (Place(self.name, node.line if node is not self.root else 0),)
+
+    def says(self, name: str) -> bool:
+        """Whether a field is written."""
+        return bool(self.message.HasField(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of a net in a phase.
+
+    Attributes:
+        index: its place in the net.
+        message: as Caffe upgrades it.
+        written: as it stands in the file; an older form in old files.
+        node: where it stands.
+        file: the name of its file.
+    """
+
+    index: int
+    message: Any
+    written: Any
+    node: Node
+    file: str
+
+    @property
+    def name(self) -> str:
+        return str(self.message.name)
+
+    @property
+    def type(self) -> str:
+        return str(self.message.type)
+
+    def at(self, *names: str) -> tuple[Place, ...]:
+        """The place of a field of it, or of the layer where the field is not written."""
+        return (Place(self.file, self.node.find(*names).line, self.name),)
+
+
+Version = tuple[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseNet:
+    """A net as one phase runs it.
+
+    Attributes:
+        phase: TRAIN or TEST.
+        file: where it stands.
+        message: the NetParameter of the phase.
+        layers: in order.
+        shapes: blob name to shape, as far as they are known.
+        problem: what keeps shapes from being known: message, and the layer it happens in.
+    """
+
+    phase: Phase
+    file: PrototxtFile
+    message: Any
+    layers: tuple[Layer, ...]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+
+    def of_type(self, *types: str) -> Iterator[Layer]:
+        """The layers of some types."""
+        return (layer for layer in self.layers if layer.type in types)
+
+    @cached_property
+    def _flow(self) -> _Flow:
+        return _Flow(self.layers)
+
+    def sources(self, layer: Layer) -> list[Layer | None]:
+        """The layer that wrote each bottom last; None where nobody did."""
+        return [self._flow.writer.get(version) for version in self._flow.read[layer.index]]
+
+    def readers(self, layer: Layer) -> list[Layer]:
+        """Who reads what a layer writes, before somebody overwrites it in place."""
+        return [
+            reader
+            for version in self._flow.written[layer.index]
+            for reader in self._flow.readers[version]
+        ]
+
+    def unread_tops(self, layer: Layer) -> list[str]:
+        """Tops that nobody reads."""
+        return [name for name, at in self._flow.written[layer.index] if not self._reads(name, at)]
+
+    def _reads(self, name: str, at: int) -> bool:
+        return bool(self._flow.readers[name, at])
+
+    @cached_property
+    def data_layers(self) -> tuple[Layer, ...]:
+        """Layers that read images from a disk."""
+        return tuple(layer for layer in self.layers if layer.type in DATA_PARAMS)
+
+    @cached_property
+    def batch_size(self) -> int | None:
+        """Images of one forward pass, or None where it is not written in a data layer."""
+        for layer in self.layers:
+            field_name = DATA_PARAMS.get(layer.type) or (
+                "memory_data_param" if layer.type == "MemoryData" else None
+            )
+            if field_name:
+                return int(getattr(layer.message, field_name).batch_size)
+        return None
+
+    @cached_property
+    def is_tensorflow_style(self) -> bool:
+        """Whether it is of the Inception-v3 family, whose originals are TensorFlow's.
+
+        Their mark is a convolution of 1x7 or 7x1.
+        """
+        return any(set(kernel(layer.message)) == {1, 7} for layer in self.of_type("Convolution"))
+
+
+DATA_PARAMS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "WindowData": "window_data_param",
+}
+
+
+class _Flow:
+    """Who writes and who reads which state of which blob; in-place layers make a new state."""
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        self.writer: dict[Version, Layer] = {}
+        self.readers: dict[Version, list[Layer]] = defaultdict(list)
+        self.read: list[list[Version]] = []
+        self.written: list[list[Version]] = []
+        state: dict[str, int] = defaultdict(int)
+        for layer in layers:
+            read = [(name, state[name]) for name in layer.message.bottom]
+            for version in read:
+                self.readers[version].append(layer)
+            written = []
+            for name in layer.message.top:
+                state[name] += 1
+                written.append((name, state[name]))
+                self.writer[name, state[name]] = layer
+            self.read.append(read)
+            self.written.append(written)
+
+
+def kernel(layer: Any) -> tuple[int, int]:
+    """Height and width of a convolution's kernel, as far as it is written."""
+    param = layer.convolution_param
+    if param.HasField("kernel_h") or param.HasField("kernel_w"):
+        return int(param.kernel_h), int(param.kernel_w)
+    sizes = list(param.kernel_size)
+    return (int(sizes[0]), int(sizes[-1])) if sizes else (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that is known of a run or a net.
+
+    Attributes:
+        solver: the solver's file, if one was given.
+        nets: TRAIN first; the nets that Caffe would make.
+        databases: facts by the source as it is written in the net.
+        files: other paths of the nets, as written, and whether they exist.
+        claims: what the user says.
+        snapshots: where they go, if a solver says so.
+        troubles: what was found while reading: rule name and hit.
+    """
+
+    solver: PrototxtFile | None = None
+    nets: tuple[PhaseNet, ...] = ()
+    databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
+    files: Mapping[str, bool] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
+    snapshots: SnapshotFacts | None = None
+    troubles: tuple[tuple[str, Any], ...] = ()
