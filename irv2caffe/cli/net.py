@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.config.options import FILLERS
+from irv2caffe.config.variants import VARIANTS
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,33 +52,53 @@ _NET_TYPES: dict[str, Callable[[Any], Any]] = {
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for the three prototxts."
 )
-@click.option("--variant", type=click.Choice(["paper"]), help="Which published net.")
+@click.option(
+    "--variant",
+    metavar="|".join(VARIANTS),
+    help="slim: TF-slim's, with published weights; paper: arXiv 1602.07261; seed: the failing net "
+    "of 2016; small75, small32: for small images.  [default: slim]",
+)
 @click.option("--recipe", help="Solver recipe, by name or a .toml file.  [default: paper]")
 @click.option("--train-lmdb", help="Training database; gives the number of images and classes.")
 @click.option("--val-lmdb", help="Validation database.")
 @click.option("--num-train-images", type=int, help="Where no database is given.  [ILSVRC12's]")
 @click.option("--num-val-images", type=int, help="Where no database is given.  [ILSVRC12's]")
 @click.option("--num-classes", type=int, help="Outputs.  [default: the database's, else 1000]")
-@click.option("--crop", type=int, help="Side of the input: 299, or another 11 or 12 modulo 32.")
+@click.option("--crop", type=int, help="Side of the input: 299, or another that fits.")
 @click.option("--width", type=float, help="Multiplies all numbers of filters; 0.25 is small.")
-@click.option("--residual-scale", metavar="S|A,B,C|none", help="Of the residual branches.  [0.1]")
+@click.option("--residual-scale", metavar="S|A,B,C|none", help="Of the residual branches.")
 @click.option(
     "--residual-bn/--no-residual-bn", default=None, help="BatchNorm on the up-projection."
 )
-@click.option("--trunk", type=int, help="Channels of the last grid: 2144 or 2048.")
+@click.option("--trunk", type=int, help="paper: channels of the last grid, 2144 or 2048.")
+@click.option("--aux/--no-aux", default=None, help="Auxiliary classifier, in training.")
+@click.option("--aux-weight", type=float, help="Weight of its loss.")
+@click.option(
+    "--average-pool", metavar="tf|caffe", help="Mixed_5b's: as TensorFlow has it, or one layer."
+)
 @click.option("--gamma/--no-gamma", default=None, help="Learn BatchNorm's multiplier.")
 @click.option("--bn-fraction", type=float, help="BatchNorm's moving_average_fraction.")
+@click.option("--bn-eps", type=float, help="Added to BatchNorm's variance.")
 @click.option("--dropout", type=float, help="Share of features dropped before the classifier.")
-@click.option("--filler", type=click.Choice(["glorot", "msra"]), help="How weights start.")
+@click.option("--label-smoothing", type=float, help="Share spread over all classes: 0.1.")
+@click.option("--filler", metavar="|".join(FILLERS), help="How weights start.")
 @click.option("--mean-value", metavar="M|B,G,R", help="Subtracted from the input.")
+@click.option("--mean-file", help="Mean image (.binaryproto) subtracted instead.")
 @click.option("--scale", type=float, help="Multiplies the input after that.")
+@click.option("--mirror/--no-mirror", default=None, help="Flip half of the training images.")
+@click.option("--flavor", metavar="bvlc|nvcaffe", help="Whose batch_size: per GPU, or of all.")
 @click.option("--batch-size", type=int, help="Images per GPU and iteration.")
 @click.option("--test-batch-size", type=int, help="Must divide the validation set.")
-@click.option("--gpus", default="none", show_default=True, help="That will train: none or 0,1.")
+@click.option("--gpus", metavar="none|0,1", help="That will train.  [the recipe's, else none]")
 @click.option("--iter-size", type=int, help="Batches summed per update.")
 @click.option("--epochs", type=float, help="Passes over the training set.")
+@click.option("--solver-type", "type", metavar="RMSProp|SGD|Nesterov", help="How weights move.")
 @click.option("--base-lr", type=float, help="Learning rate at the start.")
-@click.option("--lr-decay-epochs", type=float, help="Epochs between two steps of it.")
+@click.option("--lr-decay", type=float, help="Multiplies it at every step.")
+@click.option("--lr-decay-epochs", type=float, help="Epochs between two steps.")
+@click.option("--momentum", type=float, help="Of SGD and Nesterov.")
+@click.option("--rms-decay", type=float, help="RMSProp's decay of squared gradients.")
+@click.option("--delta", type=float, help="RMSProp's epsilon.")
 @click.option("--weight-decay", type=float, help="L2 regularisation.")
 @click.option("--clip-gradients", type=float, help="Bound on a batch's gradient norm.")
 @click.option("--test-epochs", type=float, help="Epochs between two tests.")
@@ -92,7 +114,7 @@ def build_net_command(
     recipe: str | None,
     num_train_images: int | None,
     num_val_images: int | None,
-    gpus: str,
+    gpus: str | None,
     print_config: bool,
     force: bool,
     as_json: bool,
@@ -108,6 +130,10 @@ def build_net_command(
         for name, value in options.items()
         if value is not None
     }
+    if gpus is not None:
+        told["num_gpus"] = _num_gpus(gpus)
+    if "mean_value" in told and "mean_file" in told:
+        raise UsageError("--mean-value and --mean-file: one or the other")
     sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
     if sizes.num_classes is not None:
         told.setdefault("num_classes", sizes.num_classes)
@@ -115,7 +141,11 @@ def build_net_command(
     net = resolve(NetOptions, values, told)
     solver = resolve(SolverOptions, values, told)
     if print_config:
-        ui.show_table(("option", "value", "from"), [*net.rows(), *solver.rows()])
+        rows = [*net.rows(), *solver.rows()]
+        if as_json:
+            ui.show_json({name: {"value": value, "from": source} for name, value, source in rows})
+        else:
+            ui.show_table(("option", "value", "from"), [(n, str(v), s) for n, v, s in rows])
         return
     built = build_net(
         out,
@@ -123,17 +153,18 @@ def build_net_command(
         solver.options,
         num_train=num_train_images or sizes.num_train or _ILSVRC12[0],
         num_val=num_val_images or sizes.num_val or _ILSVRC12[1],
-        num_gpus=_num_gpus(gpus),
         command=_command(),
         force=force,
     )
     if as_json:
         ui.show_json(asdict(built))
         return
-    for path in (built.train_val, built.deploy, built.solver):
+    for path in built.files():
         ui.show(str(path))
     for line in built.schedule.arithmetic():
         ui.say(line)
+    for line in built.warnings:
+        ui.say(f"warning: {line}")
 
 
 def _command() -> str:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
 _MAX_TEXT_BYTES = 1 << 28
+# What matters for finding layers: strings and comments are skipped, braces counted.
+_TOKEN = re.compile(
+    r"""(?P<skip>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*)"""
+    r"""|(?P<line>\n)|(?P<open>[{<])|(?P<close>[}>])|(?P<word>[A-Za-z_]\w*)"""
+)
 
 
 def read_prototxt(path: Path, cls: Any) -> Any:
@@ -101,6 +106,32 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
         raise FormatError("nested too deeply", path=path) from error
     except (ValueError, OverflowError) as error:  # a number or escape that Python cannot take
         raise FormatError(f"a value cannot be read: {error}", path=path) from error
+
+
+def layer_lines(text: str) -> list[int]:
+    """The line, from 1, on which each layer of a net begins, in the order of the layers.
+
+    Args:
+        text: a prototxt that has been parsed as NetParameter. A net with ``layer`` has the lines
+            of those, an old one those of its ``layers``.
+    """
+    found: dict[str, list[int]] = {"layer": [], "layers": []}
+    line, depth = 1, 0
+    field, field_line = "", 1
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        if kind == "line":
+            line += 1
+        elif kind == "word" and depth == 0:
+            field, field_line = token.group(), line
+        elif kind == "open":
+            if depth == 0 and field in found:
+                found[field].append(field_line)
+            depth += 1
+        elif kind == "close":
+            depth -= 1
+            field_line = line
+    return found["layer"] or found["layers"]
 
 
 def format_prototxt(message: Any) -> str:
