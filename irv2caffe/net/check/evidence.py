@@ -16,7 +16,9 @@ from irv2caffe.proto.positions import Node
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from irv2caffe.errors import NetError
     from irv2caffe.net.phases import Phase
+    from irv2caffe.net.shapes import LayerInfo
     from irv2caffe.proto.positions import UnknownField
 
 Flavor = Literal["bvlc", "nvcaffe"]
@@ -167,16 +169,22 @@ class PhaseNet:
         file: where it stands.
         message: the NetParameter of the phase.
         layers: in order.
-        shapes: blob name to shape, as far as they are known.
-        problem: what keeps shapes from being known: message, and the layer it happens in.
+        infos: shapes of what each layer touches, in their order; empty where nobody can know.
+        refused: why Caffe would refuse to make it, where shapes or counts are to blame.
+        test_iter: forward passes of a test, where a solver says so.
     """
 
     phase: Phase
     file: PrototxtFile
     message: Any
     layers: tuple[Layer, ...]
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    problem: tuple[str, str] | None = None
+    infos: tuple[LayerInfo, ...] = ()
+    refused: NetError | None = None
+    test_iter: int | None = None
+
+    def info(self, layer: Layer) -> LayerInfo | None:
+        """The shapes of a layer, where they are known."""
+        return self.infos[layer.index] if self.infos else None
 
     def of_type(self, *types: str) -> Iterator[Layer]:
         """The layers of some types."""

@@ -6,7 +6,7 @@ whole, the solver, or a net in one of its phases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,15 +162,16 @@ def rule(
 
 def findings(evidence: Evidence, rules: Iterable[Rule]) -> list[Finding]:
     """What the rules find, worst first, equal hits folded into one."""
-    folded: dict[tuple[Any, ...], Finding] = {}
+    folded: dict[tuple[Any, ...], tuple[Rule, Hit, dict[Place, None]]] = {}
     for each in rules:
         for hit in each.apply(evidence):
-            severity = each.severity if hit.severity is None else hit.severity
-            source = hit.source or each.source
-            key = (each.name, severity, hit.what, hit.why, hit.fix)
-            known = folded.get(key)
-            if known is None:
-                known = Finding(each.name, severity, hit.what, hit.why, source, hit.fix, ())
-            places = dict.fromkeys([*known.places, *hit.at])
-            folded[key] = replace(known, places=tuple(places))
-    return sorted(folded.values(), key=lambda finding: -finding.severity)
+            key = (each.name, hit.severity, hit.what, hit.why, hit.fix)
+            folded.setdefault(key, (each, hit, {}))[2].update(dict.fromkeys(hit.at))
+    found = [_finding(each, hit, tuple(places)) for each, hit, places in folded.values()]
+    return sorted(found, key=lambda finding: -finding.severity)
+
+
+def _finding(each: Rule, hit: Hit, places: tuple[Place, ...]) -> Finding:
+    severity = each.severity if hit.severity is None else hit.severity
+    source = hit.source or each.source
+    return Finding(each.name, severity, hit.what, hit.why, source, hit.fix, places)
