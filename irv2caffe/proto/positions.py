@@ -97,19 +97,19 @@ class _Scanner:
         self._extension: Node | None = None  # a name in brackets that is still open
         self._last: Node | None = None  # what a string would go on with
 
-    def take(self, token: str, kind: str, start: int) -> None:
-        end = start + len(token)
+    def take(self, piece: str, kind: str, start: int) -> None:
+        end = start + len(piece)
         if self._extension is not None:
-            self._continue_extension(token, end)
+            self._continue_extension(piece, end)
         elif kind == "mark":
-            self._mark(token, start, end)
+            self._mark(piece, start, end)
         elif self._pending is not None:
-            self._pending.value += token
+            self._pending.value += piece
             self._pending.end = end
-            if token != "-":
+            if piece != "-":
                 self._last, self._pending = self._pending, None
         elif kind == "word" and self._list is None:
-            self._pending = self._add(token, start, end)
+            self._pending = self._add(piece, start, end)
         elif kind == "string" and self._last is not None:
             self._last.end = end  # adjacent strings are one
 
@@ -119,25 +119,25 @@ class _Scanner:
             node.end = end
         self._message.end = end
 
-    def _mark(self, token: str, start: int, end: int) -> None:
-        if token in "{<":
+    def _mark(self, piece: str, start: int, end: int) -> None:
+        if piece in "{<":
             message = self._pending or self._add("", start, end)
             self._open.append((self._message, self._list))
             self._message, self._list, self._pending = message, None, None
-        elif token in "}>" and self._open:
+        elif piece in "}>" and self._open:
             self._message.end = end
             self._message, self._list = self._open.pop()
             self._pending = None
-        elif token == "[":
+        elif piece == "[":
             if self._pending is None:
                 self._extension = self._add("", start, end)
             else:
                 self._list = self._pending
-        elif token == "]":
+        elif piece == "]":
             if self._list is not None:
                 self._list.end = end
             self._list = self._pending = None
-        elif token in ",;":
+        elif piece in ",;":
             self._separator(start, end)
 
     def _separator(self, start: int, end: int) -> None:
@@ -146,13 +146,13 @@ class _Scanner:
         elif self._message.children and self._pending is None:
             self._message.children[-1].end = end
 
-    def _continue_extension(self, token: str, end: int) -> None:
+    def _continue_extension(self, piece: str, end: int) -> None:
         assert self._extension is not None
         self._extension.end = end
-        if token == "]":
+        if piece == "]":
             self._pending, self._extension = self._extension, None
         else:
-            self._extension.name += token
+            self._extension.name += piece
 
     def _add(self, name: str, start: int, end: int) -> Node:
         line = bisect_right(self._ends, start)

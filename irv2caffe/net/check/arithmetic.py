@@ -39,12 +39,13 @@ def facts_of(net: PhaseNet, evidence: Evidence) -> DatabaseFacts | None:
 
 
 def num_train(evidence: Evidence) -> int | None:
-    """Training images: as the user says, else as the database does."""
+    """Training images: as the user says, else the database, else a header of ours."""
     if evidence.claims.num_train:
         return evidence.claims.num_train
     net = train_net(evidence)
     facts = facts_of(net, evidence) if net else None
-    return facts.num_records if facts else None
+    counted = facts.num_records if facts else None
+    return evidence.claims.header_num_train if counted is None else counted
 
 
 def num_gpus(evidence: Evidence) -> int:
@@ -84,10 +85,8 @@ def summary(evidence: Evidence) -> list[str]:
     if batch is None or evidence.solver is None:
         return []
     solver = evidence.solver.message
-    lines = [
-        f"effective batch {batch} = {batch_per_gpu(evidence)} per device x "
-        f"{num_gpus(evidence)} device(s) x iter_size {solver.iter_size}"
-    ]
+    per_device = f"{batch_per_gpu(evidence)} per device x {num_gpus(evidence)} device(s)"
+    lines = [f"effective batch {batch} = {per_device} x iter_size {solver.iter_size}"]
     length = epochs(evidence, solver.max_iter)
     if images and length is not None and solver.max_iter > 0:
         lines.append(

@@ -27,7 +27,7 @@ _TELLING_TEST_BATCH = 16
     "batch_norm_layer.cpp; github.com/KaimingHe/deep-residual-networks issue 53",
 )
 def batch_stats_in_test(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """use_global_stats: false reaches the TEST phase."""
+    """A use_global_stats: false reaches the TEST phase."""
     if net.phase != "TEST" or evidence.claims.flavor == "nvcaffe":
         return  # NVCaffe's tests take running statistics whatever is written
     for layer in _with_flag(net, value=False):
@@ -73,7 +73,7 @@ def _with_flag(net: PhaseNet, *, value: bool) -> Iterator[Layer]:
     "batch_norm_layer.cpp; github.com/soeaver/caffe-model issue 21",
 )
 def global_stats_in_train(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """use_global_stats: true reaches the TRAIN phase."""
+    """A use_global_stats: true reaches the TRAIN phase."""
     if net.phase != "TRAIN":
         return
     for layer in _with_flag(net, value=True):
@@ -90,11 +90,9 @@ def global_stats_in_train(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         )
 
 
-@rule(
-    "bn-params-not-frozen", ERROR, "net", "batch_norm_layer.cpp, LayerSetUp; upgrade_proto.cpp"
-)
+@rule("bn-params-not-frozen", ERROR, "net", "batch_norm_layer.cpp, LayerSetUp; upgrade_proto.cpp")
 def params_not_frozen(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """lr_mult of BatchNorm's blobs is not 0."""
+    """The lr_mult of BatchNorm's blobs is not 0."""
     del evidence
     for layer in net.of_type("BatchNorm"):
         specs = list(layer.written.param)
@@ -113,9 +111,7 @@ def params_not_frozen(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         )
 
 
-@rule(
-    "bn-params-missing", NOTE, "net", "batch_norm_layer.cpp, LayerSetUp, since c8f446f (2016-08)"
-)
+@rule("bn-params-missing", NOTE, "net", "batch_norm_layer.cpp, LayerSetUp, since c8f446f (2016-08)")
 def params_missing(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """BatchNorm's blobs are left to the solver's defaults."""
     del evidence
@@ -125,7 +121,7 @@ def params_missing(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         specs = list(layer.written.param)
         if len(specs) < 3 and all(spec.lr_mult == 0 for spec in specs):
             yield Hit(
-                f"{len(specs)} param {{ }} on a BatchNorm",
+                "a BatchNorm without three param { lr_mult: 0 }",
                 "harmless in Caffe 1.0, which freezes them itself; before rc4 weight decay ate at "
                 "the statistics",
                 "three times param { lr_mult: 0 decay_mult: 0 }",
@@ -203,7 +199,7 @@ def eps(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("bn-fraction", NOTE, "net", "batch_norm_layer.cpp, Forward_cpu")
 def fraction(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """moving_average_fraction against the length of the run."""
+    """The moving_average_fraction against the length of the run."""
     if net.phase != "TRAIN":
         return
     length = evidence.solver.message.max_iter if evidence.solver is not None else 0

@@ -44,6 +44,23 @@ def data_missing(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             )
 
 
+@rule("data-unreadable", ERROR, "run", "db_lmdb.cpp; data_transformer.cpp")
+def data_unreadable(evidence: Evidence) -> Iterator[Hit]:
+    """A source that is not the database it should be."""
+    yield from (hit for name, hit in evidence.troubles if name == "data-unreadable")
+
+
+@rule("data-empty", ERROR, "net", "data_transformer.cpp, InferBlobShape")
+def data_empty(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A database without records."""
+    for layer, facts in _images(net, evidence):
+        if facts.num_records == 0:
+            what = f"{source_of(layer)} holds no image"
+            fix = "build it again; a list without a good line makes such a database"
+            at = layer.at(DATA_PARAMS[layer.type], "source")
+            yield Hit(what, "Caffe stops: Check failed: datum_channels > 0", fix, at)
+
+
 @rule("backend-unset", ERROR, "net", "caffe.proto, DataParameter; db_leveldb.cpp")
 def backend_unset(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """The backend does not fit the database, or is left to its default."""
@@ -139,7 +156,11 @@ def records_differ(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
                 "transform_param { force_color: true } for encoded images, or build it again",
                 at,
             )
-        if facts.mixed_sizes and not transform.crop_size and layer.message.data_param.batch_size > 1:
+        if (
+            facts.mixed_sizes
+            and not transform.crop_size
+            and layer.message.data_param.batch_size > 1
+        ):
             why = "Caffe stops at the first one that differs from the first of its batch"
             what = f"{source} holds images of several sizes, and there is no crop_size"
             yield Hit(what, why, "crop_size, or make-lmdb --resize", at)
@@ -171,6 +192,36 @@ def mean(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
                 layer.at("transform_param", "mean_file"),
                 None if known else NOTE,
             )
+
+
+@rule("mean-size", ERROR, "net", f"{_TRANSFORMER}, Transform")
+def mean_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A mean image of another size than the records."""
+    for layer in net.of_type("Data", "ImageData"):
+        name = layer.message.transform_param.mean_file
+        at = layer.at("transform_param", "mean_file")
+        if name not in evidence.blobs:
+            continue
+        shape, facts = evidence.blobs[name], evidence.databases.get(source_of(layer))
+        fix = f"compute_image_mean {source_of(layer)} {name}"
+        if shape is None:
+            yield Hit(f"{name} is no mean image", "Caffe stops when it reads it", fix, at)
+            continue
+        if facts is None or not facts.height or layer.type != "Data":
+            continue
+        wanted = (facts.channels, facts.height, facts.width)
+        if shape[-3:] != wanted:
+            yield Hit(
+                f"a mean image of {_shape(shape[-3:])}, records of {_shape(wanted)}",
+                "Caffe stops: it subtracts the mean before it crops, so that the mean has the size "
+                "of the records",
+                fix,
+                at,
+            )
+
+
+def _shape(sizes: tuple[int | None, ...]) -> str:
+    return "x".join(map(str, sizes))
 
 
 @rule("phases-transform", WARNING, "run", "github.com/soeaver/caffe-model issue 12")
@@ -276,6 +327,22 @@ def same_source(evidence: Evidence) -> Iterator[Hit]:
                 )
 
 
+@rule("fixed-order", NOTE, "net", "data_layer.cpp; github.com/lim0606/caffe-googlenet-bn")
+def fixed_order(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """Every epoch shows the images in the same order."""
+    del evidence
+    if net.phase != "TRAIN" or not net.is_tensorflow_style:
+        return
+    for layer in net.of_type("Data"):
+        yield Hit(
+            "every epoch reads the database in the same order",
+            "the Data layer never shuffles: the same images meet in a batch, epoch after epoch, "
+            "and in BatchNorm's statistics; TensorFlow's queues mix them anew",
+            "ImageData with shuffle: true, or several databases shuffled by other seeds",
+            layer.at("data_param"),
+        )
+
+
 @rule("dead-setting", NOTE, "net", "caffe.proto, DataParameter; data_layer.cpp since rc4")
 def dead_setting(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """Settings of Data that Caffe 1.0 no longer reads."""
@@ -292,7 +359,7 @@ def dead_setting(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("test-set-size", WARNING, "net", "solver.cpp, Test; data_layer.cpp")
 def test_set_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """test_iter times the TEST batch is not the validation set."""
+    """The test_iter times the TEST batch is not the validation set."""
     claims, batch = evidence.claims, net.batch_size
     if net.phase != "TEST" or not net.test_iter or not batch or evidence.solver is None:
         return

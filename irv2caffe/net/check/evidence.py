@@ -69,6 +69,7 @@ class Claims:
         lr_decay_epochs: epochs between two steps of the learning rate.
         num_train: training images.
         num_val: validation images.
+        header_num_train: training images, as a header of ours says.
         weights: layer name to shapes of its blobs in the .caffemodel the run starts from.
     """
 
@@ -78,6 +79,7 @@ class Claims:
     lr_decay_epochs: float | None = None
     num_train: int | None = None
     num_val: int | None = None
+    header_num_train: int | None = None
     weights: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
 
 
@@ -146,10 +148,12 @@ class Layer:
 
     @property
     def name(self) -> str:
+        """Its name."""
         return str(self.message.name)
 
     @property
     def type(self) -> str:
+        """Its type, as Caffe 1.0 writes it."""
         return str(self.message.type)
 
     def at(self, *names: str) -> tuple[Place, ...]:
@@ -286,6 +290,7 @@ class Evidence:
         nets: TRAIN first; the nets that Caffe would make.
         databases: facts by the source as it is written in the net.
         files: other paths of the nets, as written, and whether they exist.
+        blobs: shapes of mean images and infogain matrices; None for a file that is neither.
         claims: what the user says.
         snapshots: where they go, if a solver says so.
         troubles: what was found while reading: rule name and hit.
@@ -295,6 +300,7 @@ class Evidence:
     nets: tuple[PhaseNet, ...] = ()
     databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
     files: Mapping[str, bool] = field(default_factory=dict)
+    blobs: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     claims: Claims = field(default_factory=Claims)
     snapshots: SnapshotFacts | None = None
     troubles: tuple[tuple[str, Any], ...] = ()

@@ -72,7 +72,12 @@ def constant_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     for layer, name, filler in _weighted(net, evidence):
         param = getattr(layer.message, name)
         group = param.group if name == "convolution_param" else 1
-        if filler.type == "constant" and filler.value and _learns(layer) and group == 1 != param.num_output:
+        if (
+            filler.type == "constant"
+            and filler.value
+            and _learns(layer)
+            and group == 1 != param.num_output
+        ):
             yield Hit(
                 f"weight_filler of a {layer.type} is the constant {filler.value:g}",
                 "all its outputs start equal, get equal gradients and stay equal",
@@ -104,7 +109,7 @@ def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("filler-range", WARNING, "net", "caffe.proto, FillerParameter")
 def filler_range(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """gaussian without std or uniform without a range, where no BatchNorm follows."""
+    """A gaussian without std or a uniform without a range, where no BatchNorm follows."""
     if net.phase != "TRAIN":
         return
     for layer, name, filler in _weighted(net, evidence):
@@ -122,7 +127,7 @@ def filler_range(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("filler-setting-ignored", NOTE, "net", "filler.hpp, XavierFiller and MSRAFiller")
 def filler_setting_ignored(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """std of xavier or msra."""
+    """The std of xavier or msra."""
     if net.phase != "TRAIN":
         return
     for layer, name, filler in _weighted(net, evidence):
@@ -159,7 +164,9 @@ def scale_filler_zero(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         return
     for layer in net.of_type("Scale"):
         param = layer.message.scale_param
-        zero = param.HasField("filler") and param.filler.type == "constant" and not param.filler.value
+        zero = (
+            param.HasField("filler") and param.filler.type == "constant" and not param.filler.value
+        )
         adds = any(reader.type == "Eltwise" for reader in net.readers(layer))
         if zero and not adds and layer.name not in loaded:
             yield Hit(
@@ -173,7 +180,7 @@ def scale_filler_zero(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("nothing-learns", ERROR, "net", "net.cpp, Net::Init")
 def nothing_learns(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """lr_mult is 0 everywhere."""
+    """An lr_mult of 0 everywhere."""
     layers = list(net.of_type(*_PARAMS, "Scale", "Bias", "PReLU"))
     if net.phase != "TRAIN" or evidence.solver is None or not layers:
         return

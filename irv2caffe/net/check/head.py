@@ -237,7 +237,12 @@ def infogain_matrix(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         if not source:
             what, why = "InfogainLoss without a matrix", "Caffe stops: it takes source or a bottom"
             yield Hit(what, why, "infogain_loss_param { source: ... }", at)
-        elif not evidence.files.get(source, True):
+            continue
+        fix = "build-net --label-smoothing writes it"
+        if not evidence.files.get(source, True):
             what = f"the matrix {source} is not there"
-            fix = "build-net --label-smoothing writes it"
+            yield Hit(what, "Caffe stops when it makes the net", fix, at)
+        classes, shape = num_classes(net, layer), evidence.blobs.get(source)
+        if classes and shape and shape[-2:] != (classes, classes):
+            what = f"a matrix of {shape[-2]}x{shape[-1]} for {classes} classes"
             yield Hit(what, "Caffe stops when it makes the net", fix, at)

@@ -22,7 +22,7 @@ from irv2caffe.net.shapes import infer
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from irv2caffe.net.check.read import NetRole, Reading
 
@@ -43,7 +43,7 @@ def gather(
         claims: what the user says.
     """
     databases = databases or {}
-    claims = claims or Claims()
+    claims = replace(claims or Claims(), header_num_train=reading.num_train)
     if not claims.num_gpus:
         claims = replace(claims, num_gpus=reading.num_gpus)
     troubles = list(reading.troubles)
@@ -60,6 +60,7 @@ def gather(
         nets=tuple(nets),
         databases=databases,
         files={name: path is not None for name, path in reading.paths.items()},
+        blobs=reading.blobs,
         claims=claims,
         snapshots=reading.snapshots,
         troubles=tuple(troubles),
@@ -154,9 +155,10 @@ def _make(
     nodes = file.root.all("layer") or file.root.all("layers")
     layers = []
     for index, (layer, origin) in enumerate(zip(selected.layer, origins, strict=True)):
-        known = origin is not None and origin < min(len(written), len(nodes))
-        node = nodes[origin] if known else file.root.find("input")
-        layers.append(Layer(index, layer, written[origin] if known else layer, node, file.name))
+        if origin is not None and origin < min(len(written), len(nodes)):
+            layers.append(Layer(index, layer, written[origin], nodes[origin], file.name))
+        else:
+            layers.append(Layer(index, layer, layer, file.root.find("input"), file.name))
     net = PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
     return _with_shapes(net, databases)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import FormatError
+from irv2caffe.errors import FormatError, Irv2CaffeError
 from irv2caffe.net.check.evidence import PrototxtFile, SnapshotFacts
-from irv2caffe.net.check.finding import Hit
+from irv2caffe.net.check.finding import WARNING, Hit
 from irv2caffe.proto import messages
+from irv2caffe.proto.files import read_array, read_binary
 from irv2caffe.proto.positions import blank_out, scan, unknown_fields
 from irv2caffe.proto.text import parse_prototxt, read_text
 
@@ -34,7 +35,10 @@ _PATH_FIELDS = (
     ("infogain_loss_param", "source"),
     ("transform_param", "mean_file"),
 )
-_HEADER_GPUS = re.compile(r"^# effective batch .* x (\d+) GPU\(s\)", re.MULTILINE)
+_BLOB_FIELDS = tuple(each for each in _PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
+_HEADER = re.compile(
+    r"^# effective batch .* x (\d{1,4}) GPU\(s\).*\n# ([\d,]{1,15}) training images", re.MULTILINE
+)
 _MAX_NEIGHBOUR_BYTES = 1 << 16
 
 
@@ -62,7 +66,10 @@ class Reading:
         nets: in the order of the solver.
         base: the folder that relative paths start from.
         num_gpus: what a header of ours says; 0 where there is none.
+        num_train: training images, as a header of ours says.
         paths: paths of the nets, as written, and where they lead; None where nothing is there.
+        blobs: shapes of mean images and infogain matrices by path as written; None for a file that
+            is no BlobProto.
         snapshots: where they go.
         troubles: what was found on the way: rule name and hit.
     """
@@ -71,7 +78,9 @@ class Reading:
     nets: list[NetRole] = field(default_factory=list)
     base: Path = field(default_factory=Path)
     num_gpus: int = 0
+    num_train: int | None = None
     paths: dict[str, Path | None] = field(default_factory=dict)
+    blobs: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     snapshots: SnapshotFacts | None = None
     troubles: list[tuple[str, Hit]] = field(default_factory=list)
 
@@ -88,8 +97,10 @@ def read(path: Path) -> Reading:
     reading = Reading()
     if _is_solver(root, path):
         reading.solver = _file(text, root, path, messages.SolverParameter)
-        said = _HEADER_GPUS.search(text[:4096])
-        reading.num_gpus = int(said.group(1)) if said else 0
+        said = _HEADER.search(text[:4096])
+        if said:
+            reading.num_gpus = int(said.group(1))
+            reading.num_train = int(said.group(2).replace(",", ""))
         _find_nets(reading, path)
         reading.snapshots = _snapshots(reading, path)
     else:
@@ -106,7 +117,19 @@ def read(path: Path) -> Reading:
     for name in _written_paths(reading):
         found = reading.base / name
         reading.paths[name] = found if _exists(found) else None
+    for name in _written_paths(reading, _BLOB_FIELDS):
+        where = reading.paths[name]
+        if where is not None and where.is_file():
+            reading.blobs[name] = _blob_shape(where)
     return reading
+
+
+def _blob_shape(path: Path) -> tuple[int, ...] | None:
+    """The shape of a .binaryproto."""
+    try:
+        return tuple(read_array(read_binary(path, messages.BlobProto)).shape)
+    except Irv2CaffeError:
+        return None
 
 
 def _is_solver(root: Node, path: Path) -> bool:
@@ -156,9 +179,7 @@ def _role(field_name: str) -> str:
     return {"tra": "train", "tes": "test"}.get(field_name[:3], "both")
 
 
-def _find_net(
-    reading: Reading, solver_path: Path, field_name: str, name: str, place: int
-) -> None:
+def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, place: int) -> None:
     """One net: from the working folder as Caffe finds it, else from the solver's or above it."""
     assert reading.solver is not None
     at = reading.solver.at(field_name)
@@ -215,6 +236,7 @@ def _elsewhere(field_name: str, name: str, folder: Path | None, at: Any) -> Hit:
             "Caffe opens the path as it is written",
             f"mend the path in {field_name}:",
             at,
+            WARNING,
         )
     return Hit(
         f"{field_name}: {name!r} is found from {_short(folder)}, not from here",
@@ -225,12 +247,14 @@ def _elsewhere(field_name: str, name: str, folder: Path | None, at: Any) -> Hit:
     )
 
 
-def _written_paths(reading: Reading) -> Iterator[str]:
+def _written_paths(
+    reading: Reading, fields: tuple[tuple[str, str], ...] = _PATH_FIELDS
+) -> Iterator[str]:
     """Paths in the layers of the nets, each once."""
     seen: set[str] = set()
     for net in reading.nets:
         for layer in [*net.file.message.layer, *net.file.message.layers]:
-            for param, name in _PATH_FIELDS:
+            for param, name in fields:
                 if param not in layer.DESCRIPTOR.fields_by_name or not layer.HasField(param):
                     continue
                 written = str(getattr(getattr(layer, param), name))

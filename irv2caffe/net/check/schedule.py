@@ -99,9 +99,13 @@ def lr_vanishes(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     low, high = 0, half
     while low < high:  # the rate of every policy but a growing one only falls
         place = (low + high) // 2
-        low, high = (low, place) if learning_rate(message, place) < _NOTHING * start else (
-            place + 1,
-            high,
+        low, high = (
+            (low, place)
+            if learning_rate(message, place) < _NOTHING * start
+            else (
+                place + 1,
+                high,
+            )
         )
     yield Hit(
         f"after {low:,} of {message.max_iter:,} iterations the learning rate is below a "
@@ -115,7 +119,7 @@ def lr_vanishes(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("run-length", WARNING, "solver", "solver.cpp: iterations are updates")
 def run_length(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """max_iter against the epochs that were said."""
+    """The length of the run against the epochs that were said."""
     wanted = evidence.claims.epochs
     length = epochs(evidence, solver.message.max_iter)
     if wanted is None or length is None or abs(length - wanted) <= _CLOSE * wanted:
@@ -133,7 +137,7 @@ def run_length(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("lr-step-length", WARNING, "solver", f"{_RATE}; arXiv 1602.07261v2, section 4")
 def lr_step_length(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """stepsize against the epochs that were said, or the paper's two."""
+    """The stepsize against the epochs that were said, or the paper's two."""
     message, wanted = solver.message, evidence.claims.lr_decay_epochs
     length = epochs(evidence, message.stepsize)
     if message.lr_policy != "step" or message.stepsize < 1 or not length:

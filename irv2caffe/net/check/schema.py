@@ -228,7 +228,9 @@ def not_finite(evidence: Evidence) -> Iterator[Hit]:
     solver = evidence.solver
     for path in _not_finite(solver.message) if solver else ():
         assert solver is not None
-        yield Hit(f"{'.'.join(path)} is not a finite number", why, "write a number", solver.at(*path))
+        yield Hit(
+            f"{'.'.join(path)} is not a finite number", why, "write a number", solver.at(*path)
+        )
     for net in evidence.nets:
         for layer in net.layers:
             for path in _not_finite(layer.message):

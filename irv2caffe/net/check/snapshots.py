@@ -36,7 +36,7 @@ def snapshot_folder(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("snapshot-prefix", WARNING, "solver", _WRITE)
 def snapshot_prefix(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """snapshot_prefix is unset."""
+    """The snapshot_prefix is unset."""
     del evidence
     if solver.message.snapshot_prefix:
         return

@@ -108,7 +108,7 @@ def rmsprop_without_momentum(solver: PrototxtFile, evidence: Evidence) -> Iterat
 
 @rule("rmsprop-delta", WARNING, "solver", f"rmsprop_solver.cpp, ComputeUpdateValue; {_PAPER}")
 def rmsprop_delta(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """delta against the learning rate and TensorFlow's epsilon."""
+    """The delta against the learning rate and TensorFlow's epsilon."""
     message = solver.message
     if solver_type(message) != "RMSProp":
         return
@@ -211,7 +211,7 @@ def clip_gradients(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
 
 @rule("iter-size", ERROR, "solver", "solver.cpp, Step")
 def iter_size(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """iter_size or average_loss of no iteration."""
+    """An iter_size or average_loss of no iteration."""
     del evidence
     if solver.message.iter_size < 1:
         why = "Caffe divides by it: the loss is nan, and Caffe exits 0"
@@ -246,12 +246,14 @@ def batch_of_an_update(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit
 
 @rule("solver-mode", WARNING, "solver", "caffe.cpp, train; caffe.proto")
 def solver_mode(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """solver_mode is unset."""
+    """The solver_mode is unset."""
     del evidence
     if not solver.says("solver_mode"):
         why = "the default of the file format is GPU, but caffe train without -gpu then takes the "
         why += "CPU, with one line in the log and much patience"
-        yield Hit("solver_mode is unset", why, "solver_mode: GPU, and caffe train -gpu", solver.at())
+        yield Hit(
+            "solver_mode is unset", why, "solver_mode: GPU, and caffe train -gpu", solver.at()
+        )
 
 
 @rule("random-seed", NOTE, "solver", "solver.cpp, Init; common.cpp")
