@@ -19,7 +19,7 @@ _MAX_LOOKED_AT = 20_000
 _MAX_BYTES = 200 << 20
 _MAX_DECODED = 64
 _WINDOW = 64
-_FEW_PAIRS = 20  # below this nothing is said of an order
+_FEW = 15  # below this nothing is said of an order
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,15 @@ def label_order(sample: Sequence[int], window: Sequence[int]) -> str:
         window: labels of neighbours.
     """
     counts = Counter(sample)
-    if len(counts) < 2 or len(window) <= _FEW_PAIRS:
+    if len(counts) < 2 or len(window) < 2:
         return "unknown"
-    falls = sum(a > b for a, b in pairwise(sample))
-    if len(sample) > _FEW_PAIRS and falls <= 0.02 * len(sample):
-        return "sorted"
     by_chance = sum((count / len(sample)) ** 2 for count in counts.values())
-    equal = sum(a == b for a, b in pairwise(window)) / (len(window) - 1)
-    return "grouped" if equal > (1 + by_chance) / 2 else "shuffled"
+    falls = sum(a > b for a, b in pairwise(sample))
+    if falls == 0 and len(sample) * (1 - by_chance) / 2 > _FEW:  # of which chance makes so many
+        return "sorted"
+    pairs = len(window) - 1
+    equal = sum(a == b for a, b in pairwise(window))
+    expected, spread = pairs * by_chance, (pairs * by_chance * (1 - by_chance)) ** 0.5
+    if equal > max(expected + 5 * spread, (pairs + expected) / 2):
+        return "grouped"
+    return "shuffled" if pairs > _FEW else "unknown"

@@ -88,7 +88,8 @@ def pool_rounds_up(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             continue
         family = net.is_tensorflow_style
         yield Hit(
-            f"a grid of {sizes[0]} becomes {sizes[1]}, in TensorFlow and PyTorch {sizes[1] - 1}",
+            f"a grid of {sizes[0]} becomes {sizes[1]}; rounded down, as in TensorFlow and PyTorch, "
+            f"{sizes[1] - 1}",
             "Caffe's pooling rounds up. The published nets of this family are defined on the "
             "smaller grids: imported weights see others than they were trained for"
             if family

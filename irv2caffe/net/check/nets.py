@@ -167,11 +167,16 @@ def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> Phase
     """The net with what shape inference says, where other rules have nothing to say before."""
     if not _can_infer(net, databases):
         return net
+    shapes = record_shapes(databases)
     try:
-        infos = infer(net.message, net.phase, data_shapes=record_shapes(databases)).layers
+        return replace(net, infos=infer(net.message, net.phase, data_shapes=shapes).layers)
     except NetError as error:
-        return replace(net, refused=error)
-    return replace(net, infos=infos)
+        refused = error
+    try:  # in the words of a batch of one, both phases say the same
+        infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
+    except NetError as error:
+        refused = error if error.layer == refused.layer else refused
+    return replace(net, refused=refused)
 
 
 def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
