@@ -61,6 +61,14 @@ def test_every_option_is_explained(command):
             assert parameter.help, parameter.name
 
 
+def test_names_in_the_help_are_those_of_the_config():
+    from irv2caffe.config import FILLERS, VARIANTS
+
+    metavars = {param.name: param.metavar for param in program.commands["build-net"].params}
+    assert metavars["variant"].split("|") == list(VARIANTS)
+    assert metavars["filler"].split("|") == list(FILLERS)
+
+
 def test_version():
     assert run("--version").stdout == f"irv2caffe, version {__version__}\n"
 
@@ -124,6 +132,16 @@ BAD = {
     "missing database": (["build-net", "--out", "out", "--train-lmdb", "none"], 1),
     "no database": (["build-net", "--out", "out", "--train-lmdb", "existing"], 1),
     "bad crop": (["build-net", "--out", "out", "--crop", "224"], 2),
+    "bad variant": (["build-net", "--out", "out", "--variant", "resnet"], 2),
+    "not a number": (["build-net", "--out", "out", "--base-lr", "nan"], 2),
+    "literal seed": (["build-net", "--out", "out", "--variant", "seed", "--dropout", "0.5"], 2),
+    "aux without grid": (["build-net", "--out", "out", "--aux", "--crop", "139"], 2),
+    "two means": (
+        ["build-net", "--out", "out", "--mean-file", "text", "--mean-value", "1"],
+        2,
+    ),
+    "missing mean": (["build-net", "--out", "out", "--mean-file", "none"], 1),
+    "mean is text": (["build-net", "--out", "out", "--mean-file", "text"], 1),
     "bad scale": (["build-net", "--out", "out", "--residual-scale", "a,b"], 2),
     "bad gpus": (["build-net", "--out", "out", "--gpus", "0,0"], 2),
     "bad recipe": (["build-net", "--out", "out", "--recipe", "soup"], 2),

@@ -22,7 +22,8 @@ class Resolved(Generic[T]):
 
     Attributes:
         options: the config.
-        sources: field name to ``command line``, ``recipe NAME`` or ``default``.
+        sources: field name to ``command line``, ``database``, ``recipe NAME``, ``variant NAME`` or
+            ``default``.
     """
 
     options: T
@@ -34,13 +35,20 @@ class Resolved(Generic[T]):
         return [(name, values[name], source) for name, source in self.sources.items()]
 
 
-def resolve(cls: type[T], recipe: Recipe, told: Mapping[str, Any]) -> Resolved[T]:
-    """A config from what was told, else the recipe, else the variant, else the default.
+def resolve(
+    cls: type[T],
+    recipe: Recipe,
+    told: Mapping[str, Any],
+    *,
+    measured: Mapping[str, Any] | None = None,
+) -> Resolved[T]:
+    """A config from what was told, else measured, else the recipe, the variant, the default.
 
     Args:
         cls: NetOptions or SolverOptions.
         recipe: from :func:`load_recipe`.
         told: field name to value; fields that are missing were not told.
+        measured: likewise, what the databases say.
 
     Raises:
         UsageError: a value outside its range, or one that the variant does not have.
@@ -57,6 +65,7 @@ def resolve(cls: type[T], recipe: Recipe, told: Mapping[str, Any]) -> Resolved[T
     for field in fields(cls):
         for origin, source in (
             (told, "command line"),
+            (measured or {}, "database"),
             (from_recipe, f"recipe {recipe.name}"),
             (from_variant, f"variant {name}"),
         ):

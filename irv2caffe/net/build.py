@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe import __version__
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.net.crops import Grids, check_crop
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
+from irv2caffe.net.mean import check_mean_file
 from irv2caffe.net.smoothing import write_infogain
 from irv2caffe.net.solver import Schedule, plan_schedule, solver
 from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from irv2caffe.config import NetOptions, SolverOptions
 
 _SMALLEST_TEST_BATCH = 8
@@ -80,6 +80,8 @@ def build_net(
         OutputError: the folder cannot be written.
     """
     grids = check_crop(net_options)
+    if net_options.mean_file is not None:
+        check_mean_file(Path(net_options.mean_file), net_options.crop)
     schedule = plan_schedule(
         solver_options,
         num_train=num_train,
