@@ -78,9 +78,8 @@ def resnet(depths=(3, 4, 6, 3), size=224, batch=1, widths=(64, 128, 256, 512)):
     x = n.pool("pool1", x, 3, 2)
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True), 2):
         for block in range(depth):
-            tag = (
-                f"{stage}{chr(97 + block)}" if depth < 10 else f"{stage}{'b' * (block > 0)}{block}"
-            )
+            letter = "a" if block == 0 else chr(97 + block) if depth < 10 else f"b{block}"
+            tag = f"{stage}{letter}"
             stride = 2 if block == 0 and stage > 2 else 1
             left = x
             if block == 0:

@@ -6,7 +6,8 @@ from __future__ import annotations
 def data(*dims, top="x"):
     """An Input layer."""
     sizes = " ".join(f"dim: {size}" for size in dims)
-    return f'layer {{ name: "{top}" type: "Input" top: "{top}" input_param {{ shape {{ {sizes} }} }} }}\n'
+    param = f"input_param {{ shape {{ {sizes} }} }}"
+    return f'layer {{ name: "{top}" type: "Input" top: "{top}" {param} }}\n'
 
 
 def layer(kind, body="", bottoms="x", tops="y"):
@@ -24,6 +25,14 @@ PAIR = FLAT + data(4, 10, top="t")
 
 def conv(settings, shape=X, kind="Convolution", **names):
     return shape + layer(kind, f"convolution_param {{ {settings} }}", **names)
+
+
+def sharing(settings, others, share=""):
+    """Two convolutions of 6 filters without bias and one weight."""
+    one = 'param {{ name: "w" {} }} convolution_param {{ num_output: 6 bias_term: false {} }}'
+    first = layer("Convolution", one.format("", settings), tops="a")
+    second = layer("Convolution", one.format(share, others), tops="b").replace('"l"', '"m"')
+    return X + first + second
 
 
 def pool(settings, shape=X, **names):
@@ -263,29 +272,10 @@ GOOD = {
     "loss weight splits": FLAT
     + layer("Reduction", "loss_weight: 1", tops="r").replace('"l"', '"a"')
     + layer("Power", bottoms="r"),
-    "shared weights": X
-    + layer(
-        "Convolution",
-        'param { name: "w" } convolution_param { num_output: 6 kernel_size: 3 pad: 1 bias_term: false }',
-        tops="a",
-    )
-    + layer(
-        "Convolution",
-        'param { name: "w" } convolution_param { num_output: 6 kernel_size: 3 bias_term: false }',
-        "a",
-        "b",
-    ).replace('"l"', '"m"'),
-    "shared by count": X
-    + layer(
-        "Convolution",
-        'param { name: "w" } convolution_param { num_output: 6 kernel_h: 3 kernel_w: 1 bias_term: false }',
-        tops="a",
-    )
-    + layer(
-        "Convolution",
-        'param { name: "w" share_mode: PERMISSIVE } convolution_param { num_output: 6 kernel_h: 1 kernel_w: 3 bias_term: false }',
-        tops="b",
-    ).replace('"l"', '"m"'),
+    "shared weights": sharing("kernel_size: 3 pad: 1", "kernel_size: 3"),
+    "shared by count": sharing(
+        "kernel_h: 3 kernel_w: 1", "kernel_h: 1 kernel_w: 3", "share_mode: PERMISSIVE"
+    ),
 }
 
 # A net and the words of our message; Caffe aborts on all of them.
@@ -523,7 +513,7 @@ BAD = {
     "dummy fillers": (
         layer(
             "DummyData",
-            "dummy_data_param { data_filler { } data_filler { } num: 1 channels: 1 height: 1 width: 1 }",
+            "dummy_data_param { data_filler { } data_filler { } shape { dim: 1 } }",
             "",
             "a b c",
         ),
@@ -560,25 +550,16 @@ BAD = {
         "want as many labels",
     ),
     "share shapes": (
-        X
-        + layer(
-            "Convolution",
-            'param { name: "w" } convolution_param { num_output: 6 kernel_h: 3 kernel_w: 1 }',
-            tops="a",
-        )
-        + layer(
-            "Convolution",
-            'param { name: "w" } convolution_param { num_output: 6 kernel_h: 1 kernel_w: 3 }',
-            tops="b",
-        ).replace('"l"', '"m"'),
+        sharing("kernel_h: 3 kernel_w: 1", "kernel_h: 1 kernel_w: 3"),
         "cannot share param 'w' with layer 'l'",
     ),
     "too many params": (X + layer("ReLU", "param { lr_mult: 1 }"), "has 1 param for 0 weights"),
     "too many axes": (data(*[1] * 33), "33 axes"),
     "huge input": (data(70000, 70000), "too large"),
     "V0": (
-        'layers { layer { name: "c" type: "conv" num_output: 3 kernelsize: 1 } bottom: "x" top: "y" }',
+        'layers { layer { name: "c" type: "conv" kernelsize: 1 } bottom: "x" top: "y" }',
         "before 2014",
     ),
+    "both forms": (X + 'layers { name: "d" type: RELU bottom: "x" top: "x" }', "both layer and la"),
     "input without shapes": ('input: "x"\n' + layer("ReLU"), "want 4 input_dim"),
 }

@@ -15,6 +15,7 @@ from irv2caffe.cli.check import check_command
 from irv2caffe.cli.data import make_lmdb_command
 from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
+from irv2caffe.cli.summary import summary_command
 from irv2caffe.cli.train import train_command
 from irv2caffe.errors import (
     EXIT_DONE,
@@ -28,6 +29,7 @@ _COMMANDS = (
     install_caffe_command,
     caffe_command,
     build_net_command,
+    summary_command,
     make_lmdb_command,
     check_command,
     train_command,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
 from irv2caffe.net.phases import Phase, select_with_origins
 from irv2caffe.net.rules import RULES, Layer, Made, Rule, Shape, count
+from irv2caffe.net.wiring import Wiring
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,19 +109,20 @@ def infer(
         selected, origins = select_with_origins(net, phase)
     except NetError as error:
         raise _placed(error, None, path) from error
+    if not selected.layer:
+        raise NetError(f"the net has no layers in phase {phase}", path=path)
     places = [lines[o] if o is not None and o < len(lines) else None for o in origins]
-    work = _Inference(phase, _lookup(data_shapes), batch_size)
+    wiring = Wiring(selected.layer)
+    work = _Inference(wiring, _lookup(data_shapes), batch_size)
     try:
-        work.refuse_unknown(selected.layer)
-        work.connect(selected.layer)
+        wiring.check()
+        for at, proto in enumerate(selected.layer):
+            wiring.at = at
+            work.add(proto, places[at])
     except NetError as error:
-        raise _placed(error, places[work.at], path) from error
-    for index, proto in enumerate(selected.layer):
-        try:
-            work.add(index, proto, places[index])
-        except NetError as error:
-            raise _placed(error, places[index], path) from error
-    return NetShapes(selected.name, phase, work.blobs, tuple(work.layers), tuple(work.notes))
+        raise _placed(error, places[wiring.at], path) from error
+    notes = (*wiring.equal_names(), *work.notes)
+    return NetShapes(selected.name, phase, work.blobs, tuple(work.layers), notes)
 
 
 def _placed(error: NetError, line: int | None, path: Path | None) -> NetError:
@@ -149,54 +150,23 @@ class _Inference:
     """Goes through the layers of a net in order, as Net::Init does."""
 
     def __init__(
-        self, phase: Phase, records: Callable[[Any], Sequence[Shape]], batch_size: int | None
+        self,
+        wiring: Wiring,
+        records: Callable[[Any], Sequence[Shape]],
+        batch_size: int | None,
     ) -> None:
-        self.phase = phase
+        self.wiring = wiring
         self.records = records
         self.batch_size = batch_size
-        self.at = 0
+        self.batch_type, self.batch_in_file = wiring.first_batch()
         self.blobs: dict[str, Shape] = {}
         self.layers: list[LayerInfo] = []
         self.notes: list[str] = []
-        self.uses: dict[tuple[int, int], int] = {}
-        self.sources: dict[tuple[int, int], tuple[int, int]] = {}
         self.shared: dict[str, tuple[Shape, str]] = {}
+        # The poolings above each blob whose size Caffe rounded up.
+        self.rounded: dict[str, frozenset[str]] = {}
 
-    def refuse_unknown(self, layers: Sequence[Any]) -> None:
-        """All unknown types at once."""
-        unknown = [(index, layer) for index, layer in enumerate(layers) if layer.type not in RULES]
-        if not unknown:
-            return
-        self.at, first = unknown[0]
-        listed = ", ".join(f"{layer.type!r} (layer {layer.name!r})" for _, layer in unknown[:20])
-        more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
-        near = difflib.get_close_matches(first.type, list(RULES), n=3)
-        raise NetError(
-            f"unknown layer type{'s' if len(unknown) > 1 else ''}: {listed}{more}",
-            f"did you mean {', '.join(near)}?" if near else "Caffe 1.0 does not have it",
-            layer=first.name,
-        )
-
-    def connect(self, layers: Sequence[Any]) -> None:
-        """Who reads what, as InsertSplits sees it."""
-        last: dict[str, tuple[int, int]] = {}
-        for index, layer in enumerate(layers):
-            self.at = index
-            for place, bottom in enumerate(layer.bottom):
-                if bottom not in last:
-                    _dangling(layer, place, last, layers[index + 1 :])
-                self._use(last[bottom])
-                self.sources[index, place] = last[bottom]
-            for place, top in enumerate(layer.top):
-                last[top] = (index, place)
-            for place, weight in enumerate(layer.loss_weight[: len(layer.top)]):
-                if weight:
-                    self._use((index, place))
-
-    def _use(self, top: tuple[int, int]) -> None:
-        self.uses[top] = self.uses.get(top, 0) + 1
-
-    def add(self, index: int, proto: Any, line: int | None) -> None:
+    def add(self, proto: Any, line: int | None) -> None:
         """Makes one layer."""
         rule = RULES[proto.type]
         names = [*proto.top]
@@ -207,53 +177,59 @@ class _Inference:
             tuple(self.blobs[name] for name in proto.bottom),
             len(names),
             self.batch_size,
+            self.batch_in_file if proto.type == self.batch_type else None,
             self.records(proto) if rule.bottoms[0] == 0 else (),
             self.notes,
         )
         _check_counts(layer, rule)
         _check_loss_weights(layer, rule)
-        self._check_tops(layer, index)
-        made = rule.function(layer)
+        made = self._made(rule, layer)
         for shape, name in zip(made.tops, names, strict=True):
             layer.verify(shape, f"top {name!r}")
         for number, shape in enumerate(made.params):
             layer.verify(shape, f"weight {number}")
         self.blobs.update(zip(names, map(tuple, made.tops), strict=True))
+        self.layers.append(self._info(layer, made, names, line))
+
+    def _info(self, layer: Layer, made: Made, names: Sequence[str], line: int | None) -> LayerInfo:
         learned, frozen = self._learned(layer, made)
-        self.layers.append(
-            LayerInfo(
-                name=proto.name,
-                type=proto.type,
-                bottoms=tuple(proto.bottom),
-                tops=tuple(names),
-                bottom_shapes=layer.bottoms,
-                top_shapes=tuple(map(tuple, made.tops)),
-                top_uses=tuple(self.uses.get((index, place), 0) for place in range(len(names))),
-                params=tuple(map(tuple, made.params)),
-                num_params=learned,
-                num_frozen=frozen,
-                num_statistics=sum(map(count, made.params)) if made.statistics else 0,
-                macs=made.macs,
-                line=line,
-                proto=proto,
-            )
+        at = self.wiring.at
+        return LayerInfo(
+            name=layer.proto.name,
+            type=layer.proto.type,
+            bottoms=tuple(layer.proto.bottom),
+            tops=tuple(names),
+            bottom_shapes=layer.bottoms,
+            top_shapes=tuple(map(tuple, made.tops)),
+            top_uses=tuple(self.wiring.uses[at, place] for place in range(len(names))),
+            params=tuple(map(tuple, made.params)),
+            num_params=learned,
+            num_frozen=frozen,
+            num_statistics=sum(map(count, made.params)) if made.statistics else 0,
+            macs=made.macs,
+            line=line,
+            proto=layer.proto,
         )
 
-    def _check_tops(self, layer: Layer, index: int) -> None:
-        """Net::AppendTop: a name is taken, unless the layer works in place on a blob of its own."""
-        proto = layer.proto
-        seen: set[str] = set()
-        for place, top in enumerate(proto.top):
-            in_place = place < len(proto.bottom) and proto.bottom[place] == top
-            if top in seen or (top in self.blobs and not in_place):
-                layer.fail(f"top {top!r} is produced by another layer already")
-            if in_place and self.uses[self.sources[index, place]] > 1:
-                layer.fail(
-                    f"works in place on {top!r}, which other layers read too; Caffe gives each of "
-                    f"them a copy and then says: top blob {top!r} produced by multiple sources",
-                    "let it write another top",
+    def _made(self, rule: Rule, layer: Layer) -> Made:
+        """Runs the rule; branches that do not meet may differ by how their sizes were rounded."""
+        above = [self.rounded.get(name, frozenset()) for name in layer.proto.bottom]
+        try:
+            made = rule.function(layer)
+        except NetError as error:
+            sizes = {shape[2:] for shape in layer.bottoms}
+            culprits = frozenset().union(*above) - frozenset.intersection(*above) if above else ()
+            if layer.proto.type in {"Concat", "Eltwise"} and len(sizes) > 1 and culprits:
+                error.hint = (
+                    "Caffe's pooling rounds up where convolution rounds down: pooling "
+                    f"{', '.join(sorted(map(repr, culprits))[:3])} did; take another input size, "
+                    "or round_mode: FLOOR, which builds later than Caffe 1.0 know"
                 )
-            seen.add(top)
+            raise
+        own = {layer.proto.name} if made.rounded_up else set()
+        for name in layer.proto.top:
+            self.rounded[name] = frozenset(own).union(*above)
+        return made
 
     def _learned(self, layer: Layer, made: Made) -> tuple[int, int]:
         """How many values a layer adds to those that are learned, and how many are frozen."""
@@ -310,24 +286,4 @@ def _check_loss_weights(layer: Layer, rule: Rule) -> None:
         given in {0, layer.num_tops},
         f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
         "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
-    )
-
-
-def _dangling(
-    layer: Any, place: int, known: Mapping[str, object], later: Sequence[Any]
-) -> NoReturn:
-    """A bottom that nobody made; says whether it comes later or is misspelt."""
-    bottom = layer.bottom[place]
-    hint = ""
-    maker = next((other.name for other in later if bottom in other.top), None)
-    near = difflib.get_close_matches(bottom, list(known), n=3)
-    if maker is not None:
-        hint = f"layer {maker!r} makes it, but stands below; Caffe takes layers in their order"
-    elif near:
-        hint = f"did you mean {', '.join(near)}?"
-    raise NetError(
-        f"layer {layer.name!r} ({layer.type}): bottom {bottom!r} (index {place}) is made by no "
-        "layer above",
-        hint,
-        layer=layer.name,
     )

@@ -7,6 +7,17 @@ and what they would abort with is what the error says.
 from irv2caffe.net.rules.base import RULES, Layer, Made, Rule, Shape, count
 
 # Importing a module of rules registers them.
-from irv2caffe.net.rules import data_loss, dense, spatial  # isort: skip
+from irv2caffe.net.rules import arrange, data_loss, dense, spatial  # isort: skip
 
-__all__ = ["RULES", "Layer", "Made", "Rule", "Shape", "count", "data_loss", "dense", "spatial"]
+__all__ = [
+    "RULES",
+    "Layer",
+    "Made",
+    "Rule",
+    "Shape",
+    "arrange",
+    "count",
+    "data_loss",
+    "dense",
+    "spatial",
+]

@@ -31,12 +31,14 @@ class Made:
         params: the shape of each of its blobs, in Caffe's order.
         macs: multiplications with a weight, of the whole batch.
         statistics: the blobs are running statistics, not learned.
+        rounded_up: a pooling with a last window that reaches out of its input.
     """
 
     tops: Sequence[Shape]
     params: Sequence[Shape] = ()
     macs: int = 0
     statistics: bool = False
+    rounded_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Layer:
         bottoms: shapes of what it reads.
         num_tops: those it names, and those that Caffe adds.
         batch_size: takes the place of the file's where data enter; None leaves it.
+        batch_in_file: the first size of the net's first input, which that replaces.
         records: shapes from outside for data layers, one for each top; empty where not given.
         notes: collects what had to be assumed.
     """
@@ -56,6 +59,7 @@ class Layer:
     bottoms: tuple[Shape, ...]
     num_tops: int
     batch_size: int | None = None
+    batch_in_file: int | None = None
     records: Sequence[Shape] = ()
     notes: list[str] = field(default_factory=list)
 
@@ -91,6 +95,10 @@ class Layer:
         self.check(
             len(self.bottoms[index]) == wanted, f"{self.bottom(index)} must have {wanted} axes"
         )
+
+    def not_in_place(self) -> None:
+        """Fails where the first top is the first bottom."""
+        self.check(self.proto.bottom[0] != self.proto.top[0], "does not work in place")
 
     def verify(self, shape: Sequence[int], what: str) -> None:
         """Fails for a size that no blob can have."""

@@ -134,13 +134,20 @@ def _dummy_data(layer: Layer) -> Made:
 
 
 def _per_top(layer: Layer, shapes: Sequence[Shape], name: str) -> list[Shape]:
-    """One shape for all tops or one for each, with the batch that was asked for."""
+    """One shape for all tops or one for each, with the batch that was asked for.
+
+    Inputs with another first size than the net's first input (regions, weights of a layer) are no
+    batch and stay.
+    """
     layer.check(
         len(shapes) in {1, layer.num_tops},
         f"takes {name} once or {layer.num_tops} times, has it {len(shapes)} times",
     )
     if layer.batch_size:
-        shapes = [(layer.batch_size, *shape[1:]) if shape else shape for shape in shapes]
+        shapes = [
+            (layer.batch_size, *shape[1:]) if shape[:1] == (layer.batch_in_file,) else shape
+            for shape in shapes
+        ]
     return list(shapes) * (layer.num_tops if len(shapes) == 1 else 1)
 
 

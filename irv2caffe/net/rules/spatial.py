@@ -162,12 +162,13 @@ def _pooling(layer: Layer) -> Made:
             all(p < k for p, k in zip(pad, kernel, strict=True)),
             f"padding {max(pad)} must be smaller than the kernel {min(kernel)}",
         )
-    floor = param.round_mode == param.FLOOR
-    top = [
-        pooled(*values, floor=floor, clip=any(pad))
-        for values in zip(size, kernel, stride, pad, strict=True)
-    ]
-    return Made([(*layer.bottoms[0][:2], *top)] * layer.num_tops)
+    axes = list(zip(size, kernel, stride, pad, strict=True))
+    down = [pooled(*values, floor=True, clip=any(pad)) for values in axes]
+    top = down
+    if param.round_mode == param.CEIL:
+        top = [pooled(*values, clip=any(pad)) for values in axes]
+    shape = (*layer.bottoms[0][:2], *top)
+    return Made([shape] * layer.num_tops, rounded_up=top != down)
 
 
 def _pool_window(layer: Layer, param: Any, size: Shape) -> tuple[Shape, Shape, Shape]:
