@@ -74,13 +74,6 @@ CASES = {
         "conv1",
         net(("kernel_size: 3 pad: 1", "kernel_size: 1")),
     ),
-    "layer-and-layers": (
-        ERROR,
-        net(('name: "plain"', 'layers { name: "x" type: RELU bottom: "conv1" top: "x" }')),
-        "both",
-        "",
-        net(),
-    ),
     "unknown-field": (
         ERROR,
         net(("pad: 1", "pad: 1 padding: 1")),
@@ -114,7 +107,7 @@ CASES = {
         net((LOSS, 'layer { name: "x" type: "Power" bottom: "pool1" top: "conv1" }\n' + LOSS)),
         "'conv1' is made a second time",
         "x",
-        net((LOSS, 'layer { name: "x" type: "Power" bottom: "conv1" top: "conv1" }\n' + LOSS)),
+        net((LOSS, 'layer { name: "x" type: "Power" bottom: "fc" top: "fc" }\n' + LOSS)),
     ),
     "duplicate-name": (
         WARNING,

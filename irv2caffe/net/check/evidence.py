@@ -288,6 +288,7 @@ class Evidence:
     Attributes:
         solver: the solver's file, if one was given.
         nets: TRAIN first; the nets that Caffe would make.
+        prototxts: every file that was read, the solver's first.
         databases: facts by the source as it is written in the net.
         files: other paths of the nets, as written, and whether they exist.
         blobs: shapes of mean images and infogain matrices; None for a file that is neither.
@@ -298,6 +299,7 @@ class Evidence:
 
     solver: PrototxtFile | None = None
     nets: tuple[PhaseNet, ...] = ()
+    prototxts: tuple[PrototxtFile, ...] = ()
     databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
     files: Mapping[str, bool] = field(default_factory=dict)
     blobs: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)

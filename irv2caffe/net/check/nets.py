@@ -15,7 +15,7 @@ from irv2caffe.net.check.evidence import (
     PhaseNet,
     PrototxtFile,
 )
-from irv2caffe.net.check.finding import Hit, Place
+from irv2caffe.net.check.finding import WARNING, Hit, Place
 from irv2caffe.net.phases import Phase, select_with_origins
 from irv2caffe.net.rules import RULES as KNOWN_TYPES
 from irv2caffe.net.shapes import infer
@@ -53,17 +53,37 @@ def gather(
             nets += _nets_of(role, reading.solver, databases, troubles)
         except NetError as error:
             at = (Place(role.file.name, error.line or 0, error.layer),)
+            if any(layer.HasField("layer") for layer in role.file.message.layers):
+                troubles.append(("legacy-format", _too_old(at)))
+                continue
             troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
     nets.sort(key=lambda net: net.phase == "TEST")
     return Evidence(
         solver=reading.solver,
         nets=tuple(nets),
+        prototxts=tuple(dict.fromkeys(_files(reading))),
         databases=databases,
         files={name: path is not None for name, path in reading.paths.items()},
         blobs=reading.blobs,
         claims=claims,
         snapshots=reading.snapshots,
         troubles=tuple(troubles),
+    )
+
+
+def _files(reading: Reading) -> Iterator[PrototxtFile]:
+    if reading.solver is not None:
+        yield reading.solver
+    yield from (role.file for role in reading.nets)
+
+
+def _too_old(at: tuple[Place, ...]) -> Hit:
+    return Hit(
+        "layers of the form before 2014 (V0): nothing else was looked at",
+        "Caffe 1.0 still reads them, hardly any other tool does",
+        "upgrade_net_proto_text, which comes with Caffe; then check again",
+        at,
+        WARNING,
     )
 
 

@@ -14,18 +14,11 @@ from irv2caffe.proto import messages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.net.check.evidence import Evidence, Layer, PhaseNet, PrototxtFile
+    from irv2caffe.net.check.evidence import Evidence, Layer, PhaseNet
 
 _MAX_WORD = 60
 _STOPS = "Caffe stops when it makes the net"
 _SHARED_PARAMS = frozenset({"transform_param", "loss_param"})
-
-
-def files_of(evidence: Evidence) -> list[PrototxtFile]:
-    """Every file once: the solver's, then the nets'."""
-    files = [] if evidence.solver is None else [evidence.solver]
-    files += [net.file for net in evidence.nets]
-    return list(dict.fromkeys(files))
 
 
 def _troubles(evidence: Evidence, name: str) -> Iterator[Hit]:
@@ -62,7 +55,7 @@ def net_refused(evidence: Evidence) -> Iterator[Hit]:
 @rule("unknown-field", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
 def unknown_field(evidence: Evidence) -> Iterator[Hit]:
     """A field that Caffe 1.0 does not have."""
-    for file in files_of(evidence):
+    for file in evidence.prototxts:
         for field in file.unknown:
             fork = forks.FIELDS.get(field.name)
             if fork == forks.NVCAFFE and evidence.claims.flavor == "nvcaffe":
@@ -131,12 +124,13 @@ def unknown_bottom(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A bottom that no layer above makes."""
     del evidence
     made: set[str] = set()
-    later = {top for layer in net.layers for top in layer.message.top}
     for layer in net.layers:
         for bottom in layer.message.bottom:
             if bottom in made:
                 continue
-            below = "; it is made below" if bottom in later - made else ""
+            later = net.layers[layer.index + 1 :]
+            is_below = any(bottom in other.message.top for other in later)
+            below = "; it is made below" if is_below else ""
             near = _near(bottom, made)
             yield Hit(
                 f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}{below}",
@@ -275,8 +269,9 @@ def setting_ignored(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 @rule("legacy-format", NOTE, "run", "upgrade_proto.cpp")
 def legacy_format(evidence: Evidence) -> Iterator[Hit]:
     """Forms of before 2016, which Caffe still upgrades when it reads them."""
+    yield from _troubles(evidence, "legacy-format")
     why = "Caffe 1.0 brings it up to date when it reads it; other tools may not"
-    for file in files_of(evidence):
+    for file in evidence.prototxts:
         counts = Counter(node.name for node in file.root.children)
         if file is evidence.solver:
             if counts["solver_type"] and not counts["type"]:
@@ -284,16 +279,6 @@ def legacy_format(evidence: Evidence) -> Iterator[Hit]:
         elif counts["layers"]:
             fix = "upgrade_net_proto_text, which comes with Caffe"
             yield Hit("layers { type: UPPER_CASE } is an old form", why, fix, file.at("layers"))
-
-
-@rule("layer-and-layers", ERROR, "run", "upgrade_proto.cpp, UpgradeV1Net")
-def layer_and_layers(evidence: Evidence) -> Iterator[Hit]:
-    """Both the new and the old form of layers in one net."""
-    for file in files_of(evidence):
-        if file is not evidence.solver and file.message.layer and file.message.layers:
-            what = "both layer { } and layers { } in one net"
-            fix = "write all of them as layer { }"
-            yield Hit(what, "Caffe refuses to upgrade the file", fix, file.at("layers"))
 
 
 def _near(word: str, known: Any) -> str:
