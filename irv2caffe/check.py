@@ -11,7 +11,7 @@ from irv2caffe.data.facts import database_facts, list_facts
 from irv2caffe.errors import Irv2CaffeError, UsageError
 from irv2caffe.net.check import RULES, Finding, Severity, findings, gather, read
 from irv2caffe.net.check.arithmetic import source_of, summary
-from irv2caffe.net.check.evidence import Claims, DatabaseFacts
+from irv2caffe.net.check.facts import Claims, DatabaseFacts
 from irv2caffe.net.check.finding import Hit
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import read_binary
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.net.check import Reading
-    from irv2caffe.net.check.evidence import Evidence, Flavor
+    from irv2caffe.net.check.evidence import Evidence
+    from irv2caffe.net.check.facts import Flavor
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,15 @@ class Report:
             "kind": self.kind,
             "files": list(self.files),
             "summary": list(self.summary),
-            "databases": {name: vars(facts) for name, facts in self.databases.items()},
+            "databases": {name: _facts_for_json(each) for name, each in self.databases.items()},
             "counts": {each.label: self.count(each) for each in reversed(Severity)},
             "findings": [finding.as_dict() for finding in self.findings],
         }
+
+
+def _facts_for_json(facts: DatabaseFacts) -> dict[str, Any]:
+    values = dict(vars(facts))
+    return {**values, "class_names": len(values["class_names"]) or None}
 
 
 def check(path: Path, options: CheckOptions | None = None) -> Report:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from irv2caffe.net.check.evidence import Claims, DatabaseFacts
+from irv2caffe.net.check.facts import Claims, DatabaseFacts
 
 DATA = """
 layer {{

@@ -31,6 +31,7 @@ from irv2caffe.proto.files import blob_from_array
 
 NOTE, WARNING, ERROR = Severity.NOTE, Severity.WARNING, Severity.ERROR
 TWO_GPUS = claims(num_gpus=2)
+CATS = replace(TRAIN, class_names=("a", "b", "c"))
 
 
 def blob(*shape):
@@ -610,6 +611,20 @@ CASES = {
         "scale is 0.0078 in TRAIN, 1 in TEST",
         "data",
         net(("crop_size", "scale: 0.0078 crop_size")),
+    ),
+    "phases-labels": (
+        ERROR,
+        net(facts={"train_lmdb": CATS, "val_lmdb": replace(VAL, class_names=("b", "a", "c"))}),
+        "label 0 is 'a' in TRAIN, 'b' in TEST (2 labels differ)",
+        "data",
+        net(facts={"train_lmdb": CATS, "val_lmdb": replace(VAL, class_names=("a", "b"))}),
+    ),
+    "phases-records": (
+        NOTE,
+        net(facts=facts(height=40, width=40)),
+        "images of 40x40 in TRAIN, 32x32 in TEST",
+        "data",
+        net(facts=facts(height=40, width=40, mixed_sizes=True)),
     ),
     "mirror-in-test": (
         WARNING,

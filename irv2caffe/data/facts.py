@@ -40,6 +40,7 @@ class SourceFacts:
         mixed_channels: gray and colour images side by side, among those that were looked at.
         mixed_sizes: images of several sizes, among those that were looked at.
         num_looked_at: records whose labels were seen.
+        class_names: lines of ``labels.txt``; empty where there is none.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class SourceFacts:
     mixed_channels: bool = False
     mixed_sizes: bool = False
     num_looked_at: int = 0
+    class_names: tuple[str, ...] = ()
 
 
 def database_facts(folder: Path) -> SourceFacts:
@@ -90,7 +92,17 @@ def database_facts(folder: Path) -> SourceFacts:
         mixed_channels=len({shape[0] for shape, _ in images}) > 1,
         mixed_sizes=len({shape[1:] for shape, _ in images}) > 1,
         num_looked_at=len(labels),
+        class_names=_class_names(folder),
     )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """The table that make-lmdb writes beside a database."""
+    try:
+        text = (folder / "labels.txt").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ()
+    return tuple(text.splitlines())
 
 
 def list_facts(path: Path) -> SourceFacts:

@@ -4,9 +4,10 @@
 databases, and :func:`findings` is what the rules say of it. Importing the topics lists their rules.
 """
 
+from irv2caffe.net.check.files import Reading
 from irv2caffe.net.check.finding import RULES, Finding, Severity, findings
 from irv2caffe.net.check.nets import gather
-from irv2caffe.net.check.read import Reading, read
+from irv2caffe.net.check.read import read
 
 # In the order in which findings of one severity are shown.
 from irv2caffe.net.check import (  # isort: skip
@@ -17,7 +18,9 @@ from irv2caffe.net.check import (  # isort: skip
     fillers,
     head,
     data,
+    phases,
     solver,
+    update,
     schedule,
     snapshots,
 )
@@ -34,10 +37,12 @@ __all__ = [
     "gather",
     "grid",
     "head",
+    "phases",
     "read",
     "residual",
     "schedule",
     "schema",
     "snapshots",
     "solver",
+    "update",
 ]

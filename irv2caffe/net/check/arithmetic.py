@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.net.check.evidence import DATA_PARAMS, DatabaseFacts, Evidence, Layer, PhaseNet
+from irv2caffe.net.check.evidence import DATA_PARAMS, Evidence, Layer, PhaseNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from irv2caffe.net.check.facts import DatabaseFacts
 
 _CLASSIFIERS = {"InnerProduct": "inner_product_param", "Convolution": "convolution_param"}
 _COMPARED = ("SoftmaxWithLoss", "Accuracy", "InfogainLoss", "MultinomialLogisticLoss", "HingeLoss")

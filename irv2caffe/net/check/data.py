@@ -1,10 +1,10 @@
-"""Data layers against the databases they read, and the phases against each other."""
+"""Data layers against the databases they read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from irv2caffe.net.check.arithmetic import facts_of, source_of
+from irv2caffe.net.check.arithmetic import source_of
 from irv2caffe.net.check.evidence import DATA_PARAMS
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
 from irv2caffe.proto import messages
@@ -12,10 +12,11 @@ from irv2caffe.proto import messages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.net.check.evidence import DatabaseFacts, Evidence, Layer, PhaseNet
+    from irv2caffe.net.check.evidence import Evidence, Layer, PhaseNet
+    from irv2caffe.net.check.facts import DatabaseFacts
 
-_TRANSFORMER = "data_transformer.cpp"
-_IMAGES = ("Data", "ImageData", "WindowData")
+TRANSFORMER = "data_transformer.cpp"
+IMAGES = ("Data", "ImageData", "WindowData")
 
 
 def _images(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, DatabaseFacts]]:
@@ -128,7 +129,7 @@ def no_shuffle(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             )
 
 
-@rule("crop-exceeds-records", ERROR, "net", _TRANSFORMER)
+@rule("crop-exceeds-records", ERROR, "net", TRANSFORMER)
 def crop_exceeds_records(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A crop larger than the images."""
     for layer, facts in _images(net, evidence):
@@ -142,7 +143,7 @@ def crop_exceeds_records(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             )
 
 
-@rule("records-differ", ERROR, "net", _TRANSFORMER)
+@rule("records-differ", ERROR, "net", TRANSFORMER)
 def records_differ(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """Gray images among colour ones, or several sizes without a crop."""
     for layer, facts in _images(net, evidence):
@@ -166,10 +167,10 @@ def records_differ(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             yield Hit(what, why, "crop_size, or make-lmdb --resize", at)
 
 
-@rule("mean", ERROR, "net", f"{_TRANSFORMER}, DataTransformer")
+@rule("mean", ERROR, "net", f"{TRANSFORMER}, DataTransformer")
 def mean(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A mean that Caffe cannot subtract."""
-    for layer in net.of_type(*_IMAGES):
+    for layer in net.of_type(*IMAGES):
         transform = layer.message.transform_param
         at = layer.at("transform_param")
         if transform.mean_file and transform.mean_value:
@@ -194,7 +195,7 @@ def mean(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             )
 
 
-@rule("mean-size", ERROR, "net", f"{_TRANSFORMER}, Transform")
+@rule("mean-size", ERROR, "net", f"{TRANSFORMER}, Transform")
 def mean_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A mean image of another size than the records."""
     for layer in net.of_type("Data", "ImageData"):
@@ -212,7 +213,7 @@ def mean_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         wanted = (facts.channels, facts.height, facts.width)
         if shape[-3:] != wanted:
             yield Hit(
-                f"a mean image of {_shape(shape[-3:])}, records of {_shape(wanted)}",
+                f"a mean image of {size_text(shape[-3:])}, records of {size_text(wanted)}",
                 "Caffe stops: it subtracts the mean before it crops, so that the mean has the size "
                 "of the records",
                 fix,
@@ -220,127 +221,9 @@ def mean_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             )
 
 
-def _shape(sizes: tuple[int | None, ...]) -> str:
+def size_text(sizes: tuple[int | None, ...]) -> str:
+    """As in ``3x299x299``."""
     return "x".join(map(str, sizes))
-
-
-@rule("phases-transform", WARNING, "run", "github.com/soeaver/caffe-model issue 12")
-def phases_transform(evidence: Evidence) -> Iterator[Hit]:
-    """TRAIN and TEST see the same image with other numbers."""
-    seen = {
-        net.phase: layer
-        for net in reversed(evidence.nets)
-        for layer in net.of_type("Data", "ImageData")
-    }
-    if len(seen) < 2:
-        return
-    train, test = (_numbers(seen[phase].message.transform_param) for phase in ("TRAIN", "TEST"))
-    for name, here in train.items():
-        if here != test[name]:
-            yield Hit(
-                f"{name} is {_said(here)} in TRAIN, {_said(test[name])} in TEST",
-                "the net is tested on other numbers than it was trained on",
-                f"the same {name} in both",
-                (
-                    *seen["TRAIN"].at("transform_param", name),
-                    *seen["TEST"].at("transform_param", name),
-                ),
-            )
-
-
-def _numbers(transform: Any) -> dict[str, Any]:
-    means = tuple(round(value, 3) for value in transform.mean_value)
-    return {
-        "mean_value": means[:1] if len(set(means)) == 1 else means,
-        "mean_file": transform.mean_file,
-        "scale": round(transform.scale, 6),
-    }
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(f"{each:g}" for each in value) or "not there"
-    return f"{value:g}" if isinstance(value, float) else value or "not there"
-
-
-@rule("mirror-in-test", WARNING, "net", f"{_TRANSFORMER}, Transform")
-def mirror_in_test(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Test images are flipped at random."""
-    del evidence
-    for layer in net.of_type(*_IMAGES) if net.phase == "TEST" else ():
-        if layer.message.transform_param.mirror:
-            yield Hit(
-                "mirror: true in TEST",
-                "Caffe flips by chance in both phases: the same weights give another accuracy "
-                "each time",
-                "mirror: false",
-                layer.at("transform_param", "mirror"),
-            )
-
-
-@rule("no-augmentation", NOTE, "net", f"{_TRANSFORMER}; github.com/apache/mxnet pull request 13757")
-def no_augmentation(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Every epoch shows the same pixels, or hardly others."""
-    for layer in net.of_type("Data") if net.phase == "TRAIN" else ():
-        transform = layer.message.transform_param
-        facts = evidence.databases.get(source_of(layer))
-        size = min(facts.height or 0, facts.width or 0) if facts is not None else 0
-        crops = bool(transform.crop_size) and transform.crop_size != size
-        if not crops and not transform.mirror:
-            what = "neither a random crop nor a mirror in TRAIN"
-        elif net.is_tensorflow_style:
-            what = "crop and mirror are all the augmentation there is"
-        else:
-            continue
-        yield Hit(
-            what,
-            "TensorFlow's recipe for this family crops 5 to 100 % of the area, stretches and "
-            "recolours; without that a net of this size learns its images by heart. Caffe's Data "
-            "layer can only crop and flip"
-            if net.is_tensorflow_style
-            else "a net of many parameters learns its images by heart",
-            "several randomly cropped copies in the database, or ImageData of a fork that augments"
-            if net.is_tensorflow_style
-            else "crop_size below the size of the images, mirror: true",
-            layer.at("transform_param"),
-        )
-
-
-@rule("same-source", WARNING, "run", "the meaning of a test")
-def same_source(evidence: Evidence) -> Iterator[Hit]:
-    """TRAIN and TEST read the same images."""
-    trained = {
-        source_of(layer)
-        for net in evidence.nets
-        if net.phase == "TRAIN"
-        for layer in net.data_layers
-    }
-    for net in evidence.nets:
-        for layer in net.data_layers if net.phase == "TEST" else ():
-            source = source_of(layer)
-            if source and source in trained:
-                yield Hit(
-                    f"TEST reads {source}, as TRAIN does",
-                    "tests measure how well images are remembered",
-                    "the validation database in TEST",
-                    layer.at(DATA_PARAMS[layer.type], "source"),
-                )
-
-
-@rule("fixed-order", NOTE, "net", "data_layer.cpp; github.com/lim0606/caffe-googlenet-bn")
-def fixed_order(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Every epoch shows the images in the same order."""
-    del evidence
-    if net.phase != "TRAIN" or not net.is_tensorflow_style:
-        return
-    for layer in net.of_type("Data"):
-        yield Hit(
-            "every epoch reads the database in the same order",
-            "the Data layer never shuffles: the same images meet in a batch, epoch after epoch, "
-            "and in BatchNorm's statistics; TensorFlow's queues mix them anew",
-            "ImageData with shuffle: true, or several databases shuffled by other seeds",
-            layer.at("data_param"),
-        )
 
 
 @rule("dead-setting", NOTE, "net", "caffe.proto, DataParameter; data_layer.cpp since rc4")
@@ -355,32 +238,3 @@ def dead_setting(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             if layer.message.data_param.HasField(name):
                 why = "Caffe 1.0 has the field and does not look at it"
                 yield Hit(f"data_param has {name}", why, instead, layer.at("data_param", name))
-
-
-@rule("test-set-size", WARNING, "net", "solver.cpp, Test; data_layer.cpp")
-def test_set_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """The test_iter times the TEST batch is not the validation set."""
-    claims, batch = evidence.claims, net.batch_size
-    if net.phase != "TEST" or not net.test_iter or not batch or evidence.solver is None:
-        return
-    if claims.flavor == "nvcaffe" and claims.num_gpus > 1:
-        return  # its tests are shared by the GPUs
-    facts = facts_of(net, evidence)
-    images = claims.num_val or (facts.num_records if facts is not None else None)
-    if images and net.test_iter * batch != images:
-        yield Hit(
-            f"test_iter {net.test_iter:,} x batch {batch} = {net.test_iter * batch:,} images, the "
-            f"validation set has {images:,}",
-            "every test measures other images: Caffe goes on reading where the last test ended"
-            if images % (net.test_iter * batch)
-            else "every test measures another part of it",
-            _fitting(images, batch),
-            evidence.solver.at("test_iter"),
-        )
-
-
-def _fitting(images: int, batch: int) -> str:
-    if images % batch == 0:
-        return f"test_iter: {images // batch}"
-    near = max(n for n in range(1, batch + 1) if images % n == 0)
-    return f"TEST batch_size: {near} and test_iter: {images // near}"

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import NetError
 from irv2caffe.net.check.evidence import (
     DATA_PARAMS,
-    Claims,
-    DatabaseFacts,
     Evidence,
     Layer,
     PhaseNet,
     PrototxtFile,
 )
+from irv2caffe.net.check.facts import Claims, DatabaseFacts
 from irv2caffe.net.check.finding import WARNING, Hit, Place
 from irv2caffe.net.phases import Phase, select_with_origins
 from irv2caffe.net.rules import RULES as KNOWN_TYPES
@@ -24,7 +23,7 @@ from irv2caffe.proto import messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from irv2caffe.net.check.read import NetRole, Reading
+    from irv2caffe.net.check.files import NetRole, Reading
 
 _SOURCES = (*DATA_PARAMS, "MemoryData", "DummyData", "Input", "Python")
 _OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
