@@ -135,6 +135,8 @@ def _show(report: Report, least: int) -> None:
         for name in reversed(_LEVELS)
         if (count := sum(f.severity.label == name for f in report.findings))
     ]
+    if report.findings:
+        ui.show("")
     ui.show(f"{', '.join(report.files)}: {', '.join(counts) or 'nothing found'}")
 
 

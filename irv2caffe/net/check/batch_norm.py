@@ -49,11 +49,10 @@ def test_batch(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         return
     layers = list(_with_flag(net, value=False))
     if layers and net.batch_size <= _TELLING_TEST_BATCH:
-        only = " only" if net.batch_size > 1 else ""
         yield Hit(
             f"a TEST batch of {net.batch_size} with statistics of the batch",
             "a small net of ours lost 43 points of accuracy between TEST batches of 10 and 2, at "
-            f"equal weights; here{only} {net.batch_size} image(s) share their statistics",
+            f"equal weights; here {net.batch_size} share their statistics",
             "take use_global_stats: false out; a larger TEST batch would only hide it",
             net.data_layers[0].at("data_param", "batch_size") if net.data_layers else (),
         )
