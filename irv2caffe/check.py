@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from irv2caffe.net.check.facts import Flavor
 
 
+_MAX_LIST_BYTES = 1 << 30
+
+
 @dataclass(frozen=True)
 class CheckOptions:
     """What the user adds to the files.
@@ -182,7 +185,7 @@ def _databases(
                 found[source] = named[net.phase]
                 continue
             path = reading.paths.get(source)
-            if path is None or source in found or layer.type not in {"Data", "ImageData"}:
+            if path is None or source in found or not _can_look(layer.type, path):
                 continue
             try:
                 found[source] = _facts(layer.type, path)
@@ -196,6 +199,13 @@ def _databases(
                 )
                 reading.troubles.append(("data-unreadable", hit))
     return found
+
+
+def _can_look(layer_type: str, path: Path) -> bool:
+    """A list must be a file, and not one without end."""
+    if layer_type == "ImageData":
+        return path.is_file() and path.stat().st_size < _MAX_LIST_BYTES
+    return layer_type == "Data"
 
 
 def _facts(layer_type: str, path: Path) -> DatabaseFacts:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import foreign_nets
 import foreign_runs
 import lmdb
 import numpy as np
@@ -19,7 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irv2caffe.check import CheckOptions, check
-from irv2caffe.config import NetOptions, SolverOptions, load_recipe, recipe_names, resolve
+from irv2caffe.config import (
+    NetOptions,
+    SolverOptions,
+    load_recipe,
+    recipe_names,
+    resolve,
+    templates_dir,
+)
 from irv2caffe.config.variants import VARIANTS
 from irv2caffe.data.facts import database_facts, label_order, list_facts
 from irv2caffe.errors import (
@@ -34,6 +42,7 @@ from irv2caffe.net.check import Severity
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import write_binary
 from irv2caffe.proto.positions import blank_out, scan, unknown_fields
+from irv2caffe.proto.text import layer_lines
 
 NOTE, WARNING, ERROR = Severity.NOTE, Severity.WARNING, Severity.ERROR
 
@@ -171,6 +180,12 @@ def test_good_runs_of_others_are_clean(name, tmp_path, monkeypatch):
     report = check(Path("solver.prototxt"))
     assert above_a_note(report) == []
     assert "net-elsewhere" in rules_of(report)
+
+
+@pytest.mark.parametrize("name", foreign_nets.NETS)
+def test_well_known_deploy_nets_are_clean(name, tmp_path):
+    (tmp_path / "deploy.prototxt").write_text(foreign_nets.NETS[name]())
+    assert above_a_note(check(tmp_path / "deploy.prototxt")) == []
 
 
 # ---------------------------------------------------------------------------------------------
@@ -399,6 +414,21 @@ def test_databases_that_cannot_be_read(run, tmp_path):
         run(options=CheckOptions(train_lmdb=Path("nowhere")))
 
 
+def test_pipes_and_devices_are_not_waited_for(run):
+    os.mkfifo("other.prototxt")
+    images = (
+        plain()
+        .replace('type: "Data"', 'type: "ImageData"')
+        .replace("data_param {", "image_data_param {")
+        .replace(" backend: LMDB", "")
+    )
+    net = images.replace('"train_lmdb"', '"/dev/zero"').replace("mean_value: 104", "")
+    net = net.replace("mean_value: 117 mean_value: 123", 'mean_file: "/dev/zero"')
+    assert "net-missing" not in rules_of(run(net))
+    solver = SOLVER.replace('"net.prototxt"', '"/dev/zero"')
+    assert "net-missing" in rules_of(run(solver=solver))
+
+
 def test_weights_to_start_from(run, tmp_path):
     net = messages.NetParameter(name="w")
     for name, dims in (("conv1", (8, 3, 3, 3)), ("conv2", (8, 8, 3, 3)), ("fc", (1000, 8))):
@@ -457,6 +487,17 @@ def test_megabytes_of_nonsense_are_quick(text, tmp_path):
     except Irv2CaffeError as error:
         said = str(error)
     assert 0 < len(said) < 4000
+
+
+@pytest.mark.parametrize(
+    "path", sorted(templates_dir().glob("*/*.prototxt")), ids=lambda path: path.parent.name
+)
+def test_lines_are_those_that_another_reader_finds(path):
+    text = path.read_text()
+    lines = [node.line for node in scan(text).all("layer")]
+    assert lines == layer_lines(text)
+    old = foreign_runs.vgg()
+    assert [node.line for node in scan(old).all("layers")] == layer_lines(old)
 
 
 def test_unknown_fields_leave_the_rest_as_it_was():

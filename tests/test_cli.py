@@ -18,8 +18,8 @@ import pytest
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "check", "train", "plot-log"]
-ORDER += ["import-weights", "export-weights"]
+ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "check", "train"]
+ORDER += ["plot-log", "import-weights", "export-weights"]
 
 
 def run(*args, cwd=None, env=None):
@@ -101,6 +101,8 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     text = (tmp_path / "net/train_val.prototxt").read_text()
     assert text.startswith(f"# irv2caffe {__version__}\n# irv2caffe build-net --out net ")
     assert "3 classes" in text
+    checked = run("check", "net/solver.prototxt", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")
@@ -155,6 +157,13 @@ BAD = {
     "recipe not TOML": (["build-net", "--out", "out", "--recipe", "bad.toml"], 1),
     "bad classes": (["build-net", "--out", "out", "--num-classes", "1"], 2),
     "net into a file": (["build-net", "--out", "text"], 1),
+    "nothing to check": (["check"], 2),
+    "missing net to check": (["check", "none"], 1),
+    "check of text": (["check", "text"], 1),
+    "check of a binary": (["check", "binary"], 1),
+    "check of a folder": (["check", "existing"], 1),
+    "check without a rule": (["check", "text", "--ignore", "soup"], 2),
+    "check with bad gpus": (["check", "text", "--gpus", "all"], 2),
     "no solver": (["train"], 2),
     "missing solver": (["train", "--solver", "none"], 1),
     "solver is text": (["train", "--solver", "text"], 1),

@@ -53,7 +53,9 @@ def _neighbours(solver_path: Path, prefix: str) -> Iterator[str]:
     """Other solvers in the same folder that would write the same snapshots."""
     for path in sorted(solver_path.absolute().parent.glob("*.prototxt")):
         try:
-            if path.samefile(solver_path) or path.stat().st_size > _MAX_NEIGHBOUR_BYTES:
+            if not path.is_file() or path.samefile(solver_path):
+                continue
+            if path.stat().st_size > _MAX_NEIGHBOUR_BYTES:
                 continue
             root = scan(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):

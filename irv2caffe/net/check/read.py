@@ -33,6 +33,7 @@ _PATH_FIELDS = (
     ("transform_param", "mean_file"),
 )
 _BLOB_FIELDS = tuple(each for each in _PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
+_MAX_BLOB_BYTES = 1 << 28
 _HEADER = re.compile(
     r"^# effective batch .* x (\d{1,4}) GPU\(s\).*\n# ([\d,]{1,15}) training images", re.MULTILINE
 )
@@ -72,7 +73,7 @@ def read(path: Path) -> Reading:
         reading.paths[name] = found if exists(found) else None
     for name in _written_paths(reading, _BLOB_FIELDS):
         where = reading.paths[name]
-        if where is not None and where.is_file():
+        if where is not None and where.is_file() and where.stat().st_size < _MAX_BLOB_BYTES:
             reading.blobs[name] = _blob_shape(where)
     return reading
 
