@@ -7,7 +7,7 @@
     +-- InputError                exit 1   something the user gave cannot be used
     |   +-- MissingInputError              a file or folder that is not there
     |   +-- FormatError                    a file that is not what it should be
-    |   |   +-- NetError                   a net that Caffe would refuse
+    |       +-- NetError                   a net that Caffe would refuse
     |   +-- WeightsError                   weights that do not fit a network
     +-- OutputError               exit 1   a result cannot be written
     |   +-- OutputExistsError              something stands where the result should go

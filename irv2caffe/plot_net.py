@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, write_text
-from irv2caffe.errors import UsageError
+from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.net.draw import Scene, to_svg
 from irv2caffe.net.draw.scene import Box, Line, Text, arrow_head, curve_through
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".svg", ".png", ".pdf")
 _PIXELS_PER_INCH = 96.0
 _MOST_PIXELS = 30_000  # a side; what image viewers and matplotlib's canvas still take
+_LEAST_SCALE = 0.4  # below it nobody can read the words
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 
@@ -44,14 +45,21 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
 
     Raises:
         UsageError: another suffix.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or not so large a one.
     """
     check_suffix(out)
     if out.suffix.lower() == ".svg":
         write_text(out, to_svg(scene))
         return
+    fitting = _MOST_PIXELS / max(scene.width, scene.height)
+    if fitting < _LEAST_SCALE:
+        raise OutputError(
+            f"{out}: the picture of this net is {scene.width:,.0f} x {scene.height:,.0f} pixels, "
+            f"too large for {out.suffix}",
+            "draw it as .svg",
+        )
+    scale = min(scale, fitting)
     figure = _figure(scene)
-    scale = min(scale, _MOST_PIXELS / max(scene.width, scene.height))
     metadata = {"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None}
     with file_aside(out) as aside:
         figure.savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)

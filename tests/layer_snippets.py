@@ -560,5 +560,6 @@ BAD = {
         'layers { layer { name: "c" type: "conv" kernelsize: 1 } bottom: "x" top: "y" }',
         "before 2014",
     ),
+    "both forms": (X + 'layers { name: "d" type: RELU bottom: "x" top: "x" }', "both layer and la"),
     "input without shapes": ('input: "x"\n' + layer("ReLU"), "want 4 input_dim"),
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import cv2
 import foreign_nets
@@ -16,18 +18,20 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from irv2caffe.config import VARIANTS, net_options
-from irv2caffe.errors import UsageError
+from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.net.draw import draw, to_svg
 from irv2caffe.net.draw.layout import lay_out
 from irv2caffe.net.draw.ops import ops_of
 from irv2caffe.net.draw.pieces import COLORS
-from irv2caffe.net.draw.scene import Box, Line, Text
+from irv2caffe.net.draw.scene import Box, Line, Scene, Text
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
+from irv2caffe.net.stages import producers
 from irv2caffe.net.summary import default_phase, summarize
 from irv2caffe.plot_net import write_picture
 from irv2caffe.proto import messages
-from irv2caffe.proto.text import parse_prototxt
+from irv2caffe.proto.text import parse_prototxt, read_net, write_prototxt
 
+ROOT = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -191,12 +195,35 @@ def test_layers_of_a_box():
         )
     )
     shapes = summarize(net_of(text), "TRAIN").shapes
-    data, conv, pool = ops_of(range(len(shapes.layers)), shapes.layers)
+    data, conv, pool = ops_of(range(4 + 3), shapes.layers, producers(shapes.layers))
     assert data.kind == "data"
     assert conv.title == "1x7 conv depthwise, 12"
     assert conv.tail == ["BN", "ReLU", "dropout 0.25"]
     assert pool.title == "2x2 max pool /2x1"
     assert (conv.reads, pool.reads) == ([0], [1])
+
+
+def test_nets_that_no_picture_can_show(tmp_path):
+    """Thousands of layers in place, in a row, and all connected with all."""
+    power = 'layer {{ name: "p{0}" type: "Power" bottom: "x" top: "x" }}\n'
+    tail = summarize(net_of(layer_snippets.X + "".join(map(power.format, range(3000)))), "TEST")
+    assert draw(tail).width < 1000
+    row = 'layer {{ name: "{0}" type: "LRN" bottom: "{1}" top: "{0}" lrn_param {{ k: {0} }} }}\n'
+    chain = layer_snippets.data(1, 3, 8, 8, top="0")
+    chain += "".join(row.format(i, i - 1) for i in range(1, 3000))
+    scene = draw(summarize(net_of(chain), "TEST"))
+    write_picture(scene, tmp_path / "row.svg")
+    ET.parse(tmp_path / "row.svg")
+    sums = layer_snippets.data(1, 3, 8, 8, top="t0")
+    for index in range(150):
+        bottoms = " ".join(f"t{other}" for other in range(index + 1))
+        body = layer_snippets.layer("Eltwise", "", f"t0 {bottoms}", f"t{index + 1}")
+        sums += body.replace('"l"', f'"l{index}"')
+    scene = draw(summarize(net_of(sums), "TEST"))
+    assert any(re.fullmatch(r"\d{2,3} layers", shown) for shown in words(scene))
+    big = Scene("big", 200_000, 100)
+    with pytest.raises(OutputError, match=r"200,000 x 100 pixels, too large for \.png"):
+        write_picture(big, tmp_path / "big.png")
 
 
 def test_chains_are_straight_and_forks_stand_amid_their_branches():
@@ -225,6 +252,13 @@ def test_svg_is_well_formed_and_the_same_each_time(scenes, key, tmp_path):
     again = NETS[key]()
     write_picture(draw(summarize(again, default_phase(again))), tmp_path / "a.svg")
     assert (tmp_path / "a.svg").read_text() == to_svg(scene)
+
+
+def test_the_readmes_picture_is_what_is_drawn():
+    """scripts/golden draws it anew."""
+    net, _ = read_net(ROOT / "templates/slim/train_val.prototxt")
+    picture = to_svg(draw(summarize(net, "TRAIN")))
+    assert (ROOT / "examples/slim.svg").read_text(encoding="utf-8") == picture
 
 
 def test_png_and_pdf(scenes, tmp_path):
@@ -258,8 +292,6 @@ def run(*args, cwd):
 
 
 def test_command_draws(tmp_path):
-    from irv2caffe.proto.text import write_prototxt
-
     write_prototxt(tmp_path / "net.prototxt", deploy(net_options(variant="paper", width=0.1)))
     done = run("summary", "net.prototxt", "--draw", "pictures/net.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

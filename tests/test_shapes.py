@@ -24,6 +24,7 @@ from irv2caffe.net.phases import select
 from irv2caffe.net.rules import RULES
 from irv2caffe.net.shapes import infer
 from irv2caffe.net.smoothing import write_infogain
+from irv2caffe.net.upgrade import upgrade
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import write_binary
 from irv2caffe.proto.text import format_prototxt, layer_lines, parse_prototxt
@@ -253,7 +254,7 @@ def test_what_caffe_refuses_is_refused_with_the_layer(real, key):
     with pytest.raises(NetError, match=words) as caught:
         infer(net_of(text), "TEST")
     assert "\n" not in caught.value.message
-    assert caught.value.layer or key in {"V0", "input without shapes"}
+    assert caught.value.layer or key in {"V0", "both forms", "input without shapes"}
     assert "error" in real[f"bad {key}/TEST/0"]
 
 
@@ -435,3 +436,43 @@ def test_deep_nesting_and_long_words_are_one_short_error():
         with pytest.raises(FormatError) as caught:
             net_of(text)
         assert len(str(caught.value)) < 500
+
+
+def old_net():
+    """A net of V1 layers with every type, every list of weights and every field that moved."""
+    types = messages.message_class("V1LayerParameter").LayerType.DESCRIPTOR.values
+    parts = ['name: "old"\ninput: "a" input: "b"\n']
+    parts += [f"input_dim: {size} " for size in (1, 3, 8, 9, 2, 4, 5, 6)]
+    for value in types:
+        parts.append(
+            f'layers {{ name: "{value.name.lower()}" type: {value.name} bottom: "a" top: "t" '
+            'blobs_lr: 1 blobs_lr: 2 weight_decay: 1 weight_decay: 0 param: "w" '
+            "blob_share_mode: PERMISSIVE loss_weight: 0.5 include { phase: TRAIN min_level: 1 } "
+            "convolution_param { num_output: 7 kernel_size: 3 } pooling_param { pool: AVE } "
+            'data_param { source: "d" batch_size: 4 scale: 0.5 mean_file: "m" crop_size: 3 '
+            'mirror: true } image_data_param { source: "i" crop_size: 5 } '
+            'window_data_param { source: "w" mirror: true crop_mode: "square" } '
+            "transform_param { mean_value: 3 } loss_param { normalize: false } }\n"
+        )
+    return "".join(parts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        old_net(),
+        foreign_nets.vgg16(),
+        foreign_nets.caffenet(),
+        'layers { name: "d" type: DATA exclude { stage: "s" not_stage: "t" } top: "d" top: "e" }',
+        'layer { name: "n" type: "BatchNorm" param { lr_mult: 1 } param { name: "v" } param { } }',
+        'layer { name: "d" type: "Data" data_param { crop_size: 3 mirror: true } }',
+    ],
+    ids=["all V1 types", "vgg16", "input_shape", "rules", "BatchNorm", "data_param of today"],
+)
+def test_old_nets_are_upgraded_as_caffes_own_tool_does(caffe, tmp_path, text):
+    (tmp_path / "old.prototxt").write_text(text)
+    args = [str(tmp_path / "old.prototxt"), str(tmp_path / "new.prototxt")]
+    command = tool_command(caffe, "upgrade_net_proto_text", args)
+    subprocess.run(command.argv, env=command.env, check=True, capture_output=True)
+    theirs = net_of((tmp_path / "new.prototxt").read_text())
+    assert upgrade(net_of(text)) == theirs

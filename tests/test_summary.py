@@ -196,7 +196,7 @@ MEASURED = {
 
 
 def test_memory_is_what_the_real_caffe_takes(caffe, tmp_path):
-    """The growth of a process's peak from a small to a larger batch, within 3 %."""
+    """The growth of a process's peak from a small to a larger batch, within 1 %."""
     cases, expected = {}, {}
     for name, (make, batches) in MEASURED.items():
         for batch in batches:
@@ -204,9 +204,12 @@ def test_memory_is_what_the_real_caffe_takes(caffe, tmp_path):
             net = net_of(moved_label(with_loss(text, logits, 1)))
             if name == "densenet121":  # its classifier is a convolution; the loss wants one axis
                 net.layer[-1].softmax_param.axis = 1
-            for layer in net.layer:
-                for shape in layer.input_param.shape:
-                    shape.dim[0] = batch
+            for layer in net.layer:  # DummyData writes its blob; Input leaves untouched pages
+                if layer.type == "Input":
+                    layer.type = "DummyData"
+                    shape = layer.dummy_data_param.shape.add()
+                    shape.dim[:] = [batch, *layer.input_param.shape[0].dim[1:]]
+                    layer.ClearField("input_param")
             for phase, way in (("TRAIN", "backward"), ("TEST", "forward")):
                 path = tmp_path / f"{name}{batch}.prototxt"
                 write_prototxt(path, net)
@@ -219,7 +222,7 @@ def test_memory_is_what_the_real_caffe_takes(caffe, tmp_path):
             keys = [f"{name} {phase} {batch}" for batch in batches]
             assert not [found[key]["error"] for key in keys if "error" in found[key]]
             grown = found[keys[1]]["peak"] - found[keys[0]]["peak"]
-            assert grown == pytest.approx(expected[keys[1]] - expected[keys[0]], rel=0.03), keys
+            assert grown == pytest.approx(expected[keys[1]] - expected[keys[0]], rel=0.01), keys
 
 
 def real(caffe, folder, cases):

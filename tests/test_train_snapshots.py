@@ -12,8 +12,8 @@ from train_helpers import irv2caffe, make_databases, write_job
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import read_array, read_binary, write_binary
-from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.proto.outline import read_model_outline, read_state_outline
+from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import (
     Keep,

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from irv2caffe.net.shapes import LayerInfo, NetShapes
 
 _BYTES = 4
-_PREFETCHING = {"Data": "data_param", "ImageData": "image_data_param"} | {
-    "WindowData": "window_data_param"
-}
+_PREFETCHING = frozenset({"Data", "ImageData", "WindowData"})
 
 
 @dataclass(frozen=True)

@@ -101,13 +101,17 @@ def stages(shapes: NetShapes) -> tuple[Stage, ...]:
     spans = sorted([*spans, *sides], key=lambda span: span[0])
     common = _common_folder([layer.name for layer in shapes.layers])
     blocks = [_block(span, shapes.layers, read, common) for span in spans]
-    found: list[Stage] = []
+    families: list[tuple[str, list[Block]]] = []
     for block in blocks:
         family = _family(block.name)
-        if found and family and _family(found[-1].blocks[-1].name) == family:
-            found[-1] = Stage(family.strip("_-/"), (*found[-1].blocks, block))
+        if families and family and families[-1][0] == family:
+            families[-1][1].append(block)
         else:
-            found.append(Stage(block.name, (block,)))
+            families.append((family, [block]))
+    found = [
+        Stage(same[0].name if len(same) == 1 else family.strip("_-/"), tuple(same))
+        for family, same in families
+    ]
     counts = Counter(stage.name for stage in found)
     return tuple(_renamed(stage) if counts[stage.name] > 1 else stage for stage in found)
 
@@ -121,26 +125,41 @@ def _renamed(stage: Stage) -> Stage:
 def _main_and_sides(
     layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
 ) -> tuple[list[int], list[list[int]]]:
-    """The layers that lead to the main output, and the heads that do not."""
+    """The layers that lead to the main output, the deepest, and the heads that do not."""
+    depth: list[int] = []
+    for places in read:
+        depth.append(1 + max((depth[place] for place in places), default=0))
     has_reader = {place for places in read for place in places}
-    above: list[set[int]] = []
-    for index, places in enumerate(read):
-        above.append({index}.union(*(above[place] for place in places)))
     ends = [index for index in range(len(layers)) if index not in has_reader]
-    end = max(ends, key=lambda i: (len(above[i]), layers[i].type.endswith("Loss"), i))
-    main = sorted(above[end])
-    rest = [index for index in range(len(layers)) if index not in above[end]]
-    sides: list[set[int]] = []
-    for index in rest:
-        mine = {index} | (set(read[index]) - above[end])
-        touching = [side for side in sides if side & mine]
-        sides = [side for side in sides if not side & mine] + [mine.union(*touching)]
-    heads = [sorted(side) for side in sides]
-    measures = [h for h in heads if not any(layers[i].params for i in h)]
-    heads = [head for head in heads if head not in measures]
-    if measures:  # accuracies and the like stand beside the loss
-        main = sorted([*main, *(index for head in measures for index in head)])
-    return main, heads
+    end = max(ends, key=lambda index: (depth[index], layers[index].type.endswith("Loss"), index))
+    main, waiting = {end}, [end]
+    while waiting:
+        found = set(read[waiting.pop()]) - main
+        main |= found
+        waiting += found
+    heads = _connected([i for i in range(len(layers)) if i not in main], read, main)
+    measures = [head for head in heads if not any(layers[index].params for index in head)]
+    for head in measures:  # accuracies and the like stand beside the loss
+        main.update(head)
+    return sorted(main), [head for head in heads if any(layers[index].params for index in head)]
+
+
+def _connected(
+    places: Sequence[int], read: Sequence[tuple[int, ...]], outside: set[int]
+) -> list[list[int]]:
+    """Parts of some layers that are connected among themselves."""
+    part_of: dict[int, list[int]] = {}
+    for index in places:
+        mine = [index]
+        part_of[index] = mine
+        for source in read[index]:
+            other = part_of[source] if source not in outside else mine
+            if other is not mine:
+                small, large = sorted((mine, other), key=len)
+                large += small
+                part_of.update(dict.fromkeys(small, large))
+                mine = large
+    return [sorted(part) for part in {id(part): part for part in part_of.values()}.values()]
 
 
 def _spans(
@@ -182,6 +201,7 @@ def _cuts(
     lives: list[tuple[int, int]],
     main: Sequence[int],
     layers: Sequence[LayerInfo],
+    tries: int = 20,
 ) -> list[int]:
     """Places between which no more than one blob lives; parts that are too large are cut again."""
     living = [0] * (end - start + 1)
@@ -194,14 +214,13 @@ def _cuts(
         if now <= 1:
             cuts.append(at + 1)
     found: list[int] = []
-    edges = [start, *cuts, end]
-    for a, b in itertools.pairwise(edges):
+    for a, b in itertools.pairwise([start, *cuts, end]):
         found += [a] if a > start else []
-        inside = [(max(first, a), min(last, b)) for first, last in lives if first < b and last > a]
         computing = sum(layers[main[at]].type not in FOLLOWERS for at in range(a, b))
-        if computing > _MOST_COMPUTING and inside:
+        if computing > _MOST_COMPUTING and tries:
+            inside = [(max(u, a), min(v, b)) for u, v in lives if u < b and v > a]
             inside.remove(max(inside, key=lambda life: life[1] - life[0]))
-            found += _cuts(a, b, inside, main, layers)
+            found += _cuts(a, b, inside, main, layers, tries - 1)
     return found
 
 

@@ -52,8 +52,10 @@ _V1_TYPES = {
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
 }
-_TRANSFORMS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param"} | {
-    "WINDOW_DATA": "window_data_param"
+_TRANSFORMS = {
+    "DATA": "data_param",
+    "IMAGE_DATA": "image_data_param",
+    "WINDOW_DATA": "window_data_param",
 }
 _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
@@ -62,7 +64,7 @@ def upgrade(net: Any) -> Any:
     """A copy of a net in today's form: ``layers`` as ``layer``, inputs as an Input layer.
 
     Raises:
-        NetError: layers of the form before 2014, or inputs without shapes.
+        NetError: layers of the form before 2014 or of two forms, or inputs without shapes.
     """
     net = messages.NetParameter.FromString(net.SerializeToString())
     if any(layer.HasField("layer") for layer in net.layers):
@@ -70,9 +72,12 @@ def upgrade(net: Any) -> Any:
             "layers of the form before 2014 (V0)",
             "bring the file up to date with Caffe's upgrade_net_proto_text",
         )
-    if net.layers and not net.layer:
-        for layer in net.layers:
-            _upgrade_layer(layer, net.layer.add())
+    if net.layers and net.layer:
+        raise NetError(
+            "the net has both layer and layers", "write its layers in the form of today: layer"
+        )
+    for layer in net.layers:
+        _upgrade_layer(layer, net.layer.add())
     del net.layers[:]
     if net.input:
         _upgrade_inputs(net)
@@ -98,7 +103,7 @@ def _upgrade_layer(old: Any, new: Any) -> None:
             getattr(new, field.name).CopyFrom(value)
     _upgrade_params(old, new)
     if kind in _TRANSFORMS:
-        _upgrade_transform(getattr(old, _TRANSFORMS[kind]), new)
+        _upgrade_transform(getattr(new, _TRANSFORMS[kind]), new)
 
 
 def _upgrade_params(old: Any, new: Any) -> None:
@@ -120,6 +125,7 @@ def _upgrade_transform(old: Any, new: Any) -> None:
     for key in _MOVED:
         if old.HasField(key):
             setattr(new.transform_param, key, getattr(old, key))
+            old.ClearField(key)
 
 
 def _upgrade_inputs(net: Any) -> None:

@@ -83,20 +83,16 @@ class _Graph:
         for node in range(len(self.rows)):
             if not self.above[node]:
                 self._visit(node, rows, seen)
+        place = {node: at for row in rows for at, node in enumerate(row)}
         for sweep in range(4):
             near = self.above if sweep % 2 == 0 else self.below
             for row in rows if sweep % 2 == 0 else reversed(rows):
-                place = {node: at for other in rows for at, node in enumerate(other)}
-                keys = {
-                    node: (
-                        sum(place[other] for other in near[node]) / len(near[node])
-                        if near[node]
-                        else place[node],
-                        place[node],
-                    )
-                    for node in row
-                }
-                row.sort(key=keys.__getitem__)
+                wishes = {}
+                for node in row:
+                    places = [place[other] for other in near[node]] or [place[node]]
+                    wishes[node] = (sum(places) / len(places), place[node])
+                row.sort(key=wishes.__getitem__)
+                place.update({node: at for at, node in enumerate(row)})
         return rows
 
     def _visit(self, start: int, rows: list[list[int]], seen: set[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.net.stages import FOLLOWERS, producers
+from irv2caffe.net.stages import FOLLOWERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from irv2caffe.net.shapes import LayerInfo
 
 SPACE = 3 * "\u00a0"  # which SVG does not fold into one
+_MOST_TAIL = 6
+_MOST_REACH = 3000  # rows that all connections of a block pass, together
 _KINDS = {
     "Convolution": "conv",
     "Deconvolution": "conv",
@@ -28,7 +30,8 @@ _KINDS = {
     "Softmax": "end",
     "Accuracy": "end",
 }
-_SHORT = {"BatchNorm": "BN", "Softmax": "softmax", "Concat": "concat", "Input": "input"}
+_PLAIN = frozenset({"Input", "Data"})
+_SHORT = {"BatchNorm": "BN", "Softmax": "softmax", "Concat": "concat"}
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Op:
     @property
     def detail(self) -> str:
         """Its tail and shape."""
-        tail = " ".join(self.tail)
+        tail = " ".join(self.tail[:_MOST_TAIL]) + (" ..." if len(self.tail) > _MOST_TAIL else "")
         sizes = {shape[1:] for shape in self.shapes}
         shape = ""
         if len(set(self.shapes)) == 1:
@@ -75,14 +78,16 @@ class Op:
         return SPACE.join(filter(None, (tail, shape)))
 
 
-def ops_of(places: Sequence[int], layers: Sequence[LayerInfo]) -> list[Op]:
+def ops_of(
+    places: Sequence[int], layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
+) -> list[Op]:
     """The boxes of a block, in order.
 
     Args:
         places: of the block's layers.
         layers: of the net.
+        read: of :func:`irv2caffe.net.stages.producers`.
     """
-    read = producers(layers)
     op_of: dict[int, int] = {}
     ops: list[Op] = []
     for place in places:
@@ -101,6 +106,15 @@ def ops_of(places: Sequence[int], layers: Sequence[LayerInfo]) -> list[Op]:
         op_of[place] = len(ops)
         ops.append(_op(layer, list(dict.fromkeys(inside))))
     return ops
+
+
+def condensed(ops: list[Op]) -> list[Op]:
+    """A block too tangled for a picture as one box."""
+    reach = sum(at - source for at, op in enumerate(ops) for source in op.reads)
+    if reach <= _MOST_REACH:
+        return ops
+    last = ops[-1]
+    return [Op("other", f"{len(ops)} layers", [None], [], last.shapes, [-1], last.name)]
 
 
 def _follows(
@@ -160,7 +174,10 @@ def _words(layer: LayerInfo) -> tuple[str, int | None]:
             weight = f", weight {proto.loss_weight[0]:.3g}" if proto.loss_weight else ""
             return f"softmax loss{weight if weight != ', weight 1' else ''}", None
         case _:
-            return _SHORT.get(layer.type, layer.type).replace("{", "{{"), None
+            word = (
+                layer.type.lower() if layer.type in _PLAIN else _SHORT.get(layer.type, layer.type)
+            )
+            return word.replace("{", "{{").replace("}", "}}"), None
 
 
 def _convolution(layer: LayerInfo) -> str:

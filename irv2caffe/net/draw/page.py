@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.draw.ops import Op, merged, ops_of
+from irv2caffe.net.draw.ops import Op, condensed, merged, ops_of
 from irv2caffe.net.draw.pieces import Piece, frame, framed, graph, moved, single, stacked
 from irv2caffe.net.draw.scene import Line, Scene, Text, text_width
 from irv2caffe.net.stages import producers
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from irv2caffe.net.draw.scene import Point
+    from irv2caffe.net.shapes import LayerInfo
     from irv2caffe.net.stages import Block, Stage
     from irv2caffe.net.summary import Part, Summary
 
@@ -27,47 +28,44 @@ _ASPECT = 1.45  # of the page
 def draw(summary: Summary) -> Scene:
     """The picture of a net: stages in frames, equal blocks folded, their branches shown once."""
     scene = Scene(summary.shapes.name)
+    layers = summary.shapes.layers
+    read = producers(layers)
+    readers: dict[int, list[int]] = {}
+    for place, sources in enumerate(read):
+        for source in sources:
+            readers.setdefault(source, []).append(place)
     main: list[Piece] = []
     heads: list[Piece] = []
-    last_main = -1
-    read = producers(summary.shapes.layers)
+    above = -1  # the last layer of the stage above
     for stage, part in zip(summary.stages, summary.stage_parts, strict=True):
-        places = [place for block in stage.blocks for place in block.layers]
-        outside = {source for place in places for source in read[place]} - set(places)
-        is_head = _is_head(places, read, summary)
+        places = {place for block in stage.blocks for place in block.layers}
+        leads_on = any(reader not in places for p in places for reader in readers.get(p, ()))
+        is_head = not leads_on and stage is not summary.stages[-1] and layers[min(places)].bottoms
         others = [
-            summary.shapes.layers[source].tops[0]
-            for source in sorted(outside)
-            if summary.shapes.layers[source].bottoms and source != last_main
+            layers[source].tops[0]
+            for source in sorted({source for place in places for source in read[place]} - places)
+            if layers[source].bottoms and source != above
         ]
-        (heads if is_head else main).append(_stage(stage, part, summary, others, is_head=is_head))
+        piece = _stage(stage, part, summary, read, others, is_head=bool(is_head))
+        (heads if is_head else main).append(piece)
         if not is_head:
-            last_main = places[-1]
+            above = max(places)
     _title(scene, summary)
     _flow(scene, [*main, *heads], len(main))
     return scene
 
 
-def _is_head(places: Sequence[int], read: Sequence[Sequence[int]], summary: Summary) -> bool:
-    """Whether nothing outside reads it, though it is not the end of the net."""
-    inside = set(places)
-    layers = summary.shapes.layers
-    if not any(layers[place].bottoms for place in places):
-        return False
-    leads_on = any(
-        source in inside and place not in inside
-        for place, sources in enumerate(read)
-        for source in sources
-    )
-    ends = [p for stage in summary.stages for block in stage.blocks for p in block.layers]
-    return not leads_on and places[-1] != ends[-1]
-
-
 def _stage(
-    stage: Stage, part: Part, summary: Summary, others: Sequence[str], *, is_head: bool
+    stage: Stage,
+    part: Part,
+    summary: Summary,
+    read: Sequence[tuple[int, ...]],
+    others: Sequence[str],
+    *,
+    is_head: bool,
 ) -> Piece:
     """One stage: a box where it is one box, else a frame with its graph."""
-    groups = _groups(stage.blocks, summary)
+    groups = _groups(stage.blocks, summary.shapes.layers, read)
     if len(groups) == 1 and len(groups[0][1]) == 1 and not is_head:
         blocks, ops = groups[0]
         name = _short(stage.blocks[0].name if len(blocks) == 1 else stage.name)
@@ -104,9 +102,11 @@ def _names(blocks: Sequence[Block]) -> str:
     return " ".join(names) if len(names) <= 3 else f"{names[0]} .. {names[-1]}"
 
 
-def _groups(blocks: Sequence[Block], summary: Summary) -> list[tuple[list[Block], list[Op]]]:
+def _groups(
+    blocks: Sequence[Block], layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
+) -> list[tuple[list[Block], list[Op]]]:
     """Neighbouring blocks that are built alike, whatever their numbers of outputs."""
-    made = [(block, ops_of(block.layers, summary.shapes.layers)) for block in blocks]
+    made = [(block, condensed(ops_of(block.layers, layers, read))) for block in blocks]
     groups = []
     for _, same in itertools.groupby(made, key=lambda item: _pattern(item[1])):
         members = list(same)
@@ -174,7 +174,9 @@ def _lead(before: Point, entry: Point, x: float, top: float, *, first: bool) -> 
 def _columns(pieces: Sequence[Piece]) -> list[list[int]]:
     """The pieces in as many columns as come nearest to the page's aspect."""
     best: tuple[float, list[list[int]]] | None = None
-    for number in range(1, len(pieces) + 1):
+    height = sum(piece.height + _GAP for piece in pieces)
+    about = math.sqrt(_ASPECT * height / (max(piece.width for piece in pieces) + _GUTTER))
+    for number in range(max(1, int(about) - 3), int(about) + 5):
         columns = _split(pieces, number)
         width = sum(max(pieces[i].width for i in column) + _GUTTER for column in columns)
         height = max(sum(pieces[i].height + _GAP for i in column) for column in columns)
