@@ -257,6 +257,8 @@ def _solver(
 def _show_plan(
     solver: Path, found: FoundCaffe, wishes: Wishes, *, as_json: bool, config: bool
 ) -> int:
+    from irv2caffe.train.findings import is_error
+    from irv2caffe.train.findings import line as finding_line
     from irv2caffe.train.plan import make_plan
     from irv2caffe.train.plan_text import as_dict, rows
 
@@ -271,7 +273,8 @@ def _show_plan(
     else:
         for name, text in rows(plan):
             ui.show(f"{name:16} {text}")
-        for line in plan.notes:
+        shown = [finding_line(finding) for finding in plan.findings if not is_error(finding)]
+        for line in (*plan.notes, *shown):
             ui.show(line)
     return _problems(plan)
 

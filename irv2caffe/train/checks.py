@@ -11,12 +11,14 @@ from irv2caffe import system
 from irv2caffe.errors import (
     FormatError,
     InputError,
+    Irv2CaffeError,
     MissingInputError,
     NetError,
     OutputError,
 )
 from irv2caffe.proto.outline import read_model_outline
 from irv2caffe.train.estimate import Estimate, estimate
+from irv2caffe.train.findings import is_error, look, problem
 from irv2caffe.train.gpus import notes as gpu_notes
 from irv2caffe.train.job import noted
 from irv2caffe.train.plan_text import size
@@ -24,7 +26,7 @@ from irv2caffe.train.run_dir import refuse_used
 from irv2caffe.train.snapshots import Keep, net_differences, pairs
 
 if TYPE_CHECKING:
-    from irv2caffe.errors import Irv2CaffeError
+    from irv2caffe.net.check import Finding
     from irv2caffe.train.plan import Plan
 
 # Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
@@ -73,13 +75,16 @@ def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
     with noted(problems):
         _check_writable(place)
     found = _estimate(plan, problems, notes)
+    seen = _findings(plan, problems, notes)
     disk = _disk(plan, place, found)
     with noted(problems):
         notes += _room(disk, place)
     if found is not None:
         _check_memory(plan, found, problems)
     notes += gpu_notes(plan.devices)
-    return replace(plan, disk=disk, estimate=found, notes=tuple(notes), problems=tuple(problems))
+    return replace(
+        plan, disk=disk, estimate=found, findings=seen, notes=tuple(notes), problems=tuple(problems)
+    )
 
 
 def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
@@ -96,6 +101,24 @@ def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> E
         else:
             problems.append(error)
         return None
+
+
+def _findings(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> tuple[Finding, ...]:
+    """What check finds: its errors keep the run from its start; a resumed run has passed it."""
+    if plan.wishes.moved or not plan.job.nets:
+        return ()
+    try:
+        seen = look(plan)
+    except Irv2CaffeError as error:
+        if not problems:  # else it has stumbled over one of them
+            notes.append(f"warning: irv2caffe check fails: {error.message}")
+        return ()
+    errors = [finding for finding in seen if is_error(finding)]
+    if errors and not plan.wishes.ignore_findings:
+        # It says more of a net that Caffe refuses than the error does that stands there by now.
+        problems[:] = [error for error in problems if not isinstance(error, NetError)]
+        problems += map(problem, errors)
+    return seen
 
 
 def _check_memory(plan: Plan, found: Estimate, problems: list[Irv2CaffeError]) -> None:

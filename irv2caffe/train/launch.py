@@ -12,6 +12,7 @@ from irv2caffe.log.read import read_log
 from irv2caffe.log.table import Summary, make_table, summarize
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train import control, prepare
+from irv2caffe.train.findings import lines as finding_lines
 from irv2caffe.train.keeper import Keeper
 from irv2caffe.train.metrics import rebuild
 from irv2caffe.train.plan import Plan, Wishes, make_plan
@@ -154,7 +155,7 @@ class Training:
         """Starts from a pair, or from the beginning."""
         run, plan = self._run, self._plan
         self._say(sums(plan))
-        for line in plan.notes:
+        for line in (*plan.notes, *finding_lines(plan)):
             self._say(line)
         self._say(f"run folder {run.path}, log {run.log}")
         helpers = Helpers(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.net.check import Finding
     from irv2caffe.train.estimate import Estimate
     from irv2caffe.train.snapshots import Keep
 
@@ -74,6 +75,7 @@ class Plan:
         values: the resolved config, with sources.
         disk: what snapshots take.
         estimate: what the run takes of memory, or None where that is not known.
+        findings: of ``irv2caffe check``, worst first.
         notes: what a person should know, one line each.
         problems: what must be mended first.
     """
@@ -88,6 +90,7 @@ class Plan:
     values: tuple[override.Value, ...]
     disk: checks.Disk | None = None
     estimate: Estimate | None = None
+    findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[Irv2CaffeError, ...] = ()
 

@@ -24,7 +24,7 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ("caffe", f"{plan.found.name} ({plan.found.reason})"),
         ("which is", plan.can.text() if plan.can is not None else "not known"),
         ("devices", plan.devices.text()),
-        ("solver", str(plan.job.path)),
+        ("solver", plan.wishes.origin or str(plan.job.path)),
     ]
     found += [("net", f"{name}: {len(net.layer)} layers") for name, net in plan.job.nets.items()]
     found += [(f"{use.phase.lower()} data", _database(use)) for use in plan.databases]
@@ -121,7 +121,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             "several_gpus": can.several_gpus if can else None,
         },
         "gpus": list(plan.devices.numbers),
-        "solver": str(plan.job.path),
+        "solver": plan.wishes.origin or str(plan.job.path),
         "nets": {name: len(net.layer) for name, net in plan.job.nets.items()},
         "databases": [
             {
@@ -147,6 +147,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "num_snapshots_kept": plan.disk.num_kept if plan.disk else None,
         "memory_bytes": asdict(plan.estimate) if plan.estimate else None,
         "free_bytes": plan.disk.free_bytes if plan.disk else None,
+        "findings": [finding.as_dict() for finding in plan.findings],
         "notes": list(plan.notes),
         "problems": [{"what": p.message, "hint": p.hint} for p in plan.problems],
         "config": {
