@@ -20,7 +20,6 @@ from irv2caffe.errors import (
     FormatError,
     InputError,
     MissingInputError,
-    NetError,
     OutputExistsError,
     PlanError,
     UsageError,
@@ -189,7 +188,9 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
                 elif name in {"source", "backend"} and layer.type == "Data":
                     setattr(layer.data_param, name, value)
         write_prototxt(tmp_path / "net.prototxt", net)
-        (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" max_iter: 5')
+        (tmp_path / "solver.prototxt").write_text(
+            'net: "net.prototxt" max_iter: 5 base_lr: 0.01 lr_policy: "fixed"'
+        )
         made = make_plan(tmp_path / "solver.prototxt", caffe)
         made.raise_problems()
         return made
@@ -204,7 +205,7 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
         plan(source="nowhere")
     with pytest.raises(PlanError, match="the backend is LEVELDB"):
         plan(backend=messages.DataParameter.LEVELDB)
-    with pytest.raises(NetError):  # the branches of the grid do not meet
+    with pytest.raises(InputError, match="grid-mismatch"):  # as irv2caffe check says it
         plan(crop_size=64)
     with pytest.raises(MissingInputError):
         make_plan(tmp_path / "no.prototxt", caffe)
@@ -354,7 +355,7 @@ def test_weights_to_start_from(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", max_iter=300)
     assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
     model = tmp_path / "a/snapshots/tiny_iter_300.caffemodel"
-    again = write_job(tiny, tmp_path / "again", max_iter=10, base_lr=0)
+    again = write_job(tiny, tmp_path / "again", max_iter=10, base_lr=1e-9)
     args = ("--solver", again, "--run-dir", "b", "--weights", model)
     done = irv2caffe(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -388,7 +389,11 @@ def test_smoke_tries_the_real_thing_and_leaves_nothing(caffe, job, tmp_path):
 
 def test_a_smoke_that_fails_keeps_its_log(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", type='"RMSProp"')  # with its momentum of 0.9
-    done = irv2caffe("--solver", solver, "--smoke", cwd=tmp_path)
+    refused = irv2caffe("--solver", solver, "--smoke", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "momentum-not-taken" in refused.stderr  # found before the start
+    assert not (tmp_path / "runs").exists()
+    done = irv2caffe("--solver", solver, "--smoke", "--ignore-findings", cwd=tmp_path)
     assert done.returncode == 1
     assert "RMSProp has no momentum" in done.stderr
     assert len(list((tmp_path / "runs").glob(".smoke-*/run/train.log"))) == 1
