@@ -19,6 +19,7 @@ from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
 ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "train", "plot-log"]
+ORDER += ["import-weights", "export-weights"]
 
 
 def run(*args, cwd=None, env=None):
@@ -167,6 +168,10 @@ BAD = {
     "bad window": (["plot-log", "good.log", "--out", "out.png", "--epochs", "25:15"], 2),
     "unwritable figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
     "csv of two": (["plot-log", "good.log", "good.log", "--csv", "out.csv"], 2),
+    "missing weights": (["import-weights", "none", "--net", "text", "--out", "out.caffemodel"], 1),
+    "weights of text": (["import-weights", "text", "--net", "text", "--out", "out.caffemodel"], 1),
+    "missing model": (["export-weights", "none", "--net", "text", "--out", "out.pth"], 1),
+    "weights to what": (["export-weights", "binary", "--net", "text", "--out", "out.npz"], 2),
     "no caffe there": (["caffe", "--caffe", "existing", "--version"], 1),
     "no such tool": (["caffe", "--tool", "frobnicate"], 1),
     "bad mirror": (["install-caffe", "--prefix", "out", "--mirror", "-x"], 2),

@@ -16,6 +16,7 @@ from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
 from irv2caffe.cli.summary import summary_command
 from irv2caffe.cli.train import train_command
+from irv2caffe.cli.weights import export_weights_command, import_weights_command
 from irv2caffe.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -32,6 +33,8 @@ _COMMANDS = (
     make_lmdb_command,
     train_command,
     plot_log_command,
+    import_weights_command,
+    export_weights_command,
 )
 
 
