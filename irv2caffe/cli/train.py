@@ -39,15 +39,17 @@ _SHOWN = (
     "base_lr", "lr_decay", "lr_decay_epochs", "momentum", "rms_decay", "delta", "weight_decay",
     "clip_gradients", "test_epochs", "snapshot_epochs", "random_seed",
 )  # fmt: skip
-_OWN = ("out", "recipe", "print_config", "force", "gpus", "as_json", "num_train_images",
-        "num_val_images")  # fmt: skip
+_TAKEN_SECTIONS = {"Data", "Network", "Training"}
+_OWN = {"gpus", "num_train_images", "num_val_images"}
 _LATEST = "runs/latest"
 
 
 def _with_build_options(command: click.Command) -> click.Command:
     """Adds build-net's options: they go over a solver's values, or over a recipe's."""
     for parameter in build_net_command.params:
-        if isinstance(parameter, Option) and parameter.name not in _OWN:
+        if not isinstance(parameter, Option):
+            continue
+        if parameter.section in _TAKEN_SECTIONS and parameter.name not in _OWN:
             taken = copy.copy(parameter)
             taken.section = _OVER
             taken.hidden = parameter.name not in _SHOWN
