@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from irv2caffe.errors import Irv2CaffeError
+
+_PLAIN_STATUS_S = 30.0
 
 
 def say(message: str) -> None:
@@ -105,15 +108,29 @@ def _plain_progress(what: str) -> Callable[[int, int], None]:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
-    """Yields ``update(text)``: one line that is rewritten on a terminal, lines otherwise."""
+    """Yields ``update(text)``: one line that is rewritten on a terminal, now and then one else."""
     if not sys.stderr.isatty():
-        yield say
+        yield _plain_status()
         return
     from rich.console import Console
 
     console = Console(stderr=True, markup=False, highlight=False)
     with console.status("") as status:
         yield status.update
+
+
+def _plain_status() -> Callable[[str], None]:
+    """Says at most one line in half a minute: logs of weeks stay readable."""
+    not_before = 0.0
+
+    def update(text: str) -> None:
+        nonlocal not_before
+        now_s = time.monotonic()
+        if now_s >= not_before:
+            not_before = now_s + _PLAIN_STATUS_S
+            say(text)
+
+    return update
 
 
 def duration(seconds: float) -> str:
