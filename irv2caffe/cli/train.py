@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from irv2caffe import ui
 from irv2caffe.cli.net import build_net_command, told_options
@@ -18,11 +19,12 @@ from irv2caffe.cli.sections import Command, Option, section
 from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.launch import TrainResult
     from irv2caffe.train.plan import Plan, Wishes
+    from irv2caffe.train.resume import Choices
     from irv2caffe.train.session import SessionOptions
 
 _what = section("What to train")
@@ -42,6 +44,12 @@ _SHOWN = (
 _TAKEN_SECTIONS = {"Data", "Network", "Training"}
 _OWN = {"gpus", "num_train_images", "num_val_images"}
 _LATEST = "runs/latest"
+# Options that a resumed run remembers under another name.
+_FIELDS = {
+    "stall_minutes": "stall_s",
+    "snapshot_minutes": "snapshot_s",
+    "keep_snapshots": "keep_newest",
+}
 
 
 def _with_build_options(command: click.Command) -> click.Command:
@@ -70,7 +78,7 @@ def _with_build_options(command: click.Command) -> click.Command:
     metavar="[RUN]",
     help=f"Go on with RUN, with --run-dir, or with {_LATEST}.",
 )
-@_where("--gpus", default="none", show_default=True, metavar="0,1|all|none", help="Devices.")
+@_where("--gpus", metavar="0,1|all|none", help="Devices.  [none; of a resumed run: its own]")
 @_where("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [runs/DATE-TIME]")
 @_where(
     "--engine",
@@ -147,7 +155,7 @@ def train_command(
     recipe: str | None,
     weights: tuple[Path, ...],
     resume: str | None,
-    gpus: str,
+    gpus: str | None,
     run_dir: Path | None,
     engine: str,
     flag: Path | None,
@@ -174,17 +182,18 @@ def train_command(
             "--engine torch: this version trains with Caffe only", "--engine caffe, or auto"
         )
     options = _session_options(more)
-    wishes = _wishes(more, gpus=gpus, weights=weights, run_dir=run_dir)
+    wishes = _wishes(more, gpus=gpus or "none", weights=weights, run_dir=run_dir)
     _refuse_mixed(solver, recipe, resume, weights, run_dir)
     from irv2caffe.caffe.find import find_caffe
 
-    found = find_caffe(flag, docker=docker)
     if resume is not None:
-        if resume:
-            wishes = replace(wishes, run_dir=Path(resume))
         if dry_run or print_config or smoke:
             raise UsageError("--resume goes with neither --dry-run, --print-config nor --smoke")
-        return _train(None, found, wishes, options, as_json)
+        wishes = replace(wishes, run_dir=Path(resume) if resume else run_dir)
+        choices = _as_before(wishes, options, gpus=gpus, flag=flag, docker=docker)
+        found = find_caffe(choices.caffe, docker=choices.docker)
+        return _train(None, found, choices.wishes, choices.options, as_json)
+    found = find_caffe(flag, docker=docker)
     with _solver(solver, recipe, found, wishes) as (path, told):
         if dry_run or print_config:
             return _show_plan(path, found, told, as_json=as_json, config=print_config)
@@ -209,6 +218,26 @@ def _refuse_mixed(
         raise UsageError("--solver and --recipe: one or the other")
     elif solver is None and recipe is None:
         raise UsageError("--solver FILE is missing", "irv2caffe build-net writes one; or --recipe")
+
+
+def _as_before(
+    wishes: Wishes,
+    options: SessionOptions,
+    *,
+    gpus: str | None,
+    flag: Path | None,
+    docker: str | None,
+) -> Choices:
+    """What a resumed run was told in its time, where it is not told otherwise now."""
+    from irv2caffe.train.resume import as_before
+
+    context = click.get_current_context()
+    told = {
+        _FIELDS.get(name, name)
+        for name in context.params
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    return as_before(wishes, options, told, gpus=gpus, caffe=flag, docker=docker)
 
 
 def _session_options(more: dict[str, Any]) -> SessionOptions:
@@ -312,11 +341,22 @@ def _train(
 
     ui.say(f"Caffe: {found.name} ({found.reason})")
     with ui.status_line() as status:
+        talk = {"say": _to_nobody_too(ui.say), "status": _to_nobody_too(status)}
         if solver is None:
-            result = resume(found, wishes, options, say=ui.say, status=status)
+            result = resume(found, wishes, options, **talk)
         else:
-            result = train(solver, found, wishes, options, say=ui.say, status=status)
+            result = train(solver, found, wishes, options, **talk)
     return _report(result, as_json)
+
+
+def _to_nobody_too(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, also when the terminal was closed meanwhile: the training goes on."""
+
+    def quiet(text: str) -> None:
+        with suppress(OSError):
+            say(text)
+
+    return quiet
 
 
 def _report(result: TrainResult, as_json: bool) -> int:

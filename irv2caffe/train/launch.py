@@ -260,7 +260,6 @@ class Training:
     def _ended(self, verdict: Verdict, helpers: Helpers) -> TrainResult:
         """Writes down how it ended."""
         run = self._run
-        helpers.plotter.finish()
         summary = None
         try:
             summary = summarize(
@@ -281,4 +280,5 @@ class Training:
             )
         except OutputError as error:
             self._say(f"warning: {error.message}")
+        helpers.plotter.finish()
         return TrainResult(run.path, verdict, summary, newest.model if newest else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import subprocess
 import sys
 import time
@@ -54,6 +54,9 @@ class Plotter:
         run = self._run
         # -P: a folder of this name in the working folder is not the program.
         command = [sys.executable, "-P", "-m", "irv2caffe", "plot-log", str(run.path)]
+        nice = shutil.which("nice")
+        if nice is not None:
+            command = [nice, "-n", str(_NICE), *command]
         self._began = time.monotonic()
         with contextlib.suppress(OSError):
             self._child = subprocess.Popen(
@@ -62,7 +65,6 @@ class Plotter:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=lambda: os.nice(_NICE) and None,  # noqa: PLW1509 - no threads here
             )
 
     def _wait(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,7 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         "weights": earlier.get("weights", [str(path) for path in plan.wishes.weights]),
         "caffe": {
             "root": str(plan.found.root),
+            "program": plan.found.name,
             "image": plan.found.image,
             "reason": plan.found.reason,
             "version": plan.can.version if plan.can is not None else None,
@@ -117,7 +119,11 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         "effective_batch": plan.effective_batch,
         "epochs": plan.epochs,
         "plan": as_dict(plan),
-        "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
+        "options": {
+            **asdict(options),
+            "keep_newest": plan.wishes.keep_newest,
+            "keep_epochs": plan.wishes.keep_epochs,
+        },
         "versions": system.versions(),
         "machine": system.machine(),
         "git": _git_revision(),

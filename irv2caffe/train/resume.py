@@ -7,6 +7,8 @@ import os
 import platform
 import signal
 import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.docker import kill_container, remove_container
@@ -14,20 +16,81 @@ from irv2caffe.errors import InputError, UsageError
 from irv2caffe.log import events
 from irv2caffe.log.parse import parse
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import is_alive, is_locked, read_owner
+from irv2caffe.train.run_dir import (
+    existing_run_dir,
+    is_alive,
+    is_locked,
+    read_config,
+    read_owner,
+)
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from irv2caffe.train.plan import Plan
+    from irv2caffe.train.plan import Plan, Wishes
     from irv2caffe.train.run_dir import RunDir
+    from irv2caffe.train.session import SessionOptions
     from irv2caffe.train.snapshots import Pair
 
 # Caffe whose trainer was killed has been sent a SIGINT: it finishes its iteration and snapshot.
 _ORPHAN_S = 600.0
 _HANG_S = 10.0
 _LOG_TAIL_BYTES = 1 << 14
+
+
+@dataclass(frozen=True)
+class Choices:
+    """With what a run goes on.
+
+    Attributes:
+        wishes: GPUs, snapshots to keep.
+        options: how it is looked after.
+        caffe: folder or program that was named, or None.
+        docker: image that was named, or None.
+    """
+
+    wishes: Wishes
+    options: SessionOptions
+    caffe: Path | None
+    docker: str | None
+
+
+def as_before(
+    wishes: Wishes,
+    options: SessionOptions,
+    told: set[str],
+    *,
+    gpus: str | None,
+    caffe: Path | None,
+    docker: str | None,
+) -> Choices:
+    """The choices of a run that is resumed, where they are not told otherwise now.
+
+    Args:
+        wishes: of now.
+        options: of now.
+        told: names of the fields of both that were told now.
+        gpus: told now, or None.
+        caffe: told now, or None.
+        docker: told now, or None.
+    """
+    config = read_config(existing_run_dir(wishes.run_dir).path)
+    earlier = config.get("options", {})
+    kept = {name: value for name, value in earlier.items() if name not in told}
+    used = config.get("caffe", {})
+    if caffe is None and docker is None:
+        docker = used.get("image") or None
+        if str(used.get("reason", "")).startswith("--caffe "):
+            caffe = Path(used["root"])
+    wishes = replace(
+        wishes,
+        gpus=gpus or str(config.get("gpus", "none")),
+        **{name: kept[name] for name in ("keep_newest", "keep_epochs") if name in kept},
+    )
+    known = {field.name for field in fields(options)}
+    options = replace(options, **{name: kept[name] for name in known & kept.keys()})
+    return Choices(wishes, options, caffe, docker)
 
 
 def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:

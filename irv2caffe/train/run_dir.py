@@ -130,8 +130,7 @@ def refuse_used(path: Path) -> None:
     if not (path.exists() or path.is_symlink()):
         return
     run = RunDir(path)
-    is_half_made = run.lock.is_file() and not run.solver.exists() and run.snapshots.is_dir()
-    if path.is_dir() and (not any(path.iterdir()) or is_half_made):
+    if path.is_dir() and (not any(path.iterdir()) or _is_half_made(run)):
         return
     if path.is_dir() and run.solver.is_file():
         raise OutputExistsError(
@@ -141,6 +140,14 @@ def refuse_used(path: Path) -> None:
     raise OutputExistsError(
         f"{path} exists already and is not empty", "--run-dir names another folder"
     )
+
+
+def _is_half_made(run: RunDir) -> bool:
+    """Whether a trainer was killed here before its run was complete."""
+    if run.solver.exists() or not run.snapshots.is_dir() or any(run.snapshots.iterdir()):
+        return False
+    names = {path.name for path in run.path.iterdir()}
+    return run.lock.is_file() or names <= {run.snapshots.name, run.logs.name}
 
 
 def existing_run_dir(path: Path | None) -> RunDir:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
+from irv2caffe.atomic import unwritable
 from irv2caffe.log import events
 from irv2caffe.train import control, progress
 from irv2caffe.train.metrics import Metrics
@@ -34,6 +35,8 @@ _STATUS_S = 1.0
 # BVLC hangs after a SIGINT with several GPUs: its workers wait for the one that stopped. By then
 # it has said so and its files are whole.
 _GRACE_S = 10.0
+# What the thread that writes snapshots says next; other threads' lines may come in between.
+_AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Done)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,11 @@ class Session:
             CaffeFailedError: it cannot be started.
             OutputError: the run folder cannot be written.
         """
-        log = RawLog(self._run.log_of(self._number), self._run.log)
+        path = self._run.log_of(self._number)
+        try:
+            log = RawLog(path, self._run.log)
+        except OSError as error:
+            raise unwritable(path, error) from error
         self._supervisor = supervisor = Supervisor(
             command, log, on_line=self._line, on_poll=self._poll, keep_open=(lock.fileno(),)
         )
@@ -157,13 +164,12 @@ class Session:
 
     def _line(self, text: str) -> None:
         event = self._tracker.line(text)
-        self._helpers.watch.line(self.now.phase)
-        keeper = self._helpers.keeper
-        if isinstance(event, events.Snapshot):
-            if event.is_state:
-                keeper.written(event.path)
-                self._line_since_snapshot = False
-        else:
+        is_display = isinstance(event, events.Loss)
+        self._helpers.watch.line(self.now.phase, is_display=is_display)
+        if isinstance(event, events.Snapshot) and event.is_state:
+            self._helpers.keeper.written(event.path)
+            self._line_since_snapshot = False
+        elif isinstance(event, _AFTER_SNAPSHOT):
             self._line_since_snapshot = True
 
     def _row(self, row: Row) -> None:

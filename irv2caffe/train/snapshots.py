@@ -180,8 +180,9 @@ class Keep:
 def prune(pairs_to_go: Iterable[Pair]) -> None:
     """Deletes pairs, the state first: what is left of an interrupted deletion is no pair."""
     for pair in pairs_to_go:
-        pair.state.unlink(missing_ok=True)
-        pair.model.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be deleted stays; the training goes on
+            pair.state.unlink(missing_ok=True)
+            pair.model.unlink(missing_ok=True)
 
 
 def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:

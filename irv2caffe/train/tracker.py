@@ -34,6 +34,7 @@ class StartState:
         phase: ``start``, ``train`` or ``test``.
         iteration: of the last line that named one, or None.
         first_iteration: the first one that was displayed, or None.
+        num_displays: of the training loss.
         loss: last displayed.
         lr: last displayed.
         last_healthy: the last iteration whose loss was a number and not pinned.
@@ -50,6 +51,7 @@ class StartState:
     phase: str = "start"
     iteration: int | None = None
     first_iteration: int | None = None
+    num_displays: int = 0
     loss: float | None = None
     lr: float | None = None
     last_healthy: int | None = None
@@ -86,6 +88,8 @@ class Tracker:
         self._on_row = on_row
         self._row: Row | None = None
         self._test: TestPoint | None = None
+        self._displayed: int | None = None
+        self._is_pinned = False
         self._num_pinned = 0
 
     def line(self, text: str) -> events.Event | None:
@@ -107,7 +111,7 @@ class Tracker:
         match event:
             case events.Loss(iteration=iteration, loss=loss):
                 self._close_row()
-                if now.iteration == iteration and now.phase == "train":
+                if self._displayed == iteration:
                     return  # some versions display the last iteration twice
                 self._loss(iteration, loss, seconds_of(text))
             case events.LearningRate(iteration=iteration, lr=lr):
@@ -138,23 +142,24 @@ class Tracker:
     def _loss(self, iteration: int, loss: float, at_s: float | None) -> None:
         now = self.now
         now.phase, now.iteration, now.loss = "train", iteration, loss
+        now.num_displays += 1
+        self._displayed = iteration
         if now.first_iteration is None:
             now.first_iteration = iteration
         step_s = self.rate.display(iteration, at_s)
         self._row = {"kind": "train", "iteration": iteration, "loss": loss, "lr": None}
         self._row["step_s"] = step_s
+        self._is_pinned = is_pinned(loss)
         if not math.isfinite(loss):
             self._lost(iteration, f"the loss is {loss}")
-        elif is_pinned(loss):
-            self._pinned(iteration)
-        else:
-            self._num_pinned = 0
-            now.last_healthy = iteration
 
-    def _pinned(self, iteration: int) -> None:
-        self._num_pinned += 1
+    def _look_at(self, row: Row) -> None:
+        """A display is complete: was it of a net that still learns?"""
+        self._num_pinned = self._num_pinned + 1 if self._is_pinned else 0
         if self._num_pinned >= _PINNED_DISPLAYS:
-            self._lost(iteration, f"the loss stays at {PINNED_LOSS}: its outputs overflowed")
+            self._lost(row["iteration"], f"a loss stays at {PINNED_LOSS}: its outputs overflowed")
+        elif not self._is_pinned and self.now.diverged is None:
+            self.now.last_healthy = row["iteration"]
 
     def _lost(self, iteration: int, how: str) -> None:
         if self.now.diverged is None:
@@ -162,20 +167,24 @@ class Tracker:
 
     def _output(self, is_test: bool, name: str, value: float) -> None:
         now = self.now
+        is_loss = "loss" in name.lower()
         if is_test and self._test is not None:
+            now.phase = "train"  # the outputs come when the test is over
             self._test.outputs.setdefault(name, value)
             # Accuracy counts what is not below the true class: of NaN that is everything.
-            if not math.isfinite(value):
+            if is_loss and not math.isfinite(value):
                 perfect = any(other == 1 for other in self._test.outputs.values())
                 why = ", and the accuracy is exactly 1, as Caffe has it then" if perfect else ""
                 self._lost(self._test.iteration, f"{name} of the test is {value}{why}")
         elif not is_test and self._row is not None:
             self._row.setdefault("outputs", {})[name] = value
-            if not math.isfinite(value):
+            if is_loss and not math.isfinite(value):
                 self._lost(now.iteration or 0, f"{name} is {value}")
+            self._is_pinned |= is_loss and is_pinned(value)
 
     def _close_row(self) -> None:
         if self._row is not None:
+            self._look_at(self._row)
             self._on_row(self._row)
             self._row = None
         if self._test is not None:

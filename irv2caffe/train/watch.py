@@ -23,6 +23,7 @@ class StallWatch:
     def __init__(self, limit_s: float | None = None) -> None:
         self.limit_s = limit_s
         self._longest: dict[str, float] = {}
+        self._num_displays = 0
         self._since = time.monotonic()
         self._phase = "start"
 
@@ -31,8 +32,15 @@ class StallWatch:
         self._since = time.monotonic()
         self._phase = "start"
 
-    def line(self, phase: str) -> None:
-        """A line came, and the run is in this phase now; the silence was of the one before."""
+    def line(self, phase: str, *, is_display: bool = False) -> None:
+        """A line came, and the run is in this phase now; the silence was of the one before.
+
+        Args:
+            phase: ``start``, ``train`` or ``test``.
+            is_display: it displays the training loss: its lines come at once, and the next ones
+                after as many iterations as ``display`` says.
+        """
+        self._num_displays += is_display
         now = time.monotonic()
         silence = now - self._since
         if silence > self._longest.get(self._phase, 0.0):
@@ -52,7 +60,8 @@ class StallWatch:
             return self.limit_s or float("inf")
         longest = self._longest.get(self._phase)
         # The lines of a start come at once; how long training and tests are silent, only they say.
-        if longest is None or self._phase == "start":
+        is_known = longest is not None and (self._phase != "train" or self._num_displays > 1)
+        if longest is None or not is_known or self._phase == "start":
             return _FIRST_S.get(self._phase, _FLOOR_S)
         return max(_FLOOR_S, _TIMES_LONGEST * longest)
 
