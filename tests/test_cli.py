@@ -256,6 +256,18 @@ def test_printed_config_names_its_sources():
     assert values["dropout"] == ["0.2", "default"]
 
 
+def test_build_net_shows_and_draws_its_net(tmp_path):
+    args = ("build-net", "--out", "net", "--variant", "small32", "--summary")
+    done = run(*args, "--draw", "net.svg", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6,587,736" in done.stdout
+    assert (tmp_path / "net.svg").read_text().startswith("<svg")
+    header = (tmp_path / "net/solver.prototxt").read_text().splitlines()[1]
+    assert header == "# irv2caffe build-net --out net --variant small32"
+    done = run(*args, "--draw", "net.gif", "--force", cwd=tmp_path)
+    assert done.returncode == 2
+
+
 def test_no_caffe_at_all(tmp_path):
     env = {
         key: value
