@@ -159,7 +159,7 @@ def test_every_variant_and_option_loads_in_both_phases(
     for path, phase in ((both, "TRAIN"), (both, "TEST"), (use, "TEST")):
         net = pycaffe.load(path, phase)
         parsed = read_prototxt(path, messages.NetParameter)
-        shapes = infer(parsed, phase, data_shapes={"data": (3, 400, 400)})
+        shapes = infer(parsed, phase)
         ours = {name: list(shape) for name, shape in shapes.blobs.items()}
         real = {name: shape for name, shape in net["blobs"].items() if "_split_" not in name}
         assert {name: ours[name] for name in real} == real
