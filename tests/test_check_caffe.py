@@ -54,15 +54,21 @@ def databases(tmp_path_factory):
     return root
 
 
-def train(caffe, folder, run, databases, *changes):
-    """Two iterations of a run on the CPU, after a test."""
+def write(folder, run, databases):
+    """The files of a run of two iterations on the CPU, with real databases."""
     for name in ("train_lmdb", "val_lmdb"):
         if not (folder / name).exists():
             (folder / name).symlink_to(databases / name)
     path = run.write(folder)
     text = path.read_text().replace("solver_mode: GPU", "solver_mode: CPU")
     text = text.replace("max_iter: 1000", "max_iter: 2").replace("display: 20", "display: 1")
-    path.write_text(changed(text, changes))
+    path.write_text(text)
+    return path
+
+
+def train(caffe, folder, run, databases):
+    """Two iterations of a run, after a test."""
+    path = write(folder, run, databases)
     command = tool_command(caffe, "caffe", ["train", "-solver", path.name])
     return subprocess.run(
         command.argv, cwd=folder, env=command.env, capture_output=True, text=True, check=False
@@ -119,7 +125,7 @@ print(json.dumps({'moved': moved, 'size': size}))
 
 def weights_after(caffe, folder, run, databases):
     """How far every blob moved in two iterations, and how large it is then."""
-    train(caffe, folder, run, databases)
+    write(folder, run, databases)
     command = tool_command(caffe, "python", ["-c", WEIGHTS, "solver.prototxt"])
     env = {**command.env, "GLOG_minloglevel": "2"}
     done = subprocess.run(command.argv, cwd=folder, env=env, capture_output=True, check=True)
@@ -153,7 +159,7 @@ def test_constant_weights_stay_equal(caffe, databases, tmp_path):
         "print(",
         "spread = float(after['conv1'][0].std(axis=0).max())\nprint(json.dumps(spread)); (",
     )
-    train(caffe, tmp_path, CASES["constant-filler"][1], databases)
+    write(tmp_path, CASES["constant-filler"][1], databases)
     command = tool_command(caffe, "python", ["-c", code, "solver.prototxt"])
     env = {**command.env, "GLOG_minloglevel": "2"}
     done = subprocess.run(command.argv, cwd=tmp_path, env=env, capture_output=True, check=True)
