@@ -30,10 +30,11 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.gpus import Devices, choose, notes
 from irv2caffe.train.launch import resume, train
+from irv2caffe.train.lock import locked
 from irv2caffe.train.metrics import rebuild
 from irv2caffe.train.plan import Wishes, make_plan
 from irv2caffe.train.plan_text import as_dict, rows
-from irv2caffe.train.run_dir import RunDir, locked, new_run_dir
+from irv2caffe.train.run_dir import RunDir, new_run_dir
 from irv2caffe.train.session import SessionOptions
 from irv2caffe.train.verdict import Ending
 

@@ -14,16 +14,15 @@ from click.core import ParameterSource
 
 from irv2caffe import ui
 from irv2caffe.cli.net import build_net_command, told_options
-from irv2caffe.cli.plot import summary_lines
 from irv2caffe.cli.sections import Command, Option, section
-from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from irv2caffe.cli.train_show import from_another_shell, show_plan, show_result
+from irv2caffe.errors import EXIT_DONE, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.launch import TrainResult
-    from irv2caffe.train.plan import Plan, Wishes
+    from irv2caffe.train.plan import Wishes
     from irv2caffe.train.resume import Choices
     from irv2caffe.train.session import SessionOptions
 
@@ -176,7 +175,7 @@ def train_command(
     """
     asked = {name: more.pop(name) for name in ("status", "snapshot_now", "stop")}
     if any(asked.values()):
-        return _from_another_shell(asked, as_json)
+        return from_another_shell(asked, as_json)
     if engine == "torch":
         raise UsageError(
             "--engine torch: this version trains with Caffe only", "--engine caffe, or auto"
@@ -196,7 +195,7 @@ def train_command(
     found = find_caffe(flag, docker=docker)
     with _solver(solver, recipe, found, wishes) as (path, told):
         if dry_run or print_config:
-            return _show_plan(path, found, told, as_json=as_json, config=print_config)
+            return show_plan(path, found, told, as_json=as_json, config=print_config)
         if smoke:
             return _smoke(path, found, told, options, as_json)
         return _train(path, found, told, options, as_json)
@@ -285,37 +284,6 @@ def _solver(
         yield built.solver, replace(wishes, told={}, values=values, origin=f"recipe {recipe}")
 
 
-def _show_plan(
-    solver: Path, found: FoundCaffe, wishes: Wishes, *, as_json: bool, config: bool
-) -> int:
-    from irv2caffe.train.findings import is_error
-    from irv2caffe.train.findings import line as finding_line
-    from irv2caffe.train.plan import make_plan
-    from irv2caffe.train.plan_text import as_dict, rows
-
-    plan = make_plan(solver, found, wishes)
-    if as_json:
-        values = as_dict(plan)
-        ui.show_json(values["config"] if config else values)
-    elif config:
-        ui.show_table(
-            ("value", "is", "from"), [(v.name, str(v.value), v.source) for v in plan.values]
-        )
-    else:
-        for name, text in rows(plan):
-            ui.show(f"{name:16} {text}")
-        shown = [finding_line(finding) for finding in plan.findings if not is_error(finding)]
-        for line in (*plan.notes, *shown):
-            ui.show(line)
-    return _problems(plan)
-
-
-def _problems(plan: Plan) -> int:
-    for problem in plan.problems:
-        ui.show_error(problem)
-    return max((problem.exit_code for problem in plan.problems), default=EXIT_DONE)
-
-
 def _smoke(
     solver: Path, found: FoundCaffe, wishes: Wishes, options: SessionOptions, as_json: bool
 ) -> int:
@@ -346,7 +314,7 @@ def _train(
             result = resume(found, wishes, options, **talk)
         else:
             result = train(solver, found, wishes, options, **talk)
-    return _report(result, as_json)
+    return show_result(result, as_json)
 
 
 def _to_nobody_too(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -357,49 +325,6 @@ def _to_nobody_too(say: Callable[[str], None]) -> Callable[[str], None]:
             say(text)
 
     return quiet
-
-
-def _report(result: TrainResult, as_json: bool) -> int:
-    from irv2caffe.train.verdict import Ending
-
-    verdict = result.verdict
-    if as_json:
-        ui.show_json(result.as_dict())
-    else:
-        for line in summary_lines(result.summary) if result.summary is not None else ():
-            ui.show(line)
-        if result.snapshot is not None:
-            ui.show(f"model                 {result.snapshot}")
-        ui.show(f"{verdict.ending}: {result.run_dir}")
-    if verdict.ending is Ending.FINISHED:
-        return EXIT_DONE
-    ui.say(f"irv2caffe: {verdict.ending}: {verdict.why}")
-    ui.say(f"  hint: {verdict.hint}")
-    return EXIT_INTERRUPTED if verdict.ending is Ending.STOPPED else EXIT_FAILED
-
-
-def _from_another_shell(asked: dict[str, Path | None], as_json: bool) -> int:
-    """--status, --snapshot-now and --stop."""
-    from irv2caffe.train import control
-    from irv2caffe.train.run_dir import existing_run_dir
-
-    wanted = {name: path for name, path in asked.items() if path is not None}
-    if len(wanted) > 1:
-        raise UsageError("--status, --snapshot-now and --stop: one at a time")
-    ((name, path),) = wanted.items()
-    run = existing_run_dir(path)
-    if name == "status":
-        values = control.status(run)
-    elif name == "stop":
-        values = control.stop_run(run, ui.say)
-    else:
-        values = control.snapshot_now(run, ui.say)
-    if as_json:
-        ui.show_json(values)
-    else:
-        for line in control.status_text(values):
-            ui.show(line)
-    return EXIT_DONE
 
 
 _with_build_options(train_command)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
-from irv2caffe.train.run_dir import RunDir, is_locked, read_config, read_json, read_owner
+from irv2caffe.train.lock import is_locked, read_owner
+from irv2caffe.train.run_dir import RunDir, read_config, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

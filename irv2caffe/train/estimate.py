@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from irv2caffe.net.phases import Phase
-    from irv2caffe.train.job import DatabaseUse, Job
+    from irv2caffe.train.databases import DatabaseUse
+    from irv2caffe.train.job import Job
 
 _FLOAT_BYTES = 4
 # Values that a solver keeps for each weight, in the snapshot and besides (sgd_solver.cpp and its

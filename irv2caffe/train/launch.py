@@ -14,19 +14,13 @@ from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train import control, prepare
 from irv2caffe.train.findings import lines as finding_lines
 from irv2caffe.train.keeper import Keeper
+from irv2caffe.train.lock import locked
 from irv2caffe.train.metrics import rebuild
 from irv2caffe.train.plan import Plan, Wishes, make_plan
 from irv2caffe.train.plan_text import sums
 from irv2caffe.train.plotting import Plotter
 from irv2caffe.train.resume import choose_pair, differences, wait_for_orphan
-from irv2caffe.train.run_dir import (
-    RunDir,
-    existing_run_dir,
-    link_latest,
-    locked,
-    new_run_dir,
-    read_config,
-)
+from irv2caffe.train.run_dir import RunDir, existing_run_dir, link_latest, new_run_dir, read_config
 from irv2caffe.train.session import Helpers, Session, SessionOptions
 from irv2caffe.train.snapshots import Pair, mend, newest_whole, reject
 from irv2caffe.train.verdict import Ending, Verdict

@@ -12,7 +12,8 @@ from irv2caffe.train.job import layer_batch, set_layer_batch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from irv2caffe.train.job import DatabaseUse, Job
+    from irv2caffe.train.databases import DatabaseUse
+    from irv2caffe.train.job import Job
 
 # Option to field of SolverParameter, where they say the same.
 _SAME = {

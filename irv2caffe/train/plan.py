@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.caffe.capability import Capability, capability
 from irv2caffe.errors import InputError, Irv2CaffeError, PlanError
 from irv2caffe.train import checks, override
+from irv2caffe.train.databases import DatabaseUse, check_labels, read_databases
 from irv2caffe.train.gpus import Devices, choose
-from irv2caffe.train.job import (
-    DatabaseUse,
-    Job,
-    check_labels,
-    layer_batch,
-    noted,
-    read_databases,
-    read_job,
-)
+from irv2caffe.train.job import Job, layer_batch, noted, read_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

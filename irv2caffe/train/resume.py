@@ -15,14 +15,9 @@ from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, UsageError
 from irv2caffe.log import events
 from irv2caffe.log.parse import parse
+from irv2caffe.train.lock import is_alive, is_locked, read_owner
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import (
-    existing_run_dir,
-    is_alive,
-    is_locked,
-    read_config,
-    read_owner,
-)
+from irv2caffe.train.run_dir import existing_run_dir, read_config
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
 
 if TYPE_CHECKING:

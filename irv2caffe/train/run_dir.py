@@ -1,24 +1,21 @@
-"""The run folder: its names, its lock, the link to the latest, what it says of itself."""
+"""The run folder: its names, the link to the latest, what it says of itself."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import platform
 import shutil
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable, write_text
-from irv2caffe.errors import InputError, MissingInputError, OutputExistsError
+from irv2caffe.errors import MissingInputError, OutputExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 RUNS = Path("runs")
 
@@ -85,18 +82,6 @@ class RunDir:
     def num_starts(self) -> int:
         """How often Caffe was started in it."""
         return len(list(self.logs.glob("start-*.log")))
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a run folder: processes are known by their number and the time they began."""
-
-    host: str
-    pid: int
-    began: str
-    child_pid: int = 0
-    child_began: str = ""
-    container: str = ""
 
 
 def new_run_dir(path: Path | None) -> RunDir:
@@ -184,90 +169,6 @@ def link_latest(run: RunDir) -> None:
         aside.replace(link)
     except OSError:
         aside.unlink(missing_ok=True)  # a file system without links: a convenience is missing
-
-
-@contextmanager
-def locked(run: RunDir) -> Iterator[IO[str]]:
-    """Holds the run folder; the lock of processes that died is free again by itself.
-
-    Yields the open lock, for the child to inherit: as long as a Caffe lives whose trainer was
-    killed, no other Caffe starts in the same folder.
-
-    Raises:
-        InputError: another trainer works in it.
-    """
-    with _open_lock(run) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = read_owner(run)
-            who = f", process {owner.pid} on {owner.host}" if owner else ""
-            raise InputError(
-                f"another training works in {run.path}{who}",
-                "irv2caffe train --status RUN shows it, --stop RUN ends it",
-            ) from error
-        write_owner(handle, Owner(platform.node(), os.getpid(), began(os.getpid())))
-        yield handle
-        handle.truncate(0)
-
-
-def _open_lock(run: RunDir) -> IO[str]:
-    try:
-        return run.lock.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise unwritable(run.lock, error) from error
-
-
-def write_owner(handle: IO[str], owner: Owner) -> None:
-    """Says in the lock who holds it; on a full disk it stays unsaid."""
-    with contextlib.suppress(OSError):
-        handle.seek(0)
-        handle.truncate(0)
-        handle.write(json.dumps(asdict(owner)) + "\n")
-        handle.flush()
-
-
-def read_owner(run: RunDir) -> Owner | None:
-    """Who holds or held a run folder, as far as the lock says it."""
-    try:
-        return Owner(**json.loads(run.lock.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def is_locked(run: RunDir) -> bool:
-    """Whether somebody works in a run folder now."""
-    try:
-        with run.lock.open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where there is none.
-
-    A number alone may belong to another process by now.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
-
-
-def is_alive(pid: int, since: str) -> bool:
-    """Whether the process that began then is still there, and is no zombie."""
-    if not pid or not since or began(pid) != since:
-        return False
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def read_config(path: Path) -> dict[str, Any]:

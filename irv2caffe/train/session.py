@@ -12,9 +12,10 @@ from irv2caffe import system
 from irv2caffe.atomic import unwritable
 from irv2caffe.log import events
 from irv2caffe.train import control, progress
+from irv2caffe.train.lock import Owner, began, read_owner, write_owner
 from irv2caffe.train.metrics import Metrics
 from irv2caffe.train.raw_log import RawLog
-from irv2caffe.train.run_dir import Owner, began, read_owner, write_owner, write_state
+from irv2caffe.train.run_dir import write_state
 from irv2caffe.train.supervise import Supervisor
 from irv2caffe.train.tracker import Row, StartState, Tracker
 from irv2caffe.train.verdict import Outcome, Verdict, judge

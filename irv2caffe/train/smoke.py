@@ -14,9 +14,10 @@ from irv2caffe.errors import CaffeFailedError
 from irv2caffe.log.parse import parse
 from irv2caffe.train import prepare
 from irv2caffe.train.launch import Training
+from irv2caffe.train.lock import locked
 from irv2caffe.train.plan import make_plan
 from irv2caffe.train.plan_text import size
-from irv2caffe.train.run_dir import RUNS, locked, new_run_dir
+from irv2caffe.train.run_dir import RUNS, new_run_dir
 from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import Ending
 
