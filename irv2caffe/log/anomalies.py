@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from irv2caffe.log.table import PINNED_LOSS, TrainRows, column
+from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +74,8 @@ def _lost(table: Table) -> Iterator[_Found]:
 def _perfect(table: Table) -> Iterator[_Found]:
     """Comparisons with a NaN are false, and so nothing is better than the right class."""
     for row in table.test:
-        if row.top1_error == 0 and row.loss is not None and not math.isfinite(row.loss):
+        lost = row.loss is not None and not math.isfinite(row.loss)
+        if lost and any(error == 0 for error in errors_of(row.outputs).values()):
             yield (
                 "perfect",
                 row.iteration,

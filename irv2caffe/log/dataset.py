@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,15 +26,16 @@ class TrainImages(NamedTuple):
 
 
 def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
-    """From the headers that build-net writes, from NVCaffe's epochs, or from well-known names.
+    """From a run folder, from headers of build-net, NVCaffe's epochs, or well-known names.
 
     Args:
         log: a history.
         folder: where the log lies; prototxts beside it are looked into.
     """
-    found = _from_headers(folder) if folder is not None else None
-    if found is not None:
-        return found
+    if folder is not None:
+        found = _from_config(folder) or _from_headers(folder)
+        if found is not None:
+            return found
     batch = log.images_per_iteration(log.pieces[-1]) if log.pieces else None
     if log.epochs_at is not None and batch:
         iteration, epoch = log.epochs_at
@@ -43,6 +45,16 @@ def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
         if known and net.phase == "TRAIN" and net.num_classes == 1000:
             return TrainImages(_ILSVRC12, f"taken for ILSVRC12, from the name {net.source}")
     return TrainImages(None, "the log does not say how many images an epoch has")
+
+
+def _from_config(folder: Path) -> TrainImages | None:
+    """What ``train`` keeps in its run folder."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    number = values.get("num_train_images") if isinstance(values, dict) else None
+    return TrainImages(number, "config.json") if isinstance(number, int) and number > 0 else None
 
 
 def _from_headers(folder: Path) -> TrainImages | None:

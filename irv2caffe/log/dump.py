@@ -88,7 +88,7 @@ def net_info(lines: list[str]) -> NetInfo:
             for message in values
             if isinstance(message, dict) and (name.endswith("data_param") or name == "data_param")
         ]
-        sizes = [size for one in data for size in _numbers(one, "batch_size")]
+        sizes = [size for one in data for size in _batch_sizes(one)]
         if sizes:
             batch = sizes[0]
             source = next((str(one["source"][0]) for one in data if "source" in one), None)
@@ -111,6 +111,14 @@ def net_info(lines: list[str]) -> NetInfo:
         num_layers=len(layers),
         num_classes=classes[-1] if classes else None,
     )
+
+
+def _batch_sizes(data: Fields) -> list[int]:
+    """Of a data layer's parameters; DummyData has the shapes of its tops instead."""
+    shapes = _messages(data, "shape")[:1]
+    return _numbers(data, "batch_size") or [
+        n for shape in shapes for n in _numbers(shape, "dim")[:1]
+    ]
 
 
 def _messages(fields: Fields, name: str) -> list[Fields]:

@@ -203,7 +203,9 @@ def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
         match = pattern.fullmatch(message)
         if match is not None:
             return make(stamp, match)
-    return events.Warned(*stamp, message) if severity in {"W", "E"} else None
+    if severity not in {"W", "E"} or message.startswith("["):
+        return None  # debug_info writes its norms with the severity of an error
+    return events.Warned(*stamp, message)
 
 
 def fork_of(message: str) -> str:

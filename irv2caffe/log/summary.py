@@ -43,7 +43,7 @@ class Summary:
     eta_hours: float | None = None
     images_per_iteration: int | None = None
     num_train_images: int | None = None
-    finished: bool = False
+    ended: bool = False
     anomalies: tuple[Anomaly, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def summarize(table: Table) -> Summary:
         eta_hours=_eta_hours(table, iterations),
         images_per_iteration=table.images_per_iteration,
         num_train_images=table.num_train_images,
-        finished=table.finished,
+        ended=table.ended,
         anomalies=anomalies,
     )
 
@@ -101,7 +101,7 @@ def _hours(table: Table) -> float | None:
 def _eta_hours(table: Table, iterations: int) -> float | None:
     """Working time left, at the pace of the last displays with the tests between them."""
     recent = table.train[-_RECENT:]
-    if table.finished or table.max_iter is None or len(recent) < 2:
+    if table.ended or table.max_iter is None or len(recent) < 2:
         return None
     first, last = recent[0], recent[-1]
     steps = last.iteration - first.iteration

@@ -78,7 +78,7 @@ class Table:
         pieces: first iteration and images per iteration of each process, where they differ.
         other_tests: of the other test nets.
         max_iter: where the run was to end, or None.
-        finished: whether the log says that it ended.
+        ended: whether the log says that it ended, in whatever way.
         num_classes: of the net, or None.
     """
 
@@ -90,7 +90,7 @@ class Table:
     pieces: tuple[tuple[int, int], ...] = ()
     other_tests: Sequence[TestRow] = ()
     max_iter: int | None = None
-    finished: bool = False
+    ended: bool = False
     num_classes: int | None = None
 
     def epoch(self, iteration: int) -> float | None:
@@ -202,7 +202,7 @@ def make_table(
         pieces,
         tuple(row for row in tests if row.net != test_net),
         max_iter if isinstance(max_iter, int) else None,
-        log.finished,
+        log.finished or bool(log.fatal or log.killed),
         classes[-1] if classes else None,
     )
 
@@ -222,15 +222,21 @@ def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int]
 
 
 def row_of_test(point: TestPoint, epoch: float | None, names: Names = _ANY) -> TestRow:
-    """A test in percent."""
+    """A test in percent; not-a-number where the net was lost."""
     found = accuracy_names(point.outputs)
     losses = [value for name, value in point.outputs.items() if "loss" in name.lower()]
+    # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
+    lost = any(not math.isfinite(loss) for loss in losses)
+    top1, top5 = (
+        math.nan if lost and name in point.outputs else error_of(point.outputs, name)
+        for name in (names.top1 or found[0], names.top5 or found[1])
+    )
     return TestRow(
         point.iteration,
         epoch,
         point.net,
-        error_of(point.outputs, names.top1 or found[0]),
-        error_of(point.outputs, names.top5 or found[1]),
+        top1,
+        top5,
         losses[-1] if losses else None,
         dict(point.outputs),
         point.seconds,
