@@ -51,10 +51,20 @@ SOLVER = {
     "solver_mode": "CPU",
     "random_seed": "1",
 }
-TWO_TESTS = {"net": None, "train_net": '"net.prototxt"', "test_net": '"net.prototxt" test_net: "net.prototxt"',
-             "test_iter": "4 test_iter: 2"}
-STEPS = {"lr_policy": '"multistep"', "gamma": "0.1", "stepsize": None,
-         "stepvalue": "15 stepvalue: 40", "clip_gradients": "0.5", "average_loss": "5"}
+TWO_TESTS = {
+    "net": None,
+    "train_net": '"net.prototxt"',
+    "test_net": '"net.prototxt" test_net: "net.prototxt"',
+    "test_iter": "4 test_iter: 2",
+}
+STEPS = {
+    "lr_policy": '"multistep"',
+    "gamma": "0.1",
+    "stepsize": None,
+    "stepvalue": "15 stepvalue: 40",
+    "clip_gradients": "0.5",
+    "average_loss": "5",
+}
 
 
 class Folder:
@@ -71,9 +81,7 @@ class Folder:
         fields = {**SOLVER, **changes}
         text = "\n".join(f"{name}: {value}" for name, value in fields.items() if value is not None)
         (self.path / "solver.prototxt").write_text(text + "\n")
-        command = tool_command(
-            self.found, "caffe", ["train", "-solver", "solver.prototxt", *args]
-        )
+        command = tool_command(self.found, "caffe", ["train", "-solver", "solver.prototxt", *args])
         return subprocess.Popen(
             command.argv,
             env={**command.env, "GLOG_logtostderr": "1"},
@@ -87,9 +95,7 @@ class Folder:
         """The log of a training to its end."""
         return self.start(*args, **changes).communicate()[0]
 
-    def train_until(
-        self, words: bytes, number: int, *args: str, **changes: str | None
-    ) -> bytes:
+    def train_until(self, words: bytes, number: int, *args: str, **changes: str | None) -> bytes:
         """The log of a training that gets a signal when it has said ``words``."""
         child = self.start(*args, **changes)
         assert child.stdout is not None
@@ -153,8 +159,9 @@ def resumed(folder: Folder) -> bytes:
 
 def debug_info(folder: Folder) -> bytes:
     """A line for every blob of every layer."""
-    return folder.train(max_iter="4", display="1", test_interval="2", test_iter="1",
-                        debug_info="true")
+    return folder.train(
+        max_iter="4", display="1", test_interval="2", test_iter="1", debug_info="true"
+    )
 
 
 def fatal(folder: Folder) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from irv2caffe.log import bulk
 from irv2caffe.log.read import Reader
 
-ROOT = "I1123 10:58:{:02d}.{:06d} 18399 "
+if TYPE_CHECKING:
+    import random
 
 
 def stamp(second, thread="18399", date="1123"):
@@ -29,7 +30,9 @@ def display(second, iteration, loss, lr="0.045", outputs=("loss",), date="1123")
 
 
 def run_of(count, **options):
-    return [line for i in range(count) for line in display(i, 5 * i, f"{7 - i / 100:.6g}", **options)]
+    return [
+        line for i in range(count) for line in display(i, 5 * i, f"{7 - i / 100:.6g}", **options)
+    ]
 
 
 def state(reader):
@@ -121,7 +124,10 @@ SPECIAL = [
     stamp(99) + "solver.cpp:258]     Train net output #0: loss = 3 (* 1 = 3 loss)",
     stamp(99) + "solver.cpp:258]     Train net output #1: p\u00e4ng = 3",
     stamp(99) + "solver.cpp:2 9] Iteration 99999, loss = 3",
-    stamp(99) + "solver.cpp:239] Iteration 1" + stamp(99) + "solver.cpp:239] Iteration 888, loss = 3",
+    stamp(99)
+    + "solver.cpp:239] Iteration 1"
+    + stamp(99)
+    + "solver.cpp:239] Iteration 888, loss = 3",
     stamp(99) + "net.cpp:600]     [Forward] Layer ip, top blob ip data: 0.1",
     stamp(99) + "net.cpp:600] [Forward] Layer ip] x, top blob ip data: 0.1",
     stamp(99) + "x.cpp:1] a] b",

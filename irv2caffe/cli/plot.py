@@ -219,7 +219,8 @@ def _refresh(session: Session, runs: list[Run]) -> None:
 def _written(files: list[Path]) -> None:
     kinds = {".png": "figure", ".svg": "figure", ".pdf": "figure", ".html": "report"}
     for path in files:
-        ui.say(f"{kinds.get(path.suffix.lower(), 'rows')}: {path}")
+        kind = "events" if ".tfevents." in path.name else kinds.get(path.suffix.lower(), "rows")
+        ui.say(f"{kind}: {path}")
 
 
 def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:

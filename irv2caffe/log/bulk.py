@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.read import Reader
 
 MIN_RUN = 48  # a shorter stretch is read line by line
-_MAX_OUTPUTS = 1000
+_MAX_OUTPUTS = 256  # as many names as read.py keeps
 _Array = Any  # of numpy
 
 

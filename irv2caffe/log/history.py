@@ -144,11 +144,14 @@ class Log:
         dropped = self.train.cut(iteration)
         for series in self.outputs.values():
             series.cut(iteration)
-        kept = [point for point in self.test if point.iteration < iteration]
-        self.num_replaced += dropped + len(self.test) - len(kept)
-        self.test = kept
-        self.restarts = [at for at in self.restarts if at < iteration]
-        self.pieces = [piece for piece in self.pieces if piece.start < iteration]
+        while self.test and self.test[-1].iteration >= iteration:
+            self.test.pop()
+            dropped += 1
+        self.num_replaced += dropped
+        while self.restarts and self.restarts[-1] >= iteration:
+            self.restarts.pop()
+        while self.pieces and self.pieces[-1].start >= iteration:
+            self.pieces.pop()
         while self.clips.iteration and self.clips.iteration[-1] >= iteration:
             self.clips.iteration.pop()
             self.clips.norm.pop()

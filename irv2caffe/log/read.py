@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log", "resolve_log"]
 
 MAX_LINE_BYTES = 1 << 16  # a longer one is no line of Caffe's; what is over is dropped
-_MAX_OUTPUTS = 1000
+_MAX_OUTPUTS = 256
 _MAX_WARNINGS = 50
 _BULK_BYTES = 1 << 15
 _STATE = re.compile(r"_iter_(\d{1,18})\.solverstate(?:\.h5)?$", re.ASCII)
@@ -197,6 +197,7 @@ class Reader:
             leads = isinstance(event, events.Loss | events.TestStart)
             if self._new_process and leads:
                 self.root = event.thread
+                self._recall(event.thread)
             else:
                 self._aside.append(event)
                 self._adopt()
@@ -204,9 +205,17 @@ class Reader:
         self._aside.clear()
         self._tell(event)
 
+    def _recall(self, thread: int) -> None:
+        """The first Caffes wrote the learning rate before the loss, and so before we know whose."""
+        for event in self._aside:
+            if event.thread == thread and isinstance(event, events.LearningRate):
+                self._pending_lr = (event.iteration, event.lr)
+
     def _adopt(self) -> None:
         """Another thread displayed twice and the root was silent: it is another process's."""
         last = self._aside[-1].thread
+        if not isinstance(self._aside[-1], events.Loss):
+            return
         mine = [event for event in self._aside if event.thread == last]
         if sum(isinstance(event, events.Loss) for event in mine) < 2:
             return
@@ -265,7 +274,7 @@ class Reader:
             Piece(start, log.train_batch, _count_of(log.fields.get("iter_size")), log.num_gpus)
         )
         self._new_process = False
-        self._resume_at = self._shown = self._pending_lr = None
+        self._resume_at = self._shown = None
         self._at = iteration
         self.clock.restart()
 

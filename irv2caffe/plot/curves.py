@@ -305,3 +305,23 @@ def thinned(curve: Curve, max_points: int) -> Curve:
         kept |= {first + int(np.argmin(part)), first + int(np.argmax(part))}
     places = np.array(sorted(kept))
     return Curve(curve.x[places], curve.y[places])
+
+
+def is_wide(curves: Sequence[Curve]) -> bool:
+    """Whether a logarithmic scale shows more of learning rates."""
+    found = [curve.y for curve in curves if len(curve.y)]
+    low = min((float(y.min()) for y in found), default=0.0)
+    return low > 0 and max(float(y.max()) for y in found) > 5 * low
+
+
+def between(
+    points: list[tuple[float, float]], low: float, high: float
+) -> list[tuple[float, float]]:
+    """The part of a line between two places, cut off where it crosses them."""
+    found = [point for point in points if low <= point[0] <= high]
+    for before, after in pairwise(points):
+        for place in (low, high):
+            if before[0] < place < after[0]:
+                share = (place - before[0]) / (after[0] - before[0])
+                found.append((place, before[1] + share * (after[1] - before[1])))
+    return sorted(found)

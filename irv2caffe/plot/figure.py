@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from irv2caffe.atomic import file_aside
 from irv2caffe.errors import UsageError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
-from irv2caffe.plot.curves import Run, Window, curves_of, thinned
+from irv2caffe.plot.curves import Run, Window, between, curves_of, is_wide, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,26 +224,13 @@ def _draw_reference(
             axis.axhline(value, label=label, **style)
             label = None
         placed = [(epoch, value) for epoch, value in points if epoch is not None]
-        line_inside = _between(placed, *visible)
+        line_inside = between(placed, *visible)
         if line_inside:
             x, y = zip(*line_inside, strict=True)
             axis.plot(x, y, label=label, **style)
             if len(placed) < 4:  # few enough that each was worth publishing
                 axis.plot(*zip(*placed, strict=True), "x", markersize=4, color=color, zorder=0.5)
             label = None
-
-
-def _between(
-    points: list[tuple[float, float]], low: float, high: float
-) -> list[tuple[float, float]]:
-    """The part of a line between two places, cut off where it crosses them."""
-    found = [point for point in points if low <= point[0] <= high]
-    for before, after in pairwise(points):
-        for place in (low, high):
-            if before[0] < place < after[0]:
-                share = (place - before[0]) / (after[0] - before[0])
-                found.append((place, before[1] + share * (after[1] - before[1])))
-    return sorted(found)
 
 
 def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool) -> None:
@@ -259,8 +245,7 @@ def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool
     axis.grid(visible=True, linewidth=0.5, alpha=0.4)
     if panel == "lr":
         axis.set_ylabel("learning rate")
-        values = [value for curves in shown for value in (*curves.lr.y[:1], *curves.lr.y[-1:])]
-        if values and min(values) > 0 and max(values) > 5 * min(values):
+        if is_wide([curves.lr for curves in shown]):
             axis.set_yscale("log")
             _plain_numbers(axis.yaxis)
     else:

@@ -78,7 +78,9 @@
     let high = values.reduce((a, b) => Math.max(a, b));
     const whole = view[0] <= data.first && view[1] >= data.last;
     if (isLog && low > 0) {
-      if (high <= low) { low /= 2; high *= 2; }
+      const factor = high > low ? (high / low) ** .05 : 2;
+      low /= factor;
+      high *= factor;
       const y = value => top + height * (1 - Math.log(value / low) / Math.log(high / low));
       return {y, ticks: logTicks(low, high)};
     }
@@ -116,7 +118,7 @@
     const defs = make(svg, 'clipPath', {id: clip});
     make(defs, 'rect', {x: LEFT, y: top - 4, width: WIDTH - LEFT - RIGHT, height: height + 8});
     const sides = {
-      left: scale(curves.filter(curve => curve.side === 'left'), top, height, name === 'lr'),
+      left: scale(curves.filter(curve => curve.side === 'left'), top, height, name === 'lr' && data.logRates),
       right: scale(curves.filter(curve => curve.side === 'right'), top, height, logLoss),
     };
     for (const at of ticks(view[0], view[1], 10)) {
@@ -216,15 +218,17 @@
     const head = document.createElement('b');
     head.textContent = `${data.unit} ${show(at)}`;
     tip.append(head);
-    for (const curve of data.curves) {
+    for (const curve of [...data.curves].sort((a, b) => !!a.behind - !!b.behind)) {
       if (hidden.has(curve.key) || !curve.tip || !curve.x.length) continue;
       const found = nearest(curve.x, at), off = Math.abs(x(curve.x[found]) - px);
-      if (off > 40) continue;
+      const [first, last] = [curve.x[0], curve.x[curve.x.length - 1]];
+      if (off > 40 && (at < first || at > last)) continue;
       const row = document.createElement('div'), name = document.createElement('span');
       const dot = document.createElement('i'), value = document.createElement('span');
       dot.style.background = curve.color;
       name.append(dot, curve.name);
-      value.textContent = show(curve.y[found]) + (curve.unit || '');
+      value.textContent = show(curve.y[found]) + (curve.unit || '')
+        + (off > 15 && !curve.flat ? ` (at ${show(curve.x[found])})` : '');
       value.dataset.key = curve.key;
       row.append(name, value);
       tip.append(row);

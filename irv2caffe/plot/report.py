@@ -19,7 +19,7 @@ from irv2caffe.atomic import write_text
 from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
-from irv2caffe.plot.curves import Curve, Curves, Run, curves_of, thinned
+from irv2caffe.plot.curves import Curve, Curves, Run, between, curves_of, is_wide, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,6 +95,10 @@ def _data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[str,
     single = len(shown) == 1
     curves: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
+    ends = [one.end for one in shown]
+    for place, reference in enumerate(references if shown[0].in_epochs else ()):
+        curves += _reference(reference, REFERENCE_COLORS[place % 4], max(ends))
+    num_behind = len(curves)
     for place, one in enumerate(shown):
         color = COLORS[place % len(COLORS)]
         prefix = "" if single else f"{one.name}: "
@@ -102,10 +106,6 @@ def _data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[str,
         curves += _errors(one, prefix, color, single=single)
         curves += _panels(one, prefix, LOSS_COLOR if single else color)
         marks += _marks(one, prefix, _RESTART_COLOR if single else color)
-    ends = [one.end for one in shown]
-    if shown[0].in_epochs:
-        for place, reference in enumerate(references):
-            curves += _reference(reference, REFERENCE_COLORS[place % 4], max(ends))
     for number, curve in enumerate(curves):
         curve["key"] = number
     images = all(one.rate_is_images for one in shown)
@@ -114,8 +114,9 @@ def _data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[str,
         "first": 0,
         "last": max([*ends, 1e-9]),
         "curves": curves,
-        "legend": _legend(curves),
+        "legend": _legend(curves[num_behind:] + curves[:num_behind]),
         "marks": marks,
+        "logRates": is_wide([one.lr for one in shown]),
         "labels": {
             "main": {"left": "validation error (%)", "right": "training loss"},
             "lr": {"left": "learning rate", "right": ""},
@@ -189,13 +190,20 @@ def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[st
         ("train_loss", "training loss", "right", "2 3"),
     ):
         points = reference.curves.get(metric, ())
-        placed = [(epoch, value) for epoch, value in points if epoch is not None and epoch <= end]
+        placed = between([(at, value) for at, value in points if at is not None], 0.0, end)
         placed += [(at, value) for epoch, value in points if epoch is None for at in (0.0, end)]
         if placed:
             x, y = zip(*placed, strict=True)
-            look = {"side": side, "dash": dash, "width": 1.2, "group": group}
+            flat = all(epoch is None for epoch, _ in points)
+            look = {"side": side, "dash": dash, "width": 1.2, "group": group, "flat": flat}
             line = {"x": list(x), "y": list(y), "name": f"{reference.name}: {what}"}
-            base = {"panel": "main", "tip": True, "color": color, "unit": " %" * (side == "left")}
+            base = {
+                "panel": "main",
+                "tip": True,
+                "behind": True,
+                "color": color,
+                "unit": " %" * (side == "left"),
+            }
             yield {**line, **base, **look}
 
 
