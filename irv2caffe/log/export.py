@@ -7,7 +7,7 @@ import heapq
 import json
 import math
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, InputError, MissingInputError
@@ -67,15 +67,20 @@ def write_csv(path: Path, table: Table) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    columns = [*_COLUMNS, *(f"{OUTPUT}{name}" for name in _output_names(table))]
     with file_aside(path) as aside:
         try:
             with aside.open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.DictWriter(stream, columns, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows_of(table))
+                dump_csv(stream, table)
         except OSError as error:
             raise unwritable(path, error) from error
+
+
+def dump_csv(stream: IO[str], table: Table) -> None:
+    """Writes what :func:`write_csv` puts into a file."""
+    columns = [*_COLUMNS, *(f"{OUTPUT}{name}" for name in _output_names(table))]
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows_of(table))
 
 
 def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
@@ -109,23 +114,32 @@ def read_csv(path: Path) -> Table:
         MissingInputError: nothing there.
         FormatError: it is not such a file.
     """
-    train: list[TrainRow] = []
-    test: list[TestRow] = []
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if not {"kind", "iteration"} <= set(reader.fieldnames or ()):
-                raise FormatError("not rows of plot-log --csv", path=path)
-            for row in reader:
-                _take(row, train, test)
+            return load_csv(stream)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, csv.Error) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"a row cannot be read: {error}", path=path) from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise FormatError(f"not rows of plot-log --csv: {error}", path=path) from error
+
+
+def load_csv(stream: IO[str]) -> Table:
+    """Reads what :func:`read_csv` finds in a file.
+
+    Raises:
+        ValueError: these are no such rows (or TypeError, or csv.Error).
+    """
+    train: list[TrainRow] = []
+    test: list[TestRow] = []
+    reader = csv.DictReader(stream)
+    if not {"kind", "iteration"} <= set(reader.fieldnames or ()):
+        raise ValueError("there are no columns kind and iteration")
+    for row in reader:
+        if None in row:
+            raise ValueError(f"line {reader.line_num} has more cells than columns")
+        _take(row, train, test)
     first = min((row.net for row in test), default=0)
     others = tuple(row for row in test if row.net != first)
     return Table(
@@ -137,7 +151,7 @@ def _take(row: Mapping[str, str], train: list[TrainRow], test: list[TestRow]) ->
     values: dict[str, Any] = {
         key: int(text) if key in _INTEGERS else float(text)
         for key, text in row.items()
-        if key is not None and key != "kind" and not key.startswith(OUTPUT) and text
+        if key != "kind" and not key.startswith(OUTPUT) and text
     }
     values["outputs"] = _outputs(row.items())
     if row["kind"] == "train":
@@ -154,5 +168,5 @@ def _outputs(items: Iterable[tuple[str, str]]) -> dict[str, float]:
     return {
         key.removeprefix(OUTPUT): float(text)
         for key, text in items
-        if key is not None and key.startswith(OUTPUT) and text
+        if key.startswith(OUTPUT) and text
     }

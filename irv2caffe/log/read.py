@@ -6,6 +6,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING
 
+from irv2caffe.errors import FormatError
 from irv2caffe.log import dump, events
 from irv2caffe.log.clock import Clock
 from irv2caffe.log.columns import Series, TrainPoint
@@ -362,7 +363,18 @@ def read_log(*paths: Path, year: int | None = None) -> Log:
     reader = Reader(year=year)
     for path in paths:
         read_into(reader, path)
+    refuse_foreign(reader.log, paths[0])
     return reader.log
+
+
+def refuse_foreign(log: Log, path: Path) -> None:
+    """Raises FormatError if nothing in a file was Caffe's."""
+    if log.num_events == 0:
+        raise FormatError(
+            "no line of it is from a Caffe training",
+            "give the log of caffe train, or a run folder",
+            path=path,
+        )
 
 
 def read_lines(lines: Iterable[str], *, year: int | None = None) -> Log:

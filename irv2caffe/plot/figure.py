@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ LOG_AXES = ("loss", "error", "x")
 _MAX_POINTS = 4000
 _MAX_FEW = 40  # points that can be told apart
 _BEHIND = " (reference)"
+_MAX_NAME = 44
+_LEGEND_ROWS, _ROW_HEIGHT = 3, 0.21  # that the height leaves room for; inches of one more
 _WIDTH, _HEIGHT, _PANEL_HEIGHT = 9.0, 5.5, 1.6
 
 
@@ -71,7 +75,8 @@ def draw(runs: Sequence[Run], out: Path, look: Look = _PLAIN) -> None:
     """
     check_suffix(out)
     made = figure(runs, look)
-    with file_aside(out) as aside:
+    with file_aside(out) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         # No dates in the file: the same log gives the same bytes.
         metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
             out.suffix.lower(), {"Software": None}
@@ -118,12 +123,12 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
     _scale(main, loss_axis, shown, look)
     _finish(made, list(axes), loss_axis, shown)
     if look.title:
-        main.set_title(look.title)
+        main.set_title(plain(look.title))
     return made
 
 
 def _draw_run(main: Axes, loss_axis: Axes, curves: Curves, color: str, *, single: bool) -> None:
-    prefix = "" if single else f"{curves.name}: "
+    prefix = "" if single else f"{plain(curves.name)}: "
     _draw_loss(loss_axis, curves, prefix, LOSS_COLOR if single else color, single=single)
     shades = {"top-1": color, "top-5": COLORS[1] if single else color}
     for rank, curve in curves.errors.items():
@@ -140,7 +145,7 @@ def _draw_run(main: Axes, loss_axis: Axes, curves: Curves, color: str, *, single
             line.y,
             color=COLORS[4 + place % 2],
             linewidth=1.0,
-            label=f"training error of {name} (one batch, averaged)",
+            label=f"training error of {plain(name)} (one batch, averaged)",
             zorder=2,
         )
     _mark(main, curves, prefix, color, single=single)
@@ -281,6 +286,14 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
 
 
+def plain(text: str) -> str:
+    """Somebody's name as matplotlib shows it: no formulas, no hidden entries, no long lines."""
+    text = " ".join(text.split()).replace("$", r"\$")
+    if len(text) > _MAX_NAME:
+        text = f"{text[: _MAX_NAME // 2]}\N{HORIZONTAL ELLIPSIS}{text[-_MAX_NAME // 2 :]}"
+    return f" {text}" if text.startswith("_") else text
+
+
 def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Curves]) -> None:
     """Labels, grid, and one legend for both axes, below the figure where it hides nothing."""
     main = axes[0]
@@ -300,10 +313,13 @@ def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Cur
     ]
     entries.sort(key=lambda entry: entry[1].endswith(_BEHIND))
     longest = max((len(label) for _, label in entries), default=0)
+    columns = 3 if longest <= 36 else 2 if longest <= 56 else 1
+    more_rows = max(0, math.ceil(len(entries) / columns) - _LEGEND_ROWS)
+    made.set_figheight(made.get_figheight() + more_rows * _ROW_HEIGHT)
     made.legend(
         [handle for handle, _ in entries],
         [label for _, label in entries],
         loc="outside lower center",
-        ncols=3 if longest <= 36 else 2 if longest <= 56 else 1,
+        ncols=columns,
         frameon=False,
     )

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from irv2caffe.atomic import file_aside
-from irv2caffe.errors import FormatError, UsageError
+from irv2caffe.errors import UsageError
 from irv2caffe.log.dataset import TrainImages, find_train_images
 from irv2caffe.log.export import write_csv, write_jsonl
 from irv2caffe.log.follow import STDIN, Follower, read_into
-from irv2caffe.log.read import Reader
+from irv2caffe.log.read import Reader, refuse_foreign
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import Names, make_table
 from irv2caffe.log.tensorboard import write_events
@@ -135,12 +135,7 @@ class Session:
         for source in self._sources:
             for path in source.paths:
                 read_into(source.reader, path)
-            if source.reader.log.num_events == 0:
-                raise FormatError(
-                    "no line of it is from a Caffe training",
-                    "give the log of caffe train, or a run folder",
-                    path=source.paths[0],
-                )
+            refuse_foreign(source.reader.log, source.paths[0])
 
     def poll(self) -> bool:
         """Reads what the logs have grown by; whether there was anything."""
