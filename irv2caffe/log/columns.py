@@ -127,7 +127,7 @@ class Series:
         """Adds single values of increasing iterations, given as arrays."""
         self.iteration.frombytes(iteration.tobytes())
         self._total.frombytes(value.tobytes())
-        self._count.extend([1] * len(value))
+        self._count.extend(array("q", [1]) * len(value))
 
     def values(self) -> Iterable[float]:
         """The means, one for each iteration."""

@@ -27,8 +27,17 @@ def _word(text: bytes) -> np.uint64:
 
 
 _MASKS = [np.uint64((1 << 8 * length) - 1) for length in range(9)]
+_MASK_OF = np.array(_MASKS)
 _FIRST_BYTES = [_word(word.encode()[:3]) for word in (*RULES, "Train", "Test")]
-_LOW, _HIGH = np.uint64(0x2121212121212121), np.uint64(0x8080808080808080)
+
+
+def _each(byte: int) -> np.uint64:
+    """A number whose eight bytes are all the same."""
+    return np.uint64(byte * 0x0101010101010101)
+
+
+_ONES, _HIGH, _ZEROS, _POINTS = _each(1), _each(0x80), _each(ord("0")), _each(ord("."))
+_ABOVE_NINE = _each(0x80 - 10)
 
 
 class Lines:
@@ -61,9 +70,9 @@ class Lines:
         self._message = np.zeros(self.count, np.int64)
         self._name = np.zeros((self.count, 2), np.int64)
         prefixed = self._find_prefixes()
-        self._find_others(prefixed)
         self._find_steps(prefixed)
         self._find_outputs(prefixed)
+        self._find_others(prefixed[self.kind[prefixed] == SLOW])
         self._slow = np.append(np.flatnonzero(self.kind == SLOW), self.count)
 
     def text(self, place: int) -> bytes:
@@ -76,7 +85,7 @@ class Lines:
         length = end - first
         if length.max() <= 32:  # four numbers of eight bytes
             parts = [
-                self._words[first + offset] & np.array(_MASKS)[np.clip(length - offset, 0, 8)]
+                self._words[first + offset] & _MASK_OF[np.clip(length - offset, 0, 8)]
                 for offset in range(0, int(length.max()), 8)
             ]
             same = np.ones(len(places), bool)
@@ -101,21 +110,19 @@ class Lines:
 
     def stamps(self, places: _Array) -> tuple[_Array, _Array, _Array, _Array]:
         """Year (-1 where it is not written), month, day and microseconds of the day."""
-        at, digits = self._start[places] + 1, self._date_digits[places]
-        long = digits == 8
-        year = np.where(long, self._digits(at, 4), -1)
-        at = at + digits - 4
-        month, day = self._digits(at, 2), self._digits(at + 2, 2)
-        hours, minutes = self._digits(at + 5, 2), self._digits(at + 8, 2)
-        seconds, fraction = self._digits(at + 11, 2), self._digits(at + 14, 6)
-        of_day = ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + fraction
-        return year, month, day, of_day
-
-    def _digits(self, at: _Array, count: int) -> _Array:
-        value = np.zeros(len(at), np.int64)
-        for offset in range(count):
-            value = value * 10 + (self._bytes[at + offset] - np.uint8(48))
-        return value
+        words, digits = self._words, self._date_digits[places]
+        at = self._start[places] + 1
+        year = np.full(len(places), -1, np.int64)
+        if (digits == 8).any():
+            first = words[at]
+            years = _pair(first, 0) * 100 + _pair(first, 2)
+            year = np.where(digits == 8, years, year)
+        at += digits - 4
+        date, clock = words[at], words[at + 5]
+        fraction = words[at + 14] << np.uint64(16) | _ZEROS & _MASKS[2]
+        of_day = (_pair(clock, 0) * 60 + _pair(clock, 3)) * 60 + _pair(clock, 6)
+        of_day = of_day * 1_000_000 + _eight_digits(fraction).astype(np.int64)
+        return year, _pair(date, 0), _pair(date, 2), of_day
 
     def _find_prefixes(self) -> _Array:
         """The lines with glog's prefix of severity I, and where their messages begin."""
@@ -124,37 +131,56 @@ class Lines:
         start = self._start[places]
         digits = np.where(data[start + 5] == ord(" "), 4, 8)
         at = start + digits + 1  # the space after the date
-        good = data[start] == ord("I")
-        for offset, sign in ((0, " "), (3, ":"), (6, ":"), (9, "."), (16, " ")):
-            good &= data[at + offset] == ord(sign)
-        for offset in (1, 2, 4, 5, 7, 8, *range(10, 16)):
-            good &= data[at + offset] - np.uint8(48) < 10
-        for offset in range(8):
-            good &= (data[start + 1 + offset] - np.uint8(48) < 10) | (offset >= digits)
-        at = at + 17
-        for _ in range(4):  # threads are padded to a width of five
-            at += data[at] == ord(" ")
-        thread, source = self._integers(at, 10)
-        good &= (source > at) & (data[source] == ord(" "))
+        good = (data[start] == ord("I")) & _looks_like(words[at - 4], "dddd dd:")
+        good &= _looks_like(words[at + 4], "dd:dd.dd") & _looks_like(words[at + 9], ".dddddd ")
+        if (digits == 8).any():
+            good &= (digits == 4) | _looks_like(words[start + 1], "dddddddd")
+        thread, source = self._threads(at + 17)
         close = self._next("]", source)
         length = close - source - 1
-        good &= (length > 0) & (length <= _MAX_SOURCE) & (close + 2 < self._end[places])
+        good &= (source > 0) & (length > 0) & (length <= _MAX_SOURCE)
+        good &= close + 2 < self._end[places]
         close = np.where(good, close, 0)
         good &= data[close + 1] == ord(" ")
-        for offset in range(0, _MAX_SOURCE, 8):  # eight bytes at a time: none up to the space
-            eight = words[source + 1 + offset]
-            below = (eight - _LOW) & ~eight & _HIGH
-            inside = np.clip(length - offset, 0, 8)
-            good &= (below & np.array(_MASKS)[inside]) == 0
-        # A second "] " may be a torn line, whose last message counts; debug_info has one as well.
+        for offset in range(0, int(np.where(good, length, 0).max(initial=0)), 8):
+            eight = words[source + 1 + offset] | ~_MASK_OF[np.clip(length - offset, 0, 8)]
+            good &= (eight - _each(0x21)) & ~eight & _HIGH == 0  # no byte up to the space
         message = close + 2
-        more = self._next("]", message) < self._end[places]
-        good &= ~more | self._is_debug(message)
+        if len(self._places("]")) > len(places) + 2:
+            # A second "] " may be a torn line, whose last message counts; debug_info has one too.
+            more = self._next("]", message) < self._end[places]
+            good &= ~more | self._is_debug(message)
         places = places[good]
         self.thread[places] = thread[good]
         self._message[places] = message[good]
         self._date_digits[places] = digits[good]
         return places
+
+    def _threads(self, at: _Array) -> tuple[_Array, _Array]:
+        """The threads that are named at places, and where their names end; 0 where none is.
+
+        Most lines are of one thread, whose name is compared as a whole.
+        """
+        thread = np.full(len(at), -1, np.int64)
+        end = np.zeros(len(at), np.int64)
+        rest = np.arange(len(at))
+        if len(at):
+            first, first_end = self._thread(at[:1])
+            length = int(first_end[0] - at[0]) + 1
+            if 0 < length <= 8:
+                same = (self._words[at] ^ self._words[at[0]]) & _MASKS[length] == 0
+                thread[same], end[same] = first[0], at[same] + length - 1
+                rest = np.flatnonzero(~same)
+        if len(rest):
+            thread[rest], end[rest] = self._thread(at[rest])
+        return thread, end
+
+    def _thread(self, at: _Array) -> tuple[_Array, _Array]:
+        for _ in range(4):  # padded to a width of five
+            at = at + (self._bytes[at] == ord(" "))
+        thread, end = self._integers(at, 10)
+        named = (end > at) & (self._bytes[end] == ord(" "))
+        return thread, np.where(named, end, 0)
 
     def _is_debug(self, message: _Array) -> _Array:
         words = self._words[message]
@@ -187,8 +213,9 @@ class Lines:
         is_loss = words[equals - 7] == _word(b", loss =")
         is_lr = (words[equals - 5] & _MASKS[7]) == _word(b", lr = ")
         good = (is_loss | is_lr) & (stop > message + 10) & (data[equals + 1] == ord(" "))
-        rated = is_loss & (data[stop] == ord(" ")) & (data[stop + 1] == ord("("))
-        rated &= self._next(")", stop) == comma - 1
+        rated = is_loss & (words[stop] & _MASKS[2] == _word(b" (")) & (data[comma - 1] == ord(")"))
+        opening, closing = self._following("()", stop, 2)
+        rated &= (opening == stop + 1) & (closing == comma - 1)
         good &= (stop == comma) | rated
         value, valid = self._numbers(equals + 2, end, good)
         good &= valid
@@ -206,20 +233,21 @@ class Lines:
         places, message = places[begin], message[begin]
         end = self._end[places]
         _, colon = self._integers(message + 22, 9)
-        first = self._next("=", colon)
-        second = self._next("=", first + 1)
-        opening = self._next("(", colon)
+        first, second, third = self._following("=", colon, 3)
+        opening, closing, other = self._following("()", colon, 3)
         weighted = (second < end) & (opening > first) & (opening < second)
         good = (colon > message + 22) & ((words[colon] & _MASKS[2]) == _word(b": "))
         good &= (first > colon + 3) & (first < end)
         equals: _Array = np.where(good, first, colon)
         good &= (data[equals - 1] == ord(" ")) & (data[equals + 1] == ord(" "))
-        good &= ((words[opening - 1] & _MASKS[4]) == _word(b" (* ")) & (
+        closed = ((words[opening - 1] & _MASKS[4]) == _word(b" (* ")) & (
             (words[end - 6] & _MASKS[6]) == _word(b" loss)")
-        ) | ~weighted
-        good &= (self._next("(", opening + 1) >= end) | ~weighted
-        good &= (self._next("=", second + 1) >= end) | ~weighted
-        good &= weighted | ((second >= end) & (opening >= end))
+        )
+        good &= np.where(
+            weighted,
+            closed & (closing == end - 1) & (other >= end) & (third >= end),
+            (second >= end) & (opening >= end),
+        )
         value, valid = self._numbers(equals + 2, np.where(weighted, opening - 1, end), good)
         good &= valid
         places = places[good]
@@ -228,9 +256,13 @@ class Lines:
         self._name[places] = np.stack((colon[good] + 2, equals[good] - 1), axis=1)
 
     def _places(self, sign: str) -> _Array:
-        """Where a sign stands, with one place before all of them and one behind."""
+        """Where a sign stands, with one place before all of them and one behind.
+
+        ``()`` are both, whose codes differ in the last bit.
+        """
         if sign not in self._signs:
-            found: _Array = np.flatnonzero(self._bytes == ord(sign))
+            same = self._bytes & np.uint8(0xFE) if sign == "()" else self._bytes
+            found: _Array = np.flatnonzero(same == ord(sign[0]))
             behind = len(self._bytes) - _PAD // 2
             self._signs[sign] = np.concatenate(([_PAD // 2], found, [behind]))
         return self._signs[sign]
@@ -239,6 +271,12 @@ class Lines:
         """The first place of a sign from each place on; the last place of all if there is none."""
         signs = self._places(sign)
         return signs[np.minimum(np.searchsorted(signs, at), len(signs) - 1)]
+
+    def _following(self, sign: str, at: _Array, count: int) -> list[_Array]:
+        """The first, second ... place of a sign from each place on."""
+        signs = self._places(sign)
+        first = np.searchsorted(signs, at)
+        return [signs[np.minimum(first + more, len(signs) - 1)] for more in range(count)]
 
     def _last(self, sign: str, end: _Array) -> _Array:
         """The last place of a sign before each place."""
@@ -263,27 +301,31 @@ class Lines:
         """The floats between places, exactly as Python reads them, and which are numbers."""
         length = np.where(wanted, end - start, 0)
         start = np.where(wanted, start, 0)
-        value, simple = self._decimals(start, length)
-        valid = simple.copy()
-        for place in np.flatnonzero(wanted & ~simple).tolist():
-            first = int(start[place]) - _PAD
-            text = self._text[first : first + max(0, int(length[place]))].decode("ascii", "replace")
-            if NUMBER.fullmatch(text):
-                value[place] = number(text)
-                valid[place] = True
-        return value, valid
+        negative = self._bytes[start] == ord("-")
+        value, valid = _short_decimals(self._words[start + negative], length - negative)
+        longer = np.flatnonzero(~valid & (length > 8) & (length <= _MAX_NUMBER))
+        if len(longer):
+            first = start[longer] + negative[longer]
+            value[longer], valid[longer] = self._decimals(first, length[longer] - negative[longer])
+        value = np.where(negative, -value, value)
+        known: dict[bytes, float | None] = {}
+        for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
+            text = self._slice(int(start[place]), int(start[place] + max(0, length[place])))
+            if text not in known:
+                said = text.decode("ascii", "replace")
+                known[text] = number(said) if NUMBER.fullmatch(said) else None
+            found = known[text]
+            if found is not None:
+                value[place], valid[place] = found, True
+        return value, valid & wanted
 
     def _decimals(self, start: _Array, length: _Array) -> tuple[_Array, _Array]:
-        """Numbers without an exponent: an integer over a power of ten, which rounds correctly."""
-        negative = self._bytes[start] == ord("-")
-        start = start + negative
-        length = length - negative
-        simple = (length > 0) & (length <= _MAX_NUMBER)
+        """As :func:`_short_decimals`, of up to fifteen characters, one after the other."""
+        simple = length > 0
         whole = np.zeros(len(start), np.int64)
         decimals = np.zeros(len(start), np.int64)
-        digits = np.zeros(len(start), np.int64)
         pointed = np.zeros(len(start), bool)
-        for offset in range(min(int(length.max(initial=0)), _MAX_NUMBER)):
+        for offset in range(int(length.max(initial=0))):
             inside = offset < length
             sign = self._bytes[start + offset]
             digit = sign - np.uint8(48)
@@ -292,7 +334,57 @@ class Lines:
             simple &= ~inside | is_digit | is_point
             whole = np.where(is_digit, whole * 10 + digit, whole)
             decimals += is_digit & pointed
-            digits += is_digit
             pointed |= is_point
-        value = whole / _POWERS[decimals]
-        return np.where(negative, -value, value), simple & (digits > 0)
+        return whole / _POWERS[decimals], simple
+
+
+def _pair(word: _Array, place: int) -> _Array:
+    """The number that two digits of eight characters are."""
+    tens, ones = (word >> np.uint64(8 * at) & np.uint64(0x0F) for at in (place, place + 1))
+    return (tens * np.uint64(10) + ones).astype(np.int64)
+
+
+def _looks_like(word: _Array, pattern: str) -> _Array:
+    """Whether eight bytes are digits where the pattern has a d, and its characters elsewhere."""
+    is_digit = _word(bytes(255 * (sign == "d") for sign in pattern))
+    literal = _word(bytes(ord(sign) * (sign != "d") for sign in pattern))
+    return ((word & ~is_digit) == literal) & _are_digits((word ^ _ZEROS) & is_digit)
+
+
+def _are_digits(low: _Array) -> _Array:
+    """Whether bytes, less the character 0, are all from 0 to 9."""
+    return ((low + _ABOVE_NINE) | low) & _HIGH == 0
+
+
+def _short_decimals(word: _Array, length: _Array) -> tuple[_Array, _Array]:
+    """Numbers of at most eight characters without an exponent, and which are such.
+
+    An integer over a power of ten: both are exact, and so the quotient rounds as it should.
+
+    Args:
+        word: the characters, the first one in the lowest byte.
+        length: how many of them count.
+    """
+    fits = (length > 0) & (length <= 8)
+    missing = np.where(fits, 8 - length, 0)
+    # Moved to the high end, with zeros before them; the high end has the last digit.
+    word = word << (8 * missing).astype(np.uint64) | _ZEROS & _MASK_OF[missing]
+    differs = word ^ _POINTS
+    point = (differs - _ONES) & ~differs & _HIGH
+    point &= ~point + np.uint64(1)  # the lowest byte that is a point, its highest bit
+    pointed = point != 0
+    before = (point >> np.uint64(7)) - pointed.astype(np.uint64)  # all bits of the bytes before it
+    through = before << np.uint64(8) | np.uint64(0xFF)
+    without = word & ~through | (word & before) << np.uint64(8) | np.uint64(ord("0"))
+    word = np.where(pointed, without, word)
+    place = (before & _ONES) * _ONES >> np.uint64(56)
+    decimals = np.where(pointed, 7 - place.astype(np.int64), 0)
+    good = fits & (length > pointed) & _are_digits(word ^ _ZEROS)
+    return _eight_digits(word) / _POWERS[decimals], good
+
+
+def _eight_digits(word: _Array) -> _Array:
+    """The number that eight characters are: pairs of digits, then of pairs, then of fours."""
+    word = (word & _each(0x0F)) * np.uint64(10 << 8 | 1) >> np.uint64(8)
+    word = (word & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(100 << 16 | 1) >> np.uint64(16)
+    return (word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10_000 << 32 | 1) >> np.uint64(32)
