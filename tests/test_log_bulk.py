@@ -49,7 +49,7 @@ def state(reader):
     }
     values["clips"] = (list(log.clips.iteration), list(map(repr, log.clips.norm)))
     values["test"] = [repr(point) for point in log.test]
-    clock = reader.clock
+    clock = reader.course.clock
     return values, (clock.now_us, clock.year, clock.at, clock.last, clock.first), reader.root
 
 
@@ -112,6 +112,26 @@ SPECIAL = [
     stamp(99) + "solver.cpp:239] Iteration 99999, loss = .5",
     stamp(99) + "solver.cpp:239] Iteration 99999, loss = ",
     stamp(99) + "solver.cpp:239] Iteration 99999, loss = 123456789012345678901234567890",
+    *(
+        stamp(99) + f"solver.cpp:239] Iteration {iteration}, loss = {loss}"
+        for iteration, loss in (
+            ("12345678", "12345678"),
+            ("123456789", "123456789"),
+            ("123456789012", "0.000123457"),
+            ("999999999999999999", "0.00001234567890123456"),
+            ("9999999999999999999", "3"),
+            ("00012345678", "00.50"),
+            ("99999", "+3"),
+            ("99999", "-0"),
+            ("99999", "3-"),
+            ("99999", "1.5e3"),
+            ("99999", "."),
+            ("99999", "-"),
+            ("99999", "1.#IND"),
+            ("99999", "12345.678"),
+            ("99999", "1234.5.78"),
+        )
+    ),
     stamp(99) + "solver.cpp:239] Iteration 99999 (a) (b), loss = 3",
     stamp(99) + "solver.cpp:239] Iteration 99999, 1.2/90ep, loss = 3",
     stamp(99) + "solver.cpp:239] Iteration , loss = 3",

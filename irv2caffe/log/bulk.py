@@ -15,28 +15,26 @@ import numpy as np
 from irv2caffe.log.clock import DAY_US, DAYS_BEFORE, HALF_YEAR_US
 from irv2caffe.log.columns import Series
 from irv2caffe.log.events import LogTime
-from irv2caffe.log.lines import LOSS, LR, OTHER, OUTPUT, Lines
+from irv2caffe.log.history import MAX_OUTPUTS
+from irv2caffe.log.lines import LOSS, LR, OTHER, OUTPUT, Lines, Scratch
 
 if TYPE_CHECKING:
     from irv2caffe.log.read import Reader
 
 MIN_RUN = 48  # a shorter stretch is read line by line
-_MAX_OUTPUTS = 256  # as many names as read.py keeps
 _Array = Any  # of numpy
 
 
-def feed_many(reader: Reader, data: bytes) -> None:
+def feed_many(reader: Reader, *parts: bytes | memoryview) -> None:
     """Takes whole lines.
 
     Args:
         reader: keeps the history.
-        data: ends with a line end.
+        parts: of the file, in order; the last one ends with a line end.
     """
-    if b"\0" in data:
-        data = data.replace(b"\0", b"")
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n")
-    lines = Lines(data)
+    if reader.scratch is None:
+        reader.scratch = Scratch()
+    lines = Lines(reader.scratch, *parts)
     place = 0
     while place < lines.count:
         if not reader.is_steady:
@@ -98,8 +96,8 @@ class _Block:
 
 def _add(reader: Reader, block: _Block) -> bool:
     """Adds the displays to the history; False, and nothing added, if they are not in order."""
-    shown = reader.shown
-    if shown is None or not len(block.losses) or block.iteration[0] < reader.at:
+    shown = reader.course.shown
+    if shown is None or not len(block.losses) or block.iteration[0] < (reader.course.at or 0):
         return False
     iteration = np.concatenate(([shown], block.iteration))
     if (np.diff(iteration) <= 0).any():
@@ -127,7 +125,7 @@ def _add(reader: Reader, block: _Block) -> bool:
 
 def _times(reader: Reader, block: _Block) -> tuple[_Array, _Array] | None:
     """Working times of the displays and the steps between them; moves the clock."""
-    clock, lines = reader.clock, block.lines
+    clock, lines = reader.course.clock, block.lines
     if clock.at is None:
         return None
     year, month, day, of_day = lines.stamps(block.losses)
@@ -147,7 +145,7 @@ def _times(reader: Reader, block: _Block) -> tuple[_Array, _Array] | None:
     last_us = train.time_us[-1]
     time_us = clock.now_us + np.cumsum(np.maximum(steps, 0))
     step_us = np.diff(np.concatenate(([last_us], time_us)))
-    if reader.tested_since or last_us < 0:
+    if reader.course.tested_since or last_us < 0:
         step_us[0] = 0
     last = LogTime(
         None if year[-1] < 0 else int(year[-1]), int(month[-1]), int(day[-1]), int(of_day[-1])
@@ -164,7 +162,7 @@ def _outputs(
     if not len(block.outputs):
         return []
     names, which = block.lines.names(block.outputs)
-    if len(names) + len(reader.log.outputs) > _MAX_OUTPUTS:
+    if len(names) + len(reader.log.outputs) > MAX_OUTPUTS:
         return None
     at = iteration[block.output_of]
     value = block.lines.value[block.outputs]

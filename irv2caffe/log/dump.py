@@ -12,7 +12,7 @@ from typing import Any
 
 # A line of protobuf's text format; what looks otherwise ends a dump in logs without prefixes.
 LINE = re.compile(r"\s*(?:(\w+): ?(\S.*)|(\w+):? ?\{|(\}))\s*", re.ASCII)
-MAX_LINES = 500_000  # of one dump, which is ten times the largest nets there are
+_MAX_LINES = 500_000  # of one dump, which is ten times the largest nets there are
 _MAX_DEPTH = 20
 _INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 
@@ -38,6 +38,27 @@ class NetInfo:
     source: str | None
     num_layers: int
     num_classes: int | None
+
+
+class Dump:
+    """A text that is being printed, line by line, between lines of other threads."""
+
+    def __init__(self, thread: int | None, *, is_net: bool) -> None:
+        self.is_net = is_net
+        self.lines: list[str] = []
+        self._thread = thread
+
+    def takes(self, message: str) -> bool:
+        """Whether a line without a prefix belongs to it; if so, it is kept."""
+        if not is_line(message):
+            return False
+        if len(self.lines) < _MAX_LINES:
+            self.lines.append(message)
+        return True
+
+    def ends_with(self, thread: int | None) -> bool:
+        """Whether a line with a prefix comes after it; another thread's may come in between."""
+        return thread == self._thread
 
 
 def is_line(text: str) -> bool:

@@ -31,8 +31,8 @@ STDIN = "-"
 class Sink(Protocol):
     """What takes the pieces of a file: a :class:`~irv2caffe.log.read.Reader`."""
 
-    def feed_bytes(self, data: bytes) -> None:
-        """Takes the next piece."""
+    def feed_bytes(self, data: bytes | memoryview) -> None:
+        """Takes the next piece, which is overwritten afterwards."""
 
     def finish(self) -> None:
         """The file ends."""
@@ -67,14 +67,15 @@ def read_into(sink: Sink, path: Path) -> None:
     sink.finish()
 
 
-def pieces(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, a few megabytes at a time."""
+def pieces(path: Path) -> Iterator[memoryview]:
+    """The bytes of a file, unpacked, a few megabytes at a time in the same memory."""
     seen = False
+    piece = memoryview(bytearray(_PIECE_BYTES))
     try:
         with _open(path) as stream:
-            while piece := stream.read1(_PIECE_BYTES):  # type: ignore[attr-defined]
+            while length := stream.readinto1(piece):  # type: ignore[attr-defined]
                 seen = True
-                yield piece
+                yield piece[:length]
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         if not seen:
             raise FormatError(f"cannot be unpacked: {error}", path=path) from error

@@ -6,14 +6,19 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from irv2caffe.log import events
 from irv2caffe.log.columns import Series, TrainColumns
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from irv2caffe.log.dump import NetInfo
+    from irv2caffe.log.events import Event
 
 NVCAFFE = "NVCaffe"
+MAX_OUTPUTS = 256  # names of outputs that are kept; a net has some ten
+_MAX_WARNINGS = 50
+_MAX_GPUS = 1000
 
 
 @dataclass(slots=True)
@@ -138,6 +143,50 @@ class Log:
         if self.fork == NVCAFFE:
             return (self.total_batch or piece.batch) * piece.iter_size
         return piece.batch * piece.num_gpus * piece.iter_size
+
+    def note(self, event: Event) -> None:
+        """Keeps what an event says of the run as a whole."""
+        match event:
+            case events.Devices(gpus=gpus):
+                self.gpus = gpus
+            case events.DeviceName(gpu=gpu, name=name) if len(self.gpu_names) < _MAX_GPUS:
+                self.gpu_names[gpu] = name
+            case events.DataShape(batch=batch) if self.train_batch is None:
+                self.train_batch = batch
+            case events.TotalBatch(batch=batch):
+                self.fork, self.total_batch = NVCAFFE, batch
+            case events.Fork(name=name):
+                self.fork = name
+            case events.Finetuning(path=path):
+                self.weights = path
+            case events.Snapshot(path=path, is_state=False):
+                self.snapshots.append(path)
+            case events.StoppedEarly():
+                self.stopped = True
+            case events.Done():
+                self.finished = True
+            case events.Warned(message=message):
+                if message in self.warnings or len(self.warnings) < _MAX_WARNINGS:
+                    self.warnings[message] = self.warnings.get(message, 0) + 1
+            case events.Killed(signal=name):
+                self.killed = name
+            case events.Fatal(message=message):
+                self.fatal = self.fatal or message
+
+    def note_process(self) -> None:
+        """A process has started: how an earlier one ended does not count any more."""
+        self.nets = []
+        self.finished = self.stopped = False
+        self.fatal = self.killed = ""
+
+    def note_net(self, info: NetInfo) -> None:
+        """A net was printed."""
+        if len(self.nets) < MAX_OUTPUTS:
+            self.nets.append(info)
+        if info.batch is not None and info.phase == "TRAIN":
+            self.train_batch = info.batch
+        elif info.batch is not None and info.phase == "TEST":
+            self.test_batch = info.batch
 
     def cut(self, iteration: int) -> None:
         """Drops what an earlier process did from an iteration on."""

@@ -31,6 +31,13 @@ _MASK_OF = np.array(_MASKS)
 _FIRST_BYTES = [_word(word.encode()[:3]) for word in (*RULES, "Train", "Test")]
 
 
+_DEBUG = [
+    _word((indent + begin)[:8])
+    for indent in (b"", b"    ")
+    for begin in (b"[Forward", b"[Backward", b"[Update]")
+]
+
+
 def _each(byte: int) -> np.uint64:
     """A number whose eight bytes are all the same."""
     return np.uint64(byte * 0x0101010101010101)
@@ -38,6 +45,28 @@ def _each(byte: int) -> np.uint64:
 
 _ONES, _HIGH, _ZEROS, _POINTS = _each(1), _each(0x80), _each(ord("0")), _each(ord("."))
 _ABOVE_NINE = _each(0x80 - 10)
+
+
+class Scratch:
+    """Memory that is used again for every piece: fresh pages cost more than the work on them."""
+
+    def __init__(self) -> None:
+        self._bytes = np.zeros(0, np.uint8)
+        self._flags = np.zeros(0, bool)
+
+    def take(self, *parts: bytes | memoryview) -> tuple[_Array, _Array]:
+        """The parts as one array with room around it, and as many flags."""
+        size = sum(map(len, parts)) + 2 * _PAD
+        if size > len(self._bytes):
+            self._bytes = np.zeros(size + size // 4, np.uint8)
+            self._flags = np.zeros(len(self._bytes), bool)
+        taken = self._bytes[:size]
+        taken[:_PAD] = taken[size - _PAD :] = 0
+        place = _PAD
+        for part in parts:
+            taken[place : place + len(part)] = np.frombuffer(part, np.uint8)
+            place += len(part)
+        return taken, self._flags[:size]
 
 
 class Lines:
@@ -51,14 +80,18 @@ class Lines:
         value: of each LOSS, LR and OUTPUT.
     """
 
-    def __init__(self, data: bytes) -> None:
-        """Takes apart ``data``, which ends with a line end."""
-        self._text = data
-        padded = bytes(_PAD) + data + bytes(_PAD)
-        self._bytes = np.frombuffer(padded, np.uint8)
+    def __init__(self, scratch: Scratch, *parts: bytes | memoryview) -> None:
+        """Takes apart what ends with a line end; good until the scratch is used again."""
+        self._bytes, self._flags = scratch.take(*parts)
+        self._end = np.flatnonzero(self._flagged("\n"))
+        controls = np.less_equal(self._bytes, ord("\r"), out=self._flags)
+        if np.count_nonzero(controls[_PAD:-_PAD]) > len(self._end):
+            text = self._bytes[_PAD:-_PAD].tobytes()  # as :func:`irv2caffe.log.parse.clean` does
+            text = text.replace(b"\0", b"").replace(b"\r\n", b"\n")
+            self._bytes, self._flags = scratch.take(text)
+            self._end = np.flatnonzero(self._flagged("\n"))
         # The eight bytes from any place on, as one number.
-        self._words = np.ndarray(len(padded) - 8, "<u8", padded, strides=(1,))
-        self._end = np.flatnonzero(self._bytes == ord("\n"))
+        self._words = np.ndarray(len(self._bytes) - 8, "<u8", self._bytes.data, strides=(1,))
         self._start = np.concatenate(([_PAD], self._end[:-1] + 1))
         self._signs: dict[str, _Array] = {}
         self.count = len(self._end)
@@ -77,7 +110,7 @@ class Lines:
 
     def text(self, place: int) -> bytes:
         """One line without its end."""
-        return self._text[self._start[place] - _PAD : self._end[place] - _PAD]
+        return self._slice(self._start[place], self._end[place])
 
     def names(self, places: _Array) -> tuple[list[bytes], _Array]:
         """The different names in OUTPUT lines, and which of them each line has."""
@@ -102,7 +135,8 @@ class Lines:
         return list(ids), which
 
     def _slice(self, first: int, end: int) -> bytes:
-        return self._text[first - _PAD : end - _PAD]
+        text: bytes = self._bytes[first:end].tobytes()
+        return text
 
     def next_slow(self, place: int) -> int:
         """The first SLOW line from ``place`` on; ``count`` if there is none."""
@@ -185,8 +219,8 @@ class Lines:
     def _is_debug(self, message: _Array) -> _Array:
         words = self._words[message]
         found = np.zeros(len(message), bool)
-        for begin in (b"[Forward", b"[Backwar", b"[Update]"):
-            found |= words == _word(begin)
+        for begin in _DEBUG:
+            found |= words == begin
         return found
 
     def _find_others(self, places: _Array) -> None:
@@ -261,11 +295,16 @@ class Lines:
         ``()`` are both, whose codes differ in the last bit.
         """
         if sign not in self._signs:
-            same = self._bytes & np.uint8(0xFE) if sign == "()" else self._bytes
-            found: _Array = np.flatnonzero(same == ord(sign[0]))
+            found: _Array = np.flatnonzero(self._flagged(sign))
             behind = len(self._bytes) - _PAD // 2
             self._signs[sign] = np.concatenate(([_PAD // 2], found, [behind]))
         return self._signs[sign]
+
+    def _flagged(self, sign: str) -> _Array:
+        if sign != "()":
+            return np.equal(self._bytes, ord(sign), out=self._flags)
+        both = np.bitwise_and(self._bytes, 0xFE, out=self._flags.view(np.uint8))
+        return np.equal(both, ord("("), out=self._flags)
 
     def _next(self, sign: str, at: _Array) -> _Array:
         """The first place of a sign from each place on; the last place of all if there is none."""
@@ -285,16 +324,13 @@ class Lines:
 
     def _integers(self, at: _Array, max_digits: int) -> tuple[_Array, _Array]:
         """The integers that begin at places, and where they end; at most so many digits."""
-        value = np.zeros(len(at), np.int64)
-        stop = at.copy()
-        active = np.ones(len(at), bool)
-        for _ in range(max_digits):
-            digit = self._bytes[stop] - np.uint8(48)
-            active &= digit < 10
-            if not active.any():
-                break
-            value = np.where(active, value * 10 + digit, value)
-            stop += active
+        value, length = _leading_digits(self._words[at])
+        stop = at + length
+        for place in np.flatnonzero(length == 8).tolist():  # there may be more
+            end = first = int(at[place])
+            while self._bytes[end] - np.uint8(48) < 10 and end - first < max_digits:
+                end += 1
+            stop[place], value[place] = end, int(self._slice(first, end))
         return value, stop
 
     def _numbers(self, start: _Array, end: _Array, wanted: _Array) -> tuple[_Array, _Array]:
@@ -306,7 +342,7 @@ class Lines:
         longer = np.flatnonzero(~valid & (length > 8) & (length <= _MAX_NUMBER))
         if len(longer):
             first = start[longer] + negative[longer]
-            value[longer], valid[longer] = self._decimals(first, length[longer] - negative[longer])
+            value[longer], valid[longer] = self._repeated(first, length[longer] - negative[longer])
         value = np.where(negative, -value, value)
         known: dict[bytes, float | None] = {}
         for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
@@ -318,6 +354,18 @@ class Lines:
             if found is not None:
                 value[place], valid[place] = found, True
         return value, valid & wanted
+
+    def _repeated(self, start: _Array, length: _Array) -> tuple[_Array, _Array]:
+        """As :meth:`_decimals`, where most are like the one before (learning rates)."""
+        more = self._words[start + 8] & _MASK_OF[np.clip(length - 8, 0, 8)]
+        columns = (self._words[start], more, length)
+        differs = np.ones(len(start), bool)
+        differs[1:] = False
+        for column in columns:
+            differs[1:] |= column[1:] != column[:-1]
+        value, simple = self._decimals(start[differs], length[differs])
+        same = np.cumsum(differs) - 1
+        return value[same], simple[same]
 
     def _decimals(self, start: _Array, length: _Array) -> tuple[_Array, _Array]:
         """As :func:`_short_decimals`, of up to fifteen characters, one after the other."""
@@ -354,6 +402,19 @@ def _looks_like(word: _Array, pattern: str) -> _Array:
 def _are_digits(low: _Array) -> _Array:
     """Whether bytes, less the character 0, are all from 0 to 9."""
     return ((low + _ABOVE_NINE) | low) & _HIGH == 0
+
+
+def _leading_digits(word: _Array) -> tuple[_Array, _Array]:
+    """The number that the first of eight characters are, and how many of them are digits."""
+    low = word ^ _ZEROS
+    other = ((low + _ABOVE_NINE) | low) & _HIGH
+    other &= ~other + np.uint64(1)  # the first byte that is no digit, its highest bit
+    before = (other >> np.uint64(7)) - np.uint64(1)  # all bits of the bytes before it, or all
+    length = ((before & _ONES) * _ONES >> np.uint64(56)).astype(np.int64)
+    missing = 8 - length
+    moved = np.where(length > 0, word << (8 * missing % 64).astype(np.uint64), _ZEROS)
+    value = _eight_digits(moved | _ZEROS & _MASK_OF[missing])
+    return np.where(length > 0, value, 0).astype(np.int64), length
 
 
 def _short_decimals(word: _Array, length: _Array) -> tuple[_Array, _Array]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from irv2caffe.errors import FormatError
 from irv2caffe.log import dump, events
 from irv2caffe.log.clock import Clock
-from irv2caffe.log.columns import Series, TrainPoint
+from irv2caffe.log.columns import TrainPoint
+from irv2caffe.log.course import Course, Told
 from irv2caffe.log.follow import read_into, resolve_log
-from irv2caffe.log.history import Log, Piece, TestPoint
+from irv2caffe.log.history import Log, TestPoint
 from irv2caffe.log.parse import clean, fork_of, parse_message, split_prefix
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.log.events import Event, LogTime
+    from irv2caffe.log.lines import Scratch
 
 __all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log", "resolve_log"]
 
 MAX_LINE_BYTES = 1 << 16  # a longer one is no line of Caffe's; what is over is dropped
-_MAX_OUTPUTS = 256
-_MAX_WARNINGS = 50
 _BULK_BYTES = 1 << 15
+_NUM_FIRST = 6  # displays and learning rates of a process that show whose Caffe it is
 _STATE = re.compile(r"_iter_(\d{1,18})\.solverstate(?:\.h5)?$", re.ASCII)
-_Told = events.Loss | events.LearningRate | events.TestStart | events.Output
 
 
 class Reader:
@@ -47,22 +47,14 @@ class Reader:
             on_unknown: called with every line that is not understood and not Caffe's.
         """
         self.log = Log()
-        self.clock = Clock(year)
+        self.course = Course(self.log, Clock(year))
+        self.root: int | None = None
+        self.scratch: Scratch | None = None  # of irv2caffe.log.bulk
         self._on_unknown = on_unknown
         self._rest = b""
-        self._dump: list[str] | None = None
-        self._dump_is_net = False
-        self._dump_thread: int | None = None
-        self._new_process = True
-        self._resume_at: int | None = None
-        self.root: int | None = None
-        self._aside: deque[_Told] = deque(maxlen=1000)
-        self._at: int | None = None
-        self._shown: int | None = None  # the last display of this process
-        self._tested_since = False
-        self._pending_lr: tuple[int, float] | None = None
-        self._num_displays = 0
-        self._totals: dict[str, tuple[float, int]] = {}
+        self._dump: dump.Dump | None = None
+        self._aside: deque[Told] = deque(maxlen=1000)
+        self._num_first = 0
 
     def feed(self, line: str) -> Event | None:
         """Takes one line; returns its event."""
@@ -78,27 +70,26 @@ class Reader:
             self._count(time, line)
             return None
         log.num_events += 1
-        if self._num_displays < 6 and isinstance(event, events.Loss | events.LearningRate):
-            self._num_displays += 1
+        if self._num_first < _NUM_FIRST and isinstance(event, events.Loss | events.LearningRate):
+            self._num_first += 1
             log.fork = log.fork or fork_of(message)
         self._take(event)
         return event
 
-    def feed_bytes(self, data: bytes) -> None:
+    def feed_bytes(self, data: bytes | memoryview) -> None:
         """Takes the next piece of a file; :meth:`finish` takes a last line without an end."""
-        data = self._rest + data if self._rest else data
-        end = data.rfind(b"\n") + 1
-        self._rest = data[end:]
-        if len(self._rest) > MAX_LINE_BYTES:
-            self._rest = self._rest[:MAX_LINE_BYTES]
-        whole = data[:end]
-        if len(whole) >= _BULK_BYTES:
+        if len(data) < _BULK_BYTES:
+            *lines, rest = (self._rest + bytes(data)).split(b"\n")
+            for line in lines:
+                self.feed_line(line)
+        else:
             from irv2caffe.log.bulk import feed_many
 
-            feed_many(self, whole)
-            return
-        for line in whole.split(b"\n")[:-1]:
-            self.feed_line(line)
+            end = _last_line_end(data)
+            if end:
+                feed_many(self, self._rest, memoryview(data)[:end])
+            rest = bytes(data[end:]) if end else self._rest + bytes(data[:MAX_LINE_BYTES])
+        self._rest = rest[:MAX_LINE_BYTES]
 
     def feed_line(self, line: bytes) -> None:
         """Takes one line of a file, without its end."""
@@ -114,27 +105,12 @@ class Reader:
     @property
     def is_steady(self) -> bool:
         """Whether the next lines are likely displays of a process whose ways are known."""
-        return self._num_displays >= 6 and not self._new_process and self._dump is None
-
-    @property
-    def shown(self) -> int | None:
-        """The iteration of the last display of this process."""
-        return self._shown
-
-    @property
-    def at(self) -> int:
-        """The newest iteration of this process that was displayed or tested."""
-        return self._at or 0
-
-    @property
-    def tested_since(self) -> bool:
-        """Whether a test came after the last display."""
-        return self._tested_since
+        known = self._num_first >= _NUM_FIRST
+        return known and not self.course.new_process and self._dump is None
 
     def was_shown(self, iteration: int) -> None:
-        """Displays up to this one were added to the history from outside."""
-        self._shown = self._at = iteration
-        self._tested_since = False
+        """Displays of the root up to this one were added to the history from outside."""
+        self.course.was_shown(iteration)
         self._aside.clear()
 
     def _count(self, time: LogTime | None, line: str) -> None:
@@ -146,57 +122,28 @@ class Reader:
                 self._on_unknown(line)
 
     def _take(self, event: Event) -> None:
+        course = self.course
         match event:
             case events.Loss() | events.LearningRate() | events.TestStart() | events.Output():
                 self._told(event)
             case events.SolverDump() | events.NetDump():
                 self._begin_dump(event)
-            case events.Clip(norm=norm) if event.thread == self.root and self._at is not None:
-                self.log.clips.iteration.append(self._at)
+            case events.Clip(norm=norm) if event.thread == self.root and course.at is not None:
+                self.log.clips.iteration.append(course.at)
                 self.log.clips.norm.append(norm)
             case events.Resuming(path=path):
                 found = _STATE.search(path)
-                self._resume_at = int(found[1]) if found else None
+                course.resume_at = int(found[1]) if found else None
             case events.FileHeader(year=year, month=month):
-                self.clock.said_year(year, month)
+                course.clock.said_year(year, month)
             case _:
-                self._note(event)
+                self.log.note(event)
 
-    def _note(self, event: Event) -> None:
-        """What is kept as it is said."""
-        log = self.log
-        match event:
-            case events.Devices(gpus=gpus):
-                log.gpus = gpus
-            case events.DeviceName(gpu=gpu, name=name) if len(log.gpu_names) < _MAX_OUTPUTS:
-                log.gpu_names[gpu] = name
-            case events.DataShape(batch=batch) if log.train_batch is None:
-                log.train_batch = batch
-            case events.TotalBatch(batch=batch):
-                log.fork, log.total_batch = log.fork or "NVCaffe", batch
-            case events.Fork(name=name):
-                log.fork = name
-            case events.Finetuning(path=path):
-                log.weights = path
-            case events.Snapshot(path=path, is_state=False):
-                log.snapshots.append(path)
-            case events.StoppedEarly():
-                log.stopped = True
-            case events.Done():
-                log.finished = True
-            case events.Warned(message=message):
-                if message in log.warnings or len(log.warnings) < _MAX_WARNINGS:
-                    log.warnings[message] = log.warnings.get(message, 0) + 1
-            case events.Killed(signal=name):
-                log.killed = name
-            case events.Fatal(message=message):
-                log.fatal = log.fatal or message
-
-    def _told(self, event: _Told) -> None:
+    def _told(self, event: Told) -> None:
         """Something of an iteration: counts if it is the root solver's."""
         if event.thread != self.root and event.thread is not None:
             leads = isinstance(event, events.Loss | events.TestStart)
-            if self._new_process and leads:
+            if self.course.new_process and leads:
                 self.root = event.thread
                 self._recall(event.thread)
             else:
@@ -204,13 +151,13 @@ class Reader:
                 self._adopt()
                 return
         self._aside.clear()
-        self._tell(event)
+        self.course.tell(event)
 
     def _recall(self, thread: int) -> None:
         """The first Caffes wrote the learning rate before the loss, and so before we know whose."""
         for event in self._aside:
             if event.thread == thread and isinstance(event, events.LearningRate):
-                self._pending_lr = (event.iteration, event.lr)
+                self.course.tell(event)
 
     def _adopt(self) -> None:
         """Another thread displayed twice and the root was silent: it is another process's."""
@@ -221,130 +168,45 @@ class Reader:
         if sum(isinstance(event, events.Loss) for event in mine) < 2:
             return
         self._aside.clear()
-        self._new_process = True
+        self.course.new_process = True
         self.root = last
         for event in mine:
-            self._tell(event)
-
-    def _tell(self, event: _Told) -> None:
-        log = self.log
-        match event:
-            case events.TestStart(iteration=iteration, net=net):
-                self._begin(iteration)
-                self._tested_since = True
-                self._totals = {}
-                time_us = self._tick(event.time)
-                while log.test and log.test[-1].iteration == iteration and log.test[-1].net == net:
-                    log.test.pop()
-                log.test.append(
-                    TestPoint(iteration, net, {}, None if time_us is None else time_us / 1e6)
-                )
-            case events.Loss():
-                self._begin(event.iteration)
-                self._add_loss(event)
-            case events.LearningRate(iteration=iteration, lr=lr):
-                if self._shown == iteration and log.train:
-                    log.train.lr[-1] = lr
-                else:  # before its loss, as the first Caffes had it
-                    self._pending_lr = (iteration, lr)
-            case events.Output(is_test=True, name=name, value=value):
-                if log.test and (name in self._totals or len(self._totals) < _MAX_OUTPUTS):
-                    total, count = self._totals.get(name, (0.0, 0))
-                    self._totals[name] = (total + value, count + 1)
-                    log.test[-1].outputs[name] = (total + value) / (count + 1)
-            case events.Output(name=name, value=value):
-                if self._shown is not None and (
-                    name in log.outputs or len(log.outputs) < _MAX_OUTPUTS
-                ):
-                    log.outputs.setdefault(name, Series()).add(self._shown, value)
-
-    def _begin(self, iteration: int) -> None:
-        """Where a process takes over, what an earlier one did beyond that point does not count."""
-        if not self._new_process and (self._at is None or iteration >= self._at):
-            self._at = iteration
-            return
-        log = self.log
-        start = iteration
-        if self._new_process and self._resume_at is not None:
-            start = min(start, self._resume_at)
-        if log.train or log.test:
-            log.cut(start)
-            if log.train or log.test:
-                log.restarts.append(start)
-        log.pieces.append(
-            Piece(start, log.train_batch, _count_of(log.fields.get("iter_size")), log.num_gpus)
-        )
-        self._new_process = False
-        self._resume_at = self._shown = None
-        self._at = iteration
-        self.clock.restart()
-
-    def _add_loss(self, event: events.Loss) -> None:
-        log = self.log
-        if event.epoch:
-            log.epochs_at = (event.iteration, event.epoch)
-        if self._shown is not None and event.iteration <= self._shown:
-            return  # the last iteration is displayed once more at the end
-        before_us = self.clock.now_us
-        time_us = self._tick(event.time)
-        step_us = 0
-        if self._shown is not None and not self._tested_since and time_us is not None:
-            last_us = log.train.time_us[-1]
-            step_us = time_us - last_us if last_us >= 0 else 0
-        del before_us
-        pending = self._pending_lr
-        lr = pending[1] if pending is not None and pending[0] == event.iteration else None
-        log.train.append(event.iteration, event.loss, lr, time_us, step_us)
-        self._shown = event.iteration
-        self._tested_since = False
-
-    def _tick(self, time: LogTime | None) -> int | None:
-        time_us = self.clock.tick(time)
-        self.log.started, self.log.latest = self.clock.first, self.clock.latest
-        return time_us
+            self.course.tell(event)
 
     def _begin_dump(self, event: Event) -> None:
         self._end_dump()
-        log = self.log
-        self._dump, self._dump_thread = [], event.thread
-        self._dump_is_net = isinstance(event, events.NetDump)
-        if not self._dump_is_net:
-            self._new_process = True
-            self._num_displays = 0
-            log.nets = []
-            log.finished = log.stopped = False
-            log.fatal = log.killed = ""
+        self._dump = dump.Dump(event.thread, is_net=isinstance(event, events.NetDump))
+        if isinstance(event, events.SolverDump):
+            self.course.new_process = True
+            self._num_first = 0
+            self.log.note_process()
 
     def _goes_on(self, time: LogTime | None, thread: int | None, message: str) -> bool:
         """Whether a line belongs to the dump that was begun; if not, that may end here."""
         assert self._dump is not None
-        if time is None and dump.is_line(message):
-            if len(self._dump) < dump.MAX_LINES:
-                self._dump.append(message)
+        if time is None and self._dump.takes(message):
             return True
-        if time is None or thread == self._dump_thread:
+        if time is None or self._dump.ends_with(thread):
             self._end_dump()
         return False
 
     def _end_dump(self) -> None:
-        lines, self._dump = self._dump, None
-        if lines is None:
+        ended, self._dump = self._dump, None
+        if ended is None:
             return
-        log = self.log
-        if not self._dump_is_net:
-            log.fields = dump.solver_fields(lines)
-            return
-        info = dump.net_info(lines)
-        if len(log.nets) < _MAX_OUTPUTS:
-            log.nets.append(info)
-        if info.batch is not None and info.phase == "TRAIN":
-            log.train_batch = info.batch
-        elif info.batch is not None and info.phase == "TEST":
-            log.test_batch = info.batch
+        if ended.is_net:
+            self.log.note_net(dump.net_info(ended.lines))
+        else:
+            self.log.fields = dump.solver_fields(ended.lines)
 
 
-def _count_of(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 1
+def _last_line_end(data: bytes | memoryview) -> int:
+    """Behind the last line end; 0 if there is none."""
+    for length in (MAX_LINE_BYTES, len(data)):
+        tail = bytes(data[-length:])
+        if b"\n" in tail:
+            return len(data) - len(tail) + tail.rindex(b"\n") + 1
+    return 0
 
 
 def read_log(*paths: Path, year: int | None = None) -> Log:
