@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from irv2caffe.errors import UsageError
+from irv2caffe.log.accuracy import Names, accuracy_names, errors_of
 from irv2caffe.log.anomalies import find_anomalies
 from irv2caffe.log.dataset import find_train_images
 from irv2caffe.log.describe import config_lines, finding_lines
@@ -17,11 +18,8 @@ from irv2caffe.log.read import read_lines, read_log
 from irv2caffe.log.reference import NAMES, reference_runs, references
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import (
-    Names,
     Table,
     TrainRow,
-    accuracy_names,
-    errors_of,
     make_table,
     row_of_test,
 )

@@ -15,8 +15,10 @@ from irv2caffe.log.read import read_log
 from irv2caffe.log.reference import references
 from irv2caffe.log.table import Table, TrainRow, make_table
 from irv2caffe.log.table import TestRow as RowOfTest
-from irv2caffe.plot.curves import Curve, Run, between, curves_of, moving_average, thinned
-from irv2caffe.plot.figure import Look, draw, figure
+from irv2caffe.plot.curve import Curve, between, moving_average, thinned
+from irv2caffe.plot.curves import Run, curves_of
+from irv2caffe.plot.figure import draw, figure
+from irv2caffe.plot.look import Look
 
 LOGS = Path(__file__).parent / "data/logs"
 LOSS = "training loss (mean of 7 displays)"

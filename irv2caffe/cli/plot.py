@@ -15,7 +15,8 @@ from irv2caffe.log.describe import summary_items
 if TYPE_CHECKING:
     from irv2caffe.log.reference import Reference
     from irv2caffe.log.summary import Summary
-    from irv2caffe.plot.curves import Run, Window
+    from irv2caffe.plot.curve import Window
+    from irv2caffe.plot.curves import Run
     from irv2caffe.plot.session import Session
 
 _WATCH_S = 30.0
@@ -146,8 +147,8 @@ def plot_log_command(
 
     LOGS are logs of Caffe, plain or packed, run folders of this program, or - for standard input.
     """
-    from irv2caffe.log.table import Names
-    from irv2caffe.plot.figure import Look
+    from irv2caffe.log.accuracy import Names
+    from irv2caffe.plot.look import Look
     from irv2caffe.plot.session import Request, Session
 
     window = _window(epochs)

@@ -9,7 +9,8 @@ from itertools import islice, pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, errors_of
+from irv2caffe.log.accuracy import errors_of
+from irv2caffe.log.table import PINNED_LOSS, TrainRows, column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

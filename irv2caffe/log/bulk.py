@@ -16,7 +16,8 @@ from irv2caffe.log.clock import DAY_US, DAYS_BEFORE, HALF_YEAR_US
 from irv2caffe.log.columns import Series
 from irv2caffe.log.events import LogTime
 from irv2caffe.log.history import MAX_OUTPUTS
-from irv2caffe.log.lines import LOSS, LR, OTHER, OUTPUT, Lines, Scratch
+from irv2caffe.log.lines import LOSS, LR, OTHER, OUTPUT, Lines
+from irv2caffe.log.scan import Scratch
 
 if TYPE_CHECKING:
     from irv2caffe.log.read import Reader

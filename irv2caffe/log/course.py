@@ -48,7 +48,7 @@ class Course:
                 self._begin(event.iteration)
                 self._add_loss(event)
             case events.LearningRate(iteration=iteration, lr=lr):
-                if self.shown == iteration and self.log.train:
+                if self.shown == iteration and not self.new_process and self.log.train:
                     self.log.train.lr[-1] = lr
                 else:  # before its loss, as the first Caffes had it
                     self._pending_lr = (iteration, lr)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.log.events import Event, LogTime
-    from irv2caffe.log.lines import Scratch
+    from irv2caffe.log.scan import Scratch
 
 __all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log", "resolve_log"]
 

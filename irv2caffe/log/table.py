@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
+
+from irv2caffe.log.accuracy import Names, accuracy_names, error_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from irv2caffe.log.columns import Series, TrainColumns, TrainPoint
     from irv2caffe.log.history import Log, TestPoint
 
-_TOP_K = re.compile(
-    r"(?i)(?:top|acc(?:uracy)?|prec(?:ision)?|err(?:or)?)[-_/@ ]*(?:top)?[-_/@ ]*(\d+)"
-)
-_ACCURACY = re.compile(r"acc|top[-_@ ]?\d|prec", re.IGNORECASE)
-_ERROR = re.compile(r"(?<![a-z])err(?:or)?(?![a-z])", re.IGNORECASE)
-_OLD_SCORE = re.compile(r"score \d+")
 # -log of the smallest positive float: SoftmaxWithLoss of a net whose outputs overflowed.
 PINNED_LOSS = 87.3365
-
-
-class Names(NamedTuple):
-    """The outputs that are top-1 and top-5 accuracy; None finds them by their names."""
-
-    top1: str | None = None
-    top5: str | None = None
-
-
 _ANY = Names()
 
 
@@ -241,47 +227,6 @@ def row_of_test(point: TestPoint, epoch: float | None, names: Names = _ANY) -> T
         dict(point.outputs),
         point.seconds,
     )
-
-
-def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:
-    """The outputs that are top-1 and top-5 accuracy; the last of each, which is the main head.
-
-    The first Caffes did not print names; the first of their scores is the accuracy.
-    """
-    top1 = top5 = None
-    names = list(names)
-    for name in names:
-        if not (_ACCURACY.search(name) or _ERROR.search(name)):
-            continue
-        rank = _TOP_K.search(name)
-        if rank is None or rank[1] == "1":
-            top1 = name
-        elif rank[1] == "5":
-            top5 = name
-    if names and all(_OLD_SCORE.fullmatch(name) for name in names):
-        top1 = names[0]
-    return top1, top5
-
-
-def errors_of(outputs: Mapping[str, float]) -> dict[str, float]:
-    """Every output whose name says accuracy or error, as an error in percent."""
-    found = {}
-    for name in outputs:
-        if _ACCURACY.search(name) or _ERROR.search(name):
-            error = error_of(outputs, name)
-            if error is not None:
-                found[name] = error
-    return found
-
-
-def error_of(outputs: Mapping[str, float], name: str | None) -> float | None:
-    """Percent; an accuracy outside 0..1 is none."""
-    if name is None or name not in outputs:
-        return None
-    value = outputs[name]
-    if not (math.isnan(value) or 0 <= value <= 1.0001):
-        return None
-    return 100 * value if _ERROR.search(name) else 100 * (1 - value)
 
 
 def is_diverged(loss: float) -> bool:

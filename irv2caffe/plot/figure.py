@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -13,7 +12,9 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from irv2caffe.atomic import file_aside
 from irv2caffe.errors import UsageError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
-from irv2caffe.plot.curves import Run, Window, between, curves_of, is_wide, thinned
+from irv2caffe.plot.curve import between, is_wide, thinned
+from irv2caffe.plot.curves import Run, curves_of
+from irv2caffe.plot.look import Look, check_suffix, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,38 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
     from irv2caffe.log.reference import Reference
-    from irv2caffe.plot.curves import Curve, Curves
+    from irv2caffe.plot.curve import Curve
+    from irv2caffe.plot.curves import Curves
 
-SUFFIXES = (".png", ".svg", ".pdf")
-PANELS = ("lr", "throughput")
-LOG_AXES = ("loss", "error", "x")
 _MAX_POINTS = 4000
 _MAX_FEW = 40  # points that can be told apart
 _BEHIND = " (reference)"
-_MAX_NAME = 44
 _LEGEND_ROWS, _ROW_HEIGHT = 3, 0.21  # that the height leaves room for; inches of one more
 _WIDTH, _HEIGHT, _PANEL_HEIGHT = 9.0, 5.5, 1.6
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a figure looks.
-
-    Attributes:
-        window: first and last epoch (iteration, where epochs are not known) of a close-up.
-        title: above the figure.
-        panels: of :data:`PANELS`, drawn below.
-        smooth: displays that the loss is averaged over; None chooses, 1 does not average.
-        log_axes: of :data:`LOG_AXES`, with logarithmic scales.
-        references: other people's runs, drawn behind.
-    """
-
-    window: Window | None = None
-    title: str = ""
-    panels: tuple[str, ...] = ()
-    smooth: int | None = None
-    log_axes: frozenset[str] = frozenset()
-    references: tuple[Reference, ...] = ()
 
 
 _PLAIN = Look()
@@ -82,12 +59,6 @@ def draw(runs: Sequence[Run], out: Path, look: Look = _PLAIN) -> None:
             out.suffix.lower(), {"Software": None}
         )
         made.savefig(aside, dpi=150, metadata=metadata)
-
-
-def check_suffix(out: Path) -> None:
-    """Refuses figures of other kinds."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--out {out}: a figure ends in {', '.join(SUFFIXES)}")
 
 
 def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
@@ -284,14 +255,6 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-
-
-def plain(text: str) -> str:
-    """Somebody's name as matplotlib shows it: no formulas, no hidden entries, no long lines."""
-    text = " ".join(text.split()).replace("$", r"\$")
-    if len(text) > _MAX_NAME:
-        text = f"{text[: _MAX_NAME // 2]}\N{HORIZONTAL ELLIPSIS}{text[-_MAX_NAME // 2 :]}"
-    return f" {text}" if text.startswith("_") else text
 
 
 def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Curves]) -> None:
