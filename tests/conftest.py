@@ -2,7 +2,65 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tempfile
+
+import numpy as np
 import pytest
+
+SERVER = """
+import caffe, json, sys
+for line in sys.stdin:
+    path, phase = json.loads(line)
+    net = caffe.Net(path, getattr(caffe, phase))
+    print(json.dumps({
+        'blobs': {n: list(b.data.shape) for n, b in net.blobs.items()},
+        'params': {n: [list(b.data.shape) for b in p] for n, p in net.params.items()},
+        'types': {n: l.type for n, l in net.layer_dict.items()},
+        'tops': {n: list(t) for n, t in net.top_names.items()},
+        'inputs': net.inputs,
+    }), flush=True)
+    del net
+"""
+
+
+class PyCaffe:
+    """A process of the installed runtime's pycaffe that loads nets one after the other."""
+
+    def __init__(self, caffe) -> None:
+        self._caffe = caffe
+        self._start()
+
+    def _start(self):
+        from irv2caffe.caffe.command import tool_command
+
+        command = tool_command(self._caffe, "python", ["-c", SERVER])
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115
+        self._child = subprocess.Popen(
+            command.argv,
+            env={**command.env, "GLOG_minloglevel": "2"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            text=True,
+        )
+
+    def load(self, path, phase="TEST"):
+        """Shapes of the net's blobs and parameters; fails with Caffe's words where it aborts."""
+        self._child.stdin.write(json.dumps([str(path), phase]) + "\n")
+        self._child.stdin.flush()
+        line = self._child.stdout.readline()
+        if not line:
+            self._words.seek(0)
+            words = self._words.read()[-2000:].decode("utf-8", "replace")
+            self._start()
+            pytest.fail(f"Caffe refused {path}: {words}")
+        return json.loads(line)
+
+    def close(self):
+        self._child.stdin.close()
+        self._child.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +73,27 @@ def caffe():
         return find_caffe()
     except CaffeNotFoundError as error:
         pytest.skip(f"no Caffe here: {error.message}")
+
+
+@pytest.fixture(scope="session")
+def pycaffe(caffe):
+    """Loads nets in the real Caffe."""
+    server = PyCaffe(caffe)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def noise_lmdb(tmp_path_factory):
+    """A database of 8 colour images of 400x400, labels 0 and 1."""
+    from irv2caffe.data.datum import raw_datum, record_key
+    from irv2caffe.data.lmdb_store import open_writer
+
+    folder = tmp_path_factory.mktemp("noise") / "lmdb"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with open_writer(folder) as writer:
+        for index in range(8):
+            pixels = rng.integers(0, 256, (400, 400, 3), np.uint8)
+            writer.put(record_key(index, f"{index}.png"), raw_datum(pixels, index % 2))
+    return folder

@@ -19,6 +19,7 @@ from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
 ORDER = ["install-caffe", "caffe", "build-net", "make-lmdb", "train", "plot-log"]
+ORDER += ["import-weights", "export-weights"]
 
 
 def run(*args, cwd=None, env=None):
@@ -59,6 +60,14 @@ def test_every_option_is_explained(command):
     for parameter in program.commands[command].params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
+
+
+def test_names_in_the_help_are_those_of_the_config():
+    from irv2caffe.config import FILLERS, VARIANTS
+
+    metavars = {param.name: param.metavar for param in program.commands["build-net"].params}
+    assert metavars["variant"].split("|") == list(VARIANTS)
+    assert metavars["filler"].split("|") == list(FILLERS)
 
 
 def test_version():
@@ -124,6 +133,16 @@ BAD = {
     "missing database": (["build-net", "--out", "out", "--train-lmdb", "none"], 1),
     "no database": (["build-net", "--out", "out", "--train-lmdb", "existing"], 1),
     "bad crop": (["build-net", "--out", "out", "--crop", "224"], 2),
+    "bad variant": (["build-net", "--out", "out", "--variant", "resnet"], 2),
+    "not a number": (["build-net", "--out", "out", "--base-lr", "nan"], 2),
+    "literal seed": (["build-net", "--out", "out", "--variant", "seed", "--dropout", "0.5"], 2),
+    "aux without grid": (["build-net", "--out", "out", "--aux", "--crop", "139"], 2),
+    "two means": (
+        ["build-net", "--out", "out", "--mean-file", "text", "--mean-value", "1"],
+        2,
+    ),
+    "missing mean": (["build-net", "--out", "out", "--mean-file", "none"], 1),
+    "mean is text": (["build-net", "--out", "out", "--mean-file", "text"], 1),
     "bad scale": (["build-net", "--out", "out", "--residual-scale", "a,b"], 2),
     "bad gpus": (["build-net", "--out", "out", "--gpus", "0,0"], 2),
     "bad recipe": (["build-net", "--out", "out", "--recipe", "soup"], 2),
@@ -143,6 +162,10 @@ BAD = {
     "bad window": (["plot-log", "good.log", "--out", "out.png", "--epochs", "25:15"], 2),
     "unwritable figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
     "csv of two": (["plot-log", "good.log", "good.log", "--csv", "out.csv"], 2),
+    "missing weights": (["import-weights", "none", "--net", "text", "--out", "out.caffemodel"], 1),
+    "weights of text": (["import-weights", "text", "--net", "text", "--out", "out.caffemodel"], 1),
+    "missing model": (["export-weights", "none", "--net", "text", "--out", "out.pth"], 1),
+    "weights to what": (["export-weights", "binary", "--net", "text", "--out", "out.npz"], 2),
     "no caffe there": (["caffe", "--caffe", "existing", "--version"], 1),
     "no such tool": (["caffe", "--tool", "frobnicate"], 1),
     "bad mirror": (["install-caffe", "--prefix", "out", "--mirror", "-x"], 2),

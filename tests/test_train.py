@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from irv2caffe.config import NetOptions, SolverOptions
+from irv2caffe.config import SolverOptions, net_options
 from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.errors import (
     FormatError,
@@ -58,7 +58,8 @@ def job(tmp_path_factory):
 
 
 def options(root, **more):
-    return NetOptions(
+    return net_options(
+        variant="paper",
         num_classes=2,
         crop=75,
         width=0.05,

@@ -15,6 +15,7 @@ from irv2caffe.cli.data import make_lmdb_command
 from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
 from irv2caffe.cli.train import train_command
+from irv2caffe.cli.weights import export_weights_command, import_weights_command
 from irv2caffe.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -30,6 +31,8 @@ _COMMANDS = (
     make_lmdb_command,
     train_command,
     plot_log_command,
+    import_weights_command,
+    export_weights_command,
 )
 
 

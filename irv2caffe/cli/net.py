@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.sections import Command, section
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,59 +47,92 @@ _NET_TYPES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@click.command("build-net", short_help="Write train_val, deploy and solver prototxts.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the three prototxts."
+_files = section("Files")
+_data = section("Data")
+_network = section("Network")
+_training = section("Training")
+_report = section("Other")
+
+
+@click.command("build-net", cls=Command, short_help="Write train_val, deploy and solver prototxts.")
+@_files("--out", type=click.Path(path_type=Path), required=True, help="Folder for the prototxts.")
+@_files("--recipe", help="Where values come from: a name or a .toml file.  [paper]")
+@_files("--print-config", is_flag=True, help="Show every value and its source; write nothing.")
+@_files("--force", is_flag=True, help="Replace the files if they exist.")
+@_data("--train-lmdb", help="Training database; gives the number of images and classes.")
+@_data("--val-lmdb", help="Validation database.")
+@_data(
+    "--num-train-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]"
 )
-@click.option("--variant", type=click.Choice(["paper"]), help="Which published net.")
-@click.option("--recipe", help="Solver recipe, by name or a .toml file.  [default: paper]")
-@click.option("--train-lmdb", help="Training database; gives the number of images and classes.")
-@click.option("--val-lmdb", help="Validation database.")
-@click.option("--num-train-images", type=int, help="Where no database is given.  [ILSVRC12's]")
-@click.option("--num-val-images", type=int, help="Where no database is given.  [ILSVRC12's]")
-@click.option("--num-classes", type=int, help="Outputs.  [default: the database's, else 1000]")
-@click.option("--crop", type=int, help="Side of the input: 299, or another 11 or 12 modulo 32.")
-@click.option("--width", type=float, help="Multiplies all numbers of filters; 0.25 is small.")
-@click.option("--residual-scale", metavar="S|A,B,C|none", help="Of the residual branches.  [0.1]")
-@click.option(
-    "--residual-bn/--no-residual-bn", default=None, help="BatchNorm on the up-projection."
+@_data("--num-val-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]")
+@_data("--num-classes", type=int, help="Outputs.  [the database's, else 1000]")
+@_data("--crop", type=int, help="Side of the input, in pixels.  [299]")
+@_data("--mean-value", metavar="M|B,G,R", help="Subtracted from the input.  [127.5]")
+@_data("--mean-file", help="Mean image (.binaryproto) subtracted instead.")
+@_data("--scale", type=float, help="Multiplies the input after that.  [1/127.5]")
+@_data("--mirror/--no-mirror", default=None, help="Flip half of the training images.  [yes]")
+@_network(
+    "--variant",
+    metavar="slim|paper|seed|small75|small32",
+    help="slim: TF-slim's, with published weights; paper: arXiv 1602.07261; seed: the failing net "
+    "of 2016, to the letter; small75, small32: for small images.  [slim]",
 )
-@click.option("--trunk", type=int, help="Channels of the last grid: 2144 or 2048.")
-@click.option("--gamma/--no-gamma", default=None, help="Learn BatchNorm's multiplier.")
-@click.option("--bn-fraction", type=float, help="BatchNorm's moving_average_fraction.")
-@click.option("--dropout", type=float, help="Share of features dropped before the classifier.")
-@click.option("--filler", type=click.Choice(["glorot", "msra"]), help="How weights start.")
-@click.option("--mean-value", metavar="M|B,G,R", help="Subtracted from the input.")
-@click.option("--scale", type=float, help="Multiplies the input after that.")
-@click.option("--batch-size", type=int, help="Images per GPU and iteration.")
-@click.option("--test-batch-size", type=int, help="Must divide the validation set.")
-@click.option("--gpus", default="none", show_default=True, help="That will train: none or 0,1.")
-@click.option("--iter-size", type=int, help="Batches summed per update.")
-@click.option("--epochs", type=float, help="Passes over the training set.")
-@click.option("--base-lr", type=float, help="Learning rate at the start.")
-@click.option("--lr-decay-epochs", type=float, help="Epochs between two steps of it.")
-@click.option("--weight-decay", type=float, help="L2 regularisation.")
-@click.option("--clip-gradients", type=float, help="Bound on a batch's gradient norm.")
-@click.option("--test-epochs", type=float, help="Epochs between two tests.")
-@click.option("--snapshot-epochs", type=float, help="Epochs between two snapshots.")
-@click.option("--random-seed", type=int, help="Of fillers and augmentation.")
-@click.option(
-    "--print-config", is_flag=True, help="Show every value and its source; write nothing."
+@_network("--width", type=float, help="Multiplies all numbers of filters.  [1]")
+@_network(
+    "--residual-scale",
+    metavar="S|A,B,C|none",
+    help="Of the residual branches, by grid.  [slim 0.17,0.1,0.2; paper 0.1]",
 )
-@click.option("--force", is_flag=True, help="Replace the three files if they exist.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@_network("--residual-bn/--no-residual-bn", default=None, help="BatchNorm on the up-projection.")
+@_network("--trunk", type=int, help="Of paper: channels of the last grid, 2144 or 2048.")
+@_network("--aux/--no-aux", default=None, help="Auxiliary classifier, in training.  [no]")
+@_network("--aux-weight", type=float, help="Weight of its loss.  [0.4]")
+@_network(
+    "--average-pool",
+    metavar="tf|caffe",
+    help="Mixed_5b's: tf as published weights need it, caffe is one plain layer.  [tf]",
+)
+@_network("--gamma/--no-gamma", default=None, help="Learn BatchNorm's multiplier.  [yes]")
+@_network("--bn-fraction", type=float, help="BatchNorm's moving_average_fraction.  [0.999]")
+@_network("--bn-eps", type=float, help="Added to BatchNorm's variance.  [0.001]")
+@_network("--dropout", type=float, help="Share of features dropped in training.  [0.2]")
+@_network("--label-smoothing", type=float, help="Share spread over all classes, 0.1 say.  [0]")
+@_network("--filler", metavar="glorot|xavier|msra", help="How weights start.  [glorot]")
+@_network("--flavor", metavar="bvlc|nvcaffe", help="Whose batch_size: per GPU, or of all.  [bvlc]")
+@_training("--epochs", type=float, help="Passes over the training set.")
+@_training("--batch-size", type=int, help="Images per GPU and iteration.")
+@_training("--test-batch-size", type=int, help="Must divide the validation set.")
+@_training("--gpus", metavar="none|0,1", help="That will train.  [the recipe's, else none]")
+@_training("--iter-size", type=int, help="Batches summed per update.")
+@_training("--solver-type", "type", metavar="RMSProp|SGD|Nesterov", help="How weights move.")
+@_training("--base-lr", type=float, help="Learning rate at the start.")
+@_training("--lr-decay", type=float, help="Multiplies it at every step.")
+@_training("--lr-decay-epochs", type=float, help="Epochs between two steps.")
+@_training("--momentum", type=float, help="Of SGD and Nesterov.")
+@_training("--rms-decay", type=float, help="RMSProp's decay of squared gradients.")
+@_training("--delta", type=float, help="RMSProp's epsilon.")
+@_training("--weight-decay", type=float, help="L2 regularisation.")
+@_training("--clip-gradients", type=float, help="Bound on a batch's gradient norm.")
+@_training("--test-epochs", type=float, help="Epochs between two tests.")
+@_training("--snapshot-epochs", type=float, help="Epochs between two snapshots.")
+@_training("--random-seed", type=int, help="Of fillers and augmentation.")
+@_report("--json", "as_json", is_flag=True, help="Report as JSON.")
 def build_net_command(
     out: Path,
     recipe: str | None,
     num_train_images: int | None,
     num_val_images: int | None,
-    gpus: str,
+    gpus: str | None,
     print_config: bool,
     force: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write train_val, deploy and solver prototxts of an Inception-ResNet-v2."""
+    """Write train_val, deploy and solver prototxts of an Inception-ResNet-v2.
+
+    Values that are not told come from the recipe, else from the variant, else from the defaults in
+    brackets; --print-config shows which. The paper recipe is RMSProp 0.045 for 120 epochs.
+    """
     from irv2caffe.config import DEFAULT_RECIPE, NetOptions, SolverOptions, load_recipe, resolve
     from irv2caffe.data.inspect import dataset_sizes
     from irv2caffe.net.build import build_net
@@ -108,14 +142,21 @@ def build_net_command(
         for name, value in options.items()
         if value is not None
     }
+    if gpus is not None:
+        told["num_gpus"] = _num_gpus(gpus)
+    if "mean_value" in told and "mean_file" in told:
+        raise UsageError("--mean-value and --mean-file: one or the other")
     sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
-    if sizes.num_classes is not None:
-        told.setdefault("num_classes", sizes.num_classes)
+    measured = {} if sizes.num_classes is None else {"num_classes": sizes.num_classes}
     values = load_recipe(recipe or DEFAULT_RECIPE)
-    net = resolve(NetOptions, values, told)
+    net = resolve(NetOptions, values, told, measured=measured)
     solver = resolve(SolverOptions, values, told)
     if print_config:
-        ui.show_table(("option", "value", "from"), [*net.rows(), *solver.rows()])
+        rows = [*net.rows(), *solver.rows()]
+        if as_json:
+            ui.show_json({name: {"value": value, "from": source} for name, value, source in rows})
+        else:
+            ui.show_table(("option", "value", "from"), [(n, str(v), s) for n, v, s in rows])
         return
     built = build_net(
         out,
@@ -123,17 +164,18 @@ def build_net_command(
         solver.options,
         num_train=num_train_images or sizes.num_train or _ILSVRC12[0],
         num_val=num_val_images or sizes.num_val or _ILSVRC12[1],
-        num_gpus=_num_gpus(gpus),
         command=_command(),
         force=force,
     )
     if as_json:
         ui.show_json(asdict(built))
         return
-    for path in (built.train_val, built.deploy, built.solver):
+    for path in built.files():
         ui.show(str(path))
     for line in built.schedule.arithmetic():
         ui.say(line)
+    for line in built.warnings:
+        ui.say(f"warning: {line}")
 
 
 def _command() -> str:

@@ -1,18 +1,30 @@
-"""Inception-ResNet-v2, each network on one page, input to loss."""
+"""Inception-ResNet-v2: each network on one page, input to features; the nets around them.
+
+A network returns two tops: its features before the pooling, and the end of its second grid, where
+the auxiliary classifier reads.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import UsageError
 from irv2caffe.net.blocks import (
-    Builder,
-    block_a,
-    block_b,
-    block_c,
+    block8,
+    block17,
+    block35,
+    mixed_5b,
     reduction_a,
     reduction_b,
-    stem,
+    stem_v3,
+    stem_v4,
+)
+from irv2caffe.net.layers import (
+    Builder,
+    conv,
+    dropout,
+    global_average,
+    inner_product,
+    valid_average_pool,
 )
 from irv2caffe.net.spec import NetSpec, Top
 
@@ -21,74 +33,162 @@ if TYPE_CHECKING:
 
 # Filters of Fig. 18 (trunk 1152+384+288+320 = 2144), and those that make Fig. 19's 2048.
 _REDUCTION_B = {2144: (384, 288, 288, 320), 2048: (384, 256, 256, 256)}
-_GLOROT = {"type": "xavier", "variance_norm": "AVERAGE"}
-_MSRA = {"type": "msra"}
+_FILLERS: dict[str, dict[str, Any]] = {
+    "glorot": {"type": "xavier", "variance_norm": "AVERAGE"},
+    "xavier": {"type": "xavier"},
+    "msra": {"type": "msra"},
+}
 
 
-def paper(b: Builder, x: Top, options: NetOptions) -> Top:
-    """Fig. 15 of arXiv 1602.07261v2: 5, 10 and 5 blocks; 3x299x299 to the 8x8 grid.
+def slim(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+    """TF-slim's ``inception_resnet_v2``, whose weights are published: 10, 20 and 10 blocks."""
+    scale35, scale17, scale8 = options.residual_scale or (None, None, None)
+    x = stem_v3(b, x)
+    x = mixed_5b(b, "Mixed_5b", x)
+    for i in range(1, 11):
+        x = block35(b, f"Repeat/block35_{i}", x, scale35)
+    x = reduction_a(b, "Mixed_6a", x, k=256, l=256, m=384, n=384)
+    for i in range(1, 21):
+        x = block17(b, f"Repeat_1/block17_{i}", x, scale17)
+    grid17 = x
+    x = reduction_b(b, "Mixed_7a", x, (384, 288, 288, 320))
+    for i in range(1, 10):
+        x = block8(b, f"Repeat_2/block8_{i}", x, scale8)
+    x = block8(b, "Block8", x, None, rectify=False)
+    return conv(b, "Conv2d_7b_1x1", x, 1536, 1), grid17
+
+
+def paper(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+    """Fig. 15 of arXiv 1602.07261v2: 5, 10 and 5 blocks.
 
     Fig. 17 says 1154 and Fig. 19 says 2048 channels; both are taken as "as wide as the trunk",
     without which the addition has no meaning.
     """
     scale_a, scale_b, scale_c = options.residual_scale or (None, None, None)
-    x = stem(b, x)
+    x = stem_v4(b, x)
     for i in range(1, 6):
-        x = block_a(b, f"a{i}", x, scale_a)
+        x = block35(b, f"a{i}", x, scale_a)
     x = reduction_a(b, "reduction_a", x, k=256, l=256, m=384, n=384)
     for i in range(1, 11):
-        x = block_b(b, f"b{i}", x, scale_b)
+        x = block17(b, f"b{i}", x, scale_b)
+    grid17 = x
     x = reduction_b(b, "reduction_b", x, _REDUCTION_B[options.trunk])
     for i in range(1, 6):
-        x = block_c(b, f"c{i}", x, scale_c)
-    return x
+        x = block8(b, f"c{i}", x, scale_c)
+    return x, grid17
 
 
-VARIANTS = {"paper": paper}
+def small75(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+    """For 75x75 images: a short stem, then slim's grids 35, 17 and 8 with 3, 6 and 3 blocks."""
+    x = conv(b, "Conv2d_1a_3x3", x, 32, 3, 2)
+    x = conv(b, "Conv2d_2a_3x3", x, 64, 3)
+    return _small(b, x, options)
 
 
-def train_val(options: NetOptions, test_batch_size: int) -> Any:
+def small32(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+    """For 32x32 images such as CIFAR's: grids 31, 15 and 7 with 3, 6 and 3 blocks.
+
+    The first convolution is 4x4 with padding 1: 32 + 2 - 4 + 1 = 31 is an odd grid, and so are the
+    next two, so that strided convolutions and pools meet.
+    """
+    x = conv(b, "Conv2d_1a_4x4", x, 32, 4, pad="1")
+    x = conv(b, "Conv2d_2a_3x3", x, 64, 3, pad="same")
+    return _small(b, x, options)
+
+
+def _small(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+    scale35, scale17, scale8 = options.residual_scale or (None, None, None)
+    x = mixed_5b(b, "Mixed_5b", x)
+    for i in range(1, 4):
+        x = block35(b, f"Repeat/block35_{i}", x, scale35)
+    x = reduction_a(b, "Mixed_6a", x, k=256, l=256, m=384, n=384)
+    for i in range(1, 7):
+        x = block17(b, f"Repeat_1/block17_{i}", x, scale17)
+    grid17 = x
+    x = reduction_b(b, "Mixed_7a", x, (384, 288, 288, 320))
+    for i in range(1, 4):
+        x = block8(b, f"Repeat_2/block8_{i}", x, scale8)
+    return conv(b, "Conv2d_7b_1x1", x, 1536, 1), grid17
+
+
+# The seed is the paper's net with the choices of 2016, which VARIANTS in config fixes.
+NETWORKS = {"slim": slim, "paper": paper, "seed": paper, "small75": small75, "small32": small32}
+
+
+def train_val(
+    options: NetOptions,
+    test_batch_size: int,
+    *,
+    num_gpus: int = 1,
+    infogain: str = "infogain.binaryproto",
+) -> Any:
     """The network of both phases: data, Inception-ResNet-v2, loss and top-1/top-5 accuracy.
 
     Args:
         options: the choices.
         test_batch_size: images per TEST iteration.
+        num_gpus: that train together; NVCaffe's batch_size is that of all of them.
+        infogain: path of the matrix that label smoothing reads, as Caffe will open it.
 
     Returns:
         A NetParameter.
 
     Raises:
-        UsageError: a crop that this network cannot have, or an unknown variant.
+        GridError: a crop that this network cannot have.
     """
     net = NetSpec(f"inception_resnet_v2_{options.variant}")
+    batch_size = options.batch_size * (num_gpus if options.flavor == "nvcaffe" else 1)
     for phase, source, batch in (
-        ("TRAIN", options.train_lmdb, options.batch_size),
+        ("TRAIN", options.train_lmdb, batch_size),
         ("TEST", options.val_lmdb, test_batch_size),
     ):
         _data(net, phase, source, batch, options)
     label = Top("label", 1)
-    logits = _body(net, Top("data", 3), options)
-    net.layer("SoftmaxWithLoss", "loss", logits, label, channels=1, loss_weight=[1.0])
+    b = builder(net, options)
+    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop), options)
+    if options.aux:
+        b.phase = "TRAIN"
+        aux = _aux_logits(b, grid17, options)
+        _loss(b, "aux_loss", aux, label, options, infogain, weight=options.aux_weight)
+        b.phase = None
+    logits = _logits(b, features, options)
+    _loss(b, "loss", logits, label, options, infogain, weight=1.0)
+    b.phase = "TEST"
     for k in (1, 5):
         if k < options.num_classes:  # Caffe aborts when it is asked for more than there are
-            net.layer(
-                "Accuracy", f"accuracy_top{k}", logits, label, channels=1, phase="TEST", top_k=k
-            )
+            b.layer("Accuracy", f"accuracy_top{k}", logits, label, channels=1, top_k=k)
     return net.to_proto()
 
 
 def deploy(options: NetOptions) -> Any:
     """The network for use: an input of 1x3xCROPxCROP, class probabilities ``prob``.
 
-    Input is BGR, minus the mean, times the scale, as in training.
+    Raises:
+        GridError: a crop that this network cannot have.
     """
     net = NetSpec(f"inception_resnet_v2_{options.variant}")
-    data = net.layer(
-        "Input", "data", channels=3, shape=[{"dim": [1, 3, options.crop, options.crop]}]
-    )
-    logits = _body(net, data, options)
-    net.layer("Softmax", "prob", logits, channels=options.num_classes)
+    shape = [{"dim": [1, 3, options.crop, options.crop]}]
+    data = net.layer("Input", "data", channels=3, size=options.crop, shape=shape)
+    b = builder(net, options, for_use=True)
+    features, _ = NETWORKS[options.variant](b, data, options)
+    b.layer("Softmax", "prob", _logits(b, features, options), channels=options.num_classes)
     return net.to_proto()
+
+
+def builder(net: NetSpec, options: NetOptions, *, for_use: bool = False) -> Builder:
+    """What the blocks of a net with these options share."""
+    return Builder(
+        net=net,
+        width=options.width,
+        weight_filler=_FILLERS[options.filler],
+        bn_eps=options.bn_eps,
+        bn_fraction=options.bn_fraction,
+        gamma=options.gamma,
+        residual_bn=options.residual_bn,
+        exact_average=options.average_pool == "tf",
+        literal=options.variant == "seed",
+        for_use=for_use,
+    )
 
 
 def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOptions) -> None:
@@ -96,7 +196,11 @@ def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOp
     transform: dict[str, Any] = {"crop_size": options.crop}
     if phase == "TRAIN":
         transform["mirror"] = options.mirror
-    transform |= {"mean_value": list(options.mean_value), "scale": options.scale}
+    if options.mean_file is not None:
+        transform["mean_file"] = options.mean_file
+    else:
+        transform["mean_value"] = list(options.mean_value)
+    transform["scale"] = options.scale
     net.layer_with_tops(
         "Data",
         "data",
@@ -110,57 +214,37 @@ def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOp
     )
 
 
-def _body(net: NetSpec, data: Top, options: NetOptions) -> Top:
-    """From the input to the logits."""
-    if options.variant not in VARIANTS:
-        raise UsageError(f"no variant {options.variant!r}", f"variants: {', '.join(VARIANTS)}")
-    check_crop(options.crop)
-    b = Builder(
-        net=net,
-        width=options.width,
-        weight_filler=_GLOROT if options.filler == "glorot" else _MSRA,
-        bn_eps=0.001,
-        bn_fraction=options.bn_fraction,
-        gamma=options.gamma,
-        residual_bn=options.residual_bn,
-    )
-    x = VARIANTS[options.variant](b, data, options)
-    x = net.layer("Pooling", "pool", x, channels=x.channels, pool="AVE", global_pooling=True)
-    if options.dropout > 0:
-        x = net.layer(
-            "Dropout",
-            "dropout",
-            x,
-            channels=x.channels,
-            in_place=True,
-            dropout_ratio=options.dropout,
-        )
-    return net.layer(
-        "InnerProduct",
-        "classifier",
-        x,
-        channels=options.num_classes,
-        num_output=options.num_classes,
-        weight_filler=b.weight_filler,
-        bias_filler={"type": "constant", "value": 0.0},
-    )
+def _logits(b: Builder, features: Top, options: NetOptions) -> Top:
+    x = dropout(b, "dropout", global_average(b, "pool", features), options.dropout)
+    return inner_product(b, "classifier", x, options.num_classes)
 
 
-def check_crop(crop: int) -> None:
-    """Refuses crops whose strided convolutions and pools do not meet in Concat.
+def _aux_logits(b: Builder, grid17: Top, options: NetOptions) -> Top:
+    """TF-slim's auxiliary classifier, on the second grid."""
+    x = valid_average_pool(b, "AuxLogits/AvgPool_1a_5x5", grid17, kernel=5, stride=3)
+    x = conv(b, "AuxLogits/Conv2d_1b_1x1", x, 128, 1)
+    x = conv(b, "AuxLogits/Conv2d_2a_5x5", x, 768, x.size)
+    return inner_product(b, "AuxLogits/Logits", x, options.num_classes)
 
-    Caffe's pooling rounds up where convolution rounds down (pooling_layer.cpp), so the two meet
-    only at crops of 11 or 12 modulo 32: 75, 107, 139, ... 299, 331.
 
-    Raises:
-        UsageError: names the nearest good sizes.
-    """
-    if crop >= 75 and crop % 32 in {11, 12}:
+def _loss(
+    b: Builder,
+    name: str,
+    logits: Top,
+    label: Top,
+    options: NetOptions,
+    infogain: str,
+    *,
+    weight: float,
+) -> None:
+    """The softmax loss; where labels are smoothed, in tests only, and InfogainLoss in training."""
+    fields: dict[str, Any] = {"channels": 1, "loss_weight": [weight]}
+    if options.label_smoothing == 0:
+        b.layer("SoftmaxWithLoss", name, logits, label, **fields)
         return
-    below = max((good for good in range(75, crop) if good % 32 in {11, 12}), default=None)
-    above = next(good for good in range(max(crop, 75), crop + 140) if good % 32 in {11, 12})
-    near = f"{below} and {above}" if below else f"{above}"
-    raise UsageError(
-        f"--crop {crop}: Caffe would abort in Concat, its pooling rounds up",
-        f"the nearest good sizes are {near} (11 or 12 modulo 32, from 75)",
-    )
+    phase, b.phase = b.phase, "TRAIN"
+    b.layer("InfogainLoss", name, logits, label, **fields, source=infogain)
+    if phase is None:
+        b.phase = "TEST"
+        b.layer("SoftmaxWithLoss", name, logits, label, **fields)
+    b.phase = phase

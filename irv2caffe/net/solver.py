@@ -81,7 +81,7 @@ def plan_schedule(
     num_val: int,
     batch_size: int,
     test_batch_size: int | None = None,
-    num_gpus: int = 1,
+    flavor: str = "bvlc",
 ) -> Schedule:
     """Turns epochs into iterations.
 
@@ -91,12 +91,14 @@ def plan_schedule(
         num_val: validation images.
         batch_size: images per GPU and forward pass.
         test_batch_size: must divide ``num_val``; None takes its largest divisor up to 50.
-        num_gpus: 1 where the CPU trains.
+        flavor: ``bvlc``, whose first GPU tests alone, or ``nvcaffe``, where all of them share
+            a test batch.
 
     Raises:
         UsageError: a test batch that does not divide the validation set (Caffe would test some
             images twice and others never), or a batch larger than the training set.
     """
+    num_gpus = max(1, options.num_gpus)
     effective = batch_size * num_gpus * options.iter_size
     if num_train < effective:
         raise UsageError(
@@ -107,7 +109,7 @@ def plan_schedule(
     test_interval = max(1, round(per_epoch * options.test_epochs))
     num_tests = max(1, round(options.epochs / options.test_epochs))
     snapshot = test_interval * max(1, round(options.snapshot_epochs / options.test_epochs))
-    test_batch = _test_batch(num_val, test_batch_size)
+    test_batch = _test_batch(num_val, test_batch_size, num_gpus if flavor == "nvcaffe" else 1)
     return Schedule(
         num_train=num_train,
         num_val=num_val,
@@ -124,25 +126,31 @@ def plan_schedule(
     )
 
 
-def _test_batch(num_val: int, wanted: int | None) -> int:
-    """A batch size that divides the validation set."""
+def _test_batch(num_val: int, wanted: int | None, num_sharing: int) -> int:
+    """A batch size that divides the validation set, and that the GPUs which share it divide."""
     if num_val < 1:
         raise UsageError("the validation set is empty")
-    divisors = [n for n in range(1, min(num_val, 4096) + 1) if num_val % n == 0]
+    highest = min(num_val, 4096)
+    divisors = [n for n in range(num_sharing, highest + 1, num_sharing) if num_val % n == 0]
+    if not divisors:
+        raise UsageError(
+            f"{num_val:,} validation images cannot be shared by {num_sharing} GPUs",
+            f"take a validation set that {num_sharing} divides",
+        )
     if wanted is None:
-        return max(n for n in divisors if n <= _MAX_TEST_BATCH)
+        return max([n for n in divisors if n <= _MAX_TEST_BATCH] or divisors[:1])
     if wanted not in divisors:
         near = sorted(divisors, key=lambda n: abs(n - wanted))[:3]
+        sharing = f" by {num_sharing} GPUs" if num_sharing > 1 else ""
         raise UsageError(
-            f"--test-batch-size {wanted} does not divide the {num_val:,} validation images",
+            f"--test-batch-size {wanted} does not divide the {num_val:,} validation images"
+            f"{sharing}",
             f"near are {', '.join(str(n) for n in sorted(near))}",
         )
     return wanted
 
 
-def solver(
-    options: SolverOptions, schedule: Schedule, *, net: str, snapshot_prefix: str, on_gpu: bool
-) -> Any:
+def solver(options: SolverOptions, schedule: Schedule, *, net: str, snapshot_prefix: str) -> Any:
     """The SolverParameter.
 
     Args:
@@ -150,8 +158,8 @@ def solver(
         schedule: from :func:`plan_schedule`.
         net: path of the train_val prototxt, as Caffe will open it.
         snapshot_prefix: path that snapshots start with.
-        on_gpu: the solver mode; Caffe's own default is the GPU.
     """
+    on_gpu = options.num_gpus > 0
     mode = messages.SolverParameter.GPU if on_gpu else messages.SolverParameter.CPU
     message = messages.SolverParameter(
         net=net,

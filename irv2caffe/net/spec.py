@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Top:
-    """A blob that a layer produced: its name and its number of channels (axis 1)."""
+    """A blob that a layer produced.
+
+    Attributes:
+        name: of the blob.
+        channels: axis 1.
+        size: height and width in pixels; 0 where there are none.
+    """
 
     name: str
     channels: int
+    size: int = 0
 
 
 class NetSpec:
@@ -41,6 +48,7 @@ class NetSpec:
         name: str,
         *bottoms: Top,
         channels: int,
+        size: int = 0,
         in_place: bool = False,
         phase: str | None = None,
         **fields: Any,
@@ -52,6 +60,7 @@ class NetSpec:
             name: of the layer; unique within its phase.
             bottoms: what it reads.
             channels: of its top; kept with the top so that later layers can ask.
+            size: height and width of its top, likewise.
             in_place: the top is the bottom's blob.
             phase: ``TRAIN`` or ``TEST`` to include it in that phase only.
             fields: of the layer (``loss_weight``, ``param``) or of its ``*_param``; messages are
@@ -62,7 +71,7 @@ class NetSpec:
         """
         top = bottoms[0].name if in_place else name
         self.layer_with_tops(layer_type, name, bottoms, [top], phase=phase, **fields)
-        return Top(top, channels)
+        return Top(top, channels, size)
 
     def layer_with_tops(
         self,

@@ -23,6 +23,7 @@ _PATH_FIELDS = (
     ("image_data_param", "root_folder"),
     ("hdf5_data_param", "source"),
     ("window_data_param", "source"),
+    ("infogain_loss_param", "source"),
     ("transform_param", "mean_file"),
 )
 _NET_FIELDS = ("net", "train_net", "test_net")

@@ -1,0 +1,183 @@
+"""What a network and a run are made of: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from irv2caffe.config.variants import DEFAULT_VARIANT, VARIANTS
+from irv2caffe.errors import UsageError
+
+FILLERS = ("glorot", "xavier", "msra")
+_MAX_SMOOTHED_CLASSES = 20_000  # protobuf ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """The choices of a network.
+
+    Attributes:
+        variant: which network; a key of :data:`VARIANTS`.
+        num_classes: outputs of the classifier.
+        crop: side of the square input, in pixels.
+        width: multiplies every number of filters.
+        residual_scale: of the blocks of the first, second and third grid; None adds the branches
+            unscaled.
+        residual_bn: BatchNorm on the residual up-projections.
+        trunk: of ``paper`` only, channels of the 8x8 grid: 2144 (Fig. 18) or 2048 (Fig. 19).
+        aux: an auxiliary classifier on the second grid, in training.
+        aux_weight: of its loss.
+        average_pool: of Mixed_5b: ``tf`` divides by the pixels under the window as TensorFlow does,
+            in layers that Caffe has; ``caffe`` is the plain layer, which counts the padding too.
+        batch_size: images per GPU and iteration in training.
+        test_batch_size: images per test iteration; None chooses a divisor of the validation set.
+        train_lmdb: database of the TRAIN phase, as Caffe will open it.
+        val_lmdb: database of the TEST phase.
+        mean_value: subtracted from the channels B, G, R.
+        mean_file: a mean image (.binaryproto) subtracted instead; None takes ``mean_value``.
+        scale: multiplies what is left.
+        mirror: flip half of the training images.
+        dropout: share of the pooled features dropped in training.
+        label_smoothing: share of the target that is spread over all classes in training.
+        bn_fraction: BatchNorm's ``moving_average_fraction``.
+        bn_eps: added to BatchNorm's variance; 0.001 in TensorFlow's nets, 1e-5 by Caffe's default.
+        gamma: learn BatchNorm's multiplier.
+        filler: ``glorot`` (Caffe's xavier with variance_norm AVERAGE), ``xavier`` (fan-in) or
+            ``msra``.
+        flavor: ``bvlc``, or ``nvcaffe``, whose batch_size is that of all GPUs together.
+    """
+
+    variant: str = DEFAULT_VARIANT
+    num_classes: int = 1000
+    crop: int = 299
+    width: float = 1.0
+    residual_scale: tuple[float, float, float] | None = (0.17, 0.10, 0.20)
+    residual_bn: bool = False
+    trunk: int = 2144
+    aux: bool = False
+    aux_weight: float = 0.4
+    average_pool: str = "tf"
+    batch_size: int = 32
+    test_batch_size: int | None = None
+    train_lmdb: str = "train_lmdb"
+    val_lmdb: str = "val_lmdb"
+    mean_value: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    mean_file: str | None = None
+    scale: float = 1 / 127.5
+    mirror: bool = True
+    dropout: float = 0.2
+    label_smoothing: float = 0.0
+    bn_fraction: float = 0.999
+    bn_eps: float = 0.001
+    gamma: bool = True
+    filler: str = "glorot"
+    flavor: str = "bvlc"
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
+        _require(
+            self.variant in VARIANTS,
+            f"no variant {self.variant!r}",
+            f"variants: {', '.join(VARIANTS)}",
+        )
+        _require(2 <= self.num_classes <= 1_000_000, "--num-classes must be at least 2")
+        _require(1 <= self.crop <= 4096, "--crop must lie between 1 and 4096")
+        _require(0 < self.width <= 16, "--width must be above 0, and 16 at most")
+        for scale in self.residual_scale or ():
+            _require(0 < scale <= 10, "--residual-scale must be above 0, or none")
+        _require(1 <= self.batch_size <= 1 << 16, "--batch-size must be at least 1")
+        _require(
+            self.test_batch_size is None or self.test_batch_size >= 1,
+            "--test-batch-size must be at least 1",
+        )
+        _require(self.trunk in {2048, 2144}, "--trunk is 2144 or 2048")
+        _require(0 < self.aux_weight <= 10, "--aux-weight must be above 0")
+        _require(self.average_pool in {"tf", "caffe"}, "--average-pool is tf or caffe")
+        for mean in self.mean_value:
+            _require(0 <= mean <= 255, "--mean-value must lie in [0, 255]")
+        _require(self.scale > 0, "--scale must be above 0")
+        _require(0 <= self.dropout < 1, "--dropout must lie in [0, 1)")
+        _require(0 <= self.label_smoothing < 1, "--label-smoothing must lie in [0, 1)")
+        _require(
+            self.label_smoothing == 0 or self.num_classes <= _MAX_SMOOTHED_CLASSES,
+            f"--label-smoothing: InfogainLoss reads a matrix of classes x classes, and "
+            f"{self.num_classes:,} classes are too many for its file",
+        )
+        _require(0 < self.bn_fraction < 1, "--bn-fraction must lie between 0 and 1")
+        _require(0 < self.bn_eps < 1, "--bn-eps must lie between 0 and 1")
+        _require(self.filler in FILLERS, f"--filler is one of {', '.join(FILLERS)}")
+        _require(self.flavor in {"bvlc", "nvcaffe"}, "--flavor is bvlc or nvcaffe")
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """The choices of a training run; epochs, not iterations.
+
+    Attributes:
+        type: Caffe's solver type.
+        base_lr: learning rate at the start.
+        lr_decay: the learning rate is multiplied by this ...
+        lr_decay_epochs: ... after every so many epochs.
+        momentum: must stay 0 with RMSProp, whose Caffe version has none.
+        rms_decay: RMSProp's decay of the squared gradients.
+        delta: RMSProp's epsilon, added outside the square root.
+        weight_decay: L2; Caffe's own default would be none.
+        clip_gradients: bound on the global L2 norm of the gradient of one batch, or None.
+        epochs: passes over the training set.
+        test_epochs: epochs between two passes over the validation set.
+        snapshot_epochs: epochs between two snapshots.
+        iter_size: batches whose gradients are summed before an update.
+        num_gpus: that train together; 0 is the CPU.
+        random_seed: of fillers and augmentation; -1 takes the time.
+    """
+
+    type: str = "RMSProp"
+    base_lr: float = 0.045
+    lr_decay: float = 0.94
+    lr_decay_epochs: float = 2.0
+    momentum: float = 0.0
+    rms_decay: float = 0.9
+    delta: float = 1.0
+    weight_decay: float = 4e-5
+    clip_gradients: float | None = None
+    epochs: float = 120.0
+    test_epochs: float = 1.0
+    snapshot_epochs: float = 10.0
+    iter_size: int = 1
+    num_gpus: int = 0
+    random_seed: int = 1
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
+        _require(self.type in {"RMSProp", "SGD", "Nesterov"}, f"unknown solver type {self.type!r}")
+        _require(
+            self.type != "RMSProp" or self.momentum == 0,
+            "Caffe's RMSProp has no momentum: use --recipe paper-sgd, or momentum 0",
+        )
+        for name in ("base_lr", "epochs", "test_epochs", "snapshot_epochs", "lr_decay_epochs"):
+            _require(getattr(self, name) > 0, f"--{name.replace('_', '-')} must be above 0")
+        _require(0 < self.lr_decay <= 1, "--lr-decay must lie in (0, 1]")
+        _require(0 <= self.momentum < 1, "--momentum must lie in [0, 1)")
+        _require(0 <= self.rms_decay < 1, "--rms-decay must lie in [0, 1)")
+        _require(self.delta > 0, "--delta must be above 0")
+        _require(self.weight_decay >= 0, "--weight-decay must not be negative")
+        _require(
+            self.clip_gradients is None or self.clip_gradients > 0,
+            "--clip-gradients must be above 0",
+        )
+        _require(1 <= self.iter_size <= 1 << 16, "--iter-size must be at least 1")
+        _require(0 <= self.num_gpus <= 1024, "--gpus: so many cannot train together")
+        _require(-1 <= self.random_seed < 1 << 31, "--random-seed must fit 31 bits, or be -1")
+
+
+def _require(condition: bool, message: str, hint: str = "") -> None:
+    if not condition:
+        raise UsageError(message, hint)
+
+
+def _require_finite(options: NetOptions | SolverOptions) -> None:
+    """Refuses nan and infinity wherever a number stands."""
+    for name, value in asdict(options).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(f"--{name.replace('_', '-')} {number} is not a finite number")

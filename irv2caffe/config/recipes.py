@@ -1,0 +1,104 @@
+"""Recipes: values of NetOptions and SolverOptions in a TOML file, with their source and result."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.config.options import NetOptions, SolverOptions
+from irv2caffe.errors import FormatError, MissingInputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_RECIPE = "paper"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Values of a named recipe; every one of them is a field of NetOptions or SolverOptions."""
+
+    name: str
+    net: Mapping[str, Any]
+    solver: Mapping[str, Any]
+
+
+def templates_dir() -> Path:
+    """The folder of recipes and golden prototxts: in the wheel, or beside it in a checkout."""
+    inside = Path(__file__).parent.parent / "templates"
+    return inside if inside.is_dir() else inside.parent.parent / "templates"
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in templates_dir().glob("*.toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name, or from a ``.toml`` file.
+
+    Raises:
+        UsageError: no recipe of that name.
+        MissingInputError: the file is not there.
+        FormatError: not TOML, or a key that no option has.
+    """
+    path = Path(name) if name.endswith(".toml") else templates_dir() / f"{name}.toml"
+    if not name.endswith(".toml") and name not in recipe_names():
+        raise UsageError(f"no recipe {name!r}", f"recipes: {', '.join(recipe_names())}")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such recipe file") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FormatError(f"not TOML: {error}", path=path) from error
+    for key in tables:
+        if key not in {"net", "solver"}:
+            raise FormatError(f"unknown table [{key}]", "tables are [net], [solver]", path=path)
+    return Recipe(
+        path.stem,
+        _checked(path, NetOptions, tables.get("net", {})),
+        _checked(path, SolverOptions, tables.get("solver", {})),
+    )
+
+
+def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> dict[str, Any]:
+    """The values of one table, each with a known key and a fitting type."""
+    if not isinstance(values, dict):
+        raise FormatError("[net] and [solver] are tables", path=path)
+    known = typing.get_type_hints(cls)
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise FormatError(f"unknown key {key!r}", f"did you mean {near[0]}?" if near else "")
+        try:
+            checked[key] = _converted(known[key], value)
+        except TypeError as error:
+            raise FormatError(f"{key} = {value!r} is not {error}", path=path) from error
+    return checked
+
+
+def _converted(wanted: Any, value: Any) -> Any:
+    """A TOML value as the type of its option; ``"none"`` is None where that is allowed.
+
+    Raises:
+        TypeError: says what was wanted.
+    """
+    kinds = typing.get_args(wanted) if typing.get_origin(wanted) is not tuple else (wanted,)
+    if value == "none" and type(None) in kinds:
+        return None
+    kind = next((kind for kind in kinds if kind is not type(None)), wanted)
+    if typing.get_origin(kind) is tuple:
+        numbers = value if isinstance(value, list) else [value] * 3
+        if len(numbers) != 3 or not all(type(number) in {int, float} for number in numbers):
+            raise TypeError("one number, or three")
+        return tuple(float(number) for number in numbers)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"a {kind.__name__}")
+    return value
