@@ -161,6 +161,13 @@ BAD = {
     "other figure": (["plot-log", "good.log", "--out", "out.gif"], 2),
     "bad window": (["plot-log", "good.log", "--out", "out.png", "--epochs", "25:15"], 2),
     "unwritable figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
+    "no such reference": (["plot-log", "good.log", "--reference", "soup"], 2),
+    "references without epochs": (
+        ["plot-log", "good.log", "--reference", "all", "--out", "out.png"],
+        2,
+    ),
+    "unwritable report": (["plot-log", "good.log", "--html", "/proc/out.html"], 1),
+    "too many names": (["plot-log", "good.log", "--name", "a", "--name", "b"], 2),
     "csv of two": (["plot-log", "good.log", "good.log", "--csv", "out.csv"], 2),
     "missing weights": (["import-weights", "none", "--net", "text", "--out", "out.caffemodel"], 1),
     "weights of text": (["import-weights", "text", "--net", "text", "--out", "out.caffemodel"], 1),

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.log.export import dump_csv, load_csv, read_csv, rows_of, write_csv, write_jsonl
 from irv2caffe.log.follow import Follower
-from irv2caffe.log.read import Reader, read_lines, read_log
+from irv2caffe.log.read import Reader, read_log
 from irv2caffe.log.table import Table, TrainRow, make_table
 from irv2caffe.log.table import TestRow as RowOfTest
 from irv2caffe.log.tensorboard import write_events
@@ -312,7 +312,18 @@ def test_tensorboard_takes_any_number(tmp_path):
     assert list(map(repr, values)) == ["nan", "inf", "-inf", "inf", "0.0"]
 
 
-def test_library_example():
-    """As the package's docstring shows it."""
-    table = make_table(read_lines([STAMP + "Iteration 0, loss = 7"]))
-    assert [(row.iteration, row.loss, row.outputs) for row in table.train] == [(0, 7.0, {})]
+def test_the_readme_example(tmp_path):
+    """As it stands there."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    code = next(block for block in readme.split("```python\n")[1:] if "read_log" in block)
+    (tmp_path / "train.log").write_bytes((LOGS / "nan.log").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", code.split("```")[0]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4 + 13 + 1
+    assert "the training loss is nan" in lines[-1]

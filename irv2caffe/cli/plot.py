@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.sections import Command, section
 from irv2caffe.errors import InputError, UsageError
 from irv2caffe.log.describe import summary_items
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from irv2caffe.plot.curves import Run
     from irv2caffe.plot.session import Session
 
+_files = section("Files to write")
+_look = section("Figure and report")
+_meaning = section("What the log means")
+_other = section("Other")
 _WATCH_S = 30.0
 _FILE = click.Path(path_type=Path)
 
@@ -55,68 +60,78 @@ def _split(
     return list(logs), find(wanted)
 
 
-@click.command("plot-log", short_help="Draw validation error and training loss.")
+@click.command(
+    "plot-log", cls=Command, short_help="Draw any Caffe log: errors, loss, what happened."
+)
 @click.argument("logs", nargs=-1, required=True, type=_FILE)
-@click.option("--out", type=_FILE, help="Figure: .png, .svg or .pdf.")
-@click.option("--html", "html_file", type=_FILE, help="Report: a page with interactive curves.")
-@click.option("--epochs", metavar="A:B", help="Close-up of these epochs, with its own scales.")
-@click.option(
+@_files("--out", type=_FILE, help="Figure: .png, .svg or .pdf.")
+@_files("--html", "html_file", type=_FILE, help="Report: one page with interactive curves.")
+@_files("--csv", "csv_file", type=_FILE, help="The rows.")
+@_files("--jsonl", "jsonl_file", type=_FILE, help="The rows, as JSON lines.")
+@_files("--tensorboard", type=_FILE, metavar="DIR", help="The rows, for TensorBoard.")
+@_files("--unknown", type=_FILE, help="The lines that are not Caffe's.")
+@_look("--epochs", metavar="A:B", help="Close-up of these epochs, with its own scales.")
+@_look("--title", default="", help="Above the figure.")
+@_look("--name", "names", multiple=True, help="Of a run, in their order.  Repeatable.")
+@_look(
     "--panel",
     "panels",
     multiple=True,
     type=click.Choice(["lr", "throughput"]),
     help="Draw this below.  Repeatable.",
 )
-@click.option(
-    "--log-axis",
-    "log_axes",
-    multiple=True,
-    type=click.Choice(["loss", "error", "x"]),
-    help="Logarithmic scale.  Repeatable.",
-)
-@click.option(
-    "--smooth",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Average the loss over N displays; 1 does not.  [by their number]",
-)
-@click.option(
+@_look(
     "--reference",
     "references",
     multiple=True,
     metavar="NAME...",
     help="Draw other people's runs behind: original-2016, lim0606, twtygqyy, paper, all.",
 )
-@click.option("--name", "names", multiple=True, help="Of a log, in their order.  Repeatable.")
-@click.option("--title", default="", help="Above the figure.")
-@click.option("--join", is_flag=True, help="The LOGS are pieces of one run, in order.")
-@click.option(
-    "--num-train-images", type=click.IntRange(1), metavar="N", help="Of an epoch.  [found out]"
+@_look(
+    "--log-axis",
+    "log_axes",
+    multiple=True,
+    type=click.Choice(["loss", "error", "x"]),
+    help="Logarithmic scale.  Repeatable.",
 )
-@click.option(
+@_look(
+    "--smooth",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Average the loss over N displays; 1 does not.  [by their number]",
+)
+@_meaning("--join", is_flag=True, help="The LOGS are pieces of one run, in order.")
+@_meaning("--num-train-images", type=click.IntRange(1), metavar="N", help="An epoch.  [found out]")
+@_meaning(
     "--images-per-iteration",
     type=click.IntRange(1),
     metavar="N",
     help="Batch x GPUs x iter_size.  [from the log]",
 )
-@click.option("--top1", metavar="OUTPUT", help="The output that is top-1 accuracy.  [by its name]")
-@click.option("--top5", metavar="OUTPUT", help="The output that is top-5 accuracy.  [by its name]")
-@click.option("--test-net", type=click.IntRange(0), default=0, show_default=True, help="Which.")
-@click.option(
-    "--year", type=click.IntRange(1970, 9998), help="Of the first line; most logs do not say it."
+@_meaning("--top1", metavar="OUTPUT", help="The output that is top-1 accuracy.  [by its name]")
+@_meaning("--top5", metavar="OUTPUT", help="The output that is top-5 accuracy.  [by its name]")
+@_meaning(
+    "--test-net",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="The test net that counts.",
 )
-@click.option("--csv", "csv_file", type=_FILE, help="Write the rows here.")
-@click.option("--jsonl", "jsonl_file", type=_FILE, help="Write the rows here, as JSON lines.")
-@click.option("--tensorboard", type=_FILE, metavar="DIR", help="Write TensorBoard's events here.")
-@click.option("--unknown", type=_FILE, help="Write the lines that are not Caffe's here.")
-@click.option("--watch", is_flag=True, help="Go on while the logs grow; Ctrl-C ends.")
-@click.option(
+@_meaning(
+    "--year",
+    type=click.IntRange(1970, 9998),
+    metavar="YEAR",
+    help="Of the first line; most logs do not say it.",
+)
+@_other("--watch", is_flag=True, help="Go on while the logs grow; ends with the run, or Ctrl-C.")
+@_other(
     "--every",
     type=click.FloatRange(0.1),
     metavar="SECONDS",
-    help="With --watch: between two looks.  [30, more where drawing is slow]",
+    help="Between two looks.  [30; more where drawing is slow]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@_other("--json", "as_json", is_flag=True, help="Report as JSON.")
 def plot_log_command(
     logs: tuple[Path, ...],
     out: Path | None,
