@@ -14,7 +14,8 @@ CODE = """
 import json, sys
 from pathlib import Path
 from irv2caffe.config import NetOptions, SolverOptions, load_recipe, recipe_names, templates_dir
-import irv2caffe, irv2caffe.plot.session, irv2caffe.plot.figure, irv2caffe.plot.report, irv2caffe.train.launch, irv2caffe.data.build, irv2caffe.net.build
+import irv2caffe.plot.session, irv2caffe.plot.figure, irv2caffe.plot.report
+import irv2caffe, irv2caffe.train.launch, irv2caffe.data.build, irv2caffe.net.build
 out = Path(sys.argv[1])
 irv2caffe.net.build.build_net(out, NetOptions(), SolverOptions(), num_train=100, num_val=10)
 print(json.dumps([irv2caffe.__file__, recipe_names(), str(templates_dir())]))

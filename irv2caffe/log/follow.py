@@ -69,20 +69,38 @@ def read_into(sink: Sink, path: Path) -> None:
 
 def pieces(path: Path) -> Iterator[memoryview]:
     """The bytes of a file, unpacked, a few megabytes at a time in the same memory."""
-    seen = False
     piece = memoryview(bytearray(_PIECE_BYTES))
+    seen = False
     try:
         with _open(path) as stream:
-            while length := stream.readinto1(piece):  # type: ignore[attr-defined]
-                seen = True
-                yield piece[:length]
-    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
-        if not seen:
-            raise FormatError(f"cannot be unpacked: {error}", path=path) from error
+            length = len(piece)
+            while length == len(piece):
+                length, torn = _fill(stream, piece)
+                seen = seen or length > 0
+                if length:
+                    yield piece[:length]
+                if torn is not None and not seen:
+                    raise FormatError(f"cannot be unpacked: {torn}", path=path) from torn
     except OSError as error:
-        if error.errno is None and seen:  # bz2's way to say that a file is torn
-            return
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _fill(stream: IO[bytes], piece: memoryview) -> tuple[int, Exception | None]:
+    """Reads as much as there is room for; less at the end, or where a packed file is torn."""
+    length = 0
+    try:
+        while length < len(piece):
+            count = stream.readinto1(piece[length:])  # type: ignore[attr-defined]
+            if not count:
+                break
+            length += count
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        return length, error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return length, error  # bz2's way to say that a file is torn
+    return length, None
 
 
 def _open(path: Path) -> IO[bytes]:

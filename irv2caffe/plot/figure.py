@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from irv2caffe.atomic import file_aside
 from irv2caffe.errors import UsageError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
-from irv2caffe.plot.curve import between, is_wide, thinned
+from irv2caffe.plot.curve import Curve, between, is_wide, moving_average, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.look import Look, check_suffix, plain
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
     from irv2caffe.log.reference import Reference
-    from irv2caffe.plot.curve import Curve
     from irv2caffe.plot.curves import Curves
 
 _MAX_POINTS = 4000
@@ -210,24 +209,38 @@ def _draw_reference(
 
 
 def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool) -> None:
+    draw_one = _draw_rate if panel == "lr" else _draw_speed
     for place, curves in enumerate(shown):
-        color = LOSS_COLOR if single else COLORS[place % len(COLORS)]
-        curve = thinned(curves.lr if panel == "lr" else curves.rate, _MAX_POINTS)
-        if len(curve.x):
-            drawn = axis.plot(curve.x, curve.y, color=color, linewidth=0.8)[0]
-            if panel == "lr":
-                drawn.set(drawstyle="steps-post", linewidth=1.2)
-        _mark(axis, curves, "", COLORS[place % len(COLORS)], single=single)
+        color = COLORS[place % len(COLORS)]
+        draw_one(axis, curves, LOSS_COLOR if single else color)
+        _mark(axis, curves, "", color, single=single)
     axis.grid(visible=True, linewidth=0.5, alpha=0.4)
     if panel == "lr":
         axis.set_ylabel("learning rate")
         if is_wide([curves.lr for curves in shown]):
             axis.set_yscale("log")
             _plain_numbers(axis.yaxis)
-    else:
-        images = all(curves.rate_is_images for curves in shown)
-        axis.set_ylabel("images/s" if images else "iterations/s")
-        axis.set_ylim(bottom=0)
+        return
+    unit = "images/s" if all(curves.rate_is_images for curves in shown) else "iterations/s"
+    span = span_of(len(shown[0].rate.x))
+    axis.set_ylabel(f"{unit}\n(mean of {span:,})" if single and span > 1 else unit)
+    axis.set_ylim(bottom=0)
+
+
+def _draw_rate(axis: Axes, curves: Curves, color: str) -> None:
+    curve = thinned(curves.lr, _MAX_POINTS)
+    axis.plot(curve.x, curve.y, color=color, drawstyle="steps-post", linewidth=1.2)
+
+
+def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
+    """As displayed; where that is dense, light, under a moving average."""
+    raw = thinned(curves.rate, _MAX_POINTS)
+    span = span_of(len(curves.rate.x))
+    axis.plot(raw.x, raw.y, color=color, linewidth=0.8, alpha=0.3 if span > 1 else 1.0)
+    if span > 1:
+        mean = Curve(curves.rate.x, moving_average(curves.rate.y, span))
+        smooth = thinned(mean, _MAX_POINTS)
+        axis.plot(smooth.x, smooth.y, color=color, linewidth=1.2)
 
 
 def _scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> None:
