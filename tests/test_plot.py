@@ -148,6 +148,19 @@ def test_no_top5_no_tests_nothing():
         figure([Run("run", Table((), (), (), None, None))])
 
 
+def test_only_tests():
+    """display: 0, and nothing of the training in the log."""
+    only_tests = Table((), table().test, (), 1, 100)
+    made = figure([Run("run", only_tests)], Look(panels=("lr", "throughput")))
+    assert made.axes[-1].get_ylabel() == "no training loss"
+    assert all(len(axis.get_yticks()) == 0 for axis in made.axes[1:])
+
+
+def test_a_single_display_is_seen():
+    one = Table(table().train[:1], (), (), 1, 100)
+    assert drawn(figure([Run("run", one)]))["training loss"].get_marker() == "."
+
+
 def test_iterations_where_epochs_are_not_known():
     rows = [TrainRow(i, None, 1.0, None, None, None) for i in range(5)]
     made = figure([Run("run", Table(tuple(rows), (), (), None, None))])

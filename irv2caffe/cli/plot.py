@@ -25,6 +25,7 @@ _look = section("Figure and report")
 _meaning = section("What the log means")
 _other = section("Other")
 _WATCH_S = 30.0
+_SILENCE_S = 600.0  # after which every look says that nothing has come
 _FILE = click.Path(path_type=Path)
 
 
@@ -207,12 +208,16 @@ def _watch(session: Session, wait_s: float, *, patient: bool) -> list[Run]:
         wait_s: between two looks.
         patient: wait longer where writing takes more than a hundredth of that.
     """
+    last = time.monotonic()
     while True:
         started = time.process_time()
         grown = session.poll()
         runs = session.runs()
         if grown:
             _refresh(session, runs)
+            last = time.monotonic()
+        elif time.monotonic() - last > _SILENCE_S:
+            ui.say(f"no new line for {ui.duration(time.monotonic() - last)}")
         if session.ended:
             return runs
         cost_s = time.process_time() - started

@@ -3,10 +3,10 @@
 As a library::
 
     from irv2caffe.log.read import read_log
-    from irv2caffe.log.table import make_table
     from irv2caffe.log.summary import summarize
+    from irv2caffe.log.table import make_table
 
-    table = make_table(read_log("train.log"), num_train_images=1_281_167)
+    table = make_table(read_log(Path("train.log")), num_train_images=1_281_167)
     for row in table.train:      # iteration, epoch, loss, lr, seconds, images_per_second, outputs
         ...
     for row in table.test:       # iteration, epoch, net, top1_error, top5_error, loss, outputs

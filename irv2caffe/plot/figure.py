@@ -151,6 +151,7 @@ def _draw_loss(axis: Axes, curves: Curves, prefix: str, color: str, *, single: b
     if curves.span == 1:
         if len(raw.x) > 10 * _MAX_FEW:
             line["linewidth"] = 0.7
+        line["marker"] = "." if len(raw.x) == 1 else ""
         axis.plot(raw.x, raw.y, label=label, zorder=2, **line)
         return
     axis.plot(raw.x, raw.y, color=color, linewidth=0.6, alpha=0.3 if single else 0.15, zorder=1)
@@ -215,9 +216,12 @@ def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool
         draw_one(axis, curves, LOSS_COLOR if single else color)
         _mark(axis, curves, "", color, single=single)
     axis.grid(visible=True, linewidth=0.5, alpha=0.4)
+    found = [curves.lr if panel == "lr" else curves.rate for curves in shown]
+    if not any(len(curve.x) for curve in found):
+        axis.set_yticks([])
     if panel == "lr":
         axis.set_ylabel("learning rate")
-        if is_wide([curves.lr for curves in shown]):
+        if is_wide(found):
             axis.set_yscale("log")
             _plain_numbers(axis.yaxis)
         return
@@ -282,6 +286,10 @@ def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Cur
     if not any(curves.errors or curves.other_errors for curves in shown):
         main.set_yticks([])
         main.set_ylabel("no test results yet")
+    if not any(len(curves.loss.x) for curves in shown):
+        loss_axis.set_yticks([])
+        loss_axis.set_yticks([], minor=True)
+        loss_axis.set_ylabel("no training loss")
     entries = [
         entry
         for axis in (main, loss_axis)
