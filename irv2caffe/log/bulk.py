@@ -170,7 +170,7 @@ def _outputs(
     found: dict[str, tuple[_Array, _Array]] = {}
     for number, key in enumerate(names):
         name = key.decode("utf-8", "replace")
-        mine = which == number
+        mine = which == number if len(names) > 1 else slice(None)
         if name in found or (np.diff(at[mine]) <= 0).any():
             return None
         known = reader.log.outputs.get(name)

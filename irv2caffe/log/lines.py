@@ -62,8 +62,9 @@ class Lines(Text):
         self._message = np.zeros(self.count, np.int64)
         self._name = np.zeros((self.count, 2), np.int64)
         prefixed = self._find_prefixes()
-        self._find_steps(prefixed)
-        self._find_outputs(prefixed)
+        begin = self._words[self._message[prefixed]]
+        self._find_steps(prefixed[begin == word_of(b"Iteratio")])
+        self._find_outputs(prefixed[begin == word_of(b"    Trai")])
         self._find_others(prefixed[self.kind[prefixed] == SLOW])
         self._slow = np.append(np.flatnonzero(self.kind == SLOW), self.count)
 
@@ -187,17 +188,15 @@ class Lines(Text):
         """``Iteration 5 (1 iter/s, 1s/1 iters), loss = 7`` and ``Iteration 5, lr = 0.1``."""
         data, words = self._bytes, self._words
         message = self._message[places]
-        begin = (words[message] == word_of(b"Iteratio")) & (
-            (words[message + 8] & MASKS[2]) == word_of(b"n ")
-        )
-        places, message = places[begin], message[begin]
         end = self._end[places]
         equals = self._last("=", end)
-        comma = equals - np.where(words[equals - 7] == word_of(b", loss ="), 7, 5)
+        before = words[equals - 7]
+        is_loss = before == word_of(b", loss =")
+        is_lr = before >> np.uint64(16) == word_of(b", lr =")
+        comma = equals - np.where(is_loss, 7, 5)
         iteration, stop = self._integers(message + 10, 18)
-        is_loss = words[equals - 7] == word_of(b", loss =")
-        is_lr = (words[equals - 5] & MASKS[7]) == word_of(b", lr = ")
         good = (is_loss | is_lr) & (stop > message + 10) & (data[equals + 1] == ord(" "))
+        good &= (data[message + 8] == ord("n")) & (data[message + 9] == ord(" "))
         rated = is_loss & (words[stop] & MASKS[2] == word_of(b" (")) & (data[comma - 1] == ord(")"))
         opening, closing = self._following("()", stop, 2)
         rated &= (opening == stop + 1) & (closing == comma - 1)
@@ -213,9 +212,7 @@ class Lines(Text):
         """``    Train net output #0: NAME = V``, which for losses goes on ``(* W = L loss)``."""
         data, words = self._bytes, self._words
         message = self._message[places]
-        begin = (words[message] == word_of(b"    Trai")) & (
-            words[message + 8] == word_of(b"n net ou")
-        )
+        begin = words[message + 8] == word_of(b"n net ou")
         begin &= (words[message + 16] & MASKS[6]) == word_of(b"tput #")
         places, message = places[begin], message[begin]
         end = self._end[places]
