@@ -41,6 +41,13 @@ _DEBUG = [
 ]
 
 
+# For each eight bytes of a source: ones behind its end, by its length.
+_BEHIND = [
+    np.array([~MASKS[min(max(length - first, 0), 8)] for length in range(_MAX_SOURCE + 1)])
+    for first in range(0, _MAX_SOURCE, 8)
+]
+
+
 class Lines(Text):
     """The lines in a piece of a log.
 
@@ -128,9 +135,10 @@ class Lines(Text):
         good &= close + 2 < self._end[places]
         close = np.where(good, close, 0)
         good &= data[close + 1] == ord(" ")
-        for offset in range(0, int(np.where(good, length, 0).max(initial=0)), 8):
-            eight = words[source + 1 + offset] | ~MASK_OF[np.clip(length - offset, 0, 8)]
-            good &= (eight - each(0x21)) & ~eight & HIGH == 0  # no byte up to the space
+        for offset, filled in enumerate(_BEHIND):
+            longer = np.flatnonzero(good & (length > 8 * offset)) if offset > 1 else slice(None)
+            eight = words[source[longer] + 1 + 8 * offset] | filled[length[longer] * good[longer]]
+            good[longer] &= (eight - each(0x21)) & ~eight & HIGH == 0  # no byte up to the space
         message = close + 2
         if len(self._places("]")) > len(places) + 2:
             # A second "] " may be a torn line, whose last message counts; debug_info has one too.
@@ -201,12 +209,13 @@ class Lines(Text):
         opening, closing = self._following("()", stop, 2)
         rated &= (opening == stop + 1) & (closing == comma - 1)
         good &= (stop == comma) | rated
-        value, valid = self._numbers(equals + 2, end, good)
-        good &= valid
-        places = places[good]
-        self.kind[places] = np.where(is_loss[good], LOSS, LR)
-        self.iteration[places] = iteration[good]
-        self.value[places] = value[good]
+        for kind, read in ((LOSS, self._numbers), (LR, self._repeated)):
+            mine = np.flatnonzero(good & (is_loss if kind == LOSS else is_lr))
+            value, valid = read(equals[mine] + 2, end[mine], good[mine])
+            mine, value = mine[valid], value[valid]
+            self.kind[places[mine]] = kind
+            self.iteration[places[mine]] = iteration[mine]
+            self.value[places[mine]] = value
 
     def _find_outputs(self, places: Array) -> None:
         """``    Train net output #0: NAME = V``, which for losses goes on ``(* W = L loss)``."""

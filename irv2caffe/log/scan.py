@@ -125,7 +125,7 @@ class Text:
         longer = np.flatnonzero(~valid & (length > 8) & (length <= MAX_DIGITS))
         if len(longer):
             first = start[longer] + negative[longer]
-            value[longer], valid[longer] = self._repeated(first, length[longer] - negative[longer])
+            value[longer], valid[longer] = self._decimals(first, length[longer] - negative[longer])
         value = np.where(negative, -value, value)
         known: dict[bytes, float | None] = {}
         for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
@@ -138,17 +138,18 @@ class Text:
                 value[place], valid[place] = found, True
         return value, valid & wanted
 
-    def _repeated(self, start: Array, length: Array) -> tuple[Array, Array]:
-        """As :meth:`_decimals`, where most are like the one before (learning rates)."""
-        more = self._words[start + 8] & MASK_OF[np.clip(length - 8, 0, 8)]
-        columns = (self._words[start], more, length)
+    def _repeated(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
+        """As :meth:`_numbers`, where most are like the one before (learning rates)."""
+        length = np.where(wanted, np.minimum(end - start, 17), 0)
+        low = self._words[start] & MASK_OF[np.minimum(length, 8)]
+        high = self._words[start + 8] & MASK_OF[np.clip(length - 8, 0, 8)]
         differs = np.ones(len(start), bool)
-        differs[1:] = False
-        for column in columns:
+        differs[1:] = length[1:] > 16
+        for column in (low, high, length):
             differs[1:] |= column[1:] != column[:-1]
-        value, simple = self._decimals(start[differs], length[differs])
+        value, valid = self._numbers(start[differs], end[differs], wanted[differs])
         same = np.cumsum(differs) - 1
-        return value[same], simple[same]
+        return value[same], valid[same]
 
     def _decimals(self, start: Array, length: Array) -> tuple[Array, Array]:
         """As :func:`_short_decimals`, of up to fifteen characters, one after the other."""
