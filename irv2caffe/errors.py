@@ -7,6 +7,7 @@
     +-- InputError                exit 1   something the user gave cannot be used
     |   +-- MissingInputError              a file or folder that is not there
     |   +-- FormatError                    a file that is not what it should be
+    |       +-- NetError                   a net that Caffe would refuse
     |   +-- WeightsError                   weights that do not fit a network
     +-- OutputError               exit 1   a result cannot be written
     |   +-- OutputExistsError              something stands where the result should go
@@ -90,6 +91,26 @@ class FormatError(InputError):
         self.path = path
         self.line = line
         self.column = column
+
+
+class NetError(FormatError):
+    """A net that Caffe would refuse.
+
+    Attributes:
+        layer: the name of the layer it fails at, or empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        layer: str = "",
+        path: Path | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message, hint, path=path, line=line)
+        self.layer = layer
 
 
 class WeightsError(InputError):

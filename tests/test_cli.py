@@ -18,8 +18,8 @@ import pytest
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "make-lmdb", "train", "plot-log"]
-ORDER += ["import-weights", "export-weights"]
+ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "check", "train"]
+ORDER += ["plot-log", "import-weights", "export-weights"]
 
 
 def run(*args, cwd=None, env=None):
@@ -101,6 +101,8 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     text = (tmp_path / "net/train_val.prototxt").read_text()
     assert text.startswith(f"# irv2caffe {__version__}\n# irv2caffe build-net --out net ")
     assert "3 classes" in text
+    checked = run("check", "net/solver.prototxt", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")
@@ -132,6 +134,12 @@ BAD = {
     "missing list": (["make-lmdb", "images/train", "out", "--list", "none"], 1),
     "missing database": (["build-net", "--out", "out", "--train-lmdb", "none"], 1),
     "no database": (["build-net", "--out", "out", "--train-lmdb", "existing"], 1),
+    "missing net": (["summary", "none"], 1),
+    "net is text": (["summary", "text"], 1),
+    "net is binary": (["summary", "binary"], 1),
+    "net is a folder": (["summary", "existing"], 1),
+    "net of a shape": (["summary", "text", "--input-shape", "data"], 2),
+    "picture of a kind": (["summary", "text", "--draw", "out.gif"], 2),
     "bad crop": (["build-net", "--out", "out", "--crop", "224"], 2),
     "bad variant": (["build-net", "--out", "out", "--variant", "resnet"], 2),
     "not a number": (["build-net", "--out", "out", "--base-lr", "nan"], 2),
@@ -149,6 +157,13 @@ BAD = {
     "recipe not TOML": (["build-net", "--out", "out", "--recipe", "bad.toml"], 1),
     "bad classes": (["build-net", "--out", "out", "--num-classes", "1"], 2),
     "net into a file": (["build-net", "--out", "text"], 1),
+    "nothing to check": (["check"], 2),
+    "missing net to check": (["check", "none"], 1),
+    "check of text": (["check", "text"], 1),
+    "check of a binary": (["check", "binary"], 1),
+    "check of a folder": (["check", "existing"], 1),
+    "check without a rule": (["check", "text", "--ignore", "soup"], 2),
+    "check with bad gpus": (["check", "text", "--gpus", "all"], 2),
     "no solver": (["train"], 2),
     "missing solver": (["train", "--solver", "none"], 1),
     "solver is text": (["train", "--solver", "text"], 1),
@@ -255,6 +270,18 @@ def test_printed_config_names_its_sources():
     assert values["crop"] == ["139", "command line"]
     assert values["momentum"] == ["0.9", "recipe paper-sgd"]
     assert values["dropout"] == ["0.2", "default"]
+
+
+def test_build_net_shows_and_draws_its_net(tmp_path):
+    args = ("build-net", "--out", "net", "--variant", "small32", "--summary")
+    done = run(*args, "--draw", "net.svg", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6,587,736" in done.stdout
+    assert (tmp_path / "net.svg").read_text().startswith("<svg")
+    header = (tmp_path / "net/solver.prototxt").read_text().splitlines()[1]
+    assert header == "# irv2caffe build-net --out net --variant small32"
+    done = run(*args, "--draw", "net.gif", "--force", cwd=tmp_path)
+    assert done.returncode == 2
 
 
 def test_no_caffe_at_all(tmp_path):

@@ -11,9 +11,11 @@ import click
 
 from irv2caffe import __version__, ui
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
+from irv2caffe.cli.check import check_command
 from irv2caffe.cli.data import make_lmdb_command
 from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
+from irv2caffe.cli.summary import summary_command
 from irv2caffe.cli.train import train_command
 from irv2caffe.cli.weights import export_weights_command, import_weights_command
 from irv2caffe.errors import (
@@ -28,7 +30,9 @@ _COMMANDS = (
     install_caffe_command,
     caffe_command,
     build_net_command,
+    summary_command,
     make_lmdb_command,
+    check_command,
     train_command,
     plot_log_command,
     import_weights_command,

@@ -30,7 +30,7 @@ class Command(click.Command):
             if record is not None and isinstance(parameter, click.Option):
                 heading = getattr(parameter, "section", "Other")
                 sections.setdefault(heading, []).append(record)
-        for heading, records in sections.items():
+        for heading, records in sorted(sections.items(), key=lambda item: item[0] == "Other"):
             with formatter.section(heading):
                 formatter.write_dl(records)
 
