@@ -1,10 +1,11 @@
 """How fast logs are read, how much memory that takes, what watching costs.
 
-The yardstick is a straightforward parser: line by line, a few regular expressions for each, dates
-parsed, a dictionary for each row. That is how Caffe's own tools/extra/parse_log.py goes about it;
-it is written anew here, for Python 3, and collects the facts that ours does. Both read the same
-log, of a run that displays every iteration, and must find the same numbers. They take turns, each
-in a process of its own; CPU seconds are compared, since they depend least on what else runs.
+The yardstick is a straightforward parser: line by line, the date and a search for each kind of fact
+in each line, a dictionary for each row. Those are the steps of Caffe's own
+tools/extra/parse_log.py; it is written anew here, for Python 3, and collects the facts that ours
+does. Both read the same log, of a run that displays every iteration, and must find the same
+numbers. They take turns, each in a process of its own; CPU seconds are compared, since they depend
+least on what else runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import random
@@ -94,53 +96,69 @@ def ours(path: str) -> Callable[[], list[float]]:
 def yardstick(path: str) -> Callable[[], list[float]]:
     """Reads a log line by line; returns what tells the numbers that it found."""
     iteration_of = re.compile(r"Iteration (\d+)")
-    loss_of = re.compile(r", loss = ([-+.\w]+)")
     rate_of = re.compile(r"lr = ([-+.\w]+)")
+    loss_of = re.compile(r", loss = ([-+.\w]+)")
     train_of = re.compile(r"Train net output #(\d+): (\S+) = ([-+.\w]+)")
     test_of = re.compile(r"Test net output #(\d+): (\S+) = ([-+.\w]+)")
     iteration = -1
     start = None
+    state = {"lr": math.nan, "smoothed": math.nan}
     train: list[dict[str, Any]] = []
     test: list[dict[str, Any]] = []
+    rates = []
     with Path(path).open(encoding="utf-8") as stream:
         for line in stream:
             found = iteration_of.search(line)
             if found:
-                iteration = int(found[1])
+                iteration = int(found.group(1))
             if iteration == -1:
                 continue
             when = _date(line)
-            start = start or when
-            seconds = (when - start).total_seconds()
-            if found := loss_of.search(line):
-                train.append(
-                    {"iteration": iteration, "smoothed": float(found[1]), "seconds": seconds}
-                )
-            if found := rate_of.search(line):
-                train[-1]["lr"] = float(found[1])
-            if found := train_of.search(line):
-                train[-1][found[2]] = float(found[3])
-            if found := test_of.search(line):
-                if found[1] == "0":
-                    test.append({"iteration": iteration, "seconds": seconds})
-                test[-1][found[2]] = float(found[3])
+            if start is None:
+                start = when
+            state["seconds"] = (when - start).total_seconds()
+            found = rate_of.search(line)
+            if found:
+                state["lr"] = float(found.group(1))
+                rates.append(state["lr"])
+            found = loss_of.search(line)
+            if found:
+                state["smoothed"] = float(found.group(1))
+            _net_output(train_of, train, line, iteration, state)
+            _net_output(test_of, test, line, iteration, state)
     return lambda: _facts(
         [row["iteration"] for row in train],
         [row["smoothed"] for row in train],
-        [row["lr"] for row in train],
+        rates,
         [train[-1]["seconds"]],
         [row["loss"] for row in train],
         [row["top1"] for row in test],
     )
 
 
+def _net_output(
+    pattern: re.Pattern[str],
+    rows: list[dict[str, Any]],
+    line: str,
+    iteration: int,
+    state: dict[str, float],
+) -> None:
+    """Adds an output to the row of its iteration."""
+    found = pattern.search(line)
+    if found is None:
+        return
+    if not rows or rows[-1]["iteration"] != iteration:
+        rows.append({"iteration": iteration, **state})
+    rows[-1][found.group(2)] = float(found.group(3))
+
+
 def _date(line: str) -> datetime.datetime:
-    day, clock = line.split()[:2]
-    whole, _, fraction = clock.partition(".")
-    hour, minute, second = whole.split(":")
-    return datetime.datetime(
-        2025, int(day[1:3]), int(day[3:]), int(hour), int(minute), int(second), int(fraction)
-    )
+    words = line.strip().split()
+    clock = words[1]
+    point = clock.rfind(".")
+    hour, minute, second = (int(part) for part in clock[:point].split(":"))
+    month, day, fraction = int(words[0][1:3]), int(words[0][3:]), int(clock[point + 1 :])
+    return datetime.datetime(2025, month, day, hour, minute, second, fraction)
 
 
 def _facts(*columns: Any) -> list[float]:
