@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import Irv2CaffeError, OutputError
 from irv2caffe.log.read import read_log
-from irv2caffe.log.table import Summary, make_table, summarize
+from irv2caffe.log.summary import Summary, summarize
+from irv2caffe.log.table import make_table
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train import control, prepare
 from irv2caffe.train.findings import lines as finding_lines

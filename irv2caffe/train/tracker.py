@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.log import events
 from irv2caffe.log.parse import parse
 from irv2caffe.log.read import TestPoint
-from irv2caffe.log.table import PINNED_LOSS, test_row
+from irv2caffe.log.table import PINNED_LOSS, row_of_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +191,7 @@ class Tracker:
             test = self._test
             self._test = None
             if test.outputs:
-                row = test_row(test, None)
+                row = row_of_test(test, None)
                 self._on_row(
                     {
                         "kind": "test",
