@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Plotter:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            # Linux shares time among sessions first: niceness within one means little then.
+            Path(f"/proc/{self._child.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
 
     def _wait(self) -> None:
         if self._child is not None:
