@@ -18,7 +18,7 @@ import pytest
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "make-lmdb", "train", "plot-log"]
+ORDER = ["install-caffe", "caffe", "build-net", "make-lmdb", "inspect-lmdb", "train", "plot-log"]
 
 
 def run(*args, cwd=None, env=None):

@@ -12,6 +12,7 @@ import click
 from irv2caffe import __version__, ui
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.data import make_lmdb_command
+from irv2caffe.cli.inspect import inspect_lmdb_command
 from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
 from irv2caffe.cli.train import train_command
@@ -28,6 +29,7 @@ _COMMANDS = (
     caffe_command,
     build_net_command,
     make_lmdb_command,
+    inspect_lmdb_command,
     train_command,
     plot_log_command,
 )
