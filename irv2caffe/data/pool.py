@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 STALL_S = 300.0
 _POLL_S = 0.5
+_UNKNOWN = -2
 _PAGE = 4096
 
 
@@ -168,7 +169,7 @@ class Pool:
 
     def _next_answer(self) -> dict[str, Any]:
         """Waits for any worker, and watches over all of them."""
-        last_at = [(worker.number, -1, time.monotonic()) for worker in self._workers]
+        last_at = [(worker.number, _UNKNOWN, time.monotonic()) for worker in self._workers]
         while True:
             try:
                 number, answer = self._answers.get(timeout=_POLL_S)
@@ -192,7 +193,7 @@ class Pool:
         seen = []
         for number, index, since in last_at:
             at = int(self._at[number])
-            if at != index or at < 0:
+            if at != index or self._workers[number].num_begun == 0:
                 seen.append((number, at, now))
                 continue
             if now - since > STALL_S:
@@ -225,7 +226,7 @@ class Pool:
         for unit, _ in self._begun:
             if index in unit.indices:
                 return unit.items[unit.indices.index(index)].name
-        return "an image"
+        return "a worker between two images"
 
     def _made(self, unit: Unit, slot: int, answer: dict[str, Any]) -> Made:
         start = self._first_slot + slot * self._slot_bytes
