@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,10 @@ def compare(
         FormatError: no LMDB.
     """
     result = Comparison(str(first), str(second))
-    with open_reader(first) as one, open_reader(second) as other:
+    with ExitStack() as stack:
+        one = other = stack.enter_context(open_reader(first))
+        if first.resolve() != second.resolve():  # LMDB opens a database only once
+            other = stack.enter_context(open_reader(second))
         result.num_first, result.num_second = len(one), len(other)
         total = max(result.num_first, result.num_second)
         for number, (key, left, right) in enumerate(_pairs(iter(one), iter(other)), 1):

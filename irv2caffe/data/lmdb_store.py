@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -13,9 +17,13 @@ from irv2caffe.errors import FormatError, MissingInputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+_NUMBERED_KEY = re.compile(rb"\d{8}(_|$)")
 _META_PAGES = 2
+_META = struct.Struct("=IIQQ96xQQ")  # magic, version, address, map size, two trees, last page, txn
+_META_MAGIC = 0xBEEFC0DE
+_PAGE_HEADER_BYTES = 16
+_LARGEST_PAGE = 65_536
 _ROOM_BYTES = 512 << 20
 _SMALLEST_MAP_BYTES = 1 << 30
 
@@ -196,8 +204,9 @@ class Reader:
 
     def info(self) -> StoreInfo:
         """Its numbers."""
-        info = self._environment.info()
-        return StoreInfo(len(self), self._size_bytes, info["map_size"], info["last_txnid"])
+        map_bytes = _stored_map_bytes(Path(self._environment.path()) / "data.mdb")
+        transaction = int(self._environment.info()["last_txnid"])
+        return StoreInfo(len(self), self._size_bytes, map_bytes, transaction)
 
     def views(self) -> Iterator[tuple[memoryview, memoryview]]:
         """Keys and records where they lie on the disk; valid until the next one."""
@@ -213,18 +222,37 @@ class Reader:
     def sample(self, count: int) -> Iterator[tuple[bytes, bytes]]:
         """Up to ``count`` records spread over the database, without reading it whole.
 
-        Keys that Caffe's tools write begin with the place in the list, so that a place can be
-        sought by its key; other keys give the first records.
+        Keys that convert_imageset writes begin with the place in the list, so that a place can be
+        sought by its key; with other keys one walks from key to key, past the records.
         """
-        step = max(1, len(self) // max(1, count))
+        if count >= len(self):
+            yield from self
+            return
+        if count < 1:
+            return
+        step = len(self) // count
         with self._environment.begin() as transaction:
             cursor = transaction.cursor()
-            seen: set[bytes] = set()
-            for place in range(0, len(self), step):
-                found = cursor.set_range(b"%08d" % place) if place else cursor.first()
-                if found and cursor.key() not in seen and len(seen) < count:
-                    seen.add(cursor.key())
-                    yield cursor.item()
+            is_numbered = cursor.first() and _NUMBERED_KEY.match(cursor.key())
+            walk = _seek(cursor, step) if is_numbered else _walk(cursor, step)
+            for _ in itertools.islice(walk, count):
+                yield cursor.item()
+
+
+def _seek(cursor: Any, step: int) -> Iterator[None]:
+    """Stands at every so-many-eth place, as the keys count them; gaps are stepped over."""
+    place, last = 0, b""
+    while cursor.set_range(b"%08d" % place):
+        if cursor.key() != last:
+            last = cursor.key()
+            yield
+        place += step
+
+
+def _walk(cursor: Any, step: int) -> Iterator[None]:
+    for number, _ in enumerate(cursor.iternext(keys=True, values=False)):
+        if number % step == 0:
+            yield
 
 
 @contextmanager
@@ -261,6 +289,26 @@ def open_reader(folder: Path) -> Iterator[Reader]:
         raise FormatError(f"a torn LMDB: {error}", "build it again", path=folder) from error
     finally:
         environment.close()
+
+
+def _stored_map_bytes(file: Path) -> int:
+    """What the writer said; LMDB itself only tells what this process maps.
+
+    From the newer of the two meta pages (MDB_meta in mdb.c of LMDB 0.9).
+    """
+    newest = (0, 0)
+    with file.open("rb") as stream:
+        page = stream.read(2 * _LARGEST_PAGE)
+    for size in (4096, 8192, 16_384, 32_768, _LARGEST_PAGE):
+        metas = [
+            _META.unpack_from(page, at + _PAGE_HEADER_BYTES)
+            for at in (0, size)
+            if len(page) >= at + _PAGE_HEADER_BYTES + _META.size
+        ]
+        if len(metas) == 2 and all(meta[0] == _META_MAGIC for meta in metas):
+            newest = max((int(meta[-1]), int(meta[3])) for meta in metas)
+            break
+    return newest[1]
 
 
 def _refuse_cut_short(environment: Any, size: int, folder: Path) -> None:

@@ -70,7 +70,7 @@ def _tile(key: bytes, value: bytes, names: tuple[str, ...]) -> Pixels:
         draw_text(tile, "cannot be decoded", 4, 20, _INK)
         draw_text(tile, str(error)[:_CHARACTERS], 4, 40, _FAINT)
     words = "no label" if label is None else str(label)
-    if label is not None and 0 <= label < len(names):
+    if label is not None and 0 <= label < len(names) and names[label] != words:
         words = f"{label} {names[label]}"
     name = key.decode("utf-8", "replace").rpartition("/")[2]
     draw_text(tile, _shortened(words), 2, _TILE + 14, _INK)
