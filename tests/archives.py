@@ -27,11 +27,11 @@ def add(archive, name, data, **attributes):
     archive.addfile(info, io.BytesIO(data))
 
 
-def tar_bytes(files, mode="w", **attributes):
+def tar_bytes(files, mode="w"):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode) as archive:
         for name, data in files:
-            add(archive, name, data, **attributes)
+            add(archive, name, data)
     return stream.getvalue()
 
 

@@ -210,7 +210,7 @@ def test_a_million_names_take_little_memory():
     """Measured in a process of its own: the packed list against the names alone."""
     code = (
         "import resource\n"
-        "from irv2caffe.data.sources.items import Item, Items\n"
+        "from irv2caffe.data.items import Item, Items\n"
         "start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "items = Items()\n"
         "for n in range(1_000_000):\n"

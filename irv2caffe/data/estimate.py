@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
+from irv2caffe.data.items import Skipped
 from irv2caffe.data.plan import make_plan, pages_bytes, raw_record_bytes
 from irv2caffe.data.pool import open_pool
-from irv2caffe.data.sources import Skipped
 from irv2caffe.errors import OutputError
 
 if TYPE_CHECKING:

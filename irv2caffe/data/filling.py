@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from irv2caffe import system
 from irv2caffe.data import datum
+from irv2caffe.data.items import Skipped
 from irv2caffe.data.lmdb_store import Writer
 from irv2caffe.data.plan import COMMIT_BYTES
-from irv2caffe.data.sources import Skipped
 from irv2caffe.data.tables import SideTables
 from irv2caffe.errors import InputError, OutputError
 

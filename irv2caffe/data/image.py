@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from irv2caffe.data.headers import JpegHeader
-    from irv2caffe.data.sources.items import PixelFormat
+    from irv2caffe.data.items import PixelFormat
 
     Pixels = NDArray[np.uint8]
     Color = tuple[int, int, int]
@@ -124,17 +124,16 @@ def open_image(data: bytes, *, exactly_like_caffe: bool = False) -> ImageFile:
         raise UndecodableImageError("empty file")
     kind = image_kind(data)
     jpeg = read_jpeg_header(data) if kind == "jpg" else None
-    if exactly_like_caffe:
-        if kind in AFTER_CAFFE:
-            raise UndecodableImageError("a format that Caffe's OpenCV cannot read", kind)
-    elif is_cut_short(data, kind, jpeg):
+    if exactly_like_caffe and kind in AFTER_CAFFE:
+        raise UndecodableImageError("a format that Caffe's OpenCV cannot read", kind)
+    if (kind == "png" or not exactly_like_caffe) and is_cut_short(data, kind, jpeg):
         raise UndecodableImageError(CUT_SHORT)
     if jpeg is not None and not exactly_like_caffe and jpeg.width * jpeg.height > MAX_PIXELS:
         raise UndecodableImageError("too many pixels", f"{jpeg.width} x {jpeg.height}")
     return ImageFile(data, kind, jpeg, exactly_like_caffe)
 
 
-def _decode(data: bytes, mode: int) -> NDArray[Any]:
+def _decode(data: bytes | Pixels, mode: int) -> NDArray[Any]:
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error as error:
@@ -252,7 +251,7 @@ def add_to(pixels: Pixels, sums: NDArray[np.float32]) -> None:
     cv2.accumulate(pixels.reshape(height, -1), sums.reshape(height, -1))
 
 
-def decode_record(data: bytes) -> NDArray[Any]:
+def decode_record(data: bytes | Pixels) -> NDArray[Any]:
     """The pixels of a compressed record as Caffe decodes it (DecodeDatumNative in util/io.cpp).
 
     Any depth, any number of channels, not turned; files that are cut short give nothing here,
@@ -261,7 +260,7 @@ def decode_record(data: bytes) -> NDArray[Any]:
     Raises:
         UndecodableImageError: no image.
     """
-    if not data:
+    if not len(data):
         raise UndecodableImageError("no data")
     return _decode(data, cv2.IMREAD_UNCHANGED)
 

@@ -16,8 +16,8 @@ from irv2caffe.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from irv2caffe.data.items import Item, Source
     from irv2caffe.data.options import BuildOptions
-    from irv2caffe.data.sources.items import Item, Source
 
 FORMAT = 1  # of the records and of what resuming needs; another one is not gone on with
 COMMIT_BYTES = 64 << 20

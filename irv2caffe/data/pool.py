@@ -20,17 +20,17 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe import system
+from irv2caffe.data.items import Skipped
 from irv2caffe.data.mean import Sums
 from irv2caffe.data.process import Worker, keep_freed_memory, shared_file
-from irv2caffe.data.sources.items import Skipped
 from irv2caffe.errors import InputError, WorkerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from irv2caffe.data.items import Item, Source
     from irv2caffe.data.options import BuildOptions
     from irv2caffe.data.plan import Plan
-    from irv2caffe.data.sources.items import Item, Source
 
 STALL_S = 300.0
 _POLL_S = 0.5

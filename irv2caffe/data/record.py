@@ -11,8 +11,8 @@ import numpy as np
 
 from irv2caffe.data import augment, datum, image
 from irv2caffe.data.image import UndecodableImageError, open_image
+from irv2caffe.data.items import WHOLE_FILE
 from irv2caffe.data.mean import UnitSums
-from irv2caffe.data.sources.items import WHOLE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.data.augment import Distortion
     from irv2caffe.data.image import ImageFile
+    from irv2caffe.data.items import Item, PixelFormat
     from irv2caffe.data.options import BuildOptions
-    from irv2caffe.data.sources.items import Item, PixelFormat
 
     Pixels = NDArray[np.uint8]
 
@@ -108,7 +108,7 @@ class RecordMaker:
             return self._put_pixels(pixels, item.label, space)
         encoded = image.encode_image(pixels, self._options.encoded, self._options.quality)
         changes = self._options.encoded == "jpg" and self._options.mean == "exact"
-        self.sums.add(image.decode_record(encoded.tobytes()) if changes else pixels)
+        self.sums.add(image.decode_record(encoded) if changes else pixels)
         return self._put_file(encoded, item.label, space)
 
     def _read(self, item: Item) -> bytes:

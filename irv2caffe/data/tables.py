@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from irv2caffe.data.sources.items import Skipped
+    from irv2caffe.data.items import Skipped
 
 SKIPPED = "skipped.csv"
 COMPLAINTS = "complaints.csv"

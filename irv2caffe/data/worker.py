@@ -18,9 +18,9 @@ from typing import IO, Any
 import numpy as np
 
 from irv2caffe.data.image import UndecodableImageError
+from irv2caffe.data.items import Item, PixelFormat
 from irv2caffe.data.options import options_from_json
 from irv2caffe.data.record import RecordMaker, Space
-from irv2caffe.data.sources.items import Item, PixelFormat
 
 NOTHING = -1  # what a worker says it is at, when it is at nothing
 # libpng speaks of colour profiles that nobody uses here; OpenCV's own lines begin with a bracket.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.folders import check_classes, missing_classes
-from irv2caffe.data.sources.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.pickles import load_pickle
 from irv2caffe.data.sources.unpack import read_members, scratch_file
 from irv2caffe.errors import FormatError, InputError, MissingInputError

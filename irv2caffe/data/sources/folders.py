@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.sources.items import Item, Items, Skipped, Source
+from irv2caffe.data.items import Item, Items, Skipped, Source
 from irv2caffe.data.sources.text import some
 from irv2caffe.errors import InputError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.folders import missing_classes
-from irv2caffe.data.sources.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.unpack import copy_exactly, open_plain, read_exactly
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.items import Item, Items, Skipped, Source
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
 from irv2caffe.data.sources.folders import check_classes, missing_classes
-from irv2caffe.data.sources.items import Item, Items, Skipped, Source
 from irv2caffe.data.sources.lists import parse_list
 from irv2caffe.data.sources.tars import Member, TarIndex, index_tar
 from irv2caffe.data.sources.text import read_lines, some

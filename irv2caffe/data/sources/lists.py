@@ -6,8 +6,8 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.items import MAX_LABEL, Item, Items, Source
 from irv2caffe.data.sources.folders import missing_classes
-from irv2caffe.data.sources.items import MAX_LABEL, Item, Items, Source
 from irv2caffe.data.sources.text import read_lines, some
 from irv2caffe.errors import FormatError, InputError
 

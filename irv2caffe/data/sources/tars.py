@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from irv2caffe.data.items import Skipped
 from irv2caffe.data.sources.folders import has_image_suffix
-from irv2caffe.data.sources.items import Skipped
 from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
