@@ -7,8 +7,11 @@
     +-- InputError                exit 1   something the user gave cannot be used
     |   +-- MissingInputError              a file or folder that is not there
     |   +-- FormatError                    a file that is not what it should be
+    |       +-- NetError                   a net that Caffe would refuse
+    |   +-- WeightsError                   weights that do not fit a network
     +-- OutputError               exit 1   a result cannot be written
     |   +-- OutputExistsError              something stands where the result should go
+    +-- MissingExtraError         exit 1   a package that only some commands need
     +-- CaffeNotFoundError        exit 1   no Caffe on this machine
     +-- InstallError              exit 1   Caffe could not be installed
     +-- CaffeFailedError          exit 1   a Caffe program ended badly
@@ -91,12 +94,57 @@ class FormatError(InputError):
         self.column = column
 
 
+class NetError(FormatError):
+    """A net that Caffe would refuse.
+
+    Attributes:
+        layer: the name of the layer it fails at, or empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        layer: str = "",
+        path: Path | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message, hint, path=path, line=line)
+        self.layer = layer
+
+
+class WeightsError(InputError):
+    """Weights that do not fit a network.
+
+    Attributes:
+        problems: all that does not fit, one line each.
+    """
+
+    def __init__(self, message: str, problems: tuple[str, ...], hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n  ".join([super().__str__(), *self.problems])
+
+
 class OutputError(Irv2CaffeError):
     """A result cannot be written."""
 
 
 class OutputExistsError(OutputError):
     """Something stands where the result should go."""
+
+
+class MissingExtraError(Irv2CaffeError):
+    """A package that only some commands need is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed",
+            f"run: pip install 'irv2caffe[{extra}]'",
+        )
 
 
 class CaffeNotFoundError(Irv2CaffeError):

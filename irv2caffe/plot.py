@@ -1,4 +1,4 @@
-"""Draw it: validation error and training loss over epochs. The only module with matplotlib."""
+"""Draw it: validation error and training loss over epochs; with plot_net alone in matplotlib."""
 
 from __future__ import annotations
 

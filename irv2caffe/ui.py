@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from irv2caffe.errors import Irv2CaffeError
 
@@ -43,13 +43,23 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; plain and unwrapped where stdout is not a terminal."""
+def show_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[str] = ()
+) -> None:
+    """A table on stdout; plain and unwrapped where stdout is not a terminal.
+
+    Args:
+        headings: of the columns.
+        rows: their cells.
+        right: the headings of columns that are flush right.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console = Console(markup=False, highlight=False)

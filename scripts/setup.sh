@@ -74,6 +74,12 @@ make_venv() { # make_venv [pip arguments...]
         -c "$root/constraints.txt" || fail "pip cannot be installed" "is the package index reachable?"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" "$@" ||
         fail "the Python packages cannot be installed" "is the package index reachable?"
+    # timm asks for torchvision, which its model does not need and which has no build for the CPU
+    # beside the tested PyTorch.
+    case " $* " in *" --group dev "*)
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" \
+            --no-deps timm || fail "timm cannot be installed" "is the package index reachable?" ;;
+    esac
     printf '%s' "$wanted" >"$stamp"
 }
 

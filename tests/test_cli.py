@@ -18,7 +18,8 @@ import pytest
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "make-lmdb", "inspect-lmdb", "train", "plot-log"]
+ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb", "train"]
+ORDER += ["plot-log", "import-weights", "export-weights"]
 
 
 def run(*args, cwd=None, env=None):
@@ -131,6 +132,12 @@ BAD = {
     "missing list": (["make-lmdb", "images/train", "out", "--list", "none"], 1),
     "missing database": (["build-net", "--out", "out", "--train-lmdb", "none"], 1),
     "no database": (["build-net", "--out", "out", "--train-lmdb", "existing"], 1),
+    "missing net": (["summary", "none"], 1),
+    "net is text": (["summary", "text"], 1),
+    "net is binary": (["summary", "binary"], 1),
+    "net is a folder": (["summary", "existing"], 1),
+    "net of a shape": (["summary", "text", "--input-shape", "data"], 2),
+    "picture of a kind": (["summary", "text", "--draw", "out.gif"], 2),
     "bad crop": (["build-net", "--out", "out", "--crop", "224"], 2),
     "bad variant": (["build-net", "--out", "out", "--variant", "resnet"], 2),
     "not a number": (["build-net", "--out", "out", "--base-lr", "nan"], 2),
@@ -161,6 +168,10 @@ BAD = {
     "bad window": (["plot-log", "good.log", "--out", "out.png", "--epochs", "25:15"], 2),
     "unwritable figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
     "csv of two": (["plot-log", "good.log", "good.log", "--csv", "out.csv"], 2),
+    "missing weights": (["import-weights", "none", "--net", "text", "--out", "out.caffemodel"], 1),
+    "weights of text": (["import-weights", "text", "--net", "text", "--out", "out.caffemodel"], 1),
+    "missing model": (["export-weights", "none", "--net", "text", "--out", "out.pth"], 1),
+    "weights to what": (["export-weights", "binary", "--net", "text", "--out", "out.npz"], 2),
     "no caffe there": (["caffe", "--caffe", "existing", "--version"], 1),
     "no such tool": (["caffe", "--tool", "frobnicate"], 1),
     "bad mirror": (["install-caffe", "--prefix", "out", "--mirror", "-x"], 2),
@@ -243,6 +254,18 @@ def test_printed_config_names_its_sources():
     assert values["crop"] == ["139", "command line"]
     assert values["momentum"] == ["0.9", "recipe paper-sgd"]
     assert values["dropout"] == ["0.2", "default"]
+
+
+def test_build_net_shows_and_draws_its_net(tmp_path):
+    args = ("build-net", "--out", "net", "--variant", "small32", "--summary")
+    done = run(*args, "--draw", "net.svg", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6,587,736" in done.stdout
+    assert (tmp_path / "net.svg").read_text().startswith("<svg")
+    header = (tmp_path / "net/solver.prototxt").read_text().splitlines()[1]
+    assert header == "# irv2caffe build-net --out net --variant small32"
+    done = run(*args, "--draw", "net.gif", "--force", cwd=tmp_path)
+    assert done.returncode == 2
 
 
 def test_no_caffe_at_all(tmp_path):

@@ -24,6 +24,7 @@ from irv2caffe.errors import OutputExistsError, UsageError
 from irv2caffe.net.build import build_net
 from irv2caffe.net.crops import check_crop, grids
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
+from irv2caffe.net.shapes import infer
 from irv2caffe.net.smoothing import write_infogain
 from irv2caffe.net.spec import NetSpec, Top
 from irv2caffe.proto import messages
@@ -157,6 +158,13 @@ def test_every_variant_and_option_loads_in_both_phases(
     expected = grids(options)
     for path, phase in ((both, "TRAIN"), (both, "TEST"), (use, "TEST")):
         net = pycaffe.load(path, phase)
+        parsed = read_prototxt(path, messages.NetParameter)
+        shapes = infer(parsed, phase)
+        ours = {name: list(shape) for name, shape in shapes.blobs.items()}
+        real = {name: shape for name, shape in net["blobs"].items() if "_split_" not in name}
+        assert {name: ours[name] for name in real} == real
+        params = {info.name: [list(s) for s in info.params] for info in shapes.layers}
+        assert {name: params[name] for name in net["params"]} == net["params"]
         features = "c5" if options.variant in {"paper", "seed"} else "Conv2d_7b_1x1"
         grid17 = "b10" if options.variant in {"paper", "seed"} else "Repeat_1/block17_1"
         assert net["blobs"][features][2:] == [expected.grid8] * 2

@@ -15,7 +15,9 @@ from irv2caffe.cli.data import make_lmdb_command
 from irv2caffe.cli.inspect import inspect_lmdb_command
 from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
+from irv2caffe.cli.summary import summary_command
 from irv2caffe.cli.train import train_command
+from irv2caffe.cli.weights import export_weights_command, import_weights_command
 from irv2caffe.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -28,10 +30,13 @@ _COMMANDS = (
     install_caffe_command,
     caffe_command,
     build_net_command,
+    summary_command,
     make_lmdb_command,
     inspect_lmdb_command,
     train_command,
     plot_log_command,
+    import_weights_command,
+    export_weights_command,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from dataclasses import asdict
@@ -12,11 +13,15 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.cli.sections import Command, section
+from irv2caffe.cli.summary import draw_summary, show_summary
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from irv2caffe.net.summary import Summary
+
+_TALK = frozenset({"--force", "--summary", "--json"})
 _ILSVRC12 = (1_281_167, 50_000)
 
 
@@ -116,6 +121,8 @@ _report = section("Other")
 @_training("--test-epochs", type=float, help="Epochs between two tests.")
 @_training("--snapshot-epochs", type=float, help="Epochs between two snapshots.")
 @_training("--random-seed", type=int, help="Of fillers and augmentation.")
+@_report("--summary", is_flag=True, help="Show stages, parameters, multiply-adds and memory.")
+@_report("--draw", type=click.Path(path_type=Path), help="Picture of the net: .svg, .png or .pdf.")
 @_report("--json", "as_json", is_flag=True, help="Report as JSON.")
 def build_net_command(
     out: Path,
@@ -125,6 +132,8 @@ def build_net_command(
     gpus: str | None,
     print_config: bool,
     force: bool,
+    summary: bool,
+    draw: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -137,6 +146,10 @@ def build_net_command(
     from irv2caffe.data.inspect import dataset_sizes
     from irv2caffe.net.build import build_net
 
+    if draw is not None:
+        from irv2caffe.plot_net import check_suffix
+
+        check_suffix(draw)
     told = {
         name: _NET_TYPES.get(name, lambda value: value)(value)
         for name, value in options.items()
@@ -167,8 +180,12 @@ def build_net_command(
         command=_command(),
         force=force,
     )
+    made = _summary(built.train_val) if summary or draw is not None else None
+    if made is not None and draw is not None:
+        draw_summary(made, draw)
     if as_json:
-        ui.show_json(asdict(built))
+        of_net = {"summary": made.as_dict()} if made is not None and summary else {}
+        ui.show_json({**asdict(built), **of_net})
         return
     for path in built.files():
         ui.show(str(path))
@@ -176,8 +193,22 @@ def build_net_command(
         ui.say(line)
     for line in built.warnings:
         ui.say(f"warning: {line}")
+    if made is not None and summary:
+        show_summary(made)
+
+
+def _summary(train_val: Path) -> Summary:
+    from irv2caffe.net.summary import summarize
+    from irv2caffe.proto.text import read_net
+
+    net, lines = read_net(train_val)
+    return summarize(net, "TRAIN", lines=lines, path=train_val)
 
 
 def _command() -> str:
     """The command line for the headers, without what does not change the files."""
-    return shlex.join(["irv2caffe", *(word for word in sys.argv[1:] if word != "--force")])
+    words = ["irv2caffe"]
+    for before, word in itertools.pairwise(sys.argv):
+        if word not in _TALK and before != "--draw" and not word.startswith("--draw"):
+            words.append(word)
+    return shlex.join(words)

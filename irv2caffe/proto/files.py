@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from irv2caffe.atomic import write_bytes
 from irv2caffe.errors import FormatError, OutputError
-from irv2caffe.proto import messages
+from irv2caffe.proto import messages, wire
 from irv2caffe.proto.text import read_input
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_LIMIT_BYTES = (1 << 31) - 1  # protobuf's own
+LIMIT_BYTES = (1 << 31) - 1  # protobuf's own
+_DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["data"].number
+_DOUBLE_DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["double_data"].number
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -33,24 +35,14 @@ def read_binary(path: Path, cls: Any) -> Any:
         MissingInputError: no such file.
         FormatError: empty, torn, text, HDF5, or another message.
     """
-    data = read_input(path, _LIMIT_BYTES)
+    data = read_input(path, LIMIT_BYTES)
     name = cls.DESCRIPTOR.name
-    if not data:
-        raise FormatError("empty file", "was its writing interrupted?", path=path)
-    if data.startswith(_HDF5_SIGNATURE):
-        raise FormatError(
-            "an HDF5 snapshot, not a binary one",
-            "train with snapshot_format: BINARYPROTO",
-            path=path,
-        )
+    refuse_other_formats(data, path)
     message = cls()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        hint = "is it cut short, or another kind of file?"
-        if data[:4096].isascii() and b"{" in data:
-            hint = "this looks like a prototxt; the binary file is wanted"
-        raise FormatError(f"not a binary {name}", hint, path=path) from error
+        raise not_binary(data[:4096], name, path) from error
     if _is_foreign(message):
         raise FormatError(
             f"holds another message than {name}",
@@ -58,6 +50,30 @@ def read_binary(path: Path, cls: Any) -> Any:
             path=path,
         )
     return message
+
+
+def refuse_other_formats(start: bytes, path: Path) -> None:
+    """Refuses what is told by the first bytes of a file.
+
+    Raises:
+        FormatError: empty, or HDF5.
+    """
+    if not start:
+        raise FormatError("empty file", "was its writing interrupted?", path=path)
+    if start.startswith(_HDF5_SIGNATURE):
+        raise FormatError(
+            "an HDF5 snapshot, not a binary one",
+            "train with snapshot_format: BINARYPROTO",
+            path=path,
+        )
+
+
+def not_binary(start: bytes, what: str, path: Path) -> FormatError:
+    """The error for bytes that did not parse, from the first ones of them."""
+    hint = "is it cut short, or another kind of file?"
+    if start.isascii() and b"{" in start:
+        hint = "this looks like a prototxt; the binary file is wanted"
+    return FormatError(f"not a binary {what}", hint, path=path)
 
 
 def _is_foreign(message: Any) -> bool:
@@ -80,7 +96,7 @@ def write_binary(path: Path, message: Any) -> None:
         data = message.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {error}") from error
-    if len(data) > _LIMIT_BYTES:
+    if len(data) > LIMIT_BYTES:
         raise OutputError(f"cannot write {path}: more than the 2 GiB that protobuf can hold")
     write_bytes(path, data)
 
@@ -105,11 +121,17 @@ def read_array(blob: Any) -> NDArray[np.float32] | NDArray[np.float64]:
 
 
 def blob_from_array(array: NDArray[Any]) -> Any:
-    """A BlobProto with an array's shape; float64 is kept double, all else becomes float."""
+    """A BlobProto with an array's shape; float64 is kept double, all else becomes float.
+
+    The values go in as one packed field: as Python numbers they take ten times their memory.
+    """
+    import numpy as np
+
     blob = messages.BlobProto()
     blob.shape.dim.extend(array.shape)
-    if array.dtype == "f8":
-        blob.double_data.extend(array.ravel().tolist())
-    else:
-        blob.data.extend(array.astype("f4").ravel().tolist())
+    number, kind = (_DOUBLE_DATA, "<f8") if array.dtype == "f8" else (_DATA, "<f4")
+    values = np.ascontiguousarray(array, kind)
+    if values.size:
+        head = wire.tag(number, wire.LENGTH) + wire.varint(values.nbytes)
+        blob.MergeFromString(head + values.tobytes())
     return blob

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.proto.messages import NetParameter, SolverParameter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
+_NO_FIELD_OF_NET = re.compile("NetParameter has no field")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
 _MAX_TEXT_BYTES = 1 << 28
+# What matters for finding layers: strings and comments are skipped, braces counted.
+_TOKEN = re.compile(
+    r"""(?P<skip>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*)"""
+    r"""|(?P<line>\n)|(?P<open>[{<])|(?P<close>[}>])|(?P<word>[A-Za-z_]\w*)"""
+)
 
 
 def read_prototxt(path: Path, cls: Any) -> Any:
@@ -30,18 +38,38 @@ def read_prototxt(path: Path, cls: Any) -> Any:
         MissingInputError: no such file.
         FormatError: not a prototxt of this message; says where.
     """
+    return parse_prototxt(_read_text(path), cls, path=path)
+
+
+def read_net(path: Path) -> tuple[Any, list[int]]:
+    """The net in a prototxt file, and the line on which each of its layers begins.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: not a net; says where.
+    """
+    text = _read_text(path)
+    try:
+        return parse_prototxt(text, NetParameter, path=path), layer_lines(text)
+    except FormatError as error:
+        if _NO_FIELD_OF_NET.search(error.message):
+            with suppress(FormatError):
+                net = parse_prototxt(text, SolverParameter).net
+                error.hint = f"this is a solver; its net is {net or 'named in it'}"
+        raise
+
+
+def _read_text(path: Path) -> str:
     data = read_input(path, _MAX_TEXT_BYTES)
     try:
         text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(
-            "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
-        ) from error
+    except UnicodeDecodeError:
+        text = "\0"
     if "\0" in text:
         raise FormatError(
             "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
         )
-    return parse_prototxt(text, cls, path=path)
+    return text
 
 
 def read_input(path: Path, limit_bytes: int) -> bytes:
@@ -86,11 +114,42 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
             problem = f"{unknown.group(1).removeprefix('caffe.')} has no field {unknown.group(2)!r}"
             hint = _nearest_field(message, unknown.group(1), unknown.group(2)) or hint
         line, column = error.GetLine(), error.GetColumn()
-        raise FormatError(problem, hint, path=path, line=line, column=column) from error
+        raise FormatError(_short(problem), hint, path=path, line=line, column=column) from error
     except RecursionError as error:
         raise FormatError("nested too deeply", path=path) from error
     except (ValueError, OverflowError) as error:  # a number or escape that Python cannot take
         raise FormatError(f"a value cannot be read: {error}", path=path) from error
+
+
+def layer_lines(text: str) -> list[int]:
+    """The line, from 1, on which each layer of a net begins, in the order of the layers.
+
+    Args:
+        text: a prototxt that has been parsed as NetParameter. A net with ``layer`` has the lines
+            of those, an old one those of its ``layers``.
+    """
+    found: dict[str, list[int]] = {"layer": [], "layers": []}
+    line, depth = 1, 0
+    field, field_line = "", 0
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        if kind == "line":
+            line += 1
+        elif kind == "word" and depth == 0:
+            field, field_line = token.group(), line
+        elif kind == "open":
+            if depth == 0 and field in found:
+                found[field].append(field_line or line)
+                field_line = 0  # the next of a list begins at its own brace
+            depth += 1
+        elif kind == "close":
+            depth -= 1
+    return found["layer"] or found["layers"]
+
+
+def _short(words: str, limit: int = 300) -> str:
+    """An error that quotes a word of the file; the word may be the whole file."""
+    return words if len(words) <= limit else f"{words[: limit // 2]} ... {words[-limit // 4 :]}"
 
 
 def format_prototxt(message: Any) -> str:
@@ -116,5 +175,5 @@ def write_prototxt(path: Path, message: Any, *, header: str = "") -> None:
 def _nearest_field(message: Any, full_name: str, word: str) -> str:
     """Names the field that was probably meant."""
     descriptor = message.DESCRIPTOR.file.pool.FindMessageTypeByName(full_name)
-    near = difflib.get_close_matches(word, list(descriptor.fields_by_name), n=3)
+    near = difflib.get_close_matches(word[:80], list(descriptor.fields_by_name), n=3)
     return f"did you mean {', '.join(near)}?" if near else ""

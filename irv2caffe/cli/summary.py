@@ -1,0 +1,119 @@
+"""summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irv2caffe import ui
+from irv2caffe.errors import Irv2CaffeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from irv2caffe.net.phases import Phase
+    from irv2caffe.net.summary import Summary
+
+
+@click.command("summary", short_help="Show a net's stages, parameters, multiply-adds, memory.")
+@click.argument("prototxt", type=click.Path(path_type=Path))
+@click.option("--layers", is_flag=True, help="Every layer instead of stages.")
+@click.option(
+    "--phase",
+    type=click.Choice(["train", "test"]),
+    help="Of the net.  [default: train where it has a loss]",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Instead of the file's.")
+@click.option(
+    "--input-shape",
+    "input_shapes",
+    multiple=True,
+    metavar="TOP=3x299x299",
+    help="What the prototxt leaves open, such as the size of uncropped records. Repeatable.",
+)
+@click.option("--draw", type=click.Path(path_type=Path), help="Picture: .svg, .png or .pdf.")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+def summary_command(
+    prototxt: Path,
+    layers: bool,
+    phase: str | None,
+    batch_size: int | None,
+    input_shapes: tuple[str, ...],
+    draw: Path | None,
+    as_json: bool,
+) -> None:
+    """Show what a net is made of, without Caffe.
+
+    PROTOTXT is any net that Caffe 1.0 reads, of any author and age.
+    """
+    from irv2caffe.net.summary import default_phase, summarize
+    from irv2caffe.proto.text import read_net
+
+    if draw is not None:
+        from irv2caffe.plot_net import check_suffix
+
+        check_suffix(draw)
+    told = dict(_shape(told) for told in input_shapes)
+    net, lines = read_net(prototxt)
+    chosen: Phase = phase.upper() if phase else default_phase(net)  # type: ignore[assignment]
+    made = summarize(
+        net,
+        chosen,
+        batch_size,
+        data_shapes=lambda layer: _records(layer, told),
+        lines=lines,
+        path=prototxt,
+    )
+    if draw is not None:
+        draw_summary(made, draw)
+    if as_json:
+        ui.show_json(made.as_dict(layers=layers))
+        return
+    show_summary(made, layers=layers)
+
+
+def show_summary(made: Summary, *, layers: bool = False) -> None:
+    """A net's figures for a person; build-net shows them too."""
+    from irv2caffe.net.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
+
+    ui.show(f"{made.shapes.name or 'net'}, phase {made.shapes.phase}, batch {made.batch}")
+    headings = LAYER_HEADINGS if layers else HEADINGS
+    ui.show_table(headings, made.rows(layers=layers), right=NUMBERS)
+    for line in made.lines():
+        ui.show(line)
+
+
+def draw_summary(made: Summary, out: Path) -> None:
+    """Writes a net's picture and says where; build-net does it too."""
+    from irv2caffe.net.draw import draw
+    from irv2caffe.plot_net import write_picture
+
+    write_picture(draw(made), out)
+    ui.say(f"picture: {out}")
+
+
+def _shape(told: str) -> tuple[str, tuple[int, ...]]:
+    """``TOP=3x299x299`` or ``TOP=3,299,299``."""
+    name, equals, sizes = told.rpartition("=")
+    parts = sizes.replace(",", "x").split("x")
+    if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input-shape {told}: give TOP=CHANNELSxHEIGHTxWIDTH")
+    return name, tuple(map(int, parts))
+
+
+def _records(layer: Any, told: dict[str, tuple[int, ...]]) -> Sequence[tuple[int, ...]] | None:
+    """What the command line says of a layer, else what the first record of its database says."""
+    named = [told[name] for name in (*layer.top, layer.name) if name in told]
+    if named:
+        return named[: len(layer.top)]
+    if layer.type != "Data" or layer.transform_param.crop_size:
+        return None
+    from irv2caffe.data.inspect import summarize_database
+
+    try:
+        found = summarize_database(Path(layer.data_param.source))
+    except Irv2CaffeError:
+        return None
+    return [(found.channels, found.height, found.width)]

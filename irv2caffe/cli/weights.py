@@ -1,0 +1,174 @@
+"""import-weights and export-weights."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from irv2caffe import ui
+from irv2caffe.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from irv2caffe.net.weights import ExportReport, ImportReport
+
+_CHANNELS = click.Choice(["bgr", "rgb"])
+
+
+@contextmanager
+def _problems_listed() -> Iterator[None]:
+    """Shows all problems of weights before the error that counts them."""
+    try:
+        yield
+    except WeightsError as error:
+        for problem in error.problems:
+            ui.say(problem)
+        raise
+
+
+def _path_option(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=click.Path(path_type=Path), required=True, help=text)
+
+
+@click.command("import-weights", short_help="Turn timm, Keras or TF-slim weights into Caffe's.")
+@click.argument("source", type=click.Path(path_type=Path))
+@_path_option("--net", "Prototxt of the net: deploy or train_val.")
+@_path_option("--out", "The .caffemodel to write.")
+@click.option(
+    "--format",
+    "source_format",
+    type=click.Choice(["auto", "timm", "keras", "tf-slim"]),
+    default="auto",
+    show_default=True,
+    help="Whose weights they are.",
+)
+@click.option("--channels", type=_CHANNELS, default="bgr", show_default=True, help="Net's input.")
+@click.option("--ema", is_flag=True, help="Take a trainer's moving averages of the weights.")
+@click.option("--without-classifier", is_flag=True, help="Leave the classifier to be trained anew.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+def import_weights_command(
+    source: Path,
+    net: Path,
+    out: Path,
+    source_format: str,
+    channels: str,
+    ema: bool,
+    without_classifier: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn timm, Keras or TF-slim weights into a .caffemodel for a net of the variant slim.
+
+    SOURCE is a timm state dict (.safetensors, or .pth, .pt, .bin with PyTorch), a Keras file (.h5,
+    .keras) or a TF-slim checkpoint (its one file, or the prefix of its files). All that does not
+    fit is listed at once. Background, class 0 of 1001, is left out for a net of 1000 classes.
+    """
+    from irv2caffe.net.weights import import_weights
+
+    with _problems_listed():
+        report = import_weights(
+            source,
+            net,
+            out,
+            source_format=source_format,
+            channels=channels,
+            averaged=ema,
+            without_classifier=without_classifier,
+            force=force,
+        )
+    if as_json:
+        ui.show_json(asdict(report))
+        return
+    classes = f"{report.num_classes:,} classes" if report.num_classes else "no classifier"
+    ui.show(
+        f"{report.out}: {report.num_parameters:,} parameters from {report.source_format}, "
+        f"{classes}, {report.size_bytes / 1e6:,.1f} MB"
+    )
+    for line in _import_notes(report):
+        ui.say(line)
+
+
+def _import_notes(report: ImportReport) -> Iterator[str]:
+    """What a user should know of the result."""
+    yield f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f}"
+    if report.dropped_background:
+        yield "class 0 of the source, the background, is left out: all labels are one lower"
+    if report.gamma == "ones":
+        yield "the source learns no BatchNorm multiplier: gamma is 1"
+    if report.by_order:
+        yield "the net's layers have other names; they were recognised by their order"
+    if report.left_to_fillers:
+        yield f"left to the fillers: {', '.join(report.left_to_fillers)}"
+    if report.unused:
+        yield f"{_some(report.unused)}: not used by this net"
+    if report.num_ignored:
+        yield f"{_arrays(report.num_ignored)} that only a trainer needs: left out"
+    for difference in report.differences:
+        yield f"warning: other logits: {difference}"
+
+
+@click.command("export-weights", short_help="Turn a .caffemodel into timm's weights.")
+@click.argument("model", type=click.Path(path_type=Path))
+@_path_option("--net", "Prototxt of the net: deploy or train_val.")
+@_path_option("--out", "The file to write: .safetensors, .pth or .pt.")
+@click.option(
+    "--format",
+    "target_format",
+    type=click.Choice(["timm"]),
+    default="timm",
+    show_default=True,
+    help="Whose names the arrays get.",
+)
+@click.option("--channels", type=_CHANNELS, default="bgr", show_default=True, help="Net's input.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+def export_weights_command(
+    model: Path,
+    net: Path,
+    out: Path,
+    target_format: str,
+    channels: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn a .caffemodel into the state dict of timm's inception_resnet_v2.
+
+    What import-weights took from timm goes back bit by bit. BatchNorm's statistics are divided by
+    their factor as Caffe does it.
+    """
+    from irv2caffe.net.weights import export_weights
+
+    del target_format  # there is one so far
+    with _problems_listed():
+        report = export_weights(model, net, out, channels=channels, force=force)
+    if as_json:
+        ui.show_json(asdict(report))
+        return
+    ui.show(f"{report.out}: {report.num_parameters:,} parameters, {report.num_classes:,} classes")
+    for line in _export_notes(report):
+        ui.say(line)
+
+
+def _export_notes(report: ExportReport) -> Iterator[str]:
+    yield "input: RGB from -1 to 1, as timm's own weights want it"
+    if report.by_order:
+        yield "the net's layers have other names; they were recognised by their order"
+    if report.unused:
+        yield f"not in timm's model: {', '.join(report.unused)}"
+    if report.empty_statistics:
+        yield f"never saw an image, variance 0: {len(report.empty_statistics)} BatchNorms"
+
+
+def _some(names: list[str]) -> str:
+    """Their number and one of them."""
+    return f"{_arrays(len(names))} such as {names[0]}"
+
+
+def _arrays(count: int) -> str:
+    return f"{count:,} array{'s' if count > 1 else ''}"

@@ -1,0 +1,159 @@
+"""A layer as its rule sees it, and the register of the rules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from irv2caffe.errors import NetError
+from irv2caffe.proto.messages import LAYER_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Shape = tuple[int, ...]
+_MAX_AXES = 32
+_MAX_COUNT = (1 << 31) - 1
+
+
+def count(shape: Sequence[int], start: int = 0, end: int | None = None) -> int:
+    """The product of a shape's sizes from axis ``start`` up to ``end``; 1 for none."""
+    return math.prod(shape[start:end])
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a layer makes.
+
+    Attributes:
+        tops: the shape of each top.
+        params: the shape of each of its blobs, in Caffe's order.
+        macs: multiplications with a weight, of the whole batch.
+        statistics: the blobs are running statistics, not learned.
+        rounded_up: a pooling with a last window that reaches out of its input.
+    """
+
+    tops: Sequence[Shape]
+    params: Sequence[Shape] = ()
+    macs: int = 0
+    statistics: bool = False
+    rounded_up: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a rule is given.
+
+    Attributes:
+        proto: the LayerParameter.
+        bottoms: shapes of what it reads.
+        num_tops: those it names, and those that Caffe adds.
+        batch_size: takes the place of the file's where data enter; None leaves it.
+        batch_in_file: the first size of the net's first input, which that replaces.
+        records: shapes from outside for data layers, one for each top; empty where not given.
+        notes: collects what had to be assumed.
+    """
+
+    proto: Any
+    bottoms: tuple[Shape, ...]
+    num_tops: int
+    batch_size: int | None = None
+    batch_in_file: int | None = None
+    records: Sequence[Shape] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def param(self) -> Any:
+        """The message with the settings of this type."""
+        name = LAYER_TYPES.get(self.proto.type)
+        return getattr(self.proto, name) if name else None
+
+    def fail(self, problem: str, hint: str = "") -> NoReturn:
+        """Raises a NetError that names the layer."""
+        layer = self.proto
+        raise NetError(f"layer {layer.name!r} ({layer.type}): {problem}", hint, layer=layer.name)
+
+    def check(self, holds: bool, problem: str, hint: str = "") -> None:
+        """Fails unless a condition of Caffe's holds."""
+        if not holds:
+            self.fail(problem, hint)
+
+    def bottom(self, index: int) -> str:
+        """A bottom in words: its name and shape."""
+        return f"bottom {self.proto.bottom[index]!r} ({text(self.bottoms[index])})"
+
+    def axis(self, value: int, index: int = 0) -> int:
+        """An axis of a bottom counted from its start; negative values count from the end."""
+        num_axes = len(self.bottoms[index])
+        if not -num_axes <= value < num_axes:
+            self.fail(f"axis {value} is out of range for {self.bottom(index)}")
+        return value % num_axes
+
+    def num_axes(self, wanted: int, index: int = 0) -> None:
+        """Fails unless a bottom has so many axes."""
+        self.check(
+            len(self.bottoms[index]) == wanted, f"{self.bottom(index)} must have {wanted} axes"
+        )
+
+    def not_in_place(self) -> None:
+        """Fails where the first top is the first bottom."""
+        self.check(self.proto.bottom[0] != self.proto.top[0], "does not work in place")
+
+    def verify(self, shape: Sequence[int], what: str) -> None:
+        """Fails for a size that no blob can have."""
+        if len(shape) > _MAX_AXES:
+            self.fail(f"{what} has {len(shape)} axes, Caffe's blobs have {_MAX_AXES} at most")
+        if any(size < 1 for size in shape):
+            self.fail(f"{what} would be empty: {text(shape)}", self._empty_hint())
+        if count(shape) > _MAX_COUNT:
+            self.fail(f"{what} is too large: {text(shape)}; a blob has 2^31 - 1 values at most")
+
+    def _empty_hint(self) -> str:
+        if self.bottoms and len(self.bottoms[0]) == 4:
+            return "its kernel is larger than its input; is the input of the net too small?"
+        return ""
+
+
+def text(shape: Sequence[int]) -> str:
+    """``3x299x299``; a shape without axes is a scalar."""
+    return "x".join(map(str, shape)) if shape else "scalar"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of a layer type.
+
+    Attributes:
+        function: from a layer to what it makes.
+        bottoms: least and largest number, the latter None for any.
+        tops: the same.
+        auto_tops: a loss, which gets its top even where none is named.
+    """
+
+    function: Callable[[Layer], Made]
+    bottoms: tuple[int, int | None]
+    tops: tuple[int, int | None]
+    auto_tops: bool = False
+
+
+RULES: dict[str, Rule] = {}
+
+_Range = int | tuple[int, int | None]
+
+
+def rule(
+    *types: str, bottoms: _Range = 1, tops: _Range = 1, loss: bool = False
+) -> Callable[[Callable[[Layer], Made]], Callable[[Layer], Made]]:
+    """Registers a function for layer types; one number means exactly so many."""
+
+    def register(function: Callable[[Layer], Made]) -> Callable[[Layer], Made]:
+        for name in types:
+            RULES[name] = Rule(function, _pair(bottoms), _pair(tops), auto_tops=loss)
+        return function
+
+    return register
+
+
+def _pair(value: _Range) -> tuple[int, int | None]:
+    return (value, value) if isinstance(value, int) else value

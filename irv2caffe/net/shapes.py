@@ -1,0 +1,289 @@
+"""Shapes of every blob and weight of a net, as Caffe would make them; in pure Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import NetError
+from irv2caffe.net.phases import Phase, select_with_origins
+from irv2caffe.net.rules import RULES, Layer, Made, Rule, Shape, count
+from irv2caffe.net.wiring import Wiring
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Records = Mapping[str, Shape] | Callable[[Any], Sequence[Shape] | None]
+AUTOMATIC = "(automatic)"
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A layer with the shapes of all it touches.
+
+    Attributes:
+        name: of the layer.
+        type: of the layer.
+        bottoms: names of what it reads.
+        tops: names of what it makes; ``(automatic)`` is a loss that names none.
+        bottom_shapes: in that order.
+        top_shapes: in that order.
+        top_uses: how often each top is read, as a bottom or as a loss; from two on Caffe puts a
+            Split behind it.
+        params: shapes of its blobs in Caffe's order.
+        num_params: values in them that are learned, shared ones counted at their owner.
+        num_frozen: those of ``num_params`` with ``lr_mult: 0``.
+        num_statistics: values of BatchNorm's blobs, which are not learned.
+        macs: multiplications with a weight, of the whole batch.
+        line: where it begins in the prototxt, or None.
+        proto: the LayerParameter.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    bottom_shapes: tuple[Shape, ...]
+    top_shapes: tuple[Shape, ...]
+    top_uses: tuple[int, ...]
+    params: tuple[Shape, ...]
+    num_params: int
+    num_frozen: int
+    num_statistics: int
+    macs: int
+    line: int | None
+    proto: Any = field(repr=False, compare=False)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its first top is its first bottom."""
+        return bool(self.bottoms and self.tops) and self.bottoms[0] == self.tops[0]
+
+
+@dataclass(frozen=True)
+class NetShapes:
+    """A net in one phase.
+
+    Attributes:
+        name: of the net.
+        phase: ``TRAIN`` or ``TEST``.
+        blobs: name to shape; the blobs of Caffe's automatic Split layers are not listed.
+        layers: in the order of the file.
+        notes: what had to be assumed.
+    """
+
+    name: str
+    phase: Phase
+    blobs: dict[str, Shape]
+    layers: tuple[LayerInfo, ...]
+    notes: tuple[str, ...] = ()
+
+
+def infer(
+    net: Any,
+    phase: Phase,
+    *,
+    data_shapes: Records | None = None,
+    batch_size: int | None = None,
+    lines: Sequence[int] = (),
+    path: Path | None = None,
+) -> NetShapes:
+    """The shapes of a net in a phase.
+
+    Args:
+        net: a NetParameter, of any age that Caffe reads without its V0 tool.
+        phase: ``TRAIN`` or ``TEST``.
+        data_shapes: what the prototxt does not say, by the name of the top or layer, or as a
+            function of the LayerParameter that returns a shape for each top or None. For image
+            data the channels, height and width of a record; for HDF5Data a record of each top;
+            for Python and Input the whole shape of each top.
+        batch_size: instead of those in the file.
+        lines: where the layers of ``net`` begin (:func:`irv2caffe.proto.text.layer_lines`).
+        path: named in errors.
+
+    Raises:
+        NetError: what Caffe would refuse, with the layer and, where known, its line.
+    """
+    try:
+        selected, origins = select_with_origins(net, phase)
+    except NetError as error:
+        raise _placed(error, None, path) from error
+    if not selected.layer:
+        raise NetError(f"the net has no layers in phase {phase}", path=path)
+    places = [lines[o] if o is not None and o < len(lines) else None for o in origins]
+    wiring = Wiring(selected.layer)
+    work = _Inference(wiring, _lookup(data_shapes), batch_size)
+    try:
+        wiring.check()
+        for at, proto in enumerate(selected.layer):
+            wiring.at = at
+            work.add(proto, places[at])
+    except NetError as error:
+        raise _placed(error, places[wiring.at], path) from error
+    notes = (*wiring.equal_names(), *work.notes)
+    return NetShapes(selected.name, phase, work.blobs, tuple(work.layers), notes)
+
+
+def _placed(error: NetError, line: int | None, path: Path | None) -> NetError:
+    return NetError(error.message, error.hint, layer=error.layer, path=path, line=line)
+
+
+def _lookup(data_shapes: Records | None) -> Callable[[Any], Sequence[Shape]]:
+    """Shapes given from outside as a function of the layer."""
+    if data_shapes is None:
+        return lambda proto: ()  # noqa: ARG005
+    if callable(data_shapes):
+        return lambda proto: data_shapes(proto) or ()
+    known = data_shapes
+
+    def look(proto: Any) -> Sequence[Shape]:
+        if proto.bottom and proto.type != "Python":
+            return ()
+        found = [known[top] for top in proto.top if top in known]
+        return found or ([known[proto.name]] if proto.name in known else ())
+
+    return look
+
+
+class _Inference:
+    """Goes through the layers of a net in order, as Net::Init does."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        records: Callable[[Any], Sequence[Shape]],
+        batch_size: int | None,
+    ) -> None:
+        self.wiring = wiring
+        self.records = records
+        self.batch_size = batch_size
+        self.batch_type, self.batch_in_file = wiring.first_batch()
+        self.blobs: dict[str, Shape] = {}
+        self.layers: list[LayerInfo] = []
+        self.notes: list[str] = []
+        self.shared: dict[str, tuple[Shape, str]] = {}
+        # The poolings above each blob whose size Caffe rounded up.
+        self.rounded: dict[str, frozenset[str]] = {}
+
+    def add(self, proto: Any, line: int | None) -> None:
+        """Makes one layer."""
+        rule = RULES[proto.type]
+        names = [*proto.top]
+        if rule.auto_tops:
+            names += [AUTOMATIC] * (rule.tops[0] - len(names))
+        layer = Layer(
+            proto,
+            tuple(self.blobs[name] for name in proto.bottom),
+            len(names),
+            self.batch_size,
+            self.batch_in_file if proto.type == self.batch_type else None,
+            self.records(proto) if rule.bottoms[0] == 0 else (),
+            self.notes,
+        )
+        _check_counts(layer, rule)
+        _check_loss_weights(layer, rule)
+        made = self._made(rule, layer)
+        for shape, name in zip(made.tops, names, strict=True):
+            layer.verify(shape, f"top {name!r}")
+        for number, shape in enumerate(made.params):
+            layer.verify(shape, f"weight {number}")
+        self.blobs.update(zip(names, map(tuple, made.tops), strict=True))
+        self.layers.append(self._info(layer, made, names, line))
+
+    def _info(self, layer: Layer, made: Made, names: Sequence[str], line: int | None) -> LayerInfo:
+        learned, frozen = self._learned(layer, made)
+        at = self.wiring.at
+        return LayerInfo(
+            name=layer.proto.name,
+            type=layer.proto.type,
+            bottoms=tuple(layer.proto.bottom),
+            tops=tuple(names),
+            bottom_shapes=layer.bottoms,
+            top_shapes=tuple(map(tuple, made.tops)),
+            top_uses=tuple(self.wiring.uses[at, place] for place in range(len(names))),
+            params=tuple(map(tuple, made.params)),
+            num_params=learned,
+            num_frozen=frozen,
+            num_statistics=sum(map(count, made.params)) if made.statistics else 0,
+            macs=made.macs,
+            line=line,
+            proto=layer.proto,
+        )
+
+    def _made(self, rule: Rule, layer: Layer) -> Made:
+        """Runs the rule; branches that do not meet may differ by how their sizes were rounded."""
+        above = [self.rounded.get(name, frozenset()) for name in layer.proto.bottom]
+        try:
+            made = rule.function(layer)
+        except NetError as error:
+            sizes = {shape[2:] for shape in layer.bottoms}
+            culprits = frozenset().union(*above) - frozenset.intersection(*above) if above else ()
+            if layer.proto.type in {"Concat", "Eltwise"} and len(sizes) > 1 and culprits:
+                error.hint = (
+                    "Caffe's pooling rounds up where convolution rounds down: pooling "
+                    f"{', '.join(sorted(map(repr, culprits))[:3])} did; take another input size, "
+                    "or round_mode: FLOOR, which builds later than Caffe 1.0 know"
+                )
+            raise
+        own = {layer.proto.name} if made.rounded_up else set()
+        for name in layer.proto.top:
+            self.rounded[name] = frozenset(own).union(*above)
+        return made
+
+    def _learned(self, layer: Layer, made: Made) -> tuple[int, int]:
+        """How many values a layer adds to those that are learned, and how many are frozen."""
+        specs = layer.proto.param
+        layer.check(
+            len(specs) <= len(made.params),
+            f"has {len(specs)} param for {len(made.params)} weights",
+        )
+        if made.statistics:
+            return 0, 0
+        learned = frozen = 0
+        for number, shape in enumerate(made.params):
+            spec = specs[number] if number < len(specs) else None
+            if spec is not None and spec.name:
+                if spec.name in self.shared:
+                    self._check_shared(layer, spec, shape)
+                    continue
+                self.shared[spec.name] = (shape, layer.proto.name)
+            learned += count(shape)
+            if spec is not None and spec.lr_mult == 0:
+                frozen += count(shape)
+        return learned, frozen
+
+    def _check_shared(self, layer: Layer, spec: Any, shape: Shape) -> None:
+        """Net::AppendParam."""
+        owned, owner = self.shared[spec.name]
+        permissive = spec.share_mode == spec.PERMISSIVE
+        fits = count(owned) == count(shape) if permissive else owned == shape
+        layer.check(
+            fits,
+            f"cannot share param {spec.name!r} with layer {owner!r}: "
+            f"shape {'x'.join(map(str, shape))} there is {'x'.join(map(str, owned))}",
+        )
+
+
+def _check_counts(layer: Layer, rule: Rule) -> None:
+    """Layer::CheckBlobCounts."""
+    for what, number, (least, most) in (
+        ("bottom", len(layer.bottoms), rule.bottoms),
+        ("top", layer.num_tops, rule.tops),
+    ):
+        if number >= least and (most is None or number <= most):
+            continue
+        wanted = (
+            str(least) if most == least else f"{least} to {most}" if most else f"{least} or more"
+        )
+        layer.fail(f"takes {wanted} {what}(s), has {number}")
+
+
+def _check_loss_weights(layer: Layer, rule: Rule) -> None:
+    """Layer::SetLossWeights; a loss without any gets one."""
+    given = len(layer.proto.loss_weight) or int(rule.auto_tops)
+    layer.check(
+        given in {0, layer.num_tops},
+        f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
+        "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
+    )

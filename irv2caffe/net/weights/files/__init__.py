@@ -1,0 +1,1 @@
+"""The files that weights come in; each gives arrays by name, read when they are asked for."""

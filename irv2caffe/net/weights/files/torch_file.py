@@ -1,0 +1,105 @@
+"""PyTorch's own files, of which nothing but tensors is unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.errors import FormatError, MissingExtraError
+from irv2caffe.net.weights.tensors import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_INSIDE = ("state_dict", "model", "model_state_dict")
+_AVERAGED_INSIDE = ("state_dict_ema", "model_ema")
+
+
+def read_torch(path: Path, *, averaged: bool = False) -> dict[str, Raw]:
+    """The state dict of a file, or the one inside of a training checkpoint.
+
+    Args:
+        path: the file.
+        averaged: of a training checkpoint, take the moving average of the weights.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        FormatError: not such a file, or it holds more than tensors.
+    """
+    torch = _torch("reading a .pth file")
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:
+        # Whatever its unpickler meets in a torn file: a dozen types, no common one.
+        words = " ".join(str(error).split())
+        if "weights_only" in words or "Unsupported global" in words:
+            raise FormatError(
+                "holds Python objects beside its tensors, which are not loaded from strangers",
+                "save the state dict alone: torch.save(model.state_dict(), FILE)",
+                path=path,
+            ) from error
+        raise FormatError(
+            "PyTorch cannot read it", "is it cut short, or another kind of file?", path=path
+        ) from error
+    state = _state_dict(content, averaged)
+    if state is None:
+        what = "averaged weights" if averaged else "state dict of tensors"
+        raise FormatError(f"holds no {what}", path=path)
+    return {str(name): _raw(tensor) for name, tensor in state.items()}
+
+
+def _torch(purpose: str) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "torch", purpose) from error
+    return torch
+
+
+def _state_dict(content: Any, averaged: bool) -> dict[Any, Any] | None:
+    """The table of tensors in what was loaded; training checkpoints have it under a name."""
+    if not isinstance(content, dict):
+        return None
+    for name in _AVERAGED_INSIDE if averaged else _INSIDE:
+        if isinstance(content.get(name), dict):
+            return dict(content[name])
+    tensors = content and all(hasattr(value, "dtype") for value in content.values())
+    return dict(content) if tensors and not averaged else None
+
+
+def _raw(tensor: Any) -> Raw:
+    kind = str(tensor.dtype).removeprefix("torch.")
+
+    def read() -> NDArray[Any]:
+        values = tensor.detach()
+        array: NDArray[Any] = (values.float() if kind == "bfloat16" else values).numpy()
+        return array
+
+    return Raw(tuple(tensor.shape), kind, read)
+
+
+def write_torch(
+    path: Path, names: Sequence[tuple[str, str, tuple[int, ...]]], read: Callable[[str], Any]
+) -> None:
+    """Writes a state dict; see :func:`write_safetensors` for the arguments.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        OutputError: the file cannot be written.
+    """
+    from collections import OrderedDict
+
+    torch = _torch("writing a .pth file")
+    state = OrderedDict((name, torch.tensor(read(name).astype(kind))) for name, kind, _ in names)
+    with file_aside(path) as aside:
+        try:
+            torch.save(state, aside)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter when full
+            cause = error if isinstance(error, OSError) else OSError(str(error))
+            raise unwritable(path, cause) from error

@@ -1,0 +1,1 @@
+"""What each library calls the arrays of Inception-ResNet-v2."""
