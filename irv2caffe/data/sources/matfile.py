@@ -42,7 +42,7 @@ def read_mat(data: bytes) -> dict[str, Any]:
             if kind == _MATRIX:
                 name, value = _matrix(body, order, 0)
                 found[name] = value
-    except (struct.error, zlib.error, ValueError, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, zlib.error, ValueError, IndexError, OverflowError) as error:
         raise FormatError(f"a torn MATLAB file: {error}") from error
     return found
 
@@ -92,9 +92,9 @@ def _matrix(body: bytes, order: str, depth: int) -> tuple[str, Any]:
 
 
 def _structs(elements: Iterator[tuple[int, bytes]], order: str, depth: int) -> list[dict[str, Any]]:
-    _, length_bytes = next(elements)
+    _, length_bytes = next(elements, (0, b""))
     length = struct.unpack_from(f"{order}i", length_bytes)[0]
-    _, names = next(elements)
+    _, names = next(elements, (0, b""))
     if length <= 0:
         raise ValueError("a struct without names")
     fields = [
