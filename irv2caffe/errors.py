@@ -15,6 +15,7 @@
     +-- CaffeNotFoundError        exit 1   no Caffe on this machine
     +-- InstallError              exit 1   Caffe could not be installed
     +-- CaffeFailedError          exit 1   a Caffe program ended badly
+    +-- WorkerDiedError           exit 1   a process that helped this one is gone
     +-- InterruptedRunError       exit 130 Ctrl-C or SIGTERM
 
 Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 130 interrupted.
@@ -156,6 +157,10 @@ class InstallError(Irv2CaffeError):
 
 class CaffeFailedError(Irv2CaffeError):
     """A Caffe program ended badly."""
+
+
+class WorkerDiedError(Irv2CaffeError):
+    """A process that helped this one is gone, or hangs."""
 
 
 class InterruptedRunError(Irv2CaffeError):
