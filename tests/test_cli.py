@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -102,6 +103,10 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     assert "3 classes" in text
     checked = run("check", "net/solver.prototxt", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
+    text = run(*args, "--mean-value", "database", "--print-config", cwd=tmp_path).stdout
+    assert re.search(r"^ *mean_value +\(\d+\.\d+, .*\) +database", text, re.MULTILINE)
+    text = run(*args, "--mean-file", "database", "--print-config", cwd=tmp_path).stdout
+    assert re.search(r"^ *mean_file +train_lmdb/mean.binaryproto +database", text, re.MULTILINE)
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")
@@ -165,6 +170,7 @@ BAD = {
         ["build-net", "--out", "out", "--mean-file", "text", "--mean-value", "1"],
         2,
     ),
+    "no database's mean": (["build-net", "--out", "out", "--mean-value", "database"], 2),
     "missing mean": (["build-net", "--out", "out", "--mean-file", "none"], 1),
     "mean is text": (["build-net", "--out", "out", "--mean-file", "text"], 1),
     "bad scale": (["build-net", "--out", "out", "--residual-scale", "a,b"], 2),
