@@ -5,7 +5,6 @@ Usage: scripts/bench net [PART ...] [--repeats N]
 Each part runs whole processes in turn, ours and theirs, and prints the median of each and their
 ratio. Parts:
 
-  build     ``irv2caffe build-net`` against the same net emitted by pycaffe's own NetSpec.
   summary   ``irv2caffe summary`` of a foreign prototxt of 14,000 lines, against pycaffe loading the
             same file. Caffe also makes the weights on the way; the net is narrow, so that this is
             little.
@@ -16,21 +15,25 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 OURS = (sys.executable, "-m", "irv2caffe")
+Run = Callable[[], tuple[float, float]]
 
 
 def main() -> int:
@@ -57,33 +60,39 @@ def machine() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             cpu = line.split(":", 1)[1].strip()
-    load = os.getloadavg()[0]
     return (
-        f"{cpu}, {os.cpu_count()} cores, load {load:.1f}; Python {platform.python_version()}, "
-        f"protobuf {version('protobuf')}, irv2caffe {version('irv2caffe')}"
+        f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
+        f"Python {platform.python_version()}, protobuf {version('protobuf')}, "
+        f"irv2caffe {version('irv2caffe')}"
     )
 
 
-def seconds(command: Sequence[str], env: Mapping[str, str] | None = None) -> float:
-    """Of one whole process, which must succeed."""
+def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[float, float]:
+    """Seconds of one whole process, which must succeed: by the clock, and of the processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     subprocess.run(command, env=env, check=True, capture_output=True)
-    return time.perf_counter() - start
+    elapsed = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def compare(what: str, ours: Callable[[], float], theirs: Callable[[], float], n: int) -> None:
-    """Runs both in turn, so that a busy machine slows both, and prints medians and ratio."""
-    times = [(ours(), theirs()) for _ in range(n)]
-    mine, real = (statistics.median(column) for column in zip(*times, strict=True))
-    spread = ", ".join(f"{low:.2f}..{high:.2f}" for low, high in map(_range, zip(*times)))  # noqa: B905
-    print(
-        f"{what}: {mine:.2f} s, real Caffe {real:.2f} s (medians of {n}; {spread}): "
-        f"{real / mine:.1f} times as fast"
+def compare(what: str, ours: Run, theirs: Run | None, repeats: int) -> None:
+    """Runs both in turn, so that a busy machine slows both; prints medians and their ratio."""
+    times = [(ours(), theirs() if theirs else (0.0, 0.0)) for _ in range(repeats)]
+    (our_clock, our_cpu), (their_clock, their_cpu) = (
+        [statistics.median(pair[which][kind] for pair in times) for kind in (0, 1)]
+        for which in (0, 1)
     )
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
+    clocks = sorted(pair[0][0] for pair in times)
+    spread = f"{clocks[0]:.2f} to {clocks[-1]:.2f}"
+    print(f"{what}: medians of {repeats}")
+    print(f"  ours        {our_clock:.2f} s ({spread}), {our_cpu:.2f} s of CPU")
+    if theirs is None:
+        print("  no Caffe here to compare with")
+        return
+    print(f"  real Caffe  {their_clock:.2f} s, {their_cpu:.2f} s of CPU")
+    print(f"  ratio       {their_clock / our_clock:.1f}, {their_cpu / our_cpu:.1f} of CPU")
 
 
 def summary(folder: Path, repeats: int) -> None:
@@ -99,37 +108,21 @@ def summary(folder: Path, repeats: int) -> None:
     path.write_text(text, encoding="utf-8")
     ours = [*OURS, "summary", str(path)]
     code = "import caffe, sys; caffe.Net(sys.argv[1], caffe.TEST)"
-    what = f"summary of {text.count(chr(10)):,} lines, {text.count('layer {'):,} layers"
-    try:
+    theirs = None
+    with suppress(CaffeNotFoundError):
         real = tool_command(find_caffe(), "python", ["-c", code, str(path)])
-    except CaffeNotFoundError:
-        print(f"{what}: {statistics.median(seconds(ours) for _ in range(repeats)):.2f} s; no Caffe")
-        return
-    env = {**real.env, "GLOG_minloglevel": "2"}
-    compare(what, lambda: seconds(ours), lambda: seconds(real.argv, env), repeats)
-    drawn = seconds([*ours, "--draw", str(folder / "net.svg")])
-    print(f"  the same with --draw net.svg: {drawn:.2f} s (once)")
-    print(f"  irv2caffe --version: {seconds([*OURS, '--version']):.2f} s (once)")
+        env = {**real.env, "GLOG_minloglevel": "2"}
+
+        def theirs() -> tuple[float, float]:
+            return run(real.argv, env)
+
+    lines, layers = text.count("\n"), text.count("layer {")
+    compare(f"summary of {lines:,} lines, {layers:,} layers", lambda: run(ours), theirs, repeats)
+    _, drawing = run([*ours, "--draw", str(folder / "net.svg")])
+    print(f"  with --draw net.svg: {drawing:.2f} s of CPU, once")
 
 
-def build(folder: Path, repeats: int) -> None:
-    """Slim's three prototxts, ours and those of a program with pycaffe's NetSpec."""
-    from irv2caffe.caffe.command import tool_command
-    from irv2caffe.caffe.find import find_caffe
-    from irv2caffe.errors import CaffeNotFoundError
-
-    ours = [*OURS, "build-net", "--out", str(folder / "ours"), "--force"]
-    what = "build-net of slim, whole process"
-    program = str(ROOT / "scripts" / "bench_pycaffe_netspec.py")
-    try:
-        real = tool_command(find_caffe(), "python", [program, str(folder / "theirs")])
-    except CaffeNotFoundError:
-        print(f"{what}: {statistics.median(seconds(ours) for _ in range(repeats)):.2f} s; no Caffe")
-        return
-    compare(what, lambda: seconds(ours), lambda: seconds(real.argv, real.env), repeats)
-
-
-PARTS: dict[str, Callable[[Path, int], None]] = {"build": build, "summary": summary}
+PARTS: dict[str, Callable[[Path, int], None]] = {"summary": summary}
 
 if __name__ == "__main__":
     sys.exit(main())

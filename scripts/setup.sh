@@ -91,3 +91,9 @@ make_caffe() {
     fi
     "$venv/bin/irv2caffe" install-caffe || return
 }
+
+# Installs a browser that needs no window, for the tests of the report, where Debian's may be had.
+make_browser() {
+    command -v chromium || command -v chromium-browser || command -v google-chrome && return
+    grep -q '^ID=debian' /etc/os-release 2>/dev/null && (need_packages chromium)
+} >/dev/null

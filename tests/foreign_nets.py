@@ -236,6 +236,25 @@ def squeezenet():
     return n.softmax(n.pool("pool10", x, kind="AVE"))
 
 
+def mobilenet():
+    """Howard et al., as shicai's Caffe port: depthwise convolutions are groups."""
+    n = Text("MOBILENET", 1, 3, 224, 224)
+
+    def conv(name, x, num_output, kernel, stride=1, pad=0, group=1):
+        x = n.conv(name, x, num_output, kernel, stride, pad, group, bias=False)
+        n.layer("BatchNorm", f"{name}/bn", x, top=x)
+        n.layer("Scale", f"{name}/scale", x, "  scale_param { bias_term: true }\n", top=x)
+        return n.relu(f"relu{name[4:]}", x)
+
+    x, width = conv("conv1", "data", 32, 3, 2, 1), 32
+    steps = [("2_1", 64, 1), ("2_2", 128, 2), ("3_1", 128, 1), ("3_2", 256, 2), ("4_1", 256, 1)]
+    steps += [("4_2", 512, 2), *((f"5_{index}", 512, 1) for index in range(1, 6))]
+    for tag, num_output, stride in [*steps, ("5_6", 1024, 2), ("6", 1024, 1)]:
+        x = conv(f"conv{tag}/dw", x, width, 3, stride, 1, width)
+        x, width = conv(f"conv{tag}/sep", x, num_output, 1), num_output
+    return n.softmax(n.conv("fc7", n.pool("pool6", x, kind="AVE"), 1000, 1))
+
+
 def fcn(size=100):
     """Shelhamer et al. in small: deconvolution and cropping back to the input's size."""
     n = Text("FCN", 1, 3, size, size)
@@ -283,6 +302,7 @@ PUBLISHED_PARAMETERS = {
     "caffenet": 60_965_224,
     "densenet121": 7_978_856,
     "squeezenet": 1_235_496,
+    "mobilenet": 4_231_976,
 }
 
 NETS = {
@@ -294,6 +314,7 @@ NETS = {
     "caffenet": caffenet,
     "densenet121": densenet121,
     "squeezenet": squeezenet,
+    "mobilenet": mobilenet,
     "fcn": fcn,
     "lstm": lstm,
 }

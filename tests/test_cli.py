@@ -16,7 +16,8 @@ import pytest
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb", "train"]
+ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb"]
+ORDER += ["check", "train"]
 ORDER += ["plot-log", "import-weights", "export-weights"]
 
 
@@ -99,6 +100,8 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     text = (tmp_path / "net/train_val.prototxt").read_text()
     assert text.startswith(f"# irv2caffe {__version__}\n# irv2caffe build-net --out net ")
     assert "3 classes" in text
+    checked = run("check", "net/solver.prototxt", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")
@@ -170,6 +173,13 @@ BAD = {
     "recipe not TOML": (["build-net", "--out", "out", "--recipe", "bad.toml"], 1),
     "bad classes": (["build-net", "--out", "out", "--num-classes", "1"], 2),
     "net into a file": (["build-net", "--out", "text"], 1),
+    "nothing to check": (["check"], 2),
+    "missing net to check": (["check", "none"], 1),
+    "check of text": (["check", "text"], 1),
+    "check of a binary": (["check", "binary"], 1),
+    "check of a folder": (["check", "existing"], 1),
+    "check without a rule": (["check", "text", "--ignore", "soup"], 2),
+    "check with bad gpus": (["check", "text", "--gpus", "all"], 2),
     "no solver": (["train"], 2),
     "missing solver": (["train", "--solver", "none"], 1),
     "solver is text": (["train", "--solver", "text"], 1),
@@ -182,6 +192,13 @@ BAD = {
     "other figure": (["plot-log", "good.log", "--out", "out.gif"], 2),
     "bad window": (["plot-log", "good.log", "--out", "out.png", "--epochs", "25:15"], 2),
     "unwritable figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
+    "no such reference": (["plot-log", "good.log", "--reference", "soup"], 2),
+    "references without epochs": (
+        ["plot-log", "good.log", "--reference", "all", "--out", "out.png"],
+        2,
+    ),
+    "unwritable report": (["plot-log", "good.log", "--html", "/proc/out.html"], 1),
+    "too many names": (["plot-log", "good.log", "--name", "a", "--name", "b"], 2),
     "csv of two": (["plot-log", "good.log", "good.log", "--csv", "out.csv"], 2),
     "missing weights": (["import-weights", "none", "--net", "text", "--out", "out.caffemodel"], 1),
     "weights of text": (["import-weights", "text", "--net", "text", "--out", "out.caffemodel"], 1),

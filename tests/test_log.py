@@ -1,258 +1,447 @@
-"""Reading logs: lines by hand, logs of the real Caffe, and any soup of bytes."""
+"""Reading lines: every variant that any Caffe writes, and any soup of bytes."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
-import re
-import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.caffe.command import tool_command
-from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.log import events
 from irv2caffe.log.parse import parse
-from irv2caffe.log.read import Reader, read_lines, read_log
-from irv2caffe.log.table import accuracy_names, make_table, summarize, write_csv
+from irv2caffe.log.read import Reader, read_lines
+from irv2caffe.log.summary import summarize
+from irv2caffe.log.table import make_table
 
 STAMP = "I1124 01:02:03.500000  4242 solver.cpp:239] "
-TIME = events.LogTime(None, 11, 24, 3723.5)
+TIME = events.LogTime(None, 11, 24, 3_723_500_000)
+AT = (TIME, 4242)
+
+# Message, event. Beside BVLC's of 1.0: v0.9 to rc5, NVCaffe 0.12 to 0.17, Intel's.
+LINES = [
+    ("Iteration 20, loss = 6.9", events.Loss(*AT, 20, 6.9)),
+    ("Iteration 20 (-1.70479e+17 iter/s, 0s/10 iters), loss = 1e-05", events.Loss(*AT, 20, 1e-5)),
+    ("Iteration 100 (0.41 iter/s, 2.4s/100 iter), loss = 10.4141", events.Loss(*AT, 100, 10.4141)),
+    ("Iteration 0 (3.20117 s), loss = 7.50393", events.Loss(*AT, 0, 7.50393)),
+    (
+        "Iteration 9 (2 iter/s, 1s/2 iter), 1.2/90ep, loss = 5.1",
+        events.Loss(*AT, 9, 5.1, 1.2, 90.0),
+    ),
+    ("    [0.0]  Iteration 9 (2 iter/s, 1s/2 iter), loss = 5.1", events.Loss(*AT, 9, 5.1)),
+    ("[0] Iteration 9, loss = 5.1", events.Loss(*AT, 9, 5.1)),
+    (
+        "    Train net output #0: loss = 87.3365 (* 1 = 87.3365 loss)",
+        events.Output(*AT, False, 0, "loss", 87.3365),
+    ),
+    (
+        "[0.0]     Train net output #0: loss = 8 (* 0.3 = 2.4 loss)",
+        events.Output(*AT, False, 0, "loss", 8.0),
+    ),
+    ("    Test net output #1: loss3/top-5 = 0.9", events.Output(*AT, True, 1, "loss3/top-5", 0.9)),
+    ("    Test net output #1: a = b = 0.9", events.Output(*AT, True, 1, "a = b", 0.9)),
+    ("(0.1)     Test net output #0: acc = 0.9", events.Output(*AT, True, 0, "acc", 0.9)),
+    ("    Test net output mAP #0: mbox = 0.7", events.Output(*AT, True, 0, "mbox", 0.7)),
+    ("Test score #0: 0.5", events.Output(*AT, True, 0, "score 0", 0.5)),
+    ("Test loss: 2.5", events.Output(*AT, True, -1, "test loss", 2.5)),
+    ("Iteration 5, lr = 0.045", events.LearningRate(*AT, 5, 0.045)),
+    ("Iteration 5 (241.076/s), lr = 0.045", events.LearningRate(*AT, 5, 0.045)),
+    ("Iteration 5, lr = 0.2, m = 0.9", events.LearningRate(*AT, 5, 0.2)),
+    (
+        "[0.0] Iteration 5, lr = 0.2, m = 0.9, lrm = 1, wd = 0.0004, gs = 1",
+        events.LearningRate(*AT, 5, 0.2),
+    ),
+    ("Iteration 40, Testing net (#1)", events.TestStart(*AT, 40, 1)),
+    ("Iteration 40, Testing net", events.TestStart(*AT, 40, 0)),
+    (
+        "Snapshotting to binary proto file a b/s_iter_10.caffemodel",
+        events.Snapshot(*AT, "a b/s_iter_10.caffemodel", False),
+    ),
+    ("Snapshotting to s_iter_10", events.Snapshot(*AT, "s_iter_10", False)),
+    ("Snapshotting solver state to HDF5 file s.h5", events.Snapshot(*AT, "s.h5", True)),
+    ("Solving ", events.Solving(*AT, "")),
+    ("[0.0] Solving Resnet50 Learning Rate Policy: poly", events.Solving(*AT, "Resnet50")),
+    ("Initializing solver from parameters: ", events.SolverDump(*AT)),
+    ("Initializing net from parameters: ", events.NetDump(*AT)),
+    ("Using GPUs 0, 1", events.Devices(*AT, (0, 1))),
+    ("Use CPU.", events.Devices(*AT, ())),
+    ("Use GPU with device ID 3", events.Devices(*AT, (3,))),
+    ("GPU 0: Tesla K80", events.DeviceName(*AT, 0, "Tesla K80")),
+    ("output data size: 16,3,299,299", events.DataShape(*AT, 16)),
+    ("Resuming from s_iter_10.solverstate", events.Resuming(*AT, "s_iter_10.solverstate")),
+    ("Restoring previous solver status from s", events.Resuming(*AT, "s")),
+    ("Finetuning from a.caffemodel", events.Finetuning(*AT, "a.caffemodel")),
+    (
+        "Gradient clipping: scaling down gradients (L2 norm 3165.51 > 1) by scale factor 0.0003159",
+        events.Clip(*AT, 3165.51, 1.0),
+    ),
+    ("Optimization stopped early.", events.StoppedEarly(*AT)),
+    ("Optimization Done.", events.Done(*AT)),
+    ("Optimization Done in 2h 8m 22s", events.Done(*AT)),
+    ("[MultiGPU] Tests completed in 24.4292s", events.Fork(*AT, "NVCaffe")),
+    (
+        "Root Solver performance on device 0: 16.47 * 128 = 2108 img/sec",
+        events.Fork(*AT, "NVCaffe"),
+    ),
+    ("iter 3, forward_backward_update_time: 12.5 ms", events.Fork(*AT, "Intel Caffe")),
+    (
+        "Batch size must be divisible by the number of solvers (GPUs): adjusted from 30 to 32",
+        events.TotalBatch(*AT, 32),
+    ),
+    ("Waiting for data", None),
+    ("MultiStep Status: Iteration 5, step = 1", None),
+    ("Restarting data prefetching from start.", None),
+    ("    [Forward] Layer ip, top blob ip data: 0.1", None),
+    ("Iteration 5, loss = ", None),
+    ("Iteration 5, loss = 1.2.3", None),
+    ("Iteration 5 loss = 1", None),
+    ("Iteration 99999999999999999999, loss = 1", None),
+    ("    Train net output #0: loss = ", None),
+    ("    Train net output #0:  = 1", None),
+    ("", None),
+]
 
 
-@pytest.mark.parametrize(
-    ("message", "event"),
-    [
-        ("Iteration 20, loss = 6.9", events.Loss(TIME, 20, 6.9)),
-        (
-            "Iteration 20 (-1.70479e+17 iter/s, 0s/10 iters), loss = 1e-05",
-            events.Loss(TIME, 20, 1e-5),
-        ),
-        (
-            "    Train net output #0: loss = 87.3365 (* 1 = 87.3365 loss)",
-            events.Output(TIME, False, 0, "loss", 87.3365),
-        ),
-        (
-            "    Test net output #1: loss3/top-5 = 0.9",
-            events.Output(TIME, True, 1, "loss3/top-5", 0.9),
-        ),
-        ("Iteration 5, lr = 0.045", events.LearningRate(TIME, 5, 0.045)),
-        ("Iteration 40, Testing net (#1)", events.TestStart(TIME, 40, 1)),
-        ("Iteration 40, Testing net", events.TestStart(TIME, 40, 0)),
-        (
-            "Snapshotting to binary proto file a b/s_iter_10.caffemodel",
-            events.Snapshot(TIME, "a b/s_iter_10.caffemodel", False),
-        ),
-        (
-            "Snapshotting solver state to HDF5 file s.h5",
-            events.Snapshot(TIME, "s.h5", True),
-        ),
-        ("Solving ", events.Solving(TIME, "")),
-        ("Using GPUs 0, 1", events.Devices(TIME, 2)),
-        ("Optimization stopped early.", events.StoppedEarly(TIME)),
-        ("Optimization Done.", events.Done(TIME)),
-        ("Waiting for data", None),
-        ("Iteration 5, loss = ", None),
-        ("", None),
-    ],
-)
+@pytest.mark.parametrize(("message", "event"), LINES)
 def test_lines(message, event):
     assert parse(STAMP + message) == event
     assert parse(STAMP + message + "\r\n") == event
 
 
-def test_lines_without_prefix_with_eight_digit_dates_and_nul():
-    assert parse("Iteration 20, loss = 6.9") == events.Loss(None, 20, 6.9)
-    line = "I20251231 23:59:59.000000 1 solver.cpp:1] Iteration 1, lr = 1\0"
-    assert parse(line) == events.LearningRate(events.LogTime(2025, 12, 31, 86399.0), 1, 1.0)
-    fatal = "F1124 01:02:03.5 1 x.cpp:1] Check failed: a == b (1 vs. 2)"
-    assert parse(fatal) == events.Fatal(TIME, "Check failed: a == b (1 vs. 2)")
+@pytest.mark.parametrize(("message", "event"), LINES)
+def test_lines_without_prefix(message, event):
+    """GLOG_log_prefix=false, and logs copied from a page of DIGITS."""
+    if event is not None:
+        fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+        event = type(event)(**{**fields, "time": None, "thread": None})
+    assert parse(message) == event
 
 
-@pytest.mark.parametrize("text", ["nan", "-nan", "NaN", "1.#QNAN", "-1.#IND", "nan(ind)"])
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (  # glog's eight-digit dates; NULs, as holes in a file leave them
+            "\0\0I20251231 23:59:59.000000 1 solver.cpp:1] Iteration 1, lr = 1\0",
+            events.LearningRate(events.LogTime(2025, 12, 31, 86_399_000_000), 1, 1, 1.0),
+        ),
+        (  # two writers tore a line: its last message is whole
+            "I1124 01:02:03.500000  4242 solver.cpp:239] Iteration 2"
+            + STAMP
+            + "Iteration 3, lr = 1",
+            events.LearningRate(*AT, 3, 1.0),
+        ),
+        (  # stamps of containers and schedulers
+            "2026-11-24T01:02:03Z " + STAMP + "Iteration 3, lr = 1",
+            events.LearningRate(*AT, 3, 1.0),
+        ),
+        (
+            "F1124 01:02:03.5  4242 x.cpp:1] Check failed: a == b (1 vs. 2)",
+            events.Fatal(*AT, "Check failed: a == b (1 vs. 2)"),
+        ),
+        (
+            "terminate called after throwing an instance of 'boost::bad_lexical_cast'",
+            events.Fatal(
+                None,
+                None,
+                "terminate called after throwing an instance of 'boost::bad_lexical_cast'",
+            ),
+        ),
+        (
+            "*** SIGTERM (@0x3e8) received by PID 17 (TID 0x7f) from PID 1; stack trace: ***",
+            events.Killed(None, None, "SIGTERM"),
+        ),
+        ("W1124 01:02:03.5  4242 x.cpp:1] odd", events.Warned(*AT, "odd")),
+        ("Log file created at: 2026/11/23 11:03:32", events.FileHeader(None, None, 2026, 11)),
+        ("I1124 01:02:03.500000 4242 solver cpp:239] Iteration 3, lr = 1", None),
+    ],
+)
+def test_whole_lines(line, event):
+    assert parse(line) == event
+
+
+@pytest.mark.parametrize(
+    "text", ["nan", "-nan", "NaN", "1.#QNAN", "-1.#IND", "nan(ind)", "1.#IND00"]
+)
 def test_not_a_number(text):
-    event = parse(f"{STAMP}Iteration 3, loss = {text}")
-    assert math.isnan(event.loss)
+    assert math.isnan(parse(f"{STAMP}Iteration 3, loss = {text}").loss)
+    assert math.isnan(
+        parse(f"{STAMP}    Train net output #0: a = {text} (* 1 = {text} loss)").value
+    )
 
 
-@pytest.mark.parametrize("text", ["inf", "-inf", "1.#INF"])
+@pytest.mark.parametrize("text", ["inf", "-inf", "1.#INF", "-1.#INF"])
 def test_infinity(text):
-    assert math.isinf(parse(f"{STAMP}Iteration 3, loss = {text}").loss)
+    loss = parse(f"{STAMP}Iteration 3, loss = {text}").loss
+    assert math.isinf(loss)
+    assert (loss < 0) == text.startswith("-")
 
 
-NET = """
-name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label"
-  dummy_data_param { shape { dim: 4 dim: 3 dim: 8 dim: 8 } shape { dim: 4 }
-    data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 } } }
-layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc"
-  inner_product_param { num_output: 8 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
-layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc/top-1"
-  include { phase: TEST } }
-layer { name: "acc5" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc/top-5"
-  include { phase: TEST } accuracy_param { top_k: 5 } }
-"""
-SOLVER = """
-net: "net.prototxt" base_lr: LR lr_policy: "step" gamma: 0.5 stepsize: 20 display: 5 max_iter: 40
-test_iter: 3 test_interval: 10 snapshot: 20 snapshot_prefix: "s" solver_mode: CPU random_seed: 1
-"""
+def stamped(second, message, thread=4242, date="1124"):
+    clock = f"01:{second // 60:02d}:{second % 60:02d}.500000"
+    return f"I{date} {clock} {thread:>5} solver.cpp:1] {message}"
 
 
-def run_caffe(caffe, folder, *args, lr="0.01"):
-    """The log of a real training."""
-    (folder / "net.prototxt").write_text(NET)
-    (folder / "solver.prototxt").write_text(SOLVER.replace("LR", lr))
-    command = tool_command(caffe, "caffe", ["train", "-solver", "solver.prototxt", *args])
-    env = {**command.env, "GLOG_logtostderr": "1"}
-    done = subprocess.run(command.argv, env=env, cwd=folder, capture_output=True, check=False)
-    return done.stderr
+def test_utf16_and_byte_order_marks():
+    """PowerShell writes what it redirects as UTF-16."""
+    text = "\ufeff" + "".join(stamped(i, f"Iteration {i}, loss = {i}") + "\r\n" for i in range(5))
+    for encoding in ("utf-16-le", "utf-8"):
+        reader = Reader()
+        reader.feed_bytes(text.encode(encoding))
+        reader.finish()
+        assert [point.loss for point in reader.log.train] == [0, 1, 2, 3, 4]
+        assert reader.log.num_unknown == 0
 
 
-def test_log_of_the_real_caffe(caffe, tmp_path):
-    """Compared with a plain search for the same numbers."""
-    text = run_caffe(caffe, tmp_path)
-    (tmp_path / "train.log").write_bytes(text)
-    log = read_log(tmp_path)
-    displays = re.findall(r"Iteration (\d+)(?: \(.*\))?, loss = (\S+)", text.decode())
-    assert [(point.iteration, point.loss) for point in log.train] == [
-        (int(iteration), float(loss)) for iteration, loss in displays
-    ]
-    assert [point.iteration for point in log.train] == list(range(0, 41, 5))
-    assert [point.iteration for point in log.test] == [0, 10, 20, 30, 40]
-    accuracies = [float(value) for value in re.findall(rb"acc/top-1 = (\S+)", text)]
-    assert [point.outputs["acc/top-1"] for point in log.test] == accuracies
-    assert [point.lr for point in log.train] == [0.01] * 4 + [0.005] * 4 + [None]
-    assert log.finished
-    assert not log.stopped
-    assert [path.endswith(".caffemodel") for path in log.snapshots] == [True, True]
-    assert log.fields["max_iter"] == 40
-    summary = summarize(make_table(log))
-    assert summary.last_top1_error == pytest.approx(100 * (1 - accuracies[-1]))
-    assert summary.iterations == 40
-    assert summary.lr == 0.005  # the line of the last iteration has none
-    assert summary.diverged is None
-
-
-def test_resumed_run_of_the_real_caffe(caffe, tmp_path):
-    """A second process goes back to iteration 20: what it says counts, the rest is kept."""
-    first = run_caffe(caffe, tmp_path)
-    second = run_caffe(caffe, tmp_path, "-snapshot", "s_iter_20.solverstate", lr="0.02")
-    (tmp_path / "whole.log").write_bytes(first + second)
-    log = read_log(tmp_path / "whole.log")
-    assert [point.iteration for point in log.train] == list(range(0, 41, 5))
-    assert [point.iteration for point in log.test] == [0, 10, 20, 30, 40]
-    assert log.restarts == [20]
-    assert [point.lr for point in log.train] == [0.01] * 4 + [0.01] * 4 + [None]
-    seconds = [point.seconds for point in log.train]
-    assert seconds == sorted(seconds)
-
-
-def test_diverged_run_of_the_real_caffe(caffe, tmp_path):
-    (tmp_path / "a.log").write_bytes(run_caffe(caffe, tmp_path, lr="1e38"))
-    summary = summarize(make_table(read_log(tmp_path / "a.log")))
-    assert summary.diverged is not None
-
-
-def test_fatal_end_of_the_real_caffe(caffe, tmp_path):
-    text = run_caffe(caffe, tmp_path, "-snapshot", "missing.solverstate")
-    (tmp_path / "a.log").write_bytes(text)
-    log = read_log(tmp_path / "a.log")
-    assert log.fatal
-    assert not log.finished
-
-
-def test_batch_and_epochs_come_from_the_log():
+def test_learning_rate_before_the_loss():
+    """As the first Caffes wrote it."""
     lines = [
-        STAMP + "Using GPUs 0, 1",
-        STAMP + "Initializing solver from parameters: ",
+        line
+        for i in (0, 20, 40)
+        for line in (
+            stamped(i, f"Iteration {i}, lr = 0.{i + 1}"),
+            stamped(i, f"Iteration {i}, loss = 6"),
+        )
+    ]
+    assert [point.lr for point in read_lines(lines).train] == [0.1, 0.21, 0.41]
+
+
+def test_scores_without_names():
+    lines = [
+        stamped(0, "Iteration 0, Testing net"),
+        stamped(1, "Test score #0: 0.25"),
+        stamped(1, "Test score #1: 1.5"),
+        stamped(2, "Iteration 0, loss = 1"),
+    ]
+    row = make_table(read_lines(lines)).test[0]
+    assert (row.top1_error, row.top5_error) == (75.0, None)
+    assert row.outputs == {"score 0": 0.25, "score 1": 1.5}
+
+
+def test_other_threads_do_not_count():
+    """Eight GPUs of NVCaffe: eight threads say Solving, one displays; prefetchers print between."""
+    lines = [stamped(0, "Solving Resnet50", 173 + i) for i in range(8)]
+    lines += [stamped(0, f"Starting Optimization on GPU {i}", 173 + i) for i in range(8)]
+    for i in range(0, 100, 10):
+        lines += [
+            stamped(i, f"Iteration {i} (5 iter/s, 2s/10 iter), loss = {9 - i / 100}", 176),
+            stamped(
+                i, f"Gradient clipping: scaling down gradients (L2 norm {i} > 1) by scale x", 173
+            ),
+            stamped(i, "    Train net output #0: loss = 5 (* 1 = 5 loss)", 176),
+            stamped(i, "Restarting data prefetching from start.", 190),
+            stamped(i, f"Iteration {i}, lr = 0.1", 173),  # not the root's
+            stamped(
+                i, f"Gradient clipping: scaling down gradients (L2 norm {i} > 1) by scale x", 176
+            ),
+            stamped(i, f"Iteration {i}, lr = 0.2, m = 0.9", 176),
+        ]
+    log = read_lines(lines)
+    assert [point.lr for point in log.train] == [0.2] * 10
+    assert log.restarts == []
+    assert list(log.clips.norm) == [float(i) for i in range(0, 100, 10)]
+    assert log.fork == "NVCaffe"
+
+
+def test_two_writers_in_one_file():
+    """Another process that displays now and then does not disturb the first."""
+    lines = []
+    for i in range(0, 100, 10):
+        lines.append(stamped(i, f"Iteration {i}, loss = 1"))
+        if i % 30 == 0:
+            lines.append(stamped(i, f"Iteration {i // 3}, loss = 2", 7777))
+    log = read_lines(lines)
+    assert [point.loss for point in log.train] == [1.0] * 10
+
+
+def test_pieces_without_heads_are_joined():
+    """Tails of the logs of two processes: nothing says that the second one started."""
+    lines = [stamped(i, f"Iteration {100 + i}, loss = 1") for i in range(10)]
+    lines += [stamped(30 + i, f"Iteration {105 + i}, loss = 2", 99) for i in range(10)]
+    log = read_lines(lines)
+    assert [point.iteration for point in log.train] == list(range(100, 115))
+    assert [point.loss for point in log.train] == [1.0] * 5 + [2.0] * 10
+    assert log.restarts == [105]
+    assert log.num_replaced == 5
+
+
+def test_a_resumed_process_counts_from_its_snapshot():
+    """The first display of the second process is later than its snapshot: both tell the cut."""
+    lines = [stamped(0, "Initializing solver from parameters: "), "display: 7"]
+    lines += [stamped(i, f"Iteration {7 * i}, loss = 1") for i in range(10)]
+    lines += [
+        stamped(20, "Initializing solver from parameters: ", 9),
+        stamped(20, "Resuming from s_iter_30.solverstate", 9),
+        stamped(21, "Iteration 35, loss = 2", 9),
+    ]
+    log = read_lines(lines)
+    assert [point.iteration for point in log.train] == [0, 7, 14, 21, 28, 35]
+    assert log.restarts == [30]
+    assert log.train[-1].iteration_s is None
+
+
+def test_same_file_with_a_new_run():
+    lines = [stamped(i, f"Iteration {i}, loss = 1") for i in range(10)]
+    lines += [stamped(20 + i, f"Iteration {i}, loss = 2") for i in range(5)]
+    log = read_lines(lines)
+    assert [point.loss for point in log.train] == [2.0] * 5
+    assert log.num_replaced == 10
+    assert log.restarts == []
+
+
+def test_outputs_of_several_elements_are_averaged():
+    lines = [
+        stamped(0, "Iteration 0, Testing net (#0)"),
+        *(stamped(0, f"    Test net output #{i}: per_class = {i / 4}") for i in range(4)),
+        stamped(1, "Iteration 0, loss = 1"),
+        *(stamped(1, f"    Train net output #{i}: prob = {i}") for i in range(1000)),
+    ]
+    log = read_lines(lines)
+    assert log.test[0].outputs == {"per_class": 0.375}
+    assert log.outputs["prob"].get(0) == pytest.approx(499.5)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "seconds"),
+    [
+        (["1231 23:59:50", "0101 00:00:10"], 20),  # the turn of a year
+        (["0228 23:59:50", "0301 00:00:10"], 20),  # no leap year that we know of
+        (["0229 23:59:50", "0301 00:00:10"], 20),  # a leap year
+        (["20240228 23:59:50", "20240301 00:00:10"], 86_420),
+        (["20251231 23:59:50", "20260101 00:00:10"], 20),
+        (["1025 02:59:50", "1025 02:00:10", "1025 02:00:30"], 20),  # clocks are set back
+        (["1399 02:59:50", "1025 02:00:10", "1025 02:00:30"], 20),  # no date at all
+    ],
+)
+def test_working_time(stamps, seconds):
+    lines = [f"I{at}.000000 1 solver.cpp:1] Iteration {i}, loss = 7" for i, at in enumerate(stamps)]
+    last = read_lines(lines).train[-1]
+    assert last.seconds == pytest.approx(seconds)
+
+
+def test_years_of_headers_options_and_turns():
+    lines = [
+        "Log file created at: 2027/12/31 11:03:32",
+        "Running on machine: vm",
+        "Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg",
+        "I1231 23:59:50.000000 1 solver.cpp:1] Iteration 0, loss = 7",
+        "I0101 00:00:10.000000 1 solver.cpp:1] Iteration 1, loss = 7",
+        "Log file created at: 2028/01/01 00:01:00",
+        "I0229 00:00:10.000000 1 solver.cpp:1] Iteration 2, loss = 7",
+        "I0301 00:00:10.000000 1 solver.cpp:1] Iteration 3, loss = 7",
+    ]
+    log = read_lines(lines)
+    assert f"{log.started:%Y-%m-%d}" == "2027-12-31"
+    assert f"{log.latest:%Y-%m-%d}" == "2028-03-01"
+    assert log.train[-1].seconds == pytest.approx(60 * 86_400 + 20)
+    assert f"{read_lines(lines[3:], year=2015).latest:%Y-%m-%d}" == "2016-03-01"
+    assert read_lines(lines[3:5]).started is None
+
+
+def test_what_the_log_says_of_the_net():
+    lines = [
+        stamped(0, "Using GPUs 0, 1"),
+        stamped(0, "GPU 0: Tesla K80"),
+        stamped(0, "Initializing solver from parameters: "),
         "test_iter: 10",
+        "base_lr: 0.045",
         "max_iter: 100",
         "iter_size: 2",
-        STAMP + "Initializing net from parameters: ",
+        'lr_policy: "multistep"',
+        "stepvalue: 50",
+        "stepvalue: 80",
+        stamped(0, "Initializing net from parameters: "),
         'name: "n"',
         "state {",
         "  phase: TRAIN",
         "}",
         "layer {",
+        '  name: "data"',
         "  data_param {",
+        '    source: "train_lmdb"',
         "    batch_size: 16",
-        STAMP + "Iteration 0, loss = 7",
-        STAMP.replace("03.5", "13.5") + "Iteration 100, loss = 6",
+        "  }",
+        "}",
+        stamped(0, "Waiting for data", 17),  # another thread prints into the dump
+        "layer {",
+        "  inner_product_param {",
+        "    num_output: 1000",
+        "  }",
+        "}",
+        stamped(0, "Iteration 0, loss = 7"),
+        stamped(10, "Iteration 100, loss = 6"),
     ]
     log = read_lines(lines)
+    net = log.nets[0]
+    assert (net.name, net.phase, net.batch, net.source) == ("n", "TRAIN", 16, "train_lmdb")
+    assert (net.num_layers, net.num_classes) == (2, 1000)
+    assert log.fields["stepvalue"] == [50, 80]
+    assert (log.fields["base_lr"], log.fields["lr_policy"]) == (0.045, "multistep")
+    assert log.gpu_names == {0: "Tesla K80"}
     table = make_table(log, num_train_images=640)
     assert table.images_per_iteration == 64
     assert table.train[-1].epoch == 10.0
     assert table.train[-1].images_per_second == pytest.approx(640.0)
     assert make_table(log).train[-1].epoch is None
+    assert make_table(log, images_per_iteration=10).images_per_iteration == 10
 
 
-def test_turn_of_the_year():
+def test_nvcaffe_divides_its_batch_between_the_gpus():
     lines = [
-        "I1231 23:59:50.000000 1 solver.cpp:1] Iteration 0, loss = 7",
-        "I0101 00:00:10.000000 1 solver.cpp:1] Iteration 20, loss = 6",
+        stamped(0, "Using GPUs 0, 1, 2, 3"),
+        stamped(0, "Initializing solver from parameters: "),
+        stamped(0, "Initializing net from parameters: "),
+        "state {",
+        "  phase: TRAIN",
+        "}",
+        "layer {",
+        "  data_param {",
+        "    batch_size: 256",
+        "  }",
+        "}",
+        stamped(1, "Iteration 0 (3.2 s), loss = 7"),
     ]
-    assert read_lines(lines).train[-1].seconds == pytest.approx(20.0)
+    assert make_table(read_lines(lines)).images_per_iteration == 256
+    lines[-1] = stamped(1, "Iteration 0 (1 iter/s, 1s/20 iters), loss = 7")
+    assert make_table(read_lines(lines)).images_per_iteration == 1024
 
 
-@pytest.mark.parametrize(
-    ("names", "found"),
-    [
-        (["accuracy_top1", "accuracy_top5", "loss"], ("accuracy_top1", "accuracy_top5")),
-        (["accuracy", "loss"], ("accuracy", None)),
-        (["acc/top-5", "acc/top-1"], ("acc/top-1", "acc/top-5")),
-        (
-            ["loss1/top-1", "loss1/top-5", "loss3/loss3", "loss3/top-1", "loss3/top-5"],
-            ("loss3/top-1", "loss3/top-5"),
-        ),
-        (["loss", "prob"], (None, None)),
-        (["accuracy@1", "accuracy@5"], ("accuracy@1", "accuracy@5")),
-    ],
-)
-def test_accuracy_names(names, found):
-    assert accuracy_names(names) == found
+def test_epochs_where_the_batch_changed_at_a_restart():
+    def process(batch, first, second):
+        return [
+            stamped(second, "Initializing solver from parameters: "),
+            stamped(second, "Initializing net from parameters: "),
+            "state {",
+            "  phase: TRAIN",
+            "}",
+            "layer {",
+            "  data_param {",
+            f"    batch_size: {batch}",
+            "  }",
+            "}",
+            *(stamped(second, f"Iteration {first + i}, loss = 1") for i in (0, 10)),
+        ]
+
+    table = make_table(read_lines(process(10, 0, 0) + process(20, 10, 5)), num_train_images=100)
+    assert [row.epoch for row in table.train] == [0.0, 1.0, 3.0]
+    assert table.pieces == ((0, 10), (10, 20))
 
 
-def test_csv_holds_every_row(tmp_path):
-    lines = [
-        STAMP + "Iteration 0, Testing net (#0)",
-        STAMP + "    Test net output #0: accuracy_top1 = 0.25",
-        STAMP + "Iteration 0, loss = nan",
-        STAMP + "Iteration 0, lr = 0.1",
-    ]
-    write_csv(tmp_path / "rows.csv", make_table(read_lines(lines)))
-    with (tmp_path / "rows.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["kind"] for row in rows] == ["test", "train"]
-    assert (rows[0]["top1_error"], rows[0]["top5_error"]) == ("75.0", "")
-    assert (rows[1]["loss"], rows[1]["lr"]) == ("nan", "0.1")
-
-
-def test_gzipped_and_torn_logs(tmp_path):
-    text = (STAMP + "Iteration 0, loss = 7\n") * 2000
-    (tmp_path / "a.log.gz").write_bytes(gzip.compress(text.encode()))
-    assert len(read_log(tmp_path / "a.log.gz").train) == 1
-    packed = gzip.compress(text.encode() + bytes(range(256)) * 500)
-    (tmp_path / "torn.log.gz").write_bytes(packed[: len(packed) // 2])
-    assert len(read_log(tmp_path / "torn.log.gz").train) == 1
-
-
-def test_what_is_no_log(tmp_path):
-    with pytest.raises(MissingInputError):
-        read_log(tmp_path / "no")
-    with pytest.raises(MissingInputError, match=r"no train\.log"):
-        read_log(tmp_path)
-    for name, data in (("text", b"hello\n"), ("empty", b""), ("bytes", bytes(range(256)))):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(FormatError, match="no line of it"):
-            read_log(tmp_path / name)
-    (tmp_path / "x.gz").write_bytes(b"not gzip")
-    with pytest.raises(FormatError, match="gzip"):
-        read_log(tmp_path / "x.gz")
+def test_lines_are_counted():
+    unknown = []
+    reader = Reader(on_unknown=unknown.append)
+    for line in (
+        STAMP + "Iteration 0, loss = 1",
+        STAMP + "Waiting for data",
+        "Premature end of JPEG file",
+        "",
+        "W1124 01:02:03.5  4242 x.cpp:1] odd",
+        "W1124 01:02:03.5  4242 x.cpp:1] odd",
+    ):
+        reader.feed(line)
+    log = reader.log
+    assert (log.num_lines, log.num_events, log.num_other, log.num_unknown) == (6, 3, 1, 1)
+    assert unknown == ["Premature end of JPEG file"]
+    assert log.warnings == {"odd": 2}
 
 
 PIECES = st.sampled_from(
@@ -262,10 +451,23 @@ PIECES = st.sampled_from(
         "Iteration 7 (1 iter/s, 2s/3 iters), loss = nan",
         "Initializing solver from parameters: ",
         "Initializing net from parameters: ",
+        "Resuming from a_iter_3.solverstate",
         "max_iter: 3",
+        "iter_size: x",
+        "layer {",
+        "data_param {",
+        "batch_size: -4",
+        "}",
         "Iteration 3, Testing net (#0)",
         "    Test net output #0: acc = 0.5",
+        "    Train net output #0: acc/top-1 = 0.5",
+        "Test score #0: 0.5",
+        "Using GPUs 0,1",
         "I0230 99:99:99.9 1 a.cpp:1] Iteration 1, loss = 3",
+        "I99991231 99:99:99.9 1 a.cpp:1] Iteration 1, loss = 3",
+        "I00000101 00:00:00.9 1 a.cpp:1] Iteration 1, loss = 3",
+        "Log file created at: 0000/11/23",
+        "Log file created at: 9999/12/31",
         "\n",
         "\r\n",
         "\0",
@@ -273,9 +475,54 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=20)), max_size=60))
 def test_any_soup_is_read(pieces):
     reader = Reader()
     for line in "".join(pieces).split("\n"):
         reader.feed(line)
+    reader.finish()
     summarize(make_table(reader.log, num_train_images=10))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=5000), st.integers(1, 900))
+def test_any_bytes_are_read(data, size):
+    reader = Reader()
+    for place in range(0, len(data), size):
+        reader.feed_bytes(data[place : place + size])
+    reader.finish()
+    summarize(make_table(reader.log))
+
+
+# Beginnings that a pattern might go over again and again.
+NASTY = [
+    "Iteration 1" + "(" * 50,
+    "Train net output #0: a = 1 (* ",
+    " = 1 (* ",
+    "Snapshotting to " + " " * 50,
+    "I1124 01:02:03.500000  4242 ",
+    "] ",
+    "[0.0] ",
+    " ",
+    "1",
+    "layer {",
+    "Gradient clipping: scaling down gradients (L2 norm 1 > ",
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("nasty", NASTY)
+@pytest.mark.parametrize("start", ["", STAMP, STAMP + "Iteration 1, loss = ", "Snapshotting to "])
+def test_time_is_linear(nasty, start):
+    """A line of a megabyte: whatever goes over it again and again would not come back."""
+    parse(start + nasty * (1_000_000 // len(nasty)))
+
+
+def test_a_line_without_end_is_cut_off():
+    reader = Reader()
+    for _ in range(100):
+        reader.feed_bytes(b"x" * 100_000)
+    reader.feed_bytes(b"\n" + STAMP.encode() + b"Iteration 1, loss = 2\n")
+    assert reader.log.num_lines == 2
+    assert reader.log.train[0].loss == 2

@@ -14,7 +14,8 @@ CODE = """
 import json, sys
 from pathlib import Path
 from irv2caffe.config import NetOptions, SolverOptions, load_recipe, recipe_names, templates_dir
-import irv2caffe, irv2caffe.plot, irv2caffe.train.launch, irv2caffe.data.build, irv2caffe.net.build
+import irv2caffe.plot.session, irv2caffe.plot.figure, irv2caffe.plot.report
+import irv2caffe, irv2caffe.train.launch, irv2caffe.data.build, irv2caffe.net.build
 out = Path(sys.argv[1])
 irv2caffe.net.build.build_net(out, NetOptions(), SolverOptions(), num_train=100, num_val=10)
 print(json.dumps([irv2caffe.__file__, recipe_names(), str(templates_dir())]))
@@ -35,6 +36,13 @@ def test_wheel_holds_what_the_program_needs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for name in ("proto/caffe.desc", "proto/caffe.proto", "py.typed", "templates/paper.toml"):
+        assert f"irv2caffe/{name}" in names
+    for name in (
+        "log/reference_curves.csv",
+        "plot/report.html",
+        "plot/report.css",
+        "plot/report.js",
+    ):
         assert f"irv2caffe/{name}" in names
     assert "irv2caffe/templates/paper/train_val.prototxt" in names
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "examples/"))]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from irv2caffe.errors import InputError, UsageError
-from irv2caffe.log.table import Table, TrainRow
+from irv2caffe.log.read import read_log
+from irv2caffe.log.reference import references
+from irv2caffe.log.table import Table, TrainRow, make_table
 from irv2caffe.log.table import TestRow as RowOfTest
-from irv2caffe.plot import Run, draw, figure
+from irv2caffe.plot.curve import Curve, between, moving_average, thinned
+from irv2caffe.plot.curves import Run, curves_of
+from irv2caffe.plot.figure import draw, figure
+from irv2caffe.plot.look import Look
+
+LOGS = Path(__file__).parent / "data/logs"
+LOSS = "training loss (mean of 7 displays)"
 
 
 def table(num_epochs=25, top5=True, lost=False, restarts=()):
@@ -19,7 +31,7 @@ def table(num_epochs=25, top5=True, lost=False, restarts=()):
             i * 10,
             i / 10,
             float("nan") if lost and i > 100 else 7 / (1 + i / 10),
-            0.1,
+            0.1 * 0.94 ** (i // 20),
             1.0 * i,
             50.0,
         )
@@ -32,9 +44,18 @@ def table(num_epochs=25, top5=True, lost=False, restarts=()):
     return Table(tuple(train), tuple(test), restarts, 1, 100)
 
 
+def golden(name):
+    log = read_log(LOGS / f"{name}.log")
+    return Run(name, make_table(log, num_train_images=160), log)
+
+
 def drawn(made):
     """Label to line, of both axes."""
     return {line.get_label(): line for axis in made.axes for line in axis.get_lines()}
+
+
+def axis_of(made, label):
+    return next(axis for axis in made.axes if axis.get_ylabel() == label)
 
 
 def test_errors_left_loss_right_epochs_below():
@@ -48,24 +69,58 @@ def test_errors_left_loss_right_epochs_below():
     assert list(top1.get_ydata()) == [50 + 40 / i for i in range(1, 26)]
     assert top1.get_marker() == "o"
     assert "validation top-5 error (26.2 %)" in drawn(made)
-    assert drawn(made)["training loss (mean of 6 displays)"].axes is loss
+    assert drawn(made)[LOSS].axes is loss
+    # The whole run from zero.
+    assert errors.get_xlim()[0] < 0 < errors.get_ylim()[1]
+    assert errors.get_ylim()[0] <= 0
+    assert loss.get_ylim()[0] <= 0
 
 
-def test_smoothing_keeps_the_mean_of_neighbours():
-    made = figure([Run("run", table())])
-    smooth = drawn(made)["training loss (mean of 6 displays)"].get_ydata()
+def test_smoothing_is_the_mean_of_neighbours():
+    smooth = drawn(figure([Run("run", table())]))[LOSS].get_ydata()
     raw = [row.loss for row in table().train]
     assert smooth[100] == pytest.approx(np.mean(raw[97:104]))
+    assert smooth[0] == raw[0]  # no later values pull the first one down
+    assert smooth[1] == pytest.approx(np.mean(raw[0:3]))
+    assert smooth[-1] == pytest.approx(np.mean(raw[-4:]))
 
 
-def test_close_up_has_its_own_rows():
-    made = figure([Run("run", table())], window=(15, 25))
+@pytest.mark.parametrize(("asked", "stated"), [(1, ""), (20, " (mean of 21 displays)")])
+def test_smoothing_is_stated(asked, stated):
+    labels = drawn(figure([Run("run", table())], Look(smooth=asked)))
+    assert f"training loss{stated}" in labels
+
+
+@pytest.mark.parametrize("span", [1, 3, 7, 99])
+def test_moving_average_against_a_loop(span):
+    values = np.random.default_rng(0).normal(size=50)
+    found = moving_average(values, span)
+    for place, mean in enumerate(found):
+        before = min(place, span // 2)
+        after = min(before, 49 - place)
+        assert mean == pytest.approx(np.mean(values[place - before : place + after + 1]))
+
+
+def test_close_up_has_its_own_rows_and_scales():
+    made = figure([Run("run", table())], Look(window=(15, 25)))
     assert made.axes[0].get_xlim() == (15, 25)
-    loss = next(line for label, line in drawn(made).items() if label.startswith("training loss"))
-    assert min(loss.get_xdata()) >= 15
+    loss = drawn(made)[LOSS]
+    assert 14.9 <= min(loss.get_xdata()) <= 15
     assert made.axes[1].get_ylim()[1] < 1
+    assert made.axes[1].get_ylim()[0] > 0
     with pytest.raises(InputError, match="in these epochs"):
-        figure([Run("run", table())], window=(30, 40))
+        figure([Run("run", table())], Look(window=(30, 40)))
+
+
+def test_a_test_of_the_first_epoch_is_in_the_close_up():
+    """Tests come after whole iterations: epoch 15 is at 14.9998."""
+    early = table()
+    rows = tuple(
+        replace(row, epoch=row.epoch - 2e-4, iteration=row.iteration) for row in early.test
+    )
+    epochs = Table(early.train, rows, (), 1, 100)
+    found = curves_of([Run("run", epochs)], window=(15, 25))[0]
+    assert len(found.errors["top-1"].x) == 11
 
 
 def test_several_runs_are_told_apart():
@@ -80,8 +135,9 @@ def test_several_runs_are_told_apart():
 def test_divergence_and_restarts_are_marked():
     made = figure([Run("run", table(lost=True, restarts=(500,)))])
     labels = drawn(made)
-    assert labels["diverged at 10.1"].get_xdata()[0] == pytest.approx(10.1)
+    assert labels["diverged at epoch 10.1"].get_xdata()[0] == pytest.approx(10.1)
     assert labels["restart"].get_xdata()[0] == 5.0
+    assert np.isfinite(labels["training loss (mean of 3 displays)"].get_ydata()).all()
 
 
 def test_no_top5_no_tests_nothing():
@@ -92,10 +148,120 @@ def test_no_top5_no_tests_nothing():
         figure([Run("run", Table((), (), (), None, None))])
 
 
+def test_only_tests():
+    """display: 0, and nothing of the training in the log."""
+    only_tests = Table((), table().test, (), 1, 100)
+    made = figure([Run("run", only_tests)], Look(panels=("lr", "throughput")))
+    assert made.axes[-1].get_ylabel() == "no training loss"
+    assert all(len(axis.get_yticks()) == 0 for axis in made.axes[1:])
+
+
+def test_a_single_display_is_seen():
+    one = Table(table().train[:1], (), (), 1, 100)
+    assert drawn(figure([Run("run", one)]))["training loss"].get_marker() == "."
+
+
 def test_iterations_where_epochs_are_not_known():
     rows = [TrainRow(i, None, 1.0, None, None, None) for i in range(5)]
     made = figure([Run("run", Table(tuple(rows), (), (), None, None))])
     assert made.axes[0].get_xlabel() == "iteration"
+
+
+def test_panels():
+    made = figure([golden("resumed")], Look(panels=("lr", "throughput")))
+    rates = next(
+        line for line in axis_of(made, "learning rate").get_lines() if line.get_label()[0] == "_"
+    )
+    log = read_log(LOGS / "resumed.log")
+    assert list(rates.get_ydata()) == [p.lr for p in log.train if p.lr is not None]
+    assert axis_of(made, "learning rate").get_yscale() == "log"
+    speeds = next(
+        line for line in axis_of(made, "images/s").get_lines() if line.get_linewidth() == 0.8
+    )
+    assert list(speeds.get_ydata()) == pytest.approx(
+        [16 / p.iteration_s for p in log.train if p.iteration_s is not None]
+    )
+    assert made.axes[2].get_xlabel() == "epoch"
+
+
+@pytest.mark.parametrize("axis", ["loss", "error", "x"])
+def test_log_axes(axis):
+    made = figure([Run("run", table())], Look(log_axes=frozenset({axis})))
+    scales = {
+        "error": made.axes[0].get_yscale(),
+        "loss": made.axes[1].get_yscale(),
+        "x": made.axes[0].get_xscale(),
+    }
+    assert {name for name, scale in scales.items() if scale == "log"} == {axis}
+
+
+def test_two_test_nets():
+    labels = drawn(figure([golden("two_tests")]))
+    log = read_log(LOGS / "two_tests.log")
+    last = 100 - 100 * log.test[-1].outputs["acc/top-1"]
+    assert f"test net #1: top-1 error ({last:.1f} %)" in labels
+
+
+def test_training_errors_where_the_net_has_them():
+    log = read_log(LOGS / "healthy.log")
+    for point in log.train:
+        log.outputs.setdefault("acc", type(log.outputs["loss/loss"])()).add(point.iteration, 0.25)
+    labels = drawn(figure([Run("run", make_table(log, num_train_images=160))]))
+    line = labels["training error of acc (one batch, averaged)"]
+    assert set(line.get_ydata()) == {75.0}
+
+
+def test_references_are_behind():
+    made = figure([Run("run", table())], Look(references=tuple(references(["all"]))))
+    labels = drawn(made)
+    line = labels["lim0606 (reference)"]
+    assert list(line.get_xdata())[:3] == [1, 2, 3]
+    assert line.get_zorder() < labels["validation top-1 error (51.6 %)"].get_zorder()
+    assert max(line.get_xdata()) <= 25  # not beyond one's own run
+    assert labels["paper (reference)"].get_ydata()[0] == 19.9
+    legend = [text.get_text() for text in made.legends[0].get_texts()]
+    assert legend[-4:] == [
+        f"{name} (reference)" for name in ("original-2016", "lim0606", "twtygqyy", "paper")
+    ]
+    unknown = Run("run", Table(table().train, table().test, (), None, None))
+    with pytest.raises(UsageError, match="--num-train-images"):
+        figure([unknown], Look(references=tuple(references(["all"]))))
+
+
+def test_lines_are_cut_where_they_leave():
+    assert between([(0.0, 0.0), (10.0, 10.0)], 2, 5) == [(2, 2.0), (5, 5.0)]
+    assert between([(0.0, 0.0), (3.0, 6.0)], 2, 5) == [(2, 4.0), (3.0, 6.0)]
+    assert between([(0.0, 0.0)], 2, 5) == []
+
+
+def test_thinned_curves_keep_their_extremes():
+    y = np.sin(np.arange(100_000) / 500)
+    y[777], y[77_777] = 9, -9
+    few = thinned(Curve(np.arange(100_000.0), y), 1000)
+    assert len(few.x) <= 1002
+    assert (few.y.max(), few.y.min()) == (9, -9)
+    assert (np.diff(few.x) > 0).all()
+
+
+def test_legend_hides_nothing():
+    """It lies below the axes, whatever is in it."""
+    runs = [Run(f"a run with a rather long name, number {i}", table()) for i in range(4)]
+    made = figure(runs, Look(references=tuple(references(["all"]))))
+    FigureCanvasAgg(made).draw()
+    legend = made.legends[0].get_window_extent()
+    assert legend.y1 <= made.axes[0].get_window_extent().y0
+    assert legend.x0 >= 0
+    assert legend.x1 <= made.bbox.width
+    assert made.axes[0].get_window_extent().height > 100
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "a\nb", "x" * 300, "\u4e2d", "<b>&"])
+def test_any_name_is_drawn(tmp_path, name):
+    runs = [Run(name, table()), Run("other", table())]
+    draw(runs, tmp_path / "figure.svg", Look(title=name))
+    legend = [text.get_text() for text in figure(runs).legends[0].get_texts()]
+    assert len(legend) == 6
+    assert all(len(text) < 100 for text in legend)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

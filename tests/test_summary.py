@@ -116,6 +116,7 @@ LABELS = {
     "vgg16": ["2 x conv1", "pool1", "3 x conv5", "fc (3 blocks)"],
     "densenet121": ["6 x conv2", "24 x conv4", "conv4_blk/conv"],
     "squeezenet": ["conv1", "fire2..fire3 (2 blocks)", "fire6..fire9 (4 blocks)"],
+    "mobilenet": ["conv2 (2 blocks)", "conv5 (6 blocks)", "pool6", "fc7"],
     "caffenet": ["norm1", "conv (3 blocks)"],
 }
 

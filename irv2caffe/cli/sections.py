@@ -29,10 +29,10 @@ class Command(click.Command):
             if isinstance(parameter, click.Argument):
                 continue
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 heading = getattr(parameter, "section", "Other")
                 sections.setdefault(heading, []).append(record)
-        for heading, records in sections.items():
+        for heading, records in sorted(sections.items(), key=lambda item: item[0] == "Other"):
             with formatter.section(heading):
                 formatter.write_dl(records)
 

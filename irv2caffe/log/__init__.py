@@ -1,1 +1,20 @@
-"""4. Read the log."""
+"""4. Read the log: any Caffe's, of any length, and what happened in it.
+
+As a library::
+
+    from irv2caffe.log.read import read_log
+    from irv2caffe.log.summary import summarize
+    from irv2caffe.log.table import make_table
+
+    table = make_table(read_log(Path("train.log")), num_train_images=1_281_167)
+    for row in table.train:      # iteration, epoch, loss, lr, seconds, images_per_second, outputs
+        ...
+    for row in table.test:       # iteration, epoch, net, top1_error, top5_error, loss, outputs
+        ...
+    summarize(table).as_dict()   # best and last errors, rate, hours, anomalies ...
+
+:func:`irv2caffe.log.parse.parse` is the pure function from a line to an event;
+:class:`irv2caffe.log.read.Reader` takes lines or pieces of a file as they come;
+:func:`irv2caffe.log.export.write_csv` and :func:`~irv2caffe.log.export.read_csv` keep rows in a
+file; :func:`irv2caffe.log.reference.reference_runs` gives other people's curves.
+"""

@@ -12,14 +12,23 @@ class LogTime(NamedTuple):
     year: int | None
     month: int
     day: int
-    seconds: float
+    microseconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Any line that says something; ``time`` is None where the line has no glog prefix."""
+    """Any line that says something; both are None where the line has no glog prefix."""
 
     time: LogTime | None
+    thread: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader(Event):
+    """The first line of a file that glog wrote itself; it knows the year."""
+
+    year: int
+    month: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +43,38 @@ class NetDump(Event):
 
 @dataclass(frozen=True, slots=True)
 class Devices(Event):
-    """The GPUs that train together."""
+    """The GPUs that train together; none for the CPU."""
 
-    num_gpus: int
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceName(Event):
+    """What a GPU is called."""
+
+    gpu: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataShape(Event):
+    """The shape of a data layer's batches; where no net is printed, the batch size is here."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Event):
+    """A line that only this fork prints."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TotalBatch(Event):
+    """NVCaffe says how many images its GPUs take together."""
+
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +92,23 @@ class Resuming(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Finetuning(Event):
+    """The run starts from the weights of a model."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Loss(Event):
-    """The training loss, a mean over the last ``average_loss`` iterations."""
+    """The training loss, a mean over the last ``average_loss`` iterations.
+
+    ``epoch`` and ``num_epochs`` are NVCaffe's ``1.2/90ep``.
+    """
 
     iteration: int
     loss: float
+    epoch: float | None = None
+    num_epochs: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +138,14 @@ class Output(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Clip(Event):
+    """Gradients were scaled down; every GPU's thread says so in newer versions."""
+
+    norm: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot(Event):
     """A file of a snapshot is being written."""
 
@@ -106,7 +164,21 @@ class Done(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """A warning or an error that Caffe survived."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fatal(Event):
     """Caffe gave up."""
 
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Killed(Event):
+    """A signal ended the process; ``signal`` is its name."""
+
+    signal: str

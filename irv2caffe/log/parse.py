@@ -1,7 +1,7 @@
-"""From lines to events, and from events to the history of a run.
+"""From a line to an event: a pure function, for every Caffe from 0.9 to the last of its forks.
 
-:func:`parse` is pure: one line in, one event or None out. :class:`Reader` adds what needs memory:
-which test an output belongs to, the prototxts that Caffe prints, restarts.
+Messages are those of solver.cpp, sgd_solver.cpp, data_layer.cpp and tools/caffe.cpp. The rates in
+brackets are not used: the first of a process is read from uninitialised memory.
 """
 
 from __future__ import annotations
@@ -12,68 +12,138 @@ from collections.abc import Callable
 from irv2caffe.log import events
 from irv2caffe.log.events import Event, LogTime
 
-_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w+|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))"
+_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))"
+NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
 _PREFIX = re.compile(
-    r"([IWEF])(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d(?:\.\d+)?)\s+\d+ [^\s:\]]+:\d+\] ?(.*)$", re.DOTALL
+    r"([IWEF])(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) [^\s\]]{1,400}\] ?",
+    re.ASCII,
 )
-_ITERATION = r"^\s*Iteration (\d+)"
-_Maker = Callable[[LogTime | None, "re.Match[str]"], Event]
-# Each rule: a word that its lines hold (cheap to look for), the pattern, the event. Messages of
-# solver.cpp, sgd_solver.cpp and tools/caffe.cpp of 1.0; the rates in brackets are not used, since
-# the first of a process is read from uninitialised memory.
-_RULES: tuple[tuple[str, re.Pattern[str], _Maker], ...] = tuple(
-    (word, re.compile(pattern, re.IGNORECASE), make)
-    for word, pattern, make in (
-        (
-            "loss = ",
-            rf"{_ITERATION}(?: \([^)]*\))?, loss = {_NUM}\s*$",
-            lambda t, m: events.Loss(t, int(m[1]), number(m[2])),
+# NVCaffe 0.17 puts rank and device before a message: "[0.0] ", in tests "(0.1) ".
+_DEVICE = re.compile(r"\s*(?:[\[(]\d{1,6}(?:\.\d{1,6})?[\])]\s+)?", re.ASCII)
+_OUTPUT = re.compile(r"(Train|Test) net output (?:mAP )?#(\d{1,9}): ", re.ASCII)
+_STEP = r"Iteration (\d{1,18})(?: \([^)]*\))?"
+
+_Stamp = tuple[LogTime | None, int | None]
+_Maker = Callable[[_Stamp, "re.Match[str]"], Event]
+
+
+def _rule(pattern: str, make: _Maker) -> tuple[re.Pattern[str], _Maker]:
+    return re.compile(pattern, re.ASCII | re.IGNORECASE | re.DOTALL), make
+
+
+def _loss(stamp: _Stamp, match: re.Match[str]) -> Event:
+    epoch = (number(match[2]), number(match[3])) if match[2] else (None, None)
+    return events.Loss(*stamp, int(match[1]), number(match[4]), *epoch)
+
+
+# By the first word of a message: the patterns of the messages that begin with it, and their event.
+RULES: dict[str, tuple[tuple[re.Pattern[str], _Maker], ...]] = {
+    "Iteration": (
+        _rule(rf"{_STEP}(?:, {_NUM}/{_NUM}ep)?, loss = {_NUM}", _loss),
+        _rule(
+            rf"{_STEP}, lr = {_NUM}(?:, (?:m|lrm|wd|gs) = {_NUM})*",
+            lambda at, m: events.LearningRate(*at, int(m[1]), number(m[2])),
         ),
-        (
-            "net output #",
-            rf"^\s*(Train|Test) net output #(\d+): (.+?) = {_NUM}(?: \(\* .*\))?\s*$",
-            lambda t, m: events.Output(t, m[1].lower() == "test", int(m[2]), m[3], number(m[4])),
+        _rule(
+            rf"{_STEP}, Testing net(?: \(#(\d{{1,6}})\))?",
+            lambda at, m: events.TestStart(*at, int(m[1]), int(m[2] or 0)),
         ),
-        (
-            ", lr = ",
-            rf"{_ITERATION}(?: \([^)]*\))?, lr = {_NUM}\s*$",
-            lambda t, m: events.LearningRate(t, int(m[1]), number(m[2])),
+    ),
+    "Test": (
+        _rule(
+            rf"Test score #\s?(\d{{1,9}}): {_NUM}",
+            lambda at, m: events.Output(*at, True, int(m[1]), f"score {m[1]}", number(m[2])),
         ),
-        (
-            "Testing net",
-            rf"{_ITERATION}, Testing net(?: \(#(\d+)\))?\s*$",
-            lambda t, m: events.TestStart(t, int(m[1]), int(m[2] or 0)),
+        _rule(
+            rf"Test loss: {_NUM}",
+            lambda at, m: events.Output(*at, True, -1, "test loss", number(m[1])),
         ),
-        (
-            "Snapshotting",
-            r"^\s*Snapshotting (solver state )?to (?:binary proto file |HDF5 file )?(.+?)\s*$",
-            lambda t, m: events.Snapshot(t, m[2], m[1] is not None),
+    ),
+    "Snapshotting": (
+        _rule(
+            r"Snapshotting (solver state )?to (?:binary proto file |HDF5 file )?(.+)",
+            lambda at, m: events.Snapshot(*at, m[2], m[1] is not None),
         ),
-        ("Solving", r"^\s*Solving ?(.*?)\s*$", lambda t, m: events.Solving(t, m[1])),
-        (
-            "Initializing solver",
-            r"^Initializing solver from parameters",
-            lambda t, _: events.SolverDump(t),
+    ),
+    "Solving": (
+        _rule(
+            r"Solving ?(.*?)(?: Learning Rate Policy: \S+)?",
+            lambda at, m: events.Solving(*at, m[1]),
         ),
-        (
-            "Initializing net",
-            r"^Initializing net from parameters",
-            lambda t, _: events.NetDump(t),
+    ),
+    "Initializing": (
+        _rule(r"Initializing solver from parameters.*", lambda at, _: events.SolverDump(*at)),
+        _rule(r"Initializing net from parameters.*", lambda at, _: events.NetDump(*at)),
+    ),
+    "Using": (
+        _rule(
+            r"Using GPUs (\d{1,6}(?:, ?\d{1,6})*)",
+            lambda at, m: events.Devices(*at, tuple(map(int, m[1].split(",")))),
         ),
-        (
-            "Using GPUs",
-            r"^Using GPUs ([\d, ]+)$",
-            lambda t, m: events.Devices(t, len(m[1].split(","))),
+    ),
+    "Use": (
+        _rule(r"Use CPU\.?", lambda at, _: events.Devices(*at, ())),
+        _rule(r"Use GPU with device ID (\d{1,6})", lambda at, m: events.Devices(*at, (int(m[1]),))),
+    ),
+    "GPU": (_rule(r"GPU (\d{1,6}): (.+)", lambda at, m: events.DeviceName(*at, int(m[1]), m[2])),),
+    "output": (
+        _rule(r"output data size: (\d{1,9}),.*", lambda at, m: events.DataShape(*at, int(m[1]))),
+    ),
+    "Resuming": (_rule(r"Resuming from (.+)", lambda at, m: events.Resuming(*at, m[1])),),
+    "Restoring": (
+        _rule(
+            r"Restoring previous solver status from (.+)", lambda at, m: events.Resuming(*at, m[1])
         ),
-        ("Resuming from", r"^Resuming from (.+?)\s*$", lambda t, m: events.Resuming(t, m[1])),
-        (
-            "Optimization stopped early",
-            r"^Optimization stopped early",
-            lambda t, _: events.StoppedEarly(t),
+    ),
+    "Finetuning": (_rule(r"Finetuning from (.+)", lambda at, m: events.Finetuning(*at, m[1])),),
+    "Gradient": (
+        _rule(
+            rf"Gradient clipping: scaling down gradients \(L2 norm {_NUM} > {_NUM}\).*",
+            lambda at, m: events.Clip(*at, number(m[1]), number(m[2])),
         ),
-        ("Optimization Done", r"^Optimization Done", lambda t, _: events.Done(t)),
-    )
+    ),
+    "Optimization": (
+        _rule(r"Optimization stopped early.*", lambda at, _: events.StoppedEarly(*at)),
+        _rule(r"Optimization Done.*", lambda at, _: events.Done(*at)),
+    ),
+    "Root": (
+        _rule(
+            r"Root Solver performance on device \d+: .*", lambda at, _: events.Fork(*at, "NVCaffe")
+        ),
+    ),
+    "[MultiGPU]": (_rule(r"\[MultiGPU\] .*", lambda at, _: events.Fork(*at, "NVCaffe")),),
+    "Batch": (
+        _rule(
+            r"Batch size must be divisible by the number of solvers.* to (\d{1,9})",
+            lambda at, m: events.TotalBatch(*at, int(m[1])),
+        ),
+    ),
+    "iter": (
+        _rule(
+            r"iter \d+, forward_backward_update_time: .*",
+            lambda at, _: events.Fork(*at, "Intel Caffe"),
+        ),
+    ),
+    "Log": (
+        _rule(
+            r"Log file created at: (\d{4})[/-](\d\d)[/-].*",
+            lambda at, m: events.FileHeader(*at, int(m[1]), int(m[2])),
+        ),
+    ),
+    "Check": (_rule(r"(Check failed: .*)", lambda at, m: events.Fatal(*at, m[1])),),
+    "terminate": (_rule(r"(terminate called .*)", lambda at, m: events.Fatal(*at, m[1])),),
+    "***": (
+        _rule(
+            r"\*\*\* (SIG\w{2,10}) \(@.*\) received by PID .*",
+            lambda at, m: events.Killed(*at, m[1]),
+        ),
+    ),
+}
+# What only NVIDIA's fork writes in a display, from its 0.14 on and before.
+_NVCAFFE = re.compile(
+    r"Iteration \d{1,18}(?: \([^)]*\d iter\)| \([^\s)]+ s\)|, lr = \S+, m|.*ep, loss)", re.ASCII
 )
+_EARLY_NVCAFFE = re.compile(r"Iteration \d{1,18} \([^\s)]+/s\), lr", re.ASCII)
 
 
 def number(text: str) -> float:
@@ -85,26 +155,75 @@ def number(text: str) -> float:
     return float(lowered.replace("(ind)", ""))
 
 
-def split_prefix(line: str) -> tuple[LogTime | None, str, str]:
-    """(time, severity, message) of a line; (None, "", line) where it has no glog prefix."""
+def split_prefix(line: str) -> tuple[LogTime | None, int | None, str, str]:
+    """(time, thread, severity, message) of a line; (None, None, "", line) without a glog prefix.
+
+    Where two writers tore a line, the last message in it is whole and counts. What stands before
+    the prefix (the stamps of containers and schedulers) does not.
+    """
     match = _PREFIX.match(line)
+    if line.find("] ", 0 if match is None else match.end()) >= 0:
+        start = 0 if match is None else match.end()
+        for match in _PREFIX.finditer(line, start):  # noqa: B007 - the last one
+            pass
     if match is None:
-        return None, "", line
-    severity, date, hours, minutes, seconds, message = match.groups()
+        return None, None, "", line
+    severity, date, hours, minutes, seconds, fraction, thread = match.groups()
     year = int(date[:4]) if len(date) == 8 else None
-    of_day = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return LogTime(year, int(date[-4:-2]), int(date[-2:]), of_day), severity, message
+    of_day = (int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * 1_000_000
+    time = LogTime(year, int(date[-4:-2]), int(date[-2:]), of_day + int(fraction.ljust(6, "0")))
+    return time, int(thread), severity, line[match.end() :]
 
 
 def parse(line: str) -> Event | None:
     """The event of one line, with or without glog's prefix; None if it says nothing we know."""
-    line = line.strip("\r\n").replace("\0", "")
-    time, severity, message = split_prefix(line)
+    time, thread, severity, message = split_prefix(clean(line))
+    return parse_message((time, thread), severity, message)
+
+
+def clean(line: str) -> str:
+    """A line without its end and without what torn and converted files leave in it.
+
+    NULs come from holes in files after a crash, and from UTF-16, as which PowerShell redirects.
+    """
+    if "\0" in line:
+        line = line.replace("\0", "")
+    return line.strip("\r\n\ufeff")
+
+
+def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
+    """The event of a message whose prefix :func:`split_prefix` took off."""
     if severity == "F":
-        return events.Fatal(time, message)
-    for word, pattern, make in _RULES:
-        if word in message:
-            match = pattern.match(message)
-            if match is not None:
-                return make(time, match)
-    return None
+        return events.Fatal(*stamp, message)
+    message = message[_DEVICE.match(message).end() :].rstrip()  # type: ignore[union-attr]
+    word = message.partition(" ")[0]
+    if word in {"Train", "Test"} and (output := _output(stamp, message)) is not None:
+        return output
+    for pattern, make in RULES.get(word, ()):
+        match = pattern.fullmatch(message)
+        if match is not None:
+            return make(stamp, match)
+    if severity not in {"W", "E"} or message.startswith("["):
+        return None  # debug_info writes its norms with the severity of an error
+    return events.Warned(*stamp, message)
+
+
+def fork_of(message: str) -> str:
+    """The fork that writes its displays like this one; empty for BVLC's own."""
+    if _NVCAFFE.search(message):
+        return "NVCaffe"
+    return "NVCaffe 0.12 or 0.13" if _EARLY_NVCAFFE.search(message) else ""
+
+
+def _output(stamp: _Stamp, message: str) -> Event | None:
+    """``Train net output #0: NAME = V (* W = L loss)``; names may hold anything."""
+    head = _OUTPUT.match(message)
+    if head is None:
+        return None
+    rest = message[head.end() :]
+    if rest.endswith(" loss)"):
+        rest = rest.rpartition(" (* ")[0] or rest
+    name, _, value = rest.rpartition(" = ")
+    if not name or NUMBER.fullmatch(value) is None:
+        return None
+    return events.Output(*stamp, head[1] == "Test", int(head[2]), name, number(value))

@@ -1,297 +1,248 @@
-"""From a log file to the history of a run: rows, restarts, and what the run was made of."""
+"""From lines to the history of a run: what belongs together, restarts, whose lines count."""
 
 from __future__ import annotations
 
-import gzip
 import re
-from dataclasses import dataclass, field
-from datetime import date
-from typing import IO, TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING
 
-from irv2caffe.errors import FormatError, InputError, MissingInputError
-from irv2caffe.log import events
-from irv2caffe.log.parse import parse, split_prefix
+from irv2caffe.errors import FormatError
+from irv2caffe.log import dump, events
+from irv2caffe.log.clock import Clock
+from irv2caffe.log.columns import TrainPoint
+from irv2caffe.log.course import Course, Told
+from irv2caffe.log.follow import read_into, resolve_log
+from irv2caffe.log.history import Log, TestPoint
+from irv2caffe.log.parse import clean, fork_of, parse_message, split_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from irv2caffe.log.events import Event, LogTime
+    from irv2caffe.log.scan import Scratch
 
-_DAY_S = 86_400.0
-_INTEGER_FIELDS = ("max_iter", "iter_size", "test_interval", "display", "stepsize")
+__all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log", "resolve_log"]
 
-
-@dataclass(slots=True)
-class TrainPoint:
-    """One display of the training loss.
-
-    Attributes:
-        iteration: number of updates before it.
-        loss: mean over ``average_loss`` iterations.
-        lr: learning rate, or None where the line is missing.
-        seconds: working time since the start; pauses between restarts are not counted.
-        iteration_s: seconds per iteration since the display before, None where a test or a
-            restart lies between.
-    """
-
-    iteration: int
-    loss: float
-    lr: float | None
-    seconds: float | None
-    iteration_s: float | None
-
-
-@dataclass(slots=True)
-class TestPoint:
-    """One pass over a validation set.
-
-    Attributes:
-        iteration: number of updates before it.
-        net: which of the test nets.
-        outputs: name to mean value, in the order of the log.
-    """
-
-    iteration: int
-    net: int
-    outputs: dict[str, float]
-
-
-@dataclass
-class Log:
-    """The history of a run; where restarts overlap, the later one counts.
-
-    Attributes:
-        train: displays of the loss, by iteration.
-        test: tests, by iteration.
-        restarts: iterations at which a further process took over.
-        fields: numbers of the last solver that was printed, by name.
-        train_batch: batch size of the TRAIN data layer, or None.
-        test_batch: of the TEST data layer, or None.
-        num_gpus: that trained together.
-        snapshots: models written.
-        finished: the log says that the training ended.
-        stopped: a signal ended it.
-        fatal: Caffe's last words, or empty.
-        num_lines: lines read.
-        num_events: lines understood.
-    """
-
-    train: list[TrainPoint] = field(default_factory=list)
-    test: list[TestPoint] = field(default_factory=list)
-    restarts: list[int] = field(default_factory=list)
-    fields: dict[str, int] = field(default_factory=dict)
-    train_batch: int | None = None
-    test_batch: int | None = None
-    num_gpus: int = 1
-    snapshots: list[str] = field(default_factory=list)
-    finished: bool = False
-    stopped: bool = False
-    fatal: str = ""
-    num_lines: int = 0
-    num_events: int = 0
+MAX_LINE_BYTES = 1 << 16  # a longer one is no line of Caffe's; what is over is dropped
+_BULK_BYTES = 1 << 15
+_NUM_FIRST = 6  # displays and learning rates of a process that show whose Caffe it is
+_STATE = re.compile(r"_iter_(\d{1,18})\.solverstate(?:\.h5)?$", re.ASCII)
 
 
 class Reader:
-    """Takes lines one after the other, from one file or several, and keeps the history."""
+    """Takes lines, or pieces of a file, one after the other and keeps the history.
 
-    def __init__(self) -> None:
+    Of several threads, the one that speaks first of an iteration is the root solver's; what others
+    say of iterations does not count, unless it alone goes on (logs whose heads were cut off).
+    """
+
+    def __init__(
+        self, *, year: int | None = None, on_unknown: Callable[[str], None] | None = None
+    ) -> None:
+        """An empty history.
+
+        Args:
+            year: of the first line; None takes it from the log where that says it.
+            on_unknown: called with every line that is not understood and not Caffe's.
+        """
         self.log = Log()
-        self._dump: list[str] | None = None
-        self._dump_is_net = False
-        self._new_process = False
-        self._clock = _Clock()
-        self._last: TrainPoint | None = None
-        self._tested_since = False
+        self.course = Course(self.log, Clock(year))
+        self.root: int | None = None
+        self.scratch: Scratch | None = None  # of irv2caffe.log.bulk
+        self._on_unknown = on_unknown
+        self._rest = b""
+        self._dump: dump.Dump | None = None
+        self._aside: deque[Told] = deque(maxlen=1000)
+        self._num_first = 0
 
     def feed(self, line: str) -> Event | None:
         """Takes one line; returns its event."""
-        self.log.num_lines += 1
-        event = parse(line)
-        if self._dump is not None and event is None and split_prefix(line)[0] is None:
-            self._dump.append(line)
-            self.log.num_events += 1
+        log = self.log
+        log.num_lines += 1
+        line = clean(line)
+        time, thread, severity, message = split_prefix(line)
+        if self._dump is not None and self._goes_on(time, thread, message):
+            log.num_events += 1
             return None
-        self._end_dump()
+        event = parse_message((time, thread), severity, message)
         if event is None:
+            self._count(time, line)
             return None
-        self.log.num_events += 1
+        log.num_events += 1
+        if self._num_first < _NUM_FIRST and isinstance(event, events.Loss | events.LearningRate):
+            self._num_first += 1
+            log.fork = log.fork or fork_of(message)
         self._take(event)
         return event
 
+    def feed_bytes(self, data: bytes | memoryview) -> None:
+        """Takes the next piece of a file; :meth:`finish` takes a last line without an end."""
+        if len(data) < _BULK_BYTES:
+            *lines, rest = (self._rest + bytes(data)).split(b"\n")
+            for line in lines:
+                self.feed_line(line)
+        else:
+            from irv2caffe.log.bulk import feed_many
+
+            end = _last_line_end(data)
+            if end:
+                feed_many(self, self._rest, memoryview(data)[:end])
+            rest = bytes(data[end:]) if end else self._rest + bytes(data[:MAX_LINE_BYTES])
+        self._rest = rest[:MAX_LINE_BYTES]
+
+    def feed_line(self, line: bytes) -> None:
+        """Takes one line of a file, without its end."""
+        self.feed(line[:MAX_LINE_BYTES].decode("utf-8", "replace"))
+
+    def finish(self) -> None:
+        """The file ends here; what follows is of another."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self.feed_line(rest)
+        self._end_dump()
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the next lines are likely displays of a process whose ways are known."""
+        known = self._num_first >= _NUM_FIRST
+        return known and not self.course.new_process and self._dump is None
+
+    def was_shown(self, iteration: int) -> None:
+        """Displays of the root up to this one were added to the history from outside."""
+        self.course.was_shown(iteration)
+        self._aside.clear()
+
+    def _count(self, time: LogTime | None, line: str) -> None:
+        if time is not None:
+            self.log.num_other += 1
+        elif line.strip():
+            self.log.num_unknown += 1
+            if self._on_unknown is not None:
+                self._on_unknown(line)
+
     def _take(self, event: Event) -> None:
-        log = self.log
+        course = self.course
         match event:
-            case events.SolverDump():
-                self._new_process = True
-                log.finished = log.stopped = False
-                log.fatal = ""
-                self._dump, self._dump_is_net = [], False
-            case events.NetDump():
-                self._dump, self._dump_is_net = [], True
-            case events.Devices(num_gpus=count):
-                log.num_gpus = count
-            case events.TestStart(iteration=iteration, net=net):
-                self._begin(iteration, event.time)
-                self._tested_since = True
-                log.test.append(TestPoint(iteration, net, {}))
-            case events.Loss():
-                self._begin(event.iteration, event.time)
-                self._add_loss(event)
-            case events.LearningRate(iteration=iteration, lr=lr):
-                if self._last is not None and self._last.iteration == iteration:
-                    self._last.lr = lr
-            case events.Output(is_test=True, name=name, value=value):
-                if log.test:
-                    log.test[-1].outputs.setdefault(name, value)
-            case events.Snapshot(path=path, is_state=False):
-                log.snapshots.append(path)
-            case events.StoppedEarly():
-                log.stopped = True
-            case events.Done():
-                log.finished = True
-            case events.Fatal(message=message):
-                log.fatal = log.fatal or message
+            case events.Loss() | events.LearningRate() | events.TestStart() | events.Output():
+                self._told(event)
+            case events.SolverDump() | events.NetDump():
+                self._begin_dump(event)
+            case events.Clip(norm=norm) if event.thread == self.root and course.at is not None:
+                self.log.clips.iteration.append(course.at)
+                self.log.clips.norm.append(norm)
+            case events.Resuming(path=path):
+                found = _STATE.search(path)
+                course.resume_at = int(found[1]) if found else None
+            case events.FileHeader(year=year, month=month):
+                course.clock.said_year(year, month)
+            case _:
+                self.log.note(event)
 
-    def _begin(self, iteration: int, time: LogTime | None) -> None:
-        """Where a process takes over, what an earlier one did beyond that point does not count."""
-        back = self._last is not None and iteration < self._last.iteration
-        if not (self._new_process or back):
+    def _told(self, event: Told) -> None:
+        """Something of an iteration: counts if it is the root solver's."""
+        if event.thread != self.root and event.thread is not None:
+            leads = isinstance(event, events.Loss | events.TestStart)
+            if self.course.new_process and leads:
+                self.root = event.thread
+                self._recall(event.thread)
+            else:
+                self._aside.append(event)
+                self._adopt()
+                return
+        self._aside.clear()
+        self.course.tell(event)
+
+    def _recall(self, thread: int) -> None:
+        """The first Caffes wrote the learning rate before the loss, and so before we know whose."""
+        for event in self._aside:
+            if event.thread == thread and isinstance(event, events.LearningRate):
+                self.course.tell(event)
+
+    def _adopt(self) -> None:
+        """Another thread displayed twice and the root was silent: it is another process's."""
+        last = self._aside[-1].thread
+        if not isinstance(self._aside[-1], events.Loss):
             return
-        self._new_process = False
-        log = self.log
-        if log.train or log.test:
-            log.train = [point for point in log.train if point.iteration < iteration]
-            log.test = [point for point in log.test if point.iteration < iteration]
-            log.restarts = [at for at in log.restarts if at < iteration]
-            if log.train or log.test:
-                log.restarts.append(iteration)
-        self._last = None
-        self._clock.restart(time)
+        mine = [event for event in self._aside if event.thread == last]
+        if sum(isinstance(event, events.Loss) for event in mine) < 2:
+            return
+        self._aside.clear()
+        self.course.new_process = True
+        self.root = last
+        for event in mine:
+            self.course.tell(event)
 
-    def _add_loss(self, event: events.Loss) -> None:
-        seconds = self._clock.seconds(event.time)
-        rate = None
-        last = self._last
-        if last is not None and event.iteration <= last.iteration:
-            return  # the last iteration is displayed once more at the end
-        if last is not None and not self._tested_since:
-            step_s = (seconds or 0.0) - (last.seconds or 0.0)
-            rate = step_s / (event.iteration - last.iteration) if step_s > 0 else None
-        self._last = TrainPoint(event.iteration, event.loss, None, seconds, rate)
-        self._tested_since = False
-        self.log.train.append(self._last)
+    def _begin_dump(self, event: Event) -> None:
+        self._end_dump()
+        self._dump = dump.Dump(event.thread, is_net=isinstance(event, events.NetDump))
+        if isinstance(event, events.SolverDump):
+            self.course.new_process = True
+            self._num_first = 0
+            self.log.note_process()
+
+    def _goes_on(self, time: LogTime | None, thread: int | None, message: str) -> bool:
+        """Whether a line belongs to the dump that was begun; if not, that may end here."""
+        assert self._dump is not None
+        if time is None and self._dump.takes(message):
+            return True
+        if time is None or self._dump.ends_with(thread):
+            self._end_dump()
+        return False
 
     def _end_dump(self) -> None:
-        if self._dump is None:
+        ended, self._dump = self._dump, None
+        if ended is None:
             return
-        text = "".join(f"{line}\n" for line in self._dump)
-        self._dump = None
-        if self._dump_is_net:
-            self._read_net(text)
-            return
-        for name in _INTEGER_FIELDS:
-            found = re.search(rf"^{name}: (\d+)", text, re.MULTILINE)
-            if found:
-                self.log.fields[name] = int(found[1])
-
-    def _read_net(self, text: str) -> None:
-        batch = re.search(r"^\s*batch_size: (\d+)", text, re.MULTILINE)
-        phase = re.search(r"^state \{[^}]*phase: (TRAIN|TEST)", text, re.MULTILINE)
-        if batch and phase and phase[1] == "TRAIN":
-            self.log.train_batch = int(batch[1])
-        elif batch and phase:
-            self.log.test_batch = int(batch[1])
+        if ended.is_net:
+            self.log.note_net(dump.net_info(ended.lines))
+        else:
+            self.log.fields = dump.solver_fields(ended.lines)
 
 
-class _Clock:
-    """Working time from glog's stamps, which have no year: a step back is the turn of a year."""
-
-    def __init__(self) -> None:
-        self._before_s = 0.0
-        self._start: float | None = None
-        self._now_s = 0.0
-        self._year = 2000  # a leap year, so that every date exists
-
-    def restart(self, time: LogTime | None) -> None:
-        self._before_s += self._now_s
-        self._now_s = 0.0
-        self._start = None
-        self.seconds(time)
-
-    def seconds(self, time: LogTime | None) -> float | None:
-        if time is None:
-            return None
-        try:
-            absolute = date(time.year or self._year, time.month, time.day).toordinal() * _DAY_S
-        except ValueError:
-            return None
-        absolute += time.seconds
-        if self._start is None:
-            self._start = absolute
-        elif time.year is None and absolute - self._start < -180 * _DAY_S:
-            self._year += 1
-            return self.seconds(time)
-        self._now_s = max(self._now_s, absolute - self._start)
-        return self._before_s + self._now_s
+def _last_line_end(data: bytes | memoryview) -> int:
+    """Behind the last line end; 0 if there is none."""
+    for length in (MAX_LINE_BYTES, len(data)):
+        tail = bytes(data[-length:])
+        if b"\n" in tail:
+            return len(data) - len(tail) + tail.rindex(b"\n") + 1
+    return 0
 
 
-def resolve_log(path: Path) -> Path:
-    """The log that a path means: itself, or ``train.log`` in a run folder.
-
-    Raises:
-        MissingInputError: nothing there.
-    """
-    if path.is_dir():
-        inside = path / "train.log"
-        if not inside.is_file():
-            raise MissingInputError(f"{path} holds no train.log", "give a log or a run folder")
-        return inside
-    if not path.exists():
-        raise MissingInputError(f"{path}: no such log", "give a log or a run folder")
-    return path
-
-
-def read_log(path: Path) -> Log:
-    """The history in a log file, plain or gzipped, of any length.
+def read_log(*paths: Path, year: int | None = None) -> Log:
+    """The history in one log, or in the pieces of one, plain or gzipped, of any length.
 
     Args:
-        path: a log or a run folder.
+        paths: logs or run folders; ``-`` is standard input. Several are pieces of one run, in
+            order (rotated files, a file for each process).
+        year: of the first line, which glog does not always write.
 
     Raises:
         MissingInputError: nothing there.
         FormatError: no line of it is Caffe's.
         InputError: it cannot be read.
     """
-    path = resolve_log(path)
-    reader = Reader()
-    try:
-        with _open(path) as stream:
-            for line in stream:
-                reader.feed(line.decode("utf-8", "replace").rstrip("\r\n"))
-    except (gzip.BadGzipFile, EOFError) as error:
-        if reader.log.num_events == 0:
-            raise FormatError(f"not a readable gzip file: {error}", path=path) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if reader.log.num_events == 0:
+    reader = Reader(year=year)
+    for path in paths:
+        read_into(reader, path)
+    refuse_foreign(reader.log, paths[0])
+    return reader.log
+
+
+def refuse_foreign(log: Log, path: Path) -> None:
+    """Raises FormatError if nothing in a file was Caffe's."""
+    if log.num_events == 0:
         raise FormatError(
             "no line of it is from a Caffe training",
             "give the log of caffe train, or a run folder",
             path=path,
         )
-    return reader.log
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
-
-
-def read_lines(lines: Iterable[str]) -> Log:
+def read_lines(lines: Iterable[str], *, year: int | None = None) -> Log:
     """The history in lines."""
-    reader = Reader()
+    reader = Reader(year=year)
     for line in lines:
         reader.feed(line)
+    reader.finish()
     return reader.log

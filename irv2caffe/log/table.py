@@ -1,32 +1,32 @@
-"""The history as plain rows in epochs and percent; its summary; CSV."""
+"""The history as plain rows, in epochs and percent."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import re
-from dataclasses import asdict, dataclass
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, overload
 
-from irv2caffe.atomic import write_text
+from irv2caffe.log.accuracy import Names, accuracy_names, error_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
-    from irv2caffe.log.read import Log, TestPoint
+    from irv2caffe.log.columns import Series, TrainColumns, TrainPoint
+    from irv2caffe.log.history import Log, TestPoint
 
-_TOP_K = re.compile(r"(?i)(?:top|acc(?:uracy)?|prec(?:ision)?)[-_/@ ]*(?:top)?[-_/@ ]*(\d+)")
-_ACCURACY = re.compile(r"acc|top[-_@ ]?\d|prec", re.IGNORECASE)
 # -log of the smallest positive float: SoftmaxWithLoss of a net whose outputs overflowed.
 PINNED_LOSS = 87.3365
+_ANY = Names()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRow:
-    """One display of the training loss; ``epoch`` is None where the data set is not known."""
+    """One display of the training loss; ``epoch`` is None where the data set is not known.
+
+    ``outputs`` are those of the last batch on the first GPU.
+    """
 
     iteration: int
     epoch: float | None
@@ -34,6 +34,7 @@ class TrainRow:
     lr: float | None
     seconds: float | None
     images_per_second: float | None
+    outputs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class TestRow:
     top1_error: float | None
     top5_error: float | None
     loss: float | None
+    outputs: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,142 +57,175 @@ class Table:
 
     Attributes:
         train: by iteration.
-        test: by iteration; of the first test net.
+        test: by iteration; of the first test net, or of the one that was asked for.
         restarts: iterations at which a further process took over.
         images_per_iteration: batch x iter_size x GPUs, or None where the log does not say.
         num_train_images: of the data set, or None.
+        pieces: first iteration and images per iteration of each process, where they differ.
+        other_tests: of the other test nets.
+        max_iter: where the run was to end, or None.
+        ended: whether the log says that it ended, in whatever way.
+        num_classes: of the net, or None.
     """
 
-    train: tuple[TrainRow, ...]
-    test: tuple[TestRow, ...]
+    train: Sequence[TrainRow]
+    test: Sequence[TestRow]
     restarts: tuple[int, ...]
     images_per_iteration: int | None
     num_train_images: int | None
+    pieces: tuple[tuple[int, int], ...] = ()
+    other_tests: Sequence[TestRow] = ()
+    max_iter: int | None = None
+    ended: bool = False
+    num_classes: int | None = None
 
     def epoch(self, iteration: int) -> float | None:
         """Passes over the training set after so many iterations."""
         if not self.num_train_images or not self.images_per_iteration:
             return None
-        return iteration * self.images_per_iteration / self.num_train_images
+        images, last, rate = 0, 0, self.pieces[0][1] if self.pieces else self.images_per_iteration
+        for start, following in self.pieces:
+            if start >= iteration:
+                break
+            images += (start - last) * rate
+            last, rate = start, following
+        return (images + (iteration - last) * rate) / self.num_train_images
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A run in a few figures; errors in percent, None where there is nothing to say.
+class TrainRows(Sequence[TrainRow]):
+    """Rows made of a log's columns when they are asked for."""
 
-    ``diverged`` is the first iteration whose loss is not a number or pinned at 87.3365.
-    """
+    def __init__(
+        self,
+        columns: TrainColumns,
+        outputs: Mapping[str, Series],
+        epoch: Callable[[int], float | None],
+        images: Callable[[int], int | None],
+    ) -> None:
+        """Nothing is copied.
 
-    iterations: int
-    epochs: float | None
-    last_top1_error: float | None
-    last_top5_error: float | None
-    best_top1_error: float | None
-    best_top5_error: float | None
-    best_iteration: int | None
-    best_epoch: float | None
-    last_loss: float | None
-    lr: float | None
-    images_per_second: float | None
-    hours: float | None
-    restarts: int
-    diverged: int | None
+        Args:
+            columns: of the log.
+            outputs: of the log, by name.
+            epoch: from an iteration.
+            images: per iteration, at an iteration.
+        """
+        self.columns = columns
+        self.outputs = outputs
+        self._epoch = epoch
+        self._images = images
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    def __len__(self) -> int:
+        return len(self.columns)
 
+    @overload
+    def __getitem__(self, index: int) -> TrainRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TrainRow]: ...
+    def __getitem__(self, index: int | slice) -> TrainRow | list[TrainRow]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return self._row(self.columns[index])
 
-def make_table(log: Log, *, num_train_images: int | None = None) -> Table:
-    """Rows from a history.
-
-    Args:
-        log: from :func:`irv2caffe.log.read.read_log`.
-        num_train_images: turns iterations into epochs; a log does not say it.
-    """
-    per_iteration = None
-    if log.train_batch is not None:
-        per_iteration = log.train_batch * log.fields.get("iter_size", 1) * log.num_gpus
-    table = Table((), (), tuple(log.restarts), per_iteration, num_train_images)
-    train = tuple(
-        TrainRow(
+    def _row(self, point: TrainPoint) -> TrainRow:
+        images = self._images(point.iteration)
+        outputs = {
+            name: value
+            for name, series in self.outputs.items()
+            if (value := series.get(point.iteration)) is not None
+        }
+        return TrainRow(
             point.iteration,
-            table.epoch(point.iteration),
+            self._epoch(point.iteration),
             point.loss,
             point.lr,
             point.seconds,
-            per_iteration / point.iteration_s if per_iteration and point.iteration_s else None,
+            images / point.iteration_s if images and point.iteration_s else None,
+            outputs,
         )
-        for point in log.train
+
+
+def make_table(
+    log: Log,
+    *,
+    num_train_images: int | None = None,
+    images_per_iteration: int | None = None,
+    names: Names = _ANY,
+    test_net: int = 0,
+) -> Table:
+    """Rows from a history.
+
+    Args:
+        log: from :func:`irv2caffe.log.read.read_log`; the rows go with it when it grows.
+        num_train_images: turns iterations into epochs; few logs say it
+            (:func:`irv2caffe.log.dataset.find_train_images`).
+        images_per_iteration: the effective batch, where the log is wrong about it.
+        names: which outputs are accuracies.
+        test_net: the test net whose rows are ``test``.
+    """
+    pieces = _pieces(log, images_per_iteration)
+    starts = [start for start, _ in pieces]
+    max_iter = log.fields.get("max_iter")
+    classes = [net.num_classes for net in log.nets if net.num_classes]
+    frame = Table(
+        (), (), tuple(log.restarts), pieces[-1][1] if pieces else None, num_train_images, pieces
     )
-    test = tuple(
-        test_row(point, table.epoch(point.iteration))
+
+    def images(iteration: int) -> int | None:
+        return pieces[max(0, bisect_right(starts, iteration - 1) - 1)][1] if pieces else None
+
+    tests = [
+        row_of_test(point, frame.epoch(point.iteration), names)
         for point in log.test
-        if point.net == 0 and point.outputs
+        if point.outputs
+    ]
+    return Table(
+        TrainRows(log.train, log.outputs, frame.epoch, images),
+        tuple(row for row in tests if row.net == test_net),
+        frame.restarts,
+        frame.images_per_iteration,
+        num_train_images,
+        pieces,
+        tuple(row for row in tests if row.net != test_net),
+        max_iter if isinstance(max_iter, int) else None,
+        log.finished or bool(log.fatal or log.killed),
+        classes[-1] if classes else None,
     )
-    return Table(train, test, table.restarts, per_iteration, num_train_images)
 
 
-def test_row(point: TestPoint, epoch: float | None) -> TestRow:
-    """A test in percent."""
-    top1, top5 = accuracy_names(point.outputs)
+def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int], ...]:
+    """First iteration and images per iteration of each process; empty where one is not known."""
+    if images_per_iteration:
+        return ((0, images_per_iteration),)
+    found = [(piece.start, log.images_per_iteration(piece)) for piece in log.pieces]
+    pieces: list[tuple[int, int]] = []
+    for start, images in found:
+        if images is None:
+            return ()
+        if not pieces or pieces[-1][1] != images:
+            pieces.append((start, images))
+    return tuple(pieces)
+
+
+def row_of_test(point: TestPoint, epoch: float | None, names: Names = _ANY) -> TestRow:
+    """A test in percent; not-a-number where the net was lost."""
+    found = accuracy_names(point.outputs)
     losses = [value for name, value in point.outputs.items() if "loss" in name.lower()]
+    # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
+    lost = any(not math.isfinite(loss) for loss in losses)
+    top1, top5 = (
+        math.nan if lost and name in point.outputs else error_of(point.outputs, name)
+        for name in (names.top1 or found[0], names.top5 or found[1])
+    )
     return TestRow(
         point.iteration,
         epoch,
         point.net,
-        _error(point.outputs, top1),
-        _error(point.outputs, top5),
+        top1,
+        top5,
         losses[-1] if losses else None,
-    )
-
-
-def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:
-    """The outputs that are top-1 and top-5 accuracy; the last of each, which is the main head."""
-    top1 = top5 = None
-    for name in names:
-        if not _ACCURACY.search(name):
-            continue
-        rank = _TOP_K.search(name)
-        if rank is None or rank[1] == "1":
-            top1 = name
-        elif rank[1] == "5":
-            top5 = name
-    return top1, top5
-
-
-def _error(outputs: dict[str, float], name: str | None) -> float | None:
-    """Percent; an accuracy outside 0..1 is none."""
-    if name is None:
-        return None
-    accuracy = outputs[name]
-    return 100 * (1 - accuracy) if math.isnan(accuracy) or 0 <= accuracy <= 1.0001 else None
-
-
-def summarize(table: Table) -> Summary:
-    """The figures of a run."""
-    train, test = table.train, table.test
-    rated = [row for row in test if row.top1_error is not None and not math.isnan(row.top1_error)]
-    best = min(rated, key=lambda row: row.top1_error or 0.0, default=None)
-    top5 = [row.top5_error for row in test if row.top5_error is not None]
-    iterations = max([row.iteration for row in train] + [row.iteration for row in test], default=0)
-    rates = [row.images_per_second for row in train if row.images_per_second]
-    seconds = [row.seconds for row in train if row.seconds is not None]
-    return Summary(
-        iterations=iterations,
-        epochs=table.epoch(iterations),
-        last_top1_error=test[-1].top1_error if test else None,
-        last_top5_error=test[-1].top5_error if test else None,
-        best_top1_error=best.top1_error if best else None,
-        best_top5_error=min(top5, default=None),
-        best_iteration=best.iteration if best else None,
-        best_epoch=best.epoch if best else None,
-        last_loss=train[-1].loss if train else None,
-        lr=next((row.lr for row in reversed(train) if row.lr is not None), None),
-        images_per_second=median(rates) if rates else None,
-        hours=max(seconds) / 3600 if seconds else None,
-        restarts=len(table.restarts),
-        diverged=next((row.iteration for row in train if is_diverged(row.loss)), None),
+        dict(point.outputs),
+        point.seconds,
     )
 
 
@@ -198,21 +234,14 @@ def is_diverged(loss: float) -> bool:
     return not math.isfinite(loss) or abs(loss - PINNED_LOSS) < 1e-3
 
 
-def write_csv(path: Path, table: Table) -> None:
-    """One row per display or test, by iteration; columns that a row has nothing for are empty.
+def column(rows: Sequence[TrainRow], name: str) -> Sequence[float]:
+    """One column of rows, without making the rows where they are kept as columns.
 
-    Raises:
-        OutputError: the file cannot be written.
+    Args:
+        rows: of a table.
+        name: ``iteration`` or ``loss``.
     """
-    columns = (
-        "kind", "iteration", "epoch", "loss", "lr", "seconds", "images_per_second",
-        "top1_error", "top5_error",
-    )  # fmt: skip
-    rows = [{"kind": "train", **asdict(row)} for row in table.train]
-    rows += [{"kind": "test", **asdict(row)} for row in table.test]
-    rows.sort(key=lambda row: (row["iteration"], row["kind"]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    if isinstance(rows, TrainRows):
+        values: Sequence[float] = getattr(rows.columns, name)
+        return values
+    return [getattr(row, name) for row in rows]

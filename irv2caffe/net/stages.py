@@ -188,8 +188,8 @@ def _belongs(span: Sequence[int], above: Sequence[int], layers: Sequence[LayerIn
     last = layers[above[-1]]
     if all(layers[index].type in FOLLOWERS for index in span):
         folder = _folder([layers[index].name for index in span])
-        near = not folder or any(layers[i].name.startswith(folder) for i in above)
-        return near and bool(layers[above[0]].bottoms)
+        named_alike = not folder or any(layers[i].name.startswith(folder) for i in above)
+        return bool(layers[above[0]].bottoms) and (layers[span[0]].in_place or named_alike)
     if all(layers[index].type in _ENDS for index in span):
         return last.type in _ENDS
     return not layers[span[0]].bottoms and not last.bottoms

@@ -38,7 +38,7 @@ def read_prototxt(path: Path, cls: Any) -> Any:
         MissingInputError: no such file.
         FormatError: not a prototxt of this message; says where.
     """
-    return parse_prototxt(_read_text(path), cls, path=path)
+    return parse_prototxt(read_text(path), cls, path=path)
 
 
 def read_net(path: Path) -> tuple[Any, list[int]]:
@@ -48,7 +48,7 @@ def read_net(path: Path) -> tuple[Any, list[int]]:
         MissingInputError: no such file.
         FormatError: not a net; says where.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         return parse_prototxt(text, NetParameter, path=path), layer_lines(text)
     except FormatError as error:
@@ -59,7 +59,13 @@ def read_net(path: Path) -> tuple[Any, list[int]]:
         raise
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a prototxt file.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: a binary file.
+    """
     data = read_input(path, _MAX_TEXT_BYTES)
     try:
         text = data.decode("utf-8")

@@ -14,7 +14,8 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import MissingInputError, UsageError
 from irv2caffe.log import events
 from irv2caffe.log.read import Reader
-from irv2caffe.log.table import Summary, make_table, summarize, test_row
+from irv2caffe.log.summary import Summary, summarize
+from irv2caffe.log.table import make_table, row_of_test
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train.plan import Plan, make_plan, notes
 from irv2caffe.train.run_dir import (
@@ -228,7 +229,7 @@ class _Follower:
             left_s = step_s * (self._plan.solver.max_iter - iteration)
             parts += [f"{batch / step_s:.1f} images/s", f"{ui.duration(left_s)} left"]
         tests = self._reader.log.test
-        error = test_row(tests[-1], None).top1_error if tests else None
+        error = row_of_test(tests[-1], None).top1_error if tests else None
         if error is not None:
             parts.append(f"validation error {error:.1f} %")
         self._status(", ".join(parts))

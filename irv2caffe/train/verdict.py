@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irv2caffe.log.read import Log
-    from irv2caffe.log.table import Summary
+    from irv2caffe.log.summary import Summary
 
 
 class Ending(StrEnum):

@@ -44,7 +44,7 @@ def draw(summary: Summary) -> Scene:
         others = [
             layers[source].tops[0]
             for source in sorted({source for place in places for source in read[place]} - places)
-            if layers[source].bottoms and source != above
+            if layers[source].bottoms and (is_head or source != above)
         ]
         piece = _stage(stage, part, summary, read, others, is_head=bool(is_head))
         (heads if is_head else main).append(piece)
@@ -89,7 +89,9 @@ def _stage(
         label = f"{len(stage.blocks)} x {_short(stage.name)}: {_names(stage.blocks)}"
     if others:
         label += f" ({'from' if is_head else 'and'} {', '.join(map(_short, others[:3]))})"
-    return frame(stacked(pieces), label, ", ".join(filter(None, about)), is_head=is_head)
+    ends = stage is summary.stages[-1] or is_head
+    about_line = ", ".join(filter(None, about))
+    return frame(stacked(pieces), label, about_line, is_head=is_head, ends=ends)
 
 
 def _short(name: str) -> str:

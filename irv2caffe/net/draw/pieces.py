@@ -205,8 +205,8 @@ def framed(inside: Piece, words: str) -> Piece:
     return Piece(tuple(items), width, height, x_in, x_out)
 
 
-def frame(inside: Piece, label: str, about: str, *, is_head: bool = False) -> Piece:
-    """The frame of a stage: its name and figures above its graph; nothing leads out of a head."""
+def frame(inside: Piece, label: str, about: str, *, is_head: bool, ends: bool) -> Piece:
+    """The frame of a stage: its name and figures above its graph; heads have a dashed one."""
     width = max(inside.width, text_width(label, 12.5), text_width(about, _DETAIL + 0.5))
     width += 2 * _PADDING
     left = (width - inside.width) / 2
@@ -219,7 +219,7 @@ def frame(inside: Piece, label: str, about: str, *, is_head: bool = False) -> Pi
         Text(_PADDING, 32, about, _DETAIL + 0.5, _GREY, anchor="start"),
         *moved(inside.items, left, top),
     ]
-    if not is_head:
+    if not ends:
         items.append(Line(((x_out, top + inside.height), (x_out, height)), arrow=False))
     return Piece(tuple(items), width, height, left + inside.inlet, x_out)
 

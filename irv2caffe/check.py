@@ -1,0 +1,217 @@
+"""Everything that can be said of a run before it starts: files, databases, and what rules find."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.data.facts import database_facts, list_facts
+from irv2caffe.errors import Irv2CaffeError, UsageError
+from irv2caffe.net.check import RULES, Finding, Severity, findings, gather, read
+from irv2caffe.net.check.arithmetic import source_of, summary
+from irv2caffe.net.check.facts import Claims, DatabaseFacts
+from irv2caffe.net.check.finding import Hit
+from irv2caffe.proto import messages
+from irv2caffe.proto.files import read_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from irv2caffe.net.check import Reading
+    from irv2caffe.net.check.evidence import Evidence
+    from irv2caffe.net.check.facts import Flavor
+
+
+_MAX_LIST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What the user adds to the files.
+
+    Attributes:
+        train_lmdb: stands for what TRAIN reads.
+        val_lmdb: stands for what TEST reads.
+        weights: the .caffemodel that the run starts from.
+        flavor: whose Caffe will train.
+        num_gpus: that will train; 0 takes what a header of ours says, else one device.
+        epochs: the length the run should have.
+        lr_decay_epochs: epochs between two steps of the learning rate.
+        num_train: training images, where no database says it.
+        num_val: validation images, where no database says it.
+        ignore: names of rules to leave out.
+    """
+
+    train_lmdb: Path | None = None
+    val_lmdb: Path | None = None
+    weights: Path | None = None
+    flavor: Flavor = "bvlc"
+    num_gpus: int = 0
+    epochs: float | None = None
+    lr_decay_epochs: float | None = None
+    num_train: int | None = None
+    num_val: int | None = None
+    ignore: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        kind: ``solver`` or ``net``.
+        files: that were read, the given one first.
+        summary: the run in a line or two.
+        findings: worst first.
+        databases: facts by source.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    summary: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> Severity | None:
+        """The highest severity, or None where nothing was found."""
+        return max((finding.severity for finding in self.findings), default=None)
+
+    def count(self, severity: Severity) -> int:
+        """Findings of one severity."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "kind": self.kind,
+            "files": list(self.files),
+            "summary": list(self.summary),
+            "databases": {name: _facts_for_json(each) for name, each in self.databases.items()},
+            "counts": {each.label: self.count(each) for each in reversed(Severity)},
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def _facts_for_json(facts: DatabaseFacts) -> dict[str, Any]:
+    values = dict(vars(facts))
+    return {**values, "class_names": len(values["class_names"]) or None}
+
+
+def check(path: Path, options: CheckOptions | None = None) -> Report:
+    """Looks at a solver with its nets, or at a net, and at the databases they read.
+
+    Args:
+        path: a prototxt.
+        options: what is not in the files.
+
+    Raises:
+        MissingInputError: a file or database that was named is not there.
+        FormatError: a file that is not what it should be; says where.
+        UsageError: no rule of a name to ignore.
+    """
+    options = options or CheckOptions()
+    rules = [rule for rule in RULES.values() if rule.name not in _known(options.ignore)]
+    reading = read(path)
+    claims = _claims(options)
+    databases = _databases(reading, gather(reading, claims=claims), options)
+    evidence = gather(reading, databases, claims)
+    names = [] if reading.solver is None else [reading.solver.name]
+    names += [net.file.name for net in reading.nets]
+    return Report(
+        kind="net" if reading.solver is None else "solver",
+        files=tuple(dict.fromkeys(names)),
+        summary=tuple(summary(evidence)),
+        findings=tuple(findings(evidence, rules)),
+        databases=databases,
+    )
+
+
+def _known(names: frozenset[str]) -> frozenset[str]:
+    for name in sorted(names):
+        if name not in RULES:
+            near = difflib.get_close_matches(name, RULES, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else "check --list-rules names them"
+            raise UsageError(f"no rule {name!r}", hint)
+    return names
+
+
+def _claims(options: CheckOptions) -> Claims:
+    return Claims(
+        flavor=options.flavor,
+        num_gpus=options.num_gpus,
+        epochs=options.epochs,
+        lr_decay_epochs=options.lr_decay_epochs,
+        num_train=options.num_train,
+        num_val=options.num_val,
+        weights=None if options.weights is None else _weights(options.weights),
+    )
+
+
+def _weights(path: Path) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Shapes of the blobs of every layer in a .caffemodel."""
+    net = read_binary(path, messages.NetParameter)
+    found = {}
+    for layer in [*net.layer, *net.layers]:
+        if layer.blobs:
+            found[layer.name] = tuple(_shape(blob) for blob in layer.blobs)
+    return found
+
+
+def _shape(blob: Any) -> tuple[int, ...]:
+    if blob.HasField("shape"):
+        return tuple(blob.shape.dim)
+    return (blob.num, blob.channels, blob.height, blob.width)
+
+
+def _databases(
+    reading: Reading, evidence: Evidence, options: CheckOptions
+) -> dict[str, DatabaseFacts]:
+    """Facts of what the nets read, by the source as written.
+
+    A database that the user names must be readable; one that only the net names may be anything,
+    and what is wrong with it is a finding.
+    """
+    found: dict[str, DatabaseFacts] = {}
+    told = {"TRAIN": options.train_lmdb, "TEST": options.val_lmdb}
+    named = {phase: _facts("Data", path) for phase, path in told.items() if path is not None}
+    for net in evidence.nets:
+        for layer in net.data_layers:
+            source = source_of(layer)
+            if net.phase in named and layer.type == "Data":
+                found[source] = named[net.phase]
+                continue
+            path = reading.paths.get(source)
+            if path is None or source in found or not _can_look(layer.type, path):
+                continue
+            try:
+                found[source] = _facts(layer.type, path)
+            except Irv2CaffeError as error:
+                name = "data_param" if layer.type == "Data" else "image_data_param"
+                hit = Hit(
+                    f"{source} cannot be read: {_without_path(error.message, path)}",
+                    "Caffe stops when it opens or reads it",
+                    error.hint or "build it again",
+                    layer.at(name, "source"),
+                )
+                reading.troubles.append(("data-unreadable", hit))
+    return found
+
+
+def _can_look(layer_type: str, path: Path) -> bool:
+    """A list must be a file, and not one without end."""
+    if layer_type == "ImageData":
+        return path.is_file() and path.stat().st_size < _MAX_LIST_BYTES
+    return layer_type == "Data"
+
+
+def _facts(layer_type: str, path: Path) -> DatabaseFacts:
+    facts = list_facts(path) if layer_type == "ImageData" else database_facts(path)
+    return DatabaseFacts(**vars(facts))
+
+
+def _without_path(message: str, path: Path) -> str:
+    return message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")

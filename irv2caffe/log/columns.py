@@ -1,0 +1,147 @@
+"""Rows kept as columns of numbers: some fifty bytes a row, however long the log."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NONE_US = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPoint:
+    """One display of the training loss.
+
+    Attributes:
+        iteration: number of updates before it.
+        loss: mean over ``average_loss`` iterations.
+        lr: learning rate, or None where the line is missing.
+        seconds: working time since the start; pauses between restarts are not counted.
+        iteration_s: seconds per iteration since the display before, None where a test or a
+            restart lies between.
+    """
+
+    iteration: int
+    loss: float
+    lr: float | None
+    seconds: float | None
+    iteration_s: float | None
+
+
+class TrainColumns(Sequence[TrainPoint]):
+    """The displays of the loss, by iteration: a sequence of :class:`TrainPoint`.
+
+    Attributes:
+        iteration: integers.
+        loss: floats.
+        lr: floats, not-a-number where there is none.
+        time_us: working time in microseconds, -1 where there is none.
+        step_us: microseconds since the display before, 0 where that says nothing about the rate.
+    """
+
+    def __init__(self) -> None:
+        self.iteration = array("q")
+        self.loss = array("d")
+        self.lr = array("d")
+        self.time_us = array("q")
+        self.step_us = array("q")
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TrainPoint]: ...
+    def __getitem__(self, index: int | slice) -> TrainPoint | list[TrainPoint]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        lr, time_us, step_us = self.lr[index], self.time_us[index], self.step_us[index]
+        steps = self.iteration[index] - self.iteration[index - 1] if index else 0
+        return TrainPoint(
+            self.iteration[index],
+            self.loss[index],
+            None if math.isnan(lr) else lr,
+            None if time_us == _NONE_US else time_us / 1e6,
+            step_us / 1e6 / steps if step_us > 0 and steps > 0 else None,
+        )
+
+    def append(
+        self, iteration: int, loss: float, lr: float | None, time_us: int | None, step_us: int
+    ) -> None:
+        """Adds a display."""
+        self.iteration.append(iteration)
+        self.loss.append(loss)
+        self.lr.append(math.nan if lr is None else lr)
+        self.time_us.append(_NONE_US if time_us is None else time_us)
+        self.step_us.append(step_us)
+
+    def extend(self, **columns: Any) -> None:
+        """Adds many displays, given as arrays of the columns' types."""
+        for name, values in columns.items():
+            getattr(self, name).frombytes(values.tobytes())
+
+    def cut(self, iteration: int) -> int:
+        """Drops the displays from an iteration on; returns how many."""
+        place = bisect_left(self.iteration, iteration)
+        dropped = len(self) - place
+        for column in (self.iteration, self.loss, self.lr, self.time_us, self.step_us):
+            del column[place:]
+        return dropped
+
+
+class Series:
+    """The values of one output of the training net, by iteration.
+
+    An output of several elements is printed once for each: the mean of them counts.
+    """
+
+    def __init__(self) -> None:
+        self.iteration = array("q")
+        self._total = array("d")
+        self._count = array("q")
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    def add(self, iteration: int, value: float) -> None:
+        """Adds a value."""
+        if self.iteration and self.iteration[-1] == iteration:
+            self._total[-1] += value
+            self._count[-1] += 1
+        else:
+            self.iteration.append(iteration)
+            self._total.append(value)
+            self._count.append(1)
+
+    def extend(self, iteration: Any, value: Any) -> None:
+        """Adds single values of increasing iterations, given as arrays."""
+        self.iteration.frombytes(iteration.tobytes())
+        self._total.frombytes(value.tobytes())
+        self._count.extend(array("q", [1]) * len(value))
+
+    def values(self) -> Iterable[float]:
+        """The means, one for each iteration."""
+        return (total / count for total, count in zip(self._total, self._count, strict=True))
+
+    def get(self, iteration: int) -> float | None:
+        """The mean at an iteration, or None."""
+        place = bisect_left(self.iteration, iteration)
+        if place == len(self) or self.iteration[place] != iteration:
+            return None
+        return self._total[place] / self._count[place]
+
+    def cut(self, iteration: int) -> None:
+        """Drops the values from an iteration on."""
+        place = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self._total, self._count):
+            del column[place:]

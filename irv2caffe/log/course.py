@@ -1,0 +1,130 @@
+"""The course of a run: displays, tests and restarts, from what its root solver says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from irv2caffe.log import events
+from irv2caffe.log.columns import Series
+from irv2caffe.log.history import MAX_OUTPUTS, Log, Piece, TestPoint
+
+if TYPE_CHECKING:
+    from irv2caffe.log.clock import Clock
+    from irv2caffe.log.events import LogTime
+
+Told = events.Loss | events.LearningRate | events.TestStart | events.Output
+
+
+class Course:
+    """Adds what one process after the other says of its iterations to a history.
+
+    Attributes:
+        log: the history.
+        clock: its working time.
+        new_process: a process has started and has said nothing of an iteration yet.
+        resume_at: the iteration of the solver state that it goes on from, where it said that.
+        at: the newest iteration of this process, or None.
+        shown: the last display of this process, or None.
+        tested_since: whether a test came after that.
+    """
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self.log = log
+        self.clock = clock
+        self.new_process = True
+        self.resume_at: int | None = None
+        self.at: int | None = None
+        self.shown: int | None = None
+        self.tested_since = False
+        self._pending_lr: tuple[int, float] | None = None
+        self._totals: dict[str, tuple[float, int]] = {}
+
+    def tell(self, event: Told) -> None:
+        """Takes one event."""
+        match event:
+            case events.TestStart():
+                self._start_test(event)
+            case events.Loss():
+                self._begin(event.iteration)
+                self._add_loss(event)
+            case events.LearningRate(iteration=iteration, lr=lr):
+                if self.shown == iteration and not self.new_process and self.log.train:
+                    self.log.train.lr[-1] = lr
+                else:  # before its loss, as the first Caffes had it
+                    self._pending_lr = (iteration, lr)
+            case events.Output(is_test=True):
+                self._add_test_output(event.name, event.value)
+            case events.Output():
+                self._add_output(event.name, event.value)
+
+    def was_shown(self, iteration: int) -> None:
+        """Displays up to this one were added to the history from outside."""
+        self.shown = self.at = iteration
+        self.tested_since = False
+
+    def _begin(self, iteration: int) -> None:
+        """Where a process takes over, what an earlier one did beyond that point does not count."""
+        if not self.new_process and (self.at is None or iteration >= self.at):
+            self.at = iteration
+            return
+        log, start = self.log, iteration
+        if self.new_process and self.resume_at is not None:
+            start = min(start, self.resume_at)
+        if log.train or log.test:
+            log.cut(start)
+            if log.train or log.test:
+                log.restarts.append(start)
+        iter_size = log.fields.get("iter_size")
+        repeats = iter_size if isinstance(iter_size, int) and iter_size > 0 else 1
+        log.pieces.append(Piece(start, log.train_batch, repeats, log.num_gpus))
+        self.new_process = False
+        self.resume_at = self.shown = None
+        self.at = iteration
+        self.clock.restart()
+
+    def _add_loss(self, event: events.Loss) -> None:
+        train = self.log.train
+        if event.epoch:
+            self.log.epochs_at = (event.iteration, event.epoch)
+        if self.shown is not None and event.iteration <= self.shown:
+            return  # the last iteration is displayed once more at the end
+        time_us = self._tick(event.time)
+        step_us = 0
+        if self.shown is not None and not self.tested_since and time_us is not None:
+            last_us = train.time_us[-1]
+            step_us = time_us - last_us if last_us >= 0 else 0
+        pending = self._pending_lr
+        lr = pending[1] if pending is not None and pending[0] == event.iteration else None
+        train.append(event.iteration, event.loss, lr, time_us, step_us)
+        self.shown = event.iteration
+        self.tested_since = False
+
+    def _start_test(self, event: events.TestStart) -> None:
+        self._begin(event.iteration)
+        self.tested_since = True
+        self._totals = {}
+        time_us = self._tick(event.time)
+        tests = self.log.test
+        while tests and (tests[-1].iteration, tests[-1].net) == (event.iteration, event.net):
+            tests.pop()
+        seconds = None if time_us is None else time_us / 1e6
+        tests.append(TestPoint(event.iteration, event.net, {}, seconds))
+
+    def _add_test_output(self, name: str, value: float) -> None:
+        """An output of several elements is printed once for each: the mean of them counts."""
+        known = self._totals.get(name)
+        if not self.log.test or (known is None and len(self._totals) >= MAX_OUTPUTS):
+            return
+        total, count = known or (0.0, 0)
+        self._totals[name] = (total + value, count + 1)
+        self.log.test[-1].outputs[name] = (total + value) / (count + 1)
+
+    def _add_output(self, name: str, value: float) -> None:
+        outputs = self.log.outputs
+        if self.shown is not None and (name in outputs or len(outputs) < MAX_OUTPUTS):
+            outputs.setdefault(name, Series()).add(self.shown, value)
+
+    def _tick(self, time: LogTime | None) -> int | None:
+        time_us = self.clock.tick(time)
+        self.log.started, self.log.latest = self.clock.first, self.clock.latest
+        return time_us

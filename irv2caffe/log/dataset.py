@@ -1,0 +1,70 @@
+"""How many images an epoch has: few logs say it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from irv2caffe.log.history import Log
+
+_ILSVRC12 = 1_281_167
+_ILSVRC12_NAMES = re.compile(r"ilsvrc|imagenet", re.IGNORECASE)
+_HEADER = re.compile(r"^# ([\d,]{1,20}) training images = ", re.MULTILINE | re.ASCII)
+_HEADER_BYTES = 4096
+_PROTOTXTS = ("solver.prototxt", "train_val.prototxt")
+
+
+class TrainImages(NamedTuple):
+    """The size of the training set, and how it is known."""
+
+    number: int | None
+    why: str
+
+
+def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
+    """From a run folder, from headers of build-net, NVCaffe's epochs, or well-known names.
+
+    Args:
+        log: a history.
+        folder: where the log lies; prototxts beside it are looked into.
+    """
+    if folder is not None:
+        found = _from_config(folder) or _from_headers(folder)
+        if found is not None:
+            return found
+    batch = log.images_per_iteration(log.pieces[-1]) if log.pieces else None
+    if log.epochs_at is not None and batch:
+        iteration, epoch = log.epochs_at
+        return TrainImages(round(iteration * batch / epoch), "the epochs in the log")
+    for net in log.nets:
+        known = net.source is not None and _ILSVRC12_NAMES.search(net.source)
+        if known and net.phase == "TRAIN" and net.num_classes == 1000:
+            return TrainImages(_ILSVRC12, f"taken for ILSVRC12, from the name {net.source}")
+    return TrainImages(None, "the log does not say how many images an epoch has")
+
+
+def _from_config(folder: Path) -> TrainImages | None:
+    """What ``train`` keeps in its run folder."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    number = values.get("num_train_images") if isinstance(values, dict) else None
+    return TrainImages(number, "config.json") if isinstance(number, int) and number > 0 else None
+
+
+def _from_headers(folder: Path) -> TrainImages | None:
+    for name in _PROTOTXTS:
+        try:
+            with (folder / name).open("rb") as stream:
+                head = stream.read(_HEADER_BYTES).decode("utf-8", "replace")
+        except OSError:
+            continue
+        match = _HEADER.search(head)
+        if match and (number := int(match[1].replace(",", "") or 0)):
+            return TrainImages(number, f"the header of {name}")
+    return None

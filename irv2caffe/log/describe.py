@@ -1,0 +1,129 @@
+"""What is known of a run, as lines for people."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from irv2caffe import ui
+from irv2caffe.log.anomalies import find_anomalies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from irv2caffe.log.history import Log
+    from irv2caffe.log.summary import Summary
+    from irv2caffe.log.table import Table
+
+# Fields of the solver, in the order of interest.
+_SOLVER = (
+    "type", "base_lr", "lr_policy", "gamma", "stepsize", "stepvalue", "power", "momentum",
+    "momentum2", "rms_decay", "delta", "weight_decay", "clip_gradients", "iter_size", "max_iter",
+    "average_loss", "test_iter", "test_interval", "display", "snapshot", "random_seed",
+    "solver_mode", "solver_type",
+)  # fmt: skip
+_MAX_WARNINGS = 8
+
+
+def summary_items(summary: Summary) -> list[tuple[str, str]]:
+    """Name and value of each figure of a run; what the log does not say is left out."""
+    items = [("iterations", _iterations(summary))]
+    for rank in ("top1", "top5"):
+        last = getattr(summary, f"last_{rank}_error")
+        best = getattr(summary, f"best_{rank}_error")
+        if last is None or best is None:
+            continue
+        said = f"last {last:.2f} %, best {best:.2f} %"
+        if rank == "top1" and summary.best_iteration is not None:
+            said += f" at {_place(summary.best_iteration, summary.best_epoch)}"
+        items.append((f"{rank.replace('p', 'p-')} error", said))
+    if summary.last_loss is not None:
+        items.append(("training loss", f"{summary.last_loss:.4g}"))
+    if summary.lr is not None:
+        items.append(("learning rate", f"{summary.lr:.4g}"))
+    if summary.images_per_iteration is not None:
+        items.append(("images per iteration", f"{summary.images_per_iteration:,}"))
+    if summary.images_per_second is not None:
+        items.append(("images per second", f"{summary.images_per_second:.1f}"))
+    if summary.hours is not None:
+        items.append(("training time", ui.duration(3600 * summary.hours)))
+    if summary.eta_hours is not None:
+        items.append(("time left", ui.duration(3600 * summary.eta_hours)))
+    if summary.restarts:
+        items.append(("restarts", f"{summary.restarts}"))
+    if summary.diverged is not None:
+        items.append(("diverged", f"at iteration {summary.diverged:,}"))
+    return items
+
+
+def _iterations(summary: Summary) -> str:
+    said = f"{summary.iterations:,}"
+    if summary.max_iter is not None and summary.iterations < summary.max_iter:
+        said += f" of {summary.max_iter:,}"
+    return said + (f" ({summary.epochs:.2f} epochs)" if summary.epochs is not None else "")
+
+
+def _place(iteration: int, epoch: float | None) -> str:
+    return f"iteration {iteration:,}" if epoch is None else f"epoch {epoch:.4g}"
+
+
+def finding_lines(table: Table, log: Log | None = None) -> list[tuple[str, str]]:
+    """Kind and text of everything conspicuous, the end of the run last."""
+    lines = [
+        (found.kind, f"{_place(found.iteration, found.epoch)}: {found.text}")
+        for found in find_anomalies(table)
+    ]
+    if log is not None:
+        lines += _endings(log)
+    return lines
+
+
+def _endings(log: Log) -> Iterator[tuple[str, str]]:
+    if log.num_replaced:
+        yield "replaced", f"{log.num_replaced:,} displays and tests were made again after a restart"
+    warnings = sorted(log.warnings.items(), key=lambda pair: -pair[1])
+    for message, count in warnings[:_MAX_WARNINGS]:
+        yield "warning", f"{message} ({count:,} times)" if count > 1 else message
+    if log.stopped:
+        yield "stopped", "a signal ended the training, after a snapshot"
+    if log.killed:
+        yield "killed", f"{log.killed} ended the process"
+    if log.fatal:
+        yield "fatal", log.fatal
+
+
+def config_lines(log: Log) -> list[tuple[str, str]]:
+    """Name and value of what the run was made of, as far as the log says it."""
+    lines = [("Caffe", log.fork)] if log.fork else []
+    if log.gpus:
+        names = [f"{gpu} {log.gpu_names.get(gpu, '')}".strip() for gpu in log.gpus]
+        lines.append(("GPUs", ", ".join(names)))
+    if log.weights:
+        lines.append(("finetuned from", log.weights))
+    for net in log.nets:
+        said = [net.name, f"{net.num_layers:,} layers"]
+        said += [f"batch {net.batch:,}"] if net.batch else []
+        said += [f"{net.num_classes:,} classes"] if net.num_classes else []
+        said += [net.source] if net.source else []
+        lines.append((f"{net.phase or 'a'} net", ", ".join(part for part in said if part)))
+    for name in _SOLVER:
+        value = log.fields.get(name)
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            lines.append((name, ", ".join(_number(part) for part in values)))
+    if log.started is not None and log.latest is not None:
+        lines.append(("from", f"{log.started:%Y-%m-%d %H:%M:%S}"))
+        lines.append(("to", f"{log.latest:%Y-%m-%d %H:%M:%S}"))
+    counted = f"{log.num_lines:,}, of which {log.num_events:,} tell of the run"
+    if log.num_unknown:
+        counted += f" and {log.num_unknown:,} are not Caffe's"
+    lines.append(("lines", counted))
+    return lines
+
+
+def _number(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

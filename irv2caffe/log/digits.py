@@ -1,0 +1,98 @@
+"""Digits, eight characters at a time.
+
+Eight bytes are one number of 64 bits, the first character in the lowest byte; arrays of such are
+computed with as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MAX_DIGITS = 15  # more do not fit into a float exactly
+Array = Any  # of numpy
+POWERS = 10.0 ** np.arange(MAX_DIGITS + 1)
+
+
+def word_of(text: bytes) -> np.uint64:
+    """Up to eight characters as a number."""
+    return np.uint64(int.from_bytes(text.ljust(8, b"\0"), "little"))
+
+
+MASKS = [np.uint64((1 << 8 * length) - 1) for length in range(9)]
+MASK_OF = np.array(MASKS)
+
+
+def each(byte: int) -> np.uint64:
+    """A number whose eight bytes are all the same."""
+    return np.uint64(byte * 0x0101010101010101)
+
+
+_ONES, HIGH, ZEROS, _POINTS = each(1), each(0x80), each(ord("0")), each(ord("."))
+_ABOVE_NINE = each(0x80 - 10)
+
+
+def pair(word: Array, place: int) -> Array:
+    """The number that two digits of eight characters are."""
+    tens, ones = (word >> np.uint64(8 * at) & np.uint64(0x0F) for at in (place, place + 1))
+    return (tens * np.uint64(10) + ones).astype(np.int64)
+
+
+def looks_like(word: Array, pattern: str) -> Array:
+    """Whether eight bytes are digits where the pattern has a d, and its characters elsewhere."""
+    is_digit = word_of(bytes(255 * (sign == "d") for sign in pattern))
+    literal = word_of(bytes(ord(sign) * (sign != "d") for sign in pattern))
+    return ((word & ~is_digit) == literal) & are_digits((word ^ ZEROS) & is_digit)
+
+
+def are_digits(low: Array) -> Array:
+    """Whether bytes, less the character 0, are all from 0 to 9."""
+    return ((low + _ABOVE_NINE) | low) & HIGH == 0
+
+
+def leading_digits(word: Array) -> tuple[Array, Array]:
+    """The number that the first of eight characters are, and how many of them are digits."""
+    low = word ^ ZEROS
+    other = ((low + _ABOVE_NINE) | low) & HIGH
+    other &= ~other + np.uint64(1)  # the first byte that is no digit, its highest bit
+    before = (other >> np.uint64(7)) - np.uint64(1)  # all bits of the bytes before it, or all
+    length = ((before & _ONES) * _ONES >> np.uint64(56)).astype(np.int64)
+    missing = 8 - length
+    moved = np.where(length > 0, word << (8 * missing % 64).astype(np.uint64), ZEROS)
+    value = eight_digits(moved | ZEROS & MASK_OF[missing])
+    return np.where(length > 0, value, 0).astype(np.int64), length
+
+
+def short_decimals(word: Array, length: Array) -> tuple[Array, Array]:
+    """Numbers of at most eight characters without an exponent, and which are such.
+
+    An integer over a power of ten: both are exact, and so the quotient rounds as it should.
+
+    Args:
+        word: the characters, the first one in the lowest byte.
+        length: how many of them count.
+    """
+    fits = (length > 0) & (length <= 8)
+    missing = np.where(fits, 8 - length, 0)
+    # Moved to the high end, with zeros before them; the high end has the last digit.
+    word = word << (8 * missing).astype(np.uint64) | ZEROS & MASK_OF[missing]
+    differs = word ^ _POINTS
+    point = (differs - _ONES) & ~differs & HIGH
+    point &= ~point + np.uint64(1)  # the lowest byte that is a point, its highest bit
+    pointed = point != 0
+    before = (point >> np.uint64(7)) - pointed.astype(np.uint64)  # all bits of the bytes before it
+    through = before << np.uint64(8) | np.uint64(0xFF)
+    without = word & ~through | (word & before) << np.uint64(8) | np.uint64(ord("0"))
+    word = np.where(pointed, without, word)
+    place = (before & _ONES) * _ONES >> np.uint64(56)
+    decimals = np.where(pointed, 7 - place.astype(np.int64), 0)
+    good = fits & (length > pointed) & are_digits(word ^ ZEROS)
+    return eight_digits(word) / POWERS[decimals], good
+
+
+def eight_digits(word: Array) -> Array:
+    """The number that eight characters are: pairs of digits, then of pairs, then of fours."""
+    word = (word & each(0x0F)) * np.uint64(10 << 8 | 1) >> np.uint64(8)
+    word = (word & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(100 << 16 | 1) >> np.uint64(16)
+    return (word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10_000 << 32 | 1) >> np.uint64(32)

@@ -1,0 +1,172 @@
+"""Rows in files: CSV, which can be read back, and JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+import math
+from dataclasses import fields
+from typing import IO, TYPE_CHECKING, Any
+
+from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.log.table import Table, TestRow, TrainRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+# Outputs have columns of their own, named with this before their name.
+OUTPUT = "output:"
+_COLUMNS = (
+    "kind", "iteration", "epoch", "loss", "lr", "seconds", "images_per_second",
+    "top1_error", "top5_error", "net",
+)  # fmt: skip
+_INTEGERS = {"iteration", "net"}
+
+
+def rows_of(table: Table) -> Iterator[dict[str, Any]]:
+    """All rows as dictionaries, by iteration, a test before the display of the same iteration.
+
+    Keys are ``kind`` (``train`` or ``test``), the fields of the row, and ``output:NAME`` for each
+    output; what a row has nothing for is left out.
+    """
+    train = (_as_dict("train", row) for row in table.train)
+    tests = sorted([*table.test, *table.other_tests], key=lambda row: (row.iteration, row.net))
+    test = (_as_dict("test", row) for row in tests)
+    return heapq.merge(test, train, key=lambda row: row["iteration"])
+
+
+def _as_dict(kind: str, row: TrainRow | TestRow) -> dict[str, Any]:
+    values: dict[str, Any] = {"kind": kind}
+    for field in fields(row):
+        value = getattr(row, field.name)
+        if value is not None and field.name != "outputs":
+            values[field.name] = value
+    values.update((f"{OUTPUT}{name}", value) for name, value in row.outputs.items())
+    return values
+
+
+def _output_names(table: Table) -> list[str]:
+    names: dict[str, None] = {}
+    for test in (*table.test, *table.other_tests):
+        names.update(dict.fromkeys(test.outputs))
+    kept = getattr(table.train, "outputs", None)
+    if kept is not None:
+        names.update(dict.fromkeys(kept))
+    else:
+        for row in table.train:
+            names.update(dict.fromkeys(row.outputs))
+    return list(names)
+
+
+def write_csv(path: Path, table: Table) -> None:
+    """One line per display or test, by iteration; cells that a row has nothing for are empty.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with file_aside(path) as aside:
+        try:
+            with aside.open("w", encoding="utf-8", newline="") as stream:
+                dump_csv(stream, table)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def dump_csv(stream: IO[str], table: Table) -> None:
+    """Writes what :func:`write_csv` puts into a file."""
+    columns = [*_COLUMNS, *(f"{OUTPUT}{name}" for name in _output_names(table))]
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows_of(table))
+
+
+def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
+    """One JSON object per display or test of each run; what is no finite number is null.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with file_aside(path) as aside:
+        try:
+            with aside.open("w", encoding="utf-8") as stream:
+                for name, table in tables.items():
+                    for row in rows_of(table):
+                        line = json.dumps({"run": name, **_finite(row)}, allow_nan=False)
+                        stream.write(f"{line}\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+
+
+def read_csv(path: Path) -> Table:
+    """The rows that :func:`write_csv` wrote; what is not a row (restarts, batch) is unknown.
+
+    Raises:
+        MissingInputError: nothing there.
+        FormatError: it is not such a file.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return load_csv(stream)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise FormatError(f"not rows of plot-log --csv: {error}", path=path) from error
+
+
+def load_csv(stream: IO[str]) -> Table:
+    """Reads what :func:`read_csv` finds in a file.
+
+    Raises:
+        ValueError: these are no such rows (or TypeError, or csv.Error).
+    """
+    train: list[TrainRow] = []
+    test: list[TestRow] = []
+    reader = csv.DictReader(stream)
+    if not {"kind", "iteration"} <= set(reader.fieldnames or ()):
+        raise ValueError("there are no columns kind and iteration")
+    for row in reader:
+        if None in row:
+            raise ValueError(f"line {reader.line_num} has more cells than columns")
+        _take(row, train, test)
+    first = min((row.net for row in test), default=0)
+    others = tuple(row for row in test if row.net != first)
+    return Table(
+        tuple(train), tuple(row for row in test if row.net == first), (), None, None, (), others
+    )
+
+
+def _take(row: Mapping[str, str], train: list[TrainRow], test: list[TestRow]) -> None:
+    values: dict[str, Any] = {
+        key: int(text) if key in _INTEGERS else float(text)
+        for key, text in row.items()
+        if key != "kind" and not key.startswith(OUTPUT) and text
+    }
+    values["outputs"] = _outputs(row.items())
+    if row["kind"] == "train":
+        train.append(TrainRow(**{**dict.fromkeys(_names(TrainRow)), **values}))
+    else:
+        test.append(TestRow(**{**dict.fromkeys(_names(TestRow)), **values}))
+
+
+def _names(row: type[TrainRow] | type[TestRow]) -> list[str]:
+    return [field.name for field in fields(row)]
+
+
+def _outputs(items: Iterable[tuple[str, str]]) -> dict[str, float]:
+    return {
+        key.removeprefix(OUTPUT): float(text)
+        for key, text in items
+        if key.startswith(OUTPUT) and text
+    }

@@ -1,0 +1,48 @@
+"""Lint of nets and solvers, also foreign ones, before a GPU-day is spent.
+
+:func:`read` finds and reads the files, :func:`gather` makes evidence of them and of facts about
+databases, and :func:`findings` is what the rules say of it. Importing the topics lists their rules.
+"""
+
+from irv2caffe.net.check.files import Reading
+from irv2caffe.net.check.finding import RULES, Finding, Severity, findings
+from irv2caffe.net.check.nets import gather
+from irv2caffe.net.check.read import read
+
+# In the order in which findings of one severity are shown.
+from irv2caffe.net.check import (  # isort: skip
+    schema,
+    grid,
+    batch_norm,
+    residual,
+    fillers,
+    head,
+    data,
+    phases,
+    solver,
+    update,
+    schedule,
+    snapshots,
+)
+
+__all__ = [
+    "RULES",
+    "Finding",
+    "Reading",
+    "Severity",
+    "batch_norm",
+    "data",
+    "fillers",
+    "findings",
+    "gather",
+    "grid",
+    "head",
+    "phases",
+    "read",
+    "residual",
+    "schedule",
+    "schema",
+    "snapshots",
+    "solver",
+    "update",
+]

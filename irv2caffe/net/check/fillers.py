@@ -1,0 +1,200 @@
+"""How weights start, and which of them learn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.net.check.nets import has_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from irv2caffe.net.check.evidence import Evidence, Layer, PhaseNet
+
+_PARAMS = {
+    "Convolution": "convolution_param",
+    "Deconvolution": "convolution_param",
+    "InnerProduct": "inner_product_param",
+    "Embed": "embed_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+}
+_FILLER_FIELDS = ("weight_filler", "bias_filler", "filler")
+_TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
+
+
+def _weighted(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, str, Any]]:
+    """Layers whose weights start from their filler: layer, name of the setting, the filler."""
+    owners: set[str] = set()
+    loaded = evidence.claims.weights or {}
+    for layer in net.of_type(*_PARAMS):
+        specs = layer.message.param
+        shared = specs[0].name if specs else ""
+        if (shared and shared in owners) or layer.name in loaded or layer.message.blobs:
+            continue
+        owners.add(shared)
+        name = _PARAMS[layer.type]
+        yield layer, name, getattr(layer.message, name).weight_filler
+
+
+def _learns(layer: Layer) -> bool:
+    specs = layer.message.param
+    return not specs or specs[0].lr_mult != 0
+
+
+@rule("zero-filler", ERROR, "net", "filler.hpp; caffe.proto, FillerParameter")
+def zero_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """Weights that start at 0."""
+    if net.phase != "TRAIN" or not has_loss(net):
+        return
+    from_weights = evidence.solver is not None and bool(evidence.solver.message.weights)
+    for layer, name, filler in _weighted(net, evidence):
+        if filler.type != "constant" or filler.value != 0:
+            continue
+        written = getattr(layer.message, name).HasField("weight_filler")
+        yield Hit(
+            f"weight_filler of a {layer.type} is "
+            + ("a constant 0" if written else "missing, which is a constant 0"),
+            "with weights of 0 nothing flows forth or back through the layer, and it never learns "
+            "(deploy nets have no fillers: was one copied?)",
+            'weight_filler { type: "xavier" }; or start from weights: check --weights FILE',
+            layer.at(name),
+            NOTE if from_weights else None,
+        )
+
+
+@rule("constant-filler", WARNING, "net", "filler.hpp, ConstantFiller")
+def constant_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """Weights that all start at the same number."""
+    if net.phase != "TRAIN":
+        return
+    for layer, name, filler in _weighted(net, evidence):
+        param = getattr(layer.message, name)
+        group = param.group if name == "convolution_param" else 1
+        if (
+            filler.type == "constant"
+            and filler.value
+            and _learns(layer)
+            and group == 1 != param.num_output
+        ):
+            yield Hit(
+                f"weight_filler of a {layer.type} is the constant {filler.value:g}",
+                "all its outputs start equal, get equal gradients and stay equal",
+                'weight_filler { type: "xavier" }',
+                layer.at(name, "weight_filler"),
+            )
+
+
+@rule("unknown-filler", ERROR, "net", "filler.hpp, GetFiller")
+def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A type of filler that Caffe does not have."""
+    del evidence
+    for layer in net.layers:
+        for field, message in layer.message.ListFields():
+            if field.message_type is None or field.is_repeated:
+                continue
+            for name in _FILLER_FIELDS:
+                if name not in message.DESCRIPTOR.fields_by_name or not message.HasField(name):
+                    continue
+                kind = getattr(message, name).type
+                if kind not in _TYPES:
+                    yield Hit(
+                        f"{name} of type {kind[:60]!r}",
+                        f"Caffe stops: Unknown filler name: {kind[:60]}",
+                        f"one of {', '.join(_TYPES)}",
+                        layer.at(field.name, name, "type"),
+                    )
+
+
+@rule("filler-range", WARNING, "net", "caffe.proto, FillerParameter")
+def filler_range(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A gaussian without std or a uniform without a range, where no BatchNorm follows."""
+    if net.phase != "TRAIN":
+        return
+    for layer, name, filler in _weighted(net, evidence):
+        if any(reader.type == "BatchNorm" for reader in net.readers(layer)):
+            continue
+        fix = 'weight_filler { type: "xavier" }'
+        at = layer.at(name, "weight_filler")
+        if filler.type == "gaussian" and not filler.HasField("std"):
+            why = "its default of 1 makes activations grow by the root of the fan-in per layer"
+            yield Hit("a gaussian weight_filler without std", why, f"std: 0.01, or {fix}", at)
+        if filler.type == "uniform" and not (filler.HasField("min") or filler.HasField("max")):
+            why = "its default is 0 to 1: all weights positive, and large"
+            yield Hit("a uniform weight_filler without min and max", why, fix, at)
+
+
+@rule("filler-setting-ignored", NOTE, "net", "filler.hpp, XavierFiller and MSRAFiller")
+def filler_setting_ignored(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """The std of xavier or msra."""
+    if net.phase != "TRAIN":
+        return
+    for layer, name, filler in _weighted(net, evidence):
+        if filler.type in {"xavier", "msra"} and filler.HasField("std"):
+            yield Hit(
+                f"std of {filler.type}",
+                f"{filler.type} takes its range from the fan-in and does not read std",
+                "take std out",
+                layer.at(name, "weight_filler", "std"),
+            )
+
+
+@rule("xavier-fan-in", NOTE, "net", "filler.hpp, XavierFiller; TF-slim's default initializer")
+def xavier_fan_in(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """Caffe's xavier where TensorFlow's is meant."""
+    if net.phase != "TRAIN" or not net.is_tensorflow_style:
+        return
+    for layer, name, filler in _weighted(net, evidence):
+        if filler.type == "xavier" and filler.variance_norm == filler.FAN_IN:
+            yield Hit(
+                "xavier by the fan-in",
+                "TensorFlow's default averages fan-in and fan-out, as Glorot and Bengio do; the "
+                "difference is small where a BatchNorm follows",
+                "variance_norm: AVERAGE",
+                layer.at(name, "weight_filler"),
+            )
+
+
+@rule("scale-filler-zero", WARNING, "net", "scale_layer.cpp, LayerSetUp; caffe.proto")
+def scale_filler_zero(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A Scale whose multiplier starts at 0."""
+    loaded = evidence.claims.weights or {}
+    if net.phase != "TRAIN":
+        return
+    for layer in net.of_type("Scale"):
+        param = layer.message.scale_param
+        zero = (
+            param.HasField("filler") and param.filler.type == "constant" and not param.filler.value
+        )
+        adds = any(reader.type == "Eltwise" for reader in net.readers(layer))
+        if zero and not adds and layer.name not in loaded:
+            yield Hit(
+                "the filler of a Scale is a constant 0",
+                "filler { } without a value is 0, no filler at all is 1; with 0 nothing passes at "
+                "the start, and no gradient reaches what lies before",
+                'filler { type: "constant" value: 1 }',
+                layer.at("scale_param", "filler"),
+            )
+
+
+@rule("nothing-learns", ERROR, "net", "net.cpp, Net::Init")
+def nothing_learns(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """An lr_mult of 0 everywhere."""
+    layers = list(net.of_type(*_PARAMS, "Scale", "Bias", "PReLU"))
+    if net.phase != "TRAIN" or evidence.solver is None or not layers:
+        return
+    if all(_is_frozen(layer) for layer in layers):
+        what = "lr_mult is 0 for every weight of the net"
+        yield Hit(what, "the run changes nothing", "lr_mult: 1 where it is to learn", net.file.at())
+
+
+def _is_frozen(layer: Layer) -> bool:
+    specs = layer.message.param
+    wanted = 1
+    if layer.type in _PARAMS:
+        param = getattr(layer.message, _PARAMS[layer.type])
+        wanted = 2 if getattr(param, "bias_term", True) else 1
+    elif layer.type == "Scale":
+        wanted = 1 + int(layer.message.scale_param.bias_term)
+    return len(specs) >= wanted and all(spec.lr_mult == 0 for spec in specs)

@@ -1,0 +1,244 @@
+"""The nets that Caffe would make of the files, each in its phase, with shapes where they follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import NetError
+from irv2caffe.net.check.evidence import (
+    DATA_PARAMS,
+    Evidence,
+    Layer,
+    PhaseNet,
+    PrototxtFile,
+)
+from irv2caffe.net.check.facts import Claims, DatabaseFacts
+from irv2caffe.net.check.finding import WARNING, Hit, Place
+from irv2caffe.net.phases import Phase, select_with_origins
+from irv2caffe.net.rules import RULES as KNOWN_TYPES
+from irv2caffe.net.shapes import infer
+from irv2caffe.proto import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from irv2caffe.net.check.files import NetRole, Reading
+
+_SOURCES = (*DATA_PARAMS, "MemoryData", "DummyData", "Input", "Python")
+_OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
+
+
+def gather(
+    reading: Reading,
+    databases: Mapping[str, DatabaseFacts] | None = None,
+    claims: Claims | None = None,
+) -> Evidence:
+    """Everything the rules look at.
+
+    Args:
+        reading: the files.
+        databases: facts by the source as it is written in the net.
+        claims: what the user says.
+    """
+    databases = databases or {}
+    claims = replace(claims or Claims(), header_num_train=reading.num_train)
+    if not claims.num_gpus:
+        claims = replace(claims, num_gpus=reading.num_gpus)
+    troubles = list(reading.troubles)
+    nets: list[PhaseNet] = []
+    for role in reading.nets:
+        try:
+            nets += _nets_of(role, reading.solver, databases, troubles)
+        except NetError as error:
+            at = (Place(role.file.name, error.line or 0, error.layer),)
+            if any(layer.HasField("layer") for layer in role.file.message.layers):
+                troubles.append(("legacy-format", _too_old(at)))
+                continue
+            troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
+    nets.sort(key=lambda net: net.phase == "TEST")
+    return Evidence(
+        solver=reading.solver,
+        nets=tuple(nets),
+        prototxts=tuple(dict.fromkeys(_files(reading))),
+        databases=databases,
+        files={name: path is not None for name, path in reading.paths.items()},
+        blobs=reading.blobs,
+        claims=claims,
+        snapshots=reading.snapshots,
+        troubles=tuple(troubles),
+    )
+
+
+def _files(reading: Reading) -> Iterator[PrototxtFile]:
+    if reading.solver is not None:
+        yield reading.solver
+    yield from (role.file for role in reading.nets)
+
+
+def _too_old(at: tuple[Place, ...]) -> Hit:
+    return Hit(
+        "layers of the form before 2014 (V0): nothing else was looked at",
+        "Caffe 1.0 still reads them, hardly any other tool does",
+        "upgrade_net_proto_text, which comes with Caffe; then check again",
+        at,
+        WARNING,
+    )
+
+
+_STOPS = "Caffe stops when it makes the net"
+
+
+def _nets_of(
+    role: NetRole,
+    solver: PrototxtFile | None,
+    databases: Mapping[str, DatabaseFacts],
+    troubles: list[tuple[str, Hit]],
+) -> Iterator[PhaseNet]:
+    """The nets of one file."""
+    message = _without_contradictions(role.file, troubles)
+
+    def make(phase: Phase, state: Any = None, test_iter: int | None = None) -> PhaseNet:
+        return _make(role.file, message, phase, state, test_iter, databases)
+
+    if solver is None:
+        yield from _nets_without_solver(make)
+        return
+    run = solver.message
+    if role.role != "test":
+        yield make("TRAIN", run.train_state)
+    if role.role == "test":
+        yield make("TEST", _at(run.test_state, role.place), _at(run.test_iter, role.place))
+    elif role.role == "both":
+        yield from _tests_of_both(make, run)
+
+
+def _tests_of_both(make: Callable[..., PhaseNet], run: Any) -> Iterator[PhaseNet]:
+    """``net:`` is tested once for every test_iter that no test net of its own takes."""
+    first = len(run.test_net) + len(run.test_net_param)
+    for place in range(first, len(run.test_iter)):
+        yield make("TEST", _at(run.test_state, place), run.test_iter[place])
+    if not run.test_iter:
+        never = make("TEST")
+        if any(layer.type in DATA_PARAMS for layer in never.layers):
+            yield never
+
+
+def _nets_without_solver(make: Callable[..., PhaseNet]) -> Iterator[PhaseNet]:
+    """Phases that make sense: one to learn in where there is a loss, one with something to read."""
+    train, test = make("TRAIN"), make("TEST")
+    learns = has_loss(train)
+    if learns:
+        yield train
+    if not learns or any(layer.type in _SOURCES for layer in test.layers):
+        yield test
+
+
+def has_loss(net: PhaseNet) -> bool:
+    """Whether a layer of the net has something to minimise."""
+    return any(
+        layer.type.endswith("Loss") or any(layer.message.loss_weight) for layer in net.layers
+    ) or any(net.of_type("SoftmaxWithLoss"))
+
+
+def _at(values: Sequence[Any], place: int) -> Any:
+    return values[place] if place < len(values) else None
+
+
+def _without_contradictions(file: PrototxtFile, troubles: list[tuple[str, Hit]]) -> Any:
+    """The net; of layers with both kinds of rules, which Caffe refuses, without the one kind."""
+    message = messages.NetParameter.FromString(file.message.SerializeToString())
+    for field_name in ("layer", "layers"):
+        nodes = file.root.all(field_name)
+        for layer, node in zip(getattr(message, field_name), nodes, strict=False):
+            if layer.include and layer.exclude:
+                what = "both include and exclude rules"
+                at = (Place(file.name, node.line, layer.name),)
+                troubles.append(("net-refused", Hit(what, _STOPS, "leave one kind", at)))
+                del layer.exclude[:]
+    return message
+
+
+def _make(
+    file: PrototxtFile,
+    message: Any,
+    phase: Phase,
+    state: Any,
+    test_iter: int | None,
+    databases: Mapping[str, DatabaseFacts],
+) -> PhaseNet:
+    level = state.level if state is not None and state.HasField("level") else None
+    stages = list(state.stage) if state is not None else []
+    selected, origins = select_with_origins(message, phase, level=level, stages=stages)
+    written = list(file.message.layer) or list(file.message.layers)
+    nodes = file.root.all("layer") or file.root.all("layers")
+    layers = []
+    for index, (layer, origin) in enumerate(zip(selected.layer, origins, strict=True)):
+        if origin is not None and origin < min(len(written), len(nodes)):
+            layers.append(Layer(index, layer, written[origin], nodes[origin], file.name))
+        else:
+            layers.append(Layer(index, layer, layer, file.root.find("input"), file.name))
+    net = PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
+    return _with_shapes(net, databases)
+
+
+def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> PhaseNet:
+    """The net with what shape inference says, where other rules have nothing to say before."""
+    if not _can_infer(net, databases):
+        return net
+    shapes = record_shapes(databases)
+    try:
+        return replace(net, infos=infer(net.message, net.phase, data_shapes=shapes).layers)
+    except NetError as error:
+        refused = error
+    try:  # in the words of a batch of one, both phases say the same
+        infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
+    except NetError as error:
+        refused = error if error.layer == refused.layer else refused
+    return replace(net, refused=refused)
+
+
+def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
+    made: set[str] = set()
+    for layer in net.layers:
+        if layer.type not in KNOWN_TYPES or not set(layer.message.bottom) <= made:
+            return False
+        made |= set(layer.message.top)
+        if layer.type in _OUTSIDE or _size_is_open(layer.message, databases):
+            return False
+    return bool(net.layers)
+
+
+def _size_is_open(layer: Any, databases: Mapping[str, DatabaseFacts]) -> bool:
+    """Whether the size of a layer's images is known to nobody."""
+    if layer.type == "Input":
+        return not layer.input_param.shape
+    if layer.type not in {"Data", "ImageData"} or layer.transform_param.crop_size:
+        return False
+    param = getattr(layer, DATA_PARAMS[layer.type])
+    if layer.type == "ImageData" and param.new_height and param.new_width:
+        return False
+    facts = databases.get(param.source)
+    return facts is None or facts.height is None
+
+
+def record_shapes(databases: Mapping[str, DatabaseFacts]) -> Callable[[Any], Any]:
+    """Shapes of records, for the inference of shapes."""
+
+    def look(layer: Any) -> list[tuple[int, ...]] | None:
+        if layer.type != "Data":
+            return None
+        facts = databases.get(layer.data_param.source)
+        if facts is None or None in (facts.channels, facts.height, facts.width):
+            return None
+        transform = layer.transform_param
+        channels = 3 if transform.force_color else 1 if transform.force_gray else facts.channels
+        assert channels is not None
+        assert facts.height is not None
+        assert facts.width is not None
+        crop = transform.crop_size
+        if crop > min(facts.height, facts.width):  # said elsewhere
+            return [(channels, crop, crop), ()]
+        return [(channels, facts.height, facts.width), ()]
+
+    return look

@@ -1,0 +1,94 @@
+"""Points along an axis: cutting, averaging, thinning."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_RAW_POINTS = 60  # more displays than these are drawn under a moving average
+Window = tuple[float | None, float | None]
+Array = Any  # of numpy
+
+
+def limits(window: Window) -> tuple[float, float]:
+    """The ends of a window, with room for a test at 14.999 epochs, which is the 15th."""
+    low = -math.inf if window[0] is None else window[0]
+    high = math.inf if window[1] is None else window[1]
+    room = 0.005 * (high - low) if math.isfinite(high - low) else 0.001 * abs(low + high)
+    room = room if math.isfinite(room) else 0.0
+    return low - room, high + room
+
+
+class Curve(NamedTuple):
+    """Points by their place."""
+
+    x: Array
+    y: Array
+
+    def cut(self, window: Window) -> Curve:
+        """The points inside of a window."""
+        low, high = limits(window)
+        inside = (self.x >= low) & (self.x <= high)
+        return Curve(self.x[inside], self.y[inside])
+
+
+def span_of(count: int) -> int:
+    """How many displays to average: an odd number, one where there are few."""
+    return 1 if count <= _MAX_RAW_POINTS else max(3, count // 40) // 2 * 2 + 1
+
+
+def moving_average(values: Array, span: int) -> Array:
+    """Each value's mean with its neighbours, fewer of them at the ends.
+
+    The first values have no more neighbours behind than before them, since a loss falls steeply
+    at first.
+
+    Args:
+        values: finite numbers.
+        span: odd number of values.
+    """
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    places = np.arange(len(values))
+    before = np.minimum(places, span // 2)
+    after = np.minimum(before, len(values) - 1 - places)
+    return (sums[places + after + 1] - sums[places - before]) / (before + after + 1)
+
+
+def thinned(curve: Curve, max_points: int) -> Curve:
+    """A curve of fewer points that looks the same: of each stretch the lowest and the highest."""
+    count = len(curve.x)
+    if count <= max_points:
+        return curve
+    edges = np.linspace(0, count, max_points // 2 + 1).astype(int)
+    kept = {0, count - 1}
+    for first, end in pairwise(edges.tolist()):
+        part = curve.y[first:end]
+        kept |= {first + int(np.argmin(part)), first + int(np.argmax(part))}
+    places = np.array(sorted(kept))
+    return Curve(curve.x[places], curve.y[places])
+
+
+def is_wide(curves: Sequence[Curve]) -> bool:
+    """Whether a logarithmic scale shows more of learning rates."""
+    found = [curve.y for curve in curves if len(curve.y)]
+    low = min((float(y.min()) for y in found), default=0.0)
+    return low > 0 and max(float(y.max()) for y in found) > 5 * low
+
+
+def between(
+    points: list[tuple[float, float]], low: float, high: float
+) -> list[tuple[float, float]]:
+    """The part of a line between two places, cut off where it crosses them."""
+    found = [point for point in points if low <= point[0] <= high]
+    for before, after in pairwise(points):
+        for place in (low, high):
+            if before[0] < place < after[0]:
+                share = (place - before[0]) / (after[0] - before[0])
+                found.append((place, before[1] + share * (after[1] - before[1])))
+    return sorted(found)

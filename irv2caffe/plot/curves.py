@@ -1,0 +1,248 @@
+"""From the rows of a run to curves: numbers along an axis of epochs or iterations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irv2caffe.errors import InputError
+from irv2caffe.log.accuracy import errors_of
+from irv2caffe.log.table import PINNED_LOSS, Table, TestRow, TrainRows
+from irv2caffe.plot.curve import Curve, Window, limits, moving_average, span_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from irv2caffe.log.history import Log
+
+Array = Any  # of numpy
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to draw: its name in the legend, its rows, and its log, which reports tell more of."""
+
+    name: str
+    table: Table
+    log: Log | None = None
+
+
+_EMPTY = Curve(np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is drawn of a run.
+
+    Attributes:
+        name: of the run.
+        in_epochs: whether places are epochs; else they are iterations.
+        loss: every display whose loss is a loss.
+        smooth: its moving average, or empty where there are few displays.
+        span: how many displays that averages.
+        lr: learning rate.
+        rate: images per second, or iterations where the batch is not known.
+        rate_is_images: which of them.
+        errors: validation errors in percent, by ``top-1`` and ``top-5``.
+        other_errors: of the other test nets, by net and rank.
+        train_errors: of the last training batch, by rank, where the net has such outputs.
+        restarts: places.
+        diverged: the first place where the loss is lost, or None.
+        end: the last place.
+    """
+
+    name: str
+    in_epochs: bool
+    loss: Curve = _EMPTY
+    smooth: Curve = _EMPTY
+    span: int = 1
+    lr: Curve = _EMPTY
+    rate: Curve = _EMPTY
+    rate_is_images: bool = False
+    errors: dict[str, Curve] = field(default_factory=dict)
+    other_errors: dict[tuple[int, str], Curve] = field(default_factory=dict)
+    train_errors: dict[str, Curve] = field(default_factory=dict)
+    restarts: tuple[float, ...] = ()
+    diverged: float | None = None
+    end: float = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        curves = (self.loss, *self.errors.values(), *self.other_errors.values())
+        return self.diverged is None and not any(len(curve.x) for curve in curves)
+
+    def cut(self, window: Window) -> Curves:
+        """What lies inside of a window."""
+        low, high = limits(window)
+        lost = self.diverged
+        return replace(
+            self,
+            loss=self.loss.cut(window),
+            smooth=self.smooth.cut(window),
+            lr=self.lr.cut(window),
+            rate=self.rate.cut(window),
+            errors={key: curve.cut(window) for key, curve in self.errors.items()},
+            other_errors={key: curve.cut(window) for key, curve in self.other_errors.items()},
+            train_errors={key: curve.cut(window) for key, curve in self.train_errors.items()},
+            restarts=tuple(at for at in self.restarts if low <= at <= high),
+            diverged=lost if lost is not None and low <= lost <= high else None,
+        )
+
+
+def curves_of(
+    runs: Sequence[Run], *, window: Window | None = None, smooth: int | None = None
+) -> list[Curves]:
+    """The curves of runs on one axis: epochs if all of them know theirs, else iterations.
+
+    Args:
+        runs: to draw together.
+        window: first and last place; smoothing is done before, so that it has neighbours.
+        smooth: displays to average; None chooses by their number, 1 does not average.
+
+    Raises:
+        InputError: a run has nothing to draw.
+    """
+    in_epochs = all(run.table.epoch(1) is not None for run in runs)
+    found = [_curves(run, in_epochs=in_epochs, smooth=smooth) for run in runs]
+    if window is not None:
+        found = [curves.cut(window) for curves in found]
+    empty = [curves.name for curves in found if curves.is_empty]
+    if empty:
+        where = f"in these {'epochs' if in_epochs else 'iterations'}" if window else "in the log"
+        raise InputError(
+            f"{', '.join(empty)}: no training loss and no test {where}",
+            "is the log cut short? --epochs A:B may lie outside of the run",
+        )
+    return found
+
+
+def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
+    table = run.table
+    place = _places(table) if in_epochs else _iterations
+    iteration, loss, lr, step_s = _columns(table)
+    x = place(iteration)
+    healthy = np.isfinite(loss) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
+    lost = x[~healthy]
+    raw = Curve(x[healthy], loss[healthy])
+    span = span_of(len(raw.x)) if smooth is None else max(1, smooth) // 2 * 2 + 1
+    with_lr, with_rate = np.isfinite(lr), step_s > 0
+    images = _images(table, iteration)
+    rate = Curve(x[with_rate], (images[with_rate] if images is not None else 1) / step_s[with_rate])
+    tests = _test_curves(table.test, place)
+    others = {
+        (net, rank): curve
+        for net in sorted({row.net for row in table.other_tests})
+        for rank, curve in _test_curves(
+            [row for row in table.other_tests if row.net == net], place
+        ).items()
+    }
+    tested = [row.iteration for row in table.test]
+    ends = [float(place(np.array([at]))[0]) for at in (*tested[-1:], *iteration[-1:].tolist())]
+    return Curves(
+        name=run.name,
+        in_epochs=in_epochs,
+        loss=raw,
+        smooth=Curve(raw.x, moving_average(raw.y, span)) if span > 1 else _EMPTY,
+        span=span,
+        lr=Curve(x[with_lr], lr[with_lr]),
+        rate=rate,
+        rate_is_images=images is not None,
+        errors=tests,
+        other_errors=others,
+        train_errors=_train_errors(table, place),
+        restarts=tuple(place(np.array(table.restarts, float)).tolist()),
+        diverged=float(lost[0]) if len(lost) else None,
+        end=max(ends, default=0.0),
+    )
+
+
+def _iterations(iteration: Array) -> Array:
+    return np.asarray(iteration, float)
+
+
+def _places(table: Table) -> Callable[[Array], Array]:
+    """The table's epoch of many iterations at once: straight between the starts of processes."""
+    starts = sorted({0, *(start for start, _ in table.pieces)})
+    last = starts[-1]
+    epochs = [table.epoch(start) or 0.0 for start in starts]
+    slope = (table.epoch(last + 1) or 0.0) - epochs[-1]
+
+    def place(iteration: Array) -> Array:
+        iteration = np.asarray(iteration, float)
+        beyond = epochs[-1] + (iteration - last) * slope
+        return np.where(iteration >= last, beyond, np.interp(iteration, starts, epochs))
+
+    return place
+
+
+def _columns(table: Table) -> tuple[Array, Array, Array, Array]:
+    """Iteration, loss, learning rate (nan: none), seconds per iteration (0: not known)."""
+    rows = table.train
+    if not isinstance(rows, TrainRows):
+        per_iteration = table.images_per_iteration or 1
+        values = [
+            (
+                row.iteration,
+                row.loss,
+                math.nan if row.lr is None else row.lr,
+                per_iteration / row.images_per_second if row.images_per_second else 0.0,
+            )
+            for row in rows
+        ]
+        iteration, loss, lr, step_s = np.array(values, float).reshape(-1, 4).T
+        return iteration, loss, lr, step_s
+    kept = rows.columns
+    iteration = np.array(kept.iteration, np.int64)
+    steps = np.diff(iteration, prepend=iteration[:1])
+    step_us = np.array(kept.step_us, float)
+    good = (steps > 0) & (step_us > 0)
+    step_s = np.where(good, step_us / 1e6 / np.maximum(steps, 1), 0.0)
+    return iteration, np.array(kept.loss), np.array(kept.lr), step_s
+
+
+def _images(table: Table, iteration: Array) -> Array | None:
+    """Images per iteration, at iterations."""
+    if table.images_per_iteration is None:
+        return None
+    if not table.pieces:
+        return np.full(len(iteration), table.images_per_iteration)
+    starts = np.array([start for start, _ in table.pieces])
+    images = np.array([images for _, images in table.pieces])
+    return images[np.maximum(np.searchsorted(starts, iteration - 1, side="right") - 1, 0)]
+
+
+def _test_curves(rows: Iterable[TestRow], place: Callable[[Array], Array]) -> dict[str, Curve]:
+    rows = list(rows)
+    found = {}
+    for rank, name in (("top-1", "top1_error"), ("top-5", "top5_error")):
+        points = [
+            (row.iteration, error)
+            for row in rows
+            if (error := getattr(row, name)) is not None and math.isfinite(error)
+        ]
+        if points:
+            iteration, errors = np.array(points, float).T
+            found[rank] = Curve(place(iteration), errors)
+    return found
+
+
+def _train_errors(table: Table, place: Callable[[Array], Array]) -> dict[str, Curve]:
+    """Errors of the training net, where it has accuracies."""
+    rows = table.train
+    names = rows.outputs if isinstance(rows, TrainRows) else {}
+    found = {}
+    for name, series in names.items():
+        if not errors_of({name: 0.5}):
+            continue
+        is_error = errors_of({name: 0.0})[name] == 0.0
+        values = np.fromiter(series.values(), float, len(series))
+        good = (values >= 0) & (values <= 1.0001)
+        errors = 100 * (values if is_error else 1 - values)[good]
+        x = place(np.array(series.iteration, float)[good])
+        if len(errors):
+            found[name] = Curve(x, moving_average(errors, span_of(len(errors))))
+    return found

@@ -1,0 +1,130 @@
+"""The report: one page that needs no network, with interactive curves and all that is known.
+
+Everything that a log says is untrusted: it is escaped, and the page's policy lets only our own
+script run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from html import escape
+from importlib import resources
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe import __version__
+from irv2caffe.atomic import write_text
+from irv2caffe.log.describe import config_lines, finding_lines, summary_items
+from irv2caffe.log.summary import summarize
+from irv2caffe.plot.curves import Run, curves_of
+from irv2caffe.plot.report_data import page_data
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from irv2caffe.log.reference import Reference
+
+
+def write_report(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    title: str = "",
+    smooth: int | None = None,
+    references: Sequence[Reference] = (),
+    refresh_s: int | None = None,
+) -> None:
+    """Writes a page.
+
+    Args:
+        runs: drawn over each other; those with a log have their configuration and findings shown.
+        out: an ``.html`` file.
+        title: of the page.
+        smooth: displays that the loss is averaged over; None chooses.
+        references: other people's runs, drawn behind where epochs are known.
+        refresh_s: the page loads itself anew after so many seconds.
+
+    Raises:
+        InputError: there is nothing to draw.
+        OutputError: the file cannot be written.
+    """
+    shown = curves_of(runs, smooth=smooth)
+    script, css = _part("report.js"), _part("report.css")
+    page = Template(_part("report.html")).substitute(
+        title=escape(title or " and ".join(run.name for run in runs)),
+        policy=_policy(script),
+        refresh=f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else "",
+        css=css,
+        about=escape("training of Caffe, " + ("over epochs" if shown[0].in_epochs else _NO_EPOCHS)),
+        summary=_summary(runs),
+        findings=_findings(runs),
+        config=_config(runs),
+        footer=escape(f"irv2caffe {__version__} plot-log"),
+        data=_json(page_data(shown, references)),
+        script=script,
+    )
+    write_text(out, page)
+
+
+_NO_EPOCHS = "over iterations; --num-train-images N turns them into epochs"
+
+
+def _part(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _policy(script: str) -> str:
+    """Only this script runs, and nothing is fetched."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    """One column per run."""
+    columns = [dict(summary_items(summarize(run.table))) for run in runs]
+    names = dict.fromkeys(name for column in columns for name in column)
+    head = "".join(f"<th>{escape(run.name)}</th>" for run in runs)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(f"<td>{escape(column.get(name, ''))}</td>" for column in columns)
+        + "</tr>"
+        for name in names
+    )
+    return (
+        f'<div class="wide"><table id="summary"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _findings(runs: Sequence[Run]) -> str:
+    parts = []
+    for run in runs:
+        lines = finding_lines(run.table, run.log)
+        items = "".join(
+            f'<li class="{kind}"><span class="kind">{kind}</span> {escape(text)}</li>'
+            for kind, text in lines  # kinds are our own words
+        )
+        found = f'<ul class="findings">{items}</ul>' if items else "<p>nothing conspicuous</p>"
+        parts.append(f"<h3>{escape(run.name)}</h3>{found}")
+    return "".join(parts)
+
+
+def _config(runs: Sequence[Run]) -> str:
+    parts = []
+    for run in runs:
+        lines = config_lines(run.log) if run.log is not None else []
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines
+        )
+        known = f"<table>{rows}</table>" if rows else "<p>the log does not say</p>"
+        parts.append(f"<h3>{escape(run.name)}</h3>{known}")
+    return "".join(parts)

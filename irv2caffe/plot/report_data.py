@@ -1,0 +1,152 @@
+"""What the report's script draws: curves, marks and legend, as plain values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
+from irv2caffe.plot.curve import Curve, between, is_wide, thinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from irv2caffe.log.reference import Reference
+    from irv2caffe.plot.curves import Curves
+
+_MAX_POINTS = 3000
+_RESTART_COLOR = "#777777"
+
+
+def page_data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[str, Any]:
+    """Curves, marks and legend, for JSON.
+
+    Args:
+        shown: of each run.
+        references: drawn behind, where epochs are known.
+    """
+    single = len(shown) == 1
+    curves: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    ends = [one.end for one in shown]
+    for place, reference in enumerate(references if shown[0].in_epochs else ()):
+        curves += _reference(reference, REFERENCE_COLORS[place % 4], max(ends))
+    num_behind = len(curves)
+    for place, one in enumerate(shown):
+        color = COLORS[place % len(COLORS)]
+        prefix = "" if single else f"{one.name}: "
+        curves += _loss(one, prefix, LOSS_COLOR if single else color, single=single)
+        curves += _errors(one, prefix, color, single=single)
+        curves += _panels(one, prefix, LOSS_COLOR if single else color)
+        marks += _marks(one, prefix, _RESTART_COLOR if single else color)
+    for number, curve in enumerate(curves):
+        curve["key"] = number
+    images = all(one.rate_is_images for one in shown)
+    return {
+        "unit": "epoch" if shown[0].in_epochs else "iteration",
+        "first": 0,
+        "last": max([*ends, 1e-9]),
+        "curves": curves,
+        "legend": _legend(curves[num_behind:] + curves[:num_behind]),
+        "marks": marks,
+        "logRates": is_wide([one.lr for one in shown]),
+        "labels": {
+            "main": {"left": "validation error (%)", "right": "training loss"},
+            "lr": {"left": "learning rate", "right": ""},
+            "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
+        },
+    }
+
+
+def _curve(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
+    """A curve as the script takes it; six digits are more than a screen has."""
+    few = thinned(curve, _MAX_POINTS)
+    look: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "tip": True, "group": name}
+    points = {
+        "x": [float(f"{value:.7g}") for value in few.x.tolist()],
+        "y": [float(f"{value:.6g}") for value in few.y.tolist()],
+    }
+    return {**points, "name": name, "color": color, **look, **more}
+
+
+def _loss(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
+    name = f"{prefix}training loss"
+    look = {"side": "right", "dash": "" if single else "2 3"}
+    if not len(one.loss.x):
+        return
+    if one.span == 1:
+        yield _curve(one.loss, name, color, **look)
+        return
+    smooth = f"{name} (mean of {one.span:,} displays)"
+    light = {"side": "right", "width": 0.7, "opacity": 0.35, "group": smooth}
+    yield _curve(one.loss, f"{name}, as displayed", color, **light)
+    yield _curve(one.smooth, smooth, color, **look)
+
+
+def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
+    look: dict[str, Any] = {"marker": True, "unit": " %"}
+    for rank, curve in one.errors.items():
+        shade = COLORS[1] if single and rank == "top-5" else color
+        dash = "6 4" if rank == "top-5" else ""
+        yield _curve(curve, f"{prefix}validation {rank} error", shade, dash=dash, **look)
+    for (net, rank), curve in one.other_errors.items():
+        shade = COLORS[2 + (net + (rank == "top-5")) % 4]
+        name = f"{prefix}test net #{net}: {rank} error"
+        yield _curve(curve, name, shade, dash="6 4" if rank == "top-5" else "", **look)
+    for place, (name, curve) in enumerate(one.train_errors.items()):
+        shade = COLORS[4 + place % 2]
+        yield _curve(curve, f"{prefix}training error of {name}", shade, width=1, unit=" %")
+
+
+def _panels(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
+    if len(one.lr.x):
+        name = f"{prefix}learning rate"
+        yield _curve(one.lr, name, color, panel="lr", steps=True, width=1.5)
+    if len(one.rate.x):
+        name = f"{prefix}{'images' if one.rate_is_images else 'iterations'} per second"
+        yield _curve(one.rate, name, color, panel="rate", width=1)
+
+
+def _marks(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
+    for at in one.restarts:
+        yield {"x": at, "color": color, "dash": "2 4", "text": f"{prefix}restart"}
+    if one.diverged is not None:
+        text = f"{prefix}the loss is lost from here on"
+        yield {"x": one.diverged, "to": one.end, "color": LOST_COLOR, "text": text}
+
+
+def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[str, Any]]:
+    group = f"{reference.name} (reference)"
+    for metric, what, side, dash in (
+        ("val_top1_error", "top-1 error", "left", ""),
+        ("val_top5_error", "top-5 error", "left", "6 4"),
+        ("train_loss", "training loss", "right", "2 3"),
+    ):
+        points = reference.curves.get(metric, ())
+        placed = between([(at, value) for at, value in points if at is not None], 0.0, end)
+        placed += [(at, value) for epoch, value in points if epoch is None for at in (0.0, end)]
+        if placed:
+            x, y = zip(*placed, strict=True)
+            flat = all(epoch is None for epoch, _ in points)
+            look = {"side": side, "dash": dash, "width": 1.2, "group": group, "flat": flat}
+            line = {"x": list(x), "y": list(y), "name": f"{reference.name}: {what}"}
+            base = {
+                "panel": "main",
+                "tip": True,
+                "behind": True,
+                "color": color,
+                "unit": " %" * (side == "left"),
+            }
+            yield {**line, **base, **look}
+
+
+def _legend(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    for curve in curves:
+        if curve["panel"] != "main":
+            continue
+        name = curve["group"]
+        entry = entries.setdefault(
+            name, {"name": name, "color": curve["color"], "dash": curve.get("dash"), "keys": []}
+        )
+        entry["keys"].append(curve["key"])
+    return list(entries.values())

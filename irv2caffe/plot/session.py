@@ -1,0 +1,254 @@
+"""What plot-log does: reads logs, once or again and again, and writes everything asked for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from irv2caffe.atomic import file_aside
+from irv2caffe.errors import UsageError
+from irv2caffe.log.accuracy import Names
+from irv2caffe.log.dataset import TrainImages, find_train_images
+from irv2caffe.log.export import write_csv, write_jsonl
+from irv2caffe.log.follow import STDIN, Follower, read_into
+from irv2caffe.log.read import Reader, refuse_foreign
+from irv2caffe.log.summary import summarize
+from irv2caffe.log.table import make_table
+from irv2caffe.log.tensorboard import write_events
+from irv2caffe.plot.curves import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from irv2caffe.plot.look import Look
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be read and what is to be written; None is not written.
+
+    Attributes:
+        paths: logs, run folders, or ``-`` for standard input.
+        join: the paths are pieces of one run, in order.
+        names: of the runs, in order; the rest is named after the files.
+        num_train_images: overrides what is found out.
+        images_per_iteration: overrides what the log says.
+        outputs: which outputs are accuracies.
+        test_net: the test net that counts.
+        year: of the first line.
+        out: a figure.
+        html: a report.
+        csv: rows of one run.
+        jsonl: rows of all runs.
+        tensorboard: a folder of event files.
+        unknown: the lines that are not Caffe's.
+        look: of the figure and, as far as it goes, of the report.
+        refresh_s: the report loads itself anew after so many seconds.
+    """
+
+    paths: list[Path]
+    join: bool = False
+    names: tuple[str, ...] = ()
+    num_train_images: int | None = None
+    images_per_iteration: int | None = None
+    outputs: Names = field(default_factory=Names)
+    test_net: int = 0
+    year: int | None = None
+    out: Path | None = None
+    html: Path | None = None
+    csv: Path | None = None
+    jsonl: Path | None = None
+    tensorboard: Path | None = None
+    unknown: Path | None = None
+    look: Look | None = None
+    refresh_s: int | None = None
+
+
+_UNKNOWN = TrainImages(None, "")
+
+
+@dataclass
+class _Source:
+    """A run in the making."""
+
+    name: str
+    paths: list[Path]
+    reader: Reader
+    followers: list[Follower] = field(default_factory=list)
+    images: TrainImages = _UNKNOWN
+
+
+class Session:
+    """Reads the logs of a request; a context, which keeps files open."""
+
+    def __init__(self, request: Request) -> None:
+        """Nothing is read yet.
+
+        Raises:
+            UsageError: what is asked for does not go together.
+        """
+        groups = [request.paths] if request.join else [[path] for path in request.paths]
+        if len(request.names) > len(groups):
+            raise UsageError(f"--name is given {len(request.names)} times for {len(groups)} runs")
+        if request.csv is not None and len(groups) > 1:
+            raise UsageError("--csv takes one log at a time", "--jsonl takes several")
+        if request.out is not None:
+            from irv2caffe.plot.look import check_suffix
+
+            check_suffix(request.out)
+        self._request = request
+        self._stack = ExitStack()
+        self._unknown: IO[str] | None = None
+        self._sources: list[_Source] = []
+        for place, paths in enumerate(groups):
+            named = request.names[place] if place < len(request.names) else _name(paths[0])
+            taken = {source.name for source in self._sources}
+            name = named if named not in taken else str(paths[0])
+            name = name if name not in taken else f"{name} ({place + 1})"
+            reader = Reader(year=request.year, on_unknown=self._keep)
+            self._sources.append(_Source(name, paths, reader))
+
+    def __enter__(self) -> Self:
+        if self._request.unknown is not None:
+            aside = self._stack.enter_context(file_aside(self._request.unknown))
+            self._unknown = self._stack.enter_context(aside.open("w", encoding="utf-8"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for source in self._sources:
+            for follower in source.followers:
+                follower.close()
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def _keep(self, line: str) -> None:
+        if self._unknown is not None:
+            self._unknown.write(f"{line}\n")
+
+    def read(self) -> None:
+        """Reads the logs to their ends.
+
+        Raises:
+            MissingInputError: nothing there.
+            FormatError: no line is Caffe's.
+            InputError: it cannot be read.
+        """
+        for source in self._sources:
+            for path in source.paths:
+                read_into(source.reader, path)
+            refuse_foreign(source.reader.log, source.paths[0])
+
+    def poll(self) -> bool:
+        """Reads what the logs have grown by; whether there was anything."""
+        grown = False
+        for source in self._sources:
+            if not source.followers:
+                source.followers = [Follower(source.reader, path) for path in source.paths]
+                for follower in source.followers[:-1]:  # only the last piece of a run grows
+                    follower.poll()
+                    source.reader.finish()
+            grown |= source.followers[-1].poll()
+        return grown
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come: every run says so, or its file cannot grow."""
+        return all(
+            (source.reader.log.finished and not source.reader.log.fatal)
+            or (bool(source.followers) and source.followers[-1].ended)
+            for source in self._sources
+        )
+
+    def runs(self) -> list[Run]:
+        """The runs as read so far."""
+        request, runs = self._request, []
+        for source in self._sources:
+            log = source.reader.log
+            source.images = self._train_images(source)
+            table = make_table(
+                log,
+                num_train_images=source.images.number,
+                images_per_iteration=request.images_per_iteration,
+                names=request.outputs,
+                test_net=request.test_net,
+            )
+            runs.append(Run(source.name, table, log))
+        return runs
+
+    def _train_images(self, source: _Source) -> TrainImages:
+        if self._request.num_train_images is not None:
+            return TrainImages(self._request.num_train_images, "as given")
+        path = source.paths[-1]
+        folder = None if str(path) == STDIN else path if path.is_dir() else path.parent
+        return find_train_images(source.reader.log, folder)
+
+    def write(self, runs: list[Run]) -> list[Path]:
+        """Writes all that is asked for; returns the files.
+
+        Raises:
+            InputError: there is nothing to draw.
+            OutputError: a file cannot be written.
+        """
+        request, look = self._request, self._request.look
+        written = []
+        if request.out is not None:
+            from irv2caffe.plot.figure import draw
+            from irv2caffe.plot.look import Look
+
+            draw(runs, request.out, look or Look())
+            written.append(request.out)
+        if request.html is not None:
+            from irv2caffe.plot.report import write_report
+
+            write_report(
+                runs,
+                request.html,
+                title=look.title if look else "",
+                smooth=look.smooth if look else None,
+                references=look.references if look else (),
+                refresh_s=None if self.ended else request.refresh_s,
+            )
+            written.append(request.html)
+        if request.csv is not None:
+            write_csv(request.csv, runs[0].table)
+            written.append(request.csv)
+        if request.jsonl is not None:
+            write_jsonl(request.jsonl, {run.name: run.table for run in runs})
+            written.append(request.jsonl)
+        if request.tensorboard is not None:
+            written += write_events(request.tensorboard, {run.name: run.table for run in runs})
+        return written
+
+    def report(self, runs: list[Run]) -> dict[str, Any]:
+        """Name to all figures of each run, for JSON."""
+        report = {}
+        for source, run in zip(self._sources, runs, strict=True):
+            log = source.reader.log
+            report[run.name] = {
+                **summarize(run.table).as_dict(),
+                "num_train_images_from": source.images.why,
+                "stopped": log.stopped,
+                "killed": log.killed or None,
+                "fatal": log.fatal or None,
+                "warnings": log.warnings,
+                "replaced": log.num_replaced,
+                "lines": {
+                    "read": log.num_lines,
+                    "understood": log.num_events,
+                    "other": log.num_other,
+                    "unknown": log.num_unknown,
+                },
+            }
+        return report
+
+    def why_epochs(self) -> list[tuple[str, TrainImages]]:
+        """Of each run, how many images an epoch has and how that is known."""
+        return [(source.name, source.images) for source in self._sources]
+
+
+def _name(path: Path) -> str:
+    """What a log is called in the legend: its run folder, else its file."""
+    if str(path) == STDIN:
+        return "standard input"
+    path = path.resolve()
+    return path.parent.name if path.name == "train.log" else path.name

@@ -1,0 +1,225 @@
+"""What check says of Caffe's behaviour, against the real Caffe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+from check_cases import FLAG, Run, changed, plain
+from test_check import CASES
+from test_check_files import raw, shuffled, write_database
+
+from irv2caffe.caffe.command import tool_command
+from irv2caffe.net.check import Severity
+
+# Rules whose finding is that Caffe stops, and its own words then.
+STOPS = {
+    "net-missing": "File not found",
+    "net-refused": "Check failed",
+    "unknown-field": "has no field named",
+    "unknown-layer-type": "Unknown layer type: Relu",
+    "unknown-bottom": "Unknown bottom blob 'pool'",
+    "duplicate-top": "Top blob 'conv1' produced by multiple sources",
+    "empty-net": "Check failed",
+    "grid-mismatch": "Check failed",
+    "phases-differ": "Cannot share param 0 weights from layer 'fc'; shape mismatch",
+    "bn-params-not-frozen": "Cannot configure batch normalization statistics",
+    "unknown-filler": "Unknown filler name: MSRA",
+    "top-k": "top_k must be less than or equal to the number of classes",
+    "infogain-matrix": "File not found: h",
+    "backend-unset": "Failed to open leveldb",
+    "batch-size": "Check failed",
+    "mean": "Specify either 1 mean_value or as many as channels",
+    "mean-size": "Check failed",
+    "solver-nets": "must not contain more than one of these fields specifying a train_net",
+    "solver-type": "Unknown solver type: sgd",
+    "momentum-not-taken": "Momentum cannot be used with RMSProp",
+    "rms-decay": "rms_decay should lie between 0 and 1",
+    "regularization-type": "Unknown regularization type: l2",
+    "lr-policy": "Check failed",
+    "tests": "param_.test_interval() > 0",
+    "snapshot-folder": "Cannot write to snapshot prefix",
+}
+# Rules whose right run differs from the wrong one in what the user says only.
+SAME_FILES = {"batch-size", "backend-unset"}
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory):
+    root = tmp_path_factory.mktemp("databases")
+    write_database(root / "train_lmdb", [raw(label) for label in shuffled(64, 4)])
+    write_database(root / "val_lmdb", [raw(label) for label in shuffled(50, 4)])
+    return root
+
+
+def write(folder, run, databases):
+    """The files of a run of two iterations on the CPU, with real databases."""
+    for name in ("train_lmdb", "val_lmdb"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(databases / name)
+    path = run.write(folder)
+    text = path.read_text().replace("solver_mode: GPU", "solver_mode: CPU")
+    text = text.replace("max_iter: 1000", "max_iter: 2").replace("display: 20", "display: 1")
+    path.write_text(text)
+    return path
+
+
+def train(caffe, folder, run, databases):
+    """Two iterations of a run, after a test."""
+    path = write(folder, run, databases)
+    command = tool_command(caffe, "caffe", ["train", "-solver", path.name])
+    return subprocess.run(
+        command.argv, cwd=folder, env=command.env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_where_check_says_so_caffe_stops_and_else_not(caffe, name, databases, tmp_path):
+    severity, bad, _, _, good = CASES[name]
+    assert severity is Severity.ERROR
+    (tmp_path / "bad").mkdir()
+    done = train(caffe, tmp_path / "bad", bad, databases)
+    assert done.returncode != 0
+    assert STOPS[name] in done.stderr
+    if name not in SAME_FILES:
+        (tmp_path / "good").mkdir()
+        done = train(caffe, tmp_path / "good", good, databases)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "Optimization Done." in done.stderr
+
+
+SILENT = {
+    "not-finite": "loss = nan",
+    "iter-size": "loss = -nan",
+    "no-loss": "loss = 0",
+    "max-iter": "Optimization Done.",
+    "base-lr": "Optimization Done.",
+    "solver-mode": "Use CPU.",
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_where_check_says_so_caffe_goes_on_in_silence(caffe, name, databases, tmp_path):
+    """The log of a run that is worth nothing ends well."""
+    bad = CASES[name][1]
+    done = train(caffe, tmp_path, bad, databases)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert SILENT[name] in done.stderr
+
+
+WEIGHTS = """
+import caffe, json, sys
+solver = caffe.get_solver(sys.argv[1])
+def values():
+    return {n: [b.data.copy() for b in blobs] for n, blobs in solver.net.params.items()}
+before = values()
+solver.step(2)
+after = values()
+moved = {n: [float(abs(a - b).max()) for a, b in zip(before[n], after[n])] for n in before}
+size = {n: [float(abs(b).max()) for b in blobs] for n, blobs in after.items()}
+print(json.dumps({'moved': moved, 'size': size}))
+"""
+
+
+def weights_after(caffe, folder, run, databases):
+    """How far every blob moved in two iterations, and how large it is then."""
+    write(folder, run, databases)
+    command = tool_command(caffe, "python", ["-c", WEIGHTS, "solver.prototxt"])
+    env = {**command.env, "GLOG_minloglevel": "2"}
+    done = subprocess.run(command.argv, cwd=folder, env=env, capture_output=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_weights_without_a_filler_stay_zero(caffe, databases, tmp_path):
+    found = weights_after(caffe, tmp_path, CASES["zero-filler"][1], databases)
+    assert found["size"]["conv1"] == [0.0]
+    assert found["moved"]["conv1"] == [0.0]
+    (tmp_path / "good").mkdir()
+    found = weights_after(caffe, tmp_path / "good", Run(), databases)
+    assert found["size"]["conv1"][0] > 0
+    assert found["moved"]["conv1"][0] > 0
+
+
+def test_a_clip_of_zero_stops_learning(caffe, databases, tmp_path):
+    zero = Run(solver=(("weight_decay: 0.0001", "weight_decay: 0 clip_gradients: 0"),))
+    found = weights_after(caffe, tmp_path, zero, databases)["moved"]
+    assert found["conv1"] == found["conv1/scale"][:1] == found["fc"][:1] == [0.0]
+
+
+def test_nothing_learns_where_all_is_frozen(caffe, databases, tmp_path):
+    found = weights_after(caffe, tmp_path, CASES["nothing-learns"][1], databases)["moved"]
+    assert all(value == 0 for name in ("conv1", "conv2", "fc") for value in found[name])
+
+
+def test_constant_weights_stay_equal(caffe, databases, tmp_path):
+    """All filters of a layer, after two steps."""
+    code = WEIGHTS.replace(
+        "print(",
+        "spread = float(after['conv1'][0].std(axis=0).max())\nprint(json.dumps(spread)); (",
+    )
+    write(tmp_path, CASES["constant-filler"][1], databases)
+    command = tool_command(caffe, "python", ["-c", code, "solver.prototxt"])
+    env = {**command.env, "GLOG_minloglevel": "2"}
+    done = subprocess.run(command.argv, cwd=tmp_path, env=env, capture_output=True, check=True)
+    assert json.loads(done.stdout) < 1e-4  # what rounding leaves; fillers of a good net: 0.2
+
+
+def test_three_params_of_batch_norm_are_mended_by_caffe(caffe, databases, tmp_path):
+    """A warning, not an error: Caffe 1.0 freezes exactly three of them by itself."""
+    bad = CASES["bn-params-not-frozen"][1]
+    three = replace(bad, net=((bad.net[0][0], "param { lr_mult: 1 } " * 3),))
+    assert train(caffe, tmp_path, three, databases).returncode == 0
+
+
+STATISTICS = """
+import caffe, json, numpy as np, sys
+net = caffe.Net(sys.argv[1], caffe.TEST)
+rng = np.random.RandomState(0)
+images = rng.randn(*net.blobs['data'].data.shape)
+def logits(batch):
+    net.blobs['data'].data[...] = batch
+    net.forward(start='conv1')
+    return net.blobs['fc'].data[0].copy()
+before = [b.data.copy() for b in net.params['conv1/bn']]
+first = logits(images)
+after = [b.data.copy() for b in net.params['conv1/bn']]
+others = images.copy()
+others[1:] = 5 * rng.randn(*others[1:].shape)
+print(json.dumps({
+    'moved': max(float(abs(a - b).max()) for a, b in zip(before, after)),
+    'differs': float(abs(first - logits(others)).max()),
+}))
+"""
+
+
+@pytest.mark.parametrize("flag", ["false", None])
+def test_batch_statistics_in_test(caffe, databases, tmp_path, flag):
+    """A forward pass in TEST changes running statistics, and batch-mates change an image's logits:
+
+    both where use_global_stats: false reaches TEST, neither where the line is left out.
+    """
+    for name in ("train_lmdb", "val_lmdb"):
+        (tmp_path / name).symlink_to(databases / name)
+    text = plain() if flag is None else changed(plain(), (("eps: 0.001 }", FLAG.format(flag)),))
+    (tmp_path / "net.prototxt").write_text(text)
+    command = tool_command(caffe, "python", ["-c", STATISTICS, "net.prototxt"])
+    env = {**command.env, "GLOG_minloglevel": "2"}
+    done = subprocess.run(command.argv, cwd=tmp_path, env=env, capture_output=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["moved"] > 0) is (flag == "false")
+    assert (found["differs"] > 0) is (flag == "false")
+
+
+def test_global_statistics_in_train_are_zero_and_stay_so(caffe, databases, tmp_path):
+    run = CASES["bn-global-stats-in-train"][1]
+    found = weights_after(caffe, tmp_path, run, databases)
+    assert found["size"]["conv1/bn"] == [0.0, 0.0, 0.0]
+
+
+def test_the_runs_of_the_cases_train_in_the_real_caffe(caffe, databases, tmp_path):
+    for base in ("plain", "tf", "norm"):
+        (tmp_path / base).mkdir()
+        done = train(caffe, tmp_path / base, Run(base), databases)
+        assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,156 @@
+"""The report in a real browser: curves, values under the mouse, zooming, no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from browser import browser, find_browser
+
+from irv2caffe.log.read import read_lines, read_log
+from irv2caffe.log.reference import references
+from irv2caffe.log.table import make_table
+from irv2caffe.plot.curves import Run
+from irv2caffe.plot.report import write_report
+
+LOGS = Path(__file__).parent / "data/logs"
+EVIL = '</script><script>document.title = "owned"</script><img src=x onerror=alert(1)>&"\''
+
+
+@pytest.fixture(scope="module")
+def program():
+    found = find_browser()
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    return found
+
+
+def run_of(name):
+    log = read_log(LOGS / name)
+    return Run(name, make_table(log, num_train_images=160), log)
+
+
+def data_of(path):
+    text = path.read_text()
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found[1])
+
+
+def test_values_zoom_and_legend_in_a_real_browser(program, tmp_path):
+    runs = [run_of("resumed.log")]
+    path = tmp_path / "report.html"
+    write_report(runs, path, references=references(["lim0606", "paper"]))
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        data = data_of(path)
+        shown = page.value("document.querySelectorAll('#chart path.curve').length")
+        assert shown == len(data["curves"])
+        assert page.value("document.querySelectorAll('#chart line.mark').length") == 3 * 2
+        box = page.value(
+            "(() => { const r = document.querySelector('svg .frame').getBoundingClientRect();"
+            " return [r.left, r.top, r.width, r.height]; })()"
+        )
+        # Over the test at epoch 4: iteration 40 of ten an epoch.
+        page.mouse("mouseMoved", box[0] + box[2] * 4 / 8, box[1] + 50)
+        tip = page.value("document.getElementById('tip').innerText")
+        best = next(row for row in runs[0].table.test if row.iteration == 40)
+        assert not page.value("document.getElementById('tip').hidden")
+        assert re.search(rf"validation top-1 error\s+{best.top1_error:.4g} %", tip), tip
+        loss = next(row for row in runs[0].table.train if row.iteration == 40).loss
+        assert re.search(rf"training loss\s+{loss:.4g}", tip), tip
+        assert "lim0606: top-1 error" in tip
+        # A drag zooms to what lies between; a double click undoes it.
+        width = "document.querySelectorAll('#chart circle').length"
+        before = page.value(width)
+        first, last = box[0] + box[2] * 3.5 / 8, box[0] + box[2] * 6.5 / 8
+        page.mouse("mousePressed", first, box[1] + 50, button="left", clickCount=1)
+        page.mouse("mouseMoved", last, box[1] + 50, button="left")
+        page.mouse("mouseReleased", last, box[1] + 50, button="left", clickCount=1)
+        labels = page.value("[...document.querySelectorAll('svg text')].map(t => t.textContent)")
+        assert "4.5" in labels
+        assert "8" not in labels
+        page.value("document.getElementById('whole').click()")
+        assert page.value(width) == before
+        # The legend hides a run's curve; references are one entry.
+        entries = page.value(
+            "[...document.querySelectorAll('#legend label')].map(e => e.innerText)"
+        )
+        assert entries[-2:] == ["lim0606 (reference)", "paper (reference)"]
+        page.value("document.querySelector('#legend input').click()")
+        assert page.value("document.querySelectorAll('#chart path.curve').length") < shown
+        page.value("document.getElementById('log').click()")
+        asked = [
+            event["params"]["request"]["url"]
+            for event in page.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
+        assert asked == [path.absolute().as_uri()]
+        assert not [e for e in page.events if e.get("method") == "Runtime.exceptionThrown"]
+        assert not [e for e in page.events if e.get("method") == "Log.entryAdded"], page.events
+
+
+def test_what_a_log_says_stays_text(program, tmp_path):
+    """Names from a log are shown as they are; and if one got through, the policy stops it."""
+    stamp = "I1124 01:02:03.500000  4242 solver.cpp:239] "
+    lines = [
+        stamp + "Initializing solver from parameters: ",
+        f'type: "{EVIL}"',
+        "base_lr: 0.1",
+        stamp + "Iteration 0, Testing net (#0)",
+        stamp + f"    Test net output #0: acc {EVIL} = 0.25",
+        stamp + "Iteration 0, loss = 1",
+        stamp + f"    Train net output #0: acc {EVIL} = 0.25",
+        stamp + "Iteration 5, loss = 1",
+        stamp.replace("I1124", "F1124") + f"Check failed: {EVIL}",
+    ]
+    log = read_lines(lines)
+    path = tmp_path / "report.html"
+    write_report([Run(EVIL, make_table(log), log)], path, title=EVIL)
+    text = path.read_text()
+    assert text.count("<script") == 2
+    assert "<img" not in text
+    hole = tmp_path / "hole.html"
+    hole.write_text(text.replace("</h1>", "</h1><script>document.title = 'owned'</script>"))
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        assert page.value("document.title") == EVIL
+        assert page.value("document.querySelector('h1').innerText") == EVIL
+        assert EVIL in page.value("document.querySelector('.fatal').innerText")
+        assert page.value("document.images.length") == 0
+        assert EVIL in page.value("document.getElementById('legend').innerText")
+    with browser(program, tmp_path / "profile2") as page:
+        page.open(hole)
+        assert page.value("document.title") == EVIL
+        assert page.value("document.querySelectorAll('#chart path.curve').length") > 0
+
+
+@pytest.mark.parametrize("name", ["healthy.log", "nan.log", "two_tests.log", "killed.log"])
+def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
+    path = tmp_path / "report.html"
+    write_report([run_of(name)], path, refresh_s=30)
+    text = path.read_text()
+    data = data_of(path)
+    assert data["unit"] == "epoch"
+    assert {curve["panel"] for curve in data["curves"]} == {"main", "lr", "rate"}
+    assert not re.search(r"(?:src|href)\s*=", text)
+    assert 'http-equiv="refresh" content="30"' in text
+    assert "NaN" not in json.dumps(data)
+
+
+def test_long_runs_are_thinned(tmp_path):
+    stamp = "I1124 01:{:02d}:{:02d}.500000  4242 solver.cpp:239] "
+    lines = [
+        stamp.format(i // 600 % 60, i // 10 % 60)
+        + f"Iteration {i}, loss = {100 if i == 777 else 1}"
+        for i in range(20_000)
+    ]
+    log = read_lines(lines)
+    path = tmp_path / "report.html"
+    write_report([Run("long", make_table(log), log)], path)
+    curves = {curve["name"]: curve for curve in data_of(path)["curves"]}
+    raw = curves["training loss, as displayed"]
+    assert len(raw["x"]) <= 3002
+    assert max(raw["y"]) == 100  # a spike is not lost
+    assert path.stat().st_size < 500_000
