@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of the records and of what resuming needs; another one is not gone on with
 COMMIT_BYTES = 64 << 20
 MAX_RECORDS = 100_000_000  # keys have eight digits and must sort like numbers
-_UNIT_BYTES = 4 << 20
+_UNIT_BYTES = 8 << 20
 _LARGEST_UNIT = 256
 _UNIT_OF_ANY_SIZE = 4
 _SLOT_OF_ANY_SIZE = 16 << 20
