@@ -76,7 +76,7 @@ def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
         yield aside
         try:
             aside.chmod(0o777 & ~_umask())
-            _swap_in(aside, path)
+            swap_in(aside, path)
         except OSError as error:
             raise unwritable(path, error) from error
     finally:
@@ -132,8 +132,12 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _swap_in(aside: Path, path: Path) -> None:
-    """Renames ``aside`` to ``path``; what stood there is moved away first, deleted last."""
+def swap_in(aside: Path, path: Path) -> None:
+    """Renames ``aside`` to ``path``; what stood there is moved away first, deleted last.
+
+    Raises:
+        OSError: ``path`` cannot be replaced; what stood there is back in its place.
+    """
     if not (path.exists() or path.is_symlink()):
         aside.rename(path)
         return

@@ -16,6 +16,7 @@
     +-- InstallError              exit 1   Caffe could not be installed
     +-- CaffeFailedError          exit 1   a Caffe program ended badly
     +-- PlanError                 exit 1   several of these at once, before a training starts
+    +-- WorkerDiedError           exit 1   a process that helped this one is gone
     +-- InterruptedRunError       exit 130 Ctrl-C or SIGTERM
 
 Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 130 interrupted.
@@ -174,6 +175,10 @@ class PlanError(Irv2CaffeError):
         )
         self.problems = tuple(problems)
         self.exit_code = max(problem.exit_code for problem in problems)
+
+
+class WorkerDiedError(Irv2CaffeError):
+    """A process that helped this one is gone, or hangs."""
 
 
 class InterruptedRunError(Irv2CaffeError):

@@ -84,29 +84,58 @@ def show_error(error: Irv2CaffeError) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields ``update(done, total)``: a bar on a terminal, a line every tenth otherwise."""
+    """Yields ``update(done, total)``: a bar on a terminal, a line now and then otherwise.
+
+    Both say how many a second and how long it will take; what was done before the first call does
+    not count for that.
+    """
     if not sys.stderr.isatty():
         yield _plain_progress(what)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Eta
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Eta())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    pace = _Pace()
+    with Progress(*columns, TextColumn("{task.fields[pace]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, pace="")
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, pace=pace.words(done, total)
+        )
+
+
+class _Pace:
+    """How fast something goes, from the first time it is asked."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+
+    def words(self, done: int, total: int) -> str:
+        """``850 a second, 0 min 06 s left``; empty as long as nothing is known."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = (now, done)
+        seconds, count = now - self._start[0], done - self._start[1]
+        if count <= 0 or seconds <= 0:
+            return ""
+        left = (total - done) * seconds / count
+        return f"{count / seconds:,.0f} a second, {duration(left)} left"
+
+
+_PLAIN_EVERY_S = 60.0
 
 
 def _plain_progress(what: str) -> Callable[[int, int], None]:
-    shown = 0
+    shown, shown_at = 0, time.monotonic()
+    pace = _Pace()
 
     def update(done: int, total: int) -> None:
-        nonlocal shown
+        nonlocal shown, shown_at
         tenth = 10 * done // max(1, total)
-        if tenth > shown:
-            shown = tenth
-            say(f"{what}: {done:,} of {total:,}")
+        words = pace.words(done, total)
+        if tenth > shown or time.monotonic() - shown_at > _PLAIN_EVERY_S:
+            shown, shown_at = tenth, time.monotonic()
+            say(f"{what}: {done:,} of {total:,}{', ' if words else ''}{words}")
 
     return update
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
-import time
 
 import click
 import cv2
@@ -18,7 +17,8 @@ import pytest
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "check", "train"]
+ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb"]
+ORDER += ["check", "train"]
 ORDER += ["plot-log", "import-weights", "export-weights"]
 
 
@@ -103,6 +103,10 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     assert "3 classes" in text
     checked = run("check", "net/solver.prototxt", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
+    text = run(*args, "--mean-value", "database", "--print-config", cwd=tmp_path).stdout
+    assert re.search(r"^ *mean_value +\(\d+\.\d+, .*\) +database", text, re.MULTILINE)
+    text = run(*args, "--mean-file", "database", "--print-config", cwd=tmp_path).stdout
+    assert re.search(r"^ *mean_file +train_lmdb/mean.binaryproto +database", text, re.MULTILINE)
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")
@@ -132,6 +136,23 @@ BAD = {
     "bad size": (["make-lmdb", "images/train", "out", "--resize", "big"], 2),
     "bad list": (["make-lmdb", "images/train", "out", "--list", "text"], 1),
     "missing list": (["make-lmdb", "images/train", "out", "--list", "none"], 1),
+    "bad mode": (["make-lmdb", "images/train", "out", "--resize-mode", "stretch"], 2),
+    "bad quality": (["make-lmdb", "images/train", "out", "--quality", "0"], 2),
+    "bad area": (["make-lmdb", "images/train", "out", "--augment", "inception", "--area", "2"], 2),
+    "augment without size": (
+        ["make-lmdb", "images/train", "out", "--augment", "inception", "--resize", "none"],
+        2,
+    ),
+    "unlike caffe": (
+        ["make-lmdb", "images/train", "out", "--exactly-like-caffe", "--fast-decode"],
+        2,
+    ),
+    "no archive": (["make-lmdb", "text", "out"], 1),
+    "no devkit there": (["make-lmdb", "images/train", "out", "--devkit", "text"], 2),
+    "no database to inspect": (["inspect-lmdb", "none"], 1),
+    "inspect a folder": (["inspect-lmdb", "existing"], 1),
+    "other sheet": (["inspect-lmdb", "existing", "--peek", "sheet.gif"], 2),
+    "compare with nothing": (["inspect-lmdb", "existing", "--compare", "none"], 1),
     "missing database": (["build-net", "--out", "out", "--train-lmdb", "none"], 1),
     "no database": (["build-net", "--out", "out", "--train-lmdb", "existing"], 1),
     "missing net": (["summary", "none"], 1),
@@ -149,6 +170,7 @@ BAD = {
         ["build-net", "--out", "out", "--mean-file", "text", "--mean-value", "1"],
         2,
     ),
+    "no database's mean": (["build-net", "--out", "out", "--mean-value", "database"], 2),
     "missing mean": (["build-net", "--out", "out", "--mean-file", "none"], 1),
     "mean is text": (["build-net", "--out", "out", "--mean-file", "text"], 1),
     "bad scale": (["build-net", "--out", "out", "--residual-scale", "a,b"], 2),
@@ -242,25 +264,6 @@ def test_left_out_images_are_a_finding(images, tmp_path):
     done = run("make-lmdb", "images", "out", "--resize", "8", cwd=tmp_path)
     assert done.returncode == 3
     assert "skipped.csv" in done.stderr
-
-
-def test_interrupted_make_lmdb_leaves_nothing(tmp_path):
-    folder = tmp_path / "images" / "x"
-    folder.mkdir(parents=True)
-    image = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8)
-    data = cv2.imencode(".png", image)[1].tobytes()
-    for index in range(300):
-        (folder / f"{index}.png").write_bytes(data)
-    command = [sys.executable, "-m", "irv2caffe", "make-lmdb", "images", "out"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
-        for _ in range(300):
-            if list(tmp_path.glob(".partial-out-*/data.mdb")):
-                break
-            time.sleep(0.02)
-        child.send_signal(signal.SIGINT)
-        assert child.wait(30) == 130
-        assert "interrupted" in child.stderr.read()
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_printed_config_names_its_sources():

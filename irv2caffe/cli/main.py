@@ -13,6 +13,7 @@ from irv2caffe import __version__, ui
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.check import check_command
 from irv2caffe.cli.data import make_lmdb_command
+from irv2caffe.cli.inspect import inspect_lmdb_command
 from irv2caffe.cli.net import build_net_command
 from irv2caffe.cli.plot import plot_log_command
 from irv2caffe.cli.summary import summary_command
@@ -33,6 +34,7 @@ _COMMANDS = (
     build_net_command,
     summary_command,
     make_lmdb_command,
+    inspect_lmdb_command,
     check_command,
     train_command,
     plot_log_command,

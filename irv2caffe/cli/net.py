@@ -48,7 +48,7 @@ def _num_gpus(gpus: str) -> int:
 
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
     "residual_scale": lambda text: None if text == "none" else _floats("--residual-scale", text),
-    "mean_value": lambda text: _floats("--mean-value", text),
+    "mean_value": lambda text: text if text == "database" else _floats("--mean-value", text),
 }
 
 
@@ -72,8 +72,16 @@ _report = section("Other")
 @_data("--num-val-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]")
 @_data("--num-classes", type=int, help="Outputs.  [the database's, else 1000]")
 @_data("--crop", type=int, help="Side of the input, in pixels.  [299]")
-@_data("--mean-value", metavar="M|B,G,R", help="Subtracted from the input.  [127.5]")
-@_data("--mean-file", help="Mean image (.binaryproto) subtracted instead.")
+@_data(
+    "--mean-value",
+    metavar="M|B,G,R|database",
+    help="Subtracted from the input; database: the mean that make-lmdb computed.  [127.5]",
+)
+@_data(
+    "--mean-file",
+    metavar="FILE|database",
+    help="Mean image (.binaryproto) subtracted instead, pixel by pixel.",
+)
 @_data("--scale", type=float, help="Multiplies the input after that.  [1/127.5]")
 @_data("--mirror/--no-mirror", default=None, help="Flip half of the training images.  [yes]")
 @_network(
@@ -154,7 +162,9 @@ def build_net_command(
     if gpus is not None:
         told["num_gpus"] = _num_gpus(gpus)
     sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
-    measured = {} if sizes.num_classes is None else {"num_classes": sizes.num_classes}
+    measured = _means(told)
+    if sizes.num_classes is not None:
+        measured["num_classes"] = sizes.num_classes
     values = load_recipe(recipe or DEFAULT_RECIPE)
     net = resolve(NetOptions, values, told, measured=measured)
     solver = resolve(SolverOptions, values, told)
@@ -189,6 +199,28 @@ def build_net_command(
         ui.say(f"warning: {line}")
     if made is not None and summary:
         show_summary(made)
+
+
+def _means(told: dict[str, Any]) -> dict[str, Any]:
+    """Moves the means that are to be the database's out of what was told, with their values."""
+    asked = [name for name in ("mean_value", "mean_file") if told.get(name) == "database"]
+    if not asked:
+        return {}
+    from irv2caffe.data.inspect import database_mean
+
+    (name,) = asked
+    flag = f"--{name.replace('_', '-')} database"
+    del told[name]
+    if "train_lmdb" not in told:
+        raise UsageError(f"{flag} needs --train-lmdb")
+    found = database_mean(Path(told["train_lmdb"]))
+    value = None if found is None else found.values if name == "mean_value" else found.file
+    if value is None or found is None or len(found.values) != 3:
+        raise UsageError(
+            f"{flag}: {told['train_lmdb']} has no such mean of three colours",
+            "make-lmdb computes one, unless --mean none; or give numbers or a file",
+        )
+    return {name: value if isinstance(value, tuple) else str(value)}
 
 
 def _summary(train_val: Path) -> Summary:

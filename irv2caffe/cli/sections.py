@@ -26,6 +26,8 @@ class Command(click.Command):
         """Writes one list per heading."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Argument):
+                continue
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
                 heading = getattr(parameter, "section", "Other")

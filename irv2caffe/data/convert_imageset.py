@@ -5,66 +5,129 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.build import Building, BuildOptions, BuildReport, Skipped, building, finished
+from irv2caffe.atomic import folder_aside
+from irv2caffe.data.build import check_output, report
 from irv2caffe.data.datum import record_key
-from irv2caffe.data.image import reason
+from irv2caffe.data.estimate import check_space, estimate
+from irv2caffe.data.image import UndecodableImageError, open_image
+from irv2caffe.data.items import Skipped
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.errors import CaffeFailedError
+from irv2caffe.data.manifest import write_side_files
+from irv2caffe.data.mean import UnitSums
+from irv2caffe.data.partial import State
+from irv2caffe.data.plan import make_plan
+from irv2caffe.data.pool import open_pool
+from irv2caffe.data.record import read_file
+from irv2caffe.data.stored import stored_pixels
+from irv2caffe.data.tables import SideTables
+from irv2caffe.errors import CaffeFailedError, InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from irv2caffe.data.estimate import Estimate
+    from irv2caffe.data.manifest import BuildReport
+    from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.plan import Plan
+    from irv2caffe.data.sources import Source
+
 _PROCESSED = re.compile(rb"Processed (\d+) files")
 _FATAL = re.compile(r"^F\d{4,8} .*?\] (.*)$", re.MULTILINE)
+_SUMS_OF = 4096
 
 
 def convert_imageset(
-    root: Path,
+    source: Source,
     out: Path,
     options: BuildOptions,
     *,
     argv: Sequence[str],
     env: Mapping[str, str],
-    list_file: Path | None = None,
-    labels: Path | None = None,
     force: bool = False,
+    announce: Callable[[Estimate], None] = lambda _estimate: None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BuildReport:
     """Builds the database by convert_imageset; else like :func:`irv2caffe.data.build.make_lmdb`.
 
     The tool's own shuffle cannot be seeded, and it exits 0 after skipping every image: the list
-    it gets is checked and shuffled here, and its records are counted afterwards.
+    it gets is checked and shuffled here, and its records are counted afterwards. It cannot go on
+    after an interruption.
 
     Args:
-        root: as there.
-        out: as there.
-        options: as there; ``workers`` means nothing to the tool.
+        source: of the images: class folders or a list.
+        out: the database folder.
+        options: only what the tool can do; ``workers`` means nothing to it.
         argv: the start of the command that runs the tool.
         env: its environment.
-        list_file: as there.
-        labels: as there.
-        force: as there.
+        force: replace an existing database, when the new one is complete.
+        announce: called once, before the work begins.
         progress: called with (images done, all images).
 
     Raises:
+        UsageError: options or a source that the tool does not know.
         CaffeFailedError: the tool ended badly.
     """
-    with building(root, out, options, list_file, labels, force=force) as job:
-        database = job.folder / "lmdb"
-        with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=job.folder) as listing:
-            lines = (f"{item.name} {item.label}\n" for item in job.items)
-            listing.writelines(line.encode("utf-8", "surrogateescape") for line in lines)
+    begun = time.monotonic()
+    _check_options(source, options)
+    check_output(out, force=force)
+    plan = make_plan(source, options)
+    with open_pool(plan, num_workers=1) as pool:
+        expected = estimate(plan, pool, out, 0)
+    announce(expected)
+    check_space(expected, out)
+    with folder_aside(out, force=force) as folder:
+        database = folder / "lmdb"
+        with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=folder) as listing:
+            listing.writelines(_lines(plan))
             listing.flush()
-            flags = [*_flags(options), f"{root.absolute()}/", listing.name, str(database)]
-            _run([*argv, *flags], env, lambda done: progress(done, len(job.items)))
+            flags = [*_flags(options), f"{source.root.absolute()}/", listing.name, str(database)]
+            _run([*argv, *flags], env, lambda done: progress(done, len(plan)))
         for name in ("data.mdb", "lock.mdb"):
-            (database / name).rename(job.folder / name)
+            (database / name).rename(folder / name)
         database.rmdir()
-        _count(job)
-    return finished(job, out)
+        state = _count(plan, folder)
+        state.seconds = time.monotonic() - begun
+        write_side_files(folder, plan, state, "convert_imageset")
+    return report(out, 0, len(plan), time.monotonic() - begun)
+
+
+def _check_options(source: Source, options: BuildOptions) -> None:
+    unknown = [
+        name
+        for name, is_used in (
+            ("--resize-mode", options.resize_mode not in {"squash", "none"}),
+            ("--interpolation", options.interpolation != "linear"),
+            ("--quality", options.quality != 95),
+            ("--augment", options.augment is not None),
+            ("--fast-decode", options.fast_decode),
+        )
+        if is_used
+    ]
+    if unknown:
+        raise UsageError(
+            f"convert_imageset has no {', '.join(unknown)}", "--backend native has them"
+        )
+    if source.kind not in {"folders", "list"}:
+        raise UsageError(f"convert_imageset does not read {source.kind}", "--backend native does")
+
+
+def _lines(plan: Plan) -> list[bytes]:
+    """The tool's list; it knows no way to write a name with a line break."""
+    lines = []
+    for index in range(len(plan)):
+        item = plan.item(index)
+        if "\n" in item.name or "\r" in item.name:
+            raise InputError(
+                f"convert_imageset cannot read {item.name!r}", "rename it, or --backend native"
+            )
+        lines.append(f"{item.name} {item.label}\n".encode("utf-8", "surrogateescape"))
+    return lines
 
 
 def _flags(options: BuildOptions) -> list[str]:
@@ -105,12 +168,45 @@ def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None
             child.stderr.close()
 
 
-def _count(job: Building) -> None:
+def _count(plan: Plan, folder: Path) -> State:
     """Compares the records with the list; the tool leaves out what it cannot read."""
-    with open_reader(job.folder) as reader:
-        written = {key for key, _ in reader}
-    for index, item in enumerate(job.items):
-        if record_key(index, item.name) in written:
-            job.num_written += 1
-        else:
-            job.skipped.append(Skipped(item.name, reason(job.source.root / item.name)))
+    state = State(next_index=len(plan))
+    tables = SideTables(folder, {})
+    skipped = list(plan.source.skipped)
+    with open_reader(folder) as reader:
+        records = iter(reader)
+        record = next(records, None)
+        sums = UnitSums(is_wanted=plan.options.mean != "none")
+        for index in range(len(plan)):
+            item = plan.item(index)
+            if record is None or record[0] != record_key(index, item.name):
+                skipped.append(_why(plan, item.name))
+                continue
+            state.num_written += 1
+            state.num_bytes += len(record[1])
+            state.per_label[item.label] += 1
+            with suppress(ValueError):  # a file that is cut short, kept as it is
+                sums.add(stored_pixels(record[1]))
+            if state.num_written % _SUMS_OF == 0:
+                state.mean.add(sums.taken(), _SUMS_OF)
+            record = next(records, None)
+        state.mean.add(sums.taken(), state.num_written % _SUMS_OF)
+    tables.add_skipped(skipped)
+    tables.sync()
+    tables.close()
+    state.skipped = Counter(skip.reason for skip in skipped)
+    if state.num_written == 0:
+        raise InputError(
+            f"none of the {len(plan):,} images could be read", f"first: {skipped[0].reason}"
+        )
+    return state
+
+
+def _why(plan: Plan, name: str) -> Skipped:
+    """Why the tool left an image out; it does not say so itself."""
+    try:
+        data = read_file(f"{plan.source.root}/{name}")
+        open_image(data, exactly_like_caffe=True).decode()
+    except UndecodableImageError as error:
+        return Skipped(name, error.reason, error.detail)
+    return Skipped(name, "convert_imageset could not read it")

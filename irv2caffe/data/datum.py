@@ -1,17 +1,19 @@
-"""Datum bytes and keys, as convert_imageset writes them (convert_imageset.cpp, util/io.cpp)."""
+"""Datum bytes and keys, as convert_imageset writes them (convert_imageset.cpp, util/io.cpp).
+
+A record is put together from a head, the pixels and a tail, so that hundreds of kilobytes are
+copied once and not five times; the tests compare it with what protobuf makes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from google.protobuf.message import DecodeError
+from dataclasses import dataclass
+from typing import Any
 
 from irv2caffe.errors import FormatError
-from irv2caffe.proto import messages
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+_NUMBERS = frozenset({1, 2, 3, 5, 7})  # channels, height, width, label, encoded
+_DATA, _LABEL, _FLOATS, _ENCODED = 4, 5, 6, 7
+_VARINT, _BYTES, _FLOAT = 0, 2, 5
 
 MAX_KEY_BYTES = 511  # LMDB's own limit; convert_imageset dies on longer ones
 
@@ -21,30 +23,115 @@ def record_key(index: int, name: str) -> bytes:
     return f"{index:08d}_{name}".encode("utf-8", "surrogateescape")
 
 
-def raw_datum(pixels: NDArray[np.uint8], label: int) -> bytes:
-    """A record of raw pixels.
+def raw_head(shape: tuple[int, int, int]) -> bytes:
+    """What stands before the pixels of a raw record.
 
     Args:
-        pixels: height x width x channels, channels B, G, R; or height x width.
-        label: of the class.
+        shape: (channels, height, width).
     """
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    channels, height, width = planes.shape
-    datum = messages.Datum(
-        channels=channels,
-        height=height,
-        width=width,
-        data=planes.tobytes(),
-        label=label,
-        encoded=False,  # the tool writes the default too
-    )
-    return bytes(datum.SerializeToString())
+    channels, height, width = shape
+    sides = b"\x08" + _varint(channels) + b"\x10" + _varint(height) + b"\x18" + _varint(width)
+    return sides + b"\x22" + _varint(channels * height * width)
 
 
-def encoded_datum(image_file: bytes, label: int) -> bytes:
-    """A record of a compressed image; like the tool's it says nothing of its size."""
-    datum = messages.Datum(data=image_file, label=label, encoded=True)
-    return bytes(datum.SerializeToString())
+def raw_tail(label: int) -> bytes:
+    """What stands behind the pixels: the label, and that they are not compressed.
+
+    The second is the default, and the tool writes it all the same.
+    """
+    return b"\x28" + _varint(label) + b"\x38\x00"
+
+
+def encoded_head(num_bytes: int) -> bytes:
+    """What stands before the file in a compressed record; like the tool's, nothing of its size."""
+    return b"\x22" + _varint(num_bytes)
+
+
+def encoded_tail(label: int) -> bytes:
+    """What stands behind it."""
+    return b"\x28" + _varint(label) + b"\x38\x01"
+
+
+def _varint(value: int) -> bytes:
+    """A number as protobuf writes it, seven bits to a byte."""
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class DatumHead:
+    """A record without its pixels.
+
+    Attributes:
+        shape: (channels, height, width) as it says; zeros where it does not.
+        label: of the class; None where it has none.
+        is_encoded: it holds a compressed image.
+        data: where its bytes lie in the record: (offset, size).
+        num_floats: values that it holds as floats instead.
+    """
+
+    shape: tuple[int, int, int]
+    label: int | None
+    is_encoded: bool
+    data: tuple[int, int]
+    num_floats: int
+
+
+def read_head(value: bytes | memoryview) -> DatumHead:
+    """Walks through the fields of a record and steps over its pixels, which stay on the disk.
+
+    Raises:
+        FormatError: not a Datum.
+    """
+    numbers: dict[int, int] = {}
+    data = (0, 0)
+    num_floats = place = 0
+    try:
+        while place < len(value):
+            tag, place = _read_varint(value, place)
+            field, wire = tag >> 3, tag & 7
+            if wire == _VARINT and field in _NUMBERS:
+                numbers[field], place = _read_varint(value, place)
+            elif wire == _BYTES and field in {_DATA, _FLOATS}:
+                size, place = _read_varint(value, place)
+                if field == _DATA:
+                    data = (place, size)
+                else:
+                    num_floats += size // 4
+                place += size
+            elif wire == _FLOAT and field == _FLOATS:
+                num_floats += 1
+                place += 4
+            else:
+                raise IndexError
+        if place != len(value):
+            raise IndexError
+    except IndexError as error:
+        raise FormatError("a record is not a Datum", "was it made for Caffe?") from error
+    sides = [_int32(numbers.get(field, 0)) for field in (1, 2, 3)]
+    label = _int32(numbers[_LABEL]) if _LABEL in numbers else None
+    shape = (sides[0], sides[1], sides[2])
+    return DatumHead(shape, label, bool(numbers.get(_ENCODED, 0)), data, num_floats)
+
+
+def _read_varint(value: bytes | memoryview, place: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, 70, 7):
+        byte = value[place]
+        place += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, place
+    raise IndexError
+
+
+def _int32(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value
 
 
 def parse_datum(value: bytes) -> Any:
@@ -53,6 +140,10 @@ def parse_datum(value: bytes) -> Any:
     Raises:
         FormatError: not a Datum.
     """
+    from google.protobuf.message import DecodeError
+
+    from irv2caffe.proto import messages
+
     try:
         return messages.Datum.FromString(value)
     except DecodeError as error:

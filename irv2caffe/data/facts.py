@@ -150,10 +150,11 @@ def _looked_at(
 
 
 def _decoded(datum: Any) -> tuple[int, int, int] | None:
-    from irv2caffe.data.image import UndecodableImageError, decoded_shape
+    from irv2caffe.data.image import UndecodableImageError, decode_record
+    from irv2caffe.data.mean import shape_of
 
     try:
-        return decoded_shape(datum.data)
+        return shape_of(decode_record(datum.data))
     except UndecodableImageError:
         return None
 

@@ -1,14 +1,13 @@
-"""What a database holds, also one that somebody else made."""
+"""What build-net and train ask of a database, also of one that somebody else made."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from irv2caffe.data.datum import parse_datum
+from irv2caffe.data.datum import read_head
 from irv2caffe.data.lmdb_store import open_reader
+from irv2caffe.data.manifest import MEAN_FILE, read_manifest
 from irv2caffe.errors import FormatError, InputError
 
 _SAMPLE = 1000
@@ -46,6 +45,19 @@ class DatasetSizes:
     num_classes: int | None
 
 
+@dataclass(frozen=True)
+class DatabaseMean:
+    """The mean that make-lmdb computed on the way.
+
+    Attributes:
+        values: of B, G, R (or gray), for ``mean_value``.
+        file: for ``mean_file``; None where records differ in size.
+    """
+
+    values: tuple[float, ...]
+    file: Path | None
+
+
 def summarize_database(folder: Path) -> DatabaseSummary:
     """Reads the first record, the manifest if there is one, else a sample of the labels.
 
@@ -60,11 +72,11 @@ def summarize_database(folder: Path) -> DatabaseSummary:
             raise InputError(f"{folder} has no records", "build it again")
         _, value = next(iter(reader))
         shape, encoded = _shape(value, folder)
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         if manifest.get("num_images") == num_records and "max_label" in manifest:
             max_label, num_classes = int(manifest["max_label"]), int(manifest["num_classes"])
         else:
-            max_label = max(parse_datum(value).label for _, value in reader.sample(_SAMPLE))
+            max_label = max(read_head(value).label or 0 for _, value in reader.sample(_SAMPLE))
             num_classes = max_label + 1
     return DatabaseSummary(num_records, *shape, encoded, max_label, num_classes)
 
@@ -80,24 +92,27 @@ def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
     )
 
 
+def database_mean(folder: Path) -> DatabaseMean | None:
+    """The mean of a database that make-lmdb built; None where there is none."""
+    values = read_manifest(folder).get("mean_values")
+    if not isinstance(values, list) or not all(isinstance(value, float) for value in values):
+        return None
+    file = folder / MEAN_FILE
+    return DatabaseMean(tuple(values), file if file.is_file() else None)
+
+
 def _shape(value: bytes, folder: Path) -> tuple[tuple[int, int, int], bool]:
     """(channels, height, width) of a record, and whether it is compressed."""
-    datum = parse_datum(value)
-    if not datum.encoded:
-        if not (datum.data or datum.float_data):
+    head = read_head(value)
+    if not head.is_encoded:
+        if not (head.data[1] or head.num_floats):
             raise FormatError("its records hold no image", "was it made for Caffe?", path=folder)
-        return (datum.channels, datum.height, datum.width), False
-    from irv2caffe.data.image import UndecodableImageError, decoded_shape
+        return head.shape, False
+    from irv2caffe.data.image import UndecodableImageError, decode_record
+    from irv2caffe.data.mean import shape_of
 
+    start, size = head.data
     try:
-        return decoded_shape(datum.data), True
+        return shape_of(decode_record(value[start : start + size])), True
     except UndecodableImageError as error:
         raise FormatError(f"its first record: {error}", path=folder) from error
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        values = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
+import struct
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -11,80 +17,183 @@ from irv2caffe.errors import FormatError, MissingInputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-_FIRST_MAP_BYTES = 64 << 20
-_BATCH_BYTES = 64 << 20
+_NUMBERED_KEY = re.compile(rb"\d{8}(_|$)")
+_META_PAGES = 2
+_META = struct.Struct("=IIQQ96xQQ")  # magic, version, address, map size, two trees, last page, txn
+_META_MAGIC = 0xBEEFC0DE
+_PAGE_HEADER_BYTES = 16
+_LARGEST_PAGE = 65_536
+_ROOM_BYTES = 512 << 20
+_SMALLEST_MAP_BYTES = 1 << 30
 
 
 class Writer:
     """Appends records in the order of their keys, many to a transaction.
 
-    The map doubles when it is full, as Caffe's does (db_lmdb.cpp), since LMDB wants to be told
-    the size beforehand.
+    Every transaction gets an environment of its own. Within one, LMDB uses buffers again without
+    clearing them, so that unused bytes of the file would depend on what the process did before;
+    this way the file depends on the records and on where the transactions end, and on nothing
+    else: a build that was killed and goes on ends with the same bytes as one that was not.
     """
 
-    def __init__(self, environment: Any) -> None:
-        self._environment = environment
-        self._batch: list[tuple[bytes, bytes]] = []
-        self._batch_bytes = 0
+    def __init__(self, folder: Path, room_bytes: int = _ROOM_BYTES) -> None:
+        """Begins in a folder that holds nothing, or what an earlier writer committed.
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Adds a record; its key must sort after the last one."""
-        self._batch.append((key, value))
-        self._batch_bytes += len(value)
-        if self._batch_bytes >= _BATCH_BYTES:
-            self.flush()
+        Args:
+            folder: that holds the database.
+            room_bytes: more than one transaction will ever need.
 
-    def flush(self) -> None:
-        """Writes what was added since.
+        Raises:
+            OutputError: the folder cannot hold a database.
+        """
+        self._folder = folder
+        self._room_bytes = room_bytes
+        self._transaction: Any = None
+        self._environment: Any = None
+        with self._told():
+            self._forget_torn_end()
+
+    def put(self, key: bytes, value: bytes | memoryview) -> None:
+        """Adds a record; its key must sort after the last one.
 
         Raises:
             OutputError: the disk is full or fails.
         """
-        while self._batch:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in self._batch:
-                        if not transaction.put(key, value, append=True):
-                            raise OutputError(f"two records have the key {key!r}")
-                self._batch.clear()
-                self._batch_bytes = 0
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.Error as error:
-                raise OutputError(
-                    f"the database cannot be written: {error}", "is the disk full?"
-                ) from error
+        with self._told():
+            self._begin()
+            if not self._transaction.put(key, value, append=True):
+                raise OutputError(f"the key {key!r} does not sort after the last one")
+
+    def commit(self) -> None:
+        """Makes what was added since the last time part of the database, also after a power cut.
+
+        Raises:
+            OutputError: the disk is full or fails.
+        """
+        with self._told():
+            self._begin()
+            self._transaction.commit()
+            self._close()
+
+    @property
+    def transaction(self) -> int:
+        """The number of the transaction that the next commit ends; 0 if there is nothing in it."""
+        return 0 if self._transaction is None else int(self._transaction.id())
+
+    def _begin(self) -> None:
+        if self._transaction is None:
+            self._environment = self._open()
+            self._transaction = self._environment.begin(write=True)
+
+    def close(self) -> None:
+        """Forgets what was added since the last commit."""
+        if self._transaction is not None:
+            self._transaction.abort()
+        self._close()
+
+    def _close(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+        self._environment = self._transaction = None
+
+    def _open(self) -> Any:
+        """The map is large enough for one transaction more, and a power of two.
+
+        LMDB wants to know beforehand; Caffe doubles the map and writes its batch again
+        (db_lmdb.cpp).
+        """
+        used = self._file.stat().st_size if self._file.exists() else 0
+        map_bytes = _SMALLEST_MAP_BYTES
+        while map_bytes < used + self._room_bytes:
+            map_bytes *= 2
+        return lmdb.open(
+            str(self._folder), map_size=map_bytes, readahead=False, meminit=True, mode=0o644
+        )
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "data.mdb"
+
+    def _forget_torn_end(self) -> None:
+        """Cuts off pages of a transaction that was never committed."""
+        if not self._file.exists():
+            return
+        environment = self._open()
+        try:
+            num_pages = max(_META_PAGES, environment.info()["last_pgno"] + 1)
+            num_bytes = num_pages * environment.stat()["psize"]
+        finally:
+            environment.close()
+        if self._file.stat().st_size > num_bytes:
+            os.truncate(self._file, num_bytes)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (lmdb.Error, OSError) as error:
+            self._transaction = None
+            self._close()
+            raise OutputError(
+                f"the database in {self._folder} cannot be written: {error}",
+                "is the disk full? the same command goes on from here",
+            ) from error
+
+
+def last_transaction(folder: Path) -> int:
+    """The number of the last committed transaction; 0 where there is none.
+
+    Raises:
+        OutputError: what stands there is no database.
+    """
+    if not (folder / "data.mdb").exists():
+        return 0
+    try:
+        with lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment:
+            return int(environment.info()["last_txnid"])
+    except lmdb.Error as error:
+        raise OutputError(f"the unfinished database in {folder} is damaged: {error}") from error
 
 
 @contextmanager
-def open_writer(folder: Path) -> Iterator[Writer]:
-    """A new database in ``folder``; complete when the block ends well.
+def open_writer(folder: Path, room_bytes: int = _ROOM_BYTES) -> Iterator[Writer]:
+    """A database in ``folder``; what was added is committed when the block ends well.
 
     Raises:
         OutputError: the folder cannot hold one.
     """
+    writer = Writer(folder, room_bytes)
     try:
-        environment = lmdb.open(
-            str(folder), map_size=_FIRST_MAP_BYTES, readahead=False, meminit=False, mode=0o644
-        )
-    except (lmdb.Error, OSError) as error:
-        raise OutputError(f"cannot make a database in {folder}: {error}") from error
-    try:
-        writer = Writer(environment)
         yield writer
-        writer.flush()
-        environment.sync(True)
+        writer.commit()
     finally:
-        environment.close()
+        writer.close()
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """Numbers of a database file.
+
+    Attributes:
+        num_records: in it.
+        size_bytes: of ``data.mdb``.
+        map_bytes: that readers map; what the writer said.
+        last_transaction: how many commits made it.
+    """
+
+    num_records: int
+    size_bytes: int
+    map_bytes: int
+    last_transaction: int
 
 
 class Reader:
     """A database that somebody made; read-only, without locks, so that any disk will do."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, size_bytes: int) -> None:
         self._environment = environment
+        self._size_bytes = size_bytes
 
     def __len__(self) -> int:
         return int(self._environment.stat()["entries"])
@@ -93,21 +202,57 @@ class Reader:
         with self._environment.begin() as transaction:
             yield from transaction.cursor()
 
+    def info(self) -> StoreInfo:
+        """Its numbers."""
+        map_bytes = _stored_map_bytes(Path(self._environment.path()) / "data.mdb")
+        transaction = int(self._environment.info()["last_txnid"])
+        return StoreInfo(len(self), self._size_bytes, map_bytes, transaction)
+
+    def views(self) -> Iterator[tuple[memoryview, memoryview]]:
+        """Keys and records where they lie on the disk; valid until the next one."""
+        with self._environment.begin(buffers=True) as transaction:
+            yield from transaction.cursor()
+
+    def get(self, key: bytes) -> bytes | None:
+        """A record by its key."""
+        with self._environment.begin() as transaction:
+            value = transaction.get(key)
+            return None if value is None else bytes(value)
+
     def sample(self, count: int) -> Iterator[tuple[bytes, bytes]]:
         """Up to ``count`` records spread over the database, without reading it whole.
 
-        Keys that Caffe's tools write begin with the place in the list, so that a place can be
-        sought by its key; other keys give the first records.
+        Keys that convert_imageset writes begin with the place in the list, so that a place can be
+        sought by its key; with other keys one walks from key to key, past the records.
         """
-        step = max(1, len(self) // count)
+        if count >= len(self):
+            yield from self
+            return
+        if count < 1:
+            return
+        step = len(self) // count
         with self._environment.begin() as transaction:
             cursor = transaction.cursor()
-            seen: set[bytes] = set()
-            for place in range(0, len(self), step):
-                found = cursor.set_range(b"%08d" % place) if place else cursor.first()
-                if found and cursor.key() not in seen:
-                    seen.add(cursor.key())
-                    yield cursor.item()
+            is_numbered = cursor.first() and _NUMBERED_KEY.match(cursor.key())
+            walk = _seek(cursor, step) if is_numbered else _walk(cursor, step)
+            for _ in itertools.islice(walk, count):
+                yield cursor.item()
+
+
+def _seek(cursor: Any, step: int) -> Iterator[None]:
+    """Stands at every so-many-eth place, as the keys count them; gaps are stepped over."""
+    place, last = 0, b""
+    while cursor.set_range(b"%08d" % place):
+        if cursor.key() != last:
+            last = cursor.key()
+            yield
+        place += step
+
+
+def _walk(cursor: Any, step: int) -> Iterator[None]:
+    for number, _ in enumerate(cursor.iternext(keys=True, values=False)):
+        if number % step == 0:
+            yield
 
 
 @contextmanager
@@ -122,22 +267,56 @@ def open_reader(folder: Path) -> Iterator[Reader]:
         raise MissingInputError(
             f"{folder}: no such database", "build it with: irv2caffe make-lmdb SOURCE OUT"
         )
-    if not (folder / "data.mdb").is_file():
+    file = folder / "data.mdb"
+    if not file.is_file():
         hint = "it has no data.mdb"
         if any(folder.glob("*.ldb")) or any(folder.glob("*.sst")):
             hint = "this is a LevelDB; convert_imageset -backend lmdb makes an LMDB"
         raise FormatError("not an LMDB", hint, path=folder)
+    size = file.stat().st_size
     try:
         environment = lmdb.open(
             str(folder), readonly=True, lock=False, readahead=False, create=False
         )
-    except lmdb.Error as error:
+    except (lmdb.Error, OSError) as error:
         raise FormatError(
             f"not an LMDB: {error}", "was its writing interrupted?", path=folder
         ) from error
     try:
-        yield Reader(environment)
+        _refuse_cut_short(environment, size, folder)
+        yield Reader(environment, size)
     except lmdb.Error as error:
         raise FormatError(f"a torn LMDB: {error}", "build it again", path=folder) from error
     finally:
         environment.close()
+
+
+def _stored_map_bytes(file: Path) -> int:
+    """What the writer said; LMDB itself only tells what this process maps.
+
+    From the newer of the two meta pages (MDB_meta in mdb.c of LMDB 0.9).
+    """
+    newest = (0, 0)
+    with file.open("rb") as stream:
+        page = stream.read(2 * _LARGEST_PAGE)
+    for size in (4096, 8192, 16_384, 32_768, _LARGEST_PAGE):
+        metas = [
+            _META.unpack_from(page, at + _PAGE_HEADER_BYTES)
+            for at in (0, size)
+            if len(page) >= at + _PAGE_HEADER_BYTES + _META.size
+        ]
+        if len(metas) == 2 and all(meta[0] == _META_MAGIC for meta in metas):
+            newest = max((int(meta[-1]), int(meta[3])) for meta in metas)
+            break
+    return newest[1]
+
+
+def _refuse_cut_short(environment: Any, size: int, folder: Path) -> None:
+    """Reading behind the end of a mapped file would end this process without a word."""
+    wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < wanted:
+        raise FormatError(
+            f"data.mdb is cut short: {size:,} of {wanted:,} bytes",
+            "is its copy complete?",
+            path=folder,
+        )

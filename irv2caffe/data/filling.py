@@ -1,0 +1,127 @@
+"""Records into the database: counting, committing, and what must be known to go on later."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from irv2caffe import system
+from irv2caffe.data import datum
+from irv2caffe.data.items import Skipped
+from irv2caffe.data.lmdb_store import Writer
+from irv2caffe.data.plan import COMMIT_BYTES
+from irv2caffe.data.tables import SideTables
+from irv2caffe.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from irv2caffe.data.partial import Partial, State
+    from irv2caffe.data.plan import Plan
+    from irv2caffe.data.pool import Made
+
+_SPARE_BYTES = 16 << 20
+
+
+class Filling:
+    """A database while it is filled. Use it in a ``with`` block.
+
+    Transactions end after the first unit of work that brings them to 64 MB. That depends on the
+    records alone, so that a build that was killed ends its transactions where any other would.
+    """
+
+    def __init__(self, plan: Plan, partial: Partial, state: State) -> None:
+        """Goes on from a state.
+
+        Args:
+            plan: of the database.
+            partial: where it grows.
+            state: what it holds; changes with every unit.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        self._plan = plan
+        self._partial = partial
+        self._state = state
+        self._since = time.monotonic()
+        self._uncommitted_bytes = 0
+        self._tables = SideTables(partial.folder, state.table_bytes)
+        self._writer = Writer(partial.folder, plan.room_bytes)
+        if state.next_index == 0:
+            self._leave_out(plan.source.skipped)
+
+    def __enter__(self) -> Filling:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: object, __: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self._writer.close()
+            self._tables.close()
+
+    def take(self, made: Made) -> None:
+        """Adds a unit of work.
+
+        Raises:
+            InputError: more images are left out than the options allow.
+            OutputError: the disk is full or fails.
+        """
+        state = self._state
+        skipped = []
+        for index, item, record in zip(
+            made.unit.indices, made.unit.items, made.records, strict=True
+        ):
+            if isinstance(record, Skipped):
+                skipped.append(record)
+                continue
+            self._writer.put(datum.record_key(index, item.name), record)
+            self._uncommitted_bytes += len(record)
+            state.num_bytes += len(record)
+            state.num_written += 1
+            state.per_label[item.label] += 1
+        self._leave_out(skipped)
+        self._tables.add_complaints(made.complaints)
+        state.num_complaints += len(made.complaints)
+        state.mean.add(made.sums, len(made.records) - len(skipped))
+        state.next_index = made.unit.indices[-1] + 1
+        self._refuse_too_many()
+        if self._uncommitted_bytes >= COMMIT_BYTES:
+            self._commit()
+
+    def _leave_out(self, skipped: Sequence[Skipped]) -> None:
+        self._tables.add_skipped(skipped)
+        self._state.skipped.update(skip.reason for skip in skipped)
+
+    def _refuse_too_many(self) -> None:
+        most, state = self._plan.options.max_skipped, self._state
+        if most is not None and state.num_skipped > most:
+            reason, count = state.skipped.most_common(1)[0]
+            raise InputError(
+                f"{state.num_skipped:,} images cannot be taken, most of them ({count:,}) "
+                f"because: {reason}",
+                "is SOURCE right? --max-skipped with a larger number goes on",
+            )
+
+    def _commit(self) -> None:
+        """State first, then the database; whichever of its two last commits it has, one fits."""
+        if self._writer.transaction == 0:
+            return
+        free = system.free_bytes(self._partial.folder)
+        if free < self._uncommitted_bytes + _SPARE_BYTES:
+            raise OutputError(
+                f"the disk of {self._partial.folder} is full: {free / 1e6:,.0f} MB are free",
+                "make room, then run the same command: it goes on from here",
+            )
+        now = time.monotonic()
+        self._state.seconds += now - self._since
+        self._since = now
+        self._state.table_bytes = self._tables.sync()
+        self._partial.save(self._state, self._writer.transaction)
+        self._writer.commit()
+        self._uncommitted_bytes = 0

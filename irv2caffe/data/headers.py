@@ -1,0 +1,98 @@
+"""What the first and last bytes of an image file say, before it is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "jpg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF8", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"\xff\x0a", "jxl"),
+    (b"\0\0\0\x0cJXL ", "jxl"),
+    (b"\0\0\0\x0cjP  ", "jp2"),
+)
+# Readable for today's OpenCV, not for the one that Caffe was built with (4.5.1 in Debian 11).
+AFTER_CAFFE = frozenset({"gif", "avif", "jxl"})
+
+_END_OF_IMAGE = b"\xff\xd9"
+_PNG_END = b"IEND\xae\x42\x60\x82"
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN = 0xDA
+_APP1 = 0xE1
+
+
+def image_kind(data: bytes | bytearray | memoryview) -> str:
+    """``jpg``, ``png`` ... by the signature, whatever the file is called; empty if unknown."""
+    start = bytes(data[:16])
+    for signature, kind in _SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    if start[4:8] == b"ftyp" and start[8:12] in {b"avif", b"avis", b"mif1"}:
+        return "avif"
+    return "webp" if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else ""
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """What stands before the first scan of a JPEG file.
+
+    Attributes:
+        width: in pixels, before any EXIF rotation.
+        height: in pixels, before any EXIF rotation.
+        components: 1 gray, 3 colour, 4 CMYK.
+        has_exif: there may be an orientation.
+        scan: where the first scan begins; None where the file ends before.
+    """
+
+    width: int
+    height: int
+    components: int
+    has_exif: bool
+    scan: int | None
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader:
+    """Walks the segments of a JPEG file up to its first scan; what is malformed ends the walk."""
+    width = height = components = 0
+    has_exif = False
+    place, end = 2, len(data)
+    while place + 4 <= end and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:  # padding before a marker
+            place += 1
+            continue
+        if marker in _STANDALONE:
+            place += 2
+            continue
+        if marker == _START_OF_SCAN:
+            return JpegHeader(width, height, components, has_exif, place)
+        if marker in _START_OF_FRAME and place + 10 <= end:
+            height = data[place + 5] << 8 | data[place + 6]
+            width = data[place + 7] << 8 | data[place + 8]
+            components = data[place + 9]
+        elif marker == _APP1 and data[place + 4 : place + 8] == b"Exif":
+            has_exif = True
+        place += 2 + (data[place + 2] << 8 | data[place + 3])
+    return JpegHeader(width, height, components, has_exif, None)
+
+
+def is_cut_short(data: bytes, kind: str, jpeg: JpegHeader | None) -> bool:
+    """Whether the end of the file is missing, where its format has a mark for the end.
+
+    OpenCV fills what is missing from a JPEG file with gray, and says nothing. Inside a scan the
+    mark cannot occur by chance: JPEG stuffs every 0xFF there.
+    """
+    if jpeg is not None:
+        if jpeg.scan is None:
+            return True
+        return not data.endswith(_END_OF_IMAGE) and data.rfind(_END_OF_IMAGE, jpeg.scan) < 0
+    if kind == "png":
+        return data.rfind(_PNG_END) < 0
+    if kind == "webp":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return False

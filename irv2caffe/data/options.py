@@ -1,0 +1,146 @@
+"""The choices of a database; frozen, and plain enough to be sent to a worker as JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from irv2caffe.errors import UsageError
+
+KINDS = ("folders", "list", "tar", "cifar", "idx")
+RESIZE_MODES = ("squash", "short-side", "center-crop", "fill", "none")
+MEANS = ("exact", "fast", "none")
+INTERPOLATIONS = ("linear", "area", "cubic", "lanczos", "nearest")
+DEFAULT_QUALITY = 95  # OpenCV's, and so convert_imageset's
+MAX_COPIES = 1000
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random-resized crops as Inception was trained with; Caffe itself can only crop and mirror.
+
+    Attributes:
+        area: smallest and largest share of the image that a crop covers.
+        aspect: smallest and largest width / height of a crop.
+        color: change brightness by up to 32/255 and saturation by a factor of 0.5 to 1.5.
+    """
+
+    area: tuple[float, float] = (0.05, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    color: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.area
+        _require(0 < low <= high <= 1, "--area takes two shares such as 0.05,1")
+        low, high = self.aspect
+        _require(0 < low <= high < math.inf, "--aspect takes two ratios such as 0.75,1.3333")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The choices of a database.
+
+    Attributes:
+        size: (width, height) that images are brought to; None keeps theirs.
+        resize_mode: ``squash`` ignores the aspect ratio, as convert_imageset does; ``short-side``
+            keeps it and makes the shorter side that of ``size``; ``center-crop`` cuts the middle
+            out of that; ``fill`` pads with gray; ``none`` keeps the size.
+        interpolation: of the resizing; ``linear`` is the tool's.
+        encoded: ``jpg`` or ``png`` to store compressed images, None for raw pixels.
+        quality: of JPEG files that are made here.
+        gray: one channel.
+        shuffle: mix the records; Caffe reads them in the order of the database, every epoch.
+            None mixes everything but validation sets.
+        seed: of the shuffle and of the augmentation.
+        copies: differently shuffled passes over the images.
+        augment: random crops and colours, or None.
+        exactly_like_caffe: take what convert_imageset takes, also where it is harmful.
+        fast_decode: decode large JPEG files at a half, a quarter or an eighth of their size.
+        mean: ``exact`` is the mean of what training sees, for which JPEG records are decoded again;
+            ``fast`` takes the pixels before they are compressed; ``none`` computes none.
+        workers: processes; 0 is one per core.
+        max_skipped: images that may be left out, as a number; None bounds nothing.
+    """
+
+    size: tuple[int, int] | None = (328, 328)
+    resize_mode: str = "squash"
+    interpolation: str = "linear"
+    encoded: str | None = None
+    quality: int = DEFAULT_QUALITY
+    gray: bool = False
+    shuffle: bool | None = None
+    seed: int = 1
+    copies: int = 1
+    augment: Augment | None = None
+    exactly_like_caffe: bool = False
+    fast_decode: bool = False
+    mean: str = "exact"
+    workers: int = 0
+    max_skipped: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.resize_mode in RESIZE_MODES, f"no resize mode {self.resize_mode!r}")
+        _require(self.interpolation in INTERPOLATIONS, f"no interpolation {self.interpolation!r}")
+        _require(self.mean in MEANS, f"no mean {self.mean!r}")
+        _require(self.encoded in {None, "jpg", "png"}, f"no encoding {self.encoded!r}")
+        _require(1 <= self.quality <= 100, "--quality lies between 1 and 100")
+        _require(1 <= self.copies <= MAX_COPIES, f"--copies lies between 1 and {MAX_COPIES}")
+        if self.size is None or self.resize_mode == "none":
+            object.__setattr__(self, "size", None)
+            object.__setattr__(self, "resize_mode", "none")
+        _require(
+            self.augment is None or (self.size is not None and self.resize_mode == "squash"),
+            "--augment needs --resize with a size and no other --resize-mode: crops are brought "
+            "to that size",
+        )
+        _require(
+            not (self.exactly_like_caffe and self._unlike_caffe()),
+            "--exactly-like-caffe does not go with options that convert_imageset lacks",
+        )
+
+    def _unlike_caffe(self) -> bool:
+        return (
+            self.resize_mode not in {"squash", "none"}
+            or self.interpolation != "linear"
+            or self.quality != DEFAULT_QUALITY
+            or self.augment is not None
+            or self.fast_decode
+        )
+
+    @property
+    def channels(self) -> int:
+        """Of every record."""
+        return 1 if self.gray else 3
+
+    @property
+    def fixed_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of every record, where the options alone decide it."""
+        if self.size is None or self.resize_mode == "short-side":
+            return None
+        return self.channels, self.size[1], self.size[0]
+
+    def what_matters(self) -> dict[str, Any]:
+        """The options that change the records; how fast they are made is left out."""
+        values = asdict(self)
+        for name in ("workers", "max_skipped"):
+            del values[name]
+        return values
+
+
+def options_from_json(values: dict[str, Any]) -> BuildOptions:
+    """The options that ``asdict`` took apart, after their way through JSON."""
+    values = dict(values)
+    if values["size"] is not None:
+        values["size"] = tuple(values["size"])
+    if values["augment"] is not None:
+        augment = values["augment"]
+        values["augment"] = Augment(
+            tuple(augment["area"]), tuple(augment["aspect"]), augment["color"]
+        )
+    return BuildOptions(**values)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)

@@ -1,0 +1,102 @@
+"""Where images come from: what SOURCE is, and which room reads it."""
+
+from __future__ import annotations
+
+import tarfile
+from typing import TYPE_CHECKING
+
+from irv2caffe.data.items import Item, Items, PixelFormat, Skipped, Source
+from irv2caffe.data.sources.cifar import is_cifar, read_cifar
+from irv2caffe.data.sources.folders import read_class_folders
+from irv2caffe.data.sources.idx import is_idx, read_idx
+from irv2caffe.data.sources.ilsvrc import find_ilsvrc, read_tar
+from irv2caffe.data.sources.lists import read_list
+from irv2caffe.data.sources.text import read_labels
+from irv2caffe.errors import InputError, MissingInputError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "Item",
+    "Items",
+    "PixelFormat",
+    "Skipped",
+    "Source",
+    "open_source",
+    "read_labels",
+]
+
+
+def open_source(
+    root: Path,
+    list_file: Path | None = None,
+    labels: Path | None = None,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    devkit: Path | None = None,
+) -> Source:
+    """The images of a data set.
+
+    Args:
+        root: one folder per class (any depth below), the folder that a list's paths start from,
+            ILSVRC's archives or another tar, CIFAR-10 or CIFAR-100, or MNIST's IDX files.
+        list_file: lines of ``PATH LABEL``; paths may hold spaces.
+        labels: a class table to keep to, one name per line, as make-lmdb writes it for the
+            training set; without one the source decides, usually by the sorted names.
+        kind: of :data:`irv2caffe.data.options.KINDS`; None looks.
+        split: ``train`` or ``val``, where a source holds both.
+        devkit: ILSVRC's, for the labels of its validation images.
+
+    Raises:
+        MissingInputError: a folder or file is not there.
+        FormatError: a file that is not what it should be; malformed lines, by number.
+        InputError: no images, or a class that the table does not know.
+        UsageError: options that do not fit the source.
+    """
+    if not root.exists():
+        raise MissingInputError(f"{root}: no such file or folder", "give the images' folder")
+    table = read_labels(labels) if labels is not None else None
+    kind = kind or detect_kind(root, list_file)
+    if devkit is not None and kind != "tar":
+        raise UsageError("--devkit goes with ILSVRC's validation archive only")
+    if list_file is not None and kind not in {"list", "tar"}:
+        raise UsageError(f"--list does not go with {kind}")
+    if kind == "cifar":
+        return read_cifar(root, split or "train", table)
+    if kind == "idx":
+        return read_idx(root, split or "train", table)
+    if kind == "tar":
+        archive = find_ilsvrc(root, split) if root.is_dir() else root
+        if archive is None:
+            raise MissingInputError(f"{root} holds none of ILSVRC's archives")
+        return read_tar(archive, table, list_file, devkit)
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: not a folder, and no archive that is known",
+            "give class folders, ILSVRC's or another tar, CIFAR's archives, or IDX files",
+        )
+    if kind == "list":
+        if list_file is None:
+            raise UsageError("--kind list needs --list FILE")
+        return read_list(root, list_file, table)
+    return read_class_folders(root, table)
+
+
+def detect_kind(root: Path, list_file: Path | None = None) -> str:
+    """What a source is, told by its name and what lies in it."""
+    if is_cifar(root):
+        return "cifar"
+    if is_idx(root):
+        return "idx"
+    if root.is_file():
+        return "tar" if root.name.endswith(".tar") or tarfile.is_tarfile(root) else "folders"
+    if _holds_ilsvrc(root):
+        return "tar"
+    return "folders" if list_file is None else "list"
+
+
+def _holds_ilsvrc(root: Path) -> bool:
+    """Whether a folder holds any of ILSVRC's archives."""
+    return any(find_ilsvrc(root, split) is not None for split in ("train", "val"))

@@ -1,0 +1,121 @@
+"""IDX files: MNIST and the data sets in its format, gzipped or not."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from irv2caffe.data.items import Item, Items, PixelFormat, Source
+from irv2caffe.data.sources.folders import missing_classes
+from irv2caffe.data.sources.unpack import copy_exactly, open_plain, read_exactly
+from irv2caffe.errors import FormatError, InputError, MissingInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import IO, BinaryIO
+
+_UNSIGNED_BYTES = 0x08
+_MAX_SIDE = 65_500
+# EMNIST's files have the split in the middle of their names.
+_NAMES = {"train": ("train",), "val": ("t10k", "test")}
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a folder holds, or a file is, images in this format."""
+    if path.is_dir():
+        return any(_image_files(path, split) for split in _NAMES)
+    return "idx3-ubyte" in path.name
+
+
+def read_idx(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
+    """The images of one split.
+
+    Args:
+        path: the folder with ``train-images-idx3-ubyte.gz`` and its companions, or that file.
+        split: ``train`` or ``val`` (``t10k``).
+        table: class names by label; without one the numbers are the names.
+
+    Raises:
+        FormatError: a file is not what it should be.
+        MissingInputError: a file is not there.
+    """
+    images = _one(path, split) if path.is_dir() else path
+    labels_path = _labels_beside(images)
+    labels = _read_labels(labels_path)
+    store, count, pixels = _read_images(images)
+    if count != len(labels):
+        raise FormatError(
+            f"{count:,} images, but {labels_path.name} has {len(labels):,} labels", path=images
+        )
+    classes = table or tuple(str(label) for label in range(max(labels) + 1))
+    if max(labels) >= len(classes):
+        raise InputError(f"{labels_path} has label {max(labels)} of {len(classes)} classes")
+    items = Items()
+    stem = images.name.partition("-images")[0]
+    size = pixels.height * pixels.width
+    for number, label in enumerate(labels):
+        items.add(Item(f"{classes[label]}/{stem}_{number:05d}", label, 0, number * size, size))
+    return Source(
+        path,
+        "idx",
+        items,
+        classes,
+        stores=(store,),
+        pixels=pixels,
+        is_validation=any(name in stem.split("-") for name in _NAMES["val"]),
+        notes=tuple(missing_classes(items, classes)),
+    )
+
+
+def _image_files(folder: Path, split: str) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.glob("*images-idx3-ubyte*")
+        if set(path.name.partition("-images")[0].split("-")) & set(_NAMES[split])
+    )
+
+
+def _one(folder: Path, split: str) -> Path:
+    found = _image_files(folder, split)
+    stems = {path.name.removesuffix(".gz") for path in found}
+    if not found:
+        raise MissingInputError(f"{folder} has no {_NAMES[split][0]}-images-idx3-ubyte(.gz)")
+    if len(stems) > 1:
+        raise InputError(
+            f"{folder} holds several data sets: {', '.join(sorted(stems))}", "name one of the files"
+        )
+    return found[0]
+
+
+def _labels_beside(images: Path) -> Path:
+    """Labels may be gzipped where images are not, and the other way round."""
+    plain = images.name.removesuffix(".gz").replace("images-idx3", "labels-idx1")
+    for name in (plain, f"{plain}.gz"):
+        if (images.parent / name).is_file():
+            return images.parent / name
+    raise MissingInputError(f"{images.parent / plain}(.gz): no such file")
+
+
+def _read_labels(path: Path) -> bytes:
+    with open_plain(path) as stream:
+        (count,) = _dimensions(stream, 1, path)
+        labels = read_exactly(stream, count, path) if count < 1 << 32 else b""
+        if not labels or stream.read(1):
+            raise FormatError("holds no labels, or more than its header says", path=path)
+        return labels
+
+
+def _read_images(path: Path) -> tuple[BinaryIO, int, PixelFormat]:
+    with open_plain(path) as stream:
+        count, height, width = _dimensions(stream, 3, path)
+        if not (count and 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+            raise FormatError(f"{count:,} images of {width} x {height} pixels", path=path)
+        store = copy_exactly(stream, count * height * width, path)
+    return store, count, PixelFormat(1, height, width)
+
+
+def _dimensions(stream: IO[bytes], wanted: int, path: Path) -> tuple[int, ...]:
+    zero, kind, num_dims = struct.unpack(">HBB", read_exactly(stream, 4, path))
+    if zero != 0 or kind != _UNSIGNED_BYTES or num_dims != wanted:
+        raise FormatError(f"not an IDX file of bytes with {wanted} dimension(s)", path=path)
+    return struct.unpack(f">{wanted}I", read_exactly(stream, 4 * wanted, path))

@@ -1,0 +1,195 @@
+"""ILSVRC's archives as downloaded, and other tars of images."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from irv2caffe.data.items import Item, Items, Skipped, Source
+from irv2caffe.data.sources.devkit import is_devkit, read_devkit
+from irv2caffe.data.sources.folders import check_classes, missing_classes
+from irv2caffe.data.sources.lists import parse_list
+from irv2caffe.data.sources.tars import Member, TarIndex, index_tar
+from irv2caffe.data.sources.text import read_lines, some
+from irv2caffe.errors import InputError, MissingInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VAL_TAR = "ILSVRC2012_img_val.tar"
+_BESIDE = ("val.txt", "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12")
+_VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
+
+
+def read_tar(
+    path: Path, table: tuple[str, ...] | None, list_file: Path | None, devkit: Path | None
+) -> Source:
+    """The images of an archive.
+
+    A tar of ``CLASS.tar`` files or of class folders names its classes itself; a tar of loose
+    images needs a list with their labels, or ILSVRC's devkit.
+
+    Args:
+        path: the tar.
+        table: class names by label, or None.
+        list_file: lines of ``NAME LABEL``; it also decides the order.
+        devkit: ILSVRC's, as an archive or a folder.
+
+    Raises:
+        FormatError: a broken or compressed tar.
+        InputError: no images, or no labels for them.
+    """
+    index = index_tar(path)
+    if not index.members:
+        raise InputError(f"{path} holds no images", "is it the right archive?")
+    source = Source(path, "tar", Items(), stores=(path,), skipped=tuple(index.skipped))
+    if list_file is not None:
+        return _listed(source, index, list_file, table)
+    if all("/" in member.name for member in index.members):
+        return _by_folder(source, index, table)
+    devkit = devkit or _beside(path)
+    if devkit is None:
+        raise MissingInputError(
+            f"{path} holds loose images and no labels",
+            "give --list val.txt (NAME LABEL), or --devkit ILSVRC2012_devkit_t12.tar.gz",
+        )
+    if not is_devkit(devkit):
+        return _listed(source, index, devkit, table)
+    return _by_devkit(source, index, devkit, table)
+
+
+def _beside(path: Path) -> Path | None:
+    """The file with the labels that usually lies beside the validation images."""
+    found = (path.parent / name for name in _BESIDE)
+    return next((place for place in found if place.exists()), None)
+
+
+def _by_folder(source: Source, index: TarIndex, table: tuple[str, ...] | None) -> Source:
+    """The first folder below those that all images share is the class."""
+    members = _without_shared_folder(index.members)
+    found = sorted({member.name.partition("/")[0] for member in members})
+    classes = table or tuple(found)
+    check_classes(found, classes, str(source.root))
+    label_of = {name: label for label, name in enumerate(classes)}
+    items = Items()
+    for member in sorted(members, key=lambda member: member.name):
+        items.add(_item(member, label_of[member.name.partition("/")[0]]))
+    notes = missing_classes(items, classes)
+    kind = "ilsvrc" if index.num_inner else "tar"
+    return replace(source, kind=kind, items=items, classes=classes, notes=tuple(notes))
+
+
+def _without_shared_folder(members: list[Member]) -> list[Member]:
+    while all(member.name.count("/") > 1 for member in members):
+        shared = members[0].name.partition("/")[0] + "/"
+        if not all(member.name.startswith(shared) for member in members):
+            break
+        members = [replace(member, name=member.name.removeprefix(shared)) for member in members]
+    return members
+
+
+def _listed(
+    source: Source, index: TarIndex, list_file: Path, table: tuple[str, ...] | None
+) -> Source:
+    """The order and the labels of a list; names in it may lack the folders of the archive."""
+    listed, lines = parse_list(read_lines(list_file), list_file)
+    highest = max(listed.labels)
+    if table and highest >= len(table):
+        number = lines[listed.labels.index(highest)]
+        raise InputError(
+            f"{list_file}:{number}: label {highest}, but there are {len(table)} classes",
+            "labels count from 0",
+        )
+    place = {PurePosixPath(member.name).name: member for member in index.members}
+    place |= {member.name: member for member in index.members}
+    items = Items()
+    skipped = list(source.skipped)
+    for item in listed:
+        member = place.get(item.name)
+        if member is None:
+            skipped.append(Skipped(item.name, "not in the archive"))
+        else:
+            items.add(_item(replace(member, name=item.name), item.label))
+    if not items:
+        raise InputError(f"{source.root} holds none of the images that {list_file} names")
+    notes = [f"{list_file} gives the labels"]
+    if len(items) < len(index.members):
+        notes.append(f"{len(index.members) - len(items):,} image(s) are not in the list")
+    return replace(
+        source,
+        items=items,
+        classes=table or (),
+        is_validation=True,
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+    )
+
+
+def _by_devkit(
+    source: Source, index: TarIndex, devkit: Path, table: tuple[str, ...] | None
+) -> Source:
+    """ILSVRC's validation images by their numbers."""
+    kit = read_devkit(devkit)
+    classes = table or kit.classes
+    strange = sorted(set(classes) - set(kit.classes))
+    if strange:
+        raise InputError(
+            f"{devkit} does not know classes of the class table: {some(strange)}",
+            "training and validation images need the same class names",
+        )
+    label_of = {name: label for label, name in enumerate(classes)}
+    items = Items()
+    unknown = []
+    num_other = 0
+    for member in sorted(index.members, key=lambda member: member.name):
+        match = _VAL_NUMBER.match(PurePosixPath(member.name).name)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(kit.labels):
+            unknown.append(member.name)
+        elif (label := label_of.get(kit.classes[kit.labels[number - 1]])) is None:
+            num_other += 1
+        else:
+            items.add(_item(member, label))
+    if unknown or not items:
+        what = some(unknown) if unknown else "any of the classes"
+        raise InputError(
+            f"{source.root}: no label for {what}", "the devkit knows ILSVRC's images only"
+        )
+    notes = [f"{devkit} gives the labels, in the order of the sorted WordNet IDs"]
+    if num_other:
+        notes.append(f"{num_other:,} image(s) of other classes are not taken")
+    words = dict(zip(kit.classes, kit.words, strict=True))
+    return replace(
+        source,
+        kind="ilsvrc",
+        items=items,
+        classes=classes,
+        words=tuple(words[name] for name in classes),
+        is_validation=True,
+        notes=tuple(notes),
+    )
+
+
+def _item(member: Member, label: int) -> Item:
+    return Item(member.name, label, 0, member.offset, member.size)
+
+
+def find_ilsvrc(root: Path, split: str | None) -> Path | None:
+    """The archive in a folder of downloads.
+
+    Raises:
+        InputError: it holds both, and nobody said which.
+    """
+    found = [name for name in _of_split(split) if (root / name).is_file()]
+    if len(found) > 1:
+        raise InputError(
+            f"{root} holds training and validation archives", "say --split train or --split val"
+        )
+    return root / found[0] if found else None
+
+
+def _of_split(split: str | None) -> Iterable[str]:
+    return {None: (TRAIN_TAR, VAL_TAR), "train": (TRAIN_TAR,), "val": (VAL_TAR,)}[split]

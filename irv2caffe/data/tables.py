@@ -1,0 +1,91 @@
+"""CSV files that grow with a database, and can be cut back to what it is known to hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from irv2caffe.data.items import Skipped
+
+SKIPPED = "skipped.csv"
+COMPLAINTS = "complaints.csv"
+_HEADINGS = {SKIPPED: ("path", "reason", "detail"), COMPLAINTS: ("path", "complaint")}
+
+
+class SideTables:
+    """The images that were left out, and those that were taken with a complaint.
+
+    A file appears with its first row.
+    """
+
+    def __init__(self, folder: Path, known_bytes: Mapping[str, int]) -> None:
+        """Cuts the tables of an earlier process back to what the database holds.
+
+        Args:
+            folder: of the database.
+            known_bytes: length of each table, by name.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._folder = folder
+        self._streams: dict[str, IO[bytes]] = {}
+        for name in _HEADINGS:
+            path = folder / name
+            if path.exists() and not known_bytes.get(name):
+                path.unlink()
+            elif path.exists():
+                os.truncate(path, known_bytes[name])
+
+    def add_skipped(self, rows: Iterable[Skipped]) -> None:
+        """Images that were left out."""
+        self._add(SKIPPED, ((skip.name, skip.reason, skip.detail) for skip in rows))
+
+    def add_complaints(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Images that were taken although the decoder complained."""
+        self._add(COMPLAINTS, rows)
+
+    def _add(self, name: str, rows: Iterable[Sequence[str]]) -> None:
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerows(rows)
+        if not text.getvalue():
+            return
+        if name not in self._streams:
+            self._streams[name] = (self._folder / name).open("ab")
+            if self._streams[name].tell() == 0:
+                self._streams[name].write((",".join(_HEADINGS[name]) + "\n").encode())
+        self._streams[name].write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+    def sync(self) -> dict[str, int]:
+        """Brings all rows to the disk; the lengths to cut back to."""
+        for stream in self._streams.values():
+            stream.flush()
+            os.fsync(stream.fileno())
+        return {
+            name: (self._folder / name).stat().st_size
+            for name in _HEADINGS
+            if (self._folder / name).exists()
+        }
+
+    def close(self) -> None:
+        """Closes the files."""
+        for stream in self._streams.values():
+            stream.close()
+
+
+def read_skipped(folder: Path, most: int = 1_000_000) -> list[tuple[str, str, str]]:
+    """(path, reason, detail) of the images that a database left out."""
+    path = folder / SKIPPED
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        rows = csv.reader(stream)
+        next(rows, None)
+        return [(row[0], row[1], row[2]) for _, row in zip(range(most), rows, strict=False)]

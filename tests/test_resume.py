@@ -1,0 +1,384 @@
+"""make-lmdb after kill -9, dead workers, full disks, Ctrl-C: it goes on and ends with the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from irv2caffe.data.build import BuildOptions, make_lmdb
+from irv2caffe.data.partial import partial_folder
+from irv2caffe.data.sources import open_source
+from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
+
+OPTIONS = BuildOptions(size=(96, 96), workers=2)
+# Commits and units small enough for a small set to have many of them.
+RUN = """
+import os, sys
+from irv2caffe.data import filling, plan
+filling.COMMIT_BYTES = 1 << 20
+plan._UNIT_BYTES = 128 << 10
+{extra}
+from irv2caffe.cli import run
+sys.exit(run(["make-lmdb", sys.argv[1], sys.argv[2], "--resize", "96", *sys.argv[3:]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Three classes, 400 images, two of them bad."""
+    root = tmp_path_factory.mktemp("resume") / "images"
+    rng = np.random.default_rng(0)
+    for number in range(400):
+        folder = root / ("ant", "bee", "cow")[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (60, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    (root / "ant" / "text.jpg").write_text("words")
+    (root / "cow" / "empty.jpg").write_bytes(b"")
+    return root
+
+
+def start(images, out, *args, extra="", **kwargs):
+    command = [sys.executable, "-c", RUN.format(extra=extra), str(images), str(out), *args]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **streams, **kwargs)
+
+
+def finish(images, out, *args, **kwargs):
+    """(exit code, standard error) of a run to its end."""
+    with start(images, out, *args, **kwargs) as child:
+        _, errors = child.communicate(timeout=120)
+        return child.returncode, errors
+
+
+def contents(folder):
+    """The bytes of everything that a run must repeat."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in {"manifest.json", "lock.mdb"}
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """What a run without interruption ends with."""
+    out = tmp_path_factory.mktemp("whole") / "db"
+    started = time.monotonic()
+    code, errors = finish(images, out)
+    assert code == 3, errors
+    assert set(contents(out)) == {"data.mdb", "labels.txt", "mean.binaryproto", "skipped.csv"}
+    return contents(out), time.monotonic() - started
+
+
+def test_twenty_random_kills_end_with_the_same_bytes(images, whole, tmp_path):
+    wanted, seconds = whole
+    rng = random.Random(7)
+    kills = 0
+    out = tmp_path / "db"
+    while kills < 20:
+        with start(images, out) as child:
+            try:
+                child.communicate(timeout=rng.uniform(0.2, max(0.6, seconds)))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                kills += 1
+                continue
+        assert contents(out) == wanted
+        assert not partial_folder(out).exists()
+        shutil.rmtree(out)
+    code, errors = finish(images, out)
+    assert code == 3, errors
+    assert contents(out) == wanted
+    assert json.loads((out / "manifest.json").read_text())["num_images"] == 400
+
+
+# Between which two lines of the program it dies; {n} is the how-many-eth time.
+MOMENTS = {
+    "before the state is written": ("partial.Partial.save", "before", 2),
+    "between state and commit": ("partial.Partial.save", "after", 2),
+    "between the first state and commit": ("partial.Partial.save", "after", 1),
+    "after the commit": ("lmdb_store.Writer.commit", "after", 3),
+    "inside of a transaction": ("lmdb_store.Writer.put", "after", 330),
+    "before the manifest": ("manifest.write_side_files", "before", 1),
+    "after the manifest": ("manifest.write_side_files", "after", 1),
+    "before the renaming": ("partial.swap_in", "before", 1),
+    "after the renaming": ("partial.swap_in", "after", 1),
+}
+DIE = """
+from irv2caffe.data import build, lmdb_store, manifest, partial
+def dying(function, when, count):
+    def call(*args):
+        global times
+        times += 1
+        if when == "before" and times == count: os.kill(os.getpid(), 9)
+        result = function(*args)
+        if when == "after" and times == count: os.kill(os.getpid(), 9)
+        return result
+    return call
+times = 0
+{where} = dying({where}, {when!r}, {count})
+build.write_side_files = manifest.write_side_files
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_death_at_any_moment(images, whole, tmp_path, moment):
+    where, when, count = MOMENTS[moment]
+    out = tmp_path / "db"
+    code, _ = finish(images, out, extra=DIE.format(where=where, when=when, count=count))
+    assert code == -signal.SIGKILL
+    if moment == "after the renaming":
+        assert contents(out) == whole[0]
+        return
+    assert not out.exists()
+    code, errors = finish(images, out)
+    assert code == 3, errors
+    assert contents(out) == whole[0]
+    assert not partial_folder(out).exists()
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def children_of(pid):
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+SLOW = """
+from irv2caffe.data import pool
+made = pool.Pool._made
+def slow(*args):
+    import time; time.sleep(0.05); return made(*args)
+pool.Pool._made = slow
+"""
+
+
+def has_commits(out):
+    return any(partial_folder(out).glob("state-[0-9]*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_dead_worker_ends_the_job(images, whole, tmp_path, how):
+    out = tmp_path / "db"
+    with start(images, out, extra=SLOW) as child:
+        wait_for(lambda: has_commits(out))
+        os.kill(children_of(child.pid)[0], how)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 1
+    assert f"a worker died ({how.name})" in errors
+    assert "the same command" in errors
+    assert not out.exists()
+    code, errors = finish(images, out)
+    assert code == 3
+    assert "going on at record" in errors
+    assert contents(out) == whole[0]
+
+
+def test_a_hanging_worker_ends_the_job(images, tmp_path):
+    extra = SLOW + "\npool.STALL_S = 1.0\n"
+    with start(images, tmp_path / "db", extra=extra) as child:
+        wait_for(lambda: len(children_of(child.pid)) == 2)
+        wait_for(lambda: has_commits(tmp_path / "db"))
+        for worker in children_of(child.pid):
+            os.kill(worker, signal.SIGSTOP)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 1
+    # Stopped between two images it is as silent as stopped in one.
+    assert "no end after 1 s" in errors
+
+
+def test_a_killed_parent_takes_its_workers_along(images, tmp_path):
+    with start(images, tmp_path / "db", extra=SLOW) as child:
+        wait_for(lambda: has_commits(tmp_path / "db"))
+        workers = children_of(child.pid)
+        assert len(workers) == 2
+        child.kill()
+        child.communicate()
+    wait_for(lambda: not any(is_running(worker) for worker in workers))
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path):
+    """A limit on the size of files stands for the disk."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, 5 << 20))
+
+    out = tmp_path / "db"
+    code, errors = finish(images, out, preexec_fn=limit)
+    assert code == 1
+    assert "cannot be written" in errors
+    assert "the same command goes on" in errors
+    assert not out.exists()
+    code, errors = finish(images, out)
+    assert code == 3
+    assert "going on at record" in errors
+    assert contents(out) == whole[0]
+
+
+def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkeypatch):
+    from irv2caffe.data import filling
+
+    monkeypatch.setattr(filling, "COMMIT_BYTES", 1 << 20)
+    free = iter([10**10, 10**10, 10**10, 1_000_000])
+    monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: next(free, 1_000_000))
+    with pytest.raises(OutputError, match="is full: 1 MB are free"):
+        make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
+    assert partial_folder(tmp_path / "db").exists()
+
+
+def test_ctrl_c_keeps_what_is_done(images, whole, tmp_path):
+    out = tmp_path / "db"
+    with start(images, out, extra=SLOW, start_new_session=True) as child:
+        wait_for(lambda: has_commits(out))
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "the same command goes on from there" in errors
+    code, errors = finish(images, out)
+    assert code == 3
+    assert "going on at record" in errors
+    assert contents(out) == whole[0]
+
+
+def test_nothing_stays_of_what_had_no_time_to_begin(images, tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_lmdb(open_source(images), tmp_path / "db", OPTIONS, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def unfinished(images, tmp_path):
+    """A database that was interrupted after its second commit."""
+    out = tmp_path / "db"
+    extra = DIE.format(where="lmdb_store.Writer.commit", when="after", count=2)
+    assert finish(images, out, extra=extra)[0] == -signal.SIGKILL
+    return out
+
+
+def test_other_options_do_not_go_on(images, whole, unfinished):
+    code, errors = finish(images, unfinished, "--gray")
+    assert code == 1
+    assert "of other images or options (gray differ)" in errors
+    assert "--no-resume" in errors
+    assert has_commits(unfinished)
+    code, errors = finish(images, unfinished, "--no-resume")
+    assert code == 3
+    assert "going on" not in errors
+    assert contents(unfinished) == whole[0]
+
+
+def test_other_images_do_not_go_on(images, unfinished, tmp_path):
+    copy = tmp_path / "images"
+    shutil.copytree(images, copy)
+    (copy / "bee" / "1.jpg").unlink()
+    code, errors = finish(copy, unfinished)
+    assert code == 1
+    assert "number of images" in errors
+
+
+def test_workers_and_limits_may_change(images, whole, unfinished):
+    code, errors = finish(images, unfinished, "--workers", "3", "--max-skipped", "2")
+    assert code == 0
+    assert "going on at record" in errors
+    assert contents(unfinished) == whole[0]
+
+
+def test_replacing_goes_on_too(images, whole, tmp_path):
+    out = tmp_path / "db"
+    make_lmdb(open_source(images), out, BuildOptions(size=(8, 8)))
+    old = contents(out)
+    extra = DIE.format(where="lmdb_store.Writer.commit", when="after", count=2)
+    assert finish(images, out, "--force", extra=extra)[0] == -signal.SIGKILL
+    assert contents(out) == old
+    code, errors = finish(images, out, "--force")
+    assert code == 3
+    assert "going on at record" in errors
+    assert contents(out) == whole[0]
+
+
+def test_two_at_a_time(images, tmp_path):
+    with start(images, tmp_path / "db", extra=SLOW) as child:
+        wait_for(lambda: has_commits(tmp_path / "db"))
+        with pytest.raises(OutputExistsError, match="another process"):
+            make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
+        child.kill()
+        child.communicate()
+
+
+def test_a_folder_of_that_name_is_not_touched(images, tmp_path):
+    (tmp_path / "db.partial").mkdir()
+    (tmp_path / "db.partial/thesis.tex").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match="no unfinished database"):
+            make_lmdb(open_source(images), tmp_path / "db", OPTIONS, force=force, resume=False)
+    assert (tmp_path / "db.partial/thesis.tex").read_text() == "years of work"
+
+
+def test_too_many_skipped_ends_early_and_goes_on(images, whole, tmp_path):
+    code, errors = finish(images, tmp_path / "db", "--max-skipped", "1")
+    assert code == 1
+    assert "2 images cannot be taken" in errors
+    code, errors = finish(images, tmp_path / "db", "--max-skipped", "2")
+    assert code == 0, errors
+    assert contents(tmp_path / "db") == whole[0]
+
+
+def test_a_failing_disk_ends_the_job(images, tmp_path, monkeypatch):
+    """A source whose store ends too early stands for a disk that cannot read."""
+    from dataclasses import replace
+
+    from irv2caffe.data.sources import Item, Items
+
+    source = open_source(images)
+    store = tmp_path / "store"
+    store.write_bytes(bytes(100))
+    items = Items()
+    for number in range(10):
+        items.add(Item(f"x/{number}.jpg", 0, 0, 50 * number, 50))
+    broken = replace(source, items=items, classes=("x",), stores=(store,))
+    with pytest.raises(InputError, match="the archive ends before it"):
+        make_lmdb(broken, tmp_path / "db", OPTIONS)
+
+
+def test_a_crash_in_the_worker_is_told(images, tmp_path, monkeypatch):
+    from irv2caffe.data import process
+
+    boot = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
+        "from irv2caffe.data import record\n"
+        "def bad(*args): raise RuntimeError('a bug')\n"
+        "record.RecordMaker.make = bad\n"
+        "from irv2caffe.data.worker import main; main()"
+    )
+    monkeypatch.setattr(process, "_BOOT", boot)
+    with pytest.raises(WorkerDiedError, match=r"exit code 1\) at .*RuntimeError: a bug"):
+        make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
