@@ -28,7 +28,7 @@ from irv2caffe import system
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.datum import raw_datum, record_key
+from irv2caffe.data.datum import record_key
 from irv2caffe.data.lmdb_store import open_writer
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
@@ -66,8 +66,9 @@ def make_job(folder: Path, iterations: int) -> Path:
         place.mkdir()
         with open_writer(place) as writer:
             for index in range(count):
-                pixels = rng.integers(0, 256, (80, 80, 3), np.uint8)
-                writer.put(record_key(index, f"{index}.png"), raw_datum(pixels, index % 10))
+                datum = messages.Datum(channels=3, height=80, width=80, label=index % 10)
+                datum.data = rng.integers(0, 256, (3, 80, 80), np.uint8).tobytes()
+                writer.put(record_key(index, f"{index}.png"), datum.SerializeToString())
     options = net_options(
         variant="paper",
         crop=75,

@@ -15,7 +15,9 @@ from train_helpers import irv2caffe, make_databases, metrics, write_job
 from irv2caffe import system
 from irv2caffe.caffe.capability import Capability
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.build import BuildOptions, make_lmdb
+from irv2caffe.data.build import make_lmdb
+from irv2caffe.data.options import BuildOptions
+from irv2caffe.data.sources import open_source
 from irv2caffe.errors import (
     FormatError,
     InputError,
@@ -51,7 +53,8 @@ def job(tmp_path_factory):
             folder.mkdir(parents=True, exist_ok=True)
             image = rng.integers(0, 100, (80, 80, 3), np.uint8) + (index % 2) * 120
             cv2.imwrite(str(folder / f"{index}.png"), image)
-        make_lmdb(root / part, root / f"{part}_lmdb", BuildOptions(size=(80, 80)))
+        source = open_source(root / part)
+        make_lmdb(source, root / f"{part}_lmdb", BuildOptions(size=(80, 80)))
     build_net(
         root / "net",
         options(root),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from irv2caffe.data.datum import raw_datum, record_key
+from irv2caffe.data.datum import record_key
 from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.proto import messages
 
 NUM_TRAIN, NUM_VAL, BATCH = 64, 20, 8
 NET = """
@@ -49,8 +50,9 @@ def make_databases(root: Path) -> None:
         with open_writer(folder) as writer:
             for index in range(count):
                 pixels = rng.integers(0, 100, (10, 10, 3)) + index % 2 * 120
-                datum = raw_datum(pixels.astype(np.uint8), index % 2)
-                writer.put(record_key(index, f"{index}.png"), datum)
+                datum = messages.Datum(channels=3, height=10, width=10, label=index % 2)
+                datum.data = pixels.astype(np.uint8).transpose(2, 0, 1).tobytes()
+                writer.put(record_key(index, f"{index}.png"), datum.SerializeToString())
 
 
 def write_job(root: Path, folder: Path, **changes: object) -> Path:
