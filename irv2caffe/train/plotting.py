@@ -39,7 +39,7 @@ class Plotter:
         if not self._enabled:
             return
         self._wait()
-        self._start()
+        self._start(nice=False)  # the training is over
         self._wait()
 
     def _busy(self) -> bool:
@@ -51,13 +51,13 @@ class Plotter:
         self._not_before = time.monotonic() + (time.monotonic() - self._began) / _SHARE
         return False
 
-    def _start(self) -> None:
+    def _start(self, *, nice: bool = True) -> None:
         run = self._run
         # -P: a folder of this name in the working folder is not the program.
         command = [sys.executable, "-P", "-m", "irv2caffe", "plot-log", str(run.path)]
-        nice = shutil.which("nice")
-        if nice is not None:
-            command = [nice, "-n", str(_NICE), *command]
+        program = shutil.which("nice") if nice else None
+        if program is not None:
+            command = [program, "-n", str(_NICE), *command]
         self._began = time.monotonic()
         with contextlib.suppress(OSError):
             self._child = subprocess.Popen(
@@ -67,6 +67,8 @@ class Plotter:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            if not nice:
+                return
             # Linux shares time among sessions first: niceness within one means little then.
             Path(f"/proc/{self._child.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
 
