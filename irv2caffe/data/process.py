@@ -12,6 +12,8 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from irv2caffe.data.headers import MAX_PIXELS
+
 if TYPE_CHECKING:
     import queue
 
@@ -68,6 +70,8 @@ class Worker:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._answers = answers
         environment = os.environ | _ALLOCATOR | dict.fromkeys(_ONE_THREAD, "1")
+        if not setup["options"]["exactly_like_caffe"]:
+            environment["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(MAX_PIXELS)  # read when it is loaded
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
