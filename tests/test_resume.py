@@ -242,9 +242,10 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path
 
 
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkeypatch):
-    from irv2caffe.data import filling
+    from irv2caffe.data import filling, plan
 
     monkeypatch.setattr(filling, "COMMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(plan, "_UNIT_BYTES", 128 << 10)
     free = iter([10**10, 10**10, 10**10, 1_000_000])
     monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: next(free, 1_000_000))
     with pytest.raises(OutputError, match="is full: 1 MB are free"):

@@ -16,6 +16,7 @@ import pytest
 
 from irv2caffe.config import SolverOptions, net_options
 from irv2caffe.data.build import BuildOptions, make_lmdb
+from irv2caffe.data.sources import open_source
 from irv2caffe.errors import (
     FormatError,
     InputError,
@@ -46,7 +47,7 @@ def job(tmp_path_factory):
             folder.mkdir(parents=True, exist_ok=True)
             image = rng.integers(0, 100, (80, 80, 3), np.uint8) + (index % 2) * 120
             cv2.imwrite(str(folder / f"{index}.png"), image)
-        make_lmdb(root / part, root / f"{part}_lmdb", BuildOptions(size=(80, 80)))
+        make_lmdb(open_source(root / part), root / f"{part}_lmdb", BuildOptions(size=(80, 80)))
     build_net(
         root / "net",
         options(root),
