@@ -17,7 +17,7 @@ from irv2caffe.cli.summary import draw_summary, show_summary
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from irv2caffe.net.summary import Summary
 
@@ -158,15 +158,9 @@ def build_net_command(
         from irv2caffe.plot_net import check_suffix
 
         check_suffix(draw)
-    told = {
-        name: _NET_TYPES.get(name, lambda value: value)(value)
-        for name, value in options.items()
-        if value is not None
-    }
+    told = told_options(options)
     if gpus is not None:
         told["num_gpus"] = _num_gpus(gpus)
-    if "mean_value" in told and "mean_file" in told:
-        raise UsageError("--mean-value and --mean-file: one or the other")
     sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
     measured = _means(told)
     if sizes.num_classes is not None:
@@ -235,6 +229,18 @@ def _summary(train_val: Path) -> Summary:
 
     net, lines = read_net(train_val)
     return summarize(net, "TRAIN", lines=lines, path=train_val)
+
+
+def told_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were told, as values of NetOptions and SolverOptions."""
+    told = {
+        name: _NET_TYPES.get(name, lambda value: value)(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    if "mean_value" in told and "mean_file" in told:
+        raise UsageError("--mean-value and --mean-file: one or the other")
+    return told
 
 
 def _command() -> str:
