@@ -15,6 +15,7 @@
     +-- CaffeNotFoundError        exit 1   no Caffe on this machine
     +-- InstallError              exit 1   Caffe could not be installed
     +-- CaffeFailedError          exit 1   a Caffe program ended badly
+    +-- PlanError                 exit 1   several of these at once, before a training starts
     +-- WorkerDiedError           exit 1   a process that helped this one is gone
     +-- InterruptedRunError       exit 130 Ctrl-C or SIGTERM
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 EXIT_DONE = 0
@@ -157,6 +159,22 @@ class InstallError(Irv2CaffeError):
 
 class CaffeFailedError(Irv2CaffeError):
     """A Caffe program ended badly."""
+
+
+class PlanError(Irv2CaffeError):
+    """Several things keep a training from its start.
+
+    Attributes:
+        problems: all of them, each with its own hint.
+    """
+
+    def __init__(self, problems: Sequence[Irv2CaffeError]) -> None:
+        super().__init__(
+            "; ".join(problem.message for problem in problems),
+            "; ".join(problem.hint for problem in problems if problem.hint),
+        )
+        self.problems = tuple(problems)
+        self.exit_code = max(problem.exit_code for problem in problems)
 
 
 class WorkerDiedError(Irv2CaffeError):

@@ -1,12 +1,35 @@
-"""What this machine is: folders, cores, free disk, versions."""
+"""What this machine is: folders, cores, memory, GPUs, free disk, versions."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as nvidia-smi numbers it.
+
+    Attributes:
+        index: its number.
+        name: as sold.
+        uuid: its own.
+        total_bytes: memory.
+        free_bytes: memory that nobody uses.
+        num_processes: that compute on it, or None where that is not told.
+    """
+
+    index: int
+    name: str
+    uuid: str
+    total_bytes: int
+    free_bytes: int
+    num_processes: int | None
 
 
 def data_dir() -> Path:
@@ -27,6 +50,89 @@ def free_bytes(path: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def gpus() -> list[Gpu] | None:
+    """The GPUs of this machine; None where nvidia-ml-py or the driver is missing."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        processes = len(nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    except nvml.NVMLError:
+        processes = None
+    return Gpu(
+        index,
+        _text(nvml.nvmlDeviceGetName(handle)),
+        _text(nvml.nvmlDeviceGetUUID(handle)),
+        int(memory.total),
+        int(memory.free),
+        processes,
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def visible_gpus() -> list[Gpu] | None:
+    """The GPUs in the order that CUDA numbers them for a child: ``CUDA_VISIBLE_DEVICES`` counts.
+
+    None where that cannot be told.
+    """
+    there = gpus()
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if there is None or wanted is None:
+        return there
+    seen = []
+    for name in filter(None, (part.strip() for part in wanted.split(","))):
+        match = [gpu for gpu in there if str(gpu.index) == name or gpu.uuid.startswith(name)]
+        if len(match) != 1:
+            break  # CUDA takes nothing behind a name that it does not know
+        seen += match
+    return seen
+
+
+def machine() -> dict[str, Any]:
+    """What results and speed depend on, for the record."""
+    there = gpus()
+    return {
+        "host": platform.node(),
+        "cpu": _cpu_model(),
+        "cores": num_cores(),
+        "memory_bytes": total_memory_bytes(),
+        "gpus": None if there is None else [asdict(gpu) for gpu in there],
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def total_memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
 
     from irv2caffe.errors import Irv2CaffeError
 
+_PLAIN_STATUS_S = 30.0
+_CLEAR_LINE = "\r\x1b[2K"
+_status: list[str] = []  # what stands in the line that is rewritten
+
 
 def say(message: str) -> None:
     """One line of talk, on stderr."""
+    _clear_status()
     print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -140,15 +147,43 @@ def _plain_progress(what: str) -> Callable[[int, int], None]:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
-    """Yields ``update(text)``: one line that is rewritten on a terminal, lines otherwise."""
-    if not sys.stderr.isatty():
-        yield say
+    """Yields ``update(text)``: one line that is rewritten on a terminal, now and then one else."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        yield _plain_status()
         return
-    from rich.console import Console
+    try:
+        yield _show_status
+    finally:
+        _clear_status()
 
-    console = Console(stderr=True, markup=False, highlight=False)
-    with console.status("") as status:
-        yield status.update
+
+def _show_status(text: str) -> None:
+    """Over the line before; no thread animates it, since that would cost more than the rest."""
+    _status[:] = [text]
+    width = shutil.get_terminal_size().columns
+    sys.stderr.write(_CLEAR_LINE + text[: width - 1])
+    sys.stderr.flush()
+
+
+def _clear_status() -> None:
+    if _status:
+        _status.clear()
+        sys.stderr.write(_CLEAR_LINE)
+        sys.stderr.flush()
+
+
+def _plain_status() -> Callable[[str], None]:
+    """Says at most one line in half a minute: logs of weeks stay readable."""
+    not_before = 0.0
+
+    def update(text: str) -> None:
+        nonlocal not_before
+        now_s = time.monotonic()
+        if now_s >= not_before:
+            not_before = now_s + _PLAIN_STATUS_S
+            say(text)
+
+    return update
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -102,6 +103,10 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     assert "3 classes" in text
     checked = run("check", "net/solver.prototxt", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
+    text = run(*args, "--mean-value", "database", "--print-config", cwd=tmp_path).stdout
+    assert re.search(r"^ *mean_value +\(\d+\.\d+, .*\) +database", text, re.MULTILINE)
+    text = run(*args, "--mean-file", "database", "--print-config", cwd=tmp_path).stdout
+    assert re.search(r"^ *mean_file +train_lmdb/mean.binaryproto +database", text, re.MULTILINE)
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")
@@ -165,6 +170,7 @@ BAD = {
         ["build-net", "--out", "out", "--mean-file", "text", "--mean-value", "1"],
         2,
     ),
+    "no database's mean": (["build-net", "--out", "out", "--mean-value", "database"], 2),
     "missing mean": (["build-net", "--out", "out", "--mean-file", "none"], 1),
     "mean is text": (["build-net", "--out", "out", "--mean-file", "text"], 1),
     "bad scale": (["build-net", "--out", "out", "--residual-scale", "a,b"], 2),
@@ -185,6 +191,9 @@ BAD = {
     "solver is text": (["train", "--solver", "text"], 1),
     "solver is binary": (["train", "--solver", "binary"], 1),
     "nothing to resume": (["train", "--resume"], 1),
+    "torch engine": (["train", "--solver", "text", "--engine", "torch"], 2),
+    "status of nothing": (["train", "--status", "none"], 1),
+    "stop of nothing": (["train", "--stop", "none"], 1),
     "resume and solver": (["train", "--resume", "--solver", "text"], 2),
     "missing log": (["plot-log", "none", "--out", "out.png"], 1),
     "no log": (["plot-log", "text", "--out", "out.png"], 1),
@@ -267,18 +276,6 @@ def test_printed_config_names_its_sources():
     assert values["crop"] == ["139", "command line"]
     assert values["momentum"] == ["0.9", "recipe paper-sgd"]
     assert values["dropout"] == ["0.2", "default"]
-
-
-def test_build_net_shows_and_draws_its_net(tmp_path):
-    args = ("build-net", "--out", "net", "--variant", "small32", "--summary")
-    done = run(*args, "--draw", "net.svg", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "6,587,736" in done.stdout
-    assert (tmp_path / "net.svg").read_text().startswith("<svg")
-    header = (tmp_path / "net/solver.prototxt").read_text().splitlines()[1]
-    assert header == "# irv2caffe build-net --out net --variant small32"
-    done = run(*args, "--draw", "net.gif", "--force", cwd=tmp_path)
-    assert done.returncode == 2
 
 
 def test_no_caffe_at_all(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irv2caffe.caffe.docker import Container, docker_argv
 from irv2caffe.caffe.find import RUNTIME_LOADER, FoundCaffe
 from irv2caffe.errors import CaffeNotFoundError, UsageError
 
@@ -27,13 +28,26 @@ _HOST_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH", 
 
 @dataclass(frozen=True)
 class Command:
-    """What to start: an argument list (never a shell string) and its whole environment."""
+    """What to start: an argument list (never a shell string) and its whole environment.
+
+    Attributes:
+        argv: the program and its arguments.
+        env: all of its environment.
+        container: that it runs in, by name, or empty.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    container: str = ""
 
 
-def tool_command(found: FoundCaffe, tool: str = "caffe", args: Sequence[str] = ()) -> Command:
+def tool_command(
+    found: FoundCaffe,
+    tool: str = "caffe",
+    args: Sequence[str] = (),
+    *,
+    container: Container | None = None,
+) -> Command:
     """The command that runs a program of the Caffe that was found.
 
     Args:
@@ -42,6 +56,7 @@ def tool_command(found: FoundCaffe, tool: str = "caffe", args: Sequence[str] = (
             other program in the same folder, or ``python`` for an interpreter that imports
             its pycaffe.
         args: passed through.
+        container: what a docker image gets to see; None is nothing.
 
     Raises:
         UsageError: ``tool`` is a path, not a name.
@@ -49,6 +64,10 @@ def tool_command(found: FoundCaffe, tool: str = "caffe", args: Sequence[str] = (
     """
     if not tool or "/" in tool or tool.startswith("."):
         raise UsageError(f"--tool takes the name of a Caffe program, not {tool!r}")
+    if found.image:
+        container = container or Container()
+        argv = docker_argv(found.image, (tool, *args), container)
+        return Command(argv, dict(os.environ), container.name)
     if found.is_runtime:
         return _runtime_command(found, tool, args)
     return _native_command(found, tool, args)

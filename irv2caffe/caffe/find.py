@@ -1,16 +1,18 @@
-"""Which Caffe: the flag, ``CAFFE_ROOT``, ``PATH``, or the runtime that install-caffe made."""
+"""Which Caffe: a docker image, the flag, ``CAFFE_ROOT``, ``PATH``, or install-caffe's runtime."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from irv2caffe.errors import CaffeNotFoundError
+from irv2caffe.errors import CaffeNotFoundError, UsageError
 from irv2caffe.system import data_dir
 
 RUNTIME_LOADER = "lib/x86_64-linux-gnu/ld-2.31.so"
+_IMAGE = re.compile(r"[a-z0-9][\w./:@-]*")
 _TOOL_FOLDERS = ("build/tools", "bin", "usr/bin", "tools", ".")
 
 
@@ -23,12 +25,19 @@ class FoundCaffe:
         tools: the folder that holds ``caffe``, ``convert_imageset`` and so on.
         is_runtime: made by install-caffe; runs through its own loader and libraries.
         reason: where it was found, as one phrase.
+        image: of docker that holds it, or empty; ``root`` and ``tools`` mean nothing then.
     """
 
     root: Path
     tools: Path
     is_runtime: bool
     reason: str
+    image: str = ""
+
+    @property
+    def name(self) -> str:
+        """The program, for people."""
+        return f"caffe in the docker image {self.image}" if self.image else f"{self.tools}/caffe"
 
 
 def default_prefix() -> Path:
@@ -36,15 +45,19 @@ def default_prefix() -> Path:
     return data_dir() / "caffe-1.0"
 
 
-def find_caffe(flag: Path | None = None) -> FoundCaffe:
+def find_caffe(flag: Path | None = None, *, docker: str | None = None) -> FoundCaffe:
     """The Caffe to run: the first of flag, ``CAFFE_ROOT``, ``PATH`` and the installed runtime.
 
     Args:
         flag: a Caffe folder (source tree, prefix or runtime) or its ``caffe`` program.
+        docker: an image whose ``caffe`` is taken instead.
 
     Raises:
         CaffeNotFoundError: nothing found, or the flag or ``CAFFE_ROOT`` points at no Caffe.
+        UsageError: flag and image, or no name of an image.
     """
+    if docker is not None:
+        return _in_docker(flag, docker)
     if flag is not None:
         return _named(flag, f"--caffe {flag}")
     root = os.environ.get("CAFFE_ROOT")
@@ -62,6 +75,19 @@ def find_caffe(flag: Path | None = None) -> FoundCaffe:
             "run: irv2caffe install-caffe",
         )
     return found
+
+
+def _in_docker(flag: Path | None, image: str) -> FoundCaffe:
+    if flag is not None:
+        raise UsageError("--caffe and --docker: one or the other")
+    if not _IMAGE.fullmatch(image):
+        raise UsageError(f"--docker takes the name of an image, not {image!r}")
+    if shutil.which("docker") is None:
+        raise CaffeNotFoundError(
+            f"--docker {image}: there is no docker program on PATH",
+            "install Docker and the NVIDIA Container Toolkit, or leave --docker out",
+        )
+    return FoundCaffe(Path("/"), Path("/"), False, f"--docker {image}", image)
 
 
 def _named(place: Path, reason: str) -> FoundCaffe:

@@ -25,6 +25,7 @@ from irv2caffe.errors import (
     EXIT_INTERRUPTED,
     InterruptedRunError,
     Irv2CaffeError,
+    PlanError,
 )
 
 _COMMANDS = (
@@ -85,7 +86,8 @@ def run(argv: list[str]) -> int:
     except Irv2CaffeError as error:
         if show_traceback:
             traceback.print_exc()
-        ui.show_error(error)
+        for problem in error.problems if isinstance(error, PlanError) else (error,):
+            ui.show_error(problem)
         return error.exit_code
     except (OSError, MemoryError) as error:
         if show_traceback:

@@ -17,7 +17,7 @@ from irv2caffe.cli.summary import draw_summary, show_summary
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from irv2caffe.net.summary import Summary
 
@@ -48,7 +48,7 @@ def _num_gpus(gpus: str) -> int:
 
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
     "residual_scale": lambda text: None if text == "none" else _floats("--residual-scale", text),
-    "mean_value": lambda text: _floats("--mean-value", text),
+    "mean_value": lambda text: text if text == "database" else _floats("--mean-value", text),
 }
 
 
@@ -72,8 +72,16 @@ _report = section("Other")
 @_data("--num-val-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]")
 @_data("--num-classes", type=int, help="Outputs.  [the database's, else 1000]")
 @_data("--crop", type=int, help="Side of the input, in pixels.  [299]")
-@_data("--mean-value", metavar="M|B,G,R", help="Subtracted from the input.  [127.5]")
-@_data("--mean-file", help="Mean image (.binaryproto) subtracted instead.")
+@_data(
+    "--mean-value",
+    metavar="M|B,G,R|database",
+    help="Subtracted from the input; database: the mean that make-lmdb computed.  [127.5]",
+)
+@_data(
+    "--mean-file",
+    metavar="FILE|database",
+    help="Mean image (.binaryproto) subtracted instead, pixel by pixel.",
+)
 @_data("--scale", type=float, help="Multiplies the input after that.  [1/127.5]")
 @_data("--mirror/--no-mirror", default=None, help="Flip half of the training images.  [yes]")
 @_network(
@@ -150,17 +158,13 @@ def build_net_command(
         from irv2caffe.plot_net import check_suffix
 
         check_suffix(draw)
-    told = {
-        name: _NET_TYPES.get(name, lambda value: value)(value)
-        for name, value in options.items()
-        if value is not None
-    }
+    told = told_options(options)
     if gpus is not None:
         told["num_gpus"] = _num_gpus(gpus)
-    if "mean_value" in told and "mean_file" in told:
-        raise UsageError("--mean-value and --mean-file: one or the other")
     sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
-    measured = {} if sizes.num_classes is None else {"num_classes": sizes.num_classes}
+    measured = _means(told)
+    if sizes.num_classes is not None:
+        measured["num_classes"] = sizes.num_classes
     values = load_recipe(recipe or DEFAULT_RECIPE)
     net = resolve(NetOptions, values, told, measured=measured)
     solver = resolve(SolverOptions, values, told)
@@ -197,12 +201,46 @@ def build_net_command(
         show_summary(made)
 
 
+def _means(told: dict[str, Any]) -> dict[str, Any]:
+    """Moves the means that are to be the database's out of what was told, with their values."""
+    asked = [name for name in ("mean_value", "mean_file") if told.get(name) == "database"]
+    if not asked:
+        return {}
+    from irv2caffe.data.inspect import database_mean
+
+    (name,) = asked
+    flag = f"--{name.replace('_', '-')} database"
+    del told[name]
+    if "train_lmdb" not in told:
+        raise UsageError(f"{flag} needs --train-lmdb")
+    found = database_mean(Path(told["train_lmdb"]))
+    value = None if found is None else found.values if name == "mean_value" else found.file
+    if value is None or found is None or len(found.values) != 3:
+        raise UsageError(
+            f"{flag}: {told['train_lmdb']} has no such mean of three colours",
+            "make-lmdb computes one, unless --mean none; or give numbers or a file",
+        )
+    return {name: value if isinstance(value, tuple) else str(value)}
+
+
 def _summary(train_val: Path) -> Summary:
     from irv2caffe.net.summary import summarize
     from irv2caffe.proto.text import read_net
 
     net, lines = read_net(train_val)
     return summarize(net, "TRAIN", lines=lines, path=train_val)
+
+
+def told_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were told, as values of NetOptions and SolverOptions."""
+    told = {
+        name: _NET_TYPES.get(name, lambda value: value)(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    if "mean_value" in told and "mean_file" in told:
+        raise UsageError("--mean-value and --mean-file: one or the other")
+    return told
 
 
 def _command() -> str:

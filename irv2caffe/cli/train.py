@@ -2,77 +2,329 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from irv2caffe import ui
-from irv2caffe.cli.plot import summary_lines
-from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from irv2caffe.cli.net import build_net_command, told_options
+from irv2caffe.cli.sections import Command, Option, section
+from irv2caffe.cli.train_show import from_another_shell, show_plan, show_result
+from irv2caffe.errors import EXIT_DONE, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.plan import Wishes
+    from irv2caffe.train.resume import Choices
+    from irv2caffe.train.session import SessionOptions
+
+_what = section("What to train")
+_where = section("Where")
+_first = section("Before the start")
+_snapshots = section("Snapshots")
+_care = section("When something goes wrong")
+_shells = section("From another shell")
+_other = section("Other")
+_OVER = "Over the solver's values"
+# Of build-net's options those that change a solver; the others stand in build-net's help.
+_SHOWN = (
+    "train_lmdb", "val_lmdb", "epochs", "batch_size", "test_batch_size", "iter_size", "type",
+    "base_lr", "lr_decay", "lr_decay_epochs", "momentum", "rms_decay", "delta", "weight_decay",
+    "clip_gradients", "test_epochs", "snapshot_epochs", "random_seed",
+)  # fmt: skip
+_TAKEN_SECTIONS = {"Data", "Network", "Training"}
+_OWN = {"gpus", "num_train_images", "num_val_images"}
+_LATEST = "runs/latest"
+# Options that a resumed run remembers under another name.
+_FIELDS = {
+    "stall_minutes": "stall_s",
+    "snapshot_minutes": "snapshot_s",
+    "keep_snapshots": "keep_newest",
+}
 
 
-@click.command("train", short_help="Train with the real Caffe, in a run folder.")
-@click.option("--solver", type=click.Path(path_type=Path), help="Solver prototxt; names the net.")
-@click.option("--gpus", default="none", show_default=True, metavar="0,1|all|none", help="Devices.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [runs/DATE-TIME]")
-@click.option("--weights", type=click.Path(path_type=Path), help="Start from this .caffemodel.")
-@click.option("--resume", is_flag=True, help="Go on with --run-dir, or with runs/latest.")
-@click.option(
+def _with_build_options(command: click.Command) -> click.Command:
+    """Adds build-net's options: they go over a solver's values, or over a recipe's."""
+    for parameter in build_net_command.params:
+        if not isinstance(parameter, Option):
+            continue
+        if parameter.section in _TAKEN_SECTIONS and parameter.name not in _OWN:
+            taken = copy.copy(parameter)
+            taken.section = _OVER
+            taken.hidden = parameter.name not in _SHOWN
+            command.params.append(taken)
+    return command
+
+
+@click.command("train", cls=Command, short_help="Train with the real Caffe, in a run folder.")
+@_what("--solver", type=click.Path(path_type=Path), help="Solver prototxt; names the net.")
+@_what("--recipe", help="Or build the nets of a recipe, for --train-lmdb and --val-lmdb.")
+@_what(
+    "--weights", type=click.Path(path_type=Path), multiple=True, help="Start from this .caffemodel."
+)
+@_what(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[RUN]",
+    help=f"Go on with RUN, with --run-dir, or with {_LATEST}.",
+)
+@_where("--gpus", metavar="0,1|all|none", help="Devices.  [none; of a resumed run: its own]")
+@_where("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [runs/DATE-TIME]")
+@_where(
     "--engine",
-    type=click.Choice(["auto", "caffe"]),
+    type=click.Choice(["auto", "caffe", "torch"]),
     default="auto",
     show_default=True,
     help="What trains.",
 )
-@click.option("--caffe", "flag", type=click.Path(path_type=Path), help="Use this Caffe.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@_where("--caffe", "flag", type=click.Path(path_type=Path), help="Use this Caffe.")
+@_where("--docker", metavar="IMAGE", help="Use the Caffe in a docker image.")
+@_first("--dry-run", is_flag=True, help="Show the plan and what is wrong with it; start nothing.")
+@_first("--print-config", is_flag=True, help="Show every value and where it comes from.")
+@_first("--smoke", is_flag=True, help="Two iterations, a test, a snapshot: what to expect.")
+@_first("--ignore-findings", is_flag=True, help="Start in spite of errors that check finds.")
+@_snapshots(
+    "--keep-snapshots", type=click.IntRange(1), metavar="N", help="Keep the newest N.  [all]"
+)
+@_snapshots(
+    "--keep-epochs",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="And one of every so many epochs; 0: none.",
+)
+@_snapshots(
+    "--snapshot-minutes",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="A snapshot at least so often, besides the solver's; 0: none.",
+)
+@_care(
+    "--max-restarts",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="After crashes and stalls, without a new snapshot between them.",
+)
+@_care(
+    "--on-divergence",
+    type=click.Choice(["stop", "continue", "rollback"]),
+    default="stop",
+    show_default=True,
+    help="When the loss is lost.",
+)
+@_care(
+    "--max-rollbacks",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="To the last good snapshot, with a smaller learning rate.",
+)
+@_care(
+    "--rollback-lr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Multiplies the learning rate each time.",
+)
+@_care(
+    "--stall-minutes",
+    type=click.FloatRange(0),
+    help="Silence that counts as a stall; 0: none does.  [from the log's own rhythm]",
+)
+@_shells("--status", metavar="RUN", type=click.Path(path_type=Path), help="Show what it does.")
+@_shells("--snapshot-now", metavar="RUN", type=click.Path(path_type=Path), help="Let it write one.")
+@_shells(
+    "--stop", metavar="RUN", type=click.Path(path_type=Path), help="Snapshot, then stop; --resume."
+)
+@_other("--plot/--no-plot", default=True, show_default=True, help="Keep plot.png up to date.")
+@_other("--json", "as_json", is_flag=True, help="Report as JSON.")
 def train_command(
     solver: Path | None,
-    gpus: str,
+    recipe: str | None,
+    weights: tuple[Path, ...],
+    resume: str | None,
+    gpus: str | None,
     run_dir: Path | None,
-    weights: Path | None,
-    resume: bool,
     engine: str,
     flag: Path | None,
+    docker: str | None,
+    dry_run: bool,
+    print_config: bool,
+    smoke: bool,
     as_json: bool,
+    **more: Any,
 ) -> int:
     """Train with the real Caffe, in a run folder that keeps the whole story.
 
-    Ctrl-C or SIGTERM once: snapshot, then stop (exit code 130); twice: stop at once.
-    """
-    from irv2caffe.caffe.find import find_caffe
-    from irv2caffe.train.launch import resume as resume_run
-    from irv2caffe.train.launch import train
-    from irv2caffe.train.verdict import Ending
+    Everything is checked before the start. Ctrl-C or SIGTERM once: snapshot, then stop (exit code
+    130); twice: stop at once. SIGHUP: snapshot, and go on. A crashed or stalled Caffe is started
+    again from its newest whole snapshot.
 
-    del engine  # auto is caffe, as long as there is no other
-    if resume and (solver is not None or weights is not None):
-        raise UsageError("--resume takes solver and weights from the run folder")
-    if not resume and solver is None:
-        raise UsageError("--solver FILE is missing", "irv2caffe build-net writes one")
-    found = find_caffe(flag)
-    ui.say(f"Caffe: {found.tools / 'caffe'} ({found.reason})")
-    with ui.status_line() as status:
-        if solver is None:
-            result = resume_run(found, gpus=gpus, run_dir=run_dir, say=ui.say, status=status)
-        else:
-            result = train(
-                solver,
-                found,
-                gpus=gpus,
-                run_dir=run_dir,
-                weights=weights,
-                say=ui.say,
-                status=status,
-            )
+    With --recipe every option of build-net is taken, too.
+    """
+    asked = {name: more.pop(name) for name in ("status", "snapshot_now", "stop")}
+    if any(asked.values()):
+        return from_another_shell(asked, as_json)
+    if engine == "torch":
+        raise UsageError(
+            "--engine torch: this version trains with Caffe only", "--engine caffe, or auto"
+        )
+    options = _session_options(more)
+    wishes = _wishes(more, gpus=gpus or "none", weights=weights, run_dir=run_dir)
+    _refuse_mixed(solver, recipe, resume, weights, run_dir)
+    from irv2caffe.caffe.find import find_caffe
+
+    if resume is not None:
+        if dry_run or print_config or smoke:
+            raise UsageError("--resume goes with neither --dry-run, --print-config nor --smoke")
+        wishes = replace(wishes, run_dir=Path(resume) if resume else run_dir)
+        choices = _as_before(wishes, options, gpus=gpus, flag=flag, docker=docker)
+        found = find_caffe(choices.caffe, docker=choices.docker)
+        return _train(None, found, choices.wishes, choices.options, as_json)
+    found = find_caffe(flag, docker=docker)
+    with _solver(solver, recipe, found, wishes) as (path, told):
+        if dry_run or print_config:
+            return show_plan(path, found, told, as_json=as_json, config=print_config)
+        if smoke:
+            return _smoke(path, found, told, options, as_json)
+        return _train(path, found, told, options, as_json)
+
+
+def _refuse_mixed(
+    solver: Path | None,
+    recipe: str | None,
+    resume: str | None,
+    weights: tuple[Path, ...],
+    run_dir: Path | None,
+) -> None:
+    if resume is not None:
+        if solver is not None or recipe is not None or weights:
+            raise UsageError("--resume takes solver and weights from the run folder")
+        if resume and run_dir is not None:
+            raise UsageError("--resume RUN and --run-dir: one or the other")
+    elif solver is not None and recipe is not None:
+        raise UsageError("--solver and --recipe: one or the other")
+    elif solver is None and recipe is None:
+        raise UsageError("--solver FILE is missing", "irv2caffe build-net writes one; or --recipe")
+
+
+def _as_before(
+    wishes: Wishes,
+    options: SessionOptions,
+    *,
+    gpus: str | None,
+    flag: Path | None,
+    docker: str | None,
+) -> Choices:
+    """What a resumed run was told in its time, where it is not told otherwise now."""
+    from irv2caffe.train.resume import as_before
+
+    context = click.get_current_context()
+    told = {
+        _FIELDS.get(name, name)
+        for name in context.params
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    return as_before(wishes, options, told, gpus=gpus, caffe=flag, docker=docker)
+
+
+def _session_options(more: dict[str, Any]) -> SessionOptions:
+    from irv2caffe.train.session import SessionOptions
+
+    stall = more.pop("stall_minutes")
+    return SessionOptions(
+        max_restarts=more.pop("max_restarts"),
+        on_divergence=more.pop("on_divergence"),
+        max_rollbacks=more.pop("max_rollbacks"),
+        rollback_lr=more.pop("rollback_lr"),
+        stall_s=None if stall is None else 60 * stall,
+        snapshot_s=60 * more.pop("snapshot_minutes"),
+        plot=more.pop("plot"),
+    )
+
+
+def _wishes(more: dict[str, Any], **values: Any) -> Wishes:
+    from irv2caffe.train.plan import Wishes
+
+    return Wishes(
+        keep_newest=more.pop("keep_snapshots"),
+        keep_epochs=more.pop("keep_epochs"),
+        ignore_findings=more.pop("ignore_findings"),
+        told=told_options(more),
+        **values,
+    )
+
+
+@contextmanager
+def _solver(
+    solver: Path | None, recipe: str | None, found: FoundCaffe, wishes: Wishes
+) -> Iterator[tuple[Path, Wishes]]:
+    """The solver that was given, or that of a recipe, built aside for as long as it is needed."""
+    if solver is not None:
+        yield solver, wishes
+        return
+    from irv2caffe.train.recipe import build_recipe
+
+    assert recipe is not None
+    with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
+        built, values = build_recipe(Path(folder), recipe, wishes.told, found, wishes.gpus)
+        for line in built.warnings:
+            ui.say(f"warning: {line}")
+        yield built.solver, replace(wishes, told={}, values=values, origin=f"recipe {recipe}")
+
+
+def _smoke(
+    solver: Path, found: FoundCaffe, wishes: Wishes, options: SessionOptions, as_json: bool
+) -> int:
+    from irv2caffe.train.smoke import smoke
+
+    report = smoke(solver, found, wishes, options, say=ui.say)
     if as_json:
-        ui.show_json(result.as_dict())
+        ui.show_json(report.as_dict())
     else:
-        for line in summary_lines(result.summary):
+        for line in report.text():
             ui.show(line)
-        ui.show(f"{result.verdict.ending}: {result.run_dir}")
-    if result.verdict.ending is Ending.FINISHED:
-        return EXIT_DONE
-    ui.say(f"irv2caffe: {result.verdict.ending}: {result.verdict.why}")
-    ui.say(f"  hint: {result.verdict.hint}")
-    return EXIT_INTERRUPTED if result.verdict.ending is Ending.STOPPED else EXIT_FAILED
+    return EXIT_DONE
+
+
+def _train(
+    solver: Path | None,
+    found: FoundCaffe,
+    wishes: Wishes,
+    options: SessionOptions,
+    as_json: bool,
+) -> int:
+    from irv2caffe.train.launch import resume, train
+
+    ui.say(f"Caffe: {found.name} ({found.reason})")
+    with ui.status_line() as status:
+        talk = {"say": _to_nobody_too(ui.say), "status": _to_nobody_too(status)}
+        if solver is None:
+            result = resume(found, wishes, options, **talk)
+        else:
+            result = train(solver, found, wishes, options, **talk)
+    return show_result(result, as_json)
+
+
+def _to_nobody_too(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, also when the terminal was closed meanwhile: the training goes on."""
+
+    def quiet(text: str) -> None:
+        with suppress(OSError):
+            say(text)
+
+    return quiet
+
+
+_with_build_options(train_command)

@@ -1,39 +1,41 @@
-"""From a solver to a finished run: plan, run folder, start, verdict."""
+"""From a plan to a finished run: starts Caffe, and starts it again while that can help."""
 
 from __future__ import annotations
 
-import sys
 import time
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe import __version__, system, ui
 from irv2caffe.caffe.command import tool_command
-from irv2caffe.errors import MissingInputError, UsageError
-from irv2caffe.log import events
-from irv2caffe.log.read import Reader
+from irv2caffe.errors import Irv2CaffeError, OutputError
+from irv2caffe.log.read import read_log
 from irv2caffe.log.summary import Summary, summarize
-from irv2caffe.log.table import make_table, row_of_test
+from irv2caffe.log.table import make_table
 from irv2caffe.proto.text import write_prototxt
-from irv2caffe.train.plan import Plan, make_plan, notes
-from irv2caffe.train.run_dir import (
-    RunDir,
-    existing_run_dir,
-    link_latest,
-    locked,
-    new_run_dir,
-    newest_snapshot,
-    read_config,
-)
-from irv2caffe.train.supervise import Supervisor
-from irv2caffe.train.verdict import Verdict, judge
+from irv2caffe.train import control, prepare
+from irv2caffe.train.findings import lines as finding_lines
+from irv2caffe.train.keeper import Keeper
+from irv2caffe.train.lock import locked
+from irv2caffe.train.metrics import rebuild
+from irv2caffe.train.plan import Plan, Wishes, make_plan
+from irv2caffe.train.plan_text import sums
+from irv2caffe.train.plotting import Plotter
+from irv2caffe.train.resume import choose_pair, differences, wait_for_orphan
+from irv2caffe.train.run_dir import RunDir, existing_run_dir, link_latest, new_run_dir, read_config
+from irv2caffe.train.session import Helpers, Session, SessionOptions
+from irv2caffe.train.snapshots import Pair, mend, newest_whole, reject
+from irv2caffe.train.verdict import Ending, Verdict
+from irv2caffe.train.watch import StallWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from typing import IO
 
     from irv2caffe.caffe.find import FoundCaffe
+
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -43,29 +45,31 @@ class TrainResult:
     Attributes:
         run_dir: everything about it.
         verdict: how it ended.
-        summary: its figures.
+        summary: its figures; None where Caffe said nothing.
+        snapshot: the newest whole model, or None.
     """
 
     run_dir: Path
     verdict: Verdict
-    summary: Summary
+    summary: Summary | None
+    snapshot: Path | None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "run_dir": str(self.run_dir),
             **asdict(self.verdict),
-            "summary": self.summary.as_dict(),
+            "snapshot": str(self.snapshot) if self.snapshot is not None else None,
+            "summary": self.summary.as_dict() if self.summary is not None else None,
         }
 
 
 def train(
     solver: Path,
     found: FoundCaffe,
+    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    options: SessionOptions = SessionOptions(),  # noqa: B008
     *,
-    gpus: str = "none",
-    run_dir: Path | None = None,
-    weights: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
@@ -74,162 +78,202 @@ def train(
     Args:
         solver: a solver prototxt and, through it, the net.
         found: the Caffe that trains.
-        gpus: ``none``, ``all`` or ``0,1``.
-        run_dir: the folder; None makes ``runs/DATE-TIME``.
-        weights: a ``.caffemodel`` to start from.
+        wishes: what is asked for besides; without a run folder it is ``runs/DATE-TIME``.
+        options: how the training is looked after.
         say: called with lines for a person.
         status: called with the state of the training, again and again.
 
     Raises:
         Irv2CaffeError: before the start, for anything that would end the run later.
     """
-    if weights is not None and not weights.is_file():
-        raise MissingInputError(f"{weights}: no such file", "--weights takes a .caffemodel")
-    plan = make_plan(solver, found, gpus)
-    run = new_run_dir(run_dir)
-    _write_inputs(run, plan, solver, found)
-    extra = [] if weights is None else ["-weights", str(weights.absolute())]
-    return _run(run, plan, found, extra, say=say, status=status)
+    plan = make_plan(solver, found, wishes)
+    plan.raise_problems()
+    run = new_run_dir(wishes.run_dir)
+    with locked(run) as lock:
+        prepare.write_inputs(run, plan, options)
+        link_latest(run)
+        return Training(run, plan, options, lock, say, status).run(None)
 
 
 def resume(
     found: FoundCaffe,
+    wishes: Wishes = Wishes(),  # noqa: B008
+    options: SessionOptions = SessionOptions(),  # noqa: B008
     *,
-    gpus: str = "none",
-    run_dir: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
     """Goes on with a run from its newest whole snapshot; see :func:`train`.
 
     Raises:
-        MissingInputError: no run, or none of its snapshots is whole.
+        MissingInputError: no run there.
+        InputError: the net is another one now, or another training works there.
         UsageError: the run is finished.
     """
-    run = existing_run_dir(run_dir)
-    plan = make_plan(run.solver, found, gpus)
-    snapshot = newest_snapshot(run)
-    if snapshot.iteration >= plan.solver.max_iter:
-        raise UsageError(
-            f"{run.path} is finished: its snapshot is of iteration {snapshot.iteration:,}",
-            "a new run starts without --resume",
-        )
-    say(f"resuming from iteration {snapshot.iteration:,}")
-    extra = ["-snapshot", str(snapshot.state.absolute())]
-    return _run(run, plan, found, extra, say=say, status=status)
-
-
-def _write_inputs(run: RunDir, plan: Plan, solver_path: Path, found: FoundCaffe) -> None:
-    """The run's own copy of all that Caffe reads, with absolute paths, and what it was made of."""
-    solver = type(plan.solver)()
-    solver.CopyFrom(plan.solver)
-    names = iter(plan.nets)
-    for field in ("net", "train_net"):
-        if getattr(solver, field):
-            setattr(solver, field, str((run.path / next(names)).absolute()))
-    solver.test_net[:] = [str((run.path / next(names)).absolute()) for _ in solver.test_net]
-    solver.snapshot_prefix = str(
-        run.snapshots.absolute() / Path(solver.snapshot_prefix or "net").name
-    )
-    solver.solver_mode = type(solver).GPU if plan.gpus else type(solver).CPU
-    for name, net in plan.nets.items():
-        write_prototxt(run.path / name, net)
-    deploy = solver_path.absolute().parent / "deploy.prototxt"
-    if deploy.is_file():
-        (run.path / "deploy.prototxt").write_bytes(deploy.read_bytes())
-    run.write_config(
-        {
-            "irv2caffe": __version__,
-            "argv": sys.argv,
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "solver": str(solver_path.absolute()),
-            "caffe": {"root": str(found.root), "reason": found.reason},
-            "gpus": plan.gpus or "none",
-            "num_train_images": plan.num_train,
-            "num_val_images": plan.num_val,
-            "effective_batch": plan.effective_batch,
-            "epochs": plan.epochs,
-            "versions": system.versions(),
-        }
-    )
-    write_prototxt(run.solver, solver)  # last: a folder with a solver is a run that can start
-
-
-def _run(
-    run: RunDir,
-    plan: Plan,
-    found: FoundCaffe,
-    extra: list[str],
-    *,
-    say: Callable[[str], None],
-    status: Callable[[str], None],
-) -> TrainResult:
-    """Starts Caffe, follows it to its end and judges."""
-    gpu = ["-gpu", plan.gpus] if plan.gpus else []
-    command = tool_command(
-        found, "caffe", ["train", "-solver", str(run.solver.absolute()), *gpu, *extra]
-    )
-    with locked(run):
+    run = existing_run_dir(wishes.run_dir)
+    wait_for_orphan(run, say)
+    with locked(run) as lock:
+        plan = make_plan(run.solver, found, replace(wishes, run_dir=run.path, moved=True))
+        plan.raise_problems()
+        pair = choose_pair(run, plan, say)
+        for line in differences(read_config(run.path), plan):
+            say(f"changed since the last start: {line}")
+        prepare.write_inputs(run, plan, options)
+        say(f"resuming from iteration {pair.iteration if pair is not None else 0:,}")
         link_latest(run)
-        for line in notes(plan):
-            say(line)
-        say(f"run folder {run.path}, log {run.log}")
-        reader = _earlier(run)
-        follower = _Follower(reader, plan, status)
-        supervisor = Supervisor(command, run.log, follower.line)
-        exit_status = supervisor.run()
-    summary = summarize(make_table(reader.log, num_train_images=plan.num_train))
-    verdict = judge(reader.log, summary, exit_status, stop_requested=supervisor.stop_requested)
-    run.write_config(
-        {**read_config(run.path), "ending": verdict.ending.value, "summary": summary.as_dict()}
-    )
-    return TrainResult(run.path, verdict, summary)
+        return Training(run, plan, options, lock, say, status).run(pair)
 
 
-def _earlier(run: RunDir) -> Reader:
-    """A reader that has read what the run logged before it was interrupted."""
-    reader = Reader()
-    if run.log.is_file():
-        with run.log.open("rb") as stream:
-            for line in stream:
-                reader.feed(line.decode("utf-8", "replace").rstrip("\r\n"))
-    return reader
+class Training:
+    """The starts of one call, until one of them is the last."""
 
-
-class _Follower:
-    """Turns the log, while it grows, into one line of state."""
-
-    def __init__(self, reader: Reader, plan: Plan, status: Callable[[str], None]) -> None:
-        self._reader = reader
+    def __init__(
+        self,
+        run: RunDir,
+        plan: Plan,
+        options: SessionOptions,
+        lock: IO[str],
+        say: Callable[[str], None],
+        status: Callable[[str], None],
+    ) -> None:
+        self._run = run
         self._plan = plan
+        self._options = options
+        self._lock = lock
+        self._say = say
         self._status = status
-        self._started = time.monotonic()
-        self._first_iteration: int | None = None
+        self._failures = 0
+        self._rollbacks = 0
+        self._furthest = -1
 
-    def line(self, text: str) -> None:
-        event = self._reader.feed(text)
-        if isinstance(event, events.LearningRate) and self._reader.log.train:
-            self._show(event.iteration)
+    def run(self, pair: Pair | None) -> TrainResult:
+        """Starts from a pair, or from the beginning."""
+        run, plan = self._run, self._plan
+        self._say(sums(plan))
+        for line in (*plan.notes, *finding_lines(plan)):
+            self._say(line)
+        self._say(f"run folder {run.path}, log {run.log}")
+        helpers = Helpers(
+            keeper=Keeper(run.snapshots, plan.job.train_net, plan.keep, pair, self._say),
+            watch=StallWatch(self._options.stall_s),
+            plotter=Plotter(run, enabled=self._options.plot),
+            say=self._say,
+            status=self._status,
+            requests=control.Requests(run),
+        )
+        if pair is not None:
+            self._furthest = pair.iteration
+        verdict = self._starts(pair, helpers)
+        return self._ended(verdict, helpers)
 
-    def _show(self, iteration: int) -> None:
-        if self._first_iteration is None:
-            self._first_iteration = iteration
-            self._started = time.monotonic()
-        parts = [f"iteration {iteration:,} of {self._plan.solver.max_iter:,}"]
-        batch, images = self._plan.effective_batch, self._plan.num_train
-        if images:
-            parts.append(f"epoch {iteration * batch / images:.2f}")
-        point = self._reader.log.train[-1]
-        parts.append(f"loss {point.loss:.4g}")
-        if point.lr is not None:
-            parts.append(f"lr {point.lr:.3g}")
-        done = iteration - self._first_iteration
-        if done > 0:
-            step_s = (time.monotonic() - self._started) / done
-            left_s = step_s * (self._plan.solver.max_iter - iteration)
-            parts += [f"{batch / step_s:.1f} images/s", f"{ui.duration(left_s)} left"]
-        tests = self._reader.log.test
-        error = row_of_test(tests[-1], None).top1_error if tests else None
-        if error is not None:
-            parts.append(f"validation error {error:.1f} %")
-        self._status(", ".join(parts))
+    def _starts(self, pair: Pair | None, helpers: Helpers) -> Verdict:
+        while True:
+            session, verdict = self._start(pair, helpers)
+            if verdict.ending is Ending.DIVERGED:
+                again = self._roll_back(session, verdict, pair, helpers)
+            else:
+                again = self._try_again(verdict, helpers)
+            if not again:
+                return verdict
+            pair = helpers.keeper.newest
+            where = f"iteration {pair.iteration:,}" if pair is not None else "the beginning"
+            self._say(f"{verdict.ending}: {verdict.why}; going on from {where}")
+
+    def _start(self, pair: Pair | None, helpers: Helpers) -> tuple[Session, Verdict]:
+        run, plan = self._run, self._plan
+        number = run.num_starts() + 1
+        before = pair.iteration if pair is not None else 0
+        if pair is not None:
+            mend(pair)
+        if number > 1:
+            rebuild(run, plan.effective_batch, plan.num_train, before=before)
+        arguments = prepare.caffe_arguments(run, plan, pair)
+        command = tool_command(
+            plan.found, "caffe", arguments, container=prepare.container(run, plan, number)
+        )
+        prepare.record_start(run, number, command, plan, pair)
+        session = Session(run, plan, self._options, helpers, number)
+        verdict = session.run(command, self._lock)
+        prepare.record_end(run, verdict, session.exit_status, session.now.iteration)
+        return session, verdict
+
+    def _try_again(self, verdict: Verdict, helpers: Helpers) -> bool:
+        """Whether a failure may be passing, and there was progress since the last one."""
+        if not verdict.passing:
+            return False
+        newest = helpers.keeper.newest
+        reached = newest.iteration if newest is not None else -1
+        self._failures = 1 if reached > self._furthest else self._failures + 1
+        self._furthest = max(reached, self._furthest)
+        if self._failures > self._options.max_restarts:
+            if self._options.max_restarts:
+                self._say(f"no new snapshot in {self._options.max_restarts} restarts: given up")
+            return False
+        pair, problems = newest_whole(self._run.snapshots, self._plan.job.train_net)
+        for why in problems:
+            self._say(f"passed over: {why}")
+        helpers.keeper.go_back(pair)
+        return self._wait(helpers)
+
+    def _wait(self, helpers: Helpers) -> bool:
+        """The first restart is at once, later ones after a while; whether nobody said stop."""
+        seconds = 0.0
+        if self._failures > 1:
+            seconds = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self._failures - 2))
+            self._say(f"waiting {seconds:.0f} s before the next start")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if control.STOP in helpers.requests.take():
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _roll_back(
+        self, session: Session, verdict: Verdict, pair: Pair | None, helpers: Helpers
+    ) -> bool:
+        """Goes back to the last snapshot with a healthy loss, with a smaller learning rate."""
+        options, run = self._options, self._run
+        if options.on_divergence != "rollback" or session.stop_requested:
+            return False
+        if self._rollbacks >= options.max_rollbacks:
+            self._say(f"diverged again after {self._rollbacks} rollbacks: given up")
+            return False
+        self._rollbacks += 1
+        healthy = session.now.last_healthy
+        if healthy is None:  # the snapshot it began with was no good, either
+            healthy = pair.iteration - 1 if pair is not None else -1
+        good, _ = newest_whole(run.snapshots, self._plan.job.train_net, at_most=healthy)
+        for path in reject(run.snapshots, good.iteration if good is not None else -1):
+            self._say(f"set aside: {path.name}")
+        helpers.keeper.go_back(good)
+        solver = self._plan.solver
+        solver.base_lr = solver.base_lr * options.rollback_lr
+        write_prototxt(run.solver, prepare.run_solver(run, self._plan))
+        self._say(f"{verdict.why}; base_lr is {solver.base_lr:.4g} now")
+        return True
+
+    def _ended(self, verdict: Verdict, helpers: Helpers) -> TrainResult:
+        """Writes down how it ended."""
+        run = self._run
+        summary = None
+        try:
+            summary = summarize(
+                make_table(read_log(run.log), num_train_images=self._plan.num_train)
+            )
+        except Irv2CaffeError as error:
+            self._say(f"warning: {error.message}")
+        newest = helpers.keeper.newest
+        config = read_config(run.path)
+        try:
+            run.write_config(
+                {
+                    **config,
+                    "ending": verdict.ending.value,
+                    "why": verdict.why,
+                    "summary": summary.as_dict() if summary is not None else None,
+                }
+            )
+        except OutputError as error:
+            self._say(f"warning: {error.message}")
+        helpers.plotter.finish()
+        return TrainResult(run.path, verdict, summary, newest.model if newest else None)

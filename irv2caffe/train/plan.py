@@ -1,224 +1,208 @@
-"""Everything checked before the start: the nets, the databases, the effective batch, the epochs."""
+"""One plan before the start: what would end the run later is found now, all of it at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.data.inspect import summarize_database
-from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
-from irv2caffe.proto import messages
-from irv2caffe.proto.text import read_prototxt
+from irv2caffe.caffe.capability import Capability, capability
+from irv2caffe.errors import InputError, Irv2CaffeError, PlanError
+from irv2caffe.train import checks, override
+from irv2caffe.train.databases import DatabaseUse, check_labels, read_databases
+from irv2caffe.train.gpus import Devices, choose
+from irv2caffe.train.job import Job, layer_batch, noted, read_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.net.check import Finding
+    from irv2caffe.train.estimate import Estimate
+    from irv2caffe.train.snapshots import Keep
 
-# Fields of LayerParameter that hold paths; Caffe opens them relative to its working folder.
-_PATH_FIELDS = (
-    ("data_param", "source"),
-    ("image_data_param", "source"),
-    ("image_data_param", "root_folder"),
-    ("hdf5_data_param", "source"),
-    ("window_data_param", "source"),
-    ("infogain_loss_param", "source"),
-    ("transform_param", "mean_file"),
-)
-_NET_FIELDS = ("net", "train_net", "test_net")
+KEEP_EPOCHS = 10.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for besides a solver.
+
+    Attributes:
+        gpus: ``none``, ``all`` or numbers.
+        told: options that go over the solver's values.
+        weights: models to start from.
+        run_dir: the run folder, or None where it has no name yet.
+        keep_newest: snapshots that stay; None keeps all that the solver asks for.
+        keep_epochs: epochs between two snapshots that stay for good; 0 keeps none of them.
+        moved: a run folder is resumed: the nets lie beside the solver.
+        ignore_findings: errors of ``irv2caffe check`` do not keep the run from its start.
+        values: of a recipe that the solver was built from, with sources.
+        origin: what the solver was built from, where it is not kept.
+    """
+
+    gpus: str = "none"
+    told: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[Path, ...] = ()
+    run_dir: Path | None = None
+    keep_newest: int | None = None
+    keep_epochs: float = KEEP_EPOCHS
+    moved: bool = False
+    ignore_findings: bool = False
+    values: tuple[override.Value, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can start.
+    """A run that can start, or the problems that keep it from it.
 
     Attributes:
-        solver: the SolverParameter with absolute paths, still without its snapshot_prefix.
-        nets: file name to NetParameter, with absolute paths.
-        num_train: training images, or None where the net does not read an LMDB.
-        num_val: validation images, or None.
-        effective_batch: images per update.
-        gpus: device numbers as Caffe takes them, or empty for the CPU.
+        job: solver and nets, with absolute paths.
+        found: the Caffe that trains.
+        can: what it can do, or None where it cannot be asked.
+        devices: where it runs.
+        wishes: what was asked for.
+        databases: that the nets read.
+        batch_size: of the TRAIN data layer, as Caffe will use it; 0 where it is not known.
+        values: the resolved config, with sources.
+        disk: what snapshots take.
+        estimate: what the run takes of memory, or None where that is not known.
+        findings: of ``irv2caffe check``, worst first.
+        notes: what a person should know, one line each.
+        problems: what must be mended first.
     """
 
-    solver: Any
-    nets: dict[str, Any]
-    num_train: int | None
-    num_val: int | None
-    effective_batch: int
-    gpus: str
+    job: Job
+    found: FoundCaffe
+    can: Capability | None
+    devices: Devices
+    wishes: Wishes
+    databases: tuple[DatabaseUse, ...]
+    batch_size: int
+    values: tuple[override.Value, ...]
+    disk: checks.Disk | None = None
+    estimate: Estimate | None = None
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[Irv2CaffeError, ...] = ()
+
+    @property
+    def solver(self) -> Any:
+        """The SolverParameter."""
+        return self.job.solver
+
+    @property
+    def gpus(self) -> str:
+        """Device numbers as Caffe takes them, or empty for the CPU."""
+        return self.devices.argument
+
+    @property
+    def flavor(self) -> str:
+        """``bvlc`` or ``nvcaffe``."""
+        return self.can.flavor if self.can is not None else "bvlc"
+
+    @property
+    def batch_factor(self) -> int:
+        """GPUs whose batches add up.
+
+        BVLC gives every GPU a whole batch, NVCaffe divides one among them (parallel.cpp of each).
+        """
+        return self.devices.count if self.flavor == "bvlc" else 1
+
+    @property
+    def effective_batch(self) -> int:
+        """Images per update."""
+        return max(1, self.batch_size) * self.batch_factor * int(self.solver.iter_size)
+
+    @property
+    def num_train(self) -> int | None:
+        """Training images, or None where the net does not read an LMDB."""
+        return self._records("TRAIN")
+
+    @property
+    def num_val(self) -> int | None:
+        """Validation images, or None."""
+        return self._records("TEST")
+
+    def _records(self, phase: str) -> int | None:
+        return next((u.summary.num_records for u in self.databases if u.phase == phase), None)
+
+    @property
+    def iterations_per_epoch(self) -> float | None:
+        """Updates in a pass over the training set, where that is known."""
+        if not self.num_train or not self.batch_size:
+            return None
+        return self.num_train / self.effective_batch
 
     @property
     def epochs(self) -> float | None:
         """Passes over the training set, where its size is known."""
-        if not self.num_train:
-            return None
-        return float(self.solver.max_iter) * self.effective_batch / self.num_train
+        per_epoch = self.iterations_per_epoch
+        return None if per_epoch is None else float(self.solver.max_iter) / per_epoch
+
+    @property
+    def tested(self) -> int:
+        """Images that one test reads; 0 where that is not known."""
+        batch = next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
+        return int(batch * self.solver.test_iter[0]) if self.solver.test_iter else 0
+
+    @property
+    def keep(self) -> Keep:
+        """Which snapshots stay."""
+        return checks.keep_policy(self)
+
+    def raise_problems(self) -> None:
+        """Raises what keeps the run from its start: the one problem, or all of them as one.
+
+        Raises:
+            Irv2CaffeError: if there is any.
+        """
+        if len(self.problems) == 1:
+            raise self.problems[0]
+        if self.problems:
+            raise PlanError(self.problems)
 
 
-def make_plan(solver_path: Path, found: FoundCaffe, gpus: str) -> Plan:
-    """Reads a solver and the nets it names, and checks what would end the run later.
-
-    Relative paths are taken from the working folder, as Caffe does, or else from the solver's.
+def make_plan(solver_path: Path, found: FoundCaffe, wishes: Wishes = Wishes()) -> Plan:
+    """Reads a solver and all it names, and checks everything.
 
     Args:
         solver_path: a solver prototxt.
         found: the Caffe that will train.
-        gpus: ``none``, ``all`` or device numbers ``0,1``.
+        wishes: what was asked for.
 
     Raises:
-        InputError: a file or database is missing or does not fit the net.
-        UsageError: GPUs asked of a Caffe that has none.
+        MissingInputError: no solver there.
+        FormatError: it is none, or names no net.
+        UsageError: options that describe a net, which is given.
     """
-    devices = _devices(gpus, found)
-    solver = read_prototxt(solver_path, messages.SolverParameter)
-    base = solver_path.absolute().parent
-    nets = _read_nets(solver, base, solver_path)
-    if solver.max_iter < 1:
-        raise FormatError("max_iter is missing", "a solver needs max_iter", path=solver_path)
-    databases = {
-        phase: [found for net in nets.values() for found in _databases(net, phase)]
-        for phase in ("TRAIN", "TEST")
-    }
-    train, test = databases["TRAIN"], databases["TEST"]
-    batch = train[0][1] if train else 1
-    num_gpus = devices.count(",") + 1 if devices else 1
-    _check_labels(nets, train + test)
-    return Plan(
-        solver=solver,
-        nets=nets,
-        num_train=train[0][0].num_records if train else None,
-        num_val=test[0][0].num_records if test else None,
-        effective_batch=batch * num_gpus * solver.iter_size,
-        gpus=devices,
-    )
+    override.refuse_foreign(wishes.told)
+    problems: list[Irv2CaffeError] = []
+    can: Capability | None = None
+    devices = Devices()
+    with noted(problems):
+        can = capability(found)
+    with noted(problems):
+        devices = choose(wishes.gpus, can)
+    job = read_job(solver_path, problems, moved=wishes.moved)
+    override.set_sources(job, wishes.told)
+    uses = read_databases(job, problems)
+    plan = Plan(job, found, can, devices, wishes, tuple(uses), 0, ())
+    with noted(problems):
+        sharing = 1 if plan.flavor == "bvlc" else devices.count
+        override.set_values(job, wishes.told, uses, factor=plan.batch_factor, num_sharing=sharing)
+    if job.solver.max_iter < 1:
+        problems.append(InputError(f"{solver_path}: max_iter is missing", "give --epochs"))
+    with noted(problems):
+        check_labels(job, uses)
+    values = (*wishes.values, *override.rows(job, wishes.told))
+    plan = replace(plan, batch_size=_batch_size(plan), values=values)
+    return checks.checked(plan, problems)
 
 
-def notes(plan: Plan) -> list[str]:
-    """What a person should know before the start, one line each."""
-    lines = []
-    if plan.epochs is not None and plan.num_train:
-        lines.append(
-            f"{plan.solver.max_iter:,} iterations x {plan.effective_batch} images = "
-            f"{plan.epochs:.2f} epochs of {plan.num_train:,} images"
-        )
-    tested = _tested(plan)
-    if plan.num_val and tested and tested != plan.num_val:
-        lines.append(
-            f"warning: every test reads {tested:,} images, the validation database has "
-            f"{plan.num_val:,}: test_iter x batch should be equal to it"
-        )
-    return lines
-
-
-def _tested(plan: Plan) -> int:
-    """Images that one test reads."""
-    for net in plan.nets.values():
-        for layer in _data_layers(net, "TEST"):
-            if plan.solver.test_iter:
-                return int(layer.data_param.batch_size * plan.solver.test_iter[0])
-    return 0
-
-
-def _devices(gpus: str, found: FoundCaffe) -> str:
-    """The value of Caffe's ``-gpu``, or an empty string for the CPU."""
-    if gpus == "none":
-        return ""
-    if gpus != "all" and not all(part.isdecimal() for part in gpus.split(",")):
-        raise UsageError(f"--gpus {gpus}: give all, none, or numbers such as 0,1")
-    if gpus != "all" and len(set(gpus.split(","))) != len(gpus.split(",")):
-        raise UsageError(f"--gpus {gpus} names a GPU twice")
-    if found.is_runtime:
-        raise UsageError(
-            "the Caffe from the Debian archive was built without GPU support",
-            "--gpus none trains on the CPU; CAFFE_ROOT names a Caffe built with CUDA",
-        )
-    return gpus
-
-
-def _read_nets(solver: Any, base: Path, solver_path: Path) -> dict[str, Any]:
-    """The nets a solver names, by the file name they get in the run folder."""
-    nets: dict[str, Any] = {}
-    for field in _NET_FIELDS:
-        value = getattr(solver, field)
-        for name in [value] if isinstance(value, str) else list(value):
-            if not name:
-                continue
-            path = _resolve(name, base)
-            if not path.is_file():
-                raise MissingInputError(
-                    f"{solver_path}: {field} {name!r} is not there",
-                    "run it from the folder its paths start from, or mend the path",
-                )
-            file_name = path.name if path.name not in nets else f"{field}_{path.name}"
-            net = read_prototxt(path, messages.NetParameter)
-            _absolute_paths(net, base)
-            nets[file_name] = net
-    if not nets:
-        raise FormatError("names no net", "a solver needs net: or train_net:", path=solver_path)
-    return nets
-
-
-def _absolute_paths(net: Any, base: Path) -> None:
-    for layer in net.layer:
-        for param, field in _PATH_FIELDS:
-            if layer.HasField(param) and getattr(getattr(layer, param), field):
-                message = getattr(layer, param)
-                setattr(message, field, str(_resolve(getattr(message, field), base)))
-
-
-def _resolve(name: str, base: Path) -> Path:
-    """A path from the working folder, or from ``base`` where only that exists."""
-    path = Path(name)
-    beside = base / path
-    return beside if not path.exists() and beside.exists() else path.absolute()
-
-
-def _data_layers(net: Any, phase: str) -> Iterator[Any]:
-    """The Data layers that a phase of the net runs."""
-    wanted = messages.TRAIN if phase == "TRAIN" else messages.TEST
-    for layer in net.layer:
-        phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
-        if layer.type == "Data" and (not phases or wanted in phases):
-            yield layer
-
-
-def _databases(net: Any, phase: str) -> Iterator[tuple[Any, int, int]]:
-    """(summary, batch size, crop) of every LMDB that a phase reads."""
-    for layer in _data_layers(net, phase):
-        if layer.data_param.backend != messages.DataParameter.LMDB:
-            continue
-        source = Path(layer.data_param.source)
-        if not source.exists():
-            raise MissingInputError(
-                f"layer {layer.name} ({phase}): no database at {layer.data_param.source}",
-                "build it with: irv2caffe make-lmdb SOURCE OUT",
-            )
-        summary = summarize_database(source)
-        crop = layer.transform_param.crop_size
-        if summary.num_records == 0:
-            raise InputError(f"{source} is empty")
-        if crop > min(summary.height, summary.width):
-            raise InputError(
-                f"crop_size {crop} does not fit the {summary.width}x{summary.height} images in "
-                f"{source}",
-                f"rebuild the database with --resize {crop * 328 // 299} or more",
-            )
-        yield summary, layer.data_param.batch_size, crop
-
-
-def _check_labels(nets: dict[str, Any], databases: list[tuple[Any, int, int]]) -> None:
-    """Labels beyond the classifier's outputs make Caffe read foreign memory, or abort."""
-    outputs = [
-        layer.inner_product_param.num_output
-        for net in nets.values()
-        for layer in net.layer
-        if layer.type == "InnerProduct"
-    ]
-    for summary, _, _ in databases:
-        if outputs and summary.max_label >= max(outputs):
-            raise InputError(
-                f"a database has label {summary.max_label}, the net only {max(outputs)} outputs",
-                "build the net with --num-classes, or give build-net the databases",
-            )
+def _batch_size(plan: Plan) -> int:
+    """Of the TRAIN data layer; NVCaffe rounds it up to what its GPUs can share."""
+    batch = next((layer_batch(layer) for layer in plan.job.data_layers("TRAIN")), 0)
+    count = plan.devices.count
+    return batch if plan.flavor == "bvlc" else -(-batch // count) * count

@@ -1,27 +1,23 @@
-"""The run folder: its names, its lock, the link to the latest, the point to resume from."""
+"""The run folder: its names, the link to the latest, what it says of itself."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
-import re
-from contextlib import contextmanager
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import unwritable, write_bytes, write_text
-from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
-from irv2caffe.proto import messages
-from irv2caffe.proto.files import read_binary
+from irv2caffe.atomic import unwritable, write_text
+from irv2caffe.errors import MissingInputError, OutputExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 RUNS = Path("runs")
-_SNAPSHOT = re.compile(r"_iter_(\d+)\.solverstate$")
 
 
 @dataclass(frozen=True)
@@ -32,13 +28,22 @@ class RunDir:
 
     @property
     def solver(self) -> Path:
-        """The solver as Caffe is given it."""
+        """The solver as Caffe is given it; written last, so that a folder with it can start."""
         return self.path / "solver.prototxt"
 
     @property
     def log(self) -> Path:
-        """Caffe's own log, as it came; a resumed run appends to it."""
+        """The logs of all starts, one after the other."""
         return self.path / "train.log"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of Caffe's own logs, one per start, as they came."""
+        return self.path / "logs"
+
+    def log_of(self, start: int) -> Path:
+        """Caffe's own log of a start, counted from 1."""
+        return self.logs / f"start-{start:03}.log"
 
     @property
     def snapshots(self) -> Path:
@@ -47,28 +52,45 @@ class RunDir:
 
     @property
     def config(self) -> Path:
-        """What the run was made of, as JSON."""
+        """What the run was made of and how it ended, as JSON."""
         return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per display and per test."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """What happens now, as JSON."""
+        return self.path / "state.json"
+
+    @property
+    def plot(self) -> Path:
+        """The curves so far."""
+        return self.path / "plot.png"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the trainer that works here, and by its Caffe."""
+        return self.path / "lock"
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Writes ``config.json``."""
         write_text(self.config, json.dumps(values, indent=2, default=str) + "\n")
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A pair of files that a run can be resumed from."""
-
-    iteration: int
-    state: Path
-    model: Path
+    def num_starts(self) -> int:
+        """How often Caffe was started in it."""
+        return len(list(self.logs.glob("start-*.log")))
 
 
 def new_run_dir(path: Path | None) -> RunDir:
-    """A run folder that does not exist yet: as named, or ``runs/DATE-TIME``.
+    """A run folder that holds no run yet: as named, or ``runs/DATE-TIME``.
+
+    What a trainer left that was killed before its run was complete is taken over.
 
     Raises:
-        OutputExistsError: it holds a run already.
+        OutputExistsError: it holds a run already, or something else.
         OutputError: it cannot be made.
     """
     if path is None:
@@ -78,17 +100,39 @@ def new_run_dir(path: Path | None) -> RunDir:
             if not path.exists():
                 break
             path = RUNS / f"{stamp}-{number}"
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputExistsError(
-            f"{path} exists already and is not empty",
-            "--resume goes on with the run in it; --run-dir names another folder",
-        )
+    refuse_used(path)
     run = RunDir(path)
     try:
-        run.snapshots.mkdir(parents=True)
+        run.snapshots.mkdir(parents=True, exist_ok=True)
+        run.logs.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     return run
+
+
+def refuse_used(path: Path) -> None:
+    """Raises OutputExistsError where a new run cannot go."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    run = RunDir(path)
+    if path.is_dir() and (not any(path.iterdir()) or _is_half_made(run)):
+        return
+    if path.is_dir() and run.solver.is_file():
+        raise OutputExistsError(
+            f"{path} holds a run already",
+            "--resume goes on with it; --run-dir names another folder",
+        )
+    raise OutputExistsError(
+        f"{path} exists already and is not empty", "--run-dir names another folder"
+    )
+
+
+def _is_half_made(run: RunDir) -> bool:
+    """Whether a trainer was killed here before its run was complete."""
+    if run.solver.exists() or not run.snapshots.is_dir() or any(run.snapshots.iterdir()):
+        return False
+    names = {path.name for path in run.path.iterdir()}
+    return run.lock.is_file() or names <= {run.snapshots.name, run.logs.name}
 
 
 def existing_run_dir(path: Path | None) -> RunDir:
@@ -103,7 +147,15 @@ def existing_run_dir(path: Path | None) -> RunDir:
             f"{path} holds no run to resume",
             "--run-dir names the run folder; without --resume a new run starts",
         )
-    return RunDir(path.resolve())
+    run = RunDir(path.resolve() if path.is_symlink() else path)
+    try:
+        run.snapshots.mkdir(exist_ok=True)
+        run.logs.mkdir(exist_ok=True)
+        if run.log.is_file() and not run.num_starts():  # of an older version
+            shutil.copyfile(run.log, run.log_of(1))
+    except OSError as error:
+        raise unwritable(run.path, error) from error
+    return run
 
 
 def link_latest(run: RunDir) -> None:
@@ -119,65 +171,26 @@ def link_latest(run: RunDir) -> None:
         aside.unlink(missing_ok=True)  # a file system without links: a convenience is missing
 
 
-@contextmanager
-def locked(run: RunDir) -> Iterator[None]:
-    """Holds the run folder; the lock of a process that died is free again by itself.
-
-    Raises:
-        InputError: another trainer works in it.
-    """
-    with (run.path / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another training works in {run.path}", "wait for it, or choose another --run-dir"
-            ) from error
-        yield
-
-
-def newest_snapshot(run: RunDir) -> Snapshot:
-    """The newest pair whose two files are whole; a torn one is passed over for the one before.
-
-    The solver state names its model by path; where the folder was moved since, the path in it is
-    mended.
-
-    Raises:
-        MissingInputError: no whole pair.
-    """
-    numbered = {
-        int(match.group(1)): path
-        for path in run.snapshots.glob("*.solverstate")
-        if (match := _SNAPSHOT.search(path.name))
-    }
-    for iteration, state in sorted(numbered.items(), reverse=True):
-        snapshot = Snapshot(iteration, state, state.with_suffix(".caffemodel"))
-        if _is_whole(snapshot):
-            return snapshot
-    raise MissingInputError(
-        f"{run.snapshots} has no whole snapshot to resume from",
-        "start a new run: leave out --resume and name another --run-dir",
-    )
-
-
-def _is_whole(snapshot: Snapshot) -> bool:
-    try:
-        state = read_binary(snapshot.state, messages.SolverState)
-        model = read_binary(snapshot.model, messages.NetParameter)
-    except (FormatError, MissingInputError):
-        return False
-    if state.iter != snapshot.iteration or not model.layer:
-        return False
-    if not Path(state.learned_net).is_file():
-        state.learned_net = str(snapshot.model.absolute())
-        write_bytes(snapshot.state, state.SerializeToString())
-    return True
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """The ``config.json`` of a run folder; empty where there is none."""
+    return read_json(path / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; empty where there is none."""
     try:
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
+    """Says what happens now; not forced to the disk, and given up where there is no room."""
+    aside = run.path / ".state.json.partial"
+    try:
+        aside.write_text(json.dumps(values, default=str) + "\n", encoding="utf-8")
+        aside.replace(run.state)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

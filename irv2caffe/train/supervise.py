@@ -1,23 +1,32 @@
-"""The child process: its log is kept as it comes, signals are passed on, its end is told."""
+"""The child process: its log is read as it grows, signals are passed on, its end is told."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import select
 import signal
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+from irv2caffe.caffe.docker import kill_container, own_exit_status, remove_container
 from irv2caffe.errors import CaffeFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import FrameType
 
     from irv2caffe.caffe.command import Command
+    from irv2caffe.train.raw_log import RawLog
+
+_POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1
+# What a user's shell may say to glog must not keep lines out of the log.
+GLOG = {"GLOG_logtostderr": "1", "GLOG_minloglevel": "0", "GLOG_log_prefix": "1", "GLOG_v": "0"}
 
 
 class Supervisor:
@@ -25,67 +34,96 @@ class Supervisor:
 
     The first SIGINT or SIGTERM is passed to Caffe as SIGINT, on which it writes a snapshot and
     stops; SIGTERM itself would kill it without one (signal_handler.cpp). The second kills its
-    whole process group. SIGHUP is passed on: a snapshot, and the training goes on.
+    whole process group. SIGHUP is passed on: a snapshot, and the training goes on. Where this
+    process is killed, the kernel sends Caffe a SIGINT, so that even then nothing is lost.
 
     Attributes:
-        stop_requested: a signal asked to stop.
+        stop_requested: somebody asked to stop.
+        killed: the child was killed by us.
     """
 
-    def __init__(self, command: Command, log: Path, on_line: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        command: Command,
+        log: RawLog,
+        *,
+        on_line: Callable[[str], None],
+        on_poll: Callable[[], None],
+        keep_open: tuple[int, ...] = (),
+    ) -> None:
         """Prepares a run.
 
         Args:
             command: what to start.
-            log: gets the child's output, byte by byte, appended.
+            log: gets the child's output, byte by byte.
             on_line: called with every complete line, without its end.
+            on_poll: called ten times a second, after the lines.
+            keep_open: file descriptors that the child inherits.
         """
         self._command = command
         self._log = log
         self._on_line = on_line
+        self._on_poll = on_poll
+        self._keep_open = keep_open
         self._child: subprocess.Popen[bytes] | None = None
         self.stop_requested = False
+        self.killed = False
 
-    def run(self) -> int:
+    @property
+    def pid(self) -> int:
+        """Of the child; 0 before its start."""
+        return self._child.pid if self._child is not None else 0
+
+    def run(self, on_start: Callable[[], None] = lambda: None) -> int:
         """Starts the command, waits for its end; returns its exit status (negative: a signal).
 
         Raises:
             CaffeFailedError: it cannot be started.
         """
-        with self._log.open("ab", buffering=0) as log, self._signals():
+        with self._signals():
             try:
-                # Its own session: a Ctrl-C on the terminal reaches it once, through us.
-                self._child = subprocess.Popen(
-                    self._command.argv,
-                    env={**self._command.env, "GLOG_logtostderr": "1"},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise CaffeFailedError(
-                    f"cannot start {self._command.argv[0]}: {error.strerror}",
-                    "irv2caffe caffe --which says which Caffe is used",
-                ) from error
-            try:
-                assert self._child.stdout is not None
+                self._child = self._start()
+                on_start()
                 if self.stop_requested:  # it came while the child was being started
-                    self._signal(signal.SIGINT)
-                self._read(self._child.stdout, log)
-                return self._child.wait()
+                    self.send(signal.SIGINT)
+                self._follow(self._child)
             finally:
-                self._kill()
+                self._end()
+                self._log.finish(self._on_line)
+        status = self._child.returncode
+        return own_exit_status(status) if self._command.container else status
 
-    def _read(self, stream: IO[bytes], log: IO[bytes]) -> None:
-        """Keeps and passes on what comes, until the child closes its output."""
-        rest = b""
-        while chunk := os.read(stream.fileno(), 1 << 16):
-            log.write(chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._on_line(line.decode("utf-8", "replace"))
-        if rest:
-            self._on_line(rest.decode("utf-8", "replace"))
+    def _start(self) -> subprocess.Popen[bytes]:
+        env = {**self._command.env, **GLOG}
+        env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers are those of nvidia-smi
+        try:
+            # Its own session: a Ctrl-C on the terminal reaches it once, through us.
+            return subprocess.Popen(
+                self._command.argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log.writing,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=self._keep_open,
+                preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - no threads here
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CaffeFailedError(
+                f"cannot start {self._command.argv[0]}: {reason}",
+                "irv2caffe caffe --which says which Caffe is used",
+            ) from error
+
+    def _follow(self, child: subprocess.Popen[bytes]) -> None:
+        ends = _EndOf(child)
+        while True:
+            more = self._log.poll(self._on_line)
+            self._on_poll()
+            if child.poll() is not None:
+                return
+            if not more:
+                ends.wait(_POLL_S)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -106,22 +144,79 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        if self.stop_requested:
-            self._kill()
-        else:
-            self.stop_requested = True
-            self._signal(signal.SIGINT)
+        self.stop()
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        self._signal(number)
+        self.send(number)
 
-    def _signal(self, number: int) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(number)
+    def stop(self) -> None:
+        """Asks to stop with a snapshot; the second time, kills."""
+        if self.stop_requested:
+            self.kill()
+        else:
+            self.stop_requested = True
+            self.send(signal.SIGINT)
 
-    def _kill(self) -> None:
-        """Ends what is left of the child's process group."""
-        if self._child is not None and self._child.poll() is None:
+    def send(self, number: int) -> None:
+        """Sends the child a signal; docker's client passes it on."""
+        if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+                os.kill(self._child.pid, number)
+
+    def kill(self) -> None:
+        """Kills the child's whole process group; its end is then seen by :meth:`run`."""
+        if self._child is None or self._child.returncode is not None:
+            return
+        self.killed = True
+        if self._command.container:
+            kill_container(self._command.container)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        """Ends what is left of the child and of its process group."""
+        if self._child is None:
+            return
+        if self._child.poll() is None:
+            self.kill()
             self._child.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        if self._command.container:
+            remove_container(self._command.container)
+
+
+class _EndOf:
+    """Waits for a time, or for the end of a child, whichever is first."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._poll = None
+        with contextlib.suppress(AttributeError, OSError):
+            self._handle = os.pidfd_open(child.pid)
+            self._poll = select.poll()
+            self._poll.register(self._handle, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        if self._poll is None:
+            time.sleep(seconds)
+        else:
+            self._poll.poll(1000 * seconds)
+
+    def __del__(self) -> None:
+        if self._poll is not None:
+            os.close(self._handle)
+
+
+def _dies_with(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes its program: ask for a SIGINT when we are gone."""
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):  # not Linux
+        return lambda: None
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        if os.getppid() != parent:  # gone already
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask

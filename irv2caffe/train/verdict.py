@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from irv2caffe.train.advice import LOG, RESUME, advise, advise_exit
+from irv2caffe.train.plan_text import size
+from irv2caffe.train.raw_log import RESERVED_BYTES
+
 if TYPE_CHECKING:
-    from irv2caffe.log.read import Log
-    from irv2caffe.log.summary import Summary
+    from irv2caffe.train.tracker import StartState
 
 
 class Ending(StrEnum):
@@ -19,72 +21,119 @@ class Ending(StrEnum):
     STOPPED = "stopped"
     DIVERGED = "diverged"
     CRASHED = "crashed"
+    STALLED = "stalled"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a training ended, why, and what to do next; the last two may be empty."""
+    """How a training, or one start of it, ended.
+
+    Attributes:
+        ending: in a word.
+        why: in a sentence; empty where it finished.
+        hint: what to do next; may be empty.
+        passing: the same start may well succeed when it is tried again.
+    """
 
     ending: Ending
-    why: str
-    hint: str
+    why: str = ""
+    hint: str = ""
+    passing: bool = False
 
 
-def judge(log: Log, summary: Summary, exit_status: int, *, stop_requested: bool) -> Verdict:
-    """The verdict.
+@dataclass(frozen=True)
+class Outcome:
+    """What is known when Caffe has ended.
 
-    Args:
-        log: of the run.
-        summary: of the same log.
+    Attributes:
         exit_status: of the process; negative is the signal that ended it.
-        stop_requested: whether we passed a signal on.
+        stop_requested: a signal was passed on, or ``--stop`` asked for it.
+        stalled: what was seen when it was killed for its silence; empty where it was not.
+        diverged: we ended it, since the loss was lost.
+        newest: iteration of the newest whole snapshot, or None.
+        max_iter: where it should end.
+        free_bytes: on the disk of the snapshots.
+        pair_bytes: that a snapshot takes, or None.
     """
-    if stop_requested or log.stopped:
-        why = "a signal asked for it"
-        if exit_status != 0:
-            return Verdict(Ending.STOPPED, f"{why}; Caffe was killed before its snapshot", _RESUME)
-        return Verdict(Ending.STOPPED, why, _RESUME)
-    if summary.diverged is not None:
-        # Pooling a NaN writes outside of its blob (pooling_layer.cpp), so that Caffe often dies.
-        died = "" if exit_status == 0 else f"; {_last_words(log, exit_status)}"
+
+    exit_status: int
+    stop_requested: bool
+    stalled: str
+    diverged: bool
+    newest: int | None
+    max_iter: int
+    free_bytes: int
+    pair_bytes: int | None
+
+
+def judge(now: StartState, outcome: Outcome) -> Verdict:
+    """The verdict on one start, from what its log said and how the process ended."""
+    if now.diverged is not None and (outcome.diverged or not outcome.stop_requested):
+        return _diverged(now, outcome)
+    if outcome.stalled:
+        saved = "" if outcome.newest is None else RESUME
+        return Verdict(Ending.STALLED, outcome.stalled, saved or LOG, passing=True)
+    if outcome.stop_requested or now.stopped:
+        return _stopped(now, outcome)
+    if outcome.exit_status == 0 and now.done:
+        if outcome.newest == outcome.max_iter:
+            return Verdict(Ending.FINISHED)
         return Verdict(
-            Ending.DIVERGED,
-            f"the loss was lost at iteration {summary.diverged:,}{died}",
-            "start again with a smaller --base-lr, or with --clip-gradients",
+            Ending.CRASHED,
+            f"Caffe says that it is done, and there is no whole snapshot of iteration "
+            f"{outcome.max_iter:,}",
+            LOG,
         )
-    if exit_status != 0 or not log.finished:
-        return Verdict(Ending.CRASHED, _last_words(log, exit_status), _advice(log.fatal))
-    return Verdict(Ending.FINISHED, "", "")
+    return _crashed(now, outcome)
 
 
-_RESUME = "irv2caffe train --resume goes on from the newest snapshot"
-# A part of Caffe's last words, and the way out.
-_ADVICE = (
-    ("No such file or directory", "a database or file that the net names is not there"),
-    ("out of memory", "build the net with a smaller --batch-size"),
-    ("error == cudaSuccess", "look at the GPU with nvidia-smi"),
-    ("Cannot use GPU in CPU-only Caffe", "--gpus none trains on the CPU"),
-    ("bottom[0]->shape", "the net's layers do not fit together: check --crop"),
-    ("Unknown layer type", "this Caffe lacks a layer of the net"),
-    ("mdb_status == 0", "a database is damaged or not readable; build it again"),
-)
+def _diverged(now: StartState, outcome: Outcome) -> Verdict:
+    # Pooling a NaN writes outside of its blob (pooling_layer.cpp), so that Caffe often dies.
+    died = ""
+    if not outcome.diverged and outcome.exit_status != 0:
+        died = f"; then {_words(now, outcome)[0]}"
+    return Verdict(
+        Ending.DIVERGED,
+        f"the loss was lost at iteration {now.diverged:,}: {now.diverged_how}{died}",
+        "start again with a smaller --base-lr, or with --clip-gradients; --on-divergence rollback "
+        "goes back to the last good snapshot by itself",
+    )
 
 
-def _advice(fatal: str) -> str:
-    for words, way_out in _ADVICE:
-        if words in fatal:
-            return way_out
-    return "the whole log is in train.log of the run folder"
+def _stopped(now: StartState, outcome: Outcome) -> Verdict:
+    why = "a signal or --stop asked for it"
+    if not now.stopped and not now.done:
+        why += "; Caffe was killed before its snapshot"
+        if outcome.newest is not None:
+            why += f", the newest is of iteration {outcome.newest:,}"
+    hint = "there is no snapshot to go on from" if outcome.newest is None else RESUME
+    return Verdict(Ending.STOPPED, why, hint)
 
 
-def _last_words(log: Log, exit_status: int) -> str:
-    if log.fatal:
-        return f"Caffe gave up: {log.fatal}"
-    if exit_status < 0:
-        try:
-            name = signal.Signals(-exit_status).name
-        except ValueError:
-            name = f"signal {-exit_status}"
-        why = " (is memory short?)" if name == "SIGKILL" else ""
-        return f"Caffe was ended by {name}{why}"
-    return f"Caffe ended with {exit_status} before the training was done"
+def _crashed(now: StartState, outcome: Outcome) -> Verdict:
+    why, hint, passing = _words(now, outcome)
+    if not passing and now.first_iteration is not None and not now.telling:
+        passing = True  # it worked before
+    return Verdict(Ending.CRASHED, why, hint, passing)
+
+
+def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
+    """(why, hint, whether it may pass)."""
+    pair = outcome.pair_bytes
+    could_not_write = "SerializeToOstream" in now.telling or not now.telling
+    room = outcome.free_bytes - RESERVED_BYTES  # which has just been given back
+    if pair and could_not_write and outcome.exit_status != 0 and room < pair:
+        hint = f"a snapshot takes {size(pair)}; make room, then: {RESUME}"
+        return "the disk is full: a snapshot could not be written", hint, False
+    if now.telling:
+        known = advise(now.telling)
+        if known is not None:
+            return f"{known.why} (Caffe: {_short(now.telling)})", known.hint, known.passing
+        # Words that nobody knows: a fault of the net or solver shows before the first iteration.
+        return f"Caffe gave up: {_short(now.telling)}", LOG, now.first_iteration is not None
+    advice = advise_exit(outcome.exit_status)
+    return advice.why, advice.hint, advice.passing
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= 200 else words[:197] + "..."

@@ -1,0 +1,167 @@
+"""Caffe's last words as a sentence with the way out, and whether another try can help."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+
+LOG = "the whole log is in train.log of the run folder"
+RESUME = "irv2caffe train --resume goes on from the newest snapshot"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a failure means.
+
+    Attributes:
+        why: one sentence.
+        hint: the way out.
+        passing: the same command may well succeed when it is tried again.
+    """
+
+    why: str
+    hint: str
+    passing: bool = False
+
+
+_BUILD = "build the net again with irv2caffe build-net; irv2caffe check says what is wrong with it"
+_DATA = "irv2caffe inspect-lmdb looks through a database; irv2caffe make-lmdb builds it anew"
+_DRIVER = "look at the GPU with nvidia-smi; a driver that hangs needs a reboot"
+_MEMORY = (
+    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the first "
+    "GPU also tests"
+)
+_SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
+
+# A pattern of Caffe's words, what they mean, the way out, and whether it may pass by itself. The
+# first that matches counts. Messages of 1.0; CUDA's codes before and after 10.1.
+_KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
+    (re.compile(pattern), why, hint, passing)
+    for pattern, why, hint, passing in (
+        (r"libprotobuf ERROR.*has no field named \"([^\"]*)\"",
+         "this Caffe does not know the field {0}", "it is of another version of Caffe", False),
+        # GPUs
+        (r"CPU-only Caffe", "this Caffe was built without GPU support",
+         "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe",
+         False),
+        (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
+         "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL", False),
+        (r"out of memory|bad_alloc|CUDNN_STATUS_ALLOC_FAILED", "memory is short", _MEMORY, False),
+        (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
+         "nvidia-smi lists the GPUs; --gpus takes their numbers", False),
+        (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
+         "nvidia-smi lists the GPUs; is CUDA_VISIBLE_DEVICES empty?", False),
+        (r"cudaSuccess \(35 vs", "the NVIDIA driver is missing, or too old for this Caffe's CUDA",
+         "nvidia-smi says which driver there is", False),
+        (r"cudaSuccess \((8|98|48|209) vs|no kernel image",
+         "this Caffe was not built for this kind of GPU",
+         "build Caffe for its compute capability, or take another Caffe", False),
+        (r"cudaSuccess \((77|700|4|719|6|702) vs", "a GPU failed while it computed", _DRIVER, True),
+        (r"error == cudaSuccess", "CUDA failed", _DRIVER, True),
+        (r"CUDNN_STATUS_SUCCESS", "cuDNN failed", _DRIVER, True),
+        (r"CUBLAS_STATUS_SUCCESS|CURAND_STATUS_SUCCESS", "a CUDA library failed", _DRIVER, True),
+        (r"ncclSuccess", "the GPUs could not talk to each other",
+         "NCCL_DEBUG=INFO in the environment says why; --gpus 0 takes one GPU", True),
+        (r"shared weights", "the net shares weights, which layer_wise_reduce cannot do",
+         "write layer_wise_reduce: false into the solver", False),
+        (r"bad_lexical_cast", "Caffe could not read the numbers of the GPUs",
+         "--gpus takes numbers such as 0,1", False),
+        # snapshots and files
+        (r"SerializeToOstream|No space left", "a snapshot could not be written",
+         "is the disk full? Make room, then: " + RESUME, False),
+        (r"Cannot write to snapshot prefix", "the folder of the snapshots cannot be written",
+         "name a run folder that you may write with --run-dir", False),
+        (r"snapshot is specified but snapshot_prefix", "the solver has no snapshot_prefix",
+         "write snapshot_prefix into it", False),
+        (r"Incorrect length of history blobs",
+         "the solver state is of another solver type or net, or it is a .caffemodel", _SAVED,
+         False),
+        (r"Failed to parse NetParameter file: \S+\.caffemodel", "a .caffemodel is torn", _SAVED,
+         False),
+        (r"Failed to parse SolverState", "a .solverstate is torn", _SAVED, False),
+        (r"Failed to parse NetParameter file", "the net is no prototxt that this Caffe can read",
+         _BUILD, False),
+        (r"Failed to parse SolverParameter file",
+         "the solver is no prototxt that this Caffe can read", _BUILD, False),
+        (r"File not found: (\S+)", "a file is not there: {0}",
+         "was it moved? The paths stand in the prototxts of the run folder", False),
+        # databases
+        (r"Failed to open leveldb", "a database is read as LevelDB, Caffe's default, and is none",
+         "write backend: LMDB into the data layer", False),
+        (r"mdb_status == 0 \(2 vs", "a database is not there",
+         "--train-lmdb and --val-lmdb name other ones", False),
+        (r"mdb_status == 0 \(13 vs", "a database may not be read",
+         "Caffe wants to write its lock.mdb: give yourself the right to", False),
+        (r"mdb_status == 0 \(12 vs", "there is no memory to map a database",
+         "ulimit -v and vm.overcommit_memory limit it", False),
+        (r"mdb_status == 0 \(5 vs", "the disk failed while a database was read", _DATA, True),
+        (r"mdb_status == 0", "a database is damaged or cannot be read", _DATA, False),
+        (r"datum_channels > 0 \(0 vs", "a database is empty", _DATA, False),
+        (r"datum_height >= crop_size|datum_width >= crop_size",
+         "the crop is larger than the images of a database",
+         "make-lmdb --resize makes them larger; build-net --crop takes less", False),
+        (r"channels == img_channels|Check failed: channels == datum_channels",
+         "a database mixes gray and colour images", _DATA, False),
+        (r"data_mean_\.|mean_file|mean_channels", "the mean image has another size than the images",
+         "compute it of the training database, or take --mean-value", False),
+        (r"Could not decode datum", "a record of a database holds no image", _DATA, False),
+        # nets
+        (r"All inputs must have the same shape|top_shape\[j\] == bottom\[i\]->shape",
+         "the branches of a block do not fit together: it is the crop",
+         "build-net --crop takes only sizes that fit", False),
+        (r"bottom\[0\]->shape|bottom\[i\]->shape", "layers of the net do not fit together",
+         _BUILD, False),
+        (r"Unknown layer type: (\S+)", "this Caffe has no layer of type {0}", _BUILD, False),
+        (r"Unknown bottom blob '([^']*)'", "a layer reads {0}, which no layer writes", _BUILD,
+         False),
+        (r"Top blob '([^']*)' produced by multiple", "two layers write {0}", _BUILD, False),
+        (r"shape mismatch|Incompatible number of blobs",
+         "weights of the model do not fit a layer of the same name",
+         "rename the layer, so that it starts anew, or take the net the model is of", False),
+        (r"Cannot configure batch normalization statistics",
+         "a BatchNorm layer has a learning rate", "give its three params lr_mult: 0", False),
+        (r"one coefficient per bottom", "an Eltwise layer has not one coeff per bottom",
+         _BUILD, False),
+        (r"Momentum cannot be used with RMSProp", "Caffe's RMSProp has no momentum",
+         "take momentum out of the solver, or --solver-type SGD", False),
+        (r"test_iter must be specified|test_iter_size\(\)",
+         "the solver has another number of test_iter than of test nets",
+         "write one test_iter for each", False),
+        (r"must specify a train net", "the solver names no net", "write net: into it", False),
+        # the way it is started
+        (r"docker: .*[Uu]nable to find image|pull access denied|manifest unknown",
+         "docker has no such image", "docker pull IMAGE fetches one", False),
+        (r"could not select device driver", "docker cannot give GPUs to a container",
+         "install the NVIDIA Container Toolkit", False),
+        (r"docker: ", "docker could not start the container", LOG, False),
+        (r"error while loading shared libraries: ([^:]*)", "this Caffe lacks the library {0}",
+         "irv2caffe caffe --which says which Caffe it is", False),
+    )
+)  # fmt: skip
+
+
+def advise(words: str) -> Advice | None:
+    """What Caffe's last words mean; None for words that are not known."""
+    for pattern, why, hint, passing in _KNOWN:
+        match = pattern.search(words)
+        if match is not None:
+            return Advice(why.format(*match.groups()), hint, passing)
+    return None
+
+
+def advise_exit(exit_status: int) -> Advice:
+    """What an exit status means that came without words."""
+    if exit_status < 0:
+        try:
+            name = signal.Signals(-exit_status).name
+        except ValueError:
+            name = f"signal {-exit_status}"
+        hints = {
+            "SIGKILL": "is memory short? journalctl -k shows what the kernel killed",
+            "SIGXFSZ": "a file grew beyond ulimit -f",
+            "SIGTERM": "somebody ended Caffe itself; irv2caffe train --stop RUN does it with a "
+            "snapshot",
+        }
+        return Advice(f"Caffe was ended by {name}", hints.get(name, LOG), passing=True)
+    return Advice(f"Caffe ended with {exit_status} before the training was done", LOG)

@@ -1,0 +1,85 @@
+"""What a training takes of memory and of disk, from the shapes of its net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.net.memory import add, memory
+from irv2caffe.net.shapes import infer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from irv2caffe.net.phases import Phase
+    from irv2caffe.train.databases import DatabaseUse
+    from irv2caffe.train.job import Job
+
+_FLOAT_BYTES = 4
+# Values that a solver keeps for each weight, in the snapshot and besides (sgd_solver.cpp and its
+# subclasses): history, and where they use it the update and a scratch array.
+_HISTORY = {"SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
+_SCRATCH = {"SGD": 0, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 1}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training takes.
+
+    Attributes:
+        train_bytes: of the training net, its gradients and the solver, on each device.
+        test_bytes: of the test nets, on the first device only (on all of NVCaffe's).
+        pair_bytes: of a snapshot's two files.
+        num_params: values in the snapshot, BatchNorm's statistics with them.
+    """
+
+    train_bytes: int
+    test_bytes: int
+    pair_bytes: int
+    num_params: int
+
+    def on_device(self, place: int, flavor: str) -> int:
+        """Bytes on one of the devices, by its place in --gpus."""
+        tests = place == 0 or flavor == "nvcaffe"
+        return self.train_bytes + (self.test_bytes if tests else 0)
+
+
+def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Estimate:
+    """What a job takes; without cuDNN's workspaces and the half gigabyte of a CUDA context.
+
+    Args:
+        job: solver and nets.
+        uses: its databases, for nets without a crop.
+        shared_by: GPUs that share one batch.
+
+    Raises:
+        NetError: the net is one that Caffe refuses, or has layers that are not known here.
+    """
+    train_shapes = _infer(job.train_net, "TRAIN", uses)
+    train = add(memory(train_shapes, backward=True))
+    per_device = train.total - train.of_batch + -(-train.of_batch // shared_by)
+    test_bytes = 0
+    for net in job.nets_of("TEST"):
+        if any(True for _ in job.data_layers("TEST")):
+            made = add(memory(_infer(net, "TEST", uses), backward=False))
+            test_bytes += made.total - made.weights  # those are the training net's
+    num_params = sum(layer.num_params + layer.num_statistics for layer in train_shapes.layers)
+    weights = _FLOAT_BYTES * num_params
+    kind = job.solver.type or "SGD"
+    history, scratch = _HISTORY.get(kind, 2), _SCRATCH.get(kind, 1)
+    return Estimate(
+        train_bytes=per_device + weights * (history + scratch),
+        test_bytes=-(-test_bytes // shared_by),
+        pair_bytes=weights * (1 + history),
+        num_params=num_params,
+    )
+
+
+def _infer(net: Any, phase: Phase, uses: Sequence[DatabaseUse]) -> Any:
+    records = {(use.phase, use.layer): use.summary for use in uses}
+
+    def shapes_of(layer: Any) -> list[tuple[int, ...]] | None:
+        found = records.get((phase, layer.name))
+        return None if found is None else [(found.channels, found.height, found.width)]
+
+    return infer(net, phase, data_shapes=shapes_of)

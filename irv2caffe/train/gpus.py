@@ -1,0 +1,115 @@
+"""The GPUs that were asked for, and those that are there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irv2caffe import system
+from irv2caffe.errors import UsageError
+
+if TYPE_CHECKING:
+    from irv2caffe.caffe.capability import Capability
+
+_BUSY_SHARE = 0.10
+_PROC = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where the training runs.
+
+    Attributes:
+        numbers: of the GPUs; none for the CPU.
+        gpus: what is known of them; empty where nothing is.
+    """
+
+    numbers: tuple[int, ...] = ()
+    gpus: tuple[system.Gpu, ...] = ()
+
+    @property
+    def argument(self) -> str:
+        """The value of Caffe's ``-gpu``: no spaces, which it cannot read; empty for the CPU."""
+        return ",".join(map(str, self.numbers))
+
+    @property
+    def count(self) -> int:
+        """Solvers that share the work; the CPU is one."""
+        return max(1, len(self.numbers))
+
+    def text(self) -> str:
+        """For a person."""
+        if not self.numbers:
+            return "CPU"
+        names = {gpu.name for gpu in self.gpus}
+        return f"GPU {self.argument}" + (f" ({', '.join(sorted(names))})" if names else "")
+
+
+def choose(gpus: str, can: Capability | None) -> Devices:
+    """The devices for ``--gpus``.
+
+    Args:
+        gpus: ``none``, ``all`` or numbers ``0,1``.
+        can: what the Caffe can do, or None.
+
+    Raises:
+        UsageError: not such a value, no such GPU, or a Caffe that cannot use it.
+    """
+    if gpus == "none":
+        return Devices()
+    parts = gpus.split(",")
+    if gpus != "all" and not all(part.isascii() and part.isdecimal() for part in parts):
+        raise UsageError(f"--gpus {gpus}: give all, none, or numbers such as 0,1")
+    if gpus != "all" and len({int(part) for part in parts}) != len(parts):
+        raise UsageError(f"--gpus {gpus} names a GPU twice")
+    if can is not None and can.gpu is False:
+        raise UsageError(
+            f"--gpus {gpus}: this Caffe was built without GPU support",
+            "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe",
+        )
+    there = system.visible_gpus()
+    numbers = _all(there) if gpus == "all" else tuple(map(int, parts))
+    if there is not None:
+        missing = [number for number in numbers if number >= len(there)]
+        if missing:
+            known = ", ".join(str(number) for number in range(len(there))) or "none"
+            raise UsageError(
+                f"--gpus {gpus}: there is no GPU {missing[0]}", f"GPUs of this machine: {known}"
+            )
+    if can is not None and can.several_gpus is False and len(numbers) > 1:
+        raise UsageError(
+            f"--gpus {gpus}: this Caffe was built without NCCL and trains on one GPU only",
+            f"--gpus {numbers[0]} takes one",
+        )
+    return Devices(numbers, tuple(there[number] for number in numbers) if there else ())
+
+
+def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:
+    if there is not None:
+        count = len(there)
+    else:
+        wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = len(list(_PROC.iterdir())) if _PROC.is_dir() else 0
+        if wanted is not None:
+            count = min(count, len([part for part in wanted.split(",") if part.strip()]))
+    if count == 0:
+        raise UsageError(
+            "--gpus all: no GPU was found",
+            "nvidia-smi lists them where a driver is installed; --gpus none trains on the CPU",
+        )
+    return tuple(range(count))
+
+
+def notes(devices: Devices) -> list[str]:
+    """GPUs that somebody else uses."""
+    lines = []
+    for number, gpu in zip(devices.numbers, devices.gpus, strict=False):
+        used = gpu.total_bytes - gpu.free_bytes
+        if gpu.num_processes or used > _BUSY_SHARE * gpu.total_bytes:
+            lines.append(
+                f"warning: GPU {number} is in use: {used / 1e9:.1f} of "
+                f"{gpu.total_bytes / 1e9:.1f} GB are taken"
+            )
+    return lines

@@ -1,0 +1,117 @@
+"""The lock of a run folder: one trainer at a time, known by its process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from irv2caffe.atomic import unwritable
+from irv2caffe.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from irv2caffe.train.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a run folder: processes are known by their number and the time they began."""
+
+    host: str
+    pid: int
+    began: str
+    child_pid: int = 0
+    child_began: str = ""
+    container: str = ""
+
+
+@contextmanager
+def locked(run: RunDir) -> Iterator[IO[str]]:
+    """Holds the run folder; the lock of processes that died is free again by itself.
+
+    Yields the open lock, for the child to inherit: as long as a Caffe lives whose trainer was
+    killed, no other Caffe starts in the same folder.
+
+    Raises:
+        InputError: another trainer works in it.
+    """
+    with _open_lock(run) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = read_owner(run)
+            who = f", process {owner.pid} on {owner.host}" if owner else ""
+            raise InputError(
+                f"another training works in {run.path}{who}",
+                "irv2caffe train --status RUN shows it, --stop RUN ends it",
+            ) from error
+        write_owner(handle, Owner(platform.node(), os.getpid(), began(os.getpid())))
+        yield handle
+        handle.truncate(0)
+
+
+def _open_lock(run: RunDir) -> IO[str]:
+    try:
+        return run.lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(run.lock, error) from error
+
+
+def write_owner(handle: IO[str], owner: Owner) -> None:
+    """Says in the lock who holds it; on a full disk it stays unsaid."""
+    with contextlib.suppress(OSError):
+        handle.seek(0)
+        handle.truncate(0)
+        handle.write(json.dumps(asdict(owner)) + "\n")
+        handle.flush()
+
+
+def read_owner(run: RunDir) -> Owner | None:
+    """Who holds or held a run folder, as far as the lock says it."""
+    try:
+        return Owner(**json.loads(run.lock.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_locked(run: RunDir) -> bool:
+    """Whether somebody works in a run folder now."""
+    try:
+        with run.lock.open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def began(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where there is none.
+
+    A number alone may belong to another process by now.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def is_alive(pid: int, since: str) -> bool:
+    """Whether the process that began then is still there, and is no zombie."""
+    if not pid or not since or began(pid) != since:
+        return False
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}

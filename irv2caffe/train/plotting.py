@@ -1,0 +1,80 @@
+"""Keeps plot.png up to date, in a process of its own, so that this one stays small."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from irv2caffe.train.run_dir import RunDir
+
+# A figure may take one hundredth of the time.
+_SHARE = 0.01
+_LAST_S = 120.0
+_NICE = 19
+
+
+class Plotter:
+    """Draws the curves in the background, at most one figure at a time."""
+
+    def __init__(self, run: RunDir, *, enabled: bool) -> None:
+        self._run = run
+        self._enabled = enabled
+        self._child: subprocess.Popen[bytes] | None = None
+        self._began = 0.0
+        self._not_before = 0.0
+
+    def refresh(self) -> None:
+        """Draws, unless a figure is just being drawn or the last one was a moment ago."""
+        if self._enabled and not self._busy() and time.monotonic() >= self._not_before:
+            self._start()
+
+    def finish(self) -> None:
+        """Draws the whole run; waits for it."""
+        if not self._enabled:
+            return
+        self._wait()
+        self._start()
+        self._wait()
+
+    def _busy(self) -> bool:
+        if self._child is None:
+            return False
+        if self._child.poll() is None:
+            return True
+        self._child = None
+        self._not_before = time.monotonic() + (time.monotonic() - self._began) / _SHARE
+        return False
+
+    def _start(self) -> None:
+        run = self._run
+        # -P: a folder of this name in the working folder is not the program.
+        command = [sys.executable, "-P", "-m", "irv2caffe", "plot-log", str(run.path)]
+        nice = shutil.which("nice")
+        if nice is not None:
+            command = [nice, "-n", str(_NICE), *command]
+        self._began = time.monotonic()
+        with contextlib.suppress(OSError):
+            self._child = subprocess.Popen(
+                [*command, "--out", str(run.plot)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            # Linux shares time among sessions first: niceness within one means little then.
+            Path(f"/proc/{self._child.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
+
+    def _wait(self) -> None:
+        if self._child is not None:
+            try:
+                self._child.wait(_LAST_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+            self._child = None

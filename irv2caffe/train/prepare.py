@@ -1,0 +1,235 @@
+"""The run's own copy of all that Caffe reads, and the record of what it was made of."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe import __version__, system
+from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.caffe.docker import Container, container_name
+from irv2caffe.errors import OutputError
+from irv2caffe.proto.text import write_prototxt
+from irv2caffe.train.job import COPIED_FIELDS
+from irv2caffe.train.plan_text import as_dict, sums
+from irv2caffe.train.run_dir import read_config
+from irv2caffe.train.supervise import GLOG
+
+if TYPE_CHECKING:
+    from irv2caffe.caffe.command import Command
+    from irv2caffe.train.plan import Plan
+    from irv2caffe.train.run_dir import RunDir
+    from irv2caffe.train.session import SessionOptions
+    from irv2caffe.train.snapshots import Pair
+    from irv2caffe.train.verdict import Verdict
+
+_DISPLAY = 20
+_GIT_S = 10
+
+
+def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> None:
+    """Writes nets, solver and ``config.json`` into a run folder, new or to be resumed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    for name, net in plan.job.nets.items():
+        _copy_files(run, net)
+        write_prototxt(run.path / name, net)
+    deploy = plan.job.path.absolute().parent / "deploy.prototxt"
+    if deploy.is_file() and deploy.parent != run.path.absolute():
+        _copy(deploy, run.path / "deploy.prototxt")
+    earlier = read_config(run.path)
+    run.write_config({**earlier, **_record(plan, options, earlier)})
+    header = f"irv2caffe {__version__}\n{sums(plan)}"
+    # Last: a folder with a solver can start.
+    write_prototxt(run.solver, run_solver(run, plan), header=header)
+
+
+def run_solver(run: RunDir, plan: Plan) -> Any:
+    """The solver as the run needs it: absolute paths, and nothing that would lose the end."""
+    solver = type(plan.solver)()
+    solver.CopyFrom(plan.solver)
+    folder = run.path.absolute()
+    for field in ("net", "train_net"):
+        if getattr(solver, field):
+            setattr(solver, field, str(folder / getattr(solver, field)))
+    solver.test_net[:] = [str(folder / name) for name in solver.test_net]
+    solver.snapshot_prefix = str(folder / "snapshots" / _prefix(solver.snapshot_prefix))
+    solver.solver_mode = type(solver).GPU if plan.gpus else type(solver).CPU
+    solver.display = solver.display or _DISPLAY
+    # BVLC writes no snapshot at the end, or when it is stopped, where this is false.
+    solver.ClearField("snapshot_after_train")
+    solver.ClearField("snapshot_format")
+    return solver
+
+
+def _prefix(path: str) -> str:
+    name = Path(path).name
+    return name if name not in {"", ".", ".."} else "net"
+
+
+def _copy_files(run: RunDir, net: Any) -> None:
+    """Mean images and matrices lie in the run folder, too, so that it is whole."""
+    for layer in net.layer:
+        for param, field in COPIED_FIELDS:
+            if layer.HasField(param) and getattr(getattr(layer, param), field):
+                message = getattr(layer, param)
+                source = Path(getattr(message, field))
+                target = run.path.absolute() / source.name
+                if source.is_file() and source != target:
+                    _copy(source, target)
+                if target.is_file():
+                    setattr(message, field, str(target))
+
+
+def _copy(source: Path, target: Path) -> None:
+    with file_aside(target) as aside:
+        try:
+            shutil.copyfile(source, aside)
+        except OSError as error:
+            raise unwritable(target, error) from error
+
+
+def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dict[str, Any]:
+    """What the run is made of."""
+    return {
+        "irv2caffe": __version__,
+        "argv": sys.argv,
+        "started": earlier.get("started", _now()),
+        "solver": earlier.get("solver", plan.wishes.origin or str(plan.job.path.absolute())),
+        "weights": earlier.get("weights", [str(path) for path in plan.wishes.weights]),
+        "caffe": {
+            "root": str(plan.found.root),
+            "program": plan.found.name,
+            "image": plan.found.image,
+            "reason": plan.found.reason,
+            "version": plan.can.version if plan.can is not None else None,
+            "flavor": plan.flavor,
+        },
+        "gpus": plan.gpus or "none",
+        "num_train_images": plan.num_train,
+        "num_val_images": plan.num_val,
+        "effective_batch": plan.effective_batch,
+        "epochs": plan.epochs,
+        "plan": as_dict(plan),
+        "options": {
+            **asdict(options),
+            "keep_newest": plan.wishes.keep_newest,
+            "keep_epochs": plan.wishes.keep_epochs,
+        },
+        "versions": system.versions(),
+        "machine": system.machine(),
+        "git": _git_revision(),
+        "starts": earlier.get("starts", []),
+        "ending": "running",
+        "why": None,
+    }
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _git_revision() -> dict[str, Any] | None:
+    """Of the working folder; None where it is in no repository, or there is no git."""
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", *args],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=_GIT_S,
+                check=True,
+                text=True,
+            ).stdout.strip()
+            for args in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"revision": head, "changed": bool(changed)}
+
+
+def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: Pair | None) -> None:
+    """Adds a start to ``config.json``."""
+    config = read_config(run.path)
+    starts = config.get("starts", [])
+    starts.append(
+        {
+            "number": number,
+            "time": _now(),
+            "argv": list(command.argv),
+            "from_iteration": pair.iteration if pair is not None else 0,
+            "snapshot": str(pair.state) if pair is not None else None,
+            "base_lr": float(f"{plan.solver.base_lr:.7g}"),
+            "effective_batch": plan.effective_batch,
+            "gpus": plan.gpus or "none",
+        }
+    )
+    run.write_config({**config, "starts": starts, "ending": "running", "why": None})
+
+
+def record_end(run: RunDir, verdict: Verdict, exit_status: int, iteration: int | None) -> None:
+    """Completes the last start in ``config.json``."""
+    config = read_config(run.path)
+    for start in config.get("starts", [])[-1:]:
+        start.update(
+            ended=_now(),
+            ending=verdict.ending.value,
+            why=verdict.why,
+            exit_status=exit_status,
+            iteration=iteration,
+        )
+    with contextlib.suppress(OutputError):  # a full disk has its own verdict
+        run.write_config(config)
+
+
+def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
+    """Of ``caffe``: how to begin, or where to go on."""
+    gpus = plan.gpus
+    if plan.found.image and gpus:  # inside of a container they are counted anew
+        gpus = ",".join(map(str, range(plan.devices.count)))
+    args = ["train", "-solver", str(run.solver.absolute()), *(["-gpu", gpus] if gpus else [])]
+    if pair is not None:
+        return [*args, "-snapshot", str(pair.state.absolute())]
+    weights = read_config(run.path).get("weights", [])
+    return [*args, "-weights", ",".join(weights)] if weights else args
+
+
+def container(run: RunDir, plan: Plan, number: int) -> Container | None:
+    """What a docker image gets to see; None where none is used."""
+    if not plan.found.image:
+        return None
+    folder = run.path.absolute()
+    weights = [Path(name) for name in read_config(run.path).get("weights", [])]
+    readable = {Path(use.source) for use in plan.databases} | {path.parent for path in weights}
+    for net in plan.job.nets.values():
+        for layer in net.layer:
+            if layer.type in {"ImageData", "HDF5Data", "WindowData"}:
+                readable |= _folders_of(layer)
+    return Container(
+        name=container_name(folder.name, number, _now().translate({ord(c): None for c in "-:+T"})),
+        writable=(folder,),
+        readable=tuple(sorted(path for path in readable if not path.is_relative_to(folder))),
+        gpus=plan.gpus,
+        env=GLOG,
+        workdir=folder,
+    )
+
+
+def _folders_of(layer: Any) -> set[Path]:
+    param = {
+        "ImageData": layer.image_data_param,
+        "HDF5Data": layer.hdf5_data_param,
+        "WindowData": layer.window_data_param,
+    }[layer.type]
+    names = [param.source, getattr(param, "root_folder", "")]
+    paths = [Path(name) for name in names if name]
+    return {path if path.is_dir() else path.parent for path in paths}

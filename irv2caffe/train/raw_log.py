@@ -1,0 +1,134 @@
+"""Caffe's own log: a file it writes to by itself, read while it grows.
+
+Caffe writes into the file, not into a pipe of ours: where we are killed, it goes on to its
+snapshot without a broken pipe, and its last lines are there. A little room behind the file's end
+is reserved, so that its last words have a place on a full disk too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+from irv2caffe.atomic import file_aside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_PIECE_BYTES = 1 << 20
+_MAX_LINE_BYTES = 1 << 20
+RESERVED_BYTES = 1 << 18
+_FALLOC_FL_KEEP_SIZE = 1
+
+
+class RawLog:
+    """One start's log. The stitched log gets the same bytes, behind those of earlier starts."""
+
+    def __init__(self, path: Path, stitched: Path) -> None:
+        """Makes the file.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._path = path
+        self._stitched = stitched
+        stitch(stitched, path.parent)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._rest = b""
+        self._read_bytes = 0
+        self._behind = False
+        self._reserved_to = 0
+        self._reserve()
+
+    def poll(self, on_line: Callable[[str], None]) -> bool:
+        """Passes on the lines that came since; whether there may be more at once."""
+        piece = os.read(self._reading, _PIECE_BYTES)
+        if not piece:
+            return False
+        self._read_bytes += len(piece)
+        self._stitch(piece)
+        self._reserve()
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            on_line(line.decode("utf-8", "replace"))
+        if len(self._rest) > _MAX_LINE_BYTES:  # no log of text
+            self._rest = b""
+        return len(piece) == _PIECE_BYTES
+
+    def finish(self, on_line: Callable[[str], None]) -> None:
+        """Reads what is left after the end of the child, and gives the reserved room back."""
+        while self.poll(on_line):
+            pass
+        if self._rest:
+            on_line(self._rest.decode("utf-8", "replace"))
+            self._rest = b""
+        with contextlib.suppress(OSError):
+            os.truncate(self._path, self._path.stat().st_size)
+        with contextlib.suppress(OSError):
+            stitch(self._stitched, self._path.parent)
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self.writing)
+        os.close(self._reading)
+
+    def _stitch(self, piece: bytes) -> None:
+        """On a full disk the stitched log stays behind until it is completed from the others."""
+        if self._behind:
+            return
+        try:
+            with self._stitched.open("ab", buffering=0) as stream:
+                self._behind = stream.write(piece) != len(piece)
+        except OSError:
+            self._behind = True
+
+    def _reserve(self) -> None:
+        if self._read_bytes + RESERVED_BYTES // 2 < self._reserved_to:
+            return
+        self._reserved_to = self._read_bytes + RESERVED_BYTES
+        # File systems that cannot do it say so, and the log is then as safe as any other file.
+        self._libc.fallocate(
+            self.writing,
+            _FALLOC_FL_KEEP_SIZE,
+            ctypes.c_longlong(self._read_bytes),
+            ctypes.c_longlong(RESERVED_BYTES),
+        )
+
+
+def stitch(stitched: Path, logs: Path) -> None:
+    """Makes the stitched log whole: the logs of all starts, each on lines of its own.
+
+    What stands there already stays, unless a power cut left other bytes there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with stitched.open("a+b") as stream:
+        stream.seek(0)
+        for piece in _joined(logs):
+            there = stream.read(len(piece))
+            if piece[: len(there)] != there:
+                break
+            if len(there) < len(piece):
+                stream.write(piece[len(there) :])
+        else:
+            if not stream.read(1):
+                return
+    with file_aside(stitched) as aside, aside.open("wb") as stream:
+        stream.writelines(_joined(logs))
+
+
+def _joined(logs: Path) -> Iterator[bytes]:
+    for path in sorted(logs.glob("start-*.log"), key=lambda path: (len(path.name), path.name)):
+        last = b"\n"
+        with path.open("rb") as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                yield piece
+                last = piece[-1:]
+        if last != b"\n":
+            yield b"\n"

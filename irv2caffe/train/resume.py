@@ -1,0 +1,202 @@
+"""Where a run goes on, what has changed since, and what an interrupted trainer left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.caffe.docker import kill_container, remove_container
+from irv2caffe.errors import InputError, UsageError
+from irv2caffe.log import events
+from irv2caffe.log.parse import parse
+from irv2caffe.train.lock import is_alive, is_locked, read_owner
+from irv2caffe.train.plan_text import as_dict
+from irv2caffe.train.run_dir import existing_run_dir, read_config
+from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from irv2caffe.train.plan import Plan, Wishes
+    from irv2caffe.train.run_dir import RunDir
+    from irv2caffe.train.session import SessionOptions
+    from irv2caffe.train.snapshots import Pair
+
+# Caffe whose trainer was killed has been sent a SIGINT: it finishes its iteration and snapshot.
+_ORPHAN_S = 600.0
+_HANG_S = 10.0
+_LOG_TAIL_BYTES = 1 << 14
+
+
+@dataclass(frozen=True)
+class Choices:
+    """With what a run goes on.
+
+    Attributes:
+        wishes: GPUs, snapshots to keep.
+        options: how it is looked after.
+        caffe: folder or program that was named, or None.
+        docker: image that was named, or None.
+    """
+
+    wishes: Wishes
+    options: SessionOptions
+    caffe: Path | None
+    docker: str | None
+
+
+def as_before(
+    wishes: Wishes,
+    options: SessionOptions,
+    told: set[str],
+    *,
+    gpus: str | None,
+    caffe: Path | None,
+    docker: str | None,
+) -> Choices:
+    """The choices of a run that is resumed, where they are not told otherwise now.
+
+    Args:
+        wishes: of now.
+        options: of now.
+        told: names of the fields of both that were told now.
+        gpus: told now, or None.
+        caffe: told now, or None.
+        docker: told now, or None.
+    """
+    config = read_config(existing_run_dir(wishes.run_dir).path)
+    earlier = config.get("options", {})
+    kept = {name: value for name, value in earlier.items() if name not in told}
+    used = config.get("caffe", {})
+    if caffe is None and docker is None:
+        docker = used.get("image") or None
+        if str(used.get("reason", "")).startswith("--caffe "):
+            caffe = Path(used["root"])
+    wishes = replace(
+        wishes,
+        gpus=gpus or str(config.get("gpus", "none")),
+        **{name: kept[name] for name in ("keep_newest", "keep_epochs") if name in kept},
+    )
+    known = {field.name for field in fields(options)}
+    options = replace(options, **{name: kept[name] for name in known & kept.keys()})
+    return Choices(wishes, options, caffe, docker)
+
+
+def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
+    """Waits until a Caffe whose trainer was killed has written its snapshot; then ends it."""
+    owner = read_owner(run)
+    if owner is None or owner.host != platform.node() or is_alive(owner.pid, owner.began):
+        return
+    if is_alive(owner.child_pid, owner.child_began):
+        say(f"a Caffe whose trainer was killed still works here (process {owner.child_pid})")
+        deadline = time.monotonic() + _ORPHAN_S
+        stopped_at: float | None = None
+        while is_alive(owner.child_pid, owner.child_began) and time.monotonic() < deadline:
+            if stopped_at is None and _says_stopped(run):
+                stopped_at = time.monotonic()
+            if stopped_at is not None and time.monotonic() > stopped_at + _HANG_S:
+                break  # with several GPUs it hangs after that
+            time.sleep(0.1)
+        if is_alive(owner.child_pid, owner.child_began):
+            say("it did not end by itself: killed")
+            if owner.container:
+                kill_container(owner.container)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(owner.child_pid, signal.SIGKILL)
+    if owner.container:
+        remove_container(owner.container)
+    for _ in range(50):  # the kernel needs a moment to let go of the lock
+        if not is_locked(run):
+            return
+        time.sleep(0.1)
+
+
+def _says_stopped(run: RunDir) -> bool:
+    try:
+        with run.log_of(run.num_starts()).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    return any(isinstance(parse(line), events.StoppedEarly) for line in lines)
+
+
+def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
+    """The pair to go on from, with the path in it mended; None begins anew.
+
+    Raises:
+        InputError: the newest whole snapshot is of another net.
+        UsageError: the run is finished.
+    """
+    net = plan.job.train_net
+    for newest in pairs(run.snapshots):
+        if problem(newest, check_finite=False):
+            continue
+        why = problem(newest, net, check_finite=False)
+        if why:
+            raise InputError(
+                why, "put the run's own net back, or start a new run with --weights from this model"
+            )
+        break
+    pair, problems = newest_whole(run.snapshots, net)
+    for why in problems:
+        say(f"passed over: {why}")
+    if pair is None:
+        say("there is no whole snapshot yet: the run begins anew")
+        return None
+    if pair.iteration >= plan.solver.max_iter:
+        raise UsageError(
+            f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
+            "--epochs makes the run longer; a new run starts without --resume",
+        )
+    if mend(pair):
+        say(f"{pair.state.name} names the model beside it now")
+    say("Caffe reads a database from its first record again; the learning rate goes on")
+    return pair
+
+
+def differences(config: dict[str, Any], plan: Plan) -> list[str]:
+    """What is different from the last start, one line each."""
+    before, now = config.get("plan", {}), as_dict(plan)
+    if not before:
+        return []
+    lines = [
+        f"{name} {_short(before.get(name))} -> {_short(now[name])}"
+        for name in ("gpus", "batch_size", "effective_batch", "nets", "databases")
+        if before.get(name) != now[name]
+    ]
+    for name in ("version", "flavor", "program"):
+        old, new = before.get("caffe", {}).get(name), now["caffe"][name]
+        if old != new:
+            lines.append(f"caffe {name} {old} -> {new}")
+    old_values, new_values = before.get("config", {}), now["config"]
+    for name in dict.fromkeys([*old_values, *new_values]):
+        old = old_values.get(name, {}).get("value")
+        new = new_values.get(name, {}).get("value")
+        if old != new and name not in _OURS:
+            lines.append(f"{name} {old} -> {new}")
+    return lines
+
+
+# Fields of the solver that the run folder's copy says in its own way, and what stands above.
+_OURS = frozenset(
+    {
+        "net", "train_net", "test_net", "snapshot_prefix", "solver_mode", "display",
+        "snapshot_after_train", "snapshot_format", "batch_size",
+    }
+)  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value) or "none"
+    if isinstance(value, dict) and "source" in value:
+        shape = "x".join(map(str, value["shape"]))
+        return f"{value['source']} ({value['num_records']} x {shape})"
+    return str(value)

@@ -1,0 +1,102 @@
+"""Stands in for a Caffe where the real one cannot show the thing: GPUs, hangs, a driver's errors.
+
+Takes the arguments of ``caffe train``, prints the lines of 1.0 and writes real snapshots. What
+happens to it says the environment: STAND_IN is ``well``, ``hang`` (after a stop, with several
+GPUs, as BVLC does), ``stall`` (silent from iteration 30 on), or words that it gives up with at
+iteration 30, in its first start only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from irv2caffe.proto import messages
+from irv2caffe.proto.text import read_prototxt
+
+STEP_S = 0.002
+asked: list[int] = []
+
+
+def log(message: str, severity: str = "I") -> None:
+    now = time.time()
+    stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06}"
+    print(f"{severity}{stamp} {os.getpid():5} solver.cpp:1] {message}", file=sys.stderr, flush=True)
+
+
+def snapshot(solver, iteration: int) -> None:
+    model, state = messages.NetParameter(), messages.SolverState()
+    net = read_prototxt(Path(solver.net), messages.NetParameter)
+    for layer in net.layer:
+        if messages.TEST not in {rule.phase for rule in layer.include if rule.HasField("phase")}:
+            kept = model.layer.add()
+            kept.CopyFrom(layer)
+            if layer.type == "InnerProduct":
+                blob = kept.blobs.add()
+                blob.shape.dim.extend((2, 3))
+                blob.data.extend([0.5] * 6)
+    prefix = f"{solver.snapshot_prefix}_iter_{iteration}"
+    state.iter, state.learned_net = iteration, f"{prefix}.caffemodel"
+    state.history.add().data.extend([0.1] * 6)
+    for kind, path, message in (
+        ("", f"{prefix}.caffemodel", model),
+        ("solver state ", f"{prefix}.solverstate", state),
+    ):
+        log(f"Snapshotting {kind}to binary proto file {path}")
+        Path(path).write_bytes(message.SerializeToString())
+
+
+def main() -> None:
+    if "--version" in sys.argv:
+        print("caffe version", os.environ.get("STAND_IN_VERSION", "1.0.0"))
+        return
+    args = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+    how = os.environ.get("STAND_IN", "well")
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: asked.append(number))
+    solver = read_prototxt(Path(args["-solver"]), messages.SolverParameter)
+    if "-gpu" in args:
+        log(f"Using GPUs {', '.join(args['-gpu'].split(','))}")
+    first = 0
+    if "-snapshot" in args:
+        first = int(re.search(r"_iter_(\d+)", args["-snapshot"])[1])
+    worker = subprocess.Popen(["sleep", "1000"]) if how == "hang" else None
+    for iteration in range(first, solver.max_iter):
+        if iteration % solver.display == 0:
+            log(f"Iteration {iteration} (-1.7e+17 iter/s, 0s/10 iters), loss = 0.5")
+            log("    Train net output #0: loss = 0.5 (* 1 = 0.5 loss)")
+            log(f"Iteration {iteration}, lr = {solver.base_lr:g}")
+        time.sleep(STEP_S)
+        if iteration == 30 and how == "stall" and not first:
+            time.sleep(1000)
+        if iteration == 30 and how not in {"well", "hang", "stall"} and not first:
+            if how.startswith("F "):
+                log(how[2:], "F")
+            else:
+                print(how, file=sys.stderr, flush=True)
+            signal.signal(signal.SIGABRT, signal.SIG_DFL)
+            os.abort()
+        done = iteration + 1
+        request = asked.pop(0) if asked else 0
+        if request or (solver.snapshot and done % solver.snapshot == 0):
+            snapshot(solver, done)
+        if request == signal.SIGINT:
+            log("Optimization stopped early.")
+            if worker is not None:
+                while True:
+                    time.sleep(1)
+            log("Optimization Done.")
+            return
+    if not solver.snapshot or solver.max_iter % solver.snapshot:
+        snapshot(solver, solver.max_iter)
+    log(f"Iteration {solver.max_iter}, loss = 0.5")
+    log("Optimization Done.")
+
+
+if __name__ == "__main__":
+    main()

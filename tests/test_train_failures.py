@@ -1,0 +1,418 @@
+"""What goes wrong in a training, and the verdict on it: real Caffe but for GPUs and hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from train_helpers import (
+    FOREVER,
+    caffe_pid,
+    config,
+    irv2caffe,
+    is_gone,
+    make_databases,
+    metrics,
+    start,
+    wait_for,
+    wait_for_text,
+    write_job,
+)
+
+from irv2caffe.log.read import read_log
+from irv2caffe.train.advice import advise, advise_exit
+from irv2caffe.train.run_dir import RunDir
+from irv2caffe.train.snapshots import newest_whole, pairs
+
+STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failures")
+    make_databases(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    """A folder with a program ``caffe`` that is none."""
+    folder = tmp_path_factory.mktemp("stand-in")
+    program = folder / "caffe"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n")
+    program.chmod(0o755)
+    return folder
+
+
+def newest(run):
+    pair, _ = newest_whole(run.snapshots)
+    return pair.iteration if pair is not None else 0
+
+
+def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
+    child = start("--solver", solver, "--run-dir", "run", "--stall-minutes", 0.03, cwd=tmp_path)
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 500 (")
+    pid = caffe_pid(run.path)
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: run.num_starts() == 2, "for the second start")
+    assert is_gone(pid)
+    wait_for_text(run.log_of(2), "loss = ")
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    starts = config(run.path)["starts"]
+    assert [entry["ending"] for entry in starts] == ["stalled", "stopped"]
+    assert "stopped by a signal" in starts[0]["why"]
+    assert starts[1]["from_iteration"] > 0
+
+
+def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
+    args = ("--solver", solver, "--run-dir", "run", "--stall-minutes", 0.02, "--max-restarts", 0)
+    child = start(*args, cwd=tmp_path)
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 500 (")
+    os.kill(caffe_pid(run.path), signal.SIGSTOP)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert out.rstrip().endswith("stalled: run")
+    assert "no line for" in err
+    assert config(run.path)["ending"] == "stalled"
+
+
+NAN = {"base_lr": 1e6, "display": 1, "max_iter": FOREVER}
+
+
+def test_nan_stops_with_advice(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", **NAN)
+    done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "diverged: run" in done.stdout
+    assert "--base-lr" in done.stderr
+    assert "going on" not in done.stderr
+    log = read_log(tmp_path / "run")
+    assert not log.finished  # the bare binary goes on to its end and exits 0
+    assert config(tmp_path / "run")["ending"] == "diverged"
+    rows = [row for row in metrics(tmp_path / "run") if row["kind"] == "train"]
+    assert rows[-1]["loss"] is None  # JSON has no NaN
+
+
+def test_nan_may_go_on_and_is_still_no_success(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", **{**NAN, "max_iter": 60, "test_interval": 20})
+    args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "continue")
+    done = irv2caffe(*args, cwd=tmp_path)
+    assert done.returncode == 1
+    assert config(tmp_path / "run")["starts"][0]["exit_status"] == 0  # what Caffe says of it
+    assert "diverged: run" in done.stdout
+    assert read_log(tmp_path / "run").finished
+    tests = [row for row in metrics(tmp_path / "run") if row["kind"] == "test"]
+    assert tests[-1]["outputs"]["acc/top-1"] == 1  # of NaN: that is no success
+    # its last snapshots hold NaN: nothing is resumed from them
+    resumed = irv2caffe("--resume", "run", cwd=tmp_path)
+    assert "holds weights that are not numbers" in resumed.stderr
+
+
+def test_rollback_goes_back_and_comes_to_the_end(caffe, root, tmp_path):
+    """The learning rate explodes by its own policy; with a smaller one it does not."""
+    solver = write_job(
+        root, tmp_path / "job", base_lr=0.01, lr_policy='"step"', gamma=10,
+        weight_decay=0.01, stepsize=100,
+        display=5, max_iter=1000, snapshot=100,
+    )  # fmt: skip
+    args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "rollback")
+    done = irv2caffe(*args, "--rollback-lr", 1e-8, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = RunDir(tmp_path / "run")
+    starts = config(run.path)["starts"]
+    assert starts[0]["ending"] == "diverged"
+    assert starts[-1]["ending"] == "finished"
+    assert starts[1]["base_lr"] == pytest.approx(1e-10)
+    assert 0 < starts[1]["from_iteration"] <= starts[0]["iteration"]
+    assert newest(run) == 1000
+    assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 5))
+
+
+def test_rollbacks_have_an_end(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", **NAN)
+    args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "rollback")
+    done = irv2caffe(*args, "--max-rollbacks", 2, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "diverged again after 2 rollbacks: given up" in done.stderr
+    rates = [entry["base_lr"] for entry in config(tmp_path / "run")["starts"]]
+    assert rates == [1e6, 5e5, 2.5e5]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB, or None where this user may not make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        yield None
+        return
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk(caffe, root, tmp_path, small_disk):
+    """It fills up while the training is at work; the last words are in the log all the same."""
+    if small_disk is None:
+        again_where_it_may_be_mounted()
+        return
+    run = RunDir(small_disk / "run")
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=1000)
+    child = start("--solver", solver, "--run-dir", run.path, cwd=tmp_path)
+    wait_for(lambda: newest(run) >= 1000, "for a snapshot")
+    filler = small_disk / "filler"
+    fill(filler)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert f"crashed: {run.path}" in out
+    assert "the disk is full" in err
+    assert "SerializeToOstream" in run.log_of(1).read_text()  # it had its reserved place
+    assert run.num_starts() == 1  # another start would not help
+    late = irv2caffe("--resume", run.path, cwd=tmp_path)
+    assert late.returncode == 1
+    assert "are free" in late.stderr
+    filler.unlink()
+    at = newest(run)
+    assert at >= 1000
+    text = re.sub(r"(?m)^max_iter: \d+", f"max_iter: {at + 300}", run.solver.read_text())
+    run.solver.write_text(text)
+    done = irv2caffe("--resume", run.path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    log = read_log(run.path)
+    assert [point.iteration for point in log.train] == list(range(0, at + 301, 10))
+
+
+def fill(path):
+    """Writes until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+
+
+def again_where_it_may_be_mounted():
+    """The same test in a namespace of its own, in which every user is root."""
+    inside = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("neither root nor user namespaces: no disk can be made full here")
+    pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command = [*inside, *pytest_again, "-k", "test_a_full_disk"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_power_cut(caffe, root, tmp_path):
+    """The newest files are torn, empty, full of zeros or gone; the run goes on from before them."""
+    solver = write_job(root, tmp_path / "job", snapshot=100)
+    done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = RunDir(tmp_path / "run")
+    by_iteration = {pair.iteration: pair for pair in pairs(run.snapshots)}
+    model = by_iteration[1000].model
+    model.write_bytes(model.read_bytes()[:-40])
+    state = by_iteration[900].state
+    state.write_bytes(state.read_bytes()[:-40] + bytes(40))
+    by_iteration[800].model.write_bytes(b"")
+    by_iteration[700].model.unlink()
+    shutil.copy(by_iteration[600].model, by_iteration[600].state)
+    done = irv2caffe("--resume", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from iteration 500" in done.stderr
+    assert done.stderr.count("passed over:") == 5
+    assert newest(run) == 1000
+    assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 10))
+
+
+def test_a_moved_run_folder(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
+    child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 500 (")
+    child.send_signal(signal.SIGTERM)
+    child.wait(30)
+    moved = RunDir(tmp_path / "elsewhere" / "moved, run")
+    moved.path.parent.mkdir()
+    run.path.rename(moved.path)
+    at = newest(moved)
+    text = re.sub(r"(?m)^max_iter: \d+", f"max_iter: {at + 100}", moved.solver.read_text())
+    moved.solver.write_text(text)
+    done = irv2caffe("--resume", moved.path, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "names the model beside it now" in done.stderr
+    assert newest(moved) == at + 100
+    assert not run.path.exists()
+
+
+# Several GPUs: a stand-in.
+
+
+def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    child = start(*args, cwd=tmp_path, STAND_IN="hang")
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 100 (")
+    assert "Using GPUs 0, 1" in run.log.read_text()
+    pid = caffe_pid(run.path)
+    worker = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+    child.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "hangs: killed" in err
+    assert time.monotonic() - began > 5  # it had its chance
+    assert is_gone(pid)
+    assert is_gone(worker)
+    assert config(run.path)["ending"] == "stopped"
+    assert newest(run) >= 100
+    assert config(run.path)["effective_batch"] == 16
+
+
+def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    child = start(*args, cwd=tmp_path, STAND_IN="hang")
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 100 (")
+    pid = caffe_pid(run.path)
+    child.kill()
+    child.wait()
+    wait_for_text(run.log_of(1), "stopped early")
+    at = newest(run)
+    text = re.sub(r"(?m)^max_iter: \d+", f"max_iter: {at + 50}", run.solver.read_text())
+    run.solver.write_text(text)
+    again = irv2caffe(
+        "--resume", "run", "--gpus", "0,1", "--caffe", stand_in, cwd=tmp_path, STAND_IN="well"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "did not end by itself: killed" in again.stderr
+    assert is_gone(pid)
+    assert newest(run) == at + 50
+
+
+FATAL = {
+    "a wrong GPU": (
+        "F Check failed: error == cudaSuccess (101 vs. 0)  invalid device ordinal",
+        "there is no GPU of that number", False,
+    ),
+    "out of memory": (
+        "F Check failed: error == cudaSuccess (2 vs. 0)  out of memory", "memory is short", False,
+    ),
+    "an illegal access": (
+        "F Check failed: error == cudaSuccess (700 vs. 0)  an illegal memory access",
+        "a GPU failed while it computed", True,
+    ),
+    "NCCL": (
+        "F Check failed: result == ncclSuccess (2 vs. 0)  unhandled system error",
+        "the GPUs could not talk to each other", True,
+    ),
+    "no F line": (
+        "terminate called after throwing an instance of 'boost::bad_lexical_cast'",
+        "could not read the numbers of the GPUs", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FATAL)
+def test_fatal_lines_of_gpus(stand_in, root, tmp_path, name):
+    words, meaning, is_passing = FATAL[name]
+    solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    done = irv2caffe(*args, cwd=tmp_path, STAND_IN=words)
+    assert meaning in done.stderr
+    starts = config(tmp_path / "run")["starts"]
+    assert starts[0]["exit_status"] == -signal.SIGABRT
+    assert starts[0]["ending"] == "crashed"
+    if is_passing:
+        assert done.returncode == 0, done.stderr
+        assert [entry["from_iteration"] for entry in starts] == [0, 20]
+    else:
+        assert done.returncode == 1
+        assert len(starts) == 1
+
+
+def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    done = irv2caffe(*args, "--stall-minutes", 0.02, cwd=tmp_path, STAND_IN="stall")
+    assert done.returncode == 0, done.stderr
+    starts = config(tmp_path / "run")["starts"]
+    assert [entry["ending"] for entry in starts] == ["stalled", "finished"]
+
+
+def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
+    """Refused before the start; where it starts all the same, its words are understood."""
+    solver = write_job(root, tmp_path / "job")
+    for gpus in ("0", "0,1", "all"):
+        done = irv2caffe("--solver", solver, "--run-dir", "run", "--gpus", gpus, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "built without GPU support" in done.stderr
+        assert "--gpus none" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# What the real Caffe says when it is given something wrong, and what we make of it.
+
+REAL = {
+    "unknown layer": ({}, 'type: "InnerProduct"', 'type: "Inner"', "no layer of type Inner"),
+    "unknown bottom": (
+        {}, 'bottom: "conv" top: "fc"', 'bottom: "cow" top: "fc"', "which no layer writes",
+    ),
+    "momentum": ({"type": '"RMSProp"'}, "", "", "Caffe's RMSProp has no momentum"),
+    "leveldb": ({}, "backend: LMDB", "", "is none"),
+    "no database": ({}, "train_lmdb", "no_lmdb", "a database is not there"),
+    "crop": ({}, "scale: 0.01", "crop_size: 20", "the crop is larger"),
+    "prefix": ({"snapshot_prefix": '"/nowhere/x"'}, "", "", "snapshots cannot be written"),
+    "unknown field": ({"bogus": 1}, "", "", "does not know the field bogus"),
+    "no net": ({"net": '"gone.prototxt"'}, "", "", "a file is not there"),
+    "two tops": ({}, 'top: "loss"', 'top: "label"', "two layers write label"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_last_words_of_the_real_caffe(caffe, root, tmp_path, name):
+    from irv2caffe.caffe.command import tool_command
+    from irv2caffe.train.tracker import Tracker
+
+    changes, old, new, meaning = REAL[name]
+    solver = write_job(root, tmp_path, max_iter=10, **changes)
+    net = tmp_path / "net.prototxt"
+    net.write_text(net.read_text().replace(old, new) if old else net.read_text())
+    command = tool_command(caffe, "caffe", ["train", "-solver", str(solver)])
+    done = subprocess.run(
+        command.argv,
+        env={**command.env, "GLOG_logtostderr": "1"},
+        capture_output=True,
+        cwd=tmp_path,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGABRT
+    tracker = Tracker()
+    for line in done.stderr.splitlines():
+        tracker.line(line)
+    advice = advise(tracker.now.telling)
+    assert advice is not None, tracker.now.telling
+    assert meaning in advice.why
+    assert not advice.passing
+    assert advice.hint
+
+
+def test_exit_statuses_without_words():
+    assert "SIGKILL" in advise_exit(-9).why
+    assert advise_exit(-11).passing
+    assert not advise_exit(1).passing
+    assert advise("all is well") is None

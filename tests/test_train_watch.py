@@ -1,0 +1,274 @@
+"""What is read of a log while it grows: losses that are lost, rates, silences; and the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import termios
+
+import pytest
+from train_helpers import command, config, irv2caffe, make_databases, wait_for_text, write_job
+
+from irv2caffe.train import watch as watch_module
+from irv2caffe.train.metrics import Metrics
+from irv2caffe.train.raw_log import RawLog, stitch
+from irv2caffe.train.run_dir import RunDir
+from irv2caffe.train.tracker import Tracker
+from irv2caffe.train.watch import StallWatch
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watch")
+    make_databases(folder)
+    return folder
+
+
+def display(iteration, loss, *outputs, at="10:00:00.000000", lr=0.01):
+    start = f"I1124 {at} 100 solver.cpp:1]"
+    yield f"{start} Iteration {iteration} (1.5 iter/s, 6s/10 iters), loss = {loss}"
+    for index, (name, value) in enumerate(outputs):
+        yield f"{start}     Train net output #{index}: {name} = {value} (* 1 = {value} loss)"
+    yield f"{start} Iteration {iteration}, lr = {lr}"
+
+
+def feed(*blocks):
+    rows = []
+    tracker = Tracker(rows.append)
+    for block in blocks:
+        for line in block:
+            tracker.line(line)
+    tracker.finish()
+    return tracker, rows
+
+
+@pytest.mark.parametrize("loss", ["nan", "-nan", "inf", "-inf"])
+def test_a_loss_that_is_no_number(loss):
+    tracker, _ = feed(display(0, 1.5), display(10, loss))
+    assert tracker.now.diverged == 10
+    assert tracker.now.last_healthy == 0
+
+
+def test_a_pinned_loss_counts_when_it_stays():
+    tracker, _ = feed(display(0, 2.3), display(10, 87.3365), display(20, 2.2))
+    assert tracker.now.diverged is None
+    assert tracker.now.last_healthy == 20
+    tracker, _ = feed(display(0, 2.3), display(10, 87.3365), display(20, 87.3365))
+    assert tracker.now.diverged == 20
+    assert "87.3365" in tracker.now.diverged_how
+    assert tracker.now.last_healthy == 0
+
+
+def test_one_pinned_head_of_two_counts():
+    """With an auxiliary head the sum is another number."""
+    heads = [("loss", 87.3365), ("aux/loss", 2.1)]
+    tracker, _ = feed(display(0, 88.2, *heads), display(10, 88.2, *heads))
+    assert tracker.now.diverged == 10
+
+
+def test_outputs_that_are_no_loss_may_be_anything():
+    tracker, rows = feed(display(0, 2.3, ("f1", "nan")), display(10, 2.3, ("f1", "nan")))
+    assert tracker.now.diverged is None
+    assert len(rows) == 2
+
+
+def test_lines_of_other_threads_change_nothing():
+    """With several GPUs, gradient clipping and multistep are said by every thread."""
+    other = ["I1124 10:00:00.1 101 sgd_solver.cpp:9] MultiStep Status: Iteration 10, step = 1"]
+    clip = ["I1124 10:00:00.2 102 sgd_solver.cpp:9] Gradient clipping: scaling down gradients"]
+    first = list(display(0, 2.3, ("loss", 2.3)))
+    mixed = [first[0], *other, first[1], *clip, first[2], *other]
+    tracker, rows = feed(mixed, display(10, 2.0), other)
+    assert tracker.now.diverged is None
+    assert [(row["iteration"], row["loss"], row["lr"]) for row in rows] == [
+        (0, 2.3, 0.01),
+        (10, 2.0, 0.01),
+    ]
+
+
+def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
+    test = [
+        "I1124 10:00:20.000000 100 solver.cpp:1] Iteration 20, Testing net (#0)",
+        "I1124 10:01:20.000000 100 solver.cpp:1]     Test net output #0: acc/top-1 = 0.25",
+    ]
+    tracker, rows = feed(
+        display(0, 2.3, at="10:00:00.000000"),
+        display(10, 2.3, at="10:00:10.000000"),
+        test,
+        display(20, 2.2, at="10:01:20.500000"),
+        display(30, 2.2, at="10:01:30.500000"),
+    )
+    assert tracker.rate.step_s == pytest.approx(1.0)
+    assert tracker.rate.test_s == pytest.approx(60.5)
+    metrics = Metrics(tmp_path / "metrics", 1, 32, 3200)
+    whole = [metrics.complete(row) for row in rows]
+    assert [row.get("images_per_second") for row in whole] == [None, 32.0, None, None, 32.0]
+    assert whole[2]["top1_error"] == 75.0
+    assert whole[-1]["epoch"] == 0.3
+    # over midnight
+    tracker, _ = feed(display(0, 1, at="23:59:59.000000"), display(10, 1, at="00:00:04.000000"))
+    assert tracker.rate.step_s == pytest.approx(0.5)
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(watch_module.time, "monotonic", lambda: self.now)
+
+    def pass_(self, seconds):
+        self.now += seconds
+
+
+def test_the_rhythm_of_a_slow_run_is_no_stall(monkeypatch):
+    """A display in 50 minutes, a test of 2 hours: only the run itself can say so."""
+    clock = Clock(monkeypatch)
+    stall = StallWatch()
+    stall.start()
+    for _ in range(20):  # the lines of a start come at once
+        clock.pass_(0.01)
+        stall.line("start")
+    clock.pass_(3000)
+    assert not stall.is_stalled()
+    for _ in range(4):
+        stall.line("train", is_display=True)
+        for _ in range(3):  # so do those of a display
+            clock.pass_(0.001)
+            stall.line("train")
+        clock.pass_(3000)
+        assert not stall.is_stalled()
+    stall.line("test")
+    clock.pass_(7200)
+    assert not stall.is_stalled()
+    stall.line("train")
+    clock.pass_(3000)
+    assert not stall.is_stalled()
+    clock.pass_(28_000)
+    assert stall.is_stalled()
+
+
+def test_a_fast_run_is_missed_after_ten_minutes(monkeypatch):
+    clock = Clock(monkeypatch)
+    stall = StallWatch()
+    for _ in range(10):
+        stall.line("train", is_display=True)
+        clock.pass_(5)
+    clock.pass_(590)
+    assert not stall.is_stalled()
+    clock.pass_(10)
+    assert stall.is_stalled()
+    assert not StallWatch(0).is_stalled()
+    told = StallWatch(3)
+    clock.pass_(4)
+    assert told.is_stalled()
+
+
+def test_the_stitched_log_is_made_whole(tmp_path):
+    logs, stitched = tmp_path / "logs", tmp_path / "train.log"
+    logs.mkdir()
+    (logs / "start-001.log").write_bytes(b"one\ntorn")
+    (logs / "start-002.log").write_bytes(b"two\n")
+    wanted = b"one\ntorn\ntwo\n"
+    for there in (b"", b"one\n", b"one\ntorn\ntw", wanted, b"one\n\0\0\0\0", wanted + b"more"):
+        stitched.write_bytes(there)
+        stitch(stitched, logs)
+        assert stitched.read_bytes() == wanted
+    (logs / "start-999.log").write_bytes(b"many\n")
+    (logs / "start-1000.log").write_bytes(b"last\n")
+    stitch(stitched, logs)
+    assert stitched.read_bytes() == wanted + b"many\nlast\n"
+
+
+def test_a_log_is_read_to_its_last_byte(tmp_path):
+    """Whatever it holds; and no room is kept behind its end."""
+    (tmp_path / "logs").mkdir()
+    lines = []
+    log = RawLog(tmp_path / "logs/start-001.log", tmp_path / "train.log")
+    os.write(log.writing, b"one\ntwo \xff\n" + b"x" * 3_000_000 + b"\nla")
+    while log.poll(lines.append):
+        pass
+    os.write(log.writing, b"st")
+    log.finish(lines.append)
+    log.close()
+    assert [line[:5] for line in lines if line[:1] != "x"] == ["one", "two \ufffd", "last"]
+    status = (tmp_path / "logs/start-001.log").stat()
+    assert status.st_blocks * 512 < status.st_size + 2 * 4096
+
+
+def on_a_terminal(args, cwd):
+    """A program with a terminal of its own, as its session leader; (child, our end)."""
+    ours, theirs = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    child = subprocess.Popen(
+        command(*args),
+        cwd=cwd,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=take_terminal,  # noqa: PLW1509
+    )
+    os.close(theirs)
+    return child, ours
+
+
+def test_one_line_on_a_terminal(caffe, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=20_000, snapshot=0)
+    child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
+    shown = b""
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the end
+            break
+    assert child.wait(30) == 0
+    os.close(ours)
+    text = shown.decode()
+    assert re.search(r"\r\x1b\[2Kiteration [\d,]+ of 20,000, epoch [\d.]+, loss", text)
+    assert "finished: run\r\n" in text.rpartition("\x1b[2K")[2]
+
+
+def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
+    """SIGHUP, and nobody to write to: a snapshot is taken, and the run comes to its end."""
+    solver = write_job(root, tmp_path / "job", max_iter=60_000, snapshot=0)
+    child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 300 (")
+    os.close(ours)
+    child.wait(60)
+    assert config(run.path)["ending"] == "finished"
+    taken = sorted(path.name for path in run.snapshots.glob("*.solverstate"))
+    assert len(taken) == 2
+    assert "tiny_iter_60000.solverstate" in taken
+
+
+def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
+    from test_train_failures import STAND_IN
+
+    folder = tmp_path / "caffe dir"
+    folder.mkdir()
+    program = folder / "caffe"
+    python = command()[0]
+    program.write_text(f"#!/bin/sh\nexec '{python}' '{STAND_IN}' \"$@\"\n")
+    program.chmod(0o755)
+    solver = write_job(root, tmp_path / "job", max_iter=40)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", folder)
+    more = ("--keep-snapshots", 2, "--stall-minutes", 7, "--max-restarts", 9)
+    first = irv2caffe(*args, *more, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = irv2caffe("--resume", "run", "--epochs", 20, "--max-restarts", 1, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    kept = config(tmp_path / "run")
+    assert kept["gpus"] == "0,1"
+    assert kept["caffe"]["root"] == str(folder)
+    assert kept["options"]["keep_newest"] == 2
+    assert kept["options"]["stall_s"] == 420
+    assert kept["options"]["max_restarts"] == 1
+    assert kept["starts"][1]["from_iteration"] == 40

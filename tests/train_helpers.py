@@ -1,0 +1,140 @@
+"""What the tests of train share: a net of one layer whose iterations take a moment, and waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from irv2caffe.data.datum import record_key
+from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.proto import messages
+
+NUM_TRAIN, NUM_VAL, BATCH = 64, 20, 8
+NET = """
+name: "tiny"
+layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
+  transform_param {{ scale: 0.01 }}
+  data_param {{ source: "{root}/train_lmdb" batch_size: 8 backend: LMDB }} }}
+layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TEST }}
+  transform_param {{ scale: 0.01 }}
+  data_param {{ source: "{root}/val_lmdb" batch_size: 10 backend: LMDB }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param {{ num_output: 4 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc/top-1"
+  include {{ phase: TEST }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }}
+"""
+SOLVER = {
+    "net": '"net.prototxt"', "test_iter": 2, "test_interval": 1000, "base_lr": 0.01,
+    "lr_policy": '"step"', "gamma": 0.5, "stepsize": 300, "momentum": 0.9, "display": 10,
+    "max_iter": 1000, "snapshot": 200, "snapshot_prefix": '"tiny"', "solver_mode": "CPU",
+    "random_seed": 1,
+}  # fmt: skip
+FOREVER = 100_000_000
+
+
+def make_databases(root: Path) -> None:
+    """64 and 20 dark or bright images of 10x10."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", NUM_TRAIN), ("val", NUM_VAL)):
+        folder = root / f"{part}_lmdb"
+        folder.mkdir()
+        with open_writer(folder) as writer:
+            for index in range(count):
+                pixels = rng.integers(0, 100, (10, 10, 3)) + index % 2 * 120
+                datum = messages.Datum(channels=3, height=10, width=10, label=index % 2)
+                datum.data = pixels.astype(np.uint8).transpose(2, 0, 1).tobytes()
+                writer.put(record_key(index, f"{index}.png"), datum.SerializeToString())
+
+
+def write_job(root: Path, folder: Path, **changes: object) -> Path:
+    """The net and a solver in a folder; None takes a field away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "net.prototxt").write_text(NET.format(root=root))
+    fields = {**SOLVER, "net": f'"{folder}/net.prototxt"', **changes}
+    text = "".join(f"{name}: {value}\n" for name, value in fields.items() if value is not None)
+    (folder / "solver.prototxt").write_text(text)
+    return folder / "solver.prototxt"
+
+
+def irv2caffe(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    """The program as a user runs it, to its end."""
+    return subprocess.run(
+        command(*args),
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "irv2caffe", "train", "--no-plot", *map(str, args)]
+
+
+def start(*args: object, cwd: Path, **env: str) -> subprocess.Popen:
+    """The program as a user starts it."""
+    return subprocess.Popen(
+        command(*args),
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, what: str = "", seconds: float = 60):
+    """Until something is true; returns it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain {what}")
+
+
+def wait_for_text(path: Path, text: str) -> None:
+    """Until a growing file holds a text."""
+    wait_for(lambda: path.is_file() and text in path.read_text(errors="replace"), f"for {text!r}")
+
+
+def caffe_pid(run: Path) -> int:
+    """The Caffe that works in a run folder now, as the lock says."""
+    return wait_for(lambda: _child_pid(run), "for a child")
+
+
+def _child_pid(run: Path) -> int:
+    try:
+        pid = json.loads((run / "lock").read_text())["child_pid"]
+    except (OSError, ValueError):
+        return 0
+    return pid if pid and Path(f"/proc/{pid}").exists() else 0
+
+
+def config(run: Path) -> dict:
+    return json.loads((run / "config.json").read_text())
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
