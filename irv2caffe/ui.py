@@ -119,13 +119,16 @@ class _Pace:
         if count <= 0 or seconds <= 0:
             return ""
         left = (total - done) * seconds / count
-        return f"{count / seconds:,.0f} a second, {duration(left)} left"
+        rate = f"{count / seconds:,.0f} a second"
+        return rate if done >= total else f"{rate}, {duration(left)} left"
 
 
 _PLAIN_EVERY_S = 60.0
+_PLAIN_AT_MOST_EVERY_S = 1.0
 
 
 def _plain_progress(what: str) -> Callable[[int, int], None]:
+    """A line for every tenth, but not more than one a second; every minute; and at the end."""
     shown, shown_at = 0, time.monotonic()
     pace = _Pace()
 
@@ -133,7 +136,9 @@ def _plain_progress(what: str) -> Callable[[int, int], None]:
         nonlocal shown, shown_at
         tenth = 10 * done // max(1, total)
         words = pace.words(done, total)
-        if tenth > shown or time.monotonic() - shown_at > _PLAIN_EVERY_S:
+        since = time.monotonic() - shown_at
+        is_due = since > _PLAIN_AT_MOST_EVERY_S or done >= total
+        if (tenth > shown and is_due) or since > _PLAIN_EVERY_S:
             shown, shown_at = tenth, time.monotonic()
             say(f"{what}: {done:,} of {total:,}{', ' if words else ''}{words}")
 

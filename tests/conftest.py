@@ -86,7 +86,7 @@ def pycaffe(caffe):
 @pytest.fixture(scope="session")
 def noise_lmdb(tmp_path_factory):
     """A database of 8 colour images of 400x400, labels 0 and 1."""
-    from irv2caffe.data.datum import raw_datum, record_key
+    from irv2caffe.data.datum import raw_head, raw_tail, record_key
     from irv2caffe.data.lmdb_store import open_writer
 
     folder = tmp_path_factory.mktemp("noise") / "lmdb"
@@ -94,6 +94,7 @@ def noise_lmdb(tmp_path_factory):
     rng = np.random.default_rng(0)
     with open_writer(folder) as writer:
         for index in range(8):
-            pixels = rng.integers(0, 256, (400, 400, 3), np.uint8)
-            writer.put(record_key(index, f"{index}.png"), raw_datum(pixels, index % 2))
+            planes = rng.integers(0, 256, (3, 400, 400), np.uint8)
+            record = raw_head(planes.shape) + planes.tobytes() + raw_tail(index % 2)
+            writer.put(record_key(index, f"{index}.png"), record)
     return folder

@@ -18,7 +18,7 @@ from irv2caffe.data.inspect import database_mean, dataset_sizes, summarize_datab
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.data.tables import read_skipped
-from irv2caffe.errors import InputError, OutputExistsError, UsageError
+from irv2caffe.errors import InputError, OutputError, OutputExistsError, UsageError
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import read_binary
 from irv2caffe.proto.messages import Datum
@@ -402,13 +402,21 @@ def test_validation_keeps_the_class_table_of_training(few, tmp_path):
     (val.parent / "cow").mkdir()
     with pytest.raises(InputError, match="lacks: cow"):
         open_source(val.parent, labels=table)
+    (val.parent / "cow").rmdir()
+    make_lmdb(open_source(val.parent), tmp_path / "alone", small)
+    with pytest.raises(InputError, match="are not the same"):
+        dataset_sizes(str(table), str(tmp_path / "alone"))
     sizes = dataset_sizes(str(table), str(tmp_path / "val"))
     assert (sizes.num_train, sizes.num_val, sizes.num_classes) == (40, 1, 2)
 
 
-def test_no_space_is_said_before(few, tmp_path, monkeypatch):
-    from irv2caffe.errors import OutputError
+def test_a_database_among_the_class_folders_is_refused(tmp_path, few):
+    with pytest.raises(OutputError, match="among the class folders"):
+        make_lmdb(open_source(few), few / "db", BuildOptions())
+    assert sorted(path.name for path in few.iterdir()) == ["cat", "dog"]
 
+
+def test_no_space_is_said_before(few, tmp_path, monkeypatch):
     monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: 1_000_000)
     with pytest.raises(OutputError, match="are free"):
         make_lmdb(open_source(few), tmp_path / "out", BuildOptions())

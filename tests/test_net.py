@@ -294,7 +294,8 @@ def test_bad_crops_are_refused_and_good_ones_named(variant):
 def test_other_grids_than_tensorflows_are_a_warning(tmp_path):
     """Slim at 328 runs in Caffe on grids 39, 19, 9 where TensorFlow has 38, 18, 8."""
     options = net_options(crop=328)
-    assert check_crop(options).rounded_up == ("MaxPool_3a_3x3", "MaxPool_5a_3x3")
+    found = check_crop(options)
+    assert (found.grid17, found.grid8, found.rounded_up) == (19, 9, ("MaxPool_5a_3x3",))
     built = build_net(tmp_path, options, SolverOptions(), num_train=1000, num_val=100)
     assert "other grids than TensorFlow's" in built.warnings[0]
 

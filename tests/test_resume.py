@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from irv2caffe.data.build import BuildOptions, make_lmdb
+from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.partial import partial_folder
 from irv2caffe.data.sources import open_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
@@ -173,7 +174,9 @@ pool.Pool._made = slow
 
 
 def has_commits(out):
-    return any(partial_folder(out).glob("state-[0-9]*"))
+    """A state's file is written just before the commit it belongs to."""
+    folder = partial_folder(out)
+    return any(folder.glob("state-[0-9]*")) and last_transaction(folder) > 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
@@ -242,9 +245,10 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path
 
 
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkeypatch):
-    from irv2caffe.data import filling
+    from irv2caffe.data import filling, plan
 
     monkeypatch.setattr(filling, "COMMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(plan, "_UNIT_BYTES", 128 << 10)
     free = iter([10**10, 10**10, 10**10, 1_000_000])
     monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: next(free, 1_000_000))
     with pytest.raises(OutputError, match="is full: 1 MB are free"):

@@ -13,7 +13,7 @@ from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan
 from irv2caffe.data.pool import open_pool
-from irv2caffe.errors import InputError, OutputExistsError
+from irv2caffe.errors import InputError, OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,7 @@ def make_lmdb(
         WorkerDiedError: a worker crashed or hangs.
     """
     check_output(out, force=force)
+    refuse_inside(source, out)
     plan = make_plan(source, options)
     told = told_of(source, options)
     with open_partial(out, plan.fingerprint, told, force=force, resume=resume) as partial:
@@ -87,6 +88,18 @@ def check_output(out: Path, *, force: bool) -> None:
         raise OutputExistsError(
             f"{out} exists and is no LMDB, or holds other files too",
             "--force replaces databases only; choose another OUT",
+        )
+
+
+def refuse_inside(source: Source, out: Path) -> None:
+    """Refuses a database among the class folders: the next look would take it for a class.
+
+    Raises:
+        OutputError: saying so.
+    """
+    if source.kind == "folders" and source.root.resolve() in out.resolve().parents:
+        raise OutputError(
+            f"{out} lies in {source.root}, among the class folders", "choose an OUT elsewhere"
         )
 
 

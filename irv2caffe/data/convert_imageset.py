@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import folder_aside
-from irv2caffe.data.build import check_output, report
+from irv2caffe.data.build import check_output, refuse_inside, report
 from irv2caffe.data.datum import record_key
 from irv2caffe.data.estimate import check_space, estimate
 from irv2caffe.data.image import UndecodableImageError, open_image
@@ -76,6 +76,7 @@ def convert_imageset(
     begun = time.monotonic()
     _check_options(source, options)
     check_output(out, force=force)
+    refuse_inside(source, out)
     plan = make_plan(source, options)
     with open_pool(plan, num_workers=1) as pool:
         expected = estimate(plan, pool, out, 0)

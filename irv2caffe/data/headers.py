@@ -17,6 +17,7 @@ _SIGNATURES = (
 )
 # Readable for today's OpenCV, not for the one that Caffe was built with (4.5.1 in Debian 11).
 AFTER_CAFFE = frozenset({"gif", "avif", "jxl"})
+MAX_PIXELS = 200_000_000  # of an image; more is taken for an attack, or for a mistake
 
 _END_OF_IMAGE = b"\xff\xd9"
 _PNG_END = b"IEND\xae\x42\x60\x82"

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 import cv2
 import numpy as np
 
-from irv2caffe.data.headers import AFTER_CAFFE, image_kind, is_cut_short, read_jpeg_header
+from irv2caffe.data.headers import (
+    AFTER_CAFFE,
+    MAX_PIXELS,
+    image_kind,
+    is_cut_short,
+    read_jpeg_header,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
 # Images are decoded side by side already; OpenCV's own threads would only get in each other's way.
 cv2.setNumThreads(1)
 
-MAX_PIXELS = 200_000_000
 UNREADABLE = "not an image that can be decoded"
 CUT_SHORT = "cut short"
 _NO_MEMORY = -4  # cv::Error::StsNoMem

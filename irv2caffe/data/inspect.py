@@ -7,7 +7,8 @@ from pathlib import Path
 
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import MEAN_FILE, read_manifest
+from irv2caffe.data.manifest import LABELS, MEAN_FILE, read_manifest
+from irv2caffe.data.sources.text import read_labels
 from irv2caffe.errors import FormatError, InputError
 
 _SAMPLE = 1000
@@ -82,7 +83,13 @@ def summarize_database(folder: Path) -> DatabaseSummary:
 
 
 def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
-    """Images and classes of the databases that build-net was given."""
+    """Images and classes of the databases that build-net was given.
+
+    Raises:
+        InputError: the two do not have the same class table.
+    """
+    if train and val:
+        _refuse_other_classes(Path(train), Path(val))
     of_train = summarize_database(Path(train)) if train else None
     of_val = summarize_database(Path(val)) if val else None
     return DatasetSizes(
@@ -90,6 +97,16 @@ def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
         of_val.num_records if of_val else None,
         of_train.num_classes if of_train else None,
     )
+
+
+def _refuse_other_classes(train: Path, val: Path) -> None:
+    """The same label must mean the same class in both, where both say what it means."""
+    tables = [read_labels(place) for place in (train, val) if (place / LABELS).is_file()]
+    if len(tables) == 2 and tables[0] != tables[1]:
+        raise InputError(
+            f"the classes in {train / LABELS} and {val / LABELS} are not the same",
+            f"build the validation database with make-lmdb --labels {train}",
+        )
 
 
 def database_mean(folder: Path) -> DatabaseMean | None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-if TYPE_CHECKING:
-    import queue
+from irv2caffe.data.headers import MAX_PIXELS
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -46,7 +46,7 @@ def keep_freed_memory() -> None:
 
 
 class Worker:
-    """A process and the thread that reads its answers, so that neither waits for the other."""
+    """A process, and threads that read and write, so that nobody waits for one that hangs."""
 
     def __init__(
         self,
@@ -68,6 +68,8 @@ class Worker:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._answers = answers
         environment = os.environ | _ALLOCATOR | dict.fromkeys(_ONE_THREAD, "1")
+        if not setup["options"]["exactly_like_caffe"]:
+            environment["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(MAX_PIXELS)  # read when it is loaded
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -80,15 +82,24 @@ class Worker:
         assert self._process.stdout is not None
         self._tasks: IO[bytes] = self._process.stdin
         self._lines: IO[bytes] = self._process.stdout
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        self._outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=target, daemon=True) for target in (self._listen, self._speak)
+        ]
+        for thread in self._threads:
+            thread.start()
         self.send(setup | {"number": number})
 
     def send(self, message: dict[str, Any]) -> None:
-        """A line to the worker; that it is dead shows when its answers end."""
-        with suppress(BrokenPipeError):
-            self._tasks.write(json.dumps(message).encode() + b"\n")
-            self._tasks.flush()
+        """A line to the worker, sooner or later; that it is dead shows when its answers end."""
+        self._outbox.put(json.dumps(message).encode() + b"\n")
+
+    def _speak(self) -> None:
+        """Waits for a worker that does not read, so that nobody else has to."""
+        with suppress(OSError, ValueError):
+            while line := self._outbox.get():
+                self._tasks.write(line)
+                self._tasks.flush()
 
     def _listen(self) -> None:
         with suppress(OSError, ValueError):  # it died in the middle of an answer
@@ -122,7 +133,9 @@ class Worker:
         """Ends it and waits for that."""
         self._process.kill()
         self._process.wait()
-        self._thread.join(10)
+        self._outbox.put(b"")
+        for thread in self._threads:
+            thread.join(10)
         for stream in (self._tasks, self._lines, self._said):
             with suppress(OSError):
                 stream.close()

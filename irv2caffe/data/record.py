@@ -167,7 +167,7 @@ class RecordMaker:
     def _is_kept(self, name: str) -> bool:
         """Whether convert_imageset would store the file itself (matchExt in util/io.cpp)."""
         wanted = self._options.encoded
-        if wanted is None or self._options.size is not None or self._options.fast_decode:
+        if wanted is None or self._options.size is not None:
             return False
         suffix = name.rpartition(".")[2].lower()
         return suffix == wanted or (wanted == "jpg" and suffix == "jpeg")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import Item, Items, Skipped, Source
+from irv2caffe.data.items import Items, Skipped, Source
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
 from irv2caffe.data.sources.folders import check_classes, missing_classes
 from irv2caffe.data.sources.lists import parse_list
-from irv2caffe.data.sources.tars import Member, TarIndex, index_tar
+from irv2caffe.data.sources.tars import TarIndex, index_tar
 from irv2caffe.data.sources.text import read_lines, some
 from irv2caffe.errors import InputError, MissingInputError
 
@@ -69,26 +69,30 @@ def _beside(path: Path) -> Path | None:
 
 def _by_folder(source: Source, index: TarIndex, table: tuple[str, ...] | None) -> Source:
     """The first folder below those that all images share is the class."""
-    members = _without_shared_folder(index.members)
-    found = sorted({member.name.partition("/")[0] for member in members})
+    start = _length_of_shared_folders(index)
+    found = sorted({member.name[start:].partition("/")[0] for member in index.members})
     classes = table or tuple(found)
     check_classes(found, classes, str(source.root))
     label_of = {name: label for label, name in enumerate(classes)}
     items = Items()
-    for member in sorted(members, key=lambda member: member.name):
-        items.add(_item(member, label_of[member.name.partition("/")[0]]))
+    for member in index.sorted_members():
+        name = member.name[start:]
+        items.add(replace(member, name=name, label=label_of[name.partition("/")[0]]))
     notes = missing_classes(items, classes)
     kind = "ilsvrc" if index.num_inner else "tar"
     return replace(source, kind=kind, items=items, classes=classes, notes=tuple(notes))
 
 
-def _without_shared_folder(members: list[Member]) -> list[Member]:
-    while all(member.name.count("/") > 1 for member in members):
-        shared = members[0].name.partition("/")[0] + "/"
-        if not all(member.name.startswith(shared) for member in members):
-            break
-        members = [replace(member, name=member.name.removeprefix(shared)) for member in members]
-    return members
+def _length_of_shared_folders(index: TarIndex) -> int:
+    """Of the part that all names begin with, besides the folder of the class."""
+    shared: list[str] | None = None
+    for member in index.members:
+        folders = member.name.split("/")[:-2]
+        if shared is None:
+            shared = folders
+        while shared != folders[: len(shared)]:
+            shared.pop()
+    return sum(len(folder) + 1 for folder in shared or ())
 
 
 def _listed(
@@ -112,7 +116,7 @@ def _listed(
         if member is None:
             skipped.append(Skipped(item.name, "not in the archive"))
         else:
-            items.add(_item(replace(member, name=item.name), item.label))
+            items.add(replace(member, name=item.name, label=item.label))
     if not items:
         raise InputError(f"{source.root} holds none of the images that {list_file} names")
     notes = [f"{list_file} gives the labels"]
@@ -144,7 +148,7 @@ def _by_devkit(
     items = Items()
     unknown = []
     num_other = 0
-    for member in sorted(index.members, key=lambda member: member.name):
+    for member in index.sorted_members():
         match = _VAL_NUMBER.match(PurePosixPath(member.name).name)
         number = int(match[1]) if match else 0
         if not 1 <= number <= len(kit.labels):
@@ -152,7 +156,7 @@ def _by_devkit(
         elif (label := label_of.get(kit.classes[kit.labels[number - 1]])) is None:
             num_other += 1
         else:
-            items.add(_item(member, label))
+            items.add(replace(member, label=label))
     if unknown or not items:
         what = some(unknown) if unknown else "any of the classes"
         raise InputError(
@@ -171,10 +175,6 @@ def _by_devkit(
         is_validation=True,
         notes=tuple(notes),
     )
-
-
-def _item(member: Member, label: int) -> Item:
-    return Item(member.name, label, 0, member.offset, member.size)
 
 
 def find_ilsvrc(root: Path, split: str | None) -> Path | None:

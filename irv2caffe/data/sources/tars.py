@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from irv2caffe.data.items import Skipped
+import numpy as np
+
+from irv2caffe.data.items import Item, Items, Skipped
 from irv2caffe.data.sources.folders import has_image_suffix
 from irv2caffe.errors import FormatError, InputError
 
@@ -19,29 +21,27 @@ if TYPE_CHECKING:
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An image in an archive: its path, and where its bytes lie in the file."""
-
-    name: str
-    offset: int
-    size: int
-
-
 @dataclass
 class TarIndex:
     """What an archive holds.
 
     Attributes:
-        members: images, in the order of the archive; those of an inner ``CLASS.tar`` are called
-            ``CLASS/...``.
+        members: images and where they lie, in the order of the archive and without labels; those
+            of an inner ``CLASS.tar`` are called ``CLASS/...``.
         skipped: what was found to be no image.
         num_inner: tars in the tar.
     """
 
-    members: list[Member] = field(default_factory=list)
+    members: Items = field(default_factory=Items)
     skipped: list[Skipped] = field(default_factory=list)
     num_inner: int = 0
+
+    def sorted_members(self) -> Iterator[Item]:
+        """The images by their names; the names of a million are never objects at once."""
+        names = (self.members.name_bytes(index) for index in range(len(self.members)))
+        longest = len(self.members.name_bytes(self.members.longest_name))
+        packed = np.fromiter(names, np.dtype((bytes, max(1, longest))), len(self.members))
+        return (self.members[int(index)] for index in np.argsort(packed, kind="stable"))
 
 
 class _Section:
@@ -103,7 +103,7 @@ def _take(index: TarIndex, info: tarfile.TarInfo, prefix: str, start: int) -> No
     elif not info.isreg() or info.issparse():
         index.skipped.append(Skipped(prefix + name, "a link or special file in an archive"))
     else:
-        index.members.append(Member(prefix + name, start + info.offset_data, info.size))
+        index.members.add(Item(prefix + name, 0, 0, start + info.offset_data, info.size))
 
 
 def _headers(section: _Section, path: Path, where: str = "") -> Iterator[tarfile.TarInfo]:

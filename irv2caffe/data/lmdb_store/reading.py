@@ -1,9 +1,8 @@
-"""Ordered batched writing and reading of databases: the only module that imports lmdb."""
+"""Reading a database, whoever made it."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import struct
 from contextlib import contextmanager
@@ -13,162 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from irv2caffe.errors import FormatError, MissingInputError, OutputError
+from irv2caffe.errors import FormatError, MissingInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NUMBERED_KEY = re.compile(rb"\d{8}(_|$)")
-_META_PAGES = 2
 _META = struct.Struct("=IIQQ96xQQ")  # magic, version, address, map size, two trees, last page, txn
 _META_MAGIC = 0xBEEFC0DE
 _PAGE_HEADER_BYTES = 16
 _LARGEST_PAGE = 65_536
-_ROOM_BYTES = 512 << 20
-_SMALLEST_MAP_BYTES = 1 << 30
-
-
-class Writer:
-    """Appends records in the order of their keys, many to a transaction.
-
-    Every transaction gets an environment of its own. Within one, LMDB uses buffers again without
-    clearing them, so that unused bytes of the file would depend on what the process did before;
-    this way the file depends on the records and on where the transactions end, and on nothing
-    else: a build that was killed and goes on ends with the same bytes as one that was not.
-    """
-
-    def __init__(self, folder: Path, room_bytes: int = _ROOM_BYTES) -> None:
-        """Begins in a folder that holds nothing, or what an earlier writer committed.
-
-        Args:
-            folder: that holds the database.
-            room_bytes: more than one transaction will ever need.
-
-        Raises:
-            OutputError: the folder cannot hold a database.
-        """
-        self._folder = folder
-        self._room_bytes = room_bytes
-        self._transaction: Any = None
-        self._environment: Any = None
-        with self._told():
-            self._forget_torn_end()
-
-    def put(self, key: bytes, value: bytes | memoryview) -> None:
-        """Adds a record; its key must sort after the last one.
-
-        Raises:
-            OutputError: the disk is full or fails.
-        """
-        with self._told():
-            self._begin()
-            if not self._transaction.put(key, value, append=True):
-                raise OutputError(f"the key {key!r} does not sort after the last one")
-
-    def commit(self) -> None:
-        """Makes what was added since the last time part of the database, also after a power cut.
-
-        Raises:
-            OutputError: the disk is full or fails.
-        """
-        with self._told():
-            self._begin()
-            self._transaction.commit()
-            self._close()
-
-    @property
-    def transaction(self) -> int:
-        """The number of the transaction that the next commit ends; 0 if there is nothing in it."""
-        return 0 if self._transaction is None else int(self._transaction.id())
-
-    def _begin(self) -> None:
-        if self._transaction is None:
-            self._environment = self._open()
-            self._transaction = self._environment.begin(write=True)
-
-    def close(self) -> None:
-        """Forgets what was added since the last commit."""
-        if self._transaction is not None:
-            self._transaction.abort()
-        self._close()
-
-    def _close(self) -> None:
-        if self._environment is not None:
-            self._environment.close()
-        self._environment = self._transaction = None
-
-    def _open(self) -> Any:
-        """The map is large enough for one transaction more, and a power of two.
-
-        LMDB wants to know beforehand; Caffe doubles the map and writes its batch again
-        (db_lmdb.cpp).
-        """
-        used = self._file.stat().st_size if self._file.exists() else 0
-        map_bytes = _SMALLEST_MAP_BYTES
-        while map_bytes < used + self._room_bytes:
-            map_bytes *= 2
-        return lmdb.open(
-            str(self._folder), map_size=map_bytes, readahead=False, meminit=True, mode=0o644
-        )
-
-    @property
-    def _file(self) -> Path:
-        return self._folder / "data.mdb"
-
-    def _forget_torn_end(self) -> None:
-        """Cuts off pages of a transaction that was never committed."""
-        if not self._file.exists():
-            return
-        environment = self._open()
-        try:
-            num_pages = max(_META_PAGES, environment.info()["last_pgno"] + 1)
-            num_bytes = num_pages * environment.stat()["psize"]
-        finally:
-            environment.close()
-        if self._file.stat().st_size > num_bytes:
-            os.truncate(self._file, num_bytes)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except (lmdb.Error, OSError) as error:
-            self._transaction = None
-            self._close()
-            raise OutputError(
-                f"the database in {self._folder} cannot be written: {error}",
-                "is the disk full? the same command goes on from here",
-            ) from error
-
-
-def last_transaction(folder: Path) -> int:
-    """The number of the last committed transaction; 0 where there is none.
-
-    Raises:
-        OutputError: what stands there is no database.
-    """
-    if not (folder / "data.mdb").exists():
-        return 0
-    try:
-        with lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment:
-            return int(environment.info()["last_txnid"])
-    except lmdb.Error as error:
-        raise OutputError(f"the unfinished database in {folder} is damaged: {error}") from error
-
-
-@contextmanager
-def open_writer(folder: Path, room_bytes: int = _ROOM_BYTES) -> Iterator[Writer]:
-    """A database in ``folder``; what was added is committed when the block ends well.
-
-    Raises:
-        OutputError: the folder cannot hold one.
-    """
-    writer = Writer(folder, room_bytes)
-    try:
-        yield writer
-        writer.commit()
-    finally:
-        writer.close()
 
 
 @dataclass(frozen=True)
@@ -212,12 +65,6 @@ class Reader:
         """Keys and records where they lie on the disk; valid until the next one."""
         with self._environment.begin(buffers=True) as transaction:
             yield from transaction.cursor()
-
-    def get(self, key: bytes) -> bytes | None:
-        """A record by its key."""
-        with self._environment.begin() as transaction:
-            value = transaction.get(key)
-            return None if value is None else bytes(value)
 
     def sample(self, count: int) -> Iterator[tuple[bytes, bytes]]:
         """Up to ``count`` records spread over the database, without reading it whole.
