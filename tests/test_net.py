@@ -432,7 +432,7 @@ def test_nvcaffes_batch_is_that_of_all_gpus(tmp_path):
 
 
 def finite(low, high):
-    return st.floats(low, high, allow_nan=False, exclude_min=True, width=32)
+    return st.floats(low, high, allow_nan=False)
 
 
 ANY = st.fixed_dictionaries(
@@ -450,8 +450,8 @@ ANY = st.fixed_dictionaries(
         "dropout": finite(-0.1, 1.1),
         "label_smoothing": finite(-0.1, 1.1),
         "bn_fraction": finite(-0.1, 1.1),
-        "bn_eps": st.floats(width=32),
-        "scale": st.floats(width=32),
+        "bn_eps": finite(-0.1, 1.1) | st.just(float("nan")),
+        "scale": finite(-0.1, 2) | st.just(float("inf")),
         "gamma": st.booleans(),
         "filler": st.sampled_from(["glorot", "msra", "xavier", "zeros"]),
     },
@@ -479,6 +479,49 @@ def test_random_options_are_refused_here_or_taken_by_caffe(pycaffe, noise_lmdb, 
 
     check()
     assert min(outcomes.values()) >= 5, outcomes
+
+
+@st.composite
+def valid(draw):
+    """Options that go together, at crops that their variant can have."""
+    variant = draw(st.sampled_from(["slim", "paper", "seed", "small75", "small32"]))
+    crops = {"small75": st.sampled_from([75, 76, 83, 91]), "small32": st.sampled_from([28, 32, 40])}
+    options = {
+        "num_classes": st.integers(2, 30),
+        "crop": crops.get(variant, st.sampled_from([75, 76, 107, 108, 139, 171])),
+        "width": finite(0.01, 0.2),
+        "residual_scale": st.none() | st.tuples(*[finite(0.01, 1)] * 3),
+        "residual_bn": st.booleans(),
+        "trunk": st.sampled_from([2048, 2144]),
+        "average_pool": st.sampled_from(["tf", "caffe"]),
+        "batch_size": st.integers(1, 3),
+        "dropout": finite(0, 0.9),
+        "label_smoothing": finite(0, 0.9),
+        "bn_fraction": finite(0.01, 0.999),
+        "bn_eps": finite(1e-6, 0.1),
+        "scale": finite(0.001, 2),
+        "mirror": st.booleans(),
+        "gamma": st.booleans(),
+        "filler": st.sampled_from(["glorot", "msra", "xavier"]),
+        "flavor": st.sampled_from(["bvlc", "nvcaffe"]),
+    }
+    names = [name for name in options if name not in VARIANTS[variant].fixed]
+    chosen = draw(st.sets(st.sampled_from(names)))
+    return {"variant": variant, **{name: draw(options[name]) for name in sorted(chosen)}}
+
+
+def test_random_valid_options_load_in_caffe(pycaffe, noise_lmdb, tmp_path):
+    @settings(
+        max_examples=40, deadline=None, derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )  # fmt: skip
+    @given(valid())
+    def check(told):
+        _, both, use = write_both(tmp_path, noise_lmdb, told)
+        for path, phase in ((both, "TRAIN"), (both, "TEST"), (use, "TEST")):
+            pycaffe.load(path, phase)
+
+    check()
 
 
 @pytest.mark.parametrize(
