@@ -260,16 +260,16 @@ def speed(bench: Bench, count: int, repeats: int) -> list[dict]:
 
 def large(bench: Bench, repeats: int, count: int) -> list[dict]:
     """Originals of 2000x1500 pixels."""
-    kilobytes = draw_photos(bench.work / "large", count, [(2000, 1500), (1500, 2000)], 92)
-    write_list(bench.work / "large", bench.work / "large.txt", 5)
+    kilobytes = draw_photos(bench.work / "large", count, [(2000, 1500), (1500, 2000)], 85)
+    write_list(bench.work / "large", bench.work / "large.txt", 10)
     calls = {}
     if bench.tool is not None:
         calls["convert_imageset"] = lambda: bench.theirs("large", SIZE)
     calls["make-lmdb"] = lambda: bench.ours("large", [])
     calls["make-lmdb --fast-decode"] = lambda: bench.ours("large", ["--fast-decode"])
     results = take_turns(calls, repeats)
-    title = f"2000x1500 ({kilobytes:,.0f} kB) to 328x328, raw: {5 * count:,} images"
-    return show(title, 5 * count, results, ("convert_imageset", "make-lmdb"))
+    title = f"2000x1500 ({kilobytes:,.0f} kB) to 328x328, raw: {10 * count:,} images"
+    return show(title, 10 * count, results, ("convert_imageset", "make-lmdb"))
 
 
 def memory(bench: Bench) -> list[dict]:

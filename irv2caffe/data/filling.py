@@ -9,7 +9,7 @@ from irv2caffe import system
 from irv2caffe.data import datum
 from irv2caffe.data.items import Skipped
 from irv2caffe.data.lmdb_store import Writer
-from irv2caffe.data.plan import COMMIT_BYTES
+from irv2caffe.data.plan import COMMIT_BYTES, COMMIT_RECORDS
 from irv2caffe.data.tables import SideTables
 from irv2caffe.errors import InputError, OutputError
 
@@ -27,8 +27,9 @@ _SPARE_BYTES = 16 << 20
 class Filling:
     """A database while it is filled. Use it in a ``with`` block.
 
-    Transactions end after the first unit of work that brings them to 64 MB. That depends on the
-    records alone, so that a build that was killed ends its transactions where any other would.
+    Transactions end after the first unit of work that brings them to 64 MB or 2,000 records, which
+    bounds their memory. That depends on the records alone, so that a build that was killed ends
+    its transactions where any other would.
     """
 
     def __init__(self, plan: Plan, partial: Partial, state: State) -> None:
@@ -46,6 +47,7 @@ class Filling:
         self._partial = partial
         self._state = state
         self._since = time.monotonic()
+        self._uncommitted = 0
         self._uncommitted_bytes = 0
         self._tables = SideTables(partial.folder, state.table_bytes)
         self._writer = Writer(partial.folder, plan.room_bytes)
@@ -81,6 +83,7 @@ class Filling:
                 skipped.append(record)
                 continue
             self._writer.put(datum.record_key(index, item.name), record)
+            self._uncommitted += 1
             self._uncommitted_bytes += len(record)
             state.num_bytes += len(record)
             state.num_written += 1
@@ -91,7 +94,7 @@ class Filling:
         state.mean.add(made.sums, len(made.records) - len(skipped))
         state.next_index = made.unit.indices[-1] + 1
         self._refuse_too_many()
-        if self._uncommitted_bytes >= COMMIT_BYTES:
+        if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:
             self._commit()
 
     def _leave_out(self, skipped: Sequence[Skipped]) -> None:
@@ -124,4 +127,5 @@ class Filling:
         self._state.table_bytes = self._tables.sync()
         self._partial.save(self._state, self._writer.transaction)
         self._writer.commit()
+        self._uncommitted = 0
         self._uncommitted_bytes = 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the records and of what resuming needs; another one is not gone on with
 COMMIT_BYTES = 64 << 20
+COMMIT_RECORDS = 2000
 MAX_RECORDS = 100_000_000  # keys have eight digits and must sort like numbers
 _UNIT_BYTES = 8 << 20
 _LARGEST_UNIT = 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def read_list(
 
 def parse_list(
     lines: Iterable[tuple[int, str]], path: Path, root: Path | None = None
-) -> tuple[Items, list[int]]:
+) -> tuple[Items, array[int]]:
     """Images and the numbers of their lines.
 
     Args:
@@ -59,7 +60,7 @@ def parse_list(
         FormatError: malformed lines, by number.
     """
     items = Items()
-    numbers: list[int] = []
+    numbers = array("Q")
     bad: list[str] = []
     num_bad = 0
     for number, line in lines:
