@@ -5,6 +5,7 @@ Usage: scripts/bench net [PART ...] [--repeats N]
 Each part runs whole processes in turn, ours and theirs, and prints the median of each and their
 ratio. Parts:
 
+  build     ``irv2caffe build-net`` against the same net emitted by pycaffe's own NetSpec.
   summary   ``irv2caffe summary`` of a foreign prototxt of 14,000 lines, against pycaffe loading the
             same file. Caffe also makes the weights on the way; the net is narrow, so that this is
             little.
@@ -122,7 +123,25 @@ def summary(folder: Path, repeats: int) -> None:
     print(f"  with --draw net.svg: {drawing:.2f} s of CPU, once")
 
 
-PARTS: dict[str, Callable[[Path, int], None]] = {"summary": summary}
+def build(folder: Path, repeats: int) -> None:
+    """Slim's three prototxts, ours and those of a program with pycaffe's NetSpec."""
+    from irv2caffe.caffe.command import tool_command
+    from irv2caffe.caffe.find import find_caffe
+    from irv2caffe.errors import CaffeNotFoundError
+
+    ours = [*OURS, "build-net", "--out", str(folder / "ours"), "--force"]
+    program = str(ROOT / "scripts" / "bench_pycaffe_netspec.py")
+    theirs = None
+    with suppress(CaffeNotFoundError):
+        real = tool_command(find_caffe(), "python", [program, str(folder / "theirs")])
+
+        def theirs() -> tuple[float, float]:
+            return run(real.argv, real.env)
+
+    compare("build-net of slim", lambda: run(ours), theirs, repeats)
+
+
+PARTS: dict[str, Callable[[Path, int], None]] = {"build": build, "summary": summary}
 
 if __name__ == "__main__":
     sys.exit(main())
