@@ -108,6 +108,8 @@ def test_twenty_random_kills_end_with_the_same_bytes(images, whole, tmp_path):
 
 # Between which two lines of the program it dies; {n} is the how-many-eth time.
 MOMENTS = {
+    "before the first record": ("lmdb_store.Writer.put", "before", 1),
+    "after the first record": ("lmdb_store.Writer.put", "after", 1),
     "before the state is written": ("partial.Partial.save", "before", 2),
     "between state and commit": ("partial.Partial.save", "after", 2),
     "between the first state and commit": ("partial.Partial.save", "after", 1),
@@ -149,6 +151,22 @@ def test_a_death_at_any_moment(images, whole, tmp_path, moment):
     assert code == 3, errors
     assert contents(out) == whole[0]
     assert not partial_folder(out).exists()
+
+
+@pytest.mark.parametrize("size", [None, 0, 100, 4096])
+def test_a_file_that_was_just_begun(images, tmp_path, size):
+    """Own sizes: how much LMDB maps must not depend on whether there was a file already."""
+    args = ("--resize", "none")
+    assert finish(images, tmp_path / "whole", *args)[0] == 3
+    extra = DIE.format(where="lmdb_store.Writer.put", when="after", count=1)
+    assert finish(images, tmp_path / "db", *args, extra=extra)[0] == -signal.SIGKILL
+    path = partial_folder(tmp_path / "db") / "data.mdb"
+    assert path.stat().st_size == 8192
+    if size is not None:
+        path.write_bytes(path.read_bytes()[:size])
+    code, errors = finish(images, tmp_path / "db", *args)
+    assert code == 3, errors
+    assert contents(tmp_path / "db") == contents(tmp_path / "whole")
 
 
 def wait_for(condition):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _META_PAGES = 2
+_EMPTY_BYTES = _META_PAGES * mmap.PAGESIZE
 _ROOM_BYTES = 512 << 20
 _SMALLEST_MAP_BYTES = 1 << 30
 
@@ -95,6 +97,8 @@ class Writer:
         (db_lmdb.cpp).
         """
         used = self._file.stat().st_size if self._file.exists() else 0
+        if used <= _EMPTY_BYTES:
+            used = 0  # the same whether an earlier process had just begun, or not
         map_bytes = _SMALLEST_MAP_BYTES
         while map_bytes < used + self._room_bytes:
             map_bytes *= 2
@@ -109,6 +113,9 @@ class Writer:
     def _forget_torn_end(self) -> None:
         """Cuts off pages of a transaction that was never committed."""
         if not self._file.exists():
+            return
+        if self._file.stat().st_size < _EMPTY_BYTES:
+            self._file.unlink()  # not even begun
             return
         environment = self._open()
         try:
@@ -138,7 +145,8 @@ def last_transaction(folder: Path) -> int:
     Raises:
         OutputError: what stands there is no database.
     """
-    if not (folder / "data.mdb").exists():
+    file = folder / "data.mdb"
+    if not file.exists() or file.stat().st_size < _EMPTY_BYTES:
         return 0
     try:
         with lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment:
