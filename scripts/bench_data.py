@@ -250,26 +250,26 @@ def speed(bench: Bench, count: int, repeats: int) -> list[dict]:
         calls["bare threads"] = lambda kind=kind: bench.bare("photos", kind)
         calls["make-lmdb"] = lambda options=options: bench.ours("photos", options)
         if kind == "jpg":
-            fast = [*options, "--mean", "fast"]
-            calls["make-lmdb --mean fast"] = lambda fast=fast: bench.ours("photos", fast)
+            exact = [*options, "--mean", "exact"]
+            calls["make-lmdb --mean exact"] = lambda exact=exact: bench.ours("photos", exact)
         results = take_turns(calls, repeats)
         title = f"328x328, {kind}: {count:,} images, {repeats} runs each"
         rows += show(title, count, results, ("convert_imageset", "bare threads"))
     return rows
 
 
-def large(bench: Bench, repeats: int, count: int) -> list[dict]:
+def large(bench: Bench, repeats: int, times: int) -> list[dict]:
     """Originals of 2000x1500 pixels."""
-    kilobytes = draw_photos(bench.work / "large", count, [(2000, 1500), (1500, 2000)], 85)
-    write_list(bench.work / "large", bench.work / "large.txt", 10)
+    kilobytes = draw_photos(bench.work / "large", 60, [(2000, 1500), (1500, 2000)], 85)
+    count = write_list(bench.work / "large", bench.work / "large.txt", times)
     calls = {}
     if bench.tool is not None:
         calls["convert_imageset"] = lambda: bench.theirs("large", SIZE)
     calls["make-lmdb"] = lambda: bench.ours("large", [])
     calls["make-lmdb --fast-decode"] = lambda: bench.ours("large", ["--fast-decode"])
     results = take_turns(calls, repeats)
-    title = f"2000x1500 ({kilobytes:,.0f} kB) to 328x328, raw: {10 * count:,} images"
-    return show(title, 10 * count, results, ("convert_imageset", "make-lmdb"))
+    title = f"2000x1500 ({kilobytes:,.0f} kB) to 328x328, raw: {count:,} images"
+    return show(title, count, results, ("convert_imageset", "make-lmdb"))
 
 
 def memory(bench: Bench) -> list[dict]:
@@ -287,7 +287,7 @@ def main() -> int:
     """Draws, measures, prints, cleans up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000, help="different photos")
-    parser.add_argument("--times", type=int, default=2, help="how often each stands in the list")
+    parser.add_argument("--times", type=int, default=6, help="how often each stands in the list")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="for the databases")
     parser.add_argument("--quick", action="store_true", help="only the speed on photos")
@@ -309,7 +309,7 @@ def main() -> int:
         print(f"load of the machine at the start: {os.getloadavg()[0]:.2f}")
         rows = speed(bench, count, args.repeats)
         if not args.quick:
-            rows += large(bench, max(1, args.repeats - 2), 60)
+            rows += large(bench, max(1, args.repeats - 2), 30)
             rows += memory(bench)
     if args.json is not None:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")

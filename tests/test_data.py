@@ -237,6 +237,24 @@ def test_mean_fast_and_none(few, tmp_path):
     assert records(tmp_path / "exact") == records(tmp_path / "none")
 
 
+def test_mean_auto_is_exact_for_the_first_thousand(few, tmp_path):
+    names = sorted(path.relative_to(few) for path in few.rglob("*.png"))
+    means = {}
+    for count in (1000, 1200):
+        lines = [f"{names[place % len(names)]} 0\n" for place in range(count)]
+        listing = tmp_path / f"{count}.txt"
+        listing.write_text("".join(lines))
+        for mean in ("exact", "auto", "fast"):
+            options = BuildOptions(size=(24, 20), encoded="jpg", mean=mean, shuffle=False)
+            out = tmp_path / f"{mean}{count}"
+            make_lmdb(open_source(few, listing), out, options)
+            means[mean, count] = np.array(database_mean(out).values)
+    assert (means["auto", 1000] == means["exact", 1000]).all()
+    sums = means["exact", 1000] * 1000 + means["fast", 1200] * 1200 - means["fast", 1000] * 1000
+    assert means["auto", 1200] == pytest.approx(sums / 1200, abs=1e-6)
+    assert (means["auto", 1200] != means["exact", 1200]).all()
+
+
 def test_order_does_not_depend_on_workers_but_on_the_seed(zoo, tmp_path):
     def build(name, **options):
         make_lmdb(open_source(zoo), tmp_path / name, BuildOptions(size=(16, 16), **options))

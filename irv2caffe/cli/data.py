@@ -83,9 +83,9 @@ _report = section("Other")
 @_images(
     "--mean",
     type=click.Choice(MEANS),
-    default="exact",
+    default="auto",
     show_default=True,
-    help="Of the records; fast: of the pixels before JPEG.",
+    help="Of the records; fast: of the pixels before JPEG; auto: that after 1,000 records.",
 )
 @_order(
     "--shuffle/--no-shuffle",

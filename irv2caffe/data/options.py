@@ -10,7 +10,8 @@ from irv2caffe.errors import UsageError
 
 KINDS = ("folders", "list", "tar", "cifar", "idx")
 RESIZE_MODES = ("squash", "short-side", "center-crop", "fill", "none")
-MEANS = ("exact", "fast", "none")
+MEANS = ("auto", "exact", "fast", "none")
+NUM_EXACT = 1000  # records whose mean "auto" takes exactly
 INTERPOLATIONS = ("linear", "area", "cubic", "lanczos", "nearest")
 DEFAULT_QUALITY = 95  # OpenCV's, and so convert_imageset's
 MAX_COPIES = 1000
@@ -57,8 +58,9 @@ class BuildOptions:
         augment: random crops and colours, or None.
         exactly_like_caffe: take what convert_imageset takes, also where it is harmful.
         fast_decode: decode large JPEG files at a half, a quarter or an eighth of their size.
-        mean: ``exact`` is the mean of what training sees, for which JPEG records are decoded again;
-            ``fast`` takes the pixels before they are compressed; ``none`` computes none.
+        mean: ``exact`` is the mean of what training sees, for which JPEG records made here are
+            decoded again; ``fast`` takes the pixels before they are compressed; ``auto`` is exact
+            for the first 1,000 records and fast for the others; ``none`` computes none.
         workers: processes; 0 is one per core.
         max_skipped: images that may be left out, as a number; None bounds nothing.
     """
@@ -75,7 +77,7 @@ class BuildOptions:
     augment: Augment | None = None
     exactly_like_caffe: bool = False
     fast_decode: bool = False
-    mean: str = "exact"
+    mean: str = "auto"
     workers: int = 0
     max_skipped: int | None = None
 
@@ -107,6 +109,10 @@ class BuildOptions:
             or self.augment is not None
             or self.fast_decode
         )
+
+    def is_mean_exact(self, index: int) -> bool:
+        """Whether the mean counts what the record of that place decodes to."""
+        return self.mean == "exact" or (self.mean == "auto" and index < NUM_EXACT)
 
     @property
     def channels(self) -> int:

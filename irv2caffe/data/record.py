@@ -107,7 +107,7 @@ class RecordMaker:
         if self._options.encoded is None:
             return self._put_pixels(pixels, item.label, space)
         encoded = image.encode_image(pixels, self._options.encoded, self._options.quality)
-        changes = self._options.encoded == "jpg" and self._options.mean == "exact"
+        changes = self._options.encoded == "jpg" and self._options.is_mean_exact(index)
         self.sums.add(image.decode_record(encoded) if changes else pixels)
         return self._put_file(encoded, item.label, space)
 
