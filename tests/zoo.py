@@ -134,6 +134,7 @@ def save_odd(folder: Path, rng):
     (folder / "a jpeg.png").write_bytes(jpeg)
     (folder / "rubbish behind.jpg").write_bytes(jpeg + b"rubbish" * 30)
     (folder / "rubbish behind.png").write_bytes(png + b"rubbish" * 30)
+    (folder / "stray bytes.jpg").write_bytes(jpeg[:20] + b"stray\xff\0\x12" + jpeg[20:])
     (folder / "two in one.jpg").write_bytes(jpeg + file_bytes(photo(rng, 50, 40), "jpeg"))
     for number in range(20):
         for data, suffix in ((jpeg, "jpg"), (png, "png")):

@@ -81,7 +81,8 @@ class _Worker:
                 if complaint:
                     complaints.append([item.name, complaint])
             except UndecodableImageError as error:
-                records.append([error.reason, error.detail or self._complaints.take()])
+                complaint = self._complaints.take()  # or the next image would get the blame
+                records.append([error.reason, error.detail or complaint])
         self._at[0] = NOTHING
         sums = self._maker.sums.taken()
         place = None
