@@ -95,7 +95,11 @@ def test_what_was_replaced_is_removed_also_after_a_death_between_the_renamings(t
 
 def test_what_came_meanwhile_is_not_replaced(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(OutputExistsError), folder_aside(path):
+
+    def come():
         path.mkdir()
         (path / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(OutputExistsError), folder_aside(path):
+        come()
     assert (path / "thesis.tex").read_text() == "years of work"

@@ -32,7 +32,6 @@ from irv2caffe.data.sources import open_source
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto.messages import Datum
 
-
 # Of every wire type: 20 as a number, 21 and 22 as eight and four bytes, 23 as a string.
 UNKNOWN_FIELDS = b"".join(
     (b"\xa0\x01\x96\x01", b"\xa9\x01" + bytes(8), b"\xb5\x01" + bytes(4), b"\xba\x01\x03abc")

@@ -175,7 +175,7 @@ def test_a_folder_on_a_failing_disk_ends_the_job(tmp_path, rng, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", failing)
-    with pytest.raises(InputError, match="cannot read .*deep: Input/output error"):
+    with pytest.raises(InputError, match=r"cannot read .*deep: Input/output error"):
         open_source(tmp_path)
 
 
@@ -313,7 +313,9 @@ def test_ranges_of_lines():
 def test_many_contradicting_lines(tmp_path):
     lines = [f"{number}.png {label}" for label in (0, 1) for number in range(100)]
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    with pytest.raises(FormatError, match=r"100 bad line\(s\): line 101: label 1, but line 1 gave") as e:
+    with pytest.raises(
+        FormatError, match=r"100 bad line\(s\): line 101: label 1, but line 1 gave"
+    ) as e:
         open_source(tmp_path, tmp_path / "list.txt")
     assert "line 121-200: another label than an earlier line gives" in e.value.message
 

@@ -120,10 +120,14 @@ def cut_short(rng):
         ("webp", {"quality": 80}),
         ("tiff", {}),
         ("ppm", {}),
+        ("jpeg2000", {}),
+        ("gif", {}),
+        ("avif", {}),
     ):
         data = file_bytes(photo(rng, 100, 80), kind, **options)
+        suffix = {"jpeg2000": "jp2"}.get(kind, kind)
         for share in (0.05, 0.3, 0.6, 0.9, 0.999):
-            yield f"{kind} {share}.{kind}", data[: int(len(data) * share)]
+            yield f"{kind} {share}.{suffix}", data[: int(len(data) * share)]
 
 
 def save_odd(folder: Path, rng):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 
-
 class Space:
     """A piece of memory that records are laid into, one behind the other.
 

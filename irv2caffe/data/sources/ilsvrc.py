@@ -52,9 +52,9 @@ def read_tar(
         return _listed(source, index, list_file, table)
     if devkit is not None and index.num_inner:
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
-    if devkit is None and not _is_of_validation(index.members):
-        if all("/" in member.name for member in index.members):
-            return _by_folder(source, index, table)
+    has_classes = all("/" in member.name for member in index.members)
+    if devkit is None and has_classes and not _is_of_validation(index.members):
+        return _by_folder(source, index, table)
     devkit = devkit or _beside(path)
     if devkit is None:
         raise MissingInputError(

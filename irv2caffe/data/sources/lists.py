@@ -114,15 +114,16 @@ def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
     labels = items.labels
     pairs = [pair for pair in repeated(items) if labels[pair[0]] != labels[pair[1]]]
     pairs.sort(key=lambda pair: pair[1])
-    found = [
-        (
-            lines[later],
-            f"label {labels[later]}, but line {lines[first]} gave the same image label "
-            f"{labels[first]}",
-        )
-        for first, later in pairs[:_MAX_PAIRS]
-    ]
-    return found + [(lines[later], _TWO_LABELS) for _, later in pairs[_MAX_PAIRS:]]
+    found = []
+    for first, later in pairs:
+        why = _TWO_LABELS
+        if len(found) < _MAX_PAIRS:
+            why = (
+                f"label {labels[later]}, but line {lines[first]} gave the same image label "
+                f"{labels[first]}"
+            )
+        found.append((lines[later], why))
+    return found
 
 
 def refuse_beyond(items: Items, lines: array[int], path: Path, table: tuple[str, ...]) -> None:
