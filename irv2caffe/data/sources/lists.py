@@ -114,7 +114,7 @@ def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
     labels = items.labels
     pairs = [pair for pair in repeated(items) if labels[pair[0]] != labels[pair[1]]]
     pairs.sort(key=lambda pair: pair[1])
-    found = []
+    found: list[tuple[int, str]] = []
     for first, later in pairs:
         why = _TWO_LABELS
         if len(found) < _MAX_PAIRS:
