@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TALK = frozenset({"--force", "--summary", "--json"})
 _ILSVRC12 = (1_281_167, 50_000)
+_IMAGES = click.IntRange(1, 1 << 53)
 
 
 def _floats(name: str, text: str) -> tuple[float, float, float]:
@@ -66,10 +67,8 @@ _report = section("Other")
 @_files("--force", is_flag=True, help="Replace the files if they exist.")
 @_data("--train-lmdb", help="Training database; gives the number of images and classes.")
 @_data("--val-lmdb", help="Validation database.")
-@_data(
-    "--num-train-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]"
-)
-@_data("--num-val-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]")
+@_data("--num-train-images", type=_IMAGES, help="Instead of the database's.  [ILSVRC12's]")
+@_data("--num-val-images", type=_IMAGES, help="Instead of the database's.  [ILSVRC12's]")
 @_data("--num-classes", type=int, help="Outputs.  [the database's, else 1000]")
 @_data("--crop", type=int, help="Side of the input, in pixels.  [299]")
 @_data(
