@@ -401,6 +401,15 @@ def test_databases_are_looked_at(run, tmp_path):
     assert above_a_note(run(options=CheckOptions(train_lmdb=good, val_lmdb=val))) == []
 
 
+def test_a_batch_without_end_is_not_counted_through(run):
+    """4 billion images in a test batch, and a validation set without divisors."""
+    net = plain().replace("batch_size: 10", "batch_size: 4000000000")
+    assert "4000000000" in net
+    report = run(net, options=CheckOptions(num_val=1_000_000_007))
+    fix = next(each.fix for each in report.findings if each.rule == "test-set-size")
+    assert fix == "TEST batch_size: 1 and test_iter: 1000000007"
+
+
 def test_databases_that_cannot_be_read(run, tmp_path):
     Path("train_lmdb").mkdir()
     Path("train_lmdb/data.mdb").write_text("words")
