@@ -94,6 +94,8 @@ class NetOptions:
         _require(self.trunk in {2048, 2144}, "--trunk is 2144 or 2048")
         _require(0 < self.aux_weight <= 10, "--aux-weight must lie in (0, 10]")
         _require(self.average_pool in {"tf", "caffe"}, "--average-pool is tf or caffe")
+        _require(bool(self.train_lmdb), "--train-lmdb is empty")
+        _require(bool(self.val_lmdb), "--val-lmdb is empty")
         for mean in self.mean_value:
             _require(0 <= mean <= 255, "--mean-value must lie in [0, 255]")
         _require(self.scale > 0, "--scale must be above 0")

@@ -44,7 +44,7 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UsageError: no recipe of that name.
         MissingInputError: the file is not there.
-        FormatError: not TOML, or a key that no option has.
+        FormatError: not TOML, a key that no option has, or keys that exclude each other.
     """
     path = Path(name) if name.endswith(".toml") else templates_dir() / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
@@ -53,6 +53,8 @@ def load_recipe(name: str) -> Recipe:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such recipe file") from error
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FormatError(f"not TOML: {error}", path=path) from error
     for key in tables:
@@ -74,11 +76,14 @@ def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> 
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            raise FormatError(f"unknown key {key!r}", f"did you mean {near[0]}?" if near else "")
+            hint = f"did you mean {near[0]}?" if near else ""
+            raise FormatError(f"unknown key {key!r}", hint, path=path)
         try:
             checked[key] = _converted(known[key], value)
         except TypeError as error:
             raise FormatError(f"{key} = {value!r} is not {error}", path=path) from error
+    if checked.get("mean_file") and "mean_value" in checked:
+        raise FormatError("mean_value and mean_file: one or the other", path=path)
     return checked
 
 
