@@ -56,16 +56,23 @@ def summary_command(
 
         check_suffix(draw)
     told = dict(_shape(told) for told in input_shapes)
+    asked: set[str] = set()
     net, lines = read_net(prototxt)
     chosen: Phase = phase.upper() if phase else default_phase(net)  # type: ignore[assignment]
     made = summarize(
         net,
         chosen,
         batch_size,
-        data_shapes=lambda layer: _records(layer, told),
+        data_shapes=lambda layer: _records(layer, told, asked),
         lines=lines,
         path=prototxt,
     )
+    for name in told:
+        if name not in asked:
+            raise UsageError(
+                f"--input-shape {name}: nothing that enters the net in phase {chosen} has that name",
+                f"what enters is called {', '.join(sorted(asked)) or 'nothing'}",
+            )
     if draw is not None:
         draw_summary(made, draw)
     if as_json:
@@ -103,8 +110,14 @@ def _shape(told: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, parts))
 
 
-def _records(layer: Any, told: dict[str, tuple[int, ...]]) -> Sequence[tuple[int, ...]] | None:
-    """What the command line says of a layer, else what the first record of its database says."""
+def _records(
+    layer: Any, told: dict[str, tuple[int, ...]], asked: set[str]
+) -> Sequence[tuple[int, ...]] | None:
+    """What the command line says of a layer, else what the first record of its database says.
+
+    Adds the names by which the command line may call it to ``asked``.
+    """
+    asked.update((*layer.top, layer.name))
     named = [told[name] for name in (*layer.top, layer.name) if name in told]
     if named:
         return named[: len(layer.top)]
