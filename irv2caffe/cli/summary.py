@@ -70,7 +70,7 @@ def summary_command(
     for name in told:
         if name not in asked:
             raise UsageError(
-                f"--input-shape {name}: nothing that enters the net in phase {chosen} has that name",
+                f"--input-shape {name}: nothing that enters the net in {chosen} has that name",
                 f"what enters is called {', '.join(sorted(asked)) or 'nothing'}",
             )
     if draw is not None:
