@@ -224,6 +224,12 @@ def test_nets_of_their_own_for_training_and_tests(run):
     assert "bn-global-stats-in-train" not in found
 
 
+def test_a_net_without_a_name(run):
+    """The real Caffe: "File not found: " and nothing."""
+    report = run(solver=SOLVER.replace('"net.prototxt"', '""'))
+    assert "net-missing" in {rule for rule, _ in above_a_note(report)}
+
+
 def test_a_net_inside_the_solver(run):
     solver = SOLVER.replace(
         'net: "net.prototxt"', "net_param {" + plain().replace('type: "msra"', "") + "}"
