@@ -89,7 +89,7 @@ def test_more_iterations_than_caffe_counts(told):
 
 
 def test_more_images_than_caffe_counts():
-    for sizes in ({"num_train": 10**20, "num_val": 10}, {"num_train": 100, "num_val": 10**20}):
+    for sizes in ({"num_train": 10**400, "num_val": 10}, {"num_train": 100, "num_val": 10**20}):
         with pytest.raises(UsageError, match="than Caffe counts"):
             plan_schedule(SolverOptions(), batch_size=1, **sizes)
 

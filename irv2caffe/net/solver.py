@@ -108,7 +108,7 @@ def plan_schedule(
             f"an effective batch of {effective} is more than the {num_train} training images",
             "choose a smaller --batch-size",
         )
-    per_epoch = num_train / effective
+    per_epoch = min(num_train, 1 << 62) / effective
     test_interval = _test_interval(options, per_epoch)
     max_iter, snapshot = (
         test_interval * max(1, round(iterations / test_interval))
