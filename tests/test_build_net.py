@@ -106,11 +106,21 @@ def test_means_that_are_told_win_over_a_recipes_mean_file(desk, capsys):
     assert (list(transform.mean_value), transform.mean_file) == ([1, 2, 3], "")
 
 
+def test_recipes_of_windows_editors_are_read(desk, capsys):
+    (desk / "mine.toml").write_text("[net]\nwidth = 0.2\n", encoding="utf-8-sig")
+    assert (
+        run(["build-net", "--out", "net", "--recipe", "mine.toml", "--print-config"]) == EXIT_DONE
+    )
+    assert "recipe mine" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[net]\ncorp = 3\n", "mine.toml: unknown key 'corp'"),
         ('[net]\nmean_file = "a"\nmean_value = 3\n', "mine.toml: mean_value and mean_file"),
+        ("[net]\na = " + "[" * 100_000, "mine.toml: not TOML: nested too deeply"),
+        ("[net]\ncrop = " + "9" * 5000, "mine.toml: not TOML: "),
         (None, "mine.toml: cannot be read: Is a directory"),
     ],
 )

@@ -105,9 +105,13 @@ def _shape(told: str) -> tuple[str, tuple[int, ...]]:
     """``TOP=3x299x299`` or ``TOP=3,299,299``."""
     name, equals, sizes = told.rpartition("=")
     parts = sizes.replace(",", "x").split("x")
-    if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not equals or not name or not all(map(_is_size, parts)):
         raise UsageError(f"--input-shape {told}: give TOP=CHANNELSxHEIGHTxWIDTH")
     return name, tuple(map(int, parts))
+
+
+def _is_size(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20 and int(text) > 0
 
 
 def _records(

@@ -50,12 +50,14 @@ def load_recipe(name: str) -> Recipe:
     if not name.endswith(".toml") and name not in recipe_names():
         raise UsageError(f"no recipe {name!r}", f"recipes: {', '.join(recipe_names())}")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such recipe file") from error
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise FormatError("not TOML: nested too deeply", path=path) from error
+    except ValueError as error:  # of TOML, of UTF-8, of numbers with thousands of digits
         raise FormatError(f"not TOML: {error}", path=path) from error
     for key in tables:
         if key not in {"net", "solver"}:
