@@ -119,7 +119,8 @@ def test_recipes_of_windows_editors_are_read(desk, capsys):
     [
         ("[net]\ncorp = 3\n", "mine.toml: unknown key 'corp'"),
         ('[net]\nmean_file = "a"\nmean_value = 3\n', "mine.toml: mean_value and mean_file"),
-        ("[net]\na = " + "[" * 100_000, "mine.toml: not TOML: nested too deeply"),
+        ("[net]\na." + "b." * 100_000 + "c = 1", "mine.toml: too large for a recipe"),
+        ("[net]\na = " + "[" * 50_000, "mine.toml: not TOML: nested too deeply"),
         ("[net]\ncrop = " + "9" * 5000, "mine.toml: not TOML: "),
         (None, "mine.toml: cannot be read: Is a directory"),
     ],
