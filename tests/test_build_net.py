@@ -69,6 +69,17 @@ def test_a_net_that_fits_is_not(desk):
     assert run(["build-net", "--out", "net", *SMALL, *told]) == EXIT_DONE
 
 
+@pytest.mark.parametrize("talk", ["--traceback", "--json", "--summary"])
+def test_words_that_change_no_file_are_not_in_its_header(desk, monkeypatch, talk):
+    files = []
+    for words in ((), (talk,)):
+        argv = ["build-net", "--out", "net", *SMALL, *words, "--force"]
+        monkeypatch.setattr("sys.argv", ["irv2caffe", *argv])
+        assert run(argv) == EXIT_DONE
+        files.append((desk / "net/solver.prototxt").read_bytes())
+    assert files[0] == files[1]
+
+
 def test_numbers_of_images_are_printed_with_their_sources(desk, capsys):
     values = config(capsys)
     assert values["num_train_images"] == (1_281_167, "default")

@@ -648,6 +648,26 @@ def test_python_objects_are_not_loaded(small, tmp_path):
         import_weights(tmp_path / "w.pth", net, tmp_path / "m.caffemodel")
 
 
+def test_what_is_no_plain_tensor_is_listed(small, state, tmp_path):
+    """Checkpoints that hold a number, a table, or a tensor without values among the weights."""
+    net, _ = small
+    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    weight = tensors["conv2d_1a.conv.weight"]
+    tensors["conv2d_1a.conv.weight"] = weight.to_sparse()
+    tensors["conv2d_2a.conv.weight"] = tensors["conv2d_2a.conv.weight"].to("meta")
+    tensors["conv2d_2b.conv.weight"] = 3
+    tensors["more"] = {"a": torch.zeros(2)}
+    torch.save({"state_dict": tensors}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        import_weights(tmp_path / "w.pth", net, tmp_path / "m.caffemodel")
+    assert set(caught.value.problems) == {
+        "Conv2d_1a_3x3: weight is of type torch.sparse_coo float32 in the source",
+        "Conv2d_2a_3x3: weight is of type meta float32 in the source",
+        "Conv2d_2b_3x3: weight is of type int in the source",
+        "more: unknown",
+    }
+
+
 def test_command_lines(small, tmp_path):
     net, trained = small
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from irv2caffe.net.build import BuiltNet
     from irv2caffe.net.summary import Summary
 
-_TALK = frozenset({"--force", "--summary", "--json"})
+_TALK = frozenset({"--force", "--summary", "--json", "--traceback"})
 _ILSVRC12 = (1_281_167, 50_000)
 _IMAGES = click.IntRange(1)
 
