@@ -2,8 +2,9 @@
 
 Takes the arguments of ``caffe train``, prints the lines of 1.0 and writes real snapshots. What
 happens to it says the environment: STAND_IN is ``well``, ``hang`` (after a stop, with several
-GPUs, as BVLC does), ``stall`` (silent from iteration 30 on), or words that it gives up with at
-iteration 30, in its first start only.
+GPUs, as BVLC does), ``stall`` (silent from iteration 30 on, whatever it is asked), ``hang
+when done``, or words that it gives up with at iteration 30, in its first start
+only; with ``when done: `` before them it does so at its end.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def main() -> None:
     how = os.environ.get("STAND_IN", "well")
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: asked.append(number))
+    at_end = how.removeprefix("when done: ") if how.startswith("when done: ") else ""
+    quiet = {"well", "hang", "stall", "hang when done"}
     solver = read_prototxt(Path(args["-solver"]), messages.SolverParameter)
     if "-gpu" in args:
         log(f"Using GPUs {', '.join(args['-gpu'].split(','))}")
@@ -74,13 +77,8 @@ def main() -> None:
         time.sleep(STEP_S)
         if iteration == 30 and how == "stall" and not first:
             time.sleep(1000)
-        if iteration == 30 and how not in {"well", "hang", "stall"} and not first:
-            if how.startswith("F "):
-                log(how[2:], "F")
-            else:
-                print(how, file=sys.stderr, flush=True)
-            signal.signal(signal.SIGABRT, signal.SIG_DFL)
-            os.abort()
+        if iteration == 30 and how not in quiet and not at_end and not first:
+            give_up(how)
         done = iteration + 1
         request = asked.pop(0) if asked else 0
         if request or (solver.snapshot and done % solver.snapshot == 0):
@@ -96,6 +94,19 @@ def main() -> None:
         snapshot(solver, solver.max_iter)
     log(f"Iteration {solver.max_iter}, loss = 0.5")
     log("Optimization Done.")
+    if how == "hang when done":
+        time.sleep(1000)
+    if at_end:
+        give_up(at_end)
+
+
+def give_up(words: str) -> None:
+    if words.startswith("F "):
+        log(words[2:], "F")
+    else:
+        print(words, file=sys.stderr, flush=True)
+    signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    os.abort()
 
 
 if __name__ == "__main__":

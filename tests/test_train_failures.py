@@ -20,6 +20,7 @@ from train_helpers import (
     irv2caffe,
     is_gone,
     make_databases,
+    make_stand_in,
     metrics,
     start,
     wait_for,
@@ -32,9 +33,6 @@ from irv2caffe.train.advice import advise, advise_exit
 from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import newest_whole, pairs
 
-STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
@@ -45,11 +43,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
     """A folder with a program ``caffe`` that is none."""
-    folder = tmp_path_factory.mktemp("stand-in")
-    program = folder / "caffe"
-    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n")
-    program.chmod(0o755)
-    return folder
+    return make_stand_in(tmp_path_factory.mktemp("stand-in"))
 
 
 def newest(run):

@@ -11,7 +11,15 @@ import subprocess
 import termios
 
 import pytest
-from train_helpers import command, config, irv2caffe, make_databases, wait_for_text, write_job
+from train_helpers import (
+    command,
+    config,
+    irv2caffe,
+    make_databases,
+    make_stand_in,
+    wait_for_text,
+    write_job,
+)
 
 from irv2caffe.train import watch as watch_module
 from irv2caffe.train.metrics import Metrics
@@ -250,14 +258,7 @@ def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
 
 
 def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
-    from test_train_failures import STAND_IN
-
-    folder = tmp_path / "caffe dir"
-    folder.mkdir()
-    program = folder / "caffe"
-    python = command()[0]
-    program.write_text(f"#!/bin/sh\nexec '{python}' '{STAND_IN}' \"$@\"\n")
-    program.chmod(0o755)
+    folder = make_stand_in(tmp_path / "caffe dir")
     solver = write_job(root, tmp_path / "job", max_iter=40)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", folder)
     more = ("--keep-snapshots", 2, "--stall-minutes", 7, "--max-restarts", 9)
