@@ -165,15 +165,11 @@ def test_no_run_begins_anew_where_its_snapshots_cannot_be_read(copy, tmp_path):
     assert "Traceback" not in done.stderr
     assert copy.num_starts() == 1
     assert sorted(path.name for path in copy.snapshots.iterdir()) == before
-    # One that is whole is enough to go on from.
-    shutil.copy(tmp_path / "run/snapshots/tiny_iter_400.caffemodel", tmp_path / "model")
-    for pair in pairs(copy.snapshots):
-        if pair.iteration != 400:
-            pair.state.unlink()
-            continue
+    for pair in pairs(copy.snapshots):  # what is torn is no secret: those may be written over
         pair.state.unlink()
-        shutil.copy(tmp_path / "whole" if (tmp_path / "whole").exists() else pair.model, pair.state)
-    torn = irv2caffe("--resume", "run", cwd=tmp_path)  # torn is not unreadable
+        pair.state.write_bytes(b"torn")
+    torn = irv2caffe("--resume", "run", cwd=tmp_path)
+    assert torn.returncode == 0, torn.stderr
     assert "the run begins anew" in torn.stderr
 
 
@@ -321,4 +317,58 @@ def test_requested_snapshots_stay_in_a_real_run(caffe, root, tmp_path):
     child = start(*args, "--snapshot-minutes", 0.004, cwd=tmp_path)
     run = RunDir(tmp_path / "run")
     wait_for(lambda: newest(run), "for a first one")
-    assert irv2caffe("--snapshot-no
+    assert irv2caffe("--snapshot-now", "run", cwd=tmp_path).returncode == 0
+    there = set(iterations(run.snapshots))
+    latest = max(there)
+    wait_for(lambda: min(iterations(run.snapshots)[-3:]) > latest, "for three more")
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    stay = iterations(run.snapshots)
+    assert there & set(stay)  # the one that was asked for is older than the newest three
+    assert len(stay) <= 6
+    said = run.log.read_text().count("Snapshotting solver state")
+    assert said > len(stay)
+
+
+def test_another_schedule_deletes_nothing_of_the_earlier_one(caffe, root, copy, tmp_path):
+    before = iterations(copy.snapshots)
+    assert before == [200, 400, 600, 800, 1000]
+    more = ("--epochs", 200, "--snapshot-epochs", 37.5)  # 300 iterations
+    done = irv2caffe("--resume", "run", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert iterations(copy.snapshots) == [*before, 1200, 1500, 1600]
+
+
+def poisoned(root, tmp_path, *args):
+    """The learning rate is lost at iteration 395; snapshots are written before that shows."""
+    changes = {"lr_policy": '"multistep"', "gamma": 1e7, "stepsize": None, "display": 100}
+    solver = write_job(root, tmp_path / "job", **changes, snapshot=66)
+    with solver.open("a") as stream:
+        stream.write("stepvalue: 395\n")
+    done = irv2caffe("--solver", solver, "--run-dir", "run", *args, cwd=tmp_path)
+    return done, RunDir(tmp_path / "run")
+
+
+def test_snapshots_after_the_last_healthy_loss_are_set_aside(caffe, root, tmp_path):
+    done, run = poisoned(root, tmp_path, "--keep-snapshots", 1, "--keep-epochs", 0)
+    assert done.returncode == 1
+    assert "diverged: run" in done.stdout
+    assert config(run.path)["starts"][0]["ending"] == "diverged"
+    aside = [path.name for path in run.snapshots.glob("*.solverstate.diverged")]
+    assert aside
+    left = iterations(run.snapshots)
+    assert left  # of a net that still learned, though only one was to be kept
+    assert max(left) <= 395
+    assert f"tiny_iter_{max(left)}.caffemodel" in done.stdout
+    again = irv2caffe("--resume", "run", "--json", cwd=tmp_path)
+    assert f"resuming from iteration {max(left):,}" in again.stderr
+
+
+def test_a_rollback_finds_a_healthy_snapshot_where_one_is_kept(caffe, root, tmp_path):
+    args = ("--keep-snapshots", 1, "--keep-epochs", 0, "--on-divergence", "rollback")
+    done, run = poisoned(root, tmp_path, *args, "--rollback-lr", 1e-9)
+    assert done.returncode == 0, done.stderr
+    starts = config(run.path)["starts"]
+    assert [entry["ending"] for entry in starts] == ["diverged", "finished"]
+    assert 198 <= starts[1]["from_iteration"] <= 395
