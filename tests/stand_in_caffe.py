@@ -21,6 +21,7 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt
 
 STEP_S = 0.002
+AT_END = "when done: "
 asked: list[int] = []
 
 
@@ -60,14 +61,26 @@ def main() -> None:
     how = os.environ.get("STAND_IN", "well")
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: asked.append(number))
-    at_end = how.removeprefix("when done: ") if how.startswith("when done: ") else ""
-    quiet = {"well", "hang", "stall", "hang when done"}
     solver = read_prototxt(Path(args["-solver"]), messages.SolverParameter)
     if "-gpu" in args:
         log(f"Using GPUs {', '.join(args['-gpu'].split(','))}")
     first = 0
     if "-snapshot" in args:
         first = int(re.search(r"_iter_(\d+)", args["-snapshot"])[1])
+    if not iterate(solver, first, how):
+        return
+    if not solver.snapshot or solver.max_iter % solver.snapshot:
+        snapshot(solver, solver.max_iter)
+    log(f"Iteration {solver.max_iter}, loss = 0.5")
+    log("Optimization Done.")
+    if how == "hang when done":
+        time.sleep(1000)
+    if how.startswith(AT_END):
+        give_up(how.removeprefix(AT_END))
+
+
+def iterate(solver, first: int, how: str) -> bool:
+    """Whether it came to its end."""
     worker = subprocess.Popen(["sleep", "1000"]) if how == "hang" else None
     for iteration in range(first, solver.max_iter):
         if iteration % solver.display == 0:
@@ -75,29 +88,26 @@ def main() -> None:
             log("    Train net output #0: loss = 0.5 (* 1 = 0.5 loss)")
             log(f"Iteration {iteration}, lr = {solver.base_lr:g}")
         time.sleep(STEP_S)
-        if iteration == 30 and how == "stall" and not first:
-            time.sleep(1000)
-        if iteration == 30 and how not in quiet and not at_end and not first:
-            give_up(how)
+        if iteration == 30 and not first:
+            trouble(how)
         done = iteration + 1
         request = asked.pop(0) if asked else 0
         if request or (solver.snapshot and done % solver.snapshot == 0):
             snapshot(solver, done)
         if request == signal.SIGINT:
             log("Optimization stopped early.")
-            if worker is not None:
-                while True:
-                    time.sleep(1)
+            while worker is not None:
+                time.sleep(1)
             log("Optimization Done.")
-            return
-    if not solver.snapshot or solver.max_iter % solver.snapshot:
-        snapshot(solver, solver.max_iter)
-    log(f"Iteration {solver.max_iter}, loss = 0.5")
-    log("Optimization Done.")
-    if how == "hang when done":
+            return False
+    return True
+
+
+def trouble(how: str) -> None:
+    if how == "stall":
         time.sleep(1000)
-    if at_end:
-        give_up(at_end)
+    elif how not in {"well", "hang", "hang when done"} and not how.startswith(AT_END):
+        give_up(how)
 
 
 def give_up(words: str) -> None:

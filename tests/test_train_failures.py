@@ -532,12 +532,12 @@ def test_words_on_records_of_a_database(caffe, root, tmp_path, records, meaning)
 def test_words_on_a_crop_that_does_not_fit_the_net(caffe, noise_lmdb, tmp_path):
     """The branches of a reduction round differently."""
     made = net_options(
-        num_classes=2, width=0.05, crop=299, batch_size=1, train_lmdb=str(noise_lmdb),
-        val_lmdb=str(noise_lmdb),
+        variant="paper", num_classes=2, width=0.05, crop=75, batch_size=1,
+        train_lmdb=str(noise_lmdb), val_lmdb=str(noise_lmdb),
     )  # fmt: skip
     build_net(tmp_path / "net", made, SolverOptions(epochs=1), num_train=8, num_val=8)
     net = tmp_path / "net/train_val.prototxt"
-    change(net, "crop_size: 299", "crop_size: 300")
+    change(net, "crop_size: 75", "crop_size: 64")
     command = ["-solver", tmp_path / "net/solver.prototxt"]
     assert "it is the crop" in advice_on(caffe, tmp_path / "net", *command).why
 
