@@ -73,7 +73,7 @@ class StartState:
     @property
     def telling(self) -> str:
         """The last words: Caffe's, and those of libraries that say more."""
-        words = (*_TELLING, _FRAME)
+        words = (*_TELLING, _FRAME) if self.fatal else _TELLING
         found = [line for line in self.last_lines if any(word in line for word in words)]
         return " ".join([*found, self.fatal]).strip()
 
