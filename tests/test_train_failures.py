@@ -323,6 +323,48 @@ def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root
     assert newest(run) == at + 50
 
 
+def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
+    """Its lines, its snapshots with a score in their names and with fields that 1.0 has not."""
+    solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20, test_interval=100)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    words = "F Check failed: error == cudaSuccess (700 vs. 0)  an illegal memory access"
+    done = irv2caffe(*args, cwd=tmp_path, STAND_IN=words, STAND_IN_VERSION="0.17.4")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be used" not in done.stderr
+    run = RunDir(tmp_path / "run")
+    starts = config(run.path)["starts"]
+    assert [entry["ending"] for entry in starts] == ["crashed", "finished"]
+    assert [entry["from_iteration"] for entry in starts] == [0, 20]
+    assert config(run.path)["effective_batch"] == 8  # both GPUs' together
+    assert newest(run) == 100
+    rows = metrics(run.path)
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert [row["iteration"] for row in trained] == list(range(0, 101, 10))
+    assert {(row["loss"], row["lr"]) for row in trained[:-1]} == {(0.5, 0.01)}
+    (tested,) = [row for row in rows if row["kind"] == "test"]
+    assert (tested["iteration"], tested["top1_error"], tested["loss"]) == (100, 25.0, 0.4)
+    resumed = irv2caffe("--resume", "run", cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    assert resumed.returncode == 2
+    assert "is finished" in resumed.stderr
+
+
+def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    child = start(*args, cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 100 (")
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    at = newest(run)
+    assert at >= 100
+    change(run.solver, f"max_iter: {FOREVER}", f"max_iter: {at + 50}")
+    done = irv2caffe("--resume", "run", cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    assert done.returncode == 0, done.stderr
+    assert config(run.path)["starts"][1]["from_iteration"] == at
+
+
 FATAL = {
     "a wrong GPU": (
         "F Check failed: error == cudaSuccess (101 vs. 0)  invalid device ordinal",
