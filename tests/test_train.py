@@ -386,7 +386,7 @@ def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
     args = ("--solver", solver, "--run-dir", "b", "--weights", "m.caffemodel")
     assert irv2caffe(*args, cwd=tmp_path).returncode == 0
     run = RunDir(tmp_path / "b")
-    for path in run.snapshots.iterdir():
+    for path in (*run.snapshots.iterdir(), run.state):
         path.unlink()
     (tmp_path / "elsewhere").mkdir()
     done = irv2caffe("--resume", run.path, cwd=tmp_path / "elsewhere")

@@ -173,6 +173,16 @@ def test_no_run_begins_anew_where_its_snapshots_cannot_be_read(copy, tmp_path):
     assert "the run begins anew" in torn.stderr
 
 
+def test_a_folder_of_snapshots_that_was_emptied(copy, tmp_path):
+    """Its disk is not there: what is below its mount point is no beginning."""
+    for path in copy.snapshots.iterdir():
+        path.unlink()
+    done = irv2caffe("--resume", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is empty, and tiny_iter_1000.solverstate was there" in done.stderr
+    assert copy.num_starts() == 1
+
+
 def test_an_unreadable_pair_among_readable_ones_is_passed_over(copy):
     newest_pair = pairs(copy.snapshots)[0]
     make_unreadable(newest_pair.model)

@@ -15,7 +15,7 @@ from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, UsageError
 from irv2caffe.train.lock import is_alive, is_locked, read_owner
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import existing_run_dir, read_config
+from irv2caffe.train.run_dir import existing_run_dir, read_config, read_json
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
 from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import is_cut_short
@@ -144,7 +144,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     """The pair to go on from, with the path in it mended; None begins anew.
 
     Raises:
-        InputError: the newest whole snapshot is of another net.
+        InputError: the newest whole snapshot is of another net, or all of them are gone.
         UnreadableError: there are snapshots, and a disk keeps them from being read.
         UsageError: the run is finished.
     """
@@ -162,6 +162,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     for why in problems:
         say(f"passed over: {why}")
     if pair is None:
+        _refuse_emptied(run)
         say("there is no whole snapshot yet: the run begins anew")
         return None
     if _is_finished(run, pair, plan.solver.max_iter):
@@ -176,6 +177,16 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     else:
         say("Caffe reads a database from its first record again; the learning rate goes on")
     return pair
+
+
+def _refuse_emptied(run: RunDir) -> None:
+    """Raises InputError where snapshots were known and their folder is empty: another disk?"""
+    known = read_json(run.state).get("snapshot")
+    if known and not any(run.snapshots.iterdir()):
+        raise InputError(
+            f"{run.snapshots} is empty, and {Path(str(known)).name} was there",
+            "is its disk there? Where it was deleted, start a new run without --resume",
+        )
 
 
 def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
