@@ -23,7 +23,7 @@ from train_helpers import (
 )
 
 from irv2caffe.log.read import read_log
-from irv2caffe.train import launch, supervise
+from irv2caffe.train import launch, signals, supervise
 from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.session import SessionOptions
 from irv2caffe.train.snapshots import newest_whole, pairs
@@ -188,6 +188,32 @@ def test_sigterm_for_every_process(caffe, root, tmp_path):
     assert newest(run) >= 300
     assert config(run.path)["starts"][0]["exit_status"] == 0
     assert "before its snapshot" not in err
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
+    """So does timeout send it, and Slurm; a person's second comes later."""
+    clock, told = [100.0], []
+
+    class Child:
+        def send(self, number):
+            told.append(number)
+
+        def kill(self):
+            told.append("kill")
+
+    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
+    heard = signals.Signals()
+    with heard.heard(), heard.passed_to(Child()):
+        for passed_s in (0.0, 0.001, 0.5):
+            clock[0] += passed_s
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert told == [signal.SIGINT, signal.SIGHUP]
+        clock[0] += 1.0
+        os.kill(os.getpid(), signal.SIGINT)
+        assert told == [signal.SIGINT, signal.SIGHUP, "kill"]
+    assert heard.stop_requested
 
 
 def waiting_for_a_start(stand_in, root, tmp_path):
