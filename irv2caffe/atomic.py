@@ -60,7 +60,8 @@ def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
         force: replace what stands there, after the new folder is complete.
 
     Raises:
-        OutputExistsError: ``path`` exists and ``force`` is not set (checked at the start).
+        OutputExistsError: ``path`` exists and ``force`` is not set (checked at
+            the start and at the end).
         OutputError: the folder cannot be made or written.
     """
     if not force:
@@ -74,6 +75,8 @@ def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise unwritable(path, error) from error
     try:
         yield aside
+        if not force:
+            refuse_existing(path)
         try:
             aside.chmod(0o777 & ~_umask())
             swap_in(aside, path)
@@ -138,18 +141,20 @@ def swap_in(aside: Path, path: Path) -> None:
     Raises:
         OSError: ``path`` cannot be replaced; what stood there is back in its place.
     """
+    owner = f"{_ASIDE}old-{path.name}-{platform.node()}-"
     if not (path.exists() or path.is_symlink()):
         aside.rename(path)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}old-", dir=path.parent))
-    path.rename(old / path.name)
-    try:
-        aside.rename(path)
-    except OSError:
-        (old / path.name).rename(path)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old = Path(tempfile.mkdtemp(prefix=f"{owner}{os.getpid()}-", dir=path.parent))
+        path.rename(old / path.name)
+        try:
+            aside.rename(path)
+        except OSError:
+            (old / path.name).rename(path)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    _remove_orphans(path.parent, owner)  # of a process that was killed between the two
 
 
 def _umask() -> int:

@@ -70,3 +70,36 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path
     with folder_aside(tmp_path / "out"):
         pass
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [living.name, "out"]
+
+
+def test_what_was_replaced_is_removed_also_after_a_death_between_the_renamings(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from irv2caffe.atomic import folder_aside\n"
+        "rename = Path.rename\n"
+        "def dying(self, target): rename(self, target); os.kill(os.getpid(), 9)\n"
+        "with folder_aside(Path(sys.argv[1]), force=True) as aside:\n"
+        "    (aside / 'new').write_text('x'); Path.rename = dying"
+    )
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "old").write_text("x")
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert not path.exists()
+    assert len(list(tmp_path.glob(".partial-old-out-*/out/old"))) == 1
+    with folder_aside(path) as aside:
+        (aside / "new").write_text("x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+
+
+def test_what_came_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "out"
+
+    def come():
+        path.mkdir()
+        (path / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(OutputExistsError), folder_aside(path):
+        come()
+    assert (path / "thesis.tex").read_text() == "years of work"

@@ -180,6 +180,11 @@ def test_both_backends_count_bad_images(caffe, few, tmp_path):
         row[0] for row in read_skipped(tmp_path / "theirs")
     }
     assert ours.num_skipped == theirs.num_skipped
+    few_allowed = BuildOptions(exactly_like_caffe=True, max_skipped=ours.num_skipped - 1)
+    out = tmp_path / "few allowed"
+    with pytest.raises(InputError, match="images cannot be taken"):
+        convert_imageset(source, out, few_allowed, argv=tool.argv, env=tool.env)
+    assert not out.exists()
     strict = make_lmdb(source, tmp_path / "strict", BuildOptions(shuffle=False))
     assert strict.num_images == 2
     assert {name for name, _, _ in read_skipped(tmp_path / "strict")} == {

@@ -245,7 +245,8 @@ def test_datums(data):
 
 
 def test_whole_files_pass(tmp_path):
-    for data in IMAGES:
+    jpeg = next(data for data in IMAGES if data.startswith(b"\xff\xd8"))
+    for data in (*IMAGES, jpeg[:20] + b"stray\xff\0" + jpeg[20:]):
         image = open_image(data).decode()
         with Image.open(io.BytesIO(data)) as picture:
             sizes = {picture.size, picture.size[::-1]}

@@ -32,6 +32,11 @@ from irv2caffe.data.sources import open_source
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto.messages import Datum
 
+# Of every wire type: 20 as a number, 21 and 22 as eight and four bytes, 23 as a string.
+UNKNOWN_FIELDS = b"".join(
+    (b"\xa0\x01\x96\x01", b"\xa9\x01" + bytes(8), b"\xb5\x01" + bytes(4), b"\xba\x01\x03abc")
+)
+
 
 def program(*args, cwd=None):
     command = [sys.executable, "-m", "irv2caffe", "inspect-lmdb", *map(str, args)]
@@ -128,10 +133,11 @@ def test_databases_of_strangers(tmp_path):
         (b"h", b"\xff\xff rubbish"),
         (b"i", b""),
         (b"j", Datum(data=b"GIF89a" + bytes(20), encoded=True, label=3).SerializeToString()),
+        (b"k", UNKNOWN_FIELDS + raw(1)),
     ]
     found = examine(write(tmp_path / "db", records))
     assert found.encodings == {
-        "raw": 5,
+        "raw": 6,
         "float": 1,
         "unknown": 1,
         "not a Datum": 1,
@@ -147,7 +153,7 @@ def test_databases_of_strangers(tmp_path):
     assert "2 record(s) have no label" in text
     assert "label -1 is negative" in text
     assert "gif: Caffe's OpenCV cannot read such records" in text
-    assert draw_sheet(tmp_path / "db", tmp_path / "sheet.png") == 10
+    assert draw_sheet(tmp_path / "db", tmp_path / "sheet.png") == 11
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * 168 + 8, 2 * 202 + 8)
     done = program(tmp_path / "db")
@@ -187,6 +193,11 @@ def test_heads_are_what_protobuf_says():
         assert value[start : start + size] == datum.data
         assert head.num_floats == len(datum.float_data)
         assert parse_datum(value) == datum
+    value = UNKNOWN_FIELDS + raw(7)
+    assert Datum.FromString(value).label == read_head(value).label == 7
+    for broken in (b"\xa3\x01", b"\xba\x01\x7f", b"\xa9\x01\0"):
+        with pytest.raises(FormatError, match="not a Datum"):
+            read_head(raw(7) + broken)
     pixels = bytes(range(60))
     ours = raw_head((3, 4, 5)) + pixels + raw_tail(300)
     same = Datum(channels=3, height=4, width=5, data=pixels, label=300, encoded=False)
@@ -302,6 +313,33 @@ def test_a_process_that_dies_is_an_error(images, tmp_path, monkeypatch):
     monkeypatch.setattr(guarded, "_BOOT", boot)
     with pytest.raises(FormatError, match="reading it ends with SIGSEGV"):
         call_guarded("examine", [tmp_path], {})
+
+
+def test_a_disk_that_fails_is_no_damaged_database(tmp_path, monkeypatch):
+    from irv2caffe.data import guarded
+
+    boot = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
+        "from irv2caffe.data import examine, guarded\n"
+        "def fail(*args, **others): raise {}\n"
+        "examine.examine = fail; guarded.main()"
+    )
+    for error, words in (
+        ("OSError(5, 'Input/output error', 'x/data.mdb')", "cannot read x/data.mdb: Input/output"),
+        ("MemoryError()", "a record needs more memory"),
+    ):
+        monkeypatch.setattr(guarded, "_BOOT", boot.format(error))
+        with pytest.raises(InputError, match=words) as e:
+            call_guarded("examine", [tmp_path], {})
+        assert not isinstance(e.value, FormatError)
+
+
+def test_names_that_no_terminal_can_show(tmp_path):
+    folder = write(tmp_path / "db", [(b"a", raw(0)), (b"b", raw(1))])
+    (folder / "labels.txt").write_bytes(b"caf\xe9\ndog\n")
+    done = program(folder, "--classes")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9" in done.stdout
 
 
 # The store itself

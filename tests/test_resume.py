@@ -359,6 +359,34 @@ def test_two_at_a_time(images, tmp_path):
         child.communicate()
 
 
+def test_what_came_meanwhile_is_not_replaced(images, whole, tmp_path):
+    out = tmp_path / "db"
+
+    def progress(done, total):
+        if done == total:
+            out.mkdir(exist_ok=True)
+            (out / "thesis.tex").write_text("years of work")
+
+    for force in (False, True):
+        with pytest.raises(OutputError, match="it came while the database was built"):
+            make_lmdb(open_source(images), out, OPTIONS, force=force, progress=progress)
+        shutil.move(out, tmp_path / f"elsewhere{force}")
+        assert (tmp_path / f"elsewhere{force}/thesis.tex").read_text() == "years of work"
+        if force:
+            continue
+        for path in (tmp_path / "db.partial").iterdir():
+            assert path.name != "state-new"
+        shutil.rmtree(tmp_path / "db.partial")
+    report = make_lmdb(open_source(images), out, OPTIONS)
+    assert report.num_images == 400
+    assert report.resumed_at == 402  # only the renaming was left
+
+
+def test_refused_is_not_kept(images, unfinished):
+    _, errors = finish(images, unfinished, "--gray")
+    assert "is kept" not in errors
+
+
 def test_a_folder_of_that_name_is_not_touched(images, tmp_path):
     (tmp_path / "db.partial").mkdir()
     (tmp_path / "db.partial/thesis.tex").write_text("years of work")

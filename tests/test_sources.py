@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import struct
@@ -40,6 +42,7 @@ from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.estimate import estimate_lmdb
 from irv2caffe.data.sources import open_source, read_labels
+from irv2caffe.data.sources.lists import ranges
 from irv2caffe.data.sources.matfile import read_mat
 from irv2caffe.data.sources.pickles import load_pickle
 from irv2caffe.data.stored import stored_pixels
@@ -130,6 +133,50 @@ def test_what_lies_in_class_folders(tmp_path, rng):
     ]
     assert report.num_images == 4
     assert report.num_skipped == 5
+
+
+def test_links_that_cannot_be_followed(tmp_path, rng):
+    """One of them costs nothing but itself; where it may be a class it costs everything."""
+    good = file_bytes(photo(rng, 20, 20), "png")
+    root = tmp_path / "images"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(good)
+    for name in ("loop.png", "loop"):
+        (root / "a" / name).symlink_to(root / "a" / name)
+    (root / "a/gone").symlink_to(tmp_path / "no such disk")
+    (root / "a/up").symlink_to(root)
+    source = open_source(root)
+    assert [(item.name, item.label) for item in source.items] == [
+        ("a/1.png", 0),
+        ("a/loop.png", 0),
+        ("b/1.png", 1),
+    ]
+    make_lmdb(source, tmp_path / "db", PLAIN)
+    assert sorted(read_skipped(tmp_path / "db")) == [
+        ("a/gone", "a link that cannot be followed", "no such file"),
+        ("a/loop", "a link that cannot be followed", "too many levels of symbolic links"),
+        ("a/loop.png", "too many levels of symbolic links", ""),
+        ("a/up", "a link to a folder above it", ""),
+    ]
+    (root / "aa").symlink_to(tmp_path / "no such disk")
+    with pytest.raises(InputError, match="images/aa cannot be followed: no such file"):
+        open_source(root)
+
+
+def test_a_folder_on_a_failing_disk_ends_the_job(tmp_path, rng, monkeypatch):
+    (tmp_path / "a/deep").mkdir(parents=True)
+    (tmp_path / "a/1.png").write_bytes(file_bytes(photo(rng, 20, 20), "png"))
+    scandir = os.scandir
+
+    def failing(folder):
+        if str(folder).endswith("deep"):
+            raise OSError(errno.EIO, "Input/output error")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(InputError, match=r"cannot read .*deep: Input/output error"):
+        open_source(tmp_path)
 
 
 def test_names_that_are_no_utf8(tmp_path, rng):
@@ -239,8 +286,8 @@ def test_a_million_names_take_little_memory():
         ("../img.png 1", "line 2: the path leaves"),
         ("a/../../img.png 1", "line 2: the path leaves"),
         ("/etc/img.png 1", "line 2: the path leaves"),
-        ("img.png 99999999999", "line 2: label 99999999999 is too large"),
-        ("img.png 2147483648", "line 2: label 2147483648 is too large"),
+        ("img.png 99999999999", "line 2: a label above 2147483647"),
+        ("img.png 2147483648", "line 2: a label above 2147483647"),
         ("good image.png 1", "line 2: label 1, but line 1 gave the same image label 0"),
     ],
 )
@@ -250,10 +297,27 @@ def test_bad_list_lines_are_refused_by_number(tmp_path, line, words):
         open_source(tmp_path, tmp_path / "list.txt")
 
 
-def test_all_bad_lines_are_counted(tmp_path):
-    (tmp_path / "list.txt").write_text("a.png 0\n" + "b.png\n" * 1234)
-    with pytest.raises(FormatError, match=r"1,234 bad line\(s\): line 2: .* and 95 more"):
+def test_all_bad_lines_are_named(tmp_path):
+    lines = ["a.png 0", *["b.png"] * 1234, "c.png 1", "d.png", "../e.png 1", "f.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    words = "1,237 bad line(s): line 2-1235, 1237, 1239: no label at the end; line 1238: the path"
+    with pytest.raises(FormatError, match=re.escape(words)):
         open_source(tmp_path, tmp_path / "list.txt")
+
+
+def test_ranges_of_lines():
+    assert ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"
+    assert ranges(range(1, 10_000, 2)).endswith(", 1999 and 4,000 more")
+
+
+def test_many_contradicting_lines(tmp_path):
+    lines = [f"{number}.png {label}" for label in (0, 1) for number in range(100)]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    with pytest.raises(
+        FormatError, match=r"100 bad line\(s\): line 101: label 1, but line 1 gave"
+    ) as e:
+        open_source(tmp_path, tmp_path / "list.txt")
+    assert "line 121-200: another label than an earlier line gives" in e.value.message
 
 
 def test_list_lines_with_spaces_tabs_and_carriage_returns(tmp_path):
@@ -292,7 +356,7 @@ def test_notes_on_lists(tmp_path):
 def test_labels_beyond_the_class_table(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\nemu\n")
     (tmp_path / "list.txt").write_text("a.png 0\n\nb.png 3\n")
-    with pytest.raises(InputError, match=r"list.txt:3: label 3, but there are 3 classes"):
+    with pytest.raises(InputError, match=r"list.txt: label 3, but there are 3 classes: line 3"):
         open_source(tmp_path, tmp_path / "list.txt", tmp_path / "labels.txt")
     (tmp_path / "list.txt").write_text("a.png 0\n\nb.png 2\n")
     source = open_source(tmp_path, tmp_path / "list.txt", tmp_path / "labels.txt")
@@ -382,6 +446,41 @@ def test_ilsvrc_validation_archive_with_a_list(tmp_path, rng):
     assert "6 image(s) are not in the list" in source.notes
 
 
+def test_ilsvrc_validation_archive_packed_anew(caffe, tmp_path, rng):
+    """Its images in a folder are no class, whether a list, a devkit or nothing gives the labels."""
+    images = ilsvrc_val(tmp_path / "ILSVRC2012_img_val.tar", rng)
+    path = tmp_path / "again/val.tar"
+    path.parent.mkdir()
+    path.write_bytes(tar_bytes([(f"val/{name}", data) for name, data in sorted(images.items())]))
+    with pytest.raises(MissingInputError, match="loose images and no labels"):
+        open_source(path)
+    source = open_source(path, devkit=devkit(caffe, tmp_path, True))
+    assert tuple(item.label for item in source.items) == VAL_LABELS
+    lines = [f"{name} {label}\n" for name, label in zip(sorted(images), VAL_LABELS, strict=True)]
+    (path.parent / "val.txt").write_text("".join(lines))
+    source = open_source(path)
+    assert tuple(item.label for item in source.items) == VAL_LABELS
+    assert source.is_validation
+
+
+def test_an_archive_with_a_list(tmp_path, rng):
+    data = file_bytes(photo(rng, 20, 20), "png")
+    path = tmp_path / "x.tar"
+    path.write_bytes(tar_bytes([("a/1.png", data), ("b/1.png", data), ("b/2.png", data)]))
+    listing = tmp_path / "list.txt"
+    listing.write_text("b/1.png 1\n2.png 1\na/1.png 0\n")
+    source = open_source(path, listing)
+    assert [(item.name, item.label) for item in source.items] == [
+        ("b/1.png", 1),
+        ("2.png", 1),
+        ("a/1.png", 0),
+    ]
+    assert not source.is_validation  # so that it is shuffled
+    listing.write_text("2.png 1\n1.png 0\n")
+    with pytest.raises(FormatError, match=r"list.txt:2: several images .* are called 1.png"):
+        open_source(path, listing)
+
+
 def test_both_archives_in_one_folder(tmp_path, rng):
     ilsvrc_train(tmp_path / "ILSVRC2012_img_train.tar", rng)
     ilsvrc_val(tmp_path / "ILSVRC2012_img_val.tar", rng)
@@ -443,6 +542,34 @@ def test_broken_archives(tmp_path, rng):
     path.write_bytes(tar_bytes([("readme.txt", b"words")]))
     with pytest.raises(InputError, match="holds no images"):
         open_source(path)
+
+
+def test_sizes_that_no_image_has(tmp_path, rng, monkeypatch):
+    """Negative ones would be read for ever, large ones into memory."""
+    good = file_bytes(photo(rng, 20, 20), "png")
+    path = tmp_path / "x.tar"
+    for name in ("b.png", "b.txt"):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            add(archive, "a/1.png", good)
+        info = tarfile.TarInfo(f"a/{name}")
+        info.size = -512
+        header = info.tobuf(tarfile.GNU_FORMAT)
+        body = stream.getvalue()
+        end = 512 + -(-len(good) // 512) * 512
+        path.write_bytes(body[:end] + header + body[end:])
+        with pytest.raises(FormatError, match="negative size"):
+            open_source(path)
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(FormatError, match="a header of 1,099,511,627,776 bytes"):
+        open_source(path)
+    monkeypatch.setattr("irv2caffe.data.sources.tars.MAX_FILE_BYTES", len(good))
+    path.write_bytes(tar_bytes([("a/1.png", good), ("a/2.png", good + b"x")]))
+    source = open_source(path)
+    assert [item.name for item in source.items] == ["a/1.png"]
+    assert source.skipped[0].reason == "too large for an image"
 
 
 def test_an_archive_that_shrinks_meanwhile(tmp_path, rng):
@@ -654,6 +781,29 @@ def test_options_that_do_not_fit_the_source(tmp_path, rng):
         open_source(tmp_path, kind="list")
     with pytest.raises(InputError, match="no class folders"):
         open_source(tmp_path, kind="folders")
+
+
+def test_splits_where_there_are_none(tmp_path, rng):
+    """Asked for a part, never the whole."""
+    data = file_bytes(photo(rng, 20, 20), "png")
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "a").mkdir(parents=True)
+        (tmp_path / "images" / split / "a/1.png").write_bytes(data)
+    with pytest.raises(UsageError, match="--split does not go with folders") as e:
+        open_source(tmp_path / "images", split="val")
+    assert e.value.hint == f"give {tmp_path}/images/val as SOURCE"
+    (tmp_path / "list.txt").write_text("train/a/1.png 0\n")
+    with pytest.raises(UsageError, match="--split does not go with list"):
+        open_source(tmp_path / "images", tmp_path / "list.txt", split="train")
+    ilsvrc_train(tmp_path / "ILSVRC2012_img_train.tar", rng)
+    with pytest.raises(UsageError, match="--split does not go with one archive"):
+        open_source(tmp_path / "ILSVRC2012_img_train.tar", split="val")
+    idx(tmp_path, rng)
+    images = next(tmp_path.glob("train-images*"))
+    with pytest.raises(UsageError, match="--split does not go with one file"):
+        open_source(images, split="val")
+    with pytest.raises(UsageError, match="--devkit goes with ILSVRC's validation archive"):
+        open_source(tmp_path / "ILSVRC2012_img_train.tar", devkit=tmp_path)
 
 
 # Images

@@ -120,10 +120,14 @@ def cut_short(rng):
         ("webp", {"quality": 80}),
         ("tiff", {}),
         ("ppm", {}),
+        ("jpeg2000", {}),
+        ("gif", {}),
+        ("avif", {}),
     ):
         data = file_bytes(photo(rng, 100, 80), kind, **options)
+        suffix = {"jpeg2000": "jp2"}.get(kind, kind)
         for share in (0.05, 0.3, 0.6, 0.9, 0.999):
-            yield f"{kind} {share}.{kind}", data[: int(len(data) * share)]
+            yield f"{kind} {share}.{suffix}", data[: int(len(data) * share)]
 
 
 def save_odd(folder: Path, rng):
@@ -134,6 +138,7 @@ def save_odd(folder: Path, rng):
     (folder / "a jpeg.png").write_bytes(jpeg)
     (folder / "rubbish behind.jpg").write_bytes(jpeg + b"rubbish" * 30)
     (folder / "rubbish behind.png").write_bytes(png + b"rubbish" * 30)
+    (folder / "stray bytes.jpg").write_bytes(jpeg[:20] + b"stray\xff\0\x12" + jpeg[20:])
     (folder / "two in one.jpg").write_bytes(jpeg + file_bytes(photo(rng, 50, 40), "jpeg"))
     for number in range(20):
         for data, suffix in ((jpeg, "jpg"), (png, "png")):

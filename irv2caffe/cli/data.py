@@ -180,6 +180,7 @@ def _native(
 ) -> BuildReport:
     from irv2caffe.data.build import make_lmdb
     from irv2caffe.data.partial import partial_folder
+    from irv2caffe.errors import OutputExistsError
 
     try:
         with ui.progress("images") as progress:
@@ -192,6 +193,8 @@ def _native(
                 announce=_announce,
                 progress=progress,
             )
+    except OutputExistsError:
+        raise  # nothing was begun
     except BaseException:
         if partial_folder(out).exists():
             ui.say(f"{partial_folder(out)} is kept: the same command goes on from there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -71,6 +72,8 @@ def run(argv: list[str]) -> int:
     if show_traceback:
         argv = [argument for argument in argv if argument != "--traceback"]
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(argv, prog_name="irv2caffe", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_DONE

@@ -76,6 +76,13 @@ def make_lmdb(
                     partial.discard()
                 raise
             write_side_files(partial.folder, plan, state, "native")
+        try:
+            check_output(out, force=force)
+        except OutputExistsError as error:
+            raise OutputError(
+                f"{error.message}: it came while the database was built",
+                "move it away; then the same command only renames what is complete",
+            ) from error
         partial.finish(out)
     return report(out, start, len(plan) - start, time.monotonic() - begun)
 

@@ -14,6 +14,7 @@ from irv2caffe.errors import FormatError
 _NUMBERS = frozenset({1, 2, 3, 5, 7})  # channels, height, width, label, encoded
 _DATA, _LABEL, _FLOATS, _ENCODED = 4, 5, 6, 7
 _VARINT, _BYTES, _FLOAT = 0, 2, 5
+_FIXED_BYTES = {1: 8, _FLOAT: 4}
 
 MAX_KEY_BYTES = 511  # LMDB's own limit; convert_imageset dies on longer ones
 
@@ -106,8 +107,8 @@ def read_head(value: bytes | memoryview) -> DatumHead:
             elif wire == _FLOAT and field == _FLOATS:
                 num_floats += 1
                 place += 4
-            else:
-                raise IndexError
+            else:  # as protobuf, which knows nothing of the field, steps over it
+                place = _after(value, place, wire)
         if place != len(value):
             raise IndexError
     except IndexError as error:
@@ -116,6 +117,18 @@ def read_head(value: bytes | memoryview) -> DatumHead:
     label = _int32(numbers[_LABEL]) if _LABEL in numbers else None
     shape = (sides[0], sides[1], sides[2])
     return DatumHead(shape, label, bool(numbers.get(_ENCODED, 0)), data, num_floats)
+
+
+def _after(value: bytes | memoryview, place: int, wire: int) -> int:
+    """Where a field of that wire type ends."""
+    if wire == _VARINT:
+        return _read_varint(value, place)[1]
+    if wire == _BYTES:
+        size, place = _read_varint(value, place)
+        return place + size
+    if wire in _FIXED_BYTES:
+        return place + _FIXED_BYTES[wire]
+    raise IndexError
 
 
 def _read_varint(value: bytes | memoryview, place: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from irv2caffe import errors
-from irv2caffe.errors import FormatError, Irv2CaffeError
+from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +116,13 @@ def main() -> None:
     except Irv2CaffeError as error:
         words = {"message": error.message, "hint": error.hint}
         _send(answers, {"error": type(error).__name__, **words})
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        message = f"cannot read{where}: {error.strerror or error}"
+        _send(answers, {"error": InputError.__name__, "message": message, "hint": ""})
+    except MemoryError:
+        words = {"message": "a record needs more memory than there is", "hint": ""}
+        _send(answers, {"error": InputError.__name__, **words})
     else:
         is_plain = result is None or isinstance(result, (int, str))
         _send(answers, {"result": result if is_plain else asdict(result)})

@@ -62,12 +62,17 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     width = height = components = 0
     has_exif = False
     place, end = 2, len(data)
-    while place + 4 <= end and data[place] == 0xFF:
+    while place + 4 <= end:
+        if data[place] != 0xFF:  # libjpeg steps over what lies between segments
+            place = data.find(b"\xff", place)
+            if place < 0:
+                break
+            continue
         marker = data[place + 1]
         if marker == 0xFF:  # padding before a marker
             place += 1
             continue
-        if marker in _STANDALONE:
+        if marker in _STANDALONE or marker == 0:
             place += 2
             continue
         if marker == _START_OF_SCAN:

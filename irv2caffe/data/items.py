@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAX_LABEL = 0x7FFFFFFF  # Datum.label is an int32
+MAX_FILE_BYTES = 1 << 30  # of an image file; a larger one is a mistake, or an attack
 WHOLE_FILE = -1
+# These errors say something of one file or folder; all others say something of the disk.
+OF_ONE_FILE = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+    | {errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +173,10 @@ class Source:
     is_validation: bool = False
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def reason_of(error: OSError) -> str:
+    """Why a file is left out, in a few words."""
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return "no such file"
+    return (error.strerror or "cannot be opened").lower()

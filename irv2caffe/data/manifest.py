@@ -107,6 +107,7 @@ def _manifest(plan: Plan, state: State, backend: str) -> dict[str, Any]:
         "images_per_label": {str(label): per_label[label] for label in sorted(per_label)},
         "mean_values": state.mean.mean_values(),
         "mean_file": MEAN_FILE if state.mean.mean_image() is not None else None,
+        "mean_is_exact": backend != "native" or plan.is_mean_exact,
         "record_shape": state.mean.shape,
         "record_bytes": state.num_bytes,
         "notes": list(source.notes),

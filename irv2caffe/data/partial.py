@@ -206,8 +206,12 @@ def _settle(partial: Partial, told: dict[str, Any], *, force: bool, resume: bool
         path.unlink() if not path.is_dir() or path.is_symlink() else shutil.rmtree(path)
     text = json.dumps({"fingerprint": partial.fingerprint, "told": told}, indent=2) + "\n"
     aside = folder / f"{_STATE}new"
-    aside.write_text(text, encoding="utf-8")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
     aside.replace(folder / _PLAN)
+    _sync_folder(folder)
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:

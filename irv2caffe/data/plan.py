@@ -79,6 +79,12 @@ class Plan:
         ]
 
     @property
+    def is_mean_exact(self) -> bool:
+        """Whether the mean is that of the records, all of them, as training decodes them."""
+        changes = self.options.encoded == "jpg"
+        return not changes or self.options.is_mean_exact(len(self) - 1)
+
+    @property
     def room_bytes(self) -> int:
         """More than one transaction can need."""
         return 512 << 20 if self.options.fixed_shape is not None else 4 << 30

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -121,7 +122,8 @@ class Worker:
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(10)
         self.kill()
-        return self._process.returncode
+        code = self._process.returncode
+        return code if code is not None else -signal.SIGKILL
 
     def last_words(self) -> str:
         """The last line that it printed."""
@@ -130,12 +132,15 @@ class Worker:
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
     def kill(self) -> None:
-        """Ends it and waits for that."""
+        """Ends it and waits for that, but not for one that a dead disk holds."""
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
         self._outbox.put(b"")
         for thread in self._threads:
             thread.join(10)
+        if any(thread.is_alive() for thread in self._threads):
+            return  # closing what they read would wait for them
         for stream in (self._tasks, self._lines, self._said):
             with suppress(OSError):
                 stream.close()

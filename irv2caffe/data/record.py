@@ -11,7 +11,7 @@ import numpy as np
 
 from irv2caffe.data import augment, datum, image
 from irv2caffe.data.image import UndecodableImageError, open_image
-from irv2caffe.data.items import WHOLE_FILE
+from irv2caffe.data.items import MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
 from irv2caffe.data.mean import UnitSums
 
 if TYPE_CHECKING:
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from irv2caffe.data.options import BuildOptions
 
     Pixels = NDArray[np.uint8]
-
-MAX_FILE_BYTES = 1 << 30
-# These say something of one file; all other errors say something of the disk.
-_OF_THE_FILE = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-    | {errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
-)
 
 
 class Space:
@@ -224,9 +217,9 @@ def read_file(path: str) -> bytes:
     except ValueError as error:  # a NUL in the name
         raise UndecodableImageError("no such file") from error
     except OSError as error:
-        if error.errno not in _OF_THE_FILE:
+        if error.errno not in OF_ONE_FILE:
             raise
-        raise UndecodableImageError(_reason(error)) from error
+        raise UndecodableImageError(reason_of(error)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -244,9 +237,3 @@ def _all_of(descriptor: int, size: int) -> bytes:
     while len(data) < size and (more := os.read(descriptor, size - len(data))):
         data += more
     return data
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return "no such file"
-    return (error.strerror or "cannot be opened").lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import signal
 import sys
 from dataclasses import asdict, replace
@@ -23,8 +24,12 @@ from irv2caffe.data.options import options_from_json
 from irv2caffe.data.record import RecordMaker, Space
 
 NOTHING = -1  # what a worker says it is at, when it is at nothing
-# libpng speaks of colour profiles that nobody uses here; OpenCV's own lines begin with a bracket.
-_HARMLESS = ("[", "iCCP", "sRGB", "gAMA", "cHRM", "known incorrect")
+# libpng speaks of colour profiles that nobody uses here; so does OpenCV where it only warns.
+_HARMLESS = ("iCCP", "sRGB", "gAMA", "cHRM", "known incorrect")
+# OpenCV's errors: a time and a place in its source, which change from run to run, then the words.
+_OF_OPENCV = re.compile(
+    r"\[ ?ERROR:[^\]]*\] (?:global )?(?:\S+:\d+ \S+ )?(?:.*error: \([^)]*\) )?(.*)"
+)
 _MAX_COMPLAINT = 200
 
 
@@ -42,10 +47,17 @@ class _Complaints:
         text = os.pread(2, min(size, 65_536), 0).decode("utf-8", "replace")
         os.lseek(2, 0, os.SEEK_SET)
         os.ftruncate(2, 0)
-        for line in text.splitlines():
-            if line.strip() and not any(word in line for word in _HARMLESS):
-                return line.strip()[:_MAX_COMPLAINT]
+        return next((words for line in text.splitlines() if (words := _telling(line))), "")
+
+
+def _telling(line: str) -> str:
+    """What a line says of an image; empty if nothing."""
+    match = _OF_OPENCV.match(line)
+    if match is not None:
+        return match[1].strip()[:_MAX_COMPLAINT]
+    if line.startswith("[") or any(word in line for word in _HARMLESS):
         return ""
+    return line.strip()[:_MAX_COMPLAINT]
 
 
 class _Worker:
@@ -81,7 +93,8 @@ class _Worker:
                 if complaint:
                     complaints.append([item.name, complaint])
             except UndecodableImageError as error:
-                records.append([error.reason, error.detail or self._complaints.take()])
+                complaint = self._complaints.take()  # or the next image would get the blame
+                records.append([error.reason, error.detail or complaint])
         self._at[0] = NOTHING
         sums = self._maker.sums.taken()
         place = None

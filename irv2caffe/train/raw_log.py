@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+_POLL_BYTES = 1 << 16  # a burst of lines takes no more memory than a trickle
 _PIECE_BYTES = 1 << 20
 _MAX_LINE_BYTES = 1 << 20
 RESERVED_BYTES = 1 << 18
@@ -47,7 +48,7 @@ class RawLog:
 
     def poll(self, on_line: Callable[[str], None]) -> bool:
         """Passes on the lines that came since; whether there may be more at once."""
-        piece = os.read(self._reading, _PIECE_BYTES)
+        piece = os.read(self._reading, _POLL_BYTES)
         if not piece:
             return False
         self._read_bytes += len(piece)
@@ -58,7 +59,7 @@ class RawLog:
             on_line(line.decode("utf-8", "replace"))
         if len(self._rest) > _MAX_LINE_BYTES:  # no log of text
             self._rest = b""
-        return len(piece) == _PIECE_BYTES
+        return len(piece) == _POLL_BYTES
 
     def finish(self, on_line: Callable[[str], None]) -> None:
         """Reads what is left after the end of the child, and gives the reserved room back."""

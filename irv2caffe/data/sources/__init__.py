@@ -63,6 +63,8 @@ def open_source(
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
     if list_file is not None and kind not in {"list", "tar"}:
         raise UsageError(f"--list does not go with {kind}")
+    if split is not None and (kind in {"folders", "list"} or not root.is_dir()):
+        _refuse_split(root, split, kind)
     if kind == "cifar":
         return read_cifar(root, split or "train", table)
     if kind == "idx":
@@ -95,6 +97,17 @@ def detect_kind(root: Path, list_file: Path | None = None) -> str:
     if _holds_ilsvrc(root):
         return "tar"
     return "folders" if list_file is None else "list"
+
+
+def _refuse_split(root: Path, split: str, kind: str) -> None:
+    """A source without splits must not be taken whole when one of them was asked for."""
+    if kind == "cifar":
+        return  # its archives hold both
+    hint = "name the one that is meant as SOURCE"
+    if (root / split).is_dir():
+        hint = f"give {root / split} as SOURCE"
+    what = "one archive" if kind == "tar" else "one file" if kind == "idx" else kind
+    raise UsageError(f"--split does not go with {what}: {root}", hint)
 
 
 def _holds_ilsvrc(root: Path) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import Item, Items, Skipped, Source
+from irv2caffe.data.items import OF_ONE_FILE, Item, Items, Skipped, Source, reason_of
 from irv2caffe.data.sources.text import some
 from irv2caffe.errors import InputError
 
@@ -36,7 +37,8 @@ def read_class_folders(root: Path, table: tuple[str, ...] | None) -> Source:
         table: class names by label; None takes the sorted names of the folders.
 
     Raises:
-        InputError: no class folders, no images, or a class that the table does not know.
+        InputError: no class folders, no images, a class that the table does not know, a class
+            folder that is a link to nothing, or the disk fails.
     """
     folders, loose = _classes(root)
     if not folders:
@@ -87,12 +89,49 @@ def missing_classes(items: Items, classes: tuple[str, ...]) -> list[str]:
 def _classes(root: Path) -> tuple[list[str], int]:
     """Sorted names of the class folders, and the number of images beside them."""
     try:
-        with os.scandir(root) as entries:
-            found = [(entry.name, entry.is_dir()) for entry in entries]
+        found = [entry for entry in _entries(root) if not entry.name.startswith(_NOT_CLASSES)]
     except OSError as error:
         raise InputError(f"cannot read {root}: {error.strerror}") from error
-    folders = sorted(name for name, is_dir in found if is_dir and not name.startswith(_NOT_CLASSES))
-    return folders, sum(1 for name, is_dir in found if not is_dir and has_image_suffix(name))
+    for entry in found:
+        if entry.broken and not has_image_suffix(entry.name):  # all labels behind it would shift
+            raise InputError(
+                f"{root / entry.name} cannot be followed: {entry.broken}",
+                "is the disk that it leads to mounted? if it is no class, remove it",
+            )
+    folders = sorted(entry.name for entry in found if entry.is_dir)
+    num_loose = sum(1 for entry in found if not entry.is_dir and has_image_suffix(entry.name))
+    return folders, num_loose
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What lies in a folder: its name, whether it is (or leads to) a folder, a broken link."""
+
+    name: str
+    is_dir: bool
+    broken: str = ""
+
+
+def _entries(folder: Path) -> list[_Entry]:
+    """What lies in a folder; links that lead nowhere are told apart.
+
+    Raises:
+        OSError: the folder cannot be read, or the disk fails.
+    """
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                is_dir = entry.is_dir()
+                if entry.is_symlink() and not is_dir:
+                    entry.stat()
+            except OSError as error:
+                if error.errno not in OF_ONE_FILE:
+                    raise
+                found.append(_Entry(entry.name, is_dir=False, broken=reason_of(error)))
+            else:
+                found.append(_Entry(entry.name, is_dir=is_dir))
+    return found
 
 
 def _loose_note(count: int) -> list[str]:
@@ -109,7 +148,8 @@ class _Walk:
     def images_below(self, root: Path, folder: str) -> list[str]:
         """Paths of all images below a class folder, from the root, with ``/``."""
         names: list[str] = []
-        self._enter(root, folder, (), names)
+        status = root.stat()
+        self._enter(root, folder, ((status.st_dev, status.st_ino),), names)
         return names
 
     def _enter(
@@ -121,23 +161,25 @@ class _Walk:
             if here in above:
                 self.skipped.append(Skipped(folder, "a link to a folder above it"))
                 return
-            with os.scandir(root / folder) as entries:
-                found = [(entry.name, entry.is_dir()) for entry in entries]
+            found = _entries(root / folder)
         except OSError as error:
-            self.skipped.append(
-                Skipped(folder, "a folder that cannot be read", error.strerror or "")
-            )
+            if error.errno not in OF_ONE_FILE:
+                raise InputError(f"cannot read {root / folder}: {error.strerror}") from error
+            self.skipped.append(Skipped(folder, "a folder that cannot be read", reason_of(error)))
             return
-        for name, is_dir in found:
-            path = f"{folder}/{name}"
-            if name.startswith(_NOT_CLASSES):
+        for entry in found:
+            path = f"{folder}/{entry.name}"
+            if entry.name.startswith(_NOT_CLASSES):
                 continue
-            if has_image_suffix(name):
-                self._take(path, names, is_dir=is_dir)
-            elif is_dir:
+            if has_image_suffix(entry.name):
+                self._take(path, names, is_dir=entry.is_dir)
+            elif entry.broken:
+                self.skipped.append(Skipped(path, "a link that cannot be followed", entry.broken))
+            elif entry.is_dir:
                 self._enter(root, path, (*above, here), names)
             else:
-                self._other_suffixes[PurePosixPath(name).suffix.lower() or name[:20]] += 1
+                suffix = PurePosixPath(entry.name).suffix.lower()
+                self._other_suffixes[suffix or entry.name[:20]] += 1
 
     def _take(self, path: str, names: list[str], *, is_dir: bool) -> None:
         if is_dir:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from irv2caffe.data.items import Items, Skipped, Source
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
 from irv2caffe.data.sources.folders import check_classes, missing_classes
-from irv2caffe.data.sources.lists import parse_list
+from irv2caffe.data.sources.lists import parse_list, refuse_beyond
 from irv2caffe.data.sources.tars import TarIndex, index_tar
 from irv2caffe.data.sources.text import read_lines, some
-from irv2caffe.errors import InputError, MissingInputError
+from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
 _BESIDE = ("val.txt", "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12")
+_NONE, _SEVERAL = -1, -2
 _VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 
 
@@ -41,6 +42,7 @@ def read_tar(
     Raises:
         FormatError: a broken or compressed tar.
         InputError: no images, or no labels for them.
+        UsageError: a devkit for an archive that names its classes.
     """
     index = index_tar(path)
     if not index.members:
@@ -48,7 +50,10 @@ def read_tar(
     source = Source(path, "tar", Items(), stores=(path,), skipped=tuple(index.skipped))
     if list_file is not None:
         return _listed(source, index, list_file, table)
-    if all("/" in member.name for member in index.members):
+    if devkit is not None and index.num_inner:
+        raise UsageError("--devkit goes with ILSVRC's validation archive only")
+    has_classes = all("/" in member.name for member in index.members)
+    if devkit is None and has_classes and not _is_of_validation(index.members):
         return _by_folder(source, index, table)
     devkit = devkit or _beside(path)
     if devkit is None:
@@ -59,6 +64,11 @@ def read_tar(
     if not is_devkit(devkit):
         return _listed(source, index, devkit, table)
     return _by_devkit(source, index, devkit, table)
+
+
+def _is_of_validation(items: Items) -> bool:
+    """Whether all images are called as ILSVRC's validation images are, in whatever folder."""
+    return all(_VAL_NUMBER.match(PurePosixPath(item.name).name) for item in items)
 
 
 def _beside(path: Path) -> Path | None:
@@ -100,23 +110,27 @@ def _listed(
 ) -> Source:
     """The order and the labels of a list; names in it may lack the folders of the archive."""
     listed, lines = parse_list(read_lines(list_file), list_file)
-    highest = max(listed.labels)
-    if table and highest >= len(table):
-        number = lines[listed.labels.index(highest)]
-        raise InputError(
-            f"{list_file}:{number}: label {highest}, but there are {len(table)} classes",
-            "labels count from 0",
-        )
-    place = {PurePosixPath(member.name).name: member for member in index.members}
-    place |= {member.name: member for member in index.members}
+    refuse_beyond(listed, lines, list_file, table or ())
+    place = {member.name: number for number, member in enumerate(index.members)}
+    short: dict[str, int] = {}
+    for name, number in place.items():
+        base = PurePosixPath(name).name
+        short[base] = _SEVERAL if base in short else number
     items = Items()
     skipped = list(source.skipped)
-    for item in listed:
-        member = place.get(item.name)
-        if member is None:
+    for item, line in zip(listed, lines, strict=True):
+        number = place.get(item.name, short.get(item.name, _NONE))
+        if number == _SEVERAL:
+            raise FormatError(
+                f"several images of the archive are called {item.name}",
+                "the list must name their folders too",
+                path=list_file,
+                line=line,
+            )
+        if number == _NONE:
             skipped.append(Skipped(item.name, "not in the archive"))
         else:
-            items.add(replace(member, name=item.name, label=item.label))
+            items.add(replace(index.members[number], name=item.name, label=item.label))
     if not items:
         raise InputError(f"{source.root} holds none of the images that {list_file} names")
     notes = [f"{list_file} gives the labels"]
@@ -126,7 +140,7 @@ def _listed(
         source,
         items=items,
         classes=table or (),
-        is_validation=True,
+        is_validation=_is_of_validation(items),
         skipped=tuple(skipped),
         notes=tuple(notes),
     )

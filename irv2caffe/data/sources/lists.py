@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import MAX_LABEL, Item, Items, Source
 from irv2caffe.data.sources.folders import missing_classes
-from irv2caffe.data.sources.text import read_lines, some
+from irv2caffe.data.sources.text import read_lines
 from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _LINE = re.compile(r"(.*\S)[ \t]+(\S+)[ \t]*")
-_MAX_COLLECTED = 100
+_MAX_RANGES = 1000
+_MAX_PAIRS = 20
+_TWO_LABELS = "another label than an earlier line gives the image"
 
 
 def read_list(
@@ -36,13 +38,7 @@ def read_list(
         InputError: a label that the table does not have.
     """
     items, lines = parse_list(read_lines(path), path, root)
-    highest = max(items.labels)
-    if table and highest >= len(table):
-        number = lines[items.labels.index(highest)]
-        raise InputError(
-            f"{path}:{number}: label {highest}, but there are {len(table)} classes",
-            "labels count from 0",
-        )
+    refuse_beyond(items, lines, path, table or ())
     return Source(root, kind, items, table or (), notes=tuple(_notes(items, table or ())))
 
 
@@ -61,21 +57,20 @@ def parse_list(
     """
     items = Items()
     numbers = array("Q")
-    bad: list[str] = []
-    num_bad = 0
+    bad: dict[str, array[int]] = {}
     for number, line in lines:
         try:
             items.add(_parse_line(line, root))
             numbers.append(number)
         except ValueError as error:
-            num_bad += 1
-            if len(bad) < _MAX_COLLECTED:
-                bad.append(f"line {number}: {error}")
-    bad += _contradictions(items, lambda index: numbers[index])
-    num_bad = max(num_bad, len(bad))
+            bad.setdefault(str(error), array("Q")).append(number)
+    for number, reason in _contradictions(items, numbers):
+        bad.setdefault(reason, array("Q")).append(number)
     if bad:
+        num_bad = sum(map(len, bad.values()))
+        what = "; ".join(f"line {ranges(found)}: {reason}" for reason, found in bad.items())
         raise FormatError(
-            f"{num_bad:,} bad line(s): {some(bad)}", "lines are PATH LABEL, label from 0", path=path
+            f"{num_bad:,} bad line(s): {what}", "lines are PATH LABEL, label from 0", path=path
         )
     if not items:
         raise FormatError("names no images", "lines are PATH LABEL, label from 0", path=path)
@@ -93,7 +88,7 @@ def _parse_line(line: str, root: Path | None) -> Item:
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise ValueError("the path leaves the source folder")
     if len(label) > 10 or int(label) > MAX_LABEL:
-        raise ValueError(f"label {label[:20]} is too large")
+        raise ValueError(f"a label above {MAX_LABEL}")
     return Item(name, int(label))
 
 
@@ -114,16 +109,56 @@ def repeated(items: Items) -> list[tuple[int, int]]:
     return pairs
 
 
-def _contradictions(items: Items, line_of: Callable[[int], int]) -> list[str]:
-    """Images that a list gives two labels; one of them is wrong, and nobody can know which."""
+def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
+    """(line, why) where it gives an image another label; nobody can know which one is wrong."""
     labels = items.labels
-    bad = [
-        f"line {line_of(later)}: label {labels[later]}, but line {line_of(first)} gave the same "
-        f"image label {labels[first]}"
-        for first, later in repeated(items)
-        if labels[first] != labels[later]
-    ]
-    return bad[:_MAX_COLLECTED]
+    pairs = [pair for pair in repeated(items) if labels[pair[0]] != labels[pair[1]]]
+    pairs.sort(key=lambda pair: pair[1])
+    found: list[tuple[int, str]] = []
+    for first, later in pairs:
+        why = _TWO_LABELS
+        if len(found) < _MAX_PAIRS:
+            why = (
+                f"label {labels[later]}, but line {lines[first]} gave the same image label "
+                f"{labels[first]}"
+            )
+        found.append((lines[later], why))
+    return found
+
+
+def refuse_beyond(items: Items, lines: array[int], path: Path, table: tuple[str, ...]) -> None:
+    """Refuses labels that a class table does not have.
+
+    Args:
+        items: the images of a list.
+        lines: the numbers of their lines.
+        path: of the list.
+        table: class names by label; an empty one bounds nothing.
+
+    Raises:
+        InputError: naming the lines.
+    """
+    beyond = [index for index, label in enumerate(items.labels) if label >= len(table)]
+    if table and beyond:
+        labels = sorted({items.labels[index] for index in beyond})
+        raise InputError(
+            f"{path}: label {ranges(labels)}, but there are {len(table)} classes: "
+            f"line {ranges([lines[index] for index in beyond])}",
+            "labels count from 0",
+        )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in few words: ``1-3, 7, 9-12``; all of them, unless the ranges are many."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    shown = [str(low) if low == high else f"{low}-{high}" for low, high in found[:_MAX_RANGES]]
+    left = sum(high - low + 1 for low, high in found[_MAX_RANGES:])
+    return ", ".join(shown) + (f" and {left:,} more" if left else "")
 
 
 def _notes(items: Items, table: tuple[str, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
-from irv2caffe.data.items import Item, Items, Skipped
+from irv2caffe.data.items import MAX_FILE_BYTES, Item, Items, Skipped
 from irv2caffe.data.sources.folders import has_image_suffix
 from irv2caffe.errors import FormatError, InputError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_MAX_HEADER_BYTES = 1 << 20  # long names and the like; images are never read through tarfile
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 
 
@@ -53,10 +54,11 @@ class _Section:
         self._size = size
         self._place = 0
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
         left = max(0, self._size - self._place)
-        wanted = left if size < 0 else min(size, left)
-        data = os.pread(self._descriptor, wanted, self._start + self._place)
+        data = os.pread(self._descriptor, min(size, left), self._start + self._place)
         self._place += len(data)
         return data
 
@@ -102,6 +104,10 @@ def _take(index: TarIndex, info: tarfile.TarInfo, prefix: str, start: int) -> No
         index.skipped.append(Skipped(prefix + name, "its path leaves the archive"))
     elif not info.isreg() or info.issparse():
         index.skipped.append(Skipped(prefix + name, "a link or special file in an archive"))
+    elif info.size > MAX_FILE_BYTES:
+        index.skipped.append(
+            Skipped(prefix + name, "too large for an image", f"{info.size:,} bytes")
+        )
     else:
         index.members.add(Item(prefix + name, 0, 0, start + info.offset_data, info.size))
 
@@ -113,6 +119,8 @@ def _headers(section: _Section, path: Path, where: str = "") -> Iterator[tarfile
         with tarfile.open(fileobj=stream, mode="r:", errorlevel=2) as archive:
             while (info := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+                if info.size < 0:  # the next header would be looked for before this one
+                    raise tarfile.ReadError(f"{info.name!r} has a negative size")
                 yield info
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, FormatError):
