@@ -22,6 +22,7 @@ AT = (TIME, 4242)
 LINES = [
     ("Iteration 20, loss = 6.9", events.Loss(*AT, 20, 6.9)),
     ("Iteration 20 (-1.70479e+17 iter/s, 0s/10 iters), loss = 1e-05", events.Loss(*AT, 20, 1e-5)),
+    ("Iteration 0 (-nan(ind) iter/s, 0s/10 iters), loss = 7.5", events.Loss(*AT, 0, 7.5)),
     ("Iteration 100 (0.41 iter/s, 2.4s/100 iter), loss = 10.4141", events.Loss(*AT, 100, 10.4141)),
     ("Iteration 0 (3.20117 s), loss = 7.50393", events.Loss(*AT, 0, 7.50393)),
     (
