@@ -200,6 +200,7 @@ def test_run_folder_then_headers(tmp_path):
         '{"num_train_images": -1}',
         '{"num_train_images": true}',
         "[" * 99_999,
+        "[" * 99_999,
     ):
         (tmp_path / "config.json").write_text(text)
         assert find_train_images(log, tmp_path).number == 6000

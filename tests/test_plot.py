@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from xml.dom import minidom
 
 import cv2
 import numpy as np
@@ -255,13 +256,54 @@ def test_legend_hides_nothing():
     assert made.axes[0].get_window_extent().height > 100
 
 
-@pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "a\nb", "x" * 300, "\u4e2d", "<b>&"])
-def test_any_name_is_drawn(tmp_path, name):
+NAMES = ["$\\frac{$", "_hidden", "a\nb", "x" * 300, "\u4e2d", "<b>&", "a\x01\x1b--\x7f", "a\udcff"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])
+def test_any_name_is_drawn(tmp_path, name, suffix):
+    """Names may come from a log, or be a file's that is not text."""
     runs = [Run(name, table()), Run("other", table())]
-    draw(runs, tmp_path / "figure.svg", Look(title=name))
+    out = tmp_path / f"figure.{suffix}"
+    draw(runs, out, Look(title=name))
+    if suffix == "svg":
+        minidom.parse(str(out))
     legend = [text.get_text() for text in figure(runs).legends[0].get_texts()]
     assert len(legend) == 6
     assert all(len(text) < 100 for text in legend)
+
+
+def test_a_title_of_a_line_is_shown_whole():
+    title = "Inception-ResNet-v2 on ILSVRC12, 2 x 16 images, learning rate 0.045, RMSProp"
+    made = figure([Run("run", table())], Look(title=title))
+    assert made.axes[0].get_title() == title
+    FigureCanvasAgg(made).draw()
+    assert made.axes[0].title.get_window_extent().x1 < made.bbox.width
+    long = figure([Run("run", table())], Look(title=2 * title)).axes[0]
+    assert len(long.get_title()) < len(2 * title)
+    FigureCanvasAgg(long.figure).draw()
+    assert long.title.get_window_extent().x1 < made.bbox.width
+
+
+def test_numbers_that_no_axis_holds(tmp_path):
+    """Caffe's have 32 bits; a log may hold anything."""
+    losses = [1.0, 2.0, 1.7e308, -1.7e308, 3e38]
+    rows = [TrainRow(i, None, loss, loss, 1.0 * i, None) for i, loss in enumerate(losses)]
+    run = Run("run", Table(tuple(rows), (), (), None, None))
+    (curves,) = curves_of([run])
+    assert curves.loss.y.tolist() == [1.0, 2.0, 3e38]
+    assert curves.diverged == 2
+    assert curves.lr.y.tolist() == [1.0, 2.0, 3e38]
+    draw([run], tmp_path / "figure.png", Look(panels=("lr",), log_axes=frozenset({"loss"})))
+    draw([run], tmp_path / "figure.png", Look(panels=("lr",), smooth=10**30))
+
+
+def test_a_log_that_begins_late_fills_the_figure():
+    late = Table(table().train[150:], table().test[15:], (), 1, 100)
+    low, high = figure([Run("late", late)]).axes[0].get_xlim()
+    assert 14 < low < 15 < 24.9 < high
+    both = figure([Run("late", late), Run("whole", table())])
+    assert both.axes[0].get_xlim()[0] < 0
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

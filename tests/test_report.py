@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from browser import browser, find_browser
 
+from irv2caffe.errors import InputError, UsageError
 from irv2caffe.log.read import read_lines, read_log
 from irv2caffe.log.reference import references
 from irv2caffe.log.table import make_table
@@ -137,6 +138,37 @@ def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
     assert not re.search(r"(?:src|href)\s*=", text)
     assert 'http-equiv="refresh" content="30"' in text
     assert "NaN" not in json.dumps(data)
+
+
+def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
+    runs = [run_of("resumed.log")]
+    path = tmp_path / "report.html"
+    write_report(runs, path, window=(4, None), log_loss=True)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        labels = "[...document.querySelectorAll('svg text')].map(t => t.textContent)"
+        assert "3.5" not in page.value(labels)
+        assert "4.5" in page.value(labels)
+        assert page.value("document.getElementById('log').checked")
+        page.value("document.getElementById('whole').click()")
+        assert "0" in page.value(labels)
+        assert "1" in page.value(labels)
+    with pytest.raises(InputError, match="nothing in these epochs"):
+        write_report(runs, path, window=(9, 10))
+
+
+def test_references_need_epochs(tmp_path):
+    log = read_log(LOGS / "healthy.log")
+    run = Run("healthy", make_table(log), log)
+    with pytest.raises(UsageError, match="--num-train-images"):
+        write_report([run], tmp_path / "report.html", references=references(["paper"]))
+
+
+def test_names_that_are_not_text(tmp_path):
+    path = tmp_path / "report.html"
+    run = run_of("healthy.log")
+    write_report([Run("a\udcff\x1b", run.table, run.log)], path, title="b\udcff")
+    assert "a\N{REPLACEMENT CHARACTER}" in path.read_text()
 
 
 def test_long_runs_are_thinned(tmp_path):

@@ -29,8 +29,8 @@ def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:
     """The outputs that are top-1 and top-5 accuracy; the last of each, which is the main head.
 
     The first Caffes did not print names; the first of their scores is the accuracy. The mean over
-    classes (Caffe's second top of an Accuracy layer) is another figure, in which classes that a test
-    batch lacks count as wrong.
+    classes (the second top of an Accuracy layer) is another figure, in which classes that a batch
+    lacks count as wrong.
     """
     top1 = top5 = None
     names = list(names)

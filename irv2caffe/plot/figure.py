@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from irv2caffe.atomic import file_aside
-from irv2caffe.errors import UsageError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, moving_average, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
-from irv2caffe.plot.look import Look, check_suffix, plain
+from irv2caffe.plot.look import MAX_TITLE, Look, check_references, check_suffix, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,11 +66,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
     """
     shown = curves_of(runs, window=look.window, smooth=look.smooth)
     in_epochs = shown[0].in_epochs
-    if look.references and not in_epochs:
-        raise UsageError(
-            "other people's curves are drawn over epochs, which the log does not say",
-            "--num-train-images N turns iterations into epochs",
-        )
+    check_references(look.references, in_epochs=in_epochs)
     made = Figure(
         figsize=(_WIDTH, _HEIGHT + _PANEL_HEIGHT * len(look.panels)), layout="constrained"
     )
@@ -93,7 +88,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
     _scale(main, loss_axis, shown, look)
     _finish(made, list(axes), loss_axis, shown)
     if look.title:
-        main.set_title(plain(look.title))
+        main.set_title(plain(look.title, MAX_TITLE))
     return made
 
 
@@ -184,7 +179,8 @@ def _mark(axis: Axes, curves: Curves, prefix: str, color: str, *, single: bool) 
 def _visible(shown: Sequence[Curves], look: Look) -> tuple[float, float]:
     """The first and last place on the axis below."""
     low, high = look.window or (None, None)
-    return low or 0.0, max(curves.end for curves in shown) if high is None else high
+    first = min(curves.start for curves in shown)
+    return low or first, max(curves.end for curves in shown) if high is None else high
 
 
 def _draw_reference(

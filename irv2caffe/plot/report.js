@@ -9,8 +9,8 @@
   const WIDTH = 1060, LEFT = 58, RIGHT = 58, GAP = 26;
   const HEIGHTS = {main: 420, lr: 110, rate: 110};
   const hidden = new Set();
-  let view = restored() || [data.first, data.last];
-  let logLoss = false;
+  let view = restored() || data.view || [data.first, data.last];
+  let logLoss = data.logLoss;
   let dragged = null;
   let panels = [];
 
@@ -45,8 +45,9 @@
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map(n => n * power).find(n => n >= rough) || rough;
     const found = [];
-    for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) {
-      found.push(Math.abs(at) < step * 1e-9 ? 0 : +at.toPrecision(12));
+    const start = Math.ceil(low / step);  // counted: a step may be too small to change a number
+    for (let n = 0; n <= 2 * count && (start + n) * step <= high + step * 1e-9; n++) {
+      found.push(+((start + n) * step).toPrecision(12));
     }
     return found;
   }
@@ -266,6 +267,7 @@
   });
   chart.addEventListener('dblclick', () => zoomTo(data.first, data.last));
   document.getElementById('whole').addEventListener('click', () => zoomTo(data.first, data.last));
+  document.getElementById('log').checked = logLoss;
   document.getElementById('log').addEventListener('change', event => {
     logLoss = event.target.checked;
     draw();
