@@ -298,6 +298,46 @@ def test_numbers_that_no_axis_holds(tmp_path):
     draw([run], tmp_path / "figure.png", Look(panels=("lr",), smooth=10**30))
 
 
+def run_of(losses):
+    rows = [TrainRow(i, None, loss, None, None, None) for i, loss in enumerate(losses)]
+    return Run("run", Table(tuple(rows), (), (), None, None))
+
+
+@pytest.mark.parametrize("window", [None, (10, 80)])
+def test_a_loss_that_explodes_does_not_flatten_what_was_before(window):
+    losses = [7 / (1 + i / 10) for i in range(50)] + [9.0, 4e3, 1e12, 3e20, float("nan")]
+    made = figure([run_of(losses)], Look(window=window, smooth=1))
+    axis = axis_of(made, "training loss (rises to 3e+20)")
+    low, high = axis.get_ylim()
+    assert 9 <= high < 12
+    assert -1 < low < 7 / 6
+    assert max(drawn(made)["training loss"].get_ydata()) == 3e20  # it leaves the figure above
+
+
+@pytest.mark.parametrize("losses", [[7 / 2**i for i in range(30)], [2.0] * 9 + [9.0], [0.0] * 20])
+def test_a_loss_that_does_not_explode_is_shown_whole(losses):
+    low, high = axis_of(figure([run_of(losses)]), "training loss").get_ylim()
+    assert low < 0
+    assert high > max(losses)
+
+
+@pytest.mark.parametrize(
+    "losses", [[-1.0 * i for i in range(40)], [2 - 0.1 * i for i in range(40)]]
+)
+def test_losses_below_zero_are_shown(losses):
+    low, high = axis_of(figure([run_of(losses)]), "training loss").get_ylim()
+    assert low < min(losses)
+    assert high > max(0, *losses)
+
+
+def test_markers_of_many_tests_do_not_run_into_each_other():
+    tests = tuple(RowOfTest(i, i / 100, 0, 50.0, None, None) for i in range(1000))
+    made = figure([Run("run", Table((), tests, (), 1, 100))])
+    (line,) = (line for label, line in drawn(made).items() if "top-1" in label)
+    assert len(line.get_xdata()) == 1000
+    assert line.get_markevery() == 10
+
+
 def test_a_log_that_begins_late_fills_the_figure():
     late = Table(table().train[150:], table().test[15:], (), 1, 100)
     low, high = figure([Run("late", late)]).axes[0].get_xlim()

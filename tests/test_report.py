@@ -157,6 +157,18 @@ def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
         write_report(runs, path, window=(9, 10))
 
 
+def test_a_loss_that_explodes_leaves_the_chart(program, tmp_path):
+    losses = [7 / (1 + i / 10) for i in range(50)] + [4e3, 3e20]
+    log = read_lines(f"Iteration {i}, loss = {loss:g}" for i, loss in enumerate(losses))
+    path = tmp_path / "report.html"
+    write_report([Run("exploded", make_table(log), log)], path)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        labels = page.value("[...document.querySelectorAll('svg text')].map(t => t.textContent)")
+        assert labels[: labels.index("training loss")] == ["0", "2", "4", "6"]
+        assert not [e for e in page.events if e.get("method") == "Runtime.exceptionThrown"]
+
+
 def test_references_need_epochs(tmp_path):
     log = read_log(LOGS / "healthy.log")
     run = Run("healthy", make_table(log), log)

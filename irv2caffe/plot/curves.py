@@ -30,6 +30,8 @@ class Run:
     log: Log | None = None
 
 
+_FIRST = 5  # displays that show how high a loss begins
+_EXPLODED = 5.0  # times that
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
 
@@ -120,6 +122,19 @@ def curves_of(
             "is the log cut short? --epochs A:B may lie outside of the run",
         )
     return found
+
+
+def loss_top(shown: Sequence[Curves]) -> float | None:
+    """Where the scale of the loss ends, if a loss that explodes would flatten all before it.
+
+    A loss begins high and falls; several times its beginning is no part of learning.
+    """
+    losses = [curves.loss.y for curves in shown if len(curves.loss.y)]
+    usual = max((max(y[:_FIRST].max(), np.median(y)) for y in losses), default=0.0)
+    values = np.concatenate([*losses, [0.0]])
+    if values.max() <= _EXPLODED * max(usual, 0.0) or usual <= 0:
+        return None
+    return 1.05 * float(values[values <= _EXPLODED * usual].max())
 
 
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:

@@ -72,7 +72,8 @@
   }
 
   // A scale for the curves of one side of a panel: from zero for the whole run, else their own.
-  function scale(curves, top, height, isLog) {
+  // What is above the ceiling is left out, unless nothing else is in view: a loss that exploded.
+  function scale(curves, top, height, isLog, ceiling) {
     const values = curves.filter(curve => !hidden.has(curve.key)).flatMap(inView);
     if (!values.length) return null;
     let low = values.reduce((a, b) => Math.min(a, b));
@@ -85,6 +86,7 @@
       const y = value => top + height * (1 - Math.log(value / low) / Math.log(high / low));
       return {y, ticks: logTicks(low, high)};
     }
+    if (ceiling && low < ceiling) high = Math.min(high, ceiling);
     if (whole) low = Math.min(0, low);
     if (high <= low) { low -= 1; high += 1; }
     const room = (high - low) * .04;
@@ -120,7 +122,8 @@
     make(defs, 'rect', {x: LEFT, y: top - 4, width: WIDTH - LEFT - RIGHT, height: height + 8});
     const sides = {
       left: scale(curves.filter(curve => curve.side === 'left'), top, height, name === 'lr' && data.logRates),
-      right: scale(curves.filter(curve => curve.side === 'right'), top, height, logLoss),
+      right: scale(curves.filter(curve => curve.side === 'right'), top, height, logLoss,
+        name === 'main' && data.lossTop),
     };
     for (const at of ticks(view[0], view[1], 10)) {
       make(svg, 'line', {class: 'grid', x1: x(at), x2: x(at), y1: top, y2: top + height});

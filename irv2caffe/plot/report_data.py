@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import InputError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, thinned
+from irv2caffe.plot.curves import loss_top
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,6 +62,7 @@ def page_data(
         "last": last,
         "view": _view(window, first, last),
         "logLoss": log_loss,
+        "lossTop": loss_top(shown),
         "curves": curves,
         "legend": _legend(curves[num_behind:] + curves[:num_behind]),
         "marks": marks,
