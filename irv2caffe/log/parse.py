@@ -12,7 +12,7 @@ from collections.abc import Callable
 from irv2caffe.log import events
 from irv2caffe.log.events import Event, LogTime
 
-_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))"
+_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?))"
 NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
 _PREFIX = re.compile(
     r"([IWEF])(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) [^\s\]]{1,400}\] ?",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
 from irv2caffe.log.accuracy import Names, accuracy_names, error_of, losses_of
@@ -84,13 +85,21 @@ class Table:
         """Passes over the training set after so many iterations."""
         if not self.num_train_images or not self.images_per_iteration:
             return None
-        images, last, rate = 0, 0, self.pieces[0][1] if self.pieces else self.images_per_iteration
-        for start, following in self.pieces:
-            if start >= iteration:
-                break
-            images += (start - last) * rate
-            last, rate = start, following
-        return (images + (iteration - last) * rate) / self.num_train_images
+        starts, images, rates = self._images_before
+        place = max(0, bisect_left(starts, iteration) - 1)
+        seen = images[place] + (iteration - starts[place]) * rates[place]
+        return seen / self.num_train_images
+
+    @cached_property
+    def _images_before(self) -> tuple[list[int], list[int], list[int]]:
+        """First iteration, images before it and images per iteration of each process."""
+        starts, images = [0], [0]
+        rates = [self.pieces[0][1] if self.pieces else self.images_per_iteration or 0]
+        for start, rate in self.pieces:
+            images.append(images[-1] + (start - starts[-1]) * rates[-1])
+            starts.append(start)
+            rates.append(rate)
+        return starts, images, rates
 
 
 class TrainRows(Sequence[TrainRow]):
