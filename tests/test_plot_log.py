@@ -226,6 +226,11 @@ def test_watching_a_real_training(caffe, tmp_path):
     assert stderr.count("run: iterations") >= 2
 
 
+def test_watching_refuses_what_no_test_has(tmp_path):
+    done = run(HEALTHY, "--watch", "--every", "0.1", "--top1", "soup", cwd=tmp_path, code=2)
+    assert "one of: acc/top-1, acc/top-5, loss/loss" in done.stderr
+
+
 def test_watching_is_ended_by_ctrl_c(tmp_path):
     (tmp_path / "a.log").write_text("")
     args = ("a.log", "--out", "f.png", "--watch", "--every", "0.1")

@@ -237,6 +237,7 @@ def _watch(session: Session, wait_s: float, *, patient: bool) -> list[Run]:
 def _refresh(session: Session, runs: list[Run]) -> None:
     from irv2caffe.log.summary import summarize
 
+    session.check_outputs(runs)
     try:
         session.write(runs)
     except InputError as error:  # it has only just begun
