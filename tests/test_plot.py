@@ -196,6 +196,17 @@ def test_log_axes(axis):
     assert {name for name, scale in scales.items() if scale == "log"} == {axis}
 
 
+@pytest.mark.parametrize("losses", [[0.0] * 5, [-1.0, -2.0], [1.0]])
+def test_log_axes_of_what_has_no_logarithm(losses, recwarn):
+    tests = (RowOfTest(0, None, 0, 0.0, None, None),)
+    run = Run("run", Table(run_of(losses).table.train, tests, (), None, None))
+    made = figure([run], Look(log_axes=frozenset({"loss", "error", "x"})))
+    FigureCanvasAgg(made).draw()
+    assert made.axes[0].get_yscale() == "linear"
+    assert made.axes[1].get_yscale() == ("log" if max(losses) > 0 else "linear")
+    assert not recwarn.list
+
+
 def test_two_test_nets():
     labels = drawn(figure([golden("two_tests")]))
     log = read_log(LOGS / "two_tests.log")

@@ -250,7 +250,7 @@ def _scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> 
     low, high = _visible(shown, look)
     margin = 0.0 if look.window else 0.015 * (high - low)
     for name, axis in (("loss", loss_axis), ("error", main)):
-        if name in look.log_axes:
+        if name in look.log_axes and math.isfinite(axis.dataLim.minposy):
             axis.set_yscale("log")
             _plain_numbers(axis.yaxis)
             continue
@@ -258,7 +258,8 @@ def _scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> 
             _leave_out_explosion(axis, shown)
         if look.window is None:
             _show_zero(axis)
-    if "x" in look.log_axes:
+    if "x" in look.log_axes and high > 0:
+        main.set_xlim(high / 1000, high)  # there may be no place above zero yet
         main.set_xscale("log")
         _plain_numbers(main.xaxis)
         first = [curve.x[curve.x > 0][:1] for curves in shown for curve in (curves.loss,)]
