@@ -8,6 +8,7 @@
     |   +-- MissingInputError              a file or folder that is not there
     |   +-- FormatError                    a file that is not what it should be
     |       +-- NetError                   a net that Caffe would refuse
+    |       +-- UnreadableError            a file that is there, but not for us
     |   +-- WeightsError                   weights that do not fit a network
     +-- OutputError               exit 1   a result cannot be written
     |   +-- OutputExistsError              something stands where the result should go
@@ -114,6 +115,10 @@ class NetError(FormatError):
     ) -> None:
         super().__init__(message, hint, path=path, line=line)
         self.layer = layer
+
+
+class UnreadableError(FormatError):
+    """A file that is there and cannot be read: what is in it, nobody knows."""
 
 
 class WeightsError(InputError):

@@ -257,8 +257,11 @@ def test_a_foreign_folder_is_never_replaced(nowhere):
 
 
 @needs_mmdebstrap
-def test_install_interrupted_and_whole(tmp_path):
-    """From the real archive: interrupted, then whole without pycaffe, then again at once."""
+def test_install_interrupted_and_whole(tmp_path, monkeypatch):
+    """From the real archive: interrupted, then whole without pycaffe, then again at once.
+
+    And one that somebody else overtakes.
+    """
     prefix = tmp_path / "folder" / "caffe"
     command = [sys.executable, "-m", "irv2caffe", "install-caffe", "--prefix", str(prefix)]
     with subprocess.Popen(
@@ -284,6 +287,20 @@ def test_install_interrupted_and_whole(tmp_path):
     assert manifest["packages"]["caffe"].startswith("1.0.0+git")
     again = install_caffe(prefix, pycaffe=False)
     assert again.seconds == 0
+    overtaken = tmp_path / "overtaken"
+
+    def overtake(folder, *_):
+        for place in (overtaken, folder):
+            place.mkdir(exist_ok=True)
+            for name in ("usr", "lib", "lib64"):
+                (place / name).symlink_to(prefix / name)
+        shutil.copy(prefix / "irv2caffe-runtime.json", overtaken)
+        (folder / "irv2caffe-packages.txt").write_text("")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("irv2caffe.caffe.install._unpack", overtake)
+        assert install_caffe(overtaken, pycaffe=False).seconds == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "overtaken"]
     env = {**os.environ, "CAFFE_ROOT": str(prefix)}
     done = cli("caffe", "--tool", "python", "-c", "1", env=env)
     assert done.returncode == 1

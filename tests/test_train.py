@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -377,6 +378,39 @@ def test_weights_to_start_from(caffe, tiny, tmp_path):
         assert "Traceback" not in refused.stderr
 
 
+def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
+    """The run is resumed before its first snapshot, from elsewhere."""
+    solver = write_job(tiny, tmp_path / "job", max_iter=20)
+    assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
+    shutil.copy(tmp_path / "a/snapshots/tiny_iter_20.caffemodel", tmp_path / "m.caffemodel")
+    args = ("--solver", solver, "--run-dir", "b", "--weights", "m.caffemodel")
+    assert irv2caffe(*args, cwd=tmp_path).returncode == 0
+    run = RunDir(tmp_path / "b")
+    for path in (*run.snapshots.iterdir(), run.state):
+        path.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    done = irv2caffe("--resume", run.path, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "the run begins anew" in done.stderr
+    starts = [json.loads(run.config.read_text())["starts"][number]["argv"] for number in (0, 1)]
+    assert [argv[-1] for argv in starts] == [str(tmp_path / "m.caffemodel")] * 2
+
+
+def test_a_solver_with_nothing_to_train(caffe, tiny, tmp_path):
+    solver = write_job(tiny, tmp_path / "job")
+    solver.write_text(solver.read_text().replace("net:", "test_net:", 1))
+    for more in ((), ("--dry-run",), ("--weights", solver)):
+        done = irv2caffe("--solver", solver, "--run-dir", "run", *more, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "names no net to train" in done.stderr
+        assert "Traceback" not in done.stderr
+    solver.write_text(solver.read_text() + '\ntrain_net: "gone.prototxt"\n')
+    done = irv2caffe("--solver", solver, "--run-dir", "run", "--weights", solver, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "gone.prototxt" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_smoke_tries_the_real_thing_and_leaves_nothing(caffe, job, tmp_path):
     solver = job / "net/solver.prototxt"
     done = irv2caffe("--solver", solver, "--smoke", "--json", cwd=tmp_path)
@@ -445,8 +479,10 @@ def test_devices(two_gpus, monkeypatch):
         choose("0,1", Capability("1.0.0", "bvlc", True, False))
     assert choose("1", Capability("1.0.0", "bvlc", True, False)).count == 1
     assert "GPU 1 is in use" in notes(choose("0,1", FULL))[0]
+    assert choose("0,1", FULL).names == ("GPU-aa", "GPU-bb")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert choose("0", FULL).gpus == (TWO[1],)  # as CUDA counts them
+    assert choose("0", FULL).names == ("GPU-bb",)  # and as docker does
     with pytest.raises(UsageError, match="there is no GPU 1"):
         choose("1", FULL)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb,GPU-aa")

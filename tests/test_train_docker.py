@@ -134,7 +134,7 @@ def test_a_second_signal_kills_the_container(caffe, root, tmp_path, docker):
     pid = int(container.read_text())
     os.kill(pid, signal.SIGSTOP)
     child.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    time.sleep(1.2)  # nearer to the first it would count as the same
     assert child.poll() is None
     child.send_signal(signal.SIGINT)
     assert child.wait(30) == 130
@@ -194,6 +194,41 @@ def test_gpus_of_a_container(root, tmp_path, docker):
     assert trained["run"]["--shm-size"] == ["1g"]
     assert config(tmp_path / "run")["caffe"]["flavor"] == "nvcaffe"
     assert config(tmp_path / "run")["effective_batch"] == 8  # NVCaffe divides it
+
+
+def test_gpus_of_a_container_are_those_that_the_variable_shows(root, tmp_path, docker):
+    """For docker CUDA_VISIBLE_DEVICES does not count: its numbers are those of nvidia-smi."""
+    docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)
+    docker["CUDA_VISIBLE_DEVICES"] = "5,GPU-aa,7"
+    solver = write_job(root, tmp_path / "job", max_iter=50)
+    args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
+    done = irv2caffe(*args, "--gpus", "0,2", cwd=tmp_path, **docker)
+    assert done.returncode == 0, done.stderr
+    trained = next(one for one in asked(docker) if "train" in one.get("args", ()))
+    assert trained["run"]["--gpus"] == ['"device=5,7"']
+    assert trained["args"][-2:] == ["-gpu", "0,1"]
+    assert config(tmp_path / "run")["gpus"] == "0,2"  # as they are told again
+    refused = irv2caffe(*args, "--gpus", "3", cwd=tmp_path, **docker)
+    assert refused.returncode == 2
+    assert "shows 3, counted from 0" in refused.stderr
+
+
+def test_weights_of_a_container_lie_where_they_were_named(caffe, root, tmp_path, docker):
+    """Docker refuses mounts of relative paths."""
+    docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)
+    solver = write_job(root, tmp_path / "job", max_iter=10)
+    args = ("--solver", solver, "--docker", "image")
+    first = irv2caffe(*args, "--run-dir", "a", cwd=tmp_path, **docker)
+    assert first.returncode == 0, first.stderr
+    model = next((tmp_path / "a/snapshots").glob("*.caffemodel"))
+    model.rename(tmp_path / "m.caffemodel")
+    # the stand-in's model has weights of its own
+    more = ("--run-dir", "b", "--weights", "m.caffemodel", "--ignore-findings")
+    done = irv2caffe(*args, *more, cwd=tmp_path, **docker)
+    assert done.returncode == 0, done.stderr
+    trained = [one for one in asked(docker) if "train" in one.get("args", ())][-1]
+    assert trained["args"][-2:] == ["-weights", str(tmp_path / "m.caffemodel")]
+    assert f"type=bind,source={tmp_path},target={tmp_path},readonly" in trained["run"]["--mount"]
 
 
 def test_an_image_that_is_not_there(root, tmp_path, docker):

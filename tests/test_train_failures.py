@@ -20,6 +20,7 @@ from train_helpers import (
     irv2caffe,
     is_gone,
     make_databases,
+    make_stand_in,
     metrics,
     start,
     wait_for,
@@ -27,12 +28,17 @@ from train_helpers import (
     write_job,
 )
 
+from irv2caffe.caffe.command import tool_command
+from irv2caffe.config import SolverOptions, net_options
+from irv2caffe.data.datum import record_key
+from irv2caffe.data.lmdb_store import open_writer
 from irv2caffe.log.read import read_log
+from irv2caffe.net.build import build_net
+from irv2caffe.proto import messages
 from irv2caffe.train.advice import advise, advise_exit
 from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import newest_whole, pairs
-
-STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
+from irv2caffe.train.tracker import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +51,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
     """A folder with a program ``caffe`` that is none."""
-    folder = tmp_path_factory.mktemp("stand-in")
-    program = folder / "caffe"
-    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n")
-    program.chmod(0o755)
-    return folder
+    return make_stand_in(tmp_path_factory.mktemp("stand-in"))
 
 
 def newest(run):
@@ -168,7 +170,7 @@ def small_disk(tmp_path):
 def test_a_full_disk(caffe, root, tmp_path, small_disk):
     """It fills up while the training is at work; the last words are in the log all the same."""
     if small_disk is None:
-        again_where_it_may_be_mounted()
+        again_where_it_may_be_mounted("test_a_full_disk")
         return
     run = RunDir(small_disk / "run")
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=1000)
@@ -203,13 +205,31 @@ def fill(path):
             stream.write(b"x" * 4096)
 
 
-def again_where_it_may_be_mounted():
+def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
+    """Its snapshot cannot be written, and that is what is said of it."""
+    if small_disk is None:
+        again_where_it_may_be_mounted("test_a_stop_on_a_full_disk")
+        return
+    run = RunDir(small_disk / "run")
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
+    child = start("--solver", solver, "--run-dir", run.path, cwd=tmp_path)
+    wait_for_text(run.log, "Iteration 300 (")
+    fill(small_disk / "filler")
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "there was no snapshot of it: the disk is full" in err
+    assert "make room" in err
+    assert "was killed" not in err
+
+
+def again_where_it_may_be_mounted(name):
     """The same test in a namespace of its own, in which every user is root."""
     inside = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("neither root nor user namespaces: no disk can be made full here")
     pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    command = [*inside, *pytest_again, "-k", "test_a_full_disk"]
+    command = [*inside, *pytest_again, "-k", name]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
@@ -303,6 +323,48 @@ def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root
     assert newest(run) == at + 50
 
 
+def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
+    """Its lines, its snapshots with a score in their names and with fields that 1.0 has not."""
+    solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20, test_interval=100)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    words = "F Check failed: error == cudaSuccess (700 vs. 0)  an illegal memory access"
+    done = irv2caffe(*args, cwd=tmp_path, STAND_IN=words, STAND_IN_VERSION="0.17.4")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be used" not in done.stderr
+    run = RunDir(tmp_path / "run")
+    starts = config(run.path)["starts"]
+    assert [entry["ending"] for entry in starts] == ["crashed", "finished"]
+    assert [entry["from_iteration"] for entry in starts] == [0, 20]
+    assert config(run.path)["effective_batch"] == 8  # both GPUs' together
+    assert newest(run) == 100
+    rows = metrics(run.path)
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert [row["iteration"] for row in trained] == list(range(0, 101, 10))
+    assert {(row["loss"], row["lr"]) for row in trained[:-1]} == {(0.5, 0.01)}
+    (tested,) = [row for row in rows if row["kind"] == "test"]
+    assert (tested["iteration"], tested["top1_error"], tested["loss"]) == (100, 25.0, 0.4)
+    resumed = irv2caffe("--resume", "run", cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    assert resumed.returncode == 2
+    assert "is finished" in resumed.stderr
+
+
+def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
+    args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
+    child = start(*args, cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    run = RunDir(tmp_path / "run")
+    wait_for_text(run.log, "Iteration 100 (")
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    at = newest(run)
+    assert at >= 100
+    change(run.solver, f"max_iter: {FOREVER}", f"max_iter: {at + 50}")
+    done = irv2caffe("--resume", "run", cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    assert done.returncode == 0, done.stderr
+    assert config(run.path)["starts"][1]["from_iteration"] == at
+
+
 FATAL = {
     "a wrong GPU": (
         "F Check failed: error == cudaSuccess (101 vs. 0)  invalid device ordinal",
@@ -354,7 +416,7 @@ def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
 
 
 def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
-    """Refused before the start; where it starts all the same, its words are understood."""
+    """Refused before the start; what it says when it starts all the same stands below."""
     solver = write_job(root, tmp_path / "job")
     for gpus in ("0", "0,1", "all"):
         done = irv2caffe("--solver", solver, "--run-dir", "run", "--gpus", gpus, cwd=tmp_path)
@@ -384,31 +446,142 @@ REAL = {
 
 @pytest.mark.parametrize("name", REAL)
 def test_last_words_of_the_real_caffe(caffe, root, tmp_path, name):
-    from irv2caffe.caffe.command import tool_command
-    from irv2caffe.train.tracker import Tracker
-
     changes, old, new, meaning = REAL[name]
     solver = write_job(root, tmp_path, max_iter=10, **changes)
     net = tmp_path / "net.prototxt"
     net.write_text(net.read_text().replace(old, new) if old else net.read_text())
-    command = tool_command(caffe, "caffe", ["train", "-solver", str(solver)])
-    done = subprocess.run(
-        command.argv,
-        env={**command.env, "GLOG_logtostderr": "1"},
-        capture_output=True,
-        cwd=tmp_path,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGABRT
+    assert meaning in advice_on(caffe, tmp_path, "-solver", solver).why
+
+
+def advice_on(caffe, cwd, *args):
+    """What we make of the last words of a real Caffe, which gives up."""
+    done = bare_caffe(caffe, cwd, *args)
+    assert done.returncode == -signal.SIGABRT, done.stderr
     tracker = Tracker()
     for line in done.stderr.splitlines():
         tracker.line(line)
     advice = advise(tracker.now.telling)
     assert advice is not None, tracker.now.telling
-    assert meaning in advice.why
     assert not advice.passing
     assert advice.hint
+    return advice
+
+
+def bare_caffe(caffe, cwd, *args):
+    """``caffe train`` without anybody who looks after it."""
+    command = tool_command(caffe, "caffe", ["train", *map(str, args)])
+    return subprocess.run(
+        command.argv,
+        env={**command.env, "GLOG_logtostderr": "1"},
+        capture_output=True,
+        cwd=cwd,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("gpus", ["0", "0,1", "all"])
+def test_words_of_a_cpu_only_caffe_that_is_told_gpus(caffe, root, tmp_path, gpus):
+    solver = write_job(root, tmp_path, solver_mode="GPU")
+    advice = advice_on(caffe, tmp_path, "-solver", solver, "-gpu", gpus)
+    assert advice.why == "this Caffe was built without GPU support"
+
+
+def test_words_of_gpu_numbers_that_are_none(caffe, root, tmp_path):
+    """Caffe has no F line for it."""
+    solver = write_job(root, tmp_path, solver_mode="GPU")
+    advice = advice_on(caffe, tmp_path, "-solver", solver, "-gpu", "0,,1")
+    assert advice.why == "Caffe could not read the numbers of the GPUs"
+
+
+# What is done to the two files of a snapshot, which of them goes to -snapshot, and what we say.
+SPOILT = {
+    "a model for a state": (lambda _: None, "caffemodel", "or it is a .caffemodel"),
+    "a model that was moved": (
+        lambda model: model.rename(model.with_name("moved")), "solverstate", "a file is not there",
+    ),
+    "a torn model": (
+        lambda model: model.write_bytes(model.read_bytes()[:-40]), "solverstate",
+        "a .caffemodel is torn",
+    ),
+    "a state of another solver": (
+        lambda model: change(model.parent / "solver.prototxt", 'type: "SGD"', 'type: "Adam"'),
+        "solverstate", "of another solver type",
+    ),
+    "a state that was moved": (
+        lambda model: model.with_suffix(".solverstate").unlink(), "solverstate",
+        "a file is not there",
+    ),
+}  # fmt: skip
+
+
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_words_on_snapshots_that_are_spoilt(caffe, root, tmp_path, name):
+    spoil, kind, meaning = SPOILT[name]
+    prefix = f'"{tmp_path}/tiny"'
+    solver = write_job(root, tmp_path, max_iter=4, snapshot_prefix=prefix, type='"SGD"')
+    first = bare_caffe(caffe, tmp_path, "-solver", solver)
+    assert first.returncode == 0, first.stderr
+    spoil(tmp_path / "tiny_iter_4.caffemodel")
+    snapshot = tmp_path / f"tiny_iter_4.{kind}"
+    assert meaning in advice_on(caffe, tmp_path, "-solver", solver, "-snapshot", snapshot).why
+
+
+def test_words_on_a_folder_that_is_missing_at_the_end(caffe, root, tmp_path):
+    """With snapshot: 0 nothing looks for it before the training is done."""
+    changes = {"max_iter": 4, "snapshot": 0, "snapshot_prefix": '"nowhere/tiny"'}
+    solver = write_job(root, tmp_path, **changes)
+    advice = advice_on(caffe, tmp_path, "-solver", solver)
+    assert advice.why == "a snapshot could not be written"
+
+
+def databases_with(root, folder, *records):
+    """Those of the tests, but with a training database of these records."""
+    folder.mkdir()
+    shutil.copytree(root / "val_lmdb", folder / "val_lmdb")
+    (folder / "train_lmdb").mkdir()
+    with open_writer(folder / "train_lmdb") as writer:
+        for index, record in enumerate(records):
+            writer.put(record_key(index, f"{index}.png"), record.SerializeToString())
+    return folder
+
+
+def image(channels, size=10):
+    return messages.Datum(
+        channels=channels, height=size, width=size, label=0, data=bytes(channels * size * size)
+    )
+
+
+@pytest.mark.parametrize(
+    ("records", "meaning"),
+    [
+        ((), "a database is empty"),
+        ((image(3), image(1)), "a database mixes gray and colour images"),
+    ],
+)
+def test_words_on_records_of_a_database(caffe, root, tmp_path, records, meaning):
+    databases = databases_with(root, tmp_path / "databases", *records)
+    solver = write_job(databases, tmp_path / "job", max_iter=4, snapshot=0)
+    assert advice_on(caffe, tmp_path, "-solver", solver).why == meaning
+
+
+def test_words_on_a_crop_that_does_not_fit_the_net(caffe, noise_lmdb, tmp_path):
+    """The branches of a reduction round differently."""
+    made = net_options(
+        variant="paper", num_classes=2, width=0.05, crop=75, batch_size=1,
+        train_lmdb=str(noise_lmdb), val_lmdb=str(noise_lmdb),
+    )  # fmt: skip
+    build_net(tmp_path / "net", made, SolverOptions(epochs=1), num_train=8, num_val=8)
+    net = tmp_path / "net/train_val.prototxt"
+    change(net, "crop_size: 75", "crop_size: 64")
+    command = ["-solver", tmp_path / "net/solver.prototxt"]
+    assert "it is the crop" in advice_on(caffe, tmp_path / "net", *command).why
 
 
 def test_exit_statuses_without_words():

@@ -108,7 +108,7 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path):
     pid = caffe_pid(run.path)
     os.kill(pid, signal.SIGSTOP)  # a Caffe that does not answer
     child.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    time.sleep(1.2)  # nearer to the first it would count as the same
     assert child.poll() is None
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=30)

@@ -11,7 +11,15 @@ import subprocess
 import termios
 
 import pytest
-from train_helpers import command, config, irv2caffe, make_databases, wait_for_text, write_job
+from train_helpers import (
+    command,
+    config,
+    irv2caffe,
+    make_databases,
+    make_stand_in,
+    wait_for_text,
+    write_job,
+)
 
 from irv2caffe.train import watch as watch_module
 from irv2caffe.train.metrics import Metrics
@@ -112,6 +120,25 @@ def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
     # over midnight
     tracker, _ = feed(display(0, 1, at="23:59:59.000000"), display(10, 1, at="00:00:04.000000"))
     assert tracker.rate.step_s == pytest.approx(0.5)
+
+
+def test_a_test_at_every_display_leaves_a_rate():
+    """From a display to the test before the next one: what lies between is known, too."""
+
+    def test(at, iteration):
+        start = f"I1124 {at} 100 solver.cpp:1]"
+        yield f"{start} Iteration {iteration}, Testing net (#0)"
+        yield f"{start}     Test net output #0: acc/top-1 = 0.25"
+
+    tracker, _ = feed(
+        display(0, 2.3, at="10:00:00.000000"),
+        test("10:00:18.000000", 10),  # nine iterations of two seconds
+        display(10, 2.3, at="10:01:00.000000"),
+        test("10:01:18.000000", 20),
+        display(20, 2.3, at="10:02:00.000000"),
+    )
+    assert tracker.rate.step_s == pytest.approx(2.0)
+    assert tracker.rate.test_s == pytest.approx(42.0)
 
 
 class Clock:
@@ -250,14 +277,7 @@ def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
 
 
 def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
-    from test_train_failures import STAND_IN
-
-    folder = tmp_path / "caffe dir"
-    folder.mkdir()
-    program = folder / "caffe"
-    python = command()[0]
-    program.write_text(f"#!/bin/sh\nexec '{python}' '{STAND_IN}' \"$@\"\n")
-    program.chmod(0o755)
+    folder = make_stand_in(tmp_path / "caffe dir")
     solver = write_job(root, tmp_path / "job", max_iter=40)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", folder)
     more = ("--keep-snapshots", 2, "--stall-minutes", 7, "--max-restarts", 9)
@@ -272,3 +292,33 @@ def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
     assert kept["options"]["stall_s"] == 420
     assert kept["options"]["max_restarts"] == 1
     assert kept["starts"][1]["from_iteration"] == 40
+
+
+def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
+    """CAFFE_ROOT of the first start stays, until it names another one."""
+    folder = make_stand_in(tmp_path / "one")
+    other = make_stand_in(tmp_path / "other")
+    solver = write_job(root, tmp_path / "job", max_iter=40)
+    args = ("--solver", solver, "--run-dir", "run")
+    first = irv2caffe(*args, cwd=tmp_path, CAFFE_ROOT=str(folder))
+    assert first.returncode == 0, first.stderr
+    again = irv2caffe("--resume", "run", "--epochs", 10, cwd=tmp_path, CAFFE_ROOT="")
+    assert again.returncode == 0, again.stderr
+    assert config(tmp_path / "run")["caffe"]["root"] == str(folder)
+    third = irv2caffe("--resume", "run", "--epochs", 20, cwd=tmp_path, CAFFE_ROOT=str(other))
+    assert third.returncode == 0, third.stderr
+    assert config(tmp_path / "run")["caffe"]["root"] == str(folder)  # named by now
+
+
+def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
+    """What the estimate takes for an error, the next start takes for one, too."""
+    solver = write_job(root, tmp_path / "job", max_iter=40)
+    net = tmp_path / "job/net.prototxt"
+    net.write_text(net.read_text().replace("kernel_size: 3", "kernel_size: 11"))  # of 10x10
+    args = ("--solver", solver, "--run-dir", "run", "--caffe", make_stand_in(tmp_path / "caffe"))
+    refused = irv2caffe(*args, cwd=tmp_path)
+    assert refused.returncode == 1
+    first = irv2caffe(*args, "--ignore-findings", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = irv2caffe("--resume", "run", "--epochs", 10, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr

@@ -15,6 +15,7 @@ from irv2caffe.data.datum import record_key
 from irv2caffe.data.lmdb_store import open_writer
 from irv2caffe.proto import messages
 
+STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
 NUM_TRAIN, NUM_VAL, BATCH = 64, 20, 8
 NET = """
 name: "tiny"
@@ -63,6 +64,15 @@ def write_job(root: Path, folder: Path, **changes: object) -> Path:
     text = "".join(f"{name}: {value}\n" for name, value in fields.items() if value is not None)
     (folder / "solver.prototxt").write_text(text)
     return folder / "solver.prototxt"
+
+
+def make_stand_in(folder: Path) -> Path:
+    """A folder with a program ``caffe`` that is none."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "caffe"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{STAND_IN}' \"$@\"\n")
+    program.chmod(0o755)
+    return folder
 
 
 def irv2caffe(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:

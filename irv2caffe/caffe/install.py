@@ -133,6 +133,19 @@ def install_caffe(
     _check_machine()
     source = choose_mirror(mirror)
     _check_space(prefix, pycaffe=pycaffe)
+    try:
+        return _install(prefix, source, pycaffe=pycaffe, say=say)
+    except OutputExistsError:
+        earlier = _earlier(prefix, pycaffe=pycaffe)  # somebody installed it meanwhile
+        if earlier is None:
+            raise
+        return earlier
+
+
+def _install(
+    prefix: Path, source: str, *, pycaffe: bool, say: Callable[[str], None]
+) -> InstallReport:
+    """Fetches, tries out, and puts in place."""
     started = time.monotonic()
     with folder_aside(prefix, force=prefix.exists()) as aside:
         packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
@@ -161,7 +174,8 @@ def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
         return None
     try:
         manifest = json.loads((prefix / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        size_bytes = int(manifest["size_bytes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
             f"{prefix} exists and was not made by install-caffe", "--prefix names another folder"
         ) from error
@@ -176,7 +190,7 @@ def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
         version=found,
         pycaffe=bool(manifest.get("pycaffe")),
         mirror=str(manifest.get("mirror")),
-        size_bytes=int(manifest.get("size_bytes", 0)),
+        size_bytes=size_bytes,
         seconds=0.0,
         checks=(f"caffe --version says {found}",),
     )

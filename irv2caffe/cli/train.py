@@ -93,7 +93,10 @@ def _with_build_options(command: click.Command) -> click.Command:
 @_first("--smoke", is_flag=True, help="Two iterations, a test, a snapshot: what to expect.")
 @_first("--ignore-findings", is_flag=True, help="Start in spite of errors that check finds.")
 @_snapshots(
-    "--keep-snapshots", type=click.IntRange(1), metavar="N", help="Keep the newest N.  [all]"
+    "--keep-snapshots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep the newest N.  [3, and all of the solver's schedule and of earlier calls]",
 )
 @_snapshots(
     "--keep-epochs",

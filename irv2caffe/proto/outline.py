@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
 from irv2caffe.proto import messages
 from irv2caffe.proto.wire import LENGTH, VARINT, fields, read_varint, tag, varint
 
@@ -70,6 +70,7 @@ def read_state_outline(path: Path) -> StateOutline:
     Raises:
         MissingInputError: no such file.
         FormatError: torn, or another kind of file.
+        UnreadableError: it is there, and a disk or a right keeps it from being read.
     """
     numbers = {_STATE_ITER: 0, _STATE_STEP: 0}
     learned_net = ""
@@ -100,6 +101,7 @@ def read_model_outline(path: Path, *, check_finite: bool = False) -> ModelOutlin
     Raises:
         MissingInputError: no such file.
         FormatError: torn, or another kind of file.
+        UnreadableError: it is there, and a disk or a right keeps it from being read.
     """
     layers: list[LayerOutline] = []
     finite = True
@@ -215,4 +217,4 @@ def _mapped(path: Path) -> Iterator[memoryview]:
         hint = error.hint or "its writing was interrupted, or it is another kind of file"
         raise FormatError(error.message, hint, path=path) from error
     except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
+        raise UnreadableError(f"cannot be read: {error.strerror}", path=path) from error

@@ -47,6 +47,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
          False),
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
          "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL", False),
+        (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA, False),
         (r"out of memory|bad_alloc|CUDNN_STATUS_ALLOC_FAILED", "memory is short", _MEMORY, False),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
          "nvidia-smi lists the GPUs; --gpus takes their numbers", False),

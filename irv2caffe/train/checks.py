@@ -51,14 +51,14 @@ class Disk:
 def keep_policy(plan: Plan) -> Keep:
     """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
 
-    Where a number was told, the solver's own go too.
+    Where a number was told, the solver's own go too, and those of earlier calls.
     """
     wishes = plan.wishes
     per_epoch = plan.iterations_per_epoch
     every = wishes.keep_epochs * per_epoch if per_epoch and wishes.keep_epochs else None
     if wishes.keep_newest is not None:
         return Keep(wishes.keep_newest, every)
-    return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None)
+    return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
 
 
 def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
@@ -76,8 +76,9 @@ def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
         _check_writable(place)
     found = _estimate(plan, problems, notes)
     seen = _findings(plan, problems, notes)
-    disk = _disk(plan, place, found)
+    disk = None
     with noted(problems):
+        disk = _disk(plan, place, found)
         notes += _room(disk, place)
     if found is not None:
         _check_memory(plan, found, problems)

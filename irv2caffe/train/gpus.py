@@ -24,10 +24,12 @@ class Devices:
     Attributes:
         numbers: of the GPUs; none for the CPU.
         gpus: what is known of them; empty where nothing is.
+        names: as docker and nvidia-smi know them, for which CUDA_VISIBLE_DEVICES does not count.
     """
 
     numbers: tuple[int, ...] = ()
     gpus: tuple[system.Gpu, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def argument(self) -> str:
@@ -83,7 +85,25 @@ def choose(gpus: str, can: Capability | None) -> Devices:
             f"--gpus {gpus}: this Caffe was built without NCCL and trains on one GPU only",
             f"--gpus {numbers[0]} takes one",
         )
-    return Devices(numbers, tuple(there[number] for number in numbers) if there else ())
+    if there:
+        chosen = tuple(there[number] for number in numbers)
+        return Devices(numbers, chosen, tuple(gpu.uuid for gpu in chosen))
+    return Devices(numbers, names=_visible_names(gpus, numbers))
+
+
+def _visible_names(gpus: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs, whose numbers count within it."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return tuple(map(str, numbers))
+    visible = [part.strip() for part in wanted.split(",") if part.strip()]
+    missing = [number for number in numbers if number >= len(visible)]
+    if missing:
+        raise UsageError(
+            f"--gpus {gpus}: there is no GPU {missing[0]}",
+            f"CUDA_VISIBLE_DEVICES={wanted} shows {len(visible)}, counted from 0",
+        )
+    return tuple(visible[number] for number in numbers)
 
 
 def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:

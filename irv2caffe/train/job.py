@@ -61,8 +61,9 @@ class Job:
 
     @property
     def train_net(self) -> Any:
-        """The net whose weights are in the snapshots."""
-        return self.nets[self.solver.train_net or self.solver.net]
+        """The net whose weights are in the snapshots; empty where it could not be read."""
+        name = self.solver.train_net or self.solver.net
+        return self.nets[name] if name in self.nets else messages.NetParameter()
 
 
 @contextmanager
@@ -110,8 +111,9 @@ def read_job(solver_path: Path, problems: list[Irv2CaffeError], *, moved: bool =
                 solver.ClearField(field)
         else:
             value[:] = kept
-    if not nets and not problems:
-        raise FormatError("names no net", "a solver needs net: or train_net:", path=solver_path)
+    if not (solver.train_net or solver.net) and not problems:
+        what = "names no net to train" if nets else "names no net"
+        raise FormatError(what, "a solver needs net: or train_net:", path=solver_path)
     return Job(solver_path, solver, nets)
 
 

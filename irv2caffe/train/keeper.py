@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.errors import UnreadableError
 from irv2caffe.train.snapshots import Keep, Pair, keep_on_disk, pair_of, pairs, problem, prune
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ _LOOK_AGAIN_S = 2.0
 
 class Keeper:
     """Verifies each snapshot that the log tells of, then prunes older ones.
+
+    Older ones go only when a newer one is whole, on the disk itself, and of a healthy net: a
+    number that is lost shows in the loss after the snapshot, whose weights are still numbers.
 
     Attributes:
         newest: the newest pair that is known to be whole.
@@ -33,6 +37,9 @@ class Keeper:
             keep: which stay.
             newest: a pair that is known to be whole.
             say: called with lines for a person.
+
+        Raises:
+            UnreadableError: the folder cannot be looked into.
         """
         self._folder = folder
         self._net = net
@@ -41,13 +48,20 @@ class Keeper:
         self._pending: Pair | None = None
         self._next_look = 0.0
         self._whole: dict[int, Pair] = {}
+        self._on_disk: set[int] = set()
+        # Never pruned: what somebody asked for, and what an earlier call was told to keep.
+        self._stay = {pair.iteration for pair in pairs(folder)} if keep.earlier else set()
+        self._healthy = -1
+        self._pruned_to = -1
         self.newest = newest
         self.last_bytes = newest.num_bytes if newest is not None else None
 
-    def written(self, state: str) -> None:
-        """The log says that a solver state is being written."""
+    def written(self, state: str, *, requested: bool = False) -> None:
+        """The log says that a solver state is being written; somebody may have asked for it."""
         self._pending = pair_of(Path(state))
         self._next_look = time.monotonic() + _LOOK_AGAIN_S
+        if self._pending is not None and requested:
+            self._stay.add(self._pending.iteration)
 
     @property
     def is_pending(self) -> bool:
@@ -71,28 +85,52 @@ class Keeper:
         if why:
             self._say(f"warning: a snapshot cannot be used: {why}")
             return False
-        keep_on_disk(pair)
+        trouble = keep_on_disk(pair)
+        if trouble:
+            self._say(f"warning: not forced to the disk, so that older ones stay: {trouble}")
+        else:
+            self._on_disk.add(pair.iteration)
         self.newest = pair
         self.last_bytes = pair.num_bytes
         self._whole[pair.iteration] = pair
-        self._prune(pair)
+        self._prune()
         return True
 
-    def _prune(self, newest: Pair) -> None:
-        """Only what is older than a pair that was just verified."""
-        for pair in pairs(self._folder):
-            is_new = pair.iteration <= newest.iteration and pair.iteration not in self._whole
+    def healthy(self, iteration: int) -> None:
+        """The loss was healthy at an iteration, and so were the snapshots up to it."""
+        if iteration > self._healthy:
+            self._healthy = iteration
+            self._prune()
+
+    def _prune(self) -> None:
+        """What is older than the newest pair that is on the disk and known to be healthy."""
+        limit = max((at for at in self._on_disk if at <= self._healthy), default=-1)
+        if limit <= self._pruned_to:
+            return
+        try:
+            there = pairs(self._folder)
+        except UnreadableError:
+            return
+        self._pruned_to = limit
+        for pair in there:
+            is_new = pair.iteration <= limit and pair.iteration not in self._whole
             if is_new and not problem(pair, check_finite=False):
                 self._whole[pair.iteration] = pair
-        older = [pair for at, pair in self._whole.items() if at <= newest.iteration]
-        superfluous = self._keep.superfluous(older)
+        older = [pair for at, pair in self._whole.items() if at <= limit]
+        superfluous = [
+            pair for pair in self._keep.superfluous(older) if pair.iteration not in self._stay
+        ]
         prune(superfluous)
         for pair in superfluous:
             self._whole.pop(pair.iteration, None)
 
     def go_back(self, pair: Pair | None) -> None:
-        """A rollback: later pairs do not count any more."""
+        """Later pairs do not count any more, nor what was known of them."""
         self.newest = pair
         self._pending = None
         limit = -1 if pair is None else pair.iteration
         self._whole = {at: pair for at, pair in self._whole.items() if at <= limit}
+        self._on_disk = {at for at in self._on_disk if at <= limit}
+        self._stay = {at for at in self._stay if at <= limit}
+        self._healthy = min(self._healthy, limit)
+        self._pruned_to = min(self._pruned_to, limit)

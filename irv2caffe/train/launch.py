@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.command import tool_command
-from irv2caffe.errors import Irv2CaffeError, OutputError
+from irv2caffe.errors import Irv2CaffeError, OutputError, UnreadableError
 from irv2caffe.log.read import read_log
 from irv2caffe.log.summary import Summary, summarize
 from irv2caffe.log.table import make_table
-from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train import control, prepare
 from irv2caffe.train.findings import lines as finding_lines
 from irv2caffe.train.keeper import Keeper
@@ -23,8 +22,9 @@ from irv2caffe.train.plotting import Plotter
 from irv2caffe.train.resume import choose_pair, differences, wait_for_orphan
 from irv2caffe.train.run_dir import RunDir, existing_run_dir, link_latest, new_run_dir, read_config
 from irv2caffe.train.session import Helpers, Session, SessionOptions
+from irv2caffe.train.signals import Signals
 from irv2caffe.train.snapshots import Pair, mend, newest_whole, reject
-from irv2caffe.train.verdict import Ending, Verdict
+from irv2caffe.train.verdict import STOP_ASKED, Ending, Verdict, stopped_hint
 from irv2caffe.train.watch import StallWatch
 
 if TYPE_CHECKING:
@@ -142,12 +142,17 @@ class Training:
         self._lock = lock
         self._say = say
         self._status = status
+        self._signals = Signals()
         self._failures = 0
         self._rollbacks = 0
         self._furthest = -1
 
     def run(self, pair: Pair | None) -> TrainResult:
         """Starts from a pair, or from the beginning."""
+        with self._signals.heard():
+            return self._run_through(pair)
+
+    def _run_through(self, pair: Pair | None) -> TrainResult:
         run, plan = self._run, self._plan
         self._say(sums(plan))
         for line in (*plan.notes, *finding_lines(plan)):
@@ -160,6 +165,7 @@ class Training:
             say=self._say,
             status=self._status,
             requests=control.Requests(run),
+            signals=self._signals,
         )
         if pair is not None:
             self._furthest = pair.iteration
@@ -170,11 +176,11 @@ class Training:
         while True:
             session, verdict = self._start(pair, helpers)
             if verdict.ending is Ending.DIVERGED:
-                again = self._roll_back(session, verdict, pair, helpers)
+                last = self._roll_back(session, verdict, pair, helpers)
             else:
-                again = self._try_again(verdict, helpers)
-            if not again:
-                return verdict
+                last = self._try_again(verdict, helpers)
+            if last is not None:
+                return last
             pair = helpers.keeper.newest
             where = f"iteration {pair.iteration:,}" if pair is not None else "the beginning"
             self._say(f"{verdict.ending}: {verdict.why}; going on from {where}")
@@ -187,6 +193,8 @@ class Training:
             mend(pair)
         if number > 1:
             rebuild(run, plan.effective_batch, plan.num_train, before=before)
+        if before >= plan.solver.max_iter:
+            prepare.write_solver(run, plan, only_test=True)
         arguments = prepare.caffe_arguments(run, plan, pair)
         command = tool_command(
             plan.found, "caffe", arguments, container=prepare.container(run, plan, number)
@@ -197,60 +205,80 @@ class Training:
         prepare.record_end(run, verdict, session.exit_status, session.now.iteration)
         return session, verdict
 
-    def _try_again(self, verdict: Verdict, helpers: Helpers) -> bool:
-        """Whether a failure may be passing, and there was progress since the last one."""
+    def _try_again(self, verdict: Verdict, helpers: Helpers) -> Verdict | None:
+        """None where a failure may pass, and there was progress since the last; else the end."""
         if not verdict.passing:
-            return False
-        newest = helpers.keeper.newest
-        reached = newest.iteration if newest is not None else -1
+            return verdict
+        known = helpers.keeper.newest
+        reached = known.iteration if known is not None else -1
         self._failures = 1 if reached > self._furthest else self._failures + 1
         self._furthest = max(reached, self._furthest)
         if self._failures > self._options.max_restarts:
             if self._options.max_restarts:
                 self._say(f"no new snapshot in {self._options.max_restarts} restarts: given up")
-            return False
-        pair, problems = newest_whole(self._run.snapshots, self._plan.job.train_net)
+            return verdict
+        try:
+            pair, problems = newest_whole(self._run.snapshots, self._plan.job.train_net)
+        except UnreadableError as error:
+            return _out_of_sight(verdict, error.message)
         for why in problems:
             self._say(f"passed over: {why}")
+        if pair is None and known is not None:
+            return _out_of_sight(verdict, f"{known.state.name} was whole")
         helpers.keeper.go_back(pair)
-        return self._wait(helpers)
+        return self._wait(verdict, helpers)
 
-    def _wait(self, helpers: Helpers) -> bool:
-        """The first restart is at once, later ones after a while; whether nobody said stop."""
+    def _wait(self, verdict: Verdict, helpers: Helpers) -> Verdict | None:
+        """The first restart is at once, later ones after a while, and none where a stop comes."""
         seconds = 0.0
         if self._failures > 1:
             seconds = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self._failures - 2))
             self._say(f"waiting {seconds:.0f} s before the next start")
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while True:
             if control.STOP in helpers.requests.take():
-                return False
+                self._signals.stop()
+            if self._signals.stop_requested:
+                newest = helpers.keeper.newest
+                return Verdict(
+                    Ending.STOPPED,
+                    f"{STOP_ASKED} before the next start; before that: {verdict.why}",
+                    stopped_hint(newest.iteration if newest is not None else None),
+                )
+            if time.monotonic() >= deadline:
+                return None
             time.sleep(0.1)
-        return True
 
     def _roll_back(
         self, session: Session, verdict: Verdict, pair: Pair | None, helpers: Helpers
-    ) -> bool:
-        """Goes back to the last snapshot with a healthy loss, with a smaller learning rate."""
+    ) -> Verdict | None:
+        """Sets aside what was written since the loss was healthy; None where it goes on there."""
         options, run = self._options, self._run
-        if options.on_divergence != "rollback" or session.stop_requested:
-            return False
-        if self._rollbacks >= options.max_rollbacks:
+        if options.on_divergence == "continue":
+            return verdict
+        goes_back = options.on_divergence == "rollback" and not self._signals.stop_requested
+        if goes_back and self._rollbacks >= options.max_rollbacks:
             self._say(f"diverged again after {self._rollbacks} rollbacks: given up")
-            return False
-        self._rollbacks += 1
+            goes_back = False
         healthy = session.now.last_healthy
-        if healthy is None:  # the snapshot it began with was no good, either
-            healthy = pair.iteration - 1 if pair is not None else -1
-        good, _ = newest_whole(run.snapshots, self._plan.job.train_net, at_most=healthy)
-        for path in reject(run.snapshots, good.iteration if good is not None else -1):
-            self._say(f"set aside: {path.name}")
+        if healthy is None:
+            # Where it goes back, the snapshot it began with was no good, either.
+            healthy = pair.iteration - goes_back if pair is not None else -1
+        try:
+            good, _ = newest_whole(run.snapshots, self._plan.job.train_net, at_most=healthy)
+            for path in reject(run.snapshots, good.iteration if good is not None else -1):
+                self._say(f"set aside: {path.name}")
+        except (UnreadableError, OutputError) as error:
+            return _out_of_sight(verdict, error.message)
         helpers.keeper.go_back(good)
+        if not goes_back:
+            return verdict
+        self._rollbacks += 1
         solver = self._plan.solver
         solver.base_lr = solver.base_lr * options.rollback_lr
-        write_prototxt(run.solver, prepare.run_solver(run, self._plan))
+        prepare.write_solver(run, self._plan)
         self._say(f"{verdict.why}; base_lr is {solver.base_lr:.4g} now")
-        return True
+        return None
 
     def _ended(self, verdict: Verdict, helpers: Helpers) -> TrainResult:
         """Writes down how it ended."""
@@ -277,3 +305,13 @@ class Training:
             self._say(f"warning: {error.message}")
         helpers.plotter.finish()
         return TrainResult(run.path, verdict, summary, newest.model if newest else None)
+
+
+def _out_of_sight(verdict: Verdict, what: str) -> Verdict:
+    """The end of a run that would begin anew although there were snapshots."""
+    return replace(
+        verdict,
+        why=f"{verdict.why}; its snapshots cannot be read or renamed any more: {what}",
+        hint="is their disk there? irv2caffe train --resume goes on when it is",
+        passing=False,
+    )

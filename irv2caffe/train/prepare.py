@@ -47,13 +47,28 @@ def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> None:
         _copy(deploy, run.path / "deploy.prototxt")
     earlier = read_config(run.path)
     run.write_config({**earlier, **_record(plan, options, earlier)})
-    header = f"irv2caffe {__version__}\n{sums(plan)}"
-    # Last: a folder with a solver can start.
-    write_prototxt(run.solver, run_solver(run, plan), header=header)
+    write_solver(run, plan)  # last: a folder with a solver can start
 
 
-def run_solver(run: RunDir, plan: Plan) -> Any:
-    """The solver as the run needs it: absolute paths, and nothing that would lose the end."""
+def write_solver(run: RunDir, plan: Plan, *, only_test: bool = False) -> None:
+    """Writes the solver as the run needs it.
+
+    Args:
+        run: the run folder.
+        plan: what is trained.
+        only_test: of the run only the last test is missing: its snapshot is not written again.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    solver = _run_solver(run, plan)
+    if only_test:
+        solver.snapshot_after_train = False
+    write_prototxt(run.solver, solver, header=f"irv2caffe {__version__}\n{sums(plan)}")
+
+
+def _run_solver(run: RunDir, plan: Plan) -> Any:
+    """The solver with absolute paths, and nothing that would lose the end."""
     solver = type(plan.solver)()
     solver.CopyFrom(plan.solver)
     folder = run.path.absolute()
@@ -104,7 +119,7 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         "argv": sys.argv,
         "started": earlier.get("started", _now()),
         "solver": earlier.get("solver", plan.wishes.origin or str(plan.job.path.absolute())),
-        "weights": earlier.get("weights", [str(path) for path in plan.wishes.weights]),
+        "weights": earlier.get("weights", [str(path.absolute()) for path in plan.wishes.weights]),
         "caffe": {
             "root": str(plan.found.root),
             "program": plan.found.name,
@@ -123,6 +138,7 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
             **asdict(options),
             "keep_newest": plan.wishes.keep_newest,
             "keep_epochs": plan.wishes.keep_epochs,
+            "ignore_findings": plan.wishes.ignore_findings,
         },
         "versions": system.versions(),
         "machine": system.machine(),
@@ -208,7 +224,7 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
     if not plan.found.image:
         return None
     folder = run.path.absolute()
-    weights = [Path(name) for name in read_config(run.path).get("weights", [])]
+    weights = [Path(name).absolute() for name in read_config(run.path).get("weights", [])]
     readable = {Path(use.source) for use in plan.databases} | {path.parent for path in weights}
     for net in plan.job.nets.values():
         for layer in net.layer:
@@ -218,7 +234,7 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
         name=container_name(folder.name, number, _now().translate({ord(c): None for c in "-:+T"})),
         writable=(folder,),
         readable=tuple(sorted(path for path in readable if not path.is_relative_to(folder))),
-        gpus=plan.gpus,
+        gpus=",".join(plan.devices.names),
         env=GLOG,
         workdir=folder,
     )

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, UsageError
-from irv2caffe.log import events
-from irv2caffe.log.parse import parse
 from irv2caffe.train.lock import is_alive, is_locked, read_owner
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import existing_run_dir, read_config
+from irv2caffe.train.run_dir import existing_run_dir, read_config, read_json
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
+from irv2caffe.train.tracker import Tracker
+from irv2caffe.train.verdict import is_cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from irv2caffe.train.run_dir import RunDir
     from irv2caffe.train.session import SessionOptions
     from irv2caffe.train.snapshots import Pair
+    from irv2caffe.train.tracker import StartState
 
 # Caffe whose trainer was killed has been sent a SIGINT: it finishes its iteration and snapshot.
 _ORPHAN_S = 600.0
 _HANG_S = 10.0
-_LOG_TAIL_BYTES = 1 << 14
+_LOG_TAIL_BYTES = 1 << 16
+_WISHES_KEPT = ("keep_newest", "keep_epochs", "ignore_findings")
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,26 @@ def as_before(
     config = read_config(existing_run_dir(wishes.run_dir).path)
     earlier = config.get("options", {})
     kept = {name: value for name, value in earlier.items() if name not in told}
-    used = config.get("caffe", {})
     if caffe is None and docker is None:
-        docker = used.get("image") or None
-        if str(used.get("reason", "")).startswith("--caffe "):
-            caffe = Path(used["root"])
+        caffe, docker = _named_caffe(config.get("caffe", {}))
     wishes = replace(
         wishes,
         gpus=gpus or str(config.get("gpus", "none")),
-        **{name: kept[name] for name in ("keep_newest", "keep_epochs") if name in kept},
+        **{name: kept[name] for name in _WISHES_KEPT if name in kept},
     )
     known = {field.name for field in fields(options)}
     options = replace(options, **{name: kept[name] for name in known & kept.keys()})
     return Choices(wishes, options, caffe, docker)
+
+
+def _named_caffe(used: dict[str, Any]) -> tuple[Path | None, str | None]:
+    """(folder, image) of a Caffe that was named at the start; CAFFE_ROOT names another one now."""
+    image = used.get("image") or None
+    reason = str(used.get("reason", ""))
+    in_variable = reason.startswith("CAFFE_ROOT=") and not os.environ.get("CAFFE_ROOT")
+    if image is None and (reason.startswith("--caffe ") or in_variable):
+        return Path(used["root"]), None
+    return None, image
 
 
 def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
@@ -98,7 +107,7 @@ def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
         deadline = time.monotonic() + _ORPHAN_S
         stopped_at: float | None = None
         while is_alive(owner.child_pid, owner.child_began) and time.monotonic() < deadline:
-            if stopped_at is None and _says_stopped(run):
+            if stopped_at is None and last_words(run).stopped:
                 stopped_at = time.monotonic()
             if stopped_at is not None and time.monotonic() > stopped_at + _HANG_S:
                 break  # with several GPUs it hangs after that
@@ -117,21 +126,26 @@ def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
         time.sleep(0.1)
 
 
-def _says_stopped(run: RunDir) -> bool:
+def last_words(run: RunDir) -> StartState:
+    """What the end of the last start's log says."""
+    tracker = Tracker()
     try:
         with run.log_of(run.num_starts()).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
             lines = stream.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return False
-    return any(isinstance(parse(line), events.StoppedEarly) for line in lines)
+        lines = []
+    for line in lines:
+        tracker.line(line)
+    return tracker.now
 
 
 def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
     """The pair to go on from, with the path in it mended; None begins anew.
 
     Raises:
-        InputError: the newest whole snapshot is of another net.
+        InputError: the newest whole snapshot is of another net, or all of them are gone.
+        UnreadableError: there are snapshots, and a disk keeps them from being read.
         UsageError: the run is finished.
     """
     net = plan.job.train_net
@@ -148,17 +162,39 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     for why in problems:
         say(f"passed over: {why}")
     if pair is None:
+        _refuse_emptied(run)
         say("there is no whole snapshot yet: the run begins anew")
         return None
-    if pair.iteration >= plan.solver.max_iter:
+    if _is_finished(run, pair, plan.solver.max_iter):
         raise UsageError(
             f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
             "--epochs makes the run longer; a new run starts without --resume",
         )
     if mend(pair):
         say(f"{pair.state.name} names the model beside it now")
-    say("Caffe reads a database from its first record again; the learning rate goes on")
+    if pair.iteration == plan.solver.max_iter:
+        say("all iterations are done; what comes after the last is not")
+    else:
+        say("Caffe reads a database from its first record again; the learning rate goes on")
     return pair
+
+
+def _refuse_emptied(run: RunDir) -> None:
+    """Raises InputError where snapshots were known and their folder is empty: another disk?"""
+    known = read_json(run.state).get("snapshot")
+    if known and not any(run.snapshots.iterdir()):
+        raise InputError(
+            f"{run.snapshots} is empty, and {Path(str(known)).name} was there",
+            "is its disk there? Where it was deleted, start a new run without --resume",
+        )
+
+
+def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
+    """Whether there is nothing left; Caffe tests after its last snapshot."""
+    if pair.iteration != max_iter:
+        return pair.iteration > max_iter
+    last = last_words(run)
+    return last.done and not is_cut_short(last)
 
 
 def differences(config: dict[str, Any], plan: Plan) -> list[str]:

@@ -18,7 +18,7 @@ from irv2caffe.train.raw_log import RawLog
 from irv2caffe.train.run_dir import write_state
 from irv2caffe.train.supervise import Supervisor
 from irv2caffe.train.tracker import Row, StartState, Tracker
-from irv2caffe.train.verdict import Outcome, Verdict, judge
+from irv2caffe.train.verdict import Ending, Outcome, Verdict, judge
 from irv2caffe.train.watch import StallWatch, evidence
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan import Plan
     from irv2caffe.train.plotting import Plotter
     from irv2caffe.train.run_dir import RunDir
+    from irv2caffe.train.signals import Signals
 
 _STATE_S = 2.0
 _STATUS_S = 1.0
@@ -73,6 +74,7 @@ class Helpers:
     say: Callable[[str], None]
     status: Callable[[str], None]
     requests: control.Requests
+    signals: Signals
 
 
 class Session:
@@ -105,11 +107,6 @@ class Session:
         """What the process has done."""
         return self._tracker.now
 
-    @property
-    def stop_requested(self) -> bool:
-        """Somebody asked to stop."""
-        return self._supervisor is not None and self._supervisor.stop_requested
-
     def run(self, command: Command, lock: IO[str]) -> Verdict:
         """Starts Caffe, follows it to its end and judges.
 
@@ -123,7 +120,12 @@ class Session:
         except OSError as error:
             raise unwritable(path, error) from error
         self._supervisor = supervisor = Supervisor(
-            command, log, on_line=self._line, on_poll=self._poll, keep_open=(lock.fileno(),)
+            command,
+            log,
+            self._helpers.signals,
+            on_line=self._line,
+            on_poll=self._poll,
+            keep_open=(lock.fileno(),),
         )
         self._helpers.watch.start()
         try:
@@ -134,6 +136,8 @@ class Session:
         self._metrics.flush()
         self._look_at_snapshot(complete=True)
         verdict = judge(self.now, self._outcome())
+        if verdict.ending is Ending.FINISHED:
+            self._helpers.keeper.healthy(self._plan.solver.max_iter)
         self._write_state("ended")
         return verdict
 
@@ -154,21 +158,30 @@ class Session:
         assert supervisor is not None
         return Outcome(
             exit_status=self.exit_status,
-            stop_requested=supervisor.stop_requested,
+            stop_requested=self._helpers.signals.stop_requested,
             stalled=self._stalled,
+            abandoned=supervisor.abandoned,
             diverged=self._diverged,
             newest=keeper.newest.iteration if keeper.newest is not None else None,
             max_iter=self._plan.solver.max_iter,
-            free_bytes=system.free_bytes(self._run.snapshots),
+            free_bytes=self._free_bytes(),
             pair_bytes=keeper.last_bytes or (disk.pair_bytes if disk is not None else None),
         )
+
+    def _free_bytes(self) -> int | None:
+        try:
+            return system.free_bytes(self._run.snapshots)
+        except OSError:
+            return None
 
     def _line(self, text: str) -> None:
         event = self._tracker.line(text)
         is_display = isinstance(event, events.Loss)
         self._helpers.watch.line(self.now.phase, is_display=is_display)
         if isinstance(event, events.Snapshot) and event.is_state:
-            self._helpers.keeper.written(event.path)
+            signals = self._helpers.signals
+            self._helpers.keeper.written(event.path, requested=signals.snapshot_requested)
+            signals.snapshot_requested = False
             self._line_since_snapshot = False
         elif isinstance(event, _AFTER_SNAPSHOT):
             self._line_since_snapshot = True
@@ -184,12 +197,14 @@ class Session:
         self._metrics.flush()
         now_s = time.monotonic()
         self._look_at_snapshot(complete=self._line_since_snapshot)
+        self._tell_health()
         self._check_divergence()
         self._check_stop(now_s)
         self._check_stall()
         self._answer()
         if now_s >= self._next_snapshot and self.now.phase == "train":
-            self._send(signal.SIGHUP)
+            assert self._supervisor is not None
+            self._supervisor.send(signal.SIGHUP)
             self._next_snapshot = now_s + self._options.snapshot_s
         if now_s >= self._next_status and self.now.iteration is not None:
             self._next_status = now_s + _STATUS_S
@@ -209,6 +224,13 @@ class Session:
             self._next_snapshot = time.monotonic() + (self._options.snapshot_s or float("inf"))
             self._write_state(self.now.phase)
 
+    def _tell_health(self) -> None:
+        now = self.now
+        goes_on = now.diverged is not None and self._options.on_divergence == "continue"
+        healthy = now.iteration if goes_on else now.last_healthy
+        if healthy is not None:
+            self._helpers.keeper.healthy(healthy)
+
     def _check_divergence(self) -> None:
         if self.now.diverged is None or self._diverged or self._options.on_divergence == "continue":
             return
@@ -220,13 +242,15 @@ class Session:
         self._kill()
 
     def _check_stop(self, now_s: float) -> None:
-        """After a stop that Caffe has announced, it may hang."""
-        if not self.now.stopped or self._helpers.keeper.is_pending:
+        """After an end that Caffe has announced, it may hang."""
+        now = self.now
+        if not (now.stopped or now.done) or self._helpers.keeper.is_pending:
             return
         if self._kill_at is None:
             self._kill_at = now_s + _GRACE_S
         elif now_s >= self._kill_at:
-            self._helpers.say("Caffe has stopped and written its snapshot, but hangs: killed")
+            what = "has stopped and written its snapshot" if now.stopped else "is done"
+            self._helpers.say(f"Caffe {what}, but hangs: killed")
             self._kill_at = float("inf")
             self._kill()
 
@@ -245,16 +269,12 @@ class Session:
 
     def _answer(self) -> None:
         asked = self._helpers.requests.take()
-        assert self._supervisor is not None
-        if control.STOP in asked and not self._supervisor.stop_requested:
+        signals = self._helpers.signals
+        if control.STOP in asked and not signals.stop_requested:
             self._helpers.say("another shell asked to stop")
-            self._supervisor.stop()
+            signals.stop()
         if control.SNAPSHOT in asked:
-            self._send(signal.SIGHUP)
-
-    def _send(self, number: int) -> None:
-        assert self._supervisor is not None
-        self._supervisor.send(number)
+            signals.snapshot()
 
     def _kill(self) -> None:
         assert self._supervisor is not None

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
-from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
 from irv2caffe.proto.outline import read_model_outline, read_state_outline, with_learned_net
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.proto.outline import LayerOutline
+    from irv2caffe.proto.outline import LayerOutline, ModelOutline
 
 # NVCaffe can write the test's scores into the name.
 _STATE = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.solverstate$")
@@ -29,6 +30,10 @@ _NOT_COMPARED = (
     "blobs", "transform_param", "data_param", "image_data_param", "hdf5_data_param",
     "window_data_param", "loss_param", "dropout_param", "accuracy_param",
 )  # fmt: skip
+# Names of files within what is compared: a run folder that was moved has its files elsewhere.
+_FILE_NAMES = (("infogain_loss_param", "source"), ("hdf5_output_param", "file_name"))
+# File systems that cannot force a file or a folder to the disk say so with one of these.
+_CANNOT_FORCE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,26 @@ class Pair:
 
     @property
     def num_bytes(self) -> int:
-        """Of both files."""
-        return sum(path.stat().st_size for path in (self.state, self.model) if path.is_file())
+        """Of both files, as far as they are there."""
+        total = 0
+        for path in (self.state, self.model):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
 
 
 def pairs(folder: Path) -> list[Pair]:
-    """The pairs in a folder by their names, newest first; whether they are whole is not asked."""
-    found = [pair for state in folder.glob("*.solverstate") if (pair := pair_of(state))]
+    """The pairs in a folder by their names, newest first; whether they are whole is not asked.
+
+    Raises:
+        UnreadableError: the folder is there and cannot be looked into.
+    """
+    try:
+        found = [pair for state in folder.iterdir() if (pair := pair_of(state))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UnreadableError(f"cannot be read: {error.strerror}", path=folder) from error
     return sorted(found, key=lambda pair: (pair.iteration, pair.state.name), reverse=True)
 
 
@@ -66,19 +84,40 @@ def problem(pair: Pair, net: Any = None, *, check_finite: bool = True) -> str:
         check_finite: look at every weight too.
     """
     try:
-        state = read_state_outline(pair.state)
-        model = read_model_outline(pair.model, check_finite=check_finite)
+        return _problem(pair, net, check_finite=check_finite)
     except (FormatError, MissingInputError) as error:
         return error.message
+
+
+def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
+    """The same, but for files that are torn, not there, or cannot be read.
+
+    Raises:
+        MissingInputError, FormatError, UnreadableError: these.
+    """
+    state = read_state_outline(pair.state)
+    model = read_model_outline(pair.model, check_finite=check_finite)
     if state.iteration != pair.iteration:
         return f"{pair.state}: is of iteration {state.iteration}, not {pair.iteration}"
     if not model.is_finite:
         return f"{pair.model}: holds weights that are not numbers"
+    num_weights = _num_learned(model)
+    if num_weights and (state.num_history % num_weights or not state.num_history):
+        return (
+            f"{pair.state}: torn: holds the history of {state.num_history} of {num_weights} weights"
+        )
     if net is not None:
         differences = net_differences(model.layers, net)
         if differences:
             return f"{pair.model}: is of another net: {differences[0]}"
     return ""
+
+
+def _num_learned(model: ModelOutline) -> int:
+    """Blobs that the solver keeps a history of, or two; 0 where layers share some by name."""
+    if any(param.name for layer in model.layers for param in layer.definition.param):
+        return 0
+    return sum(len(layer.shapes) for layer in model.layers)
 
 
 def newest_whole(
@@ -90,15 +129,26 @@ def newest_whole(
         folder: of snapshots.
         net: the NetParameter of the run, or None.
         at_most: pairs of later iterations do not count.
+
+    Raises:
+        UnreadableError: none was found to be whole, and of some a disk did not let us see it.
     """
     problems: list[str] = []
+    unreadable: UnreadableError | None = None
     for pair in pairs(folder):
         if at_most is not None and pair.iteration > at_most:
             continue
-        why = problem(pair, net)
+        try:
+            why = _problem(pair, net, check_finite=True)
+        except UnreadableError as error:
+            unreadable, why = unreadable or error, error.message
+        except (FormatError, MissingInputError) as error:
+            why = error.message
         if not why:
             return pair, problems
         problems.append(why)
+    if unreadable is not None:
+        raise unreadable
     return None, problems
 
 
@@ -123,26 +173,41 @@ def mend(pair: Pair) -> bool:
     return True
 
 
-def keep_on_disk(pair: Pair) -> None:
-    """Waits until both files are on the disk itself, so that a power cut leaves them whole."""
+def keep_on_disk(pair: Pair) -> str:
+    """Waits until both files are on the disk itself, so that a power cut leaves them whole.
+
+    Returns what kept a disk from it, or nothing; file systems that know no such thing pass.
+    """
+    trouble = ""
     for path in (pair.model, pair.state, pair.state.parent):
-        with contextlib.suppress(OSError):
+        try:
             handle = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        except OSError as error:
+            if error.errno not in _CANNOT_FORCE:
+                trouble = trouble or f"{path}: {error.strerror}"
+    return trouble
 
 
 def reject(folder: Path, after: int) -> list[Path]:
-    """Renames snapshots of later iterations, so that no run is resumed from them; the models."""
+    """Renames snapshots of later iterations, so that no run is resumed from them; the models.
+
+    Raises:
+        OutputError: they cannot be renamed.
+    """
     rejected = []
-    for path in sorted(folder.iterdir()):
-        match = _STATE.search(path.name) or _MODEL.search(path.name)
-        if match and int(match[1]) > after:
-            path.replace(path.with_name(path.name + _REJECTED))
-            if path.suffix == ".caffemodel":
-                rejected.append(path)
+    try:
+        for path in sorted(folder.iterdir()):
+            match = _STATE.search(path.name) or _MODEL.search(path.name)
+            if match and int(match[1]) > after:
+                path.replace(path.with_name(path.name + _REJECTED))
+                if path.suffix == ".caffemodel":
+                    rejected.append(path)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return rejected
 
 
@@ -154,11 +219,13 @@ class Keep:
         newest: so many; at least one.
         every: iterations between two that stay for good; None keeps none but the newest.
         scheduled: the solver's own snapshot interval whose snapshots all stay, or None.
+        earlier: those stay that were there before this call.
     """
 
     newest: int
     every: float | None = None
     scheduled: int | None = None
+    earlier: bool = False
 
     def superfluous(self, whole: Iterable[Pair]) -> list[Pair]:
         """The pairs that can go, of those that are whole."""
@@ -224,4 +291,8 @@ def _essence(layer: Any) -> bytes:
     bare.CopyFrom(layer)
     for field in _NOT_COMPARED:
         bare.ClearField(field)
+    for param, field in _FILE_NAMES:
+        if bare.HasField(param):
+            getattr(bare, param).ClearField(field)
+    bare.DiscardUnknownFields()  # of NVCaffe, which writes them into every layer
     return bytes(bare.SerializeToString(deterministic=True))

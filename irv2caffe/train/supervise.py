@@ -8,23 +8,23 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import kill_container, own_exit_status, remove_container
 from irv2caffe.errors import CaffeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from irv2caffe.caffe.command import Command
     from irv2caffe.train.raw_log import RawLog
+    from irv2caffe.train.signals import Signals
 
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
+# A process that waits in the kernel, for a disk or a driver, does not die of a SIGKILL.
+_UNKILLABLE_S = 60.0
 # What a user's shell may say to glog must not keep lines out of the log.
 GLOG = {"GLOG_logtostderr": "1", "GLOG_minloglevel": "0", "GLOG_log_prefix": "1", "GLOG_v": "0"}
 
@@ -33,19 +33,20 @@ class Supervisor:
     """Runs one command to its end.
 
     The first SIGINT or SIGTERM is passed to Caffe as SIGINT, on which it writes a snapshot and
-    stops; SIGTERM itself would kill it without one (signal_handler.cpp). The second kills its
-    whole process group. SIGHUP is passed on: a snapshot, and the training goes on. Where this
-    process is killed, the kernel sends Caffe a SIGINT, so that even then nothing is lost.
+    stops; SIGTERM itself would kill it without one (signal_handler.cpp), and is kept from it where
+    a scheduler sends it to every process. The second kills its whole process group. SIGHUP is
+    passed on: a snapshot, and the training goes on. Where this process is killed, the kernel sends
+    Caffe a SIGINT, so that even then nothing is lost.
 
     Attributes:
-        stop_requested: somebody asked to stop.
-        killed: the child was killed by us.
+        abandoned: the child was killed and does not end.
     """
 
     def __init__(
         self,
         command: Command,
         log: RawLog,
+        signals: Signals,
         *,
         on_line: Callable[[str], None],
         on_poll: Callable[[], None],
@@ -56,18 +57,20 @@ class Supervisor:
         Args:
             command: what to start.
             log: gets the child's output, byte by byte.
+            signals: what is asked of the child.
             on_line: called with every complete line, without its end.
             on_poll: called ten times a second, after the lines.
             keep_open: file descriptors that the child inherits.
         """
         self._command = command
         self._log = log
+        self._signals = signals
         self._on_line = on_line
         self._on_poll = on_poll
         self._keep_open = keep_open
         self._child: subprocess.Popen[bytes] | None = None
-        self.stop_requested = False
-        self.killed = False
+        self._killed_at: float | None = None
+        self.abandoned = False
 
     @property
     def pid(self) -> int:
@@ -80,17 +83,17 @@ class Supervisor:
         Raises:
             CaffeFailedError: it cannot be started.
         """
-        with self._signals():
+        with self._signals.passed_to(self):
             try:
                 self._child = self._start()
                 on_start()
-                if self.stop_requested:  # it came while the child was being started
-                    self.send(signal.SIGINT)
+                if self._signals.stop_requested:  # it came while the child was being started
+                    self._signals.tell_stop()
                 self._follow(self._child)
             finally:
                 self._end()
                 self._log.finish(self._on_line)
-        status = self._child.returncode
+        status = -signal.SIGKILL if self.abandoned else self._child.returncode
         return own_exit_status(status) if self._command.container else status
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -106,7 +109,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=self._keep_open,
-                preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - no threads here
+                preexec_fn=_before_caffe(os.getpid()),  # noqa: PLW1509 - no threads here
             )
         except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -120,42 +123,10 @@ class Supervisor:
         while True:
             more = self._log.poll(self._on_line)
             self._on_poll()
-            if child.poll() is not None:
+            if child.poll() is not None or self._patience_s == 0:
                 return
             if not more:
                 ends.wait(_POLL_S)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Our handlers, for as long as the child runs; only the main thread may set them."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {
-            signal.SIGINT: self._stop,
-            signal.SIGTERM: self._stop,
-            signal.SIGHUP: self._pass_on,
-        }
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop()
-
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        self.send(number)
-
-    def stop(self) -> None:
-        """Asks to stop with a snapshot; the second time, kills."""
-        if self.stop_requested:
-            self.kill()
-        else:
-            self.stop_requested = True
-            self.send(signal.SIGINT)
 
     def send(self, number: int) -> None:
         """Sends the child a signal; docker's client passes it on."""
@@ -167,11 +138,19 @@ class Supervisor:
         """Kills the child's whole process group; its end is then seen by :meth:`run`."""
         if self._child is None or self._child.returncode is not None:
             return
-        self.killed = True
+        if self._killed_at is None:
+            self._killed_at = time.monotonic()
         if self._command.container:
             kill_container(self._command.container)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long the end of a child that was killed is waited for; infinite before that."""
+        if self._killed_at is None:
+            return float("inf")
+        return max(0.0, self._killed_at + _UNKILLABLE_S - time.monotonic())
 
     def _end(self) -> None:
         """Ends what is left of the child and of its process group."""
@@ -179,7 +158,10 @@ class Supervisor:
             return
         if self._child.poll() is None:
             self.kill()
-            self._child.wait()
+            try:
+                self._child.wait(self._patience_s)
+            except subprocess.TimeoutExpired:
+                self.abandoned = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
         if self._command.container:
@@ -207,16 +189,23 @@ class _EndOf:
             os.close(self._handle)
 
 
-def _dies_with(parent: int) -> Callable[[], None]:
-    """What a child does before it becomes its program: ask for a SIGINT when we are gone."""
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):  # not Linux
-        return lambda: None
+def _before_caffe(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes its program.
 
-    def ask() -> None:
+    It blocks SIGTERM, which systemd and Slurm send to every process of a job: glog would set its
+    own handler in the place of one that ignores it, but leaves the mask. And it asks for a SIGINT
+    when we are gone.
+    """
+    prctl = None
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        prctl = ctypes.CDLL(None).prctl
+
+    def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if prctl is None:
+            return
         prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
         if os.getppid() != parent:  # gone already
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return ask
+    return prepare

@@ -21,9 +21,13 @@ _DAY_S = 86_400.0
 # Displays whose loss is pinned before the run counts as lost; one may be an accident of rounding.
 _PINNED_DISPLAYS = 2
 _LAST_LINES = 30
+_INTERRUPTED = "] Test interrupted."
 _RATE_DISPLAYS = 10
 # Lines without glog's prefix that say more of an end than Caffe's own last words.
 _TELLING = ("terminate called", "what():", "libprotobuf ERROR", "docker:", "error while loading")
+# A frame of the stack that says more than the exception: of an empty database 1.0 reads a length
+# from memory that nobody has written.
+_FRAME = "LMDBCursor::value()"
 
 
 @dataclass
@@ -43,6 +47,7 @@ class StartState:
         model: the last model it said that it writes.
         state: the last solver state.
         stopped: it says that a signal ended it.
+        interrupted: it says that a signal ended a test, which is all it says in the last one.
         done: it says that the training ended.
         fatal: its last words, or empty.
         last_lines: the end of the log, for what has no words of its own.
@@ -60,6 +65,7 @@ class StartState:
     model: str = ""
     state: str = ""
     stopped: bool = False
+    interrupted: bool = False
     done: bool = False
     fatal: str = ""
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
@@ -67,7 +73,8 @@ class StartState:
     @property
     def telling(self) -> str:
         """The last words: Caffe's, and those of libraries that say more."""
-        found = [line for line in self.last_lines if any(word in line for word in _TELLING)]
+        words = (*_TELLING, _FRAME) if self.fatal else _TELLING
+        found = [line for line in self.last_lines if any(word in line for word in words)]
         return " ".join([*found, self.fatal]).strip()
 
 
@@ -96,7 +103,8 @@ class Tracker:
         """Takes one line."""
         event = parse(text)
         if event is None:
-            if text and not text.startswith(" "):
+            self.now.interrupted |= text.endswith(_INTERRUPTED)
+            if text and (_FRAME in text or not text.startswith(" ")):
                 self.now.last_lines.append(text[:500])
             return None
         self._take(event, text)
@@ -121,7 +129,7 @@ class Tracker:
             case events.TestStart(iteration=iteration, net=net):
                 self._close_row()
                 now.phase, now.iteration = "test", iteration
-                self.rate.pause(seconds_of(text))
+                self.rate.pause(iteration, seconds_of(text))
                 self._test = TestPoint(iteration, net, {})
             case events.Output(is_test=is_test, name=name, value=value):
                 self._output(is_test, name, value)
@@ -227,6 +235,7 @@ class Rate:
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None
         self._steps: deque[tuple[int, float]] = deque(maxlen=_RATE_DISPLAYS)
+        self._before_tests: deque[tuple[int, float]] = deque(maxlen=_RATE_DISPLAYS)
         self._test_began: float | None = None
         self.test_s: float | None = None
 
@@ -249,12 +258,21 @@ class Rate:
         self._last = (iteration, at_s)
         return step_s
 
-    def pause(self, at_s: float | None) -> None:
+    def pause(self, iteration: int, at_s: float | None) -> None:
         """A test begins: the iterations before it end here."""
+        if at_s is not None and self._last is not None and self._test_began is None:
+            # A display comes behind its iteration's loss, a test before.
+            count = iteration - self._last[0] - 1
+            if count > 0:
+                self._before_tests.append((count, (at_s - self._last[1]) % _DAY_S))
         self._test_began = at_s
 
     @property
     def step_s(self) -> float | None:
-        """Seconds per iteration, or None before two displays."""
-        iterations = sum(count for count, _ in self._steps)
-        return sum(took for _, took in self._steps) / iterations if iterations else None
+        """Seconds per iteration, or None before two displays.
+
+        Where a test lies between all of them, those between a display and a test count.
+        """
+        steps = self._steps or self._before_tests
+        iterations = sum(count for count, _ in steps)
+        return sum(took for _, took in steps) / iterations if iterations else None

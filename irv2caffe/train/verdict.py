@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from irv2caffe.train.raw_log import RESERVED_BYTES
 
 if TYPE_CHECKING:
     from irv2caffe.train.tracker import StartState
+
+
+STOP_ASKED = "a signal or --stop asked for it"
 
 
 class Ending(StrEnum):
@@ -49,35 +53,42 @@ class Outcome:
         exit_status: of the process; negative is the signal that ended it.
         stop_requested: a signal was passed on, or ``--stop`` asked for it.
         stalled: what was seen when it was killed for its silence; empty where it was not.
+        abandoned: it was killed and does not end.
         diverged: we ended it, since the loss was lost.
         newest: iteration of the newest whole snapshot, or None.
         max_iter: where it should end.
-        free_bytes: on the disk of the snapshots.
+        free_bytes: on the disk of the snapshots, or None.
         pair_bytes: that a snapshot takes, or None.
     """
 
     exit_status: int
     stop_requested: bool
     stalled: str
+    abandoned: bool
     diverged: bool
     newest: int | None
     max_iter: int
-    free_bytes: int
+    free_bytes: int | None
     pair_bytes: int | None
 
 
 def judge(now: StartState, outcome: Outcome) -> Verdict:
     """The verdict on one start, from what its log said and how the process ended."""
-    if now.diverged is not None and (outcome.diverged or not outcome.stop_requested):
+    is_lost = now.diverged is not None and (outcome.diverged or not outcome.stop_requested)
+    # All is done and saved: whatever happened to the process after that changes nothing.
+    is_whole = now.done and not is_cut_short(now) and outcome.newest == outcome.max_iter
+    if outcome.abandoned and (is_lost or not is_whole):
+        return _abandoned(outcome)
+    if is_lost:
         return _diverged(now, outcome)
+    if is_whole:
+        return Verdict(Ending.FINISHED)
+    if outcome.stop_requested or is_cut_short(now):
+        return _stopped(now, outcome)
     if outcome.stalled:
         saved = "" if outcome.newest is None else RESUME
         return Verdict(Ending.STALLED, outcome.stalled, saved or LOG, passing=True)
-    if outcome.stop_requested or now.stopped:
-        return _stopped(now, outcome)
     if outcome.exit_status == 0 and now.done:
-        if outcome.newest == outcome.max_iter:
-            return Verdict(Ending.FINISHED)
         return Verdict(
             Ending.CRASHED,
             f"Caffe says that it is done, and there is no whole snapshot of iteration "
@@ -85,6 +96,20 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
             LOG,
         )
     return _crashed(now, outcome)
+
+
+def is_cut_short(now: StartState) -> bool:
+    """Whether a signal kept Caffe from its last iteration, or from the test after it."""
+    return now.stopped or now.interrupted
+
+
+def _abandoned(outcome: Outcome) -> Verdict:
+    seen = f" ({outcome.stalled})" if outcome.stalled else ""
+    return Verdict(
+        Ending.STALLED,
+        f"Caffe was killed and does not end: it waits for a disk or a driver{seen}",
+        "dmesg may say for which; where a reboot ends it, irv2caffe train --resume goes on",
+    )
 
 
 def _diverged(now: StartState, outcome: Outcome) -> Verdict:
@@ -101,13 +126,27 @@ def _diverged(now: StartState, outcome: Outcome) -> Verdict:
 
 
 def _stopped(now: StartState, outcome: Outcome) -> Verdict:
-    why = "a signal or --stop asked for it"
+    why = STOP_ASKED
+    hint = stopped_hint(outcome.newest)
     if not now.stopped and not now.done:
-        why += "; Caffe was killed before its snapshot"
+        if outcome.exit_status == -signal.SIGKILL and not now.telling:
+            why += "; Caffe was killed before its snapshot"
+        else:
+            words, way_out, _ = _words(now, outcome)
+            why += f"; there was no snapshot of it: {words}"
+            hint = hint if way_out == LOG else way_out
         if outcome.newest is not None:
             why += f", the newest is of iteration {outcome.newest:,}"
-    hint = "there is no snapshot to go on from" if outcome.newest is None else RESUME
+        if outcome.stalled:
+            why += f" ({outcome.stalled})"
+    elif now.interrupted and not now.stopped:
+        why += "; the last test is missing"
     return Verdict(Ending.STOPPED, why, hint)
+
+
+def stopped_hint(newest: int | None) -> str:
+    """What to do after a stop, when the newest whole snapshot is of this iteration."""
+    return "there is no snapshot to go on from" if newest is None else RESUME
 
 
 def _crashed(now: StartState, outcome: Outcome) -> Verdict:
@@ -121,8 +160,12 @@ def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
     """(why, hint, whether it may pass)."""
     pair = outcome.pair_bytes
     could_not_write = "SerializeToOstream" in now.telling or not now.telling
-    room = outcome.free_bytes - RESERVED_BYTES  # which has just been given back
-    if pair and could_not_write and outcome.exit_status != 0 and room < pair:
+    is_full = (
+        pair is not None
+        and outcome.free_bytes is not None
+        and outcome.free_bytes - RESERVED_BYTES < pair  # which has just been given back
+    )
+    if pair and is_full and could_not_write and outcome.exit_status != 0:
         hint = f"a snapshot takes {size(pair)}; make room, then: {RESUME}"
         return "the disk is full: a snapshot could not be written", hint, False
     if now.telling:
