@@ -127,6 +127,21 @@ def test_what_a_log_says_stays_text(program, tmp_path):
         assert page.value("document.querySelectorAll('#chart path.curve').length") > 0
 
 
+@pytest.mark.parametrize("lr", [0.045, 0.1, 0.021, 0.0099])
+def test_every_panel_has_numbers_on_its_scale(program, tmp_path, lr):
+    lines = [
+        line for i in range(9) for line in (f"Iteration {i}, loss = 1", f"Iteration {i}, lr = {lr}")
+    ]
+    log = read_lines(lines)
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        labels = page.value("[...document.querySelectorAll('svg text')].map(t => t.textContent)")
+        first = labels.index("training loss") + 1
+        assert labels.index("learning rate") - first >= 2
+
+
 @pytest.mark.parametrize("name", ["healthy.log", "nan.log", "two_tests.log", "killed.log"])
 def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
     path = tmp_path / "report.html"

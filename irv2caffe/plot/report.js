@@ -93,7 +93,7 @@
     if (!whole || low < 0) low -= room;
     high += room;
     const y = value => top + height * (1 - (value - low) / (high - low));
-    return {y, ticks: ticks(low, high, Math.max(2, height / 60))};
+    return {y, ticks: ticks(low, high, Math.max(3, height / 60))};
   }
 
   const x = value => LEFT + (WIDTH - LEFT - RIGHT) * (value - view[0]) / (view[1] - view[0]);
