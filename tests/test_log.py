@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from irv2caffe.log import events
 from irv2caffe.log.parse import parse
 from irv2caffe.log.read import Reader, read_lines
 from irv2caffe.log.summary import summarize
-from irv2caffe.log.table import make_table
+from irv2caffe.log.table import Table, make_table
 
 STAMP = "I1124 01:02:03.500000  4242 solver.cpp:239] "
 TIME = events.LogTime(None, 11, 24, 3_723_500_000)
@@ -22,6 +23,7 @@ AT = (TIME, 4242)
 LINES = [
     ("Iteration 20, loss = 6.9", events.Loss(*AT, 20, 6.9)),
     ("Iteration 20 (-1.70479e+17 iter/s, 0s/10 iters), loss = 1e-05", events.Loss(*AT, 20, 1e-5)),
+    ("Iteration 0 (-nan(ind) iter/s, 0s/10 iters), loss = 7.5", events.Loss(*AT, 0, 7.5)),
     ("Iteration 100 (0.41 iter/s, 2.4s/100 iter), loss = 10.4141", events.Loss(*AT, 100, 10.4141)),
     ("Iteration 0 (3.20117 s), loss = 7.50393", events.Loss(*AT, 0, 7.50393)),
     (
@@ -514,9 +516,35 @@ NASTY = [
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("nasty", NASTY)
 @pytest.mark.parametrize("start", ["", STAMP, STAMP + "Iteration 1, loss = ", "Snapshotting to "])
-def test_time_is_linear(nasty, start):
+@pytest.mark.parametrize("end", ["", "x"])
+def test_time_is_linear(nasty, start, end):
     """A line of a megabyte: whatever goes over it again and again would not come back."""
-    parse(start + nasty * (1_000_000 // len(nasty)))
+    parse(start + nasty * (1_000_000 // len(nasty)) + end)
+
+
+@pytest.mark.timeout(60)
+def test_time_is_linear_in_restarts():
+    """A loop that starts a Caffe that dies at once, with another batch each time."""
+    images = range(1, 100_001)
+    pieces = tuple(zip(images, images, strict=True))
+    table = Table((), (), (), 5, 100, pieces)
+    assert table.epoch(0) == 0
+    assert all(table.epoch(i) == (1 + i * (i - 1) // 2) / 100 for i in images)
+
+
+@pytest.mark.timeout(60)
+def test_a_dump_does_not_fill_the_memory():
+    reader = Reader()
+    reader.feed(STAMP + "Initializing net from parameters: ")
+    for _ in range(1600):
+        reader.feed("name: " + "x" * 65_000)
+    tracemalloc.start()
+    for _ in range(400):
+        reader.feed("name: " + "y" * 65_000)
+    assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    tracemalloc.stop()
+    reader.finish()
+    assert reader.log.num_events == 2001
 
 
 def test_a_line_without_end_is_cut_off():

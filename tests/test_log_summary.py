@@ -42,6 +42,7 @@ LOGS = Path(__file__).parent / "data/logs"
         (["accuracy@1", "accuracy@5"], ("accuracy@1", "accuracy@5")),
         (["top1_error", "top5_error"], ("top1_error", "top5_error")),
         (["score 0", "score 1"], ("score 0", None)),
+        (["accuracy", "accuracy_per_class", "loss"], ("accuracy", None)),
     ],
 )
 def test_accuracy_names(names, found):
@@ -51,6 +52,20 @@ def test_accuracy_names(names, found):
 def test_errors_of_any_accuracy():
     outputs = {"loss1/top-1": 0.25, "accuracy": 0.5, "err@1": 0.125, "loss": 0.5, "acc": 7.0}
     assert errors_of(outputs) == {"loss1/top-1": 75.0, "accuracy": 50.0, "err@1": 12.5}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss"),
+    [
+        # GoogLeNet's, in the order of its log.
+        ({"loss1/loss1": 7.0, "loss1/top-1": 0.1, "loss3/loss3": 6.5, "loss3/top-5": 0.4}, 6.5),
+        ({"acc/loss": 2.0, "loss": 3.0, "top-1": 0.5}, 3.0),
+        ({"accuracy_loss": 2.0}, 2.0),
+        ({"accuracy": 0.5}, None),
+    ],
+)
+def test_loss_of_a_test(outputs, loss):
+    assert row_of_test(PointOfTest(0, 0, outputs), None).loss == loss
 
 
 def test_names_can_be_given():
@@ -91,10 +106,20 @@ def test_nothing_is_conspicuous_in_a_good_run():
         ([7, 87.3365, math.nan], {"pinned": 10, "nan": 20}),
         ([6.9] * 40, {"stuck": 0}),
         ([6.9] * 10, {}),
+        ([1.7e308] * 40, {"nan": 0}),  # Caffe's numbers end at 3.4e38
+        ([3e38] * 40, {"stuck": 0}),
     ],
 )
 def test_lost_and_stuck_losses(losses, found):
     assert kinds(run(losses)) == found
+
+
+def test_what_was_resumed_late_is_not_stuck():
+    """At the end of a schedule the loss is flat."""
+    rows = [TrainRow(600_000 + 20 * i, None, 1.0, None, None, None) for i in range(100)]
+    assert kinds(Table(tuple(rows), (), (), None, None)) == {}
+    early = [TrainRow(20 + 20 * i, None, 1.0, None, None, None) for i in range(100)]
+    assert kinds(Table(tuple(early), (), (), None, None)) == {"stuck": 20}
 
 
 def test_guessing_is_named():
@@ -168,7 +193,15 @@ def test_run_folder_then_headers(tmp_path):
     assert find_train_images(log, tmp_path) == (6000, "the header of solver.prototxt")
     (tmp_path / "config.json").write_text(json.dumps({"num_train_images": 7000}))
     assert find_train_images(log, tmp_path) == (7000, "config.json")
-    for text in ("[]", "{", '{"num_train_images": "many"}', '{"num_train_images": -1}'):
+    for text in (
+        "[]",
+        "{",
+        '{"num_train_images": "many"}',
+        '{"num_train_images": -1}',
+        '{"num_train_images": true}',
+        "[" * 99_999,
+        "[" * 99_999,
+    ):
         (tmp_path / "config.json").write_text(text)
         assert find_train_images(log, tmp_path).number == 6000
 
@@ -201,6 +234,15 @@ def dumped(source, classes):
         if not source
         else STAMP + "Iteration 0, loss = 1",
     ]
+
+
+@pytest.mark.parametrize("epoch", ["nan", "inf", "-1", "0", "1e-320", "1e300"])
+def test_epochs_that_are_none(epoch):
+    lines = dumped("", 10)
+    lines[-1] = lines[-1].replace("0.5/", f"{epoch}/")
+    log = read_lines(lines)
+    assert len(log.train) == 1
+    assert find_train_images(log).number is None
 
 
 def test_epochs_of_nvcaffe_and_well_known_names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from xml.dom import minidom
 
 import cv2
 import numpy as np
@@ -195,6 +196,17 @@ def test_log_axes(axis):
     assert {name for name, scale in scales.items() if scale == "log"} == {axis}
 
 
+@pytest.mark.parametrize("losses", [[0.0] * 5, [-1.0, -2.0], [1.0]])
+def test_log_axes_of_what_has_no_logarithm(losses, recwarn):
+    tests = (RowOfTest(0, None, 0, 0.0, None, None),)
+    run = Run("run", Table(run_of(losses).table.train, tests, (), None, None))
+    made = figure([run], Look(log_axes=frozenset({"loss", "error", "x"})))
+    FigureCanvasAgg(made).draw()
+    assert made.axes[0].get_yscale() == "linear"
+    assert made.axes[1].get_yscale() == ("log" if max(losses) > 0 else "linear")
+    assert not recwarn.list
+
+
 def test_two_test_nets():
     labels = drawn(figure([golden("two_tests")]))
     log = read_log(LOGS / "two_tests.log")
@@ -255,13 +267,94 @@ def test_legend_hides_nothing():
     assert made.axes[0].get_window_extent().height > 100
 
 
-@pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "a\nb", "x" * 300, "\u4e2d", "<b>&"])
-def test_any_name_is_drawn(tmp_path, name):
+NAMES = ["$\\frac{$", "_hidden", "a\nb", "x" * 300, "\u4e2d", "<b>&", "a\x01\x1b--\x7f", "a\udcff"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])
+def test_any_name_is_drawn(tmp_path, name, suffix):
+    """Names may come from a log, or be a file's that is not text."""
     runs = [Run(name, table()), Run("other", table())]
-    draw(runs, tmp_path / "figure.svg", Look(title=name))
+    out = tmp_path / f"figure.{suffix}"
+    draw(runs, out, Look(title=name))
+    if suffix == "svg":
+        minidom.parse(str(out))
     legend = [text.get_text() for text in figure(runs).legends[0].get_texts()]
     assert len(legend) == 6
     assert all(len(text) < 100 for text in legend)
+
+
+def test_a_title_of_a_line_is_shown_whole():
+    title = "Inception-ResNet-v2 on ILSVRC12, 2 x 16 images, learning rate 0.045, RMSProp"
+    made = figure([Run("run", table())], Look(title=title))
+    assert made.axes[0].get_title() == title
+    FigureCanvasAgg(made).draw()
+    assert made.axes[0].title.get_window_extent().x1 < made.bbox.width
+    long = figure([Run("run", table())], Look(title=2 * title)).axes[0]
+    assert len(long.get_title()) < len(2 * title)
+    FigureCanvasAgg(long.figure).draw()
+    assert long.title.get_window_extent().x1 < made.bbox.width
+
+
+def test_numbers_that_no_axis_holds(tmp_path):
+    """Caffe's have 32 bits; a log may hold anything."""
+    losses = [1.0, 2.0, 1.7e308, -1.7e308, 3e38]
+    rows = [TrainRow(i, None, loss, loss, 1.0 * i, None) for i, loss in enumerate(losses)]
+    run = Run("run", Table(tuple(rows), (), (), None, None))
+    (curves,) = curves_of([run])
+    assert curves.loss.y.tolist() == [1.0, 2.0, 3e38]
+    assert curves.diverged == 2
+    assert curves.lr.y.tolist() == [1.0, 2.0, 3e38]
+    draw([run], tmp_path / "figure.png", Look(panels=("lr",), log_axes=frozenset({"loss"})))
+    draw([run], tmp_path / "figure.png", Look(panels=("lr",), smooth=10**30))
+
+
+def run_of(losses):
+    rows = [TrainRow(i, None, loss, None, None, None) for i, loss in enumerate(losses)]
+    return Run("run", Table(tuple(rows), (), (), None, None))
+
+
+@pytest.mark.parametrize("window", [None, (10, 80)])
+def test_a_loss_that_explodes_does_not_flatten_what_was_before(window):
+    losses = [7 / (1 + i / 10) for i in range(50)] + [9.0, 4e3, 1e12, 3e20, float("nan")]
+    made = figure([run_of(losses)], Look(window=window, smooth=1))
+    axis = axis_of(made, "training loss (rises to 3e+20)")
+    low, high = axis.get_ylim()
+    assert 9 <= high < 12
+    assert -1 < low < 7 / 6
+    assert max(drawn(made)["training loss"].get_ydata()) == 3e20  # it leaves the figure above
+
+
+@pytest.mark.parametrize("losses", [[7 / 2**i for i in range(30)], [2.0] * 9 + [9.0], [0.0] * 20])
+def test_a_loss_that_does_not_explode_is_shown_whole(losses):
+    low, high = axis_of(figure([run_of(losses)]), "training loss").get_ylim()
+    assert low < 0
+    assert high > max(losses)
+
+
+@pytest.mark.parametrize(
+    "losses", [[-1.0 * i for i in range(40)], [2 - 0.1 * i for i in range(40)]]
+)
+def test_losses_below_zero_are_shown(losses):
+    low, high = axis_of(figure([run_of(losses)]), "training loss").get_ylim()
+    assert low < min(losses)
+    assert high > max(0, *losses)
+
+
+def test_markers_of_many_tests_do_not_run_into_each_other():
+    tests = tuple(RowOfTest(i, i / 100, 0, 50.0, None, None) for i in range(1000))
+    made = figure([Run("run", Table((), tests, (), 1, 100))])
+    (line,) = (line for label, line in drawn(made).items() if "top-1" in label)
+    assert len(line.get_xdata()) == 1000
+    assert line.get_markevery() == 10
+
+
+def test_a_log_that_begins_late_fills_the_figure():
+    late = Table(table().train[150:], table().test[15:], (), 1, 100)
+    low, high = figure([Run("late", late)]).axes[0].get_xlim()
+    assert 14 < low < 15 < 24.9 < high
+    both = figure([Run("late", late), Run("whole", table())])
+    assert both.axes[0].get_xlim()[0] < 0
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

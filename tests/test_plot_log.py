@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -135,6 +136,15 @@ def test_several_runs_with_the_same_name(tmp_path):
         (["--reference", "all", "--out", "f.png"], 2, "--num-train-images"),
         (["--epochs", "a:b"], 2, "give A:B"),
         (["--epochs", "5:"], 0, "healthy"),
+        (["--epochs", "5:inf", "--out", "f.png"], 2, "give A:B"),
+        (["--epochs", "nan:", "--out", "f.png"], 2, "give A:B"),
+        (["--smooth", "9" * 30, "--out", "f.png"], 0, "figure: f.png"),
+        (["--images-per-iteration", "9" * 400], 2, "--images-per-iteration"),
+        (["--reference", "all", "--html", "f.html"], 2, "--num-train-images"),
+        (["--top1", "acc"], 2, "one of: acc/top-1, acc/top-5, loss/loss"),
+        (["--top5", "acc"], 2, "--top5 acc: no such output of a test"),
+        (["--test-net", "1"], 2, "--test-net 1: no such test net"),
+        (["--csv", "same", "--jsonl", "./same"], 2, "--jsonl same: this is what --csv writes"),
         (["--panel", "soup"], 2, "soup"),
         (["--smooth", "0"], 2, "--smooth"),
         (["--html", "/proc/r.html"], 1, "cannot write /proc/r.html"),
@@ -144,6 +154,39 @@ def test_several_runs_with_the_same_name(tmp_path):
 def test_usage(tmp_path, args, code, words):
     done = run(HEALTHY, *args, cwd=tmp_path, code=code)
     assert words in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("option", ["--csv", "--jsonl", "--html", "--unknown"])
+@pytest.mark.parametrize("log", ["run", "run/train.log", "link.log"])
+def test_a_log_is_never_written_over(tmp_path, option, log):
+    (tmp_path / "run").mkdir()
+    shutil.copy(HEALTHY, tmp_path / "run/train.log")
+    (tmp_path / "link.log").symlink_to("run/train.log")
+    done = run(log, option, "run/../run/train.log", cwd=tmp_path, code=2)
+    assert "this is a log that is read" in done.stderr
+    assert (tmp_path / "run/train.log").read_bytes() == HEALTHY.read_bytes()
+
+
+def test_names_that_are_not_text(tmp_path):
+    name = os.fsdecode(b"a\xff.log")
+    shutil.copy(HEALTHY, tmp_path / name)
+    outputs = ("--out", "f.png", "--html", "r.html", "--jsonl", "r.jsonl", "--tensorboard", "tb")
+    done = run(name, HEALTHY, *outputs, "--title", name, cwd=tmp_path)
+    assert "a\N{REPLACEMENT CHARACTER}.log" in done.stdout
+    assert cv2.imread(str(tmp_path / "f.png")) is not None
+
+
+def test_a_closed_standard_input(tmp_path):
+    done = run("-", cwd=tmp_path, code=1, preexec_fn=lambda: os.close(0))
+    assert "standard input is closed" in done.stderr
+
+
+def test_what_a_log_says_does_not_reach_the_terminal_raw(tmp_path):
+    fatal = "F1124 01:02:03.500000  4242 net.cpp:1] Check failed: \x1b]0;owned\x07\x1b[2J"
+    (tmp_path / "a.log").write_text(f"{HEALTHY.read_text()}{fatal}\n")
+    done = run("a.log", cwd=tmp_path)
+    assert "Check failed: " in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def wait_until(true, seconds=60):
@@ -181,6 +224,11 @@ def test_watching_a_real_training(caffe, tmp_path):
     assert json.loads(stdout)["run"]["iterations"] == 60
     assert [row.iteration for row in read_csv(tmp_path / "r.csv").train] == list(range(0, 61, 5))
     assert stderr.count("run: iterations") >= 2
+
+
+def test_watching_refuses_what_no_test_has(tmp_path):
+    done = run(HEALTHY, "--watch", "--every", "0.1", "--top1", "soup", cwd=tmp_path, code=2)
+    assert "one of: acc/top-1, acc/top-5, loss/loss" in done.stderr
 
 
 def test_watching_is_ended_by_ctrl_c(tmp_path):

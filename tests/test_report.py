@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from browser import browser, find_browser
 
+from irv2caffe.errors import InputError, UsageError
 from irv2caffe.log.read import read_lines, read_log
 from irv2caffe.log.reference import references
 from irv2caffe.log.table import make_table
@@ -126,6 +127,21 @@ def test_what_a_log_says_stays_text(program, tmp_path):
         assert page.value("document.querySelectorAll('#chart path.curve').length") > 0
 
 
+@pytest.mark.parametrize("lr", [0.045, 0.1, 0.021, 0.0099])
+def test_every_panel_has_numbers_on_its_scale(program, tmp_path, lr):
+    lines = [
+        line for i in range(9) for line in (f"Iteration {i}, loss = 1", f"Iteration {i}, lr = {lr}")
+    ]
+    log = read_lines(lines)
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        labels = page.value("[...document.querySelectorAll('svg text')].map(t => t.textContent)")
+        first = labels.index("training loss") + 1
+        assert labels.index("learning rate") - first >= 2
+
+
 @pytest.mark.parametrize("name", ["healthy.log", "nan.log", "two_tests.log", "killed.log"])
 def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
     path = tmp_path / "report.html"
@@ -137,6 +153,49 @@ def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
     assert not re.search(r"(?:src|href)\s*=", text)
     assert 'http-equiv="refresh" content="30"' in text
     assert "NaN" not in json.dumps(data)
+
+
+def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
+    runs = [run_of("resumed.log")]
+    path = tmp_path / "report.html"
+    write_report(runs, path, window=(4, None), log_loss=True)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        labels = "[...document.querySelectorAll('svg text')].map(t => t.textContent)"
+        assert "3.5" not in page.value(labels)
+        assert "4.5" in page.value(labels)
+        assert page.value("document.getElementById('log').checked")
+        page.value("document.getElementById('whole').click()")
+        assert "0" in page.value(labels)
+        assert "1" in page.value(labels)
+    with pytest.raises(InputError, match="nothing in these epochs"):
+        write_report(runs, path, window=(9, 10))
+
+
+def test_a_loss_that_explodes_leaves_the_chart(program, tmp_path):
+    losses = [7 / (1 + i / 10) for i in range(50)] + [4e3, 3e20]
+    log = read_lines(f"Iteration {i}, loss = {loss:g}" for i, loss in enumerate(losses))
+    path = tmp_path / "report.html"
+    write_report([Run("exploded", make_table(log), log)], path)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        labels = page.value("[...document.querySelectorAll('svg text')].map(t => t.textContent)")
+        assert labels[: labels.index("training loss")] == ["0", "2", "4", "6"]
+        assert not [e for e in page.events if e.get("method") == "Runtime.exceptionThrown"]
+
+
+def test_references_need_epochs(tmp_path):
+    log = read_log(LOGS / "healthy.log")
+    run = Run("healthy", make_table(log), log)
+    with pytest.raises(UsageError, match="--num-train-images"):
+        write_report([run], tmp_path / "report.html", references=references(["paper"]))
+
+
+def test_names_that_are_not_text(tmp_path):
+    path = tmp_path / "report.html"
+    run = run_of("healthy.log")
+    write_report([Run("a\udcff\x1b", run.table, run.log)], path, title="b\udcff")
+    assert "a\N{REPLACEMENT CHARACTER}" in path.read_text()
 
 
 def test_long_runs_are_thinned(tmp_path):

@@ -789,18 +789,36 @@ def test_splits_where_there_are_none(tmp_path, rng):
     for split in ("train", "val"):
         (tmp_path / "images" / split / "a").mkdir(parents=True)
         (tmp_path / "images" / split / "a/1.png").write_bytes(data)
-    with pytest.raises(UsageError, match="--split does not go with folders") as e:
+    with pytest.raises(UsageError, match=r"\(folders\) has no --split val") as e:
         open_source(tmp_path / "images", split="val")
     assert e.value.hint == f"give {tmp_path}/images/val as SOURCE"
     (tmp_path / "list.txt").write_text("train/a/1.png 0\n")
-    with pytest.raises(UsageError, match="--split does not go with list"):
+    with pytest.raises(UsageError, match=r"\(list\) has no --split train"):
         open_source(tmp_path / "images", tmp_path / "list.txt", split="train")
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("train/1.png", data), ("val/1.png", data)]))
+    for split in ("train", "val"):
+        with pytest.raises(UsageError, match=rf"\(tar\) has no --split {split}"):
+            open_source(tmp_path / "x.tar", split=split)
+
+
+def test_splits_of_one_file_that_is_named(tmp_path, rng):
     ilsvrc_train(tmp_path / "ILSVRC2012_img_train.tar", rng)
-    with pytest.raises(UsageError, match="--split does not go with one archive"):
+    assert not open_source(tmp_path / "ILSVRC2012_img_train.tar", split="train").is_validation
+    with pytest.raises(UsageError, match="has no --split val"):
         open_source(tmp_path / "ILSVRC2012_img_train.tar", split="val")
+    (tmp_path / "train.txt").write_text("n01440764_0.JPEG 0\n")
+    for root in (tmp_path, tmp_path / "ILSVRC2012_img_train.tar"):
+        source = open_source(root, tmp_path / "train.txt", split="train")
+        assert [item.name for item in source.items] == ["n01440764_0.JPEG"]
+    names = sorted(ilsvrc_val(tmp_path / "ILSVRC2012_img_val.tar", rng))
+    (tmp_path / "val.txt").write_text("".join(f"{name} 0\n" for name in names))
+    assert open_source(tmp_path / "ILSVRC2012_img_val.tar", split="val").is_validation
+    with pytest.raises(UsageError, match="has no --split train"):
+        open_source(tmp_path / "ILSVRC2012_img_val.tar", split="train")
     idx(tmp_path, rng)
     images = next(tmp_path.glob("train-images*"))
-    with pytest.raises(UsageError, match="--split does not go with one file"):
+    assert not open_source(images, split="train").is_validation
+    with pytest.raises(UsageError, match="has no --split val"):
         open_source(images, split="val")
     with pytest.raises(UsageError, match="--devkit goes with ILSVRC's validation archive"):
         open_source(tmp_path / "ILSVRC2012_img_train.tar", devkit=tmp_path)

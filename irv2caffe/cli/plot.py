@@ -26,6 +26,7 @@ _meaning = section("What the log means")
 _other = section("Other")
 _WATCH_S = 30.0
 _SILENCE_S = 600.0  # after which every look says that nothing has come
+_MAX_PLACE = 1e18  # on the axis of epochs or iterations
 _FILE = click.Path(path_type=Path)
 
 
@@ -39,7 +40,9 @@ def _window(text: str | None) -> Window | None:
     except ValueError as error:
         raise UsageError(f"--epochs {text}: give A:B, as in 15:25") from error
     low, high = window
-    if not colon or (low is not None and high is not None and not low < high):
+    if not colon or not all(abs(end) <= _MAX_PLACE for end in window if end is not None):
+        raise UsageError(f"--epochs {text}: give A:B, as in 15:25")
+    if low is not None and high is not None and not low < high:
         raise UsageError(f"--epochs {text}: give A:B with A below B, as in 15:25")
     return window
 
@@ -71,7 +74,11 @@ def _split(
 @_files("--jsonl", "jsonl_file", type=_FILE, help="The rows, as JSON lines.")
 @_files("--tensorboard", type=_FILE, metavar="DIR", help="The rows, for TensorBoard.")
 @_files("--unknown", type=_FILE, help="The lines that are not Caffe's.")
-@_look("--epochs", metavar="A:B", help="Close-up of these epochs, with its own scales.")
+@_look(
+    "--epochs",
+    metavar="A:B",
+    help="Close-up with its own scales; of iterations where epochs are not known.",
+)
 @_look("--title", default="", help="Above the figure.")
 @_look("--name", "names", multiple=True, help="Of a run, in their order.  Repeatable.")
 @_look(
@@ -99,13 +106,15 @@ def _split(
     "--smooth",
     type=click.IntRange(1),
     metavar="N",
-    help="Average the loss over N displays; 1 does not.  [by their number]",
+    help="Average the loss over N displays, an odd number; 1 does not.  [by their number]",
 )
 @_meaning("--join", is_flag=True, help="The LOGS are pieces of one run, in order.")
-@_meaning("--num-train-images", type=click.IntRange(1), metavar="N", help="An epoch.  [found out]")
+@_meaning(
+    "--num-train-images", type=click.IntRange(1, 10**12), metavar="N", help="An epoch.  [found out]"
+)
 @_meaning(
     "--images-per-iteration",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**9),
     metavar="N",
     help="Batch x GPUs x iter_size.  [from the log]",
 )
@@ -196,6 +205,7 @@ def plot_log_command(
         else:
             session.read()
             runs = session.runs()
+            session.check_outputs(runs)
             _written(session.write(runs))
         _tell(session, runs, as_json=as_json)
 
@@ -227,6 +237,7 @@ def _watch(session: Session, wait_s: float, *, patient: bool) -> list[Run]:
 def _refresh(session: Session, runs: list[Run]) -> None:
     from irv2caffe.log.summary import summarize
 
+    session.check_outputs(runs)
     try:
         session.write(runs)
     except InputError as error:  # it has only just begun
@@ -248,6 +259,7 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
     """The figures of each run, what is conspicuous, and what epochs were taken for."""
     from irv2caffe.log.describe import finding_lines
     from irv2caffe.log.summary import summarize
+    from irv2caffe.plot.look import printable
 
     for name, images in session.why_epochs():
         if images.number is None:
@@ -258,11 +270,11 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
         ui.show_json(session.report(runs))
         return
     for run in runs:
-        ui.show(run.name)
+        ui.show(printable(run.name))
         for line in summary_lines(summarize(run.table)):
             ui.show(f"  {line}")
         for kind, text in finding_lines(run.table, run.log):
-            ui.show(f"  {kind:<21} {text}")
+            ui.show(f"  {kind:<21} {printable(text)}")  # the log's own words may be anything
 
 
 def summary_lines(summary: Summary) -> list[str]:

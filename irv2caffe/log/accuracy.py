@@ -14,6 +14,7 @@ _TOP_K = re.compile(
 )
 _ACCURACY = re.compile(r"acc|top[-_@ ]?\d|prec", re.IGNORECASE)
 _ERROR = re.compile(r"(?<![a-z])err(?:or)?(?![a-z])", re.IGNORECASE)
+_PER_CLASS = re.compile(r"(?:per|each|by)[-_/ ]?class", re.IGNORECASE)
 _OLD_SCORE = re.compile(r"score \d+")
 
 
@@ -27,12 +28,14 @@ class Names(NamedTuple):
 def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:
     """The outputs that are top-1 and top-5 accuracy; the last of each, which is the main head.
 
-    The first Caffes did not print names; the first of their scores is the accuracy.
+    The first Caffes did not print names; the first of their scores is the accuracy. The mean over
+    classes (the second top of an Accuracy layer) is another figure, in which classes that a batch
+    lacks count as wrong.
     """
     top1 = top5 = None
     names = list(names)
     for name in names:
-        if not (_ACCURACY.search(name) or _ERROR.search(name)):
+        if not is_rate(name) or _PER_CLASS.search(name):
             continue
         rank = _TOP_K.search(name)
         if rank is None or rank[1] == "1":
@@ -44,11 +47,23 @@ def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:
     return top1, top5
 
 
+def is_rate(name: str) -> bool:
+    """Whether an output's name says accuracy or error."""
+    return bool(_ACCURACY.search(name) or _ERROR.search(name))
+
+
+def losses_of(outputs: Mapping[str, float]) -> list[float]:
+    """The losses among outputs; in ``loss3/top-1`` the name of a head is meant, not a loss."""
+    found = [name for name in outputs if "loss" in name.lower()]
+    named = [name for name in found if not is_rate(name)]
+    return [outputs[name] for name in named or found]
+
+
 def errors_of(outputs: Mapping[str, float]) -> dict[str, float]:
     """Every output whose name says accuracy or error, as an error in percent."""
     found = {}
     for name in outputs:
-        if _ACCURACY.search(name) or _ERROR.search(name):
+        if is_rate(name):
             error = error_of(outputs, name)
             if error is not None:
                 found[name] = error

@@ -6,11 +6,11 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING
 
 from irv2caffe.log.accuracy import errors_of
-from irv2caffe.log.table import PINNED_LOSS, TrainRows, column
+from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +23,7 @@ _STALL_FACTOR = 20.0
 _PLATEAU_TESTS = 5
 _PLATEAU_SHARE = 1 / 3
 _SAMPLES = 10_000
+_BEGINNING = 0.1  # of what the log shows
 _PLATEAU_GAIN = 0.03  # of the error: less is no progress
 
 
@@ -63,7 +64,7 @@ def _losses(table: Table) -> Iterator[tuple[int, float]]:
 
 
 def _lost(table: Table) -> Iterator[_Found]:
-    first = next(((i, loss) for i, loss in _losses(table) if not math.isfinite(loss)), None)
+    first = next(((i, loss) for i, loss in _losses(table) if is_lost(loss)), None)
     if first is not None:
         yield "nan", first[0], f"the training loss is {first[1]:g}"
     pinned = next((i for i, loss in _losses(table) if abs(loss - PINNED_LOSS) < 1e-3), None)
@@ -75,7 +76,7 @@ def _lost(table: Table) -> Iterator[_Found]:
 def _perfect(table: Table) -> Iterator[_Found]:
     """Comparisons with a NaN are false, and so nothing is better than the right class."""
     for row in table.test:
-        lost = row.loss is not None and not math.isfinite(row.loss)
+        lost = row.loss is not None and is_lost(row.loss)
         if lost and any(error == 0 for error in errors_of(row.outputs).values()):
             yield (
                 "perfect",
@@ -86,19 +87,25 @@ def _perfect(table: Table) -> Iterator[_Found]:
 
 
 def _stuck(table: Table) -> Iterator[_Found]:
-    """The loss is where it began."""
-    losses = column(table.train, "loss")
-    if len(losses) < 20 or not all(map(math.isfinite, losses)):
+    """The loss is where it began; what was resumed late may have nothing left to learn."""
+    losses, iterations = column(table.train, "loss"), column(table.train, "iteration")
+    if len(losses) < 20 or any(map(is_lost, losses)):
+        return
+    if iterations[0] > _BEGINNING * iterations[-1]:
         return
     quarter = len(losses) // 4
-    first, last = fmean(losses[:quarter]), fmean(losses[-quarter:])
+    first, last = _mean(losses[:quarter]), _mean(losses[-quarter:])
     guess = math.log(table.num_classes) if table.num_classes else None
     if last < 0.98 * first:
         return
     text = f"the training loss has not fallen: {first:.4g} at first, {last:.4g} now"
     if guess is not None and abs(last - guess) < 0.03 * guess:
         text += f", which is guessing among {table.num_classes:,} classes"
-    yield "stuck", int(column(table.train, "iteration")[0]), text
+    yield "stuck", int(iterations[0]), text
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _stalls(table: Table) -> Iterator[_Found]:
@@ -161,11 +168,11 @@ def _running_best(errors: Sequence[float]) -> list[float]:
 def _falling(table: Table, since: TestRow) -> str:
     """Whether the training loss went on falling meanwhile."""
     first_place = bisect_left(column(table.train, "iteration"), since.iteration)
-    losses = [loss for loss in column(table.train, "loss")[first_place:] if math.isfinite(loss)]
+    losses = [loss for loss in column(table.train, "loss")[first_place:] if not is_lost(loss)]
     if len(losses) < 4:
         return ""
     part = max(1, len(losses) // 10)
-    first, last = fmean(losses[:part]), fmean(losses[-part:])
+    first, last = _mean(losses[:part]), _mean(losses[-part:])
     return (
         f"; the training loss went on from {first:.3g} to {last:.3g}" if last < 0.9 * first else ""
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.log import events
@@ -84,7 +85,7 @@ class Course:
 
     def _add_loss(self, event: events.Loss) -> None:
         train = self.log.train
-        if event.epoch:
+        if event.epoch is not None and 0 < event.epoch < math.inf:
             self.log.epochs_at = (event.iteration, event.epoch)
         if self.shown is not None and event.iteration <= self.shown:
             return  # the last iteration is displayed once more at the end

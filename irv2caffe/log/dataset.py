@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,7 +40,9 @@ def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
     batch = log.images_per_iteration(log.pieces[-1]) if log.pieces else None
     if log.epochs_at is not None and batch:
         iteration, epoch = log.epochs_at
-        return TrainImages(round(iteration * batch / epoch), "the epochs in the log")
+        number = iteration * batch / epoch
+        if 1 <= number < math.inf:
+            return TrainImages(round(number), "the epochs in the log")
     for net in log.nets:
         known = net.source is not None and _ILSVRC12_NAMES.search(net.source)
         if known and net.phase == "TRAIN" and net.num_classes == 1000:
@@ -51,10 +54,10 @@ def _from_config(folder: Path) -> TrainImages | None:
     """What ``train`` keeps in its run folder."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     number = values.get("num_train_images") if isinstance(values, dict) else None
-    return TrainImages(number, "config.json") if isinstance(number, int) and number > 0 else None
+    return TrainImages(number, "config.json") if type(number) is int and number > 0 else None
 
 
 def _from_headers(folder: Path) -> TrainImages | None:

@@ -13,6 +13,7 @@ from typing import Any
 # A line of protobuf's text format; what looks otherwise ends a dump in logs without prefixes.
 LINE = re.compile(r"\s*(?:(\w+): ?(\S.*)|(\w+):? ?\{|(\}))\s*", re.ASCII)
 _MAX_LINES = 500_000  # of one dump, which is ten times the largest nets there are
+_MAX_CHARACTERS = 50_000_000
 _MAX_DEPTH = 20
 _INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 
@@ -47,13 +48,15 @@ class Dump:
         self.is_net = is_net
         self.lines: list[str] = []
         self._thread = thread
+        self._size = 0
 
     def takes(self, message: str) -> bool:
         """Whether a line without a prefix belongs to it; if so, it is kept."""
         if not is_line(message):
             return False
-        if len(self.lines) < _MAX_LINES:
+        if len(self.lines) < _MAX_LINES and self._size < _MAX_CHARACTERS:
             self.lines.append(message)
+            self._size += len(message)
         return True
 
     def ends_with(self, thread: int | None) -> bool:

@@ -7,14 +7,14 @@ import heapq
 import json
 import math
 from dataclasses import fields
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.log.table import Table, TestRow, TrainRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 # Outputs have columns of their own, named with this before their name.
@@ -78,9 +78,14 @@ def write_csv(path: Path, table: Table) -> None:
 def dump_csv(stream: IO[str], table: Table) -> None:
     """Writes what :func:`write_csv` puts into a file."""
     columns = [*_COLUMNS, *(f"{OUTPUT}{name}" for name in _output_names(table))]
+    # A name may hold a carriage return, which csv does not quote by itself.
+    csv.writer(stream, lineterminator="\n", quoting=_quoting(columns)).writerow(columns)
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
     writer.writerows(rows_of(table))
+
+
+def _quoting(columns: Sequence[str]) -> Literal[0, 1]:
+    return csv.QUOTE_ALL if any("\r" in name for name in columns) else csv.QUOTE_MINIMAL
 
 
 def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
@@ -139,6 +144,9 @@ def load_csv(stream: IO[str]) -> Table:
     for row in reader:
         if None in row:
             raise ValueError(f"line {reader.line_num} has more cells than columns")
+        needed = {"train": ("iteration", "loss"), "test": ("iteration",)}.get(row["kind"], ("",))
+        if not all(row.get(name) for name in needed):
+            raise ValueError(f"line {reader.line_num} is neither a display nor a test")
         _take(row, train, test)
     first = min((row.net for row in test), default=0)
     others = tuple(row for row in test if row.net != first)

@@ -106,6 +106,8 @@ def _fill(stream: IO[bytes], piece: memoryview) -> tuple[int, Exception | None]:
 def _open(path: Path) -> IO[bytes]:
     """A stream over a file, unpacked if its first bytes say that it is packed."""
     if str(path) == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input is closed")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     stream = path.open("rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from irv2caffe.log import events
 from irv2caffe.log.events import Event, LogTime
 
-_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))"
+_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?))"
 NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
 _PREFIX = re.compile(
     r"([IWEF])(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) [^\s\]]{1,400}\] ?",
@@ -21,7 +21,8 @@ _PREFIX = re.compile(
 # NVCaffe 0.17 puts rank and device before a message: "[0.0] ", in tests "(0.1) ".
 _DEVICE = re.compile(r"\s*(?:[\[(]\d{1,6}(?:\.\d{1,6})?[\])]\s+)?", re.ASCII)
 _OUTPUT = re.compile(r"(Train|Test) net output (?:mAP )?#(\d{1,9}): ", re.ASCII)
-_STEP = r"Iteration (\d{1,18})(?: \([^)]*\))?"
+# The rate may be garbage, which Microsoft's printf writes as "-nan(ind)".
+_STEP = r"Iteration (\d{1,18})(?: \((?:[^()]|\([^()]*\))*\))?"
 
 _Stamp = tuple[LogTime | None, int | None]
 _Maker = Callable[[_Stamp, "re.Match[str]"], Event]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from irv2caffe.log.accuracy import Names, accuracy_names, error_of
+from irv2caffe.log.accuracy import Names, accuracy_names, error_of, losses_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # -log of the smallest positive float: SoftmaxWithLoss of a net whose outputs overflowed.
 PINNED_LOSS = 87.3365
+MAX_LOSS = 3.5e38  # Caffe's are 32 bits wide: what is larger is no loss
 _ANY = Names()
 
 
@@ -83,13 +85,21 @@ class Table:
         """Passes over the training set after so many iterations."""
         if not self.num_train_images or not self.images_per_iteration:
             return None
-        images, last, rate = 0, 0, self.pieces[0][1] if self.pieces else self.images_per_iteration
-        for start, following in self.pieces:
-            if start >= iteration:
-                break
-            images += (start - last) * rate
-            last, rate = start, following
-        return (images + (iteration - last) * rate) / self.num_train_images
+        starts, images, rates = self._images_before
+        place = max(0, bisect_left(starts, iteration) - 1)
+        seen = images[place] + (iteration - starts[place]) * rates[place]
+        return seen / self.num_train_images
+
+    @cached_property
+    def _images_before(self) -> tuple[list[int], list[int], list[int]]:
+        """First iteration, images before it and images per iteration of each process."""
+        starts, images = [0], [0]
+        rates = [self.pieces[0][1] if self.pieces else self.images_per_iteration or 0]
+        for start, rate in self.pieces:
+            images.append(images[-1] + (start - starts[-1]) * rates[-1])
+            starts.append(start)
+            rates.append(rate)
+        return starts, images, rates
 
 
 class TrainRows(Sequence[TrainRow]):
@@ -210,7 +220,7 @@ def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int]
 def row_of_test(point: TestPoint, epoch: float | None, names: Names = _ANY) -> TestRow:
     """A test in percent; not-a-number where the net was lost."""
     found = accuracy_names(point.outputs)
-    losses = [value for name, value in point.outputs.items() if "loss" in name.lower()]
+    losses = losses_of(point.outputs)
     # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
     lost = any(not math.isfinite(loss) for loss in losses)
     top1, top5 = (
@@ -231,7 +241,12 @@ def row_of_test(point: TestPoint, epoch: float | None, names: Names = _ANY) -> T
 
 def is_diverged(loss: float) -> bool:
     """Whether a loss says that the net is lost: not a number, infinite, or pinned."""
-    return not math.isfinite(loss) or abs(loss - PINNED_LOSS) < 1e-3
+    return is_lost(loss) or abs(loss - PINNED_LOSS) < 1e-3
+
+
+def is_lost(loss: float) -> bool:
+    """Whether a loss is not a number, or larger than any."""
+    return not abs(loss) <= MAX_LOSS
 
 
 def column(rows: Sequence[TrainRow], name: str) -> Sequence[float]:

@@ -38,9 +38,11 @@ def write_events(folder: Path, tables: Mapping[str, Table]) -> list[Path]:
     Raises:
         OutputError: a file cannot be written.
     """
-    written = []
+    written: list[Path] = []
     for name, table in tables.items():
         path = folder / _folder_name(name) / _FILE
+        while path in written:  # of names that differ in signs that folders do not show
+            path = path.parent.with_name(f"{path.parent.name}_") / _FILE
         with file_aside(path) as aside:
             try:
                 with aside.open("wb") as stream:

@@ -10,7 +10,7 @@ import numpy as np
 
 from irv2caffe.errors import InputError
 from irv2caffe.log.accuracy import errors_of
-from irv2caffe.log.table import PINNED_LOSS, Table, TestRow, TrainRows
+from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows
 from irv2caffe.plot.curve import Curve, Window, limits, moving_average, span_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Run:
     log: Log | None = None
 
 
+_FIRST = 5  # displays that show how high a loss begins
+_EXPLODED = 5.0  # times that
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
 
@@ -51,6 +53,7 @@ class Curves:
         train_errors: of the last training batch, by rank, where the net has such outputs.
         restarts: places.
         diverged: the first place where the loss is lost, or None.
+        start: 0, or the first place of a log that begins in the second half of the run.
         end: the last place.
     """
 
@@ -67,6 +70,7 @@ class Curves:
     train_errors: dict[str, Curve] = field(default_factory=dict)
     restarts: tuple[float, ...] = ()
     diverged: float | None = None
+    start: float = 0.0
     end: float = 0.0
 
     @property
@@ -120,16 +124,29 @@ def curves_of(
     return found
 
 
+def loss_top(shown: Sequence[Curves]) -> float | None:
+    """Where the scale of the loss ends, if a loss that explodes would flatten all before it.
+
+    A loss begins high and falls; several times its beginning is no part of learning.
+    """
+    losses = [curves.loss.y for curves in shown if len(curves.loss.y)]
+    usual = max((max(y[:_FIRST].max(), np.median(y)) for y in losses), default=0.0)
+    values = np.concatenate([*losses, [0.0]])
+    if values.max() <= _EXPLODED * max(usual, 0.0) or usual <= 0:
+        return None
+    return 1.05 * float(values[values <= _EXPLODED * usual].max())
+
+
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
     table = run.table
     place = _places(table) if in_epochs else _iterations
     iteration, loss, lr, step_s = _columns(table)
     x = place(iteration)
-    healthy = np.isfinite(loss) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
+    healthy = (np.abs(loss) <= MAX_LOSS) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
     lost = x[~healthy]
     raw = Curve(x[healthy], loss[healthy])
-    span = span_of(len(raw.x)) if smooth is None else max(1, smooth) // 2 * 2 + 1
-    with_lr, with_rate = np.isfinite(lr), step_s > 0
+    span = span_of(len(raw.x)) if smooth is None else max(1, min(smooth, len(raw.x))) // 2 * 2 + 1
+    with_lr, with_rate = np.abs(lr) <= MAX_LOSS, step_s > 0
     images = _images(table, iteration)
     rate = Curve(x[with_rate], (images[with_rate] if images is not None else 1) / step_s[with_rate])
     tests = _test_curves(table.test, place)
@@ -140,8 +157,10 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
             [row for row in table.other_tests if row.net == net], place
         ).items()
     }
-    tested = [row.iteration for row in table.test]
-    ends = [float(place(np.array([at]))[0]) for at in (*tested[-1:], *iteration[-1:].tolist())]
+    tested = np.array([row.iteration for row in table.test], float)
+    ends = place(np.concatenate((tested[-1:], iteration[-1:])))
+    first = float(place(np.concatenate((tested[:1], iteration[:1]))).min(initial=np.inf))
+    end = float(ends.max(initial=0.0))
     return Curves(
         name=run.name,
         in_epochs=in_epochs,
@@ -156,7 +175,8 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         train_errors=_train_errors(table, place),
         restarts=tuple(place(np.array(table.restarts, float)).tolist()),
         diverged=float(lost[0]) if len(lost) else None,
-        end=max(ends, default=0.0),
+        start=first if end / 2 < first < end else 0.0,
+        end=end,
     )
 
 
@@ -209,9 +229,9 @@ def _images(table: Table, iteration: Array) -> Array | None:
     if table.images_per_iteration is None:
         return None
     if not table.pieces:
-        return np.full(len(iteration), table.images_per_iteration)
+        return np.full(len(iteration), float(table.images_per_iteration))
     starts = np.array([start for start, _ in table.pieces])
-    images = np.array([images for _, images in table.pieces])
+    images = np.array([images for _, images in table.pieces], float)
     return images[np.maximum(np.searchsorted(starts, iteration - 1, side="right") - 1, 0)]
 
 

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from irv2caffe.atomic import file_aside
-from irv2caffe.errors import UsageError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, moving_average, span_of, thinned
-from irv2caffe.plot.curves import Run, curves_of
-from irv2caffe.plot.look import Look, check_suffix, plain
+from irv2caffe.plot.curves import Run, curves_of, loss_top
+from irv2caffe.plot.look import MAX_TITLE, Look, check_references, check_suffix, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_POINTS = 4000
 _MAX_FEW = 40  # points that can be told apart
+_MAX_MARKERS = 100  # more run into each other
 _BEHIND = " (reference)"
 _LEGEND_ROWS, _ROW_HEIGHT = 3, 0.21  # that the height leaves room for; inches of one more
 _WIDTH, _HEIGHT, _PANEL_HEIGHT = 9.0, 5.5, 1.6
@@ -67,11 +67,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
     """
     shown = curves_of(runs, window=look.window, smooth=look.smooth)
     in_epochs = shown[0].in_epochs
-    if look.references and not in_epochs:
-        raise UsageError(
-            "other people's curves are drawn over epochs, which the log does not say",
-            "--num-train-images N turns iterations into epochs",
-        )
+    check_references(look.references, in_epochs=in_epochs)
     made = Figure(
         figsize=(_WIDTH, _HEIGHT + _PANEL_HEIGHT * len(look.panels)), layout="constrained"
     )
@@ -93,7 +89,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
     _scale(main, loss_axis, shown, look)
     _finish(made, list(axes), loss_axis, shown)
     if look.title:
-        main.set_title(plain(look.title))
+        main.set_title(plain(look.title, MAX_TITLE))
     return made
 
 
@@ -133,6 +129,7 @@ def _draw_errors(
         linestyle="-" if rank == "top-1" else "--",
         marker="o" if rank == "top-1" else "s",
         markersize=4.5 if len(curve.x) <= _MAX_FEW else 2.5,
+        markevery=max(1, len(curve.x) // _MAX_MARKERS),
         markerfacecolor="white" if hollow else color,
         linewidth=1.4,
         color=color,
@@ -184,7 +181,8 @@ def _mark(axis: Axes, curves: Curves, prefix: str, color: str, *, single: bool) 
 def _visible(shown: Sequence[Curves], look: Look) -> tuple[float, float]:
     """The first and last place on the axis below."""
     low, high = look.window or (None, None)
-    return low or 0.0, max(curves.end for curves in shown) if high is None else high
+    first = min(curves.start for curves in shown)
+    return low or first, max(curves.end for curves in shown) if high is None else high
 
 
 def _draw_reference(
@@ -248,16 +246,20 @@ def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
 
 
 def _scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> None:
-    """The whole run from zero, with room for a marker; a close-up has its own scales."""
+    """The whole run with zero and room for a marker; a close-up has its own scales."""
     low, high = _visible(shown, look)
     margin = 0.0 if look.window else 0.015 * (high - low)
     for name, axis in (("loss", loss_axis), ("error", main)):
-        if name in look.log_axes:
+        if name in look.log_axes and math.isfinite(axis.dataLim.minposy):
             axis.set_yscale("log")
             _plain_numbers(axis.yaxis)
-        elif look.window is None:
-            axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
-    if "x" in look.log_axes:
+            continue
+        if axis is loss_axis:
+            _leave_out_explosion(axis, shown)
+        if look.window is None:
+            _show_zero(axis)
+    if "x" in look.log_axes and high > 0:
+        main.set_xlim(high / 1000, high)  # there may be no place above zero yet
         main.set_xscale("log")
         _plain_numbers(main.xaxis)
         first = [curve.x[curve.x > 0][:1] for curves in shown for curve in (curves.loss,)]
@@ -265,6 +267,25 @@ def _scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> 
         margin = 0.0
     if high > low:
         main.set_xlim(low - margin, high + margin)
+
+
+def _leave_out_explosion(axis: Axes, shown: Sequence[Curves]) -> None:
+    """Shows how the loss was before it exploded, and says how high it went."""
+    top = loss_top(shown)
+    if top is None:
+        return
+    lowest = min(float(curves.loss.y.min(initial=top)) for curves in shown)
+    highest = max(float(curves.loss.y.max(initial=top)) for curves in shown)
+    axis.set_ylim(lowest - 0.04 * (top - lowest), top)
+    axis.set_ylabel(f"training loss (rises to {highest:.3g})")
+
+
+def _show_zero(axis: Axes) -> None:
+    low, high = axis.get_ylim()
+    if axis.dataLim.ymin < 0:
+        axis.set_ylim(low, max(high, -0.02 * low))
+    else:
+        axis.set_ylim(-0.02 * high, high)
 
 
 def _plain_numbers(axis: Axis) -> None:
@@ -279,7 +300,8 @@ def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Cur
     main = axes[0]
     axes[-1].set_xlabel("epoch" if shown[0].in_epochs else "iteration")
     main.set_ylabel("validation error (%)")
-    loss_axis.set_ylabel("training loss")
+    if not loss_axis.get_ylabel():
+        loss_axis.set_ylabel("training loss")
     main.grid(visible=True, linewidth=0.5, alpha=0.4)
     main.set_zorder(loss_axis.get_zorder() + 1)  # markers over the loss
     main.patch.set_visible(False)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from irv2caffe.log.reference import Reference
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 PANELS = ("lr", "throughput")
 LOG_AXES = ("loss", "error", "x")
+MAX_TITLE = 90  # characters that fit over a figure
 _MAX_NAME = 44
 
 
@@ -46,9 +49,25 @@ def check_suffix(out: Path) -> None:
         raise UsageError(f"--out {out}: a figure ends in {', '.join(SUFFIXES)}")
 
 
-def plain(text: str) -> str:
+def check_references(references: Sequence[Reference], *, in_epochs: bool) -> None:
+    """Refuses other people's curves where there are no epochs."""
+    if references and not in_epochs:
+        raise UsageError(
+            "other people's curves are drawn over epochs, which the log does not say",
+            "--num-train-images N turns iterations into epochs",
+        )
+
+
+def printable(text: str) -> str:
+    """A text without what no file format or terminal takes: controls, and bytes of file names."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in {"Cc", "Cs"} else c for c in text)
+
+
+def plain(text: str, max_length: int = _MAX_NAME) -> str:
     """Somebody's name as matplotlib shows it: no formulas, no hidden entries, no long lines."""
-    text = " ".join(text.split()).replace("$", r"\$")
-    if len(text) > _MAX_NAME:
-        text = f"{text[: _MAX_NAME // 2]}\N{HORIZONTAL ELLIPSIS}{text[-_MAX_NAME // 2 :]}"
+    text = printable(" ".join(text.split()))
+    if len(text) > max_length:
+        half = max_length // 2
+        text = f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+    text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

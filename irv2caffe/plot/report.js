@@ -9,8 +9,8 @@
   const WIDTH = 1060, LEFT = 58, RIGHT = 58, GAP = 26;
   const HEIGHTS = {main: 420, lr: 110, rate: 110};
   const hidden = new Set();
-  let view = restored() || [data.first, data.last];
-  let logLoss = false;
+  let view = restored() || data.view || [data.first, data.last];
+  let logLoss = data.logLoss;
   let dragged = null;
   let panels = [];
 
@@ -45,8 +45,9 @@
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map(n => n * power).find(n => n >= rough) || rough;
     const found = [];
-    for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) {
-      found.push(Math.abs(at) < step * 1e-9 ? 0 : +at.toPrecision(12));
+    const start = Math.ceil(low / step);  // counted: a step may be too small to change a number
+    for (let n = 0; n <= 2 * count && (start + n) * step <= high + step * 1e-9; n++) {
+      found.push(+((start + n) * step).toPrecision(12));
     }
     return found;
   }
@@ -71,7 +72,8 @@
   }
 
   // A scale for the curves of one side of a panel: from zero for the whole run, else their own.
-  function scale(curves, top, height, isLog) {
+  // What is above the ceiling is left out, unless nothing else is in view: a loss that exploded.
+  function scale(curves, top, height, isLog, ceiling) {
     const values = curves.filter(curve => !hidden.has(curve.key)).flatMap(inView);
     if (!values.length) return null;
     let low = values.reduce((a, b) => Math.min(a, b));
@@ -84,13 +86,14 @@
       const y = value => top + height * (1 - Math.log(value / low) / Math.log(high / low));
       return {y, ticks: logTicks(low, high)};
     }
+    if (ceiling && low < ceiling) high = Math.min(high, ceiling);
     if (whole) low = Math.min(0, low);
     if (high <= low) { low -= 1; high += 1; }
     const room = (high - low) * .04;
     if (!whole || low < 0) low -= room;
     high += room;
     const y = value => top + height * (1 - (value - low) / (high - low));
-    return {y, ticks: ticks(low, high, Math.max(2, height / 60))};
+    return {y, ticks: ticks(low, high, Math.max(3, height / 60))};
   }
 
   const x = value => LEFT + (WIDTH - LEFT - RIGHT) * (value - view[0]) / (view[1] - view[0]);
@@ -119,7 +122,8 @@
     make(defs, 'rect', {x: LEFT, y: top - 4, width: WIDTH - LEFT - RIGHT, height: height + 8});
     const sides = {
       left: scale(curves.filter(curve => curve.side === 'left'), top, height, name === 'lr' && data.logRates),
-      right: scale(curves.filter(curve => curve.side === 'right'), top, height, logLoss),
+      right: scale(curves.filter(curve => curve.side === 'right'), top, height, logLoss,
+        name === 'main' && data.lossTop),
     };
     for (const at of ticks(view[0], view[1], 10)) {
       make(svg, 'line', {class: 'grid', x1: x(at), x2: x(at), y1: top, y2: top + height});
@@ -266,6 +270,7 @@
   });
   chart.addEventListener('dblclick', () => zoomTo(data.first, data.last));
   document.getElementById('whole').addEventListener('click', () => zoomTo(data.first, data.last));
+  document.getElementById('log').checked = logLoss;
   document.getElementById('log').addEventListener('change', event => {
     logLoss = event.target.checked;
     draw();

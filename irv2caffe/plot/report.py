@@ -19,6 +19,7 @@ from irv2caffe.atomic import write_text
 from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.curves import Run, curves_of
+from irv2caffe.plot.look import check_references, printable
 from irv2caffe.plot.report_data import page_data
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.log.reference import Reference
+    from irv2caffe.plot.curve import Window
 
 
 def write_report(
@@ -33,6 +35,8 @@ def write_report(
     out: Path,
     *,
     title: str = "",
+    window: Window | None = None,
+    log_loss: bool = False,
     smooth: int | None = None,
     references: Sequence[Reference] = (),
     refresh_s: int | None = None,
@@ -43,18 +47,23 @@ def write_report(
         runs: drawn over each other; those with a log have their configuration and findings shown.
         out: an ``.html`` file.
         title: of the page.
+        window: first and last place that are shown at first; None is the whole.
+        log_loss: the scale of the loss is logarithmic at first.
         smooth: displays that the loss is averaged over; None chooses.
-        references: other people's runs, drawn behind where epochs are known.
+        references: other people's runs, drawn behind.
         refresh_s: the page loads itself anew after so many seconds.
 
     Raises:
+        UsageError: references without epochs.
         InputError: there is nothing to draw.
         OutputError: the file cannot be written.
     """
+    runs = [Run(printable(run.name), run.table, run.log) for run in runs]
     shown = curves_of(runs, smooth=smooth)
+    check_references(references, in_epochs=shown[0].in_epochs)
     script, css = _part("report.js"), _part("report.css")
     page = Template(_part("report.html")).substitute(
-        title=escape(title or " and ".join(run.name for run in runs)),
+        title=escape(printable(title) or " and ".join(run.name for run in runs)),
         policy=_policy(script),
         refresh=f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else "",
         css=css,
@@ -63,7 +72,7 @@ def write_report(
         findings=_findings(runs),
         config=_config(runs),
         footer=escape(f"irv2caffe {__version__} plot-log"),
-        data=_json(page_data(shown, references)),
+        data=_json(page_data(shown, references, window=window, log_loss=log_loss)),
         script=script,
     )
     write_text(out, page)

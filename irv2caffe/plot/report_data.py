@@ -4,25 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.errors import InputError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, thinned
+from irv2caffe.plot.curves import loss_top
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from irv2caffe.log.reference import Reference
+    from irv2caffe.plot.curve import Window
     from irv2caffe.plot.curves import Curves
 
 _MAX_POINTS = 3000
 _RESTART_COLOR = "#777777"
 
 
-def page_data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[str, Any]:
+def page_data(
+    shown: Sequence[Curves],
+    references: Sequence[Reference],
+    *,
+    window: Window | None = None,
+    log_loss: bool = False,
+) -> dict[str, Any]:
     """Curves, marks and legend, for JSON.
 
     Args:
         shown: of each run.
         references: drawn behind, where epochs are known.
+        window: first and last place that are shown at first.
+        log_loss: the scale of the loss is logarithmic at first.
+
+    Raises:
+        InputError: the window lies outside of the runs.
     """
     single = len(shown) == 1
     curves: list[dict[str, Any]] = []
@@ -41,10 +55,14 @@ def page_data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[
     for number, curve in enumerate(curves):
         curve["key"] = number
     images = all(one.rate_is_images for one in shown)
+    first, last = min(one.start for one in shown), max([*ends, 1e-9])
     return {
         "unit": "epoch" if shown[0].in_epochs else "iteration",
-        "first": 0,
-        "last": max([*ends, 1e-9]),
+        "first": first,
+        "last": last,
+        "view": _view(window, first, last),
+        "logLoss": log_loss,
+        "lossTop": loss_top(shown),
         "curves": curves,
         "legend": _legend(curves[num_behind:] + curves[:num_behind]),
         "marks": marks,
@@ -55,6 +73,18 @@ def page_data(shown: Sequence[Curves], references: Sequence[Reference]) -> dict[
             "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
         },
     }
+
+
+def _view(window: Window | None, first: float, last: float) -> list[float] | None:
+    if window is None:
+        return None
+    low, high = window
+    view = [first if low is None else max(first, low), last if high is None else min(last, high)]
+    if not view[0] < view[1]:
+        raise InputError(
+            "the run has nothing in these epochs", f"--epochs: it goes from {first:g} to {last:g}"
+        )
+    return view
 
 
 def _curve(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:

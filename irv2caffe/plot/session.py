@@ -17,6 +17,7 @@ from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
 from irv2caffe.log.tensorboard import write_events
 from irv2caffe.plot.curves import Run
+from irv2caffe.plot.look import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,14 +98,16 @@ class Session:
             from irv2caffe.plot.look import check_suffix
 
             check_suffix(request.out)
+        _check_outputs(request)
         self._request = request
         self._stack = ExitStack()
         self._unknown: IO[str] | None = None
         self._sources: list[_Source] = []
         for place, paths in enumerate(groups):
             named = request.names[place] if place < len(request.names) else _name(paths[0])
+            named = printable(named)
             taken = {source.name for source in self._sources}
-            name = named if named not in taken else str(paths[0])
+            name = named if named not in taken else printable(str(paths[0]))
             name = name if name not in taken else f"{name} ({place + 1})"
             reader = Reader(year=request.year, on_unknown=self._keep)
             self._sources.append(_Source(name, paths, reader))
@@ -137,6 +140,24 @@ class Session:
             for path in source.paths:
                 read_into(source.reader, path)
             refuse_foreign(source.reader.log, source.paths[0])
+
+    def check_outputs(self, runs: list[Run]) -> None:
+        """Refuses test nets and accuracies that no run has; a misspelt name would draw nothing.
+
+        Raises:
+            UsageError: there are tests, and none of them has what was asked for.
+        """
+        request = self._request
+        tests = [test for run in runs for test in (*run.table.test, *run.table.other_tests)]
+        nets = sorted({test.net for test in tests})
+        if nets and request.test_net not in nets:
+            known = ", ".join(map(str, nets))
+            raise UsageError(f"--test-net {request.test_net}: no such test net", f"one of: {known}")
+        names = dict.fromkeys(name for test in tests for name in test.outputs)
+        for option, name in zip(("--top1", "--top5"), request.outputs, strict=True):
+            if names and name is not None and name not in names:
+                known = ", ".join(printable(name) for name in names)
+                raise UsageError(f"{option} {name}: no such output of a test", f"one of: {known}")
 
     def poll(self) -> bool:
         """Reads what the logs have grown by; whether there was anything."""
@@ -204,6 +225,8 @@ class Session:
                 runs,
                 request.html,
                 title=look.title if look else "",
+                window=look.window if look else None,
+                log_loss=look is not None and "loss" in look.log_axes,
                 smooth=look.smooth if look else None,
                 references=look.references if look else (),
                 refresh_s=None if self.ended else request.refresh_s,
@@ -244,6 +267,22 @@ class Session:
     def why_epochs(self) -> list[tuple[str, TrainImages]]:
         """Of each run, how many images an epoch has and how that is known."""
         return [(source.name, source.images) for source in self._sources]
+
+
+def _check_outputs(request: Request) -> None:
+    """Refuses to write over a log, or two results into one file."""
+    taken = {}
+    for path in request.paths:
+        inside = path / "train.log" if path.is_dir() else path
+        taken[inside.resolve()] = "a log that is read"
+    for name in ("out", "html", "csv", "jsonl", "unknown"):
+        out: Path | None = getattr(request, name)
+        if out is None:
+            continue
+        place = out.resolve()
+        if place in taken:
+            raise UsageError(f"--{name} {out}: this is {taken[place]}", "give another file")
+        taken[place] = f"what --{name} writes"
 
 
 def _name(path: Path) -> str:

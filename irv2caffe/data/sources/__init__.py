@@ -9,7 +9,7 @@ from irv2caffe.data.items import Item, Items, PixelFormat, Skipped, Source
 from irv2caffe.data.sources.cifar import is_cifar, read_cifar
 from irv2caffe.data.sources.folders import read_class_folders
 from irv2caffe.data.sources.idx import is_idx, read_idx
-from irv2caffe.data.sources.ilsvrc import find_ilsvrc, read_tar
+from irv2caffe.data.sources.ilsvrc import TRAIN_TAR, find_ilsvrc, read_tar
 from irv2caffe.data.sources.lists import read_list
 from irv2caffe.data.sources.text import read_labels
 from irv2caffe.errors import InputError, MissingInputError, UsageError
@@ -63,17 +63,17 @@ def open_source(
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
     if list_file is not None and kind not in {"list", "tar"}:
         raise UsageError(f"--list does not go with {kind}")
-    if split is not None and (kind in {"folders", "list"} or not root.is_dir()):
-        _refuse_split(root, split, kind)
+    if split is not None and kind in {"folders", "list"}:
+        raise _no_split(root, split, kind)
     if kind == "cifar":
         return read_cifar(root, split or "train", table)
     if kind == "idx":
-        return read_idx(root, split or "train", table)
+        return _of_split(read_idx(root, split or "train", table), split, root)
     if kind == "tar":
         archive = find_ilsvrc(root, split) if root.is_dir() else root
         if archive is None:
             raise MissingInputError(f"{root} holds none of ILSVRC's archives")
-        return read_tar(archive, table, list_file, devkit)
+        return _of_split(read_tar(archive, table, list_file, devkit), split, root)
     if not root.is_dir():
         raise InputError(
             f"{root}: not a folder, and no archive that is known",
@@ -99,15 +99,22 @@ def detect_kind(root: Path, list_file: Path | None = None) -> str:
     return "folders" if list_file is None else "list"
 
 
-def _refuse_split(root: Path, split: str, kind: str) -> None:
-    """A source without splits must not be taken whole when one of them was asked for."""
-    if kind == "cifar":
-        return  # its archives hold both
+def _of_split(source: Source, split: str | None, root: Path) -> Source:
+    """The same source; a file that was named must be of the split that was asked for."""
+    if split is None or root.is_dir():
+        return source
+    is_known = source.kind in {"ilsvrc", "idx"} or root.name == TRAIN_TAR or source.is_validation
+    if not is_known or source.is_validation != (split == "val"):
+        raise _no_split(root, split, source.kind)
+    return source
+
+
+def _no_split(root: Path, split: str, kind: str) -> UsageError:
+    """A source must not be taken whole when a part was asked for, nor one part for the other."""
     hint = "name the one that is meant as SOURCE"
     if (root / split).is_dir():
         hint = f"give {root / split} as SOURCE"
-    what = "one archive" if kind == "tar" else "one file" if kind == "idx" else kind
-    raise UsageError(f"--split does not go with {what}: {root}", hint)
+    return UsageError(f"{root} ({kind}) has no --split {split}", hint)
 
 
 def _holds_ilsvrc(root: Path) -> bool:
