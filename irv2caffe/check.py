@@ -40,8 +40,8 @@ class CheckOptions:
         num_gpus: that will train; 0 takes what a header of ours says, else one device.
         epochs: the length the run should have.
         lr_decay_epochs: epochs between two steps of the learning rate.
-        num_train: training images, where no database says it.
-        num_val: validation images, where no database says it.
+        num_train: training images; instead of what the database says.
+        num_val: validation images; instead of what the database says.
         ignore: names of rules to leave out.
     """
 

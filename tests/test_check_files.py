@@ -224,6 +224,12 @@ def test_nets_of_their_own_for_training_and_tests(run):
     assert "bn-global-stats-in-train" not in found
 
 
+def test_a_net_without_a_name(run):
+    """The real Caffe: "File not found: " and nothing."""
+    report = run(solver=SOLVER.replace('"net.prototxt"', '""'))
+    assert "net-missing" in {rule for rule, _ in above_a_note(report)}
+
+
 def test_a_net_inside_the_solver(run):
     solver = SOLVER.replace(
         'net: "net.prototxt"', "net_param {" + plain().replace('type: "msra"', "") + "}"
@@ -399,6 +405,15 @@ def test_databases_are_looked_at(run, tmp_path):
     good = write_database(tmp_path / "other", [raw(label) for label in shuffled(1600, 4)])
     val = write_database(tmp_path / "fifty", [raw(label) for label in shuffled(50, 4)])
     assert above_a_note(run(options=CheckOptions(train_lmdb=good, val_lmdb=val))) == []
+
+
+def test_a_batch_without_end_is_not_counted_through(run):
+    """4 billion images in a test batch, and a validation set without divisors."""
+    net = plain().replace("batch_size: 10", "batch_size: 4000000000")
+    assert "4000000000" in net
+    report = run(net, options=CheckOptions(num_val=1_000_000_007))
+    fix = next(each.fix for each in report.findings if each.rule == "test-set-size")
+    assert fix == "TEST batch_size: 1 and test_iter: 1000000007"
 
 
 def test_databases_that_cannot_be_read(run, tmp_path):

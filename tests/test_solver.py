@@ -52,11 +52,46 @@ def test_recipes_say_what_their_sources_say():
     twty, net, solver = of_recipe("twtygqyy")
     assert (twty.effective_batch, solver.base_lr, solver.clip_gradients) == (20, 0.072, 80)
     assert abs(twty.stepsize - 6_663) <= 10
-    assert abs(twty.max_iter - 1_066_080) / 1_066_080 < 0.03
+    assert abs(twty.max_iter - 1_066_080) / 1_066_080 < 0.003
     assert net.residual_scale is None
     paper, _, solver = of_recipe("paper")
     assert (solver.base_lr, solver.lr_decay, solver.delta, paper.num_gpus) == (0.045, 0.94, 1, 1)
     assert of_recipe("paper-sgd")[2].momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("epochs", "test_epochs", "num_train", "interval"),
+    [
+        (1, 5, 1600, 100),  # a test that is rarer than the run is long stands at its end
+        (4, 3, 1600, 400),
+        (5, 2, 1600, 250),
+        (120, 1, 300, 19),  # 18.75 iterations per epoch
+        (120, 1, 20, 1),
+        (0.01, 0.001, 1600, 1),
+    ],
+)
+def test_tests_do_not_change_the_length_of_a_run(epochs, test_epochs, num_train, interval):
+    options = SolverOptions(epochs=epochs, test_epochs=test_epochs, snapshot_epochs=epochs)
+    schedule = plan_schedule(options, num_train=num_train, num_val=100, batch_size=16)
+    assert schedule.test_interval == interval
+    assert schedule.max_iter % interval == schedule.snapshot % interval == 0
+    assert abs(schedule.max_iter - epochs * num_train / 16) <= interval / 2
+    assert schedule.snapshot == schedule.max_iter
+
+
+@pytest.mark.parametrize(
+    "told", [{"epochs": 1e30}, {"snapshot_epochs": 1e10}, {"lr_decay_epochs": 1e9}]
+)
+def test_more_iterations_than_caffe_counts(told):
+    (name,) = told
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .* than Caffe counts"):
+        plan_schedule(SolverOptions(**told), num_train=1_000_000, num_val=100, batch_size=16)
+
+
+def test_more_images_than_caffe_counts():
+    for sizes in ({"num_train": 10**400, "num_val": 10}, {"num_train": 100, "num_val": 10**20}):
+        with pytest.raises(UsageError, match="than Caffe counts"):
+            plan_schedule(SolverOptions(), batch_size=1, **sizes)
 
 
 def test_a_test_batch_must_divide_the_validation_set():
@@ -122,12 +157,27 @@ def test_told_wins_over_recipe_over_variant_over_default():
         ("lr_decay", 0.0),
         ("iter_size", 0),
         ("random_seed", -2),
+        ("base_lr", 1e300),  # infinite in Caffe's float
+        ("base_lr", 1e-300),  # 0 there
+        ("clip_gradients", 1e39),
         ("type", "LBFGS"),
     ],
 )
 def test_values_outside_their_range(name, value):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=name.replace("_", "-") if name != "type" else "type"):
         SolverOptions(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("scale", 1e-300), ("bn_eps", 1e-50)])
+def test_numbers_that_caffe_cannot_hold(name, value):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .* is too small for Caffe"):
+        NetOptions(**{name: value})
+
+
+def test_the_bound_that_the_solver_is_given_fits_too():
+    SolverOptions(clip_gradients=1e38)
+    with pytest.raises(UsageError, match="too large"):
+        SolverOptions(clip_gradients=1e38, iter_size=8)
 
 
 @pytest.mark.parametrize(

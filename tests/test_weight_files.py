@@ -29,6 +29,7 @@ from irv2caffe.net.weights.files.snappy import decompress
 from irv2caffe.net.weights.files.tf_checkpoint import read_checkpoint
 from irv2caffe.net.weights.files.tf_table import Table
 from irv2caffe.net.weights.files.torch_file import read_torch
+from irv2caffe.net.weights.files.values import read_at
 from irv2caffe.net.weights.opening import detect, open_weights
 from irv2caffe.net.weights.tensors import FLOAT_KINDS
 from irv2caffe.proto import messages
@@ -95,6 +96,15 @@ def test_a_damaged_checkpoint_is_refused_or_read_right(tmp_path, name):
     for place in range(0, len(data), 7):
         (tmp_path / name).write_bytes(data[:place])
         assert outcome(tmp_path / name) is None, place
+
+
+@pytest.mark.parametrize(("place", "size"), [(1 << 63, 4), (0, 1 << 62), (6, 4)])
+def test_places_outside_of_a_file(tmp_path, place, size):
+    """Checksums do not help against them: whoever writes the place writes its checksum."""
+    (tmp_path / "data").write_bytes(b"12345678")
+    assert read_at(tmp_path / "data", 4, 4) == b"5678"
+    with pytest.raises(FormatError, match="cut short"):
+        read_at(tmp_path / "data", place, size)
 
 
 def test_compressed_blocks(tmp_path):

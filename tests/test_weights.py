@@ -303,6 +303,29 @@ def test_statistics_without_a_batch_are_zero_as_in_caffe(caffe, small, tmp_path)
     assert not load_file(tmp_path / "w.safetensors")["conv2d_1a.bn.running_var"].any()
 
 
+@pytest.mark.parametrize(
+    ("index", "values", "words"),
+    [
+        (2, [], "the factor of its mean is not one number"),
+        (2, [1, 1], "the factor of its variance is not one number"),
+        (2, [np.nan], "variance has 2 values not finite"),
+        (2, [1e-42], "mean has 2 values not finite"),  # its inverse is beyond float32
+        (2, [-1], "variance is below zero"),
+        (1, [-1, 1], "variance is below zero"),
+    ],
+)
+def test_statistics_that_are_none(small, tmp_path, index, values, words):
+    net, trained = small
+    model = read_binary(trained, messages.NetParameter)
+    layer = next(layer for layer in model.layer if layer.name == "Conv2d_1a_3x3_bn")
+    layer.blobs[index].CopyFrom(blob_from_array(np.array(values, "f4")))
+    write_binary(tmp_path / "m.caffemodel", model)
+    with pytest.raises(WeightsError) as caught:
+        export_weights(tmp_path / "m.caffemodel", net, tmp_path / "w.safetensors")
+    assert f"Conv2d_1a_3x3: {words}" in caught.value.problems
+    assert not (tmp_path / "w.safetensors").exists()
+
+
 def test_tf_slim_checkpoint(small, tmp_path):
     """A V2 checkpoint as its trainer writes one, with an optimizer's slots and averages."""
     from tf_table import write_bundle
@@ -623,6 +646,26 @@ def test_python_objects_are_not_loaded(small, tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1)}, "args": tmp_path}, tmp_path / "w.pth")
     with pytest.raises(FormatError, match="not loaded from strangers"):
         import_weights(tmp_path / "w.pth", net, tmp_path / "m.caffemodel")
+
+
+def test_what_is_no_plain_tensor_is_listed(small, state, tmp_path):
+    """Checkpoints that hold a number, a table, or a tensor without values among the weights."""
+    net, _ = small
+    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    weight = tensors["conv2d_1a.conv.weight"]
+    tensors["conv2d_1a.conv.weight"] = weight.to_sparse()
+    tensors["conv2d_2a.conv.weight"] = tensors["conv2d_2a.conv.weight"].to("meta")
+    tensors["conv2d_2b.conv.weight"] = 3
+    tensors["more"] = {"a": torch.zeros(2)}
+    torch.save({"state_dict": tensors}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        import_weights(tmp_path / "w.pth", net, tmp_path / "m.caffemodel")
+    assert set(caught.value.problems) == {
+        "Conv2d_1a_3x3: weight is of type torch.sparse_coo float32 in the source",
+        "Conv2d_2a_3x3: weight is of type meta float32 in the source",
+        "Conv2d_2b_3x3: weight is of type int in the source",
+        "more: unknown",
+    }
 
 
 def test_command_lines(small, tmp_path):

@@ -45,8 +45,8 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @_run("--weights", type=click.Path(path_type=Path), help="The .caffemodel it starts from.")
 @_data("--train-lmdb", type=click.Path(path_type=Path), help="Stands for what TRAIN reads.")
 @_data("--val-lmdb", type=click.Path(path_type=Path), help="Stands for what TEST reads.")
-@_data("--num-train-images", type=click.IntRange(min=1), help="Where no database says it.")
-@_data("--num-val-images", type=click.IntRange(min=1), help="Where no database says it.")
+@_data("--num-train-images", type=click.IntRange(min=1), help="Instead of the database's.")
+@_data("--num-val-images", type=click.IntRange(min=1), help="Instead of the database's.")
 @_report("--ignore", multiple=True, metavar="RULE", help="Leave a rule out; may be repeated.")
 @_report(
     "--fail-on",
@@ -118,7 +118,8 @@ def _num_gpus(gpus: str | None) -> int:
     if gpus == "none":
         return 1
     parts = gpus.split(",")
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+    known = all(part.isdecimal() and len(part) < 10 for part in parts)
+    if not known or len(set(map(int, parts))) != len(parts):
         raise UsageError(f"--gpus {gpus}: give none, or different numbers such as 0,1")
     return len(parts)
 

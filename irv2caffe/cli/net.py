@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.net_data import database_means, num_images, refuse_misfit
 from irv2caffe.cli.sections import Command, section
 from irv2caffe.cli.summary import draw_summary, show_summary
 from irv2caffe.errors import UsageError
@@ -19,10 +20,12 @@ from irv2caffe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from irv2caffe.net.build import BuiltNet
     from irv2caffe.net.summary import Summary
 
-_TALK = frozenset({"--force", "--summary", "--json"})
+_TALK = frozenset({"--force", "--summary", "--json", "--traceback"})
 _ILSVRC12 = (1_281_167, 50_000)
+_IMAGES = click.IntRange(1)
 
 
 def _floats(name: str, text: str) -> tuple[float, float, float]:
@@ -41,7 +44,8 @@ def _num_gpus(gpus: str) -> int:
     if gpus == "none":
         return 0
     parts = gpus.split(",")
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+    known = all(part.isdecimal() and len(part) < 10 for part in parts)
+    if not known or len(set(map(int, parts))) != len(parts):
         raise UsageError(f"--gpus {gpus}: give none, or different numbers such as 0,1")
     return len(parts)
 
@@ -66,10 +70,8 @@ _report = section("Other")
 @_files("--force", is_flag=True, help="Replace the files if they exist.")
 @_data("--train-lmdb", help="Training database; gives the number of images and classes.")
 @_data("--val-lmdb", help="Validation database.")
-@_data(
-    "--num-train-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]"
-)
-@_data("--num-val-images", type=click.IntRange(1), help="Where no database is given.  [ILSVRC12's]")
+@_data("--num-train-images", type=_IMAGES, help="Instead of the database's.  [ILSVRC12's]")
+@_data("--num-val-images", type=_IMAGES, help="Instead of the database's.  [ILSVRC12's]")
 @_data("--num-classes", type=int, help="Outputs.  [the database's, else 1000]")
 @_data("--crop", type=int, help="Side of the input, in pixels.  [299]")
 @_data(
@@ -161,29 +163,36 @@ def build_net_command(
     told = told_options(options)
     if gpus is not None:
         told["num_gpus"] = _num_gpus(gpus)
-    sizes = dataset_sizes(told.get("train_lmdb"), told.get("val_lmdb"))
-    measured = _means(told)
+    values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
+    places = {**values.net, **told}
+    databases = places.get("train_lmdb"), places.get("val_lmdb")
+    sizes = dataset_sizes(*databases)
+    measured = database_means(told, databases[0])
     if sizes.num_classes is not None:
         measured["num_classes"] = sizes.num_classes
-    values = load_recipe(recipe or DEFAULT_RECIPE)
     net = resolve(NetOptions, values, told, measured=measured)
     solver = resolve(SolverOptions, values, told)
+    num_train = num_images("num_train_images", num_train_images, sizes.num_train, _ILSVRC12[0])
+    num_val = num_images("num_val_images", num_val_images, sizes.num_val, _ILSVRC12[1])
     if print_config:
-        rows = [*net.rows(), *solver.rows()]
-        if as_json:
-            ui.show_json({name: {"value": value, "from": source} for name, value, source in rows})
-        else:
-            ui.show_table(("option", "value", "from"), [(n, str(v), s) for n, v, s in rows])
+        _show_config([*net.rows(), num_train, num_val, *solver.rows()], as_json=as_json)
         return
+    for database in filter(None, databases):
+        refuse_misfit(Path(database), net.options)
     built = build_net(
         out,
         net.options,
         solver.options,
-        num_train=num_train_images or sizes.num_train or _ILSVRC12[0],
-        num_val=num_val_images or sizes.num_val or _ILSVRC12[1],
+        num_train=num_train[1],
+        num_val=num_val[1],
         command=_command(),
         force=force,
     )
+    _show_built(built, summary=summary, draw=draw, as_json=as_json)
+
+
+def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: bool) -> None:
+    """What was written, and what of it was asked for."""
     made = _summary(built.train_val) if summary or draw is not None else None
     if made is not None and draw is not None:
         draw_summary(made, draw)
@@ -201,26 +210,11 @@ def build_net_command(
         show_summary(made)
 
 
-def _means(told: dict[str, Any]) -> dict[str, Any]:
-    """Moves the means that are to be the database's out of what was told, with their values."""
-    asked = [name for name in ("mean_value", "mean_file") if told.get(name) == "database"]
-    if not asked:
-        return {}
-    from irv2caffe.data.inspect import database_mean
-
-    (name,) = asked
-    flag = f"--{name.replace('_', '-')} database"
-    del told[name]
-    if "train_lmdb" not in told:
-        raise UsageError(f"{flag} needs --train-lmdb")
-    found = database_mean(Path(told["train_lmdb"]))
-    value = None if found is None else found.values if name == "mean_value" else found.file
-    if value is None or found is None or len(found.values) != 3:
-        raise UsageError(
-            f"{flag}: {told['train_lmdb']} has no such mean of three colours",
-            "make-lmdb computes one, unless --mean none; or give numbers or a file",
-        )
-    return {name: value if isinstance(value, tuple) else str(value)}
+def _show_config(rows: list[tuple[str, Any, str]], *, as_json: bool) -> None:
+    if as_json:
+        ui.show_json({name: {"value": value, "from": source} for name, value, source in rows})
+    else:
+        ui.show_table(("option", "value", "from"), [(n, str(v), s) for n, v, s in rows])
 
 
 def _summary(train_val: Path) -> Summary:

@@ -56,16 +56,23 @@ def summary_command(
 
         check_suffix(draw)
     told = dict(_shape(told) for told in input_shapes)
+    asked: set[str] = set()
     net, lines = read_net(prototxt)
     chosen: Phase = phase.upper() if phase else default_phase(net)  # type: ignore[assignment]
     made = summarize(
         net,
         chosen,
         batch_size,
-        data_shapes=lambda layer: _records(layer, told),
+        data_shapes=lambda layer: _records(layer, told, asked),
         lines=lines,
         path=prototxt,
     )
+    for name in told:
+        if name not in asked:
+            raise UsageError(
+                f"--input-shape {name}: nothing that enters the net in {chosen} has that name",
+                f"what enters is called {', '.join(sorted(asked)) or 'nothing'}",
+            )
     if draw is not None:
         draw_summary(made, draw)
     if as_json:
@@ -98,13 +105,23 @@ def _shape(told: str) -> tuple[str, tuple[int, ...]]:
     """``TOP=3x299x299`` or ``TOP=3,299,299``."""
     name, equals, sizes = told.rpartition("=")
     parts = sizes.replace(",", "x").split("x")
-    if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not equals or not name or not all(map(_is_size, parts)):
         raise UsageError(f"--input-shape {told}: give TOP=CHANNELSxHEIGHTxWIDTH")
     return name, tuple(map(int, parts))
 
 
-def _records(layer: Any, told: dict[str, tuple[int, ...]]) -> Sequence[tuple[int, ...]] | None:
-    """What the command line says of a layer, else what the first record of its database says."""
+def _is_size(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20 and int(text) > 0
+
+
+def _records(
+    layer: Any, told: dict[str, tuple[int, ...]], asked: set[str]
+) -> Sequence[tuple[int, ...]] | None:
+    """What the command line says of a layer, else what the first record of its database says.
+
+    Adds the names by which the command line may call it to ``asked``.
+    """
+    asked.update((*layer.top, layer.name))
     named = [told[name] for name in (*layer.top, layer.name) if name in told]
     if named:
         return named[: len(layer.top)]

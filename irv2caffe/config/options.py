@@ -10,6 +10,7 @@ from irv2caffe.errors import UsageError
 
 FILLERS = ("glorot", "xavier", "msra")
 _MAX_SMOOTHED_CLASSES = 20_000  # protobuf ends at 2 GiB
+_FLOAT32 = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # Caffe's float: smallest and largest
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,21 @@ class NetOptions:
             f"no variant {self.variant!r}",
             f"variants: {', '.join(VARIANTS)}",
         )
-        _require(2 <= self.num_classes <= 1_000_000, "--num-classes must be at least 2")
+        _require(2 <= self.num_classes <= 1_000_000, "--num-classes must lie in [2, 1000000]")
         _require(1 <= self.crop <= 4096, "--crop must lie between 1 and 4096")
         _require(0 < self.width <= 16, "--width must be above 0, and 16 at most")
         for scale in self.residual_scale or ():
-            _require(0 < scale <= 10, "--residual-scale must be above 0, or none")
-        _require(1 <= self.batch_size <= 1 << 16, "--batch-size must be at least 1")
+            _require(0 < scale <= 10, "--residual-scale must lie in (0, 10], or be none")
+        _require(1 <= self.batch_size <= 1 << 16, "--batch-size must lie in [1, 65536]")
         _require(
             self.test_batch_size is None or self.test_batch_size >= 1,
             "--test-batch-size must be at least 1",
         )
         _require(self.trunk in {2048, 2144}, "--trunk is 2144 or 2048")
-        _require(0 < self.aux_weight <= 10, "--aux-weight must be above 0")
+        _require(0 < self.aux_weight <= 10, "--aux-weight must lie in (0, 10]")
         _require(self.average_pool in {"tf", "caffe"}, "--average-pool is tf or caffe")
+        _require(bool(self.train_lmdb), "--train-lmdb is empty")
+        _require(bool(self.val_lmdb), "--val-lmdb is empty")
         for mean in self.mean_value:
             _require(0 <= mean <= 255, "--mean-value must lie in [0, 255]")
         _require(self.scale > 0, "--scale must be above 0")
@@ -161,11 +164,13 @@ class SolverOptions:
         _require(0 <= self.rms_decay < 1, "--rms-decay must lie in [0, 1)")
         _require(self.delta > 0, "--delta must be above 0")
         _require(self.weight_decay >= 0, "--weight-decay must not be negative")
+        _require(1 <= self.iter_size <= 1 << 16, "--iter-size must lie in [1, 65536]")
+        clip = self.clip_gradients
+        _require(clip is None or clip > 0, "--clip-gradients must be above 0")
         _require(
-            self.clip_gradients is None or self.clip_gradients > 0,
-            "--clip-gradients must be above 0",
+            clip is None or clip * self.iter_size <= _FLOAT32[1],  # what the solver is given
+            f"--clip-gradients {clip} is too large for Caffe",
         )
-        _require(1 <= self.iter_size <= 1 << 16, "--iter-size must be at least 1")
         _require(0 <= self.num_gpus <= 1024, "--gpus: so many cannot train together")
         _require(-1 <= self.random_seed < 1 << 31, "--random-seed must fit 31 bits, or be -1")
 
@@ -176,8 +181,14 @@ def _require(condition: bool, message: str, hint: str = "") -> None:
 
 
 def _require_finite(options: NetOptions | SolverOptions) -> None:
-    """Refuses nan and infinity wherever a number stands."""
+    """Refuses nan and infinity wherever a number stands, and what they or 0 are in float32."""
     for name, value in asdict(options).items():
         for number in value if isinstance(value, tuple) else (value,):
+            flag = f"--{name.replace('_', '-')}"
             if isinstance(number, float) and not math.isfinite(number):
-                raise UsageError(f"--{name.replace('_', '-')} {number} is not a finite number")
+                raise UsageError(f"{flag} {number} is not a finite number")
+            if isinstance(number, float) and number:
+                smallest, largest = _FLOAT32
+                size = "small" if abs(number) < smallest else "large"
+                fits = smallest <= abs(number) <= largest
+                _require(fits, f"{flag} {number} is too {size} for Caffe, whose numbers are float")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_RECIPE = "paper"
+_MAX_BYTES = 1 << 16  # tomllib's time grows with the square of a key's length
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,12 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UsageError: no recipe of that name.
         MissingInputError: the file is not there.
-        FormatError: not TOML, or a key that no option has.
+        FormatError: not TOML, a key that no option has, or keys that exclude each other.
     """
     path = Path(name) if name.endswith(".toml") else templates_dir() / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise UsageError(f"no recipe {name!r}", f"recipes: {', '.join(recipe_names())}")
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: no such recipe file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FormatError(f"not TOML: {error}", path=path) from error
+    tables = _tables(path)
     for key in tables:
         if key not in {"net", "solver"}:
             raise FormatError(f"unknown table [{key}]", "tables are [net], [solver]", path=path)
@@ -63,6 +59,25 @@ def load_recipe(name: str) -> Recipe:
         _checked(path, NetOptions, tables.get("net", {})),
         _checked(path, SolverOptions, tables.get("solver", {})),
     )
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """What a TOML file holds; see :func:`load_recipe`."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such recipe file") from error
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
+    if len(data) > _MAX_BYTES:
+        raise FormatError("too large for a recipe, which has a few lines", path=path)
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise FormatError("not TOML: nested too deeply", path=path) from error
+    except ValueError as error:  # of TOML, of UTF-8, of numbers with thousands of digits
+        raise FormatError(f"not TOML: {error}", path=path) from error
 
 
 def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> dict[str, Any]:
@@ -74,11 +89,14 @@ def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> 
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            raise FormatError(f"unknown key {key!r}", f"did you mean {near[0]}?" if near else "")
+            hint = f"did you mean {near[0]}?" if near else ""
+            raise FormatError(f"unknown key {key!r}", hint, path=path)
         try:
             checked[key] = _converted(known[key], value)
         except TypeError as error:
             raise FormatError(f"{key} = {value!r} is not {error}", path=path) from error
+    if checked.get("mean_file") and "mean_value" in checked:
+        raise FormatError("mean_value and mean_file: one or the other", path=path)
     return checked
 
 

@@ -74,6 +74,10 @@ def resolve(
                 break
         else:
             sources[field.name] = "default"
+    nearer = {**told, **(measured or {})}
+    if "mean_value" in nearer and "mean_file" not in nearer and values.get("mean_file"):
+        # The two are one choice: numbers that were told replace a recipe's file.
+        values["mean_file"], sources["mean_file"] = None, sources["mean_value"]
     return Resolved(cls(**values), sources)
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.proto.files import blob_from_array, write_binary
+from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.proto import messages, wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["data"].number
 
 
 def write_infogain(path: Path, num_classes: int, smoothing: float) -> None:
     """Writes H = (1 - smoothing) I + smoothing / K as a BlobProto of shape 1x1xKxK.
 
     InfogainLoss is -sum over k of H[label, k] log p[k]: the cross entropy against a target that
-    leaves ``smoothing`` to all K classes alike (arXiv 1512.00567, section 7).
+    leaves ``smoothing`` to all K classes alike (arXiv 1512.00567, section 7). The file is written
+    row by row: for 20,000 classes it has 1.6 GB, and as a message it would take four times that.
 
     Args:
         path: the .binaryproto.
@@ -24,8 +32,27 @@ def write_infogain(path: Path, num_classes: int, smoothing: float) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    head = wire.tag(_DATA, wire.LENGTH) + wire.varint(4 * num_classes * num_classes)
+    shape = messages.BlobProto()
+    shape.shape.dim.extend([1, 1, num_classes, num_classes])
+    with file_aside(path) as aside:
+        try:
+            with aside.open("wb") as stream:
+                stream.write(head)
+                for row in _rows(num_classes, smoothing):
+                    stream.write(row.data)
+                stream.write(shape.SerializeToString(deterministic=True))
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def _rows(num_classes: int, smoothing: float) -> Iterator[NDArray[np.float32]]:
+    """The rows of H one by one, all in the same array."""
     import numpy as np
 
-    matrix = np.full((1, 1, num_classes, num_classes), smoothing / num_classes, np.float32)
-    matrix[0, 0] += np.eye(num_classes, dtype=np.float32) * np.float32(1 - smoothing)
-    write_binary(path, blob_from_array(matrix))
+    share = np.float32(smoothing / num_classes)
+    row = np.full(num_classes, share, "<f4")
+    for label in range(num_classes):
+        row[label] = share + np.float32(1 - smoothing)
+        yield row
+        row[label] = share

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from irv2caffe.config import SolverOptions
 
 _MAX_TEST_BATCH = 50
+_MOST_ITERATIONS = (1 << 31) - 1  # int32 in caffe.proto, SolverParameter
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Schedule:
         test_interval: updates between two tests.
         snapshot: updates between two snapshots.
         stepsize: updates between two steps of the learning rate.
-        max_iter: updates in all; a multiple of ``test_interval``, so that the end is tested.
+        max_iter: updates in all; the multiple of ``test_interval`` that is nearest to the epochs
+            that were asked for, so that the end is tested.
         display: updates between two lines of the log.
     """
 
@@ -60,7 +62,7 @@ class Schedule:
         """The schedule's sums, one line each."""
         per_epoch = self.num_train / self.effective_batch
         steps = self.stepsize / per_epoch
-        snapshots = self.snapshot / per_epoch
+        tests, snapshots = self.test_interval / per_epoch, self.snapshot / per_epoch
         factors = f"batch_size {self.batch_size} x {self.num_gpus} GPU(s) x iter_size"
         tested = f"test_iter {self.test_iter:,} x batch {self.test_batch_size}"
         return [
@@ -68,7 +70,7 @@ class Schedule:
             f"{self.num_train:,} training images = {per_epoch:,.2f} iterations per epoch",
             f"max_iter {self.max_iter:,} = {self.epochs:.2f} epochs",
             f"learning rate steps every {self.stepsize:,} iterations = {steps:.2f} epochs",
-            f"tests every {self.test_interval:,} iterations",
+            f"tests every {self.test_interval:,} iterations = {tests:.2f} epochs",
             f"{tested} = {self.num_val:,} validation images, each tested once",
             f"snapshots every {self.snapshot:,} iterations = {snapshots:.2f} epochs",
         ]
@@ -96,7 +98,8 @@ def plan_schedule(
 
     Raises:
         UsageError: a test batch that does not divide the validation set (Caffe would test some
-            images twice and others never), or a batch larger than the training set.
+            images twice and others never), a batch larger than the training set, or more
+            iterations than Caffe counts.
     """
     num_gpus = max(1, options.num_gpus)
     effective = batch_size * num_gpus * options.iter_size
@@ -105,10 +108,15 @@ def plan_schedule(
             f"an effective batch of {effective} is more than the {num_train} training images",
             "choose a smaller --batch-size",
         )
-    per_epoch = num_train / effective
-    test_interval = max(1, round(per_epoch * options.test_epochs))
-    num_tests = max(1, round(options.epochs / options.test_epochs))
-    snapshot = test_interval * max(1, round(options.snapshot_epochs / options.test_epochs))
+    per_epoch = min(num_train, 1 << 62) / effective
+    test_interval = _test_interval(options, per_epoch)
+    max_iter, snapshot = (
+        test_interval * max(1, round(iterations / test_interval))
+        for iterations in (
+            _iterations(options, "epochs", per_epoch),
+            _iterations(options, "snapshot_epochs", per_epoch),
+        )
+    )
     test_batch = _test_batch(num_val, test_batch_size, num_gpus if flavor == "nvcaffe" else 1)
     return Schedule(
         num_train=num_train,
@@ -120,16 +128,36 @@ def plan_schedule(
         test_iter=num_val // test_batch,
         test_interval=test_interval,
         snapshot=snapshot,
-        stepsize=max(1, round(per_epoch * options.lr_decay_epochs)),
-        max_iter=test_interval * num_tests,
+        stepsize=max(1, round(_iterations(options, "lr_decay_epochs", per_epoch))),
+        max_iter=max_iter,
         display=max(1, min(20, test_interval // 10)),
     )
+
+
+def _test_interval(options: SolverOptions, per_epoch: float) -> int:
+    """As asked for, or the nearest that divides the run, whose length it must not change."""
+    num_tests = max(1.0, options.epochs / options.test_epochs)
+    iterations = _iterations(options, "epochs", per_epoch)
+    return max(1, round(iterations / min(round(num_tests), _MOST_ITERATIONS)))
+
+
+def _iterations(options: SolverOptions, name: str, per_epoch: float) -> float:
+    """Iterations of so many epochs, if Caffe can count them."""
+    epochs: float = getattr(options, name)
+    if not epochs * per_epoch < _MOST_ITERATIONS / 2:
+        raise UsageError(
+            f"--{name.replace('_', '-')} {epochs:g} is more iterations than Caffe counts: "
+            f"{epochs * per_epoch:,.4g}"
+        )
+    return epochs * per_epoch
 
 
 def _test_batch(num_val: int, wanted: int | None, num_sharing: int) -> int:
     """A batch size that divides the validation set, and that the GPUs which share it divide."""
     if num_val < 1:
         raise UsageError("the validation set is empty")
+    if num_val > _MOST_ITERATIONS:
+        raise UsageError(f"{num_val:,} validation images are more than Caffe counts")
     highest = min(num_val, 4096)
     divisors = [n for n in range(num_sharing, highest + 1, num_sharing) if num_val % n == 0]
     if not divisors:

@@ -35,9 +35,9 @@ def find_nets(reading: Reading, solver_path: Path) -> None:
     num_inline = len(solver.test_net_param)
     for name in _NET_FIELDS:
         written = getattr(solver, name)
-        for place, net in enumerate([written] if isinstance(written, str) else list(written)):
-            if net:
-                _find_net(reading, solver_path, name, net, place + num_inline)
+        nets = [written] * solver.HasField(name) if isinstance(written, str) else list(written)
+        for place, net in enumerate(nets):
+            _find_net(reading, solver_path, name, net, place + num_inline)
 
 
 def _role(field_name: str) -> str:

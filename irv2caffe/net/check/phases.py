@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.net.check.evidence import Evidence, Layer, PhaseNet
 
+_LARGEST_TEST_BATCH = 4096  # that is worth proposing
+
 
 @rule("phases-transform", WARNING, "run", "github.com/soeaver/caffe-model issue 12")
 def phases_transform(evidence: Evidence) -> Iterator[Hit]:
@@ -209,5 +211,5 @@ def test_set_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 def _fitting(images: int, batch: int) -> str:
     if images % batch == 0:
         return f"test_iter: {images // batch}"
-    near = max(n for n in range(1, batch + 1) if images % n == 0)
+    near = next(n for n in range(min(batch, _LARGEST_TEST_BATCH), 0, -1) if images % n == 0)
     return f"TEST batch_size: {near} and test_iter: {images // near}"

@@ -152,8 +152,18 @@ class _Reader:
         if not _same_shape(values.shape, place.shape, legacy=not blob.HasField("shape")):
             theirs, ours = sizes_text(values.shape), sizes_text(place.shape)
             return [f"{key.scope}: {key.part} is {theirs} in the model, {ours} in the net"]
+        if key.part in _STATISTICS:
+            inverse = _inverse(blobs[2])
+            if inverse is None:
+                return [f"{key.scope}: the factor of its {key.part} is not one number"]
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values * inverse
         num_bad = values.size - int(np.isfinite(values).sum())
-        return [f"{key.scope}: {key.part} has {num_bad} values not finite"] if num_bad else []
+        if num_bad:
+            return [f"{key.scope}: {key.part} has {num_bad} values not finite"]
+        if key.part == VARIANCE and values.size and values.min() < 0:
+            return [f"{key.scope}: {key.part} is below zero"]
+        return []
 
     def read(self, name: str) -> NDArray[Any]:
         """The values of an array of the state dict."""
@@ -171,17 +181,11 @@ class _Reader:
         blobs = self._model.blobs(place.layer)
         values = read_array(blobs[place.index]).astype("f4", copy=False).reshape(shape)
         if key.part in _STATISTICS:
-            return values * self._inverse(place.layer, blobs[2], key.part)
+            inverse = _inverse(blobs[2])
+            if inverse == 0 and key.part == VARIANCE:
+                self.empty_statistics.append(place.layer)
+            return values * inverse
         return turned(values) if key == Key(INPUT, WEIGHT) and self._channels == "bgr" else values
-
-    def _inverse(self, layer: str, blob: Any, part: str) -> np.float32:
-        """What Caffe multiplies sums with; 0 where nothing was summed (batch_norm_layer.cpp)."""
-        import numpy as np
-
-        factor = read_array(blob).astype("f4").ravel()[0]
-        if factor == 0 and part == VARIANCE:
-            self.empty_statistics.append(layer)
-        return np.float32(0) if factor == 0 else np.float32(1) / factor
 
     def unused(self) -> list[str]:
         """Layers with blobs that no array came from."""
@@ -192,6 +196,23 @@ class _Reader:
             if any(key.scope == scope for key in self._wanted)
         }
         return [name for name in self._model.layers if name not in used and self._model.blobs(name)]
+
+
+def _inverse(blob: Any) -> np.float32 | None:
+    """What Caffe multiplies sums with: 0 where nothing was summed (batch_norm_layer.cpp).
+
+    None where the blob is not one number.
+    """
+    import numpy as np
+
+    try:
+        factor = read_array(blob).astype("f4").ravel()
+    except FormatError:
+        return None
+    if factor.size != 1:
+        return None
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.float32(0) if factor[0] == 0 else np.float32(np.float32(1) / factor[0])
 
 
 def _same_shape(stored: tuple[int, ...], wanted: tuple[int, ...], *, legacy: bool) -> bool:

@@ -74,7 +74,12 @@ def _state_dict(content: Any, averaged: bool) -> dict[Any, Any] | None:
 
 
 def _raw(tensor: Any) -> Raw:
+    """A tensor; of what is none, or has no plain values, the kind says so."""
+    if not hasattr(tensor, "dtype"):
+        return Raw((), type(tensor).__name__, lambda: tensor)
     kind = str(tensor.dtype).removeprefix("torch.")
+    if str(tensor.layout) != "torch.strided" or tensor.is_meta:
+        kind = f"{'meta' if tensor.is_meta else tensor.layout} {kind}"
 
     def read() -> NDArray[Any]:
         values = tensor.detach()

@@ -53,6 +53,8 @@ def read_at(path: Path, place: int, size: int) -> bytes:
     """
     try:
         with path.open("rb") as stream:
+            if place + size > path.stat().st_size:  # before seek, which takes 63 bits only
+                raise FormatError("cut short", "was its download complete?", path=path)
             stream.seek(place)
             data = stream.read(size)
     except OSError as error:
