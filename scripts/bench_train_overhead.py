@@ -85,7 +85,7 @@ def make_job(folder: Path, iterations: int) -> Path:
     solver = read_prototxt(path, messages.SolverParameter)
     solver.max_iter = iterations
     solver.test_interval = max(1, iterations // 2)
-    solver.snapshot = max(1, iterations // 4)
+    solver.snapshot = max(1, iterations // 2)
     solver.display = 1
     write_prototxt(path, solver)
     return path
@@ -111,7 +111,7 @@ def bare(solver: Path) -> float:
 
 
 def supervised(solver: Path, run: Path) -> tuple[float, float, float]:
-    """(training time, whole time, the trainer's own processor time while Caffe trained)."""
+    """(training time, whole time, processor time of all but Caffe while it trained)."""
     command = [sys.executable, "-m", "irv2caffe", "train", "--solver", str(solver)]
     began = time.monotonic()
     with subprocess.Popen(
@@ -136,12 +136,12 @@ def supervised(solver: Path, run: Path) -> tuple[float, float, float]:
 
 
 def cpu_s(pid: int) -> float | None:
-    """Processor time of a process, its children left out."""
+    """Processor time of a process and of those that it has waited for, as for a figure."""
     try:
         parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, parts[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def compare(folder: Path, runs: int, iterations: int) -> None:
@@ -164,7 +164,8 @@ def compare(folder: Path, runs: int, iterations: int) -> None:
         print(f"  bare {seconds[0]:7.2f} s  train {seconds[1]:7.2f} s  ratio {ratios[-1]:.4f}")
     print(f"training time, train / bare: median {statistics.median(ratios):.4f}, n={runs}, "
           f"{iterations} iterations, a line of log for each")  # fmt: skip
-    print(f"processor time of the trainer itself: {100 * statistics.median(shares):.2f} % of it")
+    print(f"processor time of the trainer and of its figures: "
+          f"{100 * statistics.median(shares):.2f} % of it")  # fmt: skip
     print(f"before the first iteration and after the last: {statistics.median(around):.1f} s once")
 
 

@@ -322,3 +322,14 @@ def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
     assert first.returncode == 0, first.stderr
     again = irv2caffe("--resume", "run", "--epochs", 10, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+
+
+def test_metrics_do_not_pile_up(tmp_path):
+    """Where a log is read faster than anybody asks for a flush, as at the end of a burst."""
+    path = tmp_path / "metrics"
+    metrics = Metrics(path, 1, 32, 3200)
+    for iteration in range(2500):
+        metrics.add({"kind": "train", "iteration": iteration, "loss": 2.0, "lr": 0.1})
+    assert len(path.read_text().splitlines()) == 2000
+    metrics.flush()
+    assert len(path.read_text().splitlines()) == 2500

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.train.run_dir import RunDir
 
+_MOST_WAITING = 1000
+
 
 class Metrics:
     """Appends rows; on a full disk it stays behind until the next start writes it anew."""
@@ -35,8 +37,10 @@ class Metrics:
         self._behind = False
 
     def add(self, row: Row) -> None:
-        """Takes one row; :meth:`flush` writes it."""
+        """Takes one row; :meth:`flush` writes it, at the latest when many have come."""
         self._waiting.append(json.dumps(self.complete(row), allow_nan=False) + "\n")
+        if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
 
     def flush(self) -> None:
         """Writes what has come, in one piece."""

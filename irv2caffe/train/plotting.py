@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irv2caffe.train.run_dir import RunDir
 
-# A figure may take one hundredth of the time.
-_SHARE = 0.01
+# What figures may take of the time.
+_SHARE = 0.004
 _LAST_S = 120.0
 _NICE = 19
 
