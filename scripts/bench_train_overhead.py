@@ -122,17 +122,25 @@ def supervised(solver: Path, run: Path) -> tuple[float, float, float]:
             used = cpu_s(child.pid)
             log = run / "train.log"
             if used is not None and log.is_file():
-                tail = log.read_bytes()[-400:]
+                tail = end_of(log)
                 if b"Iteration" in tail and first is None:
                     first = used
                 if b"Optimization Done" not in tail:
                     last = used
-            time.sleep(0.2)
+            time.sleep(1)  # looking costs time, too, which the bare binary does not have to pay
         if child.returncode != 0:
             raise SystemExit(f"the training in {run} failed")
     whole_s = time.monotonic() - began
     log_text = (run / "train.log").read_text(errors="replace")
     return training_s(log_text), whole_s, (last or 0.0) - (first or 0.0)
+
+
+def end_of(path: Path) -> bytes:
+    """The last bytes of a file that may be long."""
+    with path.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - 400))
+        return stream.read()
 
 
 def cpu_s(pid: int) -> float | None:
@@ -162,7 +170,9 @@ def compare(folder: Path, runs: int, iterations: int) -> None:
                 around.append(whole_s - seconds[1])
         ratios.append(seconds[1] / seconds[0])
         print(f"  bare {seconds[0]:7.2f} s  train {seconds[1]:7.2f} s  ratio {ratios[-1]:.4f}")
-    print(f"training time, train / bare: median {statistics.median(ratios):.4f}, n={runs}, "
+    low, _, high = statistics.quantiles(ratios) if runs > 1 else (ratios[0],) * 3
+    print(f"training time, train / bare: median {statistics.median(ratios):.4f} "
+          f"(quartiles {low:.4f}, {high:.4f}), n={runs}, "
           f"{iterations} iterations, a line of log for each")  # fmt: skip
     print(f"processor time of the trainer and of its figures: "
           f"{100 * statistics.median(shares):.2f} % of it")  # fmt: skip
