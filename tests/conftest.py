@@ -98,3 +98,11 @@ def noise_lmdb(tmp_path_factory):
             record = raw_head(planes.shape) + planes.tobytes() + raw_tail(index % 2)
             writer.put(record_key(index, f"{index}.png"), record)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """A folder with a program ``caffe`` that is none."""
+    from train_helpers import make_stand_in
+
+    return make_stand_in(tmp_path_factory.mktemp("stand-in"))

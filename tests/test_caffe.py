@@ -298,7 +298,7 @@ def test_install_interrupted_and_whole(tmp_path, monkeypatch):
         (folder / "irv2caffe-packages.txt").write_text("")
 
     with monkeypatch.context() as patch:
-        patch.setattr("irv2caffe.caffe.install._unpack", overtake)
+        patch.setattr("irv2caffe.caffe.install.unpack", overtake)
         assert install_caffe(overtaken, pycaffe=False).seconds == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "overtaken"]
     env = {**os.environ, "CAFFE_ROOT": str(prefix)}

@@ -38,7 +38,7 @@ from irv2caffe.train.metrics import rebuild
 from irv2caffe.train.plan import Wishes, make_plan
 from irv2caffe.train.plan_text import as_dict, rows
 from irv2caffe.train.run_dir import RunDir, new_run_dir
-from irv2caffe.train.session import SessionOptions
+from irv2caffe.train.session_options import SessionOptions
 from irv2caffe.train.verdict import Ending
 
 

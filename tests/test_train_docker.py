@@ -20,6 +20,7 @@ from train_helpers import (
     irv2caffe,
     is_gone,
     make_databases,
+    newest,
     start,
     wait_for,
     wait_for_text,
@@ -28,7 +29,6 @@ from train_helpers import (
 
 from irv2caffe.caffe.docker import Container, docker_argv, own_exit_status
 from irv2caffe.train.run_dir import RunDir
-from irv2caffe.train.snapshots import newest_whole
 
 HERE = Path(__file__).parent
 REAL = [sys.executable, "-m", "irv2caffe", "caffe"]
@@ -70,11 +70,6 @@ def containers(docker):
         for path in Path(docker["DOCKER_STATE"]).iterdir()
         if path.name.startswith("irv2caffe-") and path.is_file()
     ]
-
-
-def newest(run):
-    pair, _ = newest_whole(run.snapshots)
-    return pair.iteration if pair is not None else 0
 
 
 def test_a_training_in_a_container(caffe, root, tmp_path, docker):

@@ -14,8 +14,8 @@ from train_helpers import (
     irv2caffe,
     is_gone,
     make_databases,
-    make_stand_in,
     metrics,
+    newest,
     start,
     wait_for,
     wait_for_text,
@@ -25,8 +25,8 @@ from train_helpers import (
 from irv2caffe.log.read import read_log
 from irv2caffe.train import launch, signals, supervise
 from irv2caffe.train.run_dir import RunDir
-from irv2caffe.train.session import SessionOptions
-from irv2caffe.train.snapshots import newest_whole, pairs
+from irv2caffe.train.session_options import SessionOptions
+from irv2caffe.train.snapshots import pairs
 from irv2caffe.train.tracker import StartState
 from irv2caffe.train.verdict import Ending, Outcome, judge
 
@@ -42,16 +42,6 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("end")
     make_databases(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory):
-    return make_stand_in(tmp_path_factory.mktemp("stand-in"))
-
-
-def newest(run):
-    pair, _ = newest_whole(run.snapshots)
-    return pair.iteration if pair is not None else 0
 
 
 def in_the_last_test(root, tmp_path, *args):

@@ -20,8 +20,8 @@ from train_helpers import (
     irv2caffe,
     is_gone,
     make_databases,
-    make_stand_in,
     metrics,
+    newest,
     start,
     wait_for,
     wait_for_text,
@@ -37,7 +37,7 @@ from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.train.advice import advise, advise_exit
 from irv2caffe.train.run_dir import RunDir
-from irv2caffe.train.snapshots import newest_whole, pairs
+from irv2caffe.train.snapshots import pairs
 from irv2caffe.train.tracker import Tracker
 
 
@@ -46,17 +46,6 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
     make_databases(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory):
-    """A folder with a program ``caffe`` that is none."""
-    return make_stand_in(tmp_path_factory.mktemp("stand-in"))
-
-
-def newest(run):
-    pair, _ = newest_whole(run.snapshots)
-    return pair.iteration if pair is not None else 0
 
 
 def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):

@@ -16,6 +16,7 @@ from train_helpers import (
     config,
     irv2caffe,
     make_databases,
+    newest,
     start,
     wait_for,
     wait_for_text,
@@ -48,11 +49,6 @@ def copy(root, tmp_path):
     """A copy of that run."""
     shutil.copytree(root / "run", tmp_path / "run")
     return RunDir(tmp_path / "run")
-
-
-def newest(run):
-    pair, _ = newest_whole(run.snapshots)
-    return pair.iteration if pair is not None else 0
 
 
 def iterations(folder):

@@ -17,6 +17,7 @@ from train_helpers import (
     is_gone,
     make_databases,
     metrics,
+    newest,
     start,
     wait_for,
     wait_for_text,
@@ -25,7 +26,7 @@ from train_helpers import (
 
 from irv2caffe.log.read import read_log
 from irv2caffe.train.run_dir import RunDir
-from irv2caffe.train.snapshots import newest_whole, pairs
+from irv2caffe.train.snapshots import pairs
 
 DISPLAY = 10
 
@@ -53,11 +54,6 @@ def finish(run, max_iter, cwd):
     done = irv2caffe("--resume", run.path, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def newest(run):
-    pair, _ = newest_whole(run.snapshots)
-    return pair.iteration if pair is not None else 0
 
 
 def check_continuous(run, max_iter, display=DISPLAY, gamma=0.5, stepsize=300, base_lr=0.01):

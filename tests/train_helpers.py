@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irv2caffe.data.datum import record_key
 from irv2caffe.data.lmdb_store import open_writer
 from irv2caffe.proto import messages
+from irv2caffe.train.snapshots import newest_whole
+
+if TYPE_CHECKING:
+    from irv2caffe.train.run_dir import RunDir
 
 STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
 NUM_TRAIN, NUM_VAL, BATCH = 64, 20, 8
@@ -64,6 +69,12 @@ def write_job(root: Path, folder: Path, **changes: object) -> Path:
     text = "".join(f"{name}: {value}\n" for name, value in fields.items() if value is not None)
     (folder / "solver.prototxt").write_text(text)
     return folder / "solver.prototxt"
+
+
+def newest(run: RunDir) -> int:
+    """The iteration of the newest whole snapshot, or 0."""
+    pair, _ = newest_whole(run.snapshots)
+    return pair.iteration if pair is not None else 0
 
 
 def make_stand_in(folder: Path) -> Path:

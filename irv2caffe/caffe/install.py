@@ -10,12 +10,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
-import signal
-import subprocess
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,44 +22,18 @@ from irv2caffe import system
 from irv2caffe.atomic import folder_aside
 from irv2caffe.caffe.find import FoundCaffe, default_prefix
 from irv2caffe.caffe.mirror import choose_mirror
+from irv2caffe.caffe.mmdebstrap import DEFAULT_MIRROR, KEYRING, LISTING, SUITE, unpack
 from irv2caffe.caffe.verify import verify, version
 from irv2caffe.errors import InstallError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SUITE = "bullseye"
 _MANIFEST = "irv2caffe-runtime.json"
-_DEFAULT = "mmdebstrap's default mirror"
-_LISTING = "irv2caffe-packages.txt"
 _PACKAGES = ("caffe", "libopenblas0-pthread")
 _PYCAFFE = "python3-caffe"
 # Unpacked and downloaded together, with room: 593 MB stay with pycaffe, 334 MB without.
 _NEEDED_BYTES = {True: 1_500_000_000, False: 900_000_000}
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# A part of mmdebstrap's or apt's last words, what it means, and the way out.
-_MEANINGS = (
-    (
-        r"Could not (?:resolve|connect)|Temporary failure|onnection (?:failed|refused)|to connect",
-        "the mirror {mirror} cannot be reached",
-        "is there a network? --mirror URL names another mirror",
-    ),
-    (
-        r"No space left on device|not enough free space|write error",
-        "the disk is full",
-        "--prefix DIR names a folder on another disk",
-    ),
-    (
-        r"NO_PUBKEY|not signed|signatures? (?:couldn't be verified|were invalid)|keyring|EXPKEYSIG",
-        "the packages of {mirror} cannot be verified",
-        "install the package debian-archive-keyring",
-    ),
-    (
-        r"does not have a Release file|404 +Not Found|File not found|Malformed|Unable to locate",
-        "the mirror {mirror} does not have the suite bullseye",
-        "--mirror URL names another Debian mirror, or one of its archive",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -149,8 +119,8 @@ def _install(
     started = time.monotonic()
     with folder_aside(prefix, force=prefix.exists()) as aside:
         packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
-        say(f"fetching {', '.join(packages)} of Debian 11 from {source or _DEFAULT}")
-        _unpack(aside, source, packages)
+        say(f"fetching {', '.join(packages)} of Debian 11 from {source or DEFAULT_MIRROR}")
+        unpack(aside, source, packages)
         say("trying it out")
         checks = verify(
             FoundCaffe(aside, aside / "usr/bin", True, "just unpacked"), pycaffe=pycaffe
@@ -159,7 +129,7 @@ def _install(
             prefix=prefix,
             version=checks.version,
             pycaffe=pycaffe,
-            mirror=source or _DEFAULT,
+            mirror=source or DEFAULT_MIRROR,
             size_bytes=_size(aside),
             seconds=round(time.monotonic() - started, 1),
             checks=checks.passed,
@@ -211,7 +181,7 @@ def _check_machine() -> None:
                 f"as root: apt-get install {package} debian-archive-keyring (Debian 11 or newer, "
                 "Ubuntu 20.10 or newer)",
             )
-    if not _KEYRING.is_file():
+    if not KEYRING.is_file():
         raise InstallError(
             "the keys that the packages are verified with are missing",
             "as root: apt-get install debian-archive-keyring",
@@ -227,61 +197,6 @@ def _check_space(prefix: Path, *, pycaffe: bool) -> None:
         )
 
 
-def _unpack(folder: Path, mirror: str, packages: list[str]) -> None:
-    """Runs mmdebstrap; whatever ends us ends it and its children too."""
-    command = [
-        "mmdebstrap",
-        "--variant=extract",
-        "--mode=chrootless",
-        f"--include={','.join(packages)}",
-        f"--keyring={_KEYRING}",
-        "--dpkgopt=path-exclude=/usr/share/man/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*",
-        "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        # Unpacked is not installed: dpkg's own list stays empty. A constant; $1 is the folder.
-        f'--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{_LISTING}"',
-        _SUITE,
-        str(folder),
-        *([mirror] if mirror else []),
-    ]
-    # mmdebstrap keeps its scratch beside the result, where the space was counted.
-    env = {**os.environ, "TMPDIR": str(folder.parent), "LC_ALL": "C.UTF-8"}
-    child = subprocess.Popen(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = child.communicate()
-    finally:
-        if child.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-    if child.returncode != 0:
-        raise _explain(output.decode("utf-8", "replace"), mirror)
-
-
-def _explain(output: str, mirror: str) -> InstallError:
-    """What mmdebstrap's last words mean."""
-    for pattern, meaning, way_out in _MEANINGS:
-        if re.search(pattern, output):
-            return InstallError(meaning.format(mirror=mirror or _DEFAULT), way_out)
-    said = [line for line in output.splitlines() if line.startswith(("E:", "Err:"))]
-    return InstallError(
-        f"mmdebstrap failed: {'; '.join(said[:3]) or output[-300:].strip()}",
-        "--mirror URL names another Debian mirror",
-    )
-
-
 def _size(folder: Path) -> int:
     """Bytes of the files below a folder."""
     total = 0
@@ -291,13 +206,13 @@ def _size(folder: Path) -> int:
 
 
 def _write_manifest(folder: Path, report: InstallReport) -> None:
-    listing = folder / _LISTING
+    listing = folder / LISTING
     names = [Path(unquote(name)).stem for name in listing.read_text(encoding="utf-8").split()]
     packages = dict(name.split("_")[:2] for name in names if name.count("_") == 2)
     listing.unlink()
     manifest = {
         **report.as_dict(),
-        "suite": _SUITE,
+        "suite": SUITE,
         "installed": datetime.now().astimezone().isoformat(timespec="seconds"),
         "packages": packages,
     }

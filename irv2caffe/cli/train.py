@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan import Wishes
     from irv2caffe.train.resume import Choices
-    from irv2caffe.train.session import SessionOptions
+    from irv2caffe.train.session_options import SessionOptions
 
 _what = section("What to train")
 _where = section("Where")
@@ -243,7 +243,7 @@ def _as_before(
 
 
 def _session_options(more: dict[str, Any]) -> SessionOptions:
-    from irv2caffe.train.session import SessionOptions
+    from irv2caffe.train.session_options import SessionOptions
 
     stall = more.pop("stall_minutes")
     return SessionOptions(

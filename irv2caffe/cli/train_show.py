@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.launch import TrainResult
     from irv2caffe.train.plan import Plan, Wishes
+    from irv2caffe.train.result import TrainResult
 
 
 def show_plan(

@@ -196,14 +196,7 @@ def _count(plan: Plan, folder: Path) -> State:
     tables.sync()
     tables.close()
     state.skipped = Counter(skip.reason for skip in skipped)
-    most = plan.options.max_skipped
-    if most is not None and state.num_skipped > most:
-        reason, count = state.skipped.most_common(1)[0]
-        raise InputError(
-            f"{state.num_skipped:,} images cannot be taken, most of them ({count:,}) "
-            f"because: {reason}",
-            "is SOURCE right? --max-skipped with a larger number allows for them",
-        )
+    state.refuse_too_many_skipped(plan.options.max_skipped)
     if state.num_written == 0:
         raise InputError(
             f"none of the {len(plan):,} images could be read", f"first: {skipped[0].reason}"

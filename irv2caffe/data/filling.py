@@ -11,7 +11,7 @@ from irv2caffe.data.items import Skipped
 from irv2caffe.data.lmdb_store import Writer
 from irv2caffe.data.plan import COMMIT_BYTES, COMMIT_RECORDS
 from irv2caffe.data.tables import SideTables
-from irv2caffe.errors import InputError, OutputError
+from irv2caffe.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,23 +93,13 @@ class Filling:
         state.num_complaints += len(made.complaints)
         state.mean.add(made.sums, len(made.records) - len(skipped))
         state.next_index = made.unit.indices[-1] + 1
-        self._refuse_too_many()
+        state.refuse_too_many_skipped(self._plan.options.max_skipped)
         if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:
             self._commit()
 
     def _leave_out(self, skipped: Sequence[Skipped]) -> None:
         self._tables.add_skipped(skipped)
         self._state.skipped.update(skip.reason for skip in skipped)
-
-    def _refuse_too_many(self) -> None:
-        most, state = self._plan.options.max_skipped, self._state
-        if most is not None and state.num_skipped > most:
-            reason, count = state.skipped.most_common(1)[0]
-            raise InputError(
-                f"{state.num_skipped:,} images cannot be taken, most of them ({count:,}) "
-                f"because: {reason}",
-                "is SOURCE right? --max-skipped with a larger number goes on",
-            )
 
     def _commit(self) -> None:
         """State first, then the database; whichever of its two last commits it has, one fits."""

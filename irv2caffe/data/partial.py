@@ -21,7 +21,7 @@ import numpy as np
 from irv2caffe.atomic import swap_in, unwritable
 from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.mean import MeanSums
-from irv2caffe.errors import OutputError, OutputExistsError
+from irv2caffe.errors import InputError, OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,23 @@ class State:
     def num_skipped(self) -> int:
         """Images that were left out."""
         return sum(self.skipped.values())
+
+    def refuse_too_many_skipped(self, most: int | None) -> None:
+        """Ends a job that leaves out more images than allowed.
+
+        Args:
+            most: that may be left out; None bounds nothing.
+
+        Raises:
+            InputError: with the commonest reason.
+        """
+        if most is not None and self.num_skipped > most:
+            reason, count = self.skipped.most_common(1)[0]
+            raise InputError(
+                f"{self.num_skipped:,} images cannot be taken, most of them ({count:,}) "
+                f"because: {reason}",
+                "is SOURCE right? --max-skipped with a larger number allows for them",
+            )
 
 
 class Partial:

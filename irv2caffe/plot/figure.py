@@ -7,20 +7,19 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from irv2caffe.atomic import file_aside
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, moving_average, span_of, thinned
-from irv2caffe.plot.curves import Run, curves_of, loss_top
+from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.look import MAX_TITLE, Look, check_references, check_suffix, plain
+from irv2caffe.plot.scales import plain_numbers, scale, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
     from irv2caffe.log.reference import Reference
     from irv2caffe.plot.curves import Curves
@@ -78,7 +77,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
         height_ratios=[_HEIGHT, *[_PANEL_HEIGHT] * len(look.panels)],
     )[:, 0]
     main, loss_axis = axes[0], axes[0].twinx()
-    window = _visible(shown, look)
+    window = visible(shown, look)
     for place, reference in enumerate(look.references):
         _draw_reference(main, loss_axis, reference, REFERENCE_COLORS[place % 4], window)
     single = len(shown) == 1
@@ -86,7 +85,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
         _draw_run(main, loss_axis, curves, COLORS[place % len(COLORS)], single=single)
     for axis, panel in zip(axes[1:], look.panels, strict=True):
         _draw_panel(axis, panel, shown, single=single)
-    _scale(main, loss_axis, shown, look)
+    scale(main, loss_axis, shown, look)
     _finish(made, list(axes), loss_axis, shown)
     if look.title:
         main.set_title(plain(look.title, MAX_TITLE))
@@ -178,13 +177,6 @@ def _mark(axis: Axes, curves: Curves, prefix: str, color: str, *, single: bool) 
         axis.axvspan(at, curves.end, color=LOST_COLOR, alpha=0.07, linewidth=0, zorder=0)
 
 
-def _visible(shown: Sequence[Curves], look: Look) -> tuple[float, float]:
-    """The first and last place on the axis below."""
-    low, high = look.window or (None, None)
-    first = min(curves.start for curves in shown)
-    return low or first, max(curves.end for curves in shown) if high is None else high
-
-
 def _draw_reference(
     main: Axes, loss_axis: Axes, reference: Reference, color: str, visible: tuple[float, float]
 ) -> None:
@@ -221,7 +213,7 @@ def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool
         axis.set_ylabel("learning rate")
         if is_wide(found):
             axis.set_yscale("log")
-            _plain_numbers(axis.yaxis)
+            plain_numbers(axis.yaxis)
         return
     unit = "images/s" if all(curves.rate_is_images for curves in shown) else "iterations/s"
     span = span_of(len(shown[0].rate.x))
@@ -243,56 +235,6 @@ def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
         mean = Curve(curves.rate.x, moving_average(curves.rate.y, span))
         smooth = thinned(mean, _MAX_POINTS)
         axis.plot(smooth.x, smooth.y, color=color, linewidth=1.2)
-
-
-def _scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> None:
-    """The whole run with zero and room for a marker; a close-up has its own scales."""
-    low, high = _visible(shown, look)
-    margin = 0.0 if look.window else 0.015 * (high - low)
-    for name, axis in (("loss", loss_axis), ("error", main)):
-        if name in look.log_axes and math.isfinite(axis.dataLim.minposy):
-            axis.set_yscale("log")
-            _plain_numbers(axis.yaxis)
-            continue
-        if axis is loss_axis:
-            _leave_out_explosion(axis, shown)
-        if look.window is None:
-            _show_zero(axis)
-    if "x" in look.log_axes and high > 0:
-        main.set_xlim(high / 1000, high)  # there may be no place above zero yet
-        main.set_xscale("log")
-        _plain_numbers(main.xaxis)
-        first = [curve.x[curve.x > 0][:1] for curves in shown for curve in (curves.loss,)]
-        low = min((float(x[0]) for x in first if len(x)), default=high / 1000)
-        margin = 0.0
-    if high > low:
-        main.set_xlim(low - margin, high + margin)
-
-
-def _leave_out_explosion(axis: Axes, shown: Sequence[Curves]) -> None:
-    """Shows how the loss was before it exploded, and says how high it went."""
-    top = loss_top(shown)
-    if top is None:
-        return
-    lowest = min(float(curves.loss.y.min(initial=top)) for curves in shown)
-    highest = max(float(curves.loss.y.max(initial=top)) for curves in shown)
-    axis.set_ylim(lowest - 0.04 * (top - lowest), top)
-    axis.set_ylabel(f"training loss (rises to {highest:.3g})")
-
-
-def _show_zero(axis: Axes) -> None:
-    low, high = axis.get_ylim()
-    if axis.dataLim.ymin < 0:
-        axis.set_ylim(low, max(high, -0.02 * low))
-    else:
-        axis.set_ylim(-0.02 * high, high)
-
-
-def _plain_numbers(axis: Axis) -> None:
-    """0.2 rather than powers of ten."""
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Curves]) -> None:

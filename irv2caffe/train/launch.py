@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.command import tool_command
-from irv2caffe.errors import Irv2CaffeError, OutputError, UnreadableError
-from irv2caffe.log.read import read_log
-from irv2caffe.log.summary import Summary, summarize
-from irv2caffe.log.table import make_table
+from irv2caffe.errors import OutputError, UnreadableError
 from irv2caffe.train import control, prepare
 from irv2caffe.train.findings import lines as finding_lines
 from irv2caffe.train.keeper import Keeper
@@ -19,9 +16,11 @@ from irv2caffe.train.metrics import rebuild
 from irv2caffe.train.plan import Plan, Wishes, make_plan
 from irv2caffe.train.plan_text import sums
 from irv2caffe.train.plotting import Plotter
+from irv2caffe.train.result import TrainResult, conclude
 from irv2caffe.train.resume import choose_pair, differences, wait_for_orphan
 from irv2caffe.train.run_dir import RunDir, existing_run_dir, link_latest, new_run_dir, read_config
-from irv2caffe.train.session import Helpers, Session, SessionOptions
+from irv2caffe.train.session import Helpers, Session
+from irv2caffe.train.session_options import SessionOptions
 from irv2caffe.train.signals import Signals
 from irv2caffe.train.snapshots import Pair, mend, newest_whole, reject
 from irv2caffe.train.verdict import STOP_ASKED, Ending, Verdict, stopped_hint
@@ -36,32 +35,6 @@ if TYPE_CHECKING:
 
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 300.0
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training came to.
-
-    Attributes:
-        run_dir: everything about it.
-        verdict: how it ended.
-        summary: its figures; None where Caffe said nothing.
-        snapshot: the newest whole model, or None.
-    """
-
-    run_dir: Path
-    verdict: Verdict
-    summary: Summary | None
-    snapshot: Path | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "run_dir": str(self.run_dir),
-            **asdict(self.verdict),
-            "snapshot": str(self.snapshot) if self.snapshot is not None else None,
-            "summary": self.summary.as_dict() if self.summary is not None else None,
-        }
 
 
 def train(
@@ -170,7 +143,9 @@ class Training:
         if pair is not None:
             self._furthest = pair.iteration
         verdict = self._starts(pair, helpers)
-        return self._ended(verdict, helpers)
+        result = conclude(run, verdict, helpers.keeper.newest, plan.num_train, self._say)
+        helpers.plotter.finish()
+        return result
 
     def _starts(self, pair: Pair | None, helpers: Helpers) -> Verdict:
         while True:
@@ -279,32 +254,6 @@ class Training:
         prepare.write_solver(run, self._plan)
         self._say(f"{verdict.why}; base_lr is {solver.base_lr:.4g} now")
         return None
-
-    def _ended(self, verdict: Verdict, helpers: Helpers) -> TrainResult:
-        """Writes down how it ended."""
-        run = self._run
-        summary = None
-        try:
-            summary = summarize(
-                make_table(read_log(run.log), num_train_images=self._plan.num_train)
-            )
-        except Irv2CaffeError as error:
-            self._say(f"warning: {error.message}")
-        newest = helpers.keeper.newest
-        config = read_config(run.path)
-        try:
-            run.write_config(
-                {
-                    **config,
-                    "ending": verdict.ending.value,
-                    "why": verdict.why,
-                    "summary": summary.as_dict() if summary is not None else None,
-                }
-            )
-        except OutputError as error:
-            self._say(f"warning: {error.message}")
-        helpers.plotter.finish()
-        return TrainResult(run.path, verdict, summary, newest.model if newest else None)
 
 
 def _out_of_sight(verdict: Verdict, what: str) -> Verdict:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.command import Command
     from irv2caffe.train.plan import Plan
     from irv2caffe.train.run_dir import RunDir
-    from irv2caffe.train.session import SessionOptions
+    from irv2caffe.train.session_options import SessionOptions
     from irv2caffe.train.snapshots import Pair
     from irv2caffe.train.verdict import Verdict
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan import Plan
     from irv2caffe.train.plotting import Plotter
     from irv2caffe.train.run_dir import RunDir
+    from irv2caffe.train.session_options import SessionOptions
     from irv2caffe.train.signals import Signals
 
 _STATE_S = 2.0
@@ -39,29 +40,6 @@ _STATUS_S = 1.0
 _GRACE_S = 10.0
 # What the thread that writes snapshots says next; other threads' lines may come in between.
 _AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Done)
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How a training is looked after.
-
-    Attributes:
-        max_restarts: after crashes and stalls, without a new snapshot in between.
-        on_divergence: ``stop``, ``continue`` or ``rollback``.
-        max_rollbacks: how often to go back.
-        rollback_lr: multiplies the learning rate each time.
-        stall_s: silence that counts as a stall; None takes the run's own rhythm, 0 never.
-        snapshot_s: seconds between two snapshots besides the solver's own; 0 takes none.
-        plot: keep plot.png up to date.
-    """
-
-    max_restarts: int = 5
-    on_divergence: str = "stop"
-    max_rollbacks: int = 3
-    rollback_lr: float = 0.5
-    stall_s: float | None = None
-    snapshot_s: float = 3600.0
-    plot: bool = True
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan import Plan, Wishes
-    from irv2caffe.train.session import SessionOptions
+    from irv2caffe.train.session_options import SessionOptions
 
 _ITERATIONS = 2
 _TEST_BATCHES = 2

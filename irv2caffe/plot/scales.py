@@ -1,0 +1,77 @@
+"""The scales of the figure: what is shown of the axes, and which numbers stand at them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+from irv2caffe.plot.curves import loss_top
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+    from irv2caffe.plot.curves import Curves
+    from irv2caffe.plot.look import Look
+
+
+def visible(shown: Sequence[Curves], look: Look) -> tuple[float, float]:
+    """The first and last place on the axis below."""
+    low, high = look.window or (None, None)
+    first = min(curves.start for curves in shown) if low is None else low
+    last = max(curves.end for curves in shown) if high is None else high
+    return first, last
+
+
+def scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> None:
+    """The whole run with zero and room for a marker; a close-up has its own scales."""
+    low, high = visible(shown, look)
+    margin = 0.0 if look.window else 0.015 * (high - low)
+    for name, axis in (("loss", loss_axis), ("error", main)):
+        if name in look.log_axes and math.isfinite(axis.dataLim.minposy):
+            axis.set_yscale("log")
+            plain_numbers(axis.yaxis)
+            continue
+        if axis is loss_axis:
+            _leave_out_explosion(axis, shown)
+        if look.window is None:
+            _show_zero(axis)
+    if "x" in look.log_axes and high > 0:
+        main.set_xlim(high / 1000, high)  # there may be no place above zero yet
+        main.set_xscale("log")
+        plain_numbers(main.xaxis)
+        first = [curve.x[curve.x > 0][:1] for curves in shown for curve in (curves.loss,)]
+        low = min((float(x[0]) for x in first if len(x)), default=high / 1000)
+        margin = 0.0
+    if high > low:
+        main.set_xlim(low - margin, high + margin)
+
+
+def _leave_out_explosion(axis: Axes, shown: Sequence[Curves]) -> None:
+    """Shows how the loss was before it exploded, and says how high it went."""
+    top = loss_top(shown)
+    if top is None:
+        return
+    lowest = min(float(curves.loss.y.min(initial=top)) for curves in shown)
+    highest = max(float(curves.loss.y.max(initial=top)) for curves in shown)
+    axis.set_ylim(lowest - 0.04 * (top - lowest), top)
+    axis.set_ylabel(f"training loss (rises to {highest:.3g})")
+
+
+def _show_zero(axis: Axes) -> None:
+    low, high = axis.get_ylim()
+    if axis.dataLim.ymin < 0:
+        axis.set_ylim(low, max(high, -0.02 * low))
+    else:
+        axis.set_ylim(-0.02 * high, high)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """0.2 rather than powers of ten."""
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
