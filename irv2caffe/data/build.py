@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.estimate import Estimate, check_space, estimate
 from irv2caffe.data.filling import Filling
-from irv2caffe.data.manifest import BuildReport, is_made_here, read_manifest, write_side_files
+from irv2caffe.data.layout import is_made_here
+from irv2caffe.data.manifest import BuildReport, read_manifest, write_side_files
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from irv2caffe.data.partial import Partial, State
+    from irv2caffe.data.partial import Partial
     from irv2caffe.data.plan import Plan
     from irv2caffe.data.sources import Source
+    from irv2caffe.data.state import State
 
 __all__ = ["Augment", "BuildOptions", "BuildReport", "Estimate", "make_lmdb"]
 
@@ -67,14 +69,9 @@ def make_lmdb(
         if not partial.is_complete():
             state = partial.state()
             start = state.next_index
-            try:
-                _fill(plan, partial, state, announce, progress)
-                if state.num_written == 0:
-                    raise _nothing(plan, state)
-            except BaseException:
-                if not partial.has_commits():
-                    partial.discard()
-                raise
+            _fill(plan, partial, state, announce, progress)
+            if state.num_written == 0:
+                raise _nothing(plan, state)
             write_side_files(partial.folder, plan, state, "native")
         try:
             check_output(out, force=force)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irv2caffe.data.datum import read_head
+from irv2caffe.data.layout import LABELS, MEAN_FILE
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import LABELS, MEAN_FILE, read_manifest
+from irv2caffe.data.manifest import read_manifest
 from irv2caffe.data.sources.text import read_labels
 from irv2caffe.errors import FormatError, InputError
 

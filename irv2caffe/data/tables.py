@@ -7,14 +7,14 @@ import io
 import os
 from typing import IO, TYPE_CHECKING
 
+from irv2caffe.data.layout import COMPLAINTS, SKIPPED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from irv2caffe.data.items import Skipped
 
-SKIPPED = "skipped.csv"
-COMPLAINTS = "complaints.csv"
 _HEADINGS = {SKIPPED: ("path", "reason", "detail"), COMPLAINTS: ("path", "complaint")}
 
 
