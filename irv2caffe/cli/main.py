@@ -78,8 +78,9 @@ def run(argv: list[str]) -> int:
         code = cli.main(argv, prog_name="irv2caffe", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_DONE
     except click.ClickException as error:
-        error.message = ui.printable(error.message)
-        error.show()
+        words = io.StringIO()
+        error.show(words)
+        ui.say(words.getvalue().rstrip())
         return error.exit_code
     except (KeyboardInterrupt, click.Abort, InterruptedRunError):
         ui.say("irv2caffe: interrupted")
