@@ -7,11 +7,13 @@ to trust a number in a file to be the right process.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
+from irv2caffe.system import open_own
 from irv2caffe.train.lock import is_locked, read_owner
 from irv2caffe.train.run_dir import RunDir, read_config, read_json
 
@@ -43,7 +45,9 @@ class Requests:
         if now < self._next and not at_once:
             return set()
         self._next = now + _POLL_S
-        found = set()
+        found: set[str] = set()
+        if self._folder.is_symlink():
+            return found
         for name in (STOP, SNAPSHOT):
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink()
@@ -63,7 +67,9 @@ def request(run: RunDir, what: str) -> None:
     asked = _folder(run) / what
     try:
         asked.parent.mkdir(exist_ok=True)
-        asked.touch()
+        if asked.parent.is_symlink():
+            raise InputError(f"{asked.parent} is a link: nothing is written through it")
+        os.close(open_own(asked, os.O_WRONLY))
     except OSError as error:
         raise unwritable(asked, error) from error
     deadline = time.monotonic() + _ANSWER_S

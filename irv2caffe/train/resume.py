@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, UsageError
+from irv2caffe.system import open_regular
 from irv2caffe.train.lock import is_alive, is_locked, read_owner
 from irv2caffe.train.plan_text import as_dict
 from irv2caffe.train.run_dir import read_config, read_json
@@ -132,7 +133,7 @@ def last_words(run: RunDir) -> StartState:
     """What the end of the last start's log says."""
     tracker = Tracker()
     try:
-        with run.log_of(run.num_starts()).open("rb") as stream:
+        with open_regular(run.log_of(run.num_starts())) as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
             lines = stream.read().decode("utf-8", "replace").splitlines()
     except OSError:
