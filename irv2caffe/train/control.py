@@ -122,13 +122,13 @@ def status(run: RunDir) -> dict[str, Any]:
     if ending == "running":  # its trainer was killed
         ending = "interrupted"
     return {
+        **read_json(run.state),
         "run_dir": str(run.path),
         "working": working,
         "host": owner.host if owner else None,
         "pid": owner.pid if owner else None,
         "ending": ending,
         "why": None if working else config.get("why"),
-        **read_json(run.state),
     }
 
 

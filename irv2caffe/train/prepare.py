@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import datetime
@@ -16,10 +15,11 @@ from irv2caffe.caffe.docker import Container, container_name
 from irv2caffe.errors import FormatError, OutputError
 from irv2caffe.proto.files import LIMIT_BYTES
 from irv2caffe.proto.text import write_prototxt
+from irv2caffe.train.git_revision import git_revision
 from irv2caffe.train.job import COPIED_FIELDS
 from irv2caffe.train.other_training import copy_pair
 from irv2caffe.train.plan_text import as_dict, sums
-from irv2caffe.train.run_dir import OWN_NAMES, copy_file, read_config
+from irv2caffe.train.run_dir import OWN_NAMES, copy_file, read_config, starts_of, weights_of
 from irv2caffe.train.snapshots import Pair
 from irv2caffe.train.supervise import GLOG
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from irv2caffe.train.verdict import Verdict
 
 _DISPLAY = 20
-_GIT_S = 10
 
 
 def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> Pair | None:
@@ -151,6 +150,7 @@ def _free_name(source: Path, names: dict[str, Path], taken: Set[str]) -> str:
 
 def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dict[str, Any]:
     """What the run is made of."""
+    revision = git_revision(Path.cwd())
     return {
         "irv2caffe": __version__,
         "argv": sys.argv,
@@ -182,8 +182,8 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         },
         "versions": system.versions(),
         "machine": system.machine(),
-        "git": _git_revision(),
-        "starts": earlier.get("starts", []),
+        "git": {"revision": revision} if revision else None,
+        "starts": starts_of(earlier),
         "ending": "running",
         "why": None,
     }
@@ -193,30 +193,10 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _git_revision() -> dict[str, Any] | None:
-    """Of the working folder; None where it is in no repository, or there is no git."""
-    try:
-        head, changed = (
-            subprocess.run(
-                ["git", *args],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=_GIT_S,
-                check=True,
-                text=True,
-            ).stdout.strip()
-            for args in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"revision": head, "changed": bool(changed)}
-
-
 def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: Pair | None) -> None:
     """Adds a start to ``config.json``."""
     config = read_config(run.path)
-    starts = config.get("starts", [])
+    starts = starts_of(config)
     starts.append(
         {
             "number": number,
@@ -235,7 +215,7 @@ def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: P
 def record_end(run: RunDir, verdict: Verdict, exit_status: int, iteration: int | None) -> None:
     """Completes the last start in ``config.json``."""
     config = read_config(run.path)
-    for start in config.get("starts", [])[-1:]:
+    for start in starts_of(config)[-1:]:
         start.update(
             ended=_now(),
             ending=verdict.ending.value,
@@ -255,7 +235,7 @@ def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
     args = ["train", "-solver", str(run.solver.absolute()), *(["-gpu", gpus] if gpus else [])]
     if pair is not None:
         return [*args, "-snapshot", str(pair.state.absolute())]
-    weights = read_config(run.path).get("weights", [])
+    weights = weights_of(read_config(run.path))
     return [*args, "-weights", ",".join(weights)] if weights else args
 
 
@@ -264,7 +244,7 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
     if not plan.found.image:
         return None
     folder = run.path.absolute()
-    weights = [Path(name).absolute() for name in read_config(run.path).get("weights", [])]
+    weights = [Path(name).absolute() for name in weights_of(read_config(run.path))]
     readable = {Path(use.source) for use in plan.databases} | {path.parent for path in weights}
     for net in plan.job.nets.values():
         for layer in net.layer:

@@ -248,6 +248,18 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_json(path / "config.json")
 
 
+def starts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The starts that a ``config.json`` tells of; it may be somebody else's."""
+    starts = config.get("starts")
+    return [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []
+
+
+def weights_of(config: Mapping[str, Any]) -> list[str]:
+    """The models that a run started from, as its ``config.json`` says."""
+    names = config.get("weights")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty where there is none."""
     try:
