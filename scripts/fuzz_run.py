@@ -83,7 +83,9 @@ def _show_failures(tallies: list[Tally], keep: Path) -> int:
 def _again(name: str, path: Path) -> int:
     """Reads one input and shows what comes of it."""
     ending = try_one(name, path)
-    print(f"{ending.how} in {ending.cpu_s:.2f} s, {ending.peak_bytes / 1e6:,.0f} MB\n{ending.words}")
+    print(
+        f"{ending.how} in {ending.cpu_s:.2f} s, {ending.peak_bytes / 1e6:,.0f} MB\n{ending.words}"
+    )
     return int(ending.is_failure)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
 
 MAX_BYTES = 1 << 20
 _SIZES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40)
@@ -139,7 +142,9 @@ def _lines(rng: random.Random, data: bytes) -> bytes:
 
 def _nest(rng: random.Random, data: bytes) -> bytes:
     """Brackets in brackets."""
-    opening, closing = rng.choice(((b"[", b"]"), (b"{", b"}"), (b"layer {", b"}"), (b'{"a":', b"}")))
+    opening, closing = rng.choice(
+        ((b"[", b"]"), (b"{", b"}"), (b"layer {", b"}"), (b'{"a":', b"}"))
+    )
     at, depth = rng.randrange(len(data) + 1), rng.choice((3, 100, 5000, 100_000))
     return data[:at] + opening * depth + closing * depth + data[at:]
 

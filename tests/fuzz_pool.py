@@ -80,9 +80,16 @@ def fuzz(
     tally = Tally(name)
     deadline = None if seconds is None else time.monotonic() + seconds
     number = 0
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+    with _scratch() as scratch:
         while (inputs is None or number < inputs) and not _is_over(deadline):
-            arguments = ["--seed", str(seed), "--start", str(number), "--stop", str(inputs or 1 << 60)]
+            arguments = [
+                "--seed",
+                str(seed),
+                "--start",
+                str(number),
+                "--stop",
+                str(inputs or 1 << 60),
+            ]
             with _Worker(name, Path(scratch), arguments) as worker:
                 for ending in worker.endings(deadline):
                     _count(tally, ending, worker.case, keep)
@@ -94,9 +101,16 @@ def fuzz(
 
 def try_one(name: str, path: Path) -> Ending:
     """Gives a reader one kept input: a folder of files, or one file."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        with _Worker(name, Path(scratch), ["--case", str(path.absolute())]) as worker:
-            return next(worker.endings(None))
+    arguments = ["--case", str(path.absolute())]
+    with _scratch() as scratch, _Worker(name, Path(scratch), arguments) as worker:
+        return next(worker.endings(None))
+
+
+def _scratch() -> tempfile.TemporaryDirectory:
+    """In memory where there is room for it: every input is written."""
+    memory = Path("/dev/shm")
+    there = memory.is_dir() and shutil.disk_usage(memory).free > 2 * _FILE_BYTES
+    return tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if there else None)
 
 
 def _is_over(deadline: float | None) -> bool:
@@ -208,9 +222,9 @@ class _Worker:
     def _usage(self) -> tuple[float, int]:
         """CPU seconds and memory of the process and of those it started."""
         cpu, size = 0, 0
-        for process in filter(str.isdecimal, os.listdir("/proc")):
-            with contextlib.suppress(OSError):
-                stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
+        for process in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, IndexError):
+                stat = (process / "stat").read_text(errors="replace")
                 fields = stat.rpartition(")")[2].split()
                 if int(fields[3]) == self._child.pid:
                     cpu += sum(map(int, fields[11:15]))
@@ -269,7 +283,7 @@ def _begin(answers, number: int) -> None:
 
 def main() -> None:
     """The process of a reader: makes inputs, reads them, says how that went."""
-    from fuzz_readers import READERS
+    from fuzz_readers import PROBE, READERS
 
     parser = argparse.ArgumentParser()
     parser.add_argument("reader")
@@ -283,7 +297,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)  # what readers print is not asked for
     _limit()
-    reader = READERS[told.reader]
+    reader = {**READERS, PROBE.name: PROBE}[told.reader]
     made = told.scratch / "made"
     made.mkdir(exist_ok=True)
     seeds = reader.seeds(made)

@@ -7,17 +7,22 @@ import gzip
 import io
 import json
 import lzma
+import os
+import signal
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fuzz_mutate import damaged
 
 from irv2caffe.errors import Irv2CaffeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 HERE = Path(__file__).parent
 RNG = np.random.default_rng(0)
@@ -258,7 +263,7 @@ def _inside(archive: bytes, name: str, member: str) -> Seed:
     return Seed({name: content[inner]}, packed={name: pack})
 
 
-def _safetensors(folder: Path) -> list[Seed]:
+def _safetensors(_: Path) -> list[Seed]:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in _arrays().items()}
@@ -288,7 +293,9 @@ def _hdf5(folder: Path, **options) -> list[bytes]:
             for number, name in enumerate(names):
                 file.create_dataset(name, data=RNG.normal(size=(2, number + 1)).astype("f4"))
             file.attrs["layer_names"] = [b"conv2d", b"dense"]
-            file.create_dataset("c/gamma:0", data=np.ones(40, "f4"), compression="gzip", chunks=(7,))
+            file.create_dataset(
+                "c/gamma:0", data=np.ones(40, "f4"), compression="gzip", chunks=(7,)
+            )
             file.create_dataset("c/words", data=["a", "bc"], dtype=h5py.string_dtype())
         files.append(path.read_bytes())
     return files
@@ -409,7 +416,14 @@ def _run_folders(_: Path) -> list[Seed]:
     config |= {"options": {"keep_newest": 3, "stall_s": 60.0, "on_divergence": "stop"}}
     config |= {"caffe": {"image": "", "reason": "--caffe x", "root": "/nowhere"}}
     state = {"phase": "training", "progress": "20 of 90", "snapshot": "x_iter_20.solverstate"}
-    owner = {"host": "h", "pid": 1, "began": "1", "child_pid": 0, "child_began": "", "container": ""}
+    owner = {
+        "host": "h",
+        "pid": 1,
+        "began": "1",
+        "child_pid": 0,
+        "child_began": "",
+        "container": "",
+    }
     lines = [{"kind": "train", "iteration": 20, "loss": 1.5}, {"kind": "test", "iteration": 40}]
     log = (HERE / "data/logs/healthy.log").read_bytes()
     files = {
@@ -681,13 +695,12 @@ def _side_files(folder: Path) -> list[Seed]:
 def _read_side_files(folder: Path) -> None:
     from irv2caffe.data.examine import examine
     from irv2caffe.data.facts import database_facts
-    from irv2caffe.data.inspect import database_mean, dataset_sizes
+    from irv2caffe.data.inspect import database_mean
 
     path = folder / "db"
     _each(
         lambda: json.dumps(asdict(examine(path))),
         lambda: database_facts(path),
-        lambda: dataset_sizes(str(path), str(path)),
         lambda: database_mean(path),
     )
 
@@ -740,19 +753,52 @@ def _read_recipe(folder: Path) -> None:
     load_recipe(str(folder / "x.toml"))
 
 
+def _misbehave(folder: Path) -> None:
+    """Does what the input says, to see that it is noticed."""
+    what = (folder / "x").read_bytes()
+    if b"raise" in what:
+        raise LookupError(what)
+    if b"refuse" in what:
+        raise Irv2CaffeError("no")
+    if what == b"die":
+        os.kill(os.getpid(), signal.SIGBUS)
+    if what == b"grow":
+        bytes(range(256)) * (9 << 20)
+    while what == b"spin":
+        pass
+
+
+PROBE = Reader("probe", lambda _: _seeds("x", b"read"), _misbehave, (b"raise", b"refuse"))
+
 _OF_NETS = _words(
     "layer{ layers{ input_dim: dim: type: bottom: top: include{ exclude{ phase:TEST stage: blobs{"
     " kernel_size: pad: stride: num_output: group: axis: power: dilation: batch_size: crop_size:"
     " reshape_param{shape{dim:0}} slice_point: 18446744073709551615 4294967295 -1 1e-45 # ' <"
 )
-_OF_LOGS = _words("Iteration loss = Test net output #0: accuracy lr Snapshotting Optimization Done.")
-_OF_LOGS += (b"I1126 19:44:36.000001  1234 solver.cpp:228] ", b"*** Aborted at ", b"(* 1 = nan loss)")
+_OF_LOGS = _words(
+    "Iteration loss = Test net output #0: accuracy lr Snapshotting Optimization Done."
+)
+_OF_LOGS += (
+    b"I1126 19:44:36.000001  1234 solver.cpp:228] ",
+    b"*** Aborted at ",
+    b"(* 1 = nan loss)",
+)
 _PICKLE = (b"\x80\x02", b"c__builtin__\neval\n", b"R", b"b", b"\x81", b"q\0", b"r\xff\xff\xff\x7f")
 _PICKLE += (b"\x8a\xff", b"\x8b\xff\xff\xff\x7f", b"(", b"t", b"]", b"}", b"s", b"u", b"h\0", b"Q")
 _PICKLE += (b"X\xff\xff\xff\x7f", b"ctorch._utils\n_rebuild_tensor_v2\n", b"\x8d" + b"\xff" * 8)
 _PROTO = (b"\x08", b"\x0a", b"\x22", b"\x2a", b"\x3a", b"\xa2\x06", b"\xff" * 9 + b"\x01", b"\x0b")
 _JSON = _words('null true [] {} "" -1 1e999 NaN Infinity "dtype" "shape" "data_offsets" "\\ud800"')
-_TAR = (b"ustar\x0000", b"x", b"L", b"S", b"g", b"5", b"2", b"77777777777\0", b"\x80" + b"\xff" * 11)
+_TAR = (
+    b"ustar\x0000",
+    b"x",
+    b"L",
+    b"S",
+    b"g",
+    b"5",
+    b"2",
+    b"77777777777\0",
+    b"\x80" + b"\xff" * 11,
+)
 _TAR += (b"30 path=../../x\n", b"27 GNU.sparse.map=0,0\n", b"20 size=99999999999\n")
 _IMAGE = (b"\xff\xd8", b"\xff\xc0", b"\xff\xda", b"\xff\xc4", b"\xff\xdb", b"\xff\xd9", b"\xff\xff")
 _IMAGE += (b"IHDR", b"IDAT", b"acTL", b"iCCP", b"RIFF", b"VP8X", b"II*\0", b"GIF89a", b"Exif\0\0")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable, write_text
 from irv2caffe.errors import MissingInputError, OutputExistsError
+from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,11 +179,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty where there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_json_object(path)
 
 
 def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
