@@ -278,6 +278,93 @@ GOOD = {
     ),
 }
 
+_SETTINGS = {
+    "Clip": ["clip_param { min: 0 max: 1 }"],
+    "Embed": ["embed_param { num_output: 2 input_dim: 5 }"],
+    "Flatten": ["", "flatten_param { axis: 0 }", "flatten_param { axis: -1 }"],
+    "HDF5Output": ['hdf5_output_param { file_name: "axes.h5" }'],
+    "ArgMax": ["", "argmax_param { axis: 1 }", "argmax_param { out_max_val: true }"],
+    "BatchNorm": ["", "batch_norm_param { use_global_stats: true }"],
+    "Concat": ["", "concat_param { axis: -1 }", "concat_param { concat_dim: 0 }"],
+    "Crop": [f"crop_param {{ axis: {axis} }}" for axis in (0, 1, -1)],
+    "LRN": ["", "lrn_param { norm_region: WITHIN_CHANNEL }"],
+    "LSTM": ["recurrent_param { num_output: 2 }"],
+    "MVN": ["", "mvn_param { across_channels: true }"],
+    "PReLU": ["", "prelu_param { channel_shared: true }"],
+    "Pooling": ["pooling_param { kernel_size: 1 }", "pooling_param { global_pooling: true }"],
+    "RNN": ["recurrent_param { num_output: 2 }"],
+    "Reduction": [f"reduction_param {{ axis: {axis} }}" for axis in (0, 1, -1)],
+    "Reshape": [
+        "reshape_param { shape { dim: -1 } }",
+        "reshape_param { shape { dim: 0 dim: -1 } }",
+    ],
+    "SPP": ["spp_param { pyramid_height: 1 }", "spp_param { pyramid_height: 2 }"],
+    "Slice": ["slice_param { axis: 0 }", "slice_param { axis: -1 }"],
+    "Softmax": ["", "softmax_param { axis: 3 }", "softmax_param { axis: -1 }"],
+    "Tile": ["tile_param { tiles: 2 }", "tile_param { axis: -1 tiles: 2 }"],
+    **{
+        kind: [f"convolution_param {{ {fields} {axis} }}" for axis in ("", "axis: 0", "axis: -1")]
+        for kind, fields in (
+            ("Convolution", "num_output: 2 kernel_size: 1"),
+            ("Deconvolution", "num_output: 2 kernel_size: 1"),
+            ("Im2col", "kernel_size: 1"),
+        )
+    },
+    "InnerProduct": [
+        f"inner_product_param {{ num_output: 2 axis: {axis} }}" for axis in (0, 1, 2, -1)
+    ],
+    **{
+        kind: [
+            f"{kind.lower()}_param {{ axis: {axis} num_axes: {num_axes} }}"
+            for axis in (0, 1, -1)
+            for num_axes in (-1, 0, 1)
+        ]
+        for kind in ("Scale", "Bias")
+    },
+}
+_LABELLED = ("Accuracy", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
+_IN_PLACE = ("BatchNorm", "Bias", "Dropout", "MVN", "PReLU", "ReLU", "Scale", "Sigmoid", "Softmax")
+
+
+def with_axes(kind, *dims):
+    """Nets of one layer on a blob of these sizes, whatever comes of it."""
+    x, same = data(*dims), data(*dims, top="z")
+    for body in _SETTINGS.get(kind, [""]):
+        if kind in ("LSTM", "RNN"):
+            yield x + data(*dims[:2], top="c") + layer(kind, body, "x c")
+            static = data(2, 3, 4) + data(2, 3, top="c") + data(3, *dims[1:], top="z")
+            yield static + layer(kind, body, "x c z")
+        elif kind == "LSTMUnit":
+            c = (1, *dims[1:])
+            gates = (*c[:2], *(4 * size for size in c[2:3]), *c[3:])
+            inputs = data(*c) + data(*gates, top="g") + data(*c[:2], top="c")
+            yield inputs + layer(kind, "", "x g c", "y h")
+        elif kind in _LABELLED:
+            items = dims[:1]
+            for labels in (items, (*items, *dims[2:]), (*items, 1, 1, 1), (*items, 1, 1, 1, 1)):
+                matrix = data(3, 3, top="h") if kind == "InfogainLoss" else ""
+                label = data(*labels, top="t")
+                yield x + label + matrix + layer(kind, body, "x t h" if matrix else "x t")
+        elif kind == "ContrastiveLoss":
+            ones = (*dims[:2], *[1] * len(dims[2:]))
+            for label in ((2,), (2, 1, 1, 1), (2, 1, 1, 1, 1)):
+                pair = data(*ones) + data(*ones, top="z") + data(*label, top="t")
+                yield pair + layer(kind, body, "x z t")
+        elif kind in ("Crop", "Eltwise", "EuclideanLoss", "HDF5Output", "SigmoidCrossEntropyLoss"):
+            yield x + same + layer(kind, body, "x z", "" if kind == "HDF5Output" else "y")
+        elif kind in ("BatchReindex", "Filter"):
+            yield x + data(2, top="i") + layer(kind, body, "x i")
+            yield data(2, 3) + data(*dims, top="i") + layer(kind, body, "x i")
+        elif kind == "Silence":
+            yield x + layer(kind, tops="")
+        else:
+            yield x + layer(kind, body)
+        if kind in ("Scale", "Bias"):
+            yield x + same + layer(kind, body, "x z")
+        if kind in _IN_PLACE:
+            yield x + layer(kind, body, tops="x")
+
+
 # A net and the words of our message; Caffe aborts on all of them.
 BAD = {
     "unknown type": (X + layer("Convolutoin"), "unknown layer type: 'Convolutoin'"),

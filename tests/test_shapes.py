@@ -187,6 +187,18 @@ def own_nets(folder, database):
         yield f"deploy {name}", format_prototxt(deploy(options))
 
 
+def ask_caffe(caffe, folder, cases, hdf5=None):
+    """What the real Caffe makes of nets, in one go; see real_shapes.py."""
+    (folder / "work.json").write_text(json.dumps({"nets": cases, "hdf5": hdf5 or {}}))
+    script = str(Path(__file__).with_name("real_shapes.py"))
+    args = [script, str(folder / "work.json"), str(folder / "found.json")]
+    command = tool_command(caffe, "python", args)
+    path = f"{folder}:{command.env.get('PYTHONPATH', '')}"
+    env = {**command.env, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
+    subprocess.run(command.argv, env=env, check=True, cwd=folder, capture_output=True)
+    return json.loads((folder / "found.json").read_text())
+
+
 class Real:
     """All nets of this module, and what the real Caffe made of them in one go."""
 
@@ -206,15 +218,8 @@ class Real:
             for phase, (level, stages) in itertools.product(PHASES, states):
                 case = {"path": str(path), "phase": phase, "level": level, "stages": stages}
                 cases[f"{name}/{phase}/{level}"] = case
-        work = {"nets": cases, "hdf5": {f"{folder}/data.h5": {"d": [9, 3, 5], "t": [9]}}}
-        (folder / "work.json").write_text(json.dumps(work))
-        script = str(Path(__file__).with_name("real_shapes.py"))
-        args = [script, str(folder / "work.json"), str(folder / "found.json")]
-        command = tool_command(caffe, "python", args)
-        path = f"{folder}:{command.env.get('PYTHONPATH', '')}"
-        env = {**command.env, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
-        subprocess.run(command.argv, env=env, check=True, cwd=folder, capture_output=True)
-        self.found = json.loads((folder / "found.json").read_text())
+        hdf5 = {f"{folder}/data.h5": {"d": [9, 3, 5], "t": [9]}}
+        self.found = ask_caffe(caffe, folder, cases, hdf5)
 
     def __getitem__(self, key):
         return self.found[key]
@@ -256,6 +261,40 @@ def test_what_caffe_refuses_is_refused_with_the_layer(real, key):
     assert "\n" not in caught.value.message
     assert caught.value.layer or key in {"V0", "both forms", "input without shapes"}
     assert "error" in real[f"bad {key}/TEST/0"]
+
+
+SOURCES = {"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "Parameter"}
+SOURCES |= {"Python", "WindowData"}
+
+
+@pytest.fixture(scope="module")
+def any_axes(caffe, tmp_path_factory):
+    """For each layer type nets on scalars to blobs of six axes, and what Caffe made of them."""
+    folder, cases, nets = tmp_path_factory.mktemp("axes"), {}, {}
+    for kind in sorted(set(RULES) - SOURCES):
+        sizes = [(2, 3, 4, 5, 4, 3)[:num_axes] for num_axes in range(7)]
+        texts = [text for dims in sizes for text in layer_snippets.with_axes(kind, *dims)]
+        nets[kind] = {f"{kind} {index}": text for index, text in enumerate(texts)}
+        for key, text in nets[kind].items():
+            path = folder / f"{key}.prototxt"
+            path.write_text(text)
+            # What Filter keeps is known when it has run; its shapes are those before.
+            way = "" if kind == "Filter" else "forward"
+            cases[key] = {"path": str(path), "phase": "TRAIN", "run": way}
+    found = ask_caffe(caffe, folder, cases)
+    return {kind: [(text, found[key]) for key, text in nets[kind].items()] for kind in nets}
+
+
+@pytest.mark.parametrize("kind", sorted(set(RULES) - SOURCES))
+def test_any_number_of_axes_has_caffes_shapes_or_is_refused_by_both(any_axes, kind):
+    """Some layers of Caffe's stop in their first pass only."""
+    assert len(any_axes[kind]) >= 7
+    for text, found in any_axes[kind]:
+        if "error" in found:
+            with pytest.raises(NetError, match="layer 'l'"):
+                infer(net_of(text), "TRAIN")
+        else:
+            same_as_caffe(infer(net_of(text), "TRAIN"), found)
 
 
 def test_shapes_from_files(real):
