@@ -43,6 +43,7 @@ def reshape(settings, shape=X):
     return shape + layer("Reshape", f"reshape_param {{ {settings} }}")
 
 
+OLD_INPUT = 'input: "x" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8'
 TWO_LOSSES = "loss_weight: 1 loss_weight: 0"
 CAFFE_LABELS = data(4, 1, 1, 1, top="t")
 
@@ -112,6 +113,7 @@ GOOD = {
         f"in place {kind}": X + layer(kind, tops="x")
         for kind in ("ReLU", "Dropout", "BatchNorm", "Scale", "Bias", "PReLU")
     },
+    "clip without settings": X + layer("Clip"),
     "clip": X + layer("Clip", "clip_param { min: 0 max: 6 }"),
     "softmax axis": X + layer("Softmax", "softmax_param { axis: -1 }"),
     "prelu": X + layer("PReLU"),
@@ -277,6 +279,16 @@ GOOD = {
         "kernel_h: 3 kernel_w: 1", "kernel_h: 1 kernel_w: 3", "share_mode: PERMISSIVE"
     ),
 }
+
+GOOD["V0"] = (
+    f"{OLD_INPUT}\n"
+    'layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" top: "p" }\n'
+    'layers { layer { name: "c" type: "conv" num_output: 4 kernelsize: 3 stride: 2 } '
+    'bottom: "p" top: "c" }\n'
+    'layers { layer { name: "f" type: "innerproduct" num_output: 2 pad: 3 } '
+    'bottom: "c" top: "f" }\n'
+)
+GOOD["input dropped"] = f'input: "x"\n{X}' + layer("ReLU")
 
 _SETTINGS = {
     "Clip": ["clip_param { min: 0 max: 1 }"],
@@ -643,10 +655,34 @@ BAD = {
     "too many params": (X + layer("ReLU", "param { lr_mult: 1 }"), "has 1 param for 0 weights"),
     "too many axes": (data(*[1] * 33), "33 axes"),
     "huge input": (data(70000, 70000), "too large"),
-    "V0": (
-        'layers { layer { name: "c" type: "conv" kernelsize: 1 } bottom: "x" top: "y" }',
-        "before 2014",
+    "V0 type": (
+        f'{OLD_INPUT} layers {{ layer {{ name: "c" type: "convolution" }} bottom: "x" top: "y" }}',
+        "unknown layer type of the form before 2014",
+    ),
+    "V0 beside V1": (
+        (
+            f'{OLD_INPUT} layers {{ name: "r" type: RELU bottom: "x" top: "y" }}'
+            ' layers { layer { name: "c" type: "relu" } bottom: "y" top: "z" }'
+        ),
+        "layer 'r': in a net with layers of the form before 2014",
+    ),
+    "V0 padding of a ReLU": (
+        (
+            f'{OLD_INPUT} layers {{ layer {{ type: "padding" pad: 1 }} bottom: "x" top: "p" }}'
+            'layers { layer { name: "r" type: "relu" } bottom: "p" top: "y" }'
+        ),
+        "leads to layers of type conv and pool only",
+    ),
+    "V0 dangling bottom": (
+        'layers { layer { name: "r" type: "relu" } bottom: "p" top: "y" }',
+        "made by no layer above",
     ),
     "both forms": (X + 'layers { name: "d" type: RELU bottom: "x" top: "x" }', "both layer and la"),
-    "input without shapes": ('input: "x"\n' + layer("ReLU"), "want 4 input_dim"),
+    "input without shapes": ('input: "x"\n' + layer("ReLU"), "bottom 'x' .* is made by no layer"),
+    "too few shapes": (
+        'input: "x" input: "z" input_shape { dim: 1 }' + layer("ReLU"),
+        "2 input.s. want 2 input_shape, there are 1",
+    ),
+    "clip without max": (X + layer("Clip", "clip_param { min: 0 }"), "clip_param wants max"),
+    "clip without min": (X + layer("Clip", "clip_param { max: 0 }"), "clip_param wants min"),
 }

@@ -18,6 +18,7 @@ import pytest
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import VARIANTS, net_options
 from irv2caffe.errors import FormatError, NetError
+from irv2caffe.net import upgrade_v0
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
 from irv2caffe.net.memory import log_bytes
 from irv2caffe.net.phases import select
@@ -259,7 +260,7 @@ def test_what_caffe_refuses_is_refused_with_the_layer(real, key):
     with pytest.raises(NetError, match=words) as caught:
         infer(net_of(text), "TEST")
     assert "\n" not in caught.value.message
-    assert caught.value.layer or key in {"V0", "both forms", "input without shapes"}
+    assert caught.value.layer or key in {"both forms", "too few shapes"}
     assert "error" in real[f"bad {key}/TEST/0"]
 
 
@@ -496,9 +497,40 @@ def old_net():
     return "".join(parts)
 
 
+V0_BODY = """
+num_output: 3 biasterm: false weight_filler { std: 2 } bias_filler { value: 3 } pad: 1 kernelsize: 5
+group: 2 stride: 2 pool: AVE dropout_ratio: 0.3 local_size: 7 alpha: 2 beta: 3 k: 4 source: "s"
+scale: 0.5 meanfile: "m" batchsize: 6 cropsize: 4 mirror: true blobs { num: 1 data: 2 } blobs_lr: 1
+blobs_lr: 2 weight_decay: 0 rand_skip: 3 det_fg_threshold: 0.1 det_bg_threshold: 0.2
+det_fg_fraction: 0.3 det_context_pad: 4 det_crop_mode: "square" new_num: 1 new_channels: 2
+new_height: 3 new_width: 4 shuffle_images: true concat_dim: 2 hdf5_output_param { file_name: "h" }
+"""
+
+
+def oldest_net():
+    """A net of V0 layers with every type, each with every field, and padding layers."""
+    parts = ['name: "oldest" force_backward: true debug_info: true state { level: 2 }\n']
+    parts += ['input: "a" ', *(f"input_dim: {size} " for size in (1, 3, 8, 9))]
+    parts.append('layers { layer { name: "p" type: "padding" pad: 7 } bottom: "a" top: "p" }\n')
+    for kind in (*upgrade_v0._TYPES, ""):
+        said = f'type: "{kind}"' if kind else ""
+        bottom = "p" if kind in ("conv", "pool") else "a"
+        body = V0_BODY.replace("pad: 1", "") if kind == "pool" else V0_BODY
+        parts.append(
+            f'layers {{ layer {{ name: "{kind}" {said} {body} }} bottom: "{bottom}" top: "t" '
+            "loss_weight: 2 include { phase: TRAIN } blobs_lr: 5 }\n"
+        )
+    return "".join(parts)
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        oldest_net(),
+        oldest_net() + 'layer { name: "today" type: "ReLU" bottom: "a" top: "b" }',
+        'input: "a" input_shape { dim: 1 } layers { layer { type: "relu" } bottom: "a" top: "b" }',
+        'input: "a" input: "b" layer { name: "n" type: "ReLU" bottom: "a" top: "b" }',
+        'input: "a" input_shape { dim: 2 } input_shape { } input_dim: 3',
         old_net(),
         foreign_nets.vgg16(),
         foreign_nets.caffenet(),
@@ -506,12 +538,42 @@ def old_net():
         'layer { name: "n" type: "BatchNorm" param { lr_mult: 1 } param { name: "v" } param { } }',
         'layer { name: "d" type: "Data" data_param { crop_size: 3 mirror: true } }',
     ],
-    ids=["all V1 types", "vgg16", "input_shape", "rules", "BatchNorm", "data_param of today"],
+    ids=[
+        "all V0 types",
+        "V0 and layer",
+        "V0 and input_shape",
+        "input alone",
+        "more shapes than inputs",
+        "all V1 types",
+        "vgg16",
+        "input_shape",
+        "rules",
+        "BatchNorm",
+        "data_param of today",
+    ],
 )
 def test_old_nets_are_upgraded_as_caffes_own_tool_does(caffe, tmp_path, text):
     (tmp_path / "old.prototxt").write_text(text)
     args = [str(tmp_path / "old.prototxt"), str(tmp_path / "new.prototxt")]
     command = tool_command(caffe, "upgrade_net_proto_text", args)
-    subprocess.run(command.argv, env=command.env, check=True, capture_output=True)
+    # It exits 1 where it dropped something.
+    subprocess.run(command.argv, env=command.env, check=False, capture_output=True)
     theirs = net_of((tmp_path / "new.prototxt").read_text())
     assert upgrade(net_of(text)) == theirs
+
+
+def test_what_an_upgrade_drops_is_noted_and_lines_stay():
+    text = f"""{layer_snippets.OLD_INPUT}
+layers {{ layer {{ name: "p" type: "padding" pad: 1 }} bottom: "x" top: "p" }}
+layers {{ layer {{ name: "c" type: "conv" num_output: 4 kernelsize: 3 dropout_ratio: 0.5 }}
+  bottom: "p" top: "c" }}
+"""
+    shapes = infer(net_of(text), "TEST", lines=layer_lines(text))
+    assert shapes.blobs["c"] == (1, 4, 8, 8)
+    assert [layer.line for layer in shapes.layers] == [None, 3]
+    assert shapes.notes == ("layer 'c': dropout_ratio says nothing to type 'conv'",)
+    shapes = infer(net_of(f'input: "x"\n{layer_snippets.X}'), "TEST")
+    assert shapes.notes == ("input: 'x': without input_shape or input_dim Caffe drops it",)
+    with pytest.raises(NetError, match="bottom 'x'") as caught:
+        infer(net_of(layer_snippets.BAD["input without shapes"][0]), "TEST")
+    assert caught.value.hint == "input: 'x': without input_shape or input_dim Caffe drops it"

@@ -104,7 +104,7 @@ class Layer:
         for index in indexes or range(len(self.bottoms)):
             self.check(
                 len(self.bottoms[index]) <= 4,
-                f"{self.bottom(index)} has more than 4 axes, which this layer of Caffe's cannot take",
+                f"{self.bottom(index)} has more axes than the 4 that this layer of Caffe's takes",
                 "a Reshape layer can fold axes into one",
             )
 

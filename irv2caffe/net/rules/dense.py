@@ -26,9 +26,10 @@ def _neuron(layer: Layer) -> Made:
 
 @rule("Clip")
 def _clip(layer: Layer) -> Made:
-    """Both of its fields are required, also where the message is left out."""
-    for name in ("min", "max"):
-        layer.check(layer.proto.clip_param.HasField(name), f"clip_param wants {name}")
+    """Both fields of its message are required; without the message Caffe makes zeros of all."""
+    if layer.proto.HasField("clip_param"):
+        for name in ("min", "max"):
+            layer.check(layer.proto.clip_param.HasField(name), f"clip_param wants {name}")
     return Made([layer.bottoms[0]])
 
 
