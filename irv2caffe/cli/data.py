@@ -10,7 +10,7 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.cli.sections import Command, section
-from irv2caffe.data.options import INTERPOLATIONS, KINDS, MEANS, RESIZE_MODES
+from irv2caffe.data.options import CLASS_ORDERS, INTERPOLATIONS, KINDS, MEANS, RESIZE_MODES
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,14 @@ _report = section("Other")
 @click.argument("out", type=_PATH)
 @_source("--list", "list_file", type=_PATH, help="Lines of PATH LABEL.")
 @_source("--labels", type=_PATH, help="Class table: a labels.txt, or the database with one.")
-@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is.  [default: looks]")
+@_source(
+    "--class-order",
+    type=click.Choice(CLASS_ORDERS),
+    default="auto",
+    show_default=True,
+    help="Of class folders; auto: text, but folders 0 to N or 1 to N as numbers.",
+)
+@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is, also against appearances.")
 @_source("--split", type=click.Choice(["train", "val"]), help="Where SOURCE holds both.")
 @_source("--devkit", type=_PATH, help="ILSVRC's, for the labels of its validation images.")
 @_images("--resize", default="328", show_default=True, metavar="N|WxH|none", help="To pixels.")
@@ -126,6 +133,7 @@ def make_lmdb_command(
     kind: str | None,
     split: str | None,
     devkit: Path | None,
+    class_order: str,
     backend: str,
     flag: Path | None,
     resume: bool,
@@ -149,7 +157,15 @@ def make_lmdb_command(
     options = _options(choices)
     if not dry_run:
         check_output(out, force=force)
-    images = open_source(source, list_file, labels, kind=kind, split=split, devkit=devkit)
+    images = open_source(
+        source,
+        list_file,
+        labels,
+        kind=kind,
+        split=split,
+        devkit=devkit,
+        class_order=class_order,
+    )
     if dry_run:
         _dry_run(images, out, options, as_json=as_json)
         return EXIT_DONE

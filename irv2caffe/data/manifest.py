@@ -10,6 +10,7 @@ from irv2caffe import system
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.mean import mean_blob
 from irv2caffe.data.partial import MANIFEST
+from irv2caffe.data.sources.text import escape_name
 from irv2caffe.data.tables import COMPLAINTS, SKIPPED
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
 
 
 def _write_lines(path: Path, lines: list[str] | tuple[str, ...]) -> None:
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    text = "".join(f"{escape_name(line)}\n" for line in lines)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _manifest(plan: Plan, state: State, backend: str) -> dict[str, Any]:

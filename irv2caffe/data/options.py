@@ -9,6 +9,7 @@ from typing import Any
 from irv2caffe.errors import UsageError
 
 KINDS = ("folders", "list", "tar", "cifar", "idx")
+CLASS_ORDERS = ("auto", "text", "number")
 RESIZE_MODES = ("squash", "short-side", "center-crop", "fill", "none")
 MEANS = ("auto", "exact", "fast", "none")
 NUM_EXACT = 1000  # records whose mean "auto" takes exactly
