@@ -100,10 +100,7 @@ class TrainColumns(Sequence[TrainPoint]):
 
 
 class Series:
-    """The values of one output of the training net, by iteration.
-
-    An output of several elements is printed once for each: the mean of them counts.
-    """
+    """The values of one output of the training net, by iteration; of several at one, the mean."""
 
     def __init__(self) -> None:
         self.iteration = array("q")
@@ -129,9 +126,29 @@ class Series:
         self._total.frombytes(value.tobytes())
         self._count.extend(array("q", [1]) * len(value))
 
+    @classmethod
+    def mean_of(cls, parts: Iterable[Series]) -> Series:
+        """One series of the values of several."""
+        found: dict[int, list[float]] = {}
+        for part in parts:
+            for place, iteration in enumerate(part.iteration):
+                sums = found.setdefault(iteration, [0.0, 0.0])
+                sums[0] += part._total[place]
+                sums[1] += part._count[place]
+        made = cls()
+        for iteration in sorted(found):
+            made.iteration.append(iteration)
+            made._total.append(found[iteration][0])
+            made._count.append(round(found[iteration][1]))
+        return made
+
     def values(self) -> Iterable[float]:
         """The means, one for each iteration."""
         return (total / count for total, count in zip(self._total, self._count, strict=True))
+
+    def means(self) -> Sequence[float]:
+        """The same, all at once."""
+        return self._total if max(self._count, default=1) == 1 else array("d", self.values())
 
     def get(self, iteration: int) -> float | None:
         """The mean at an iteration, or None."""
