@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 Kind = Literal["accuracy", "error", "loss", "other"]
 
 _ACCURACY = re.compile(
-    r"accurac|(?<![a-z])acc(?![a-z])|(?<![a-z])top[-_@ ]?\d|(?<![a-z])prec(?:ision)?[-_@ ]?(?:top)?\d",
+    r"accurac|(?<![a-z])acc(?![a-z])|(?<![a-z])top[-_@ ]?\d"
+    r"|(?<![a-z])prec(?:ision)?[-_@ ]?(?:top)?\d",
     re.IGNORECASE,
 )
 _CAMEL_ACCURACY = re.compile(r"[a-z]Acc(?![a-z])")
@@ -20,23 +21,31 @@ _ERROR = re.compile(r"(?<![a-z])err(?:or)?s?(?![a-z])", re.IGNORECASE)
 _LOSS = re.compile(r"loss", re.IGNORECASE)
 # The rank is said as such, or is a number behind the word, which may count heads as well.
 _TOP = re.compile(r"(?:top|@)[-_/@ ]{0,9}(\d{1,9})", re.IGNORECASE)
-_NUMBERED = re.compile(r"(?:acc(?:uracy)?|prec(?:ision)?|err(?:or)?)[-_/ ]?(\d{1,9})(?!\d)", re.I)
+_NUMBERED = re.compile(
+    r"(?:acc(?:uracy)?|prec(?:ision)?|err(?:or)?)[-_/ ]?(\d{1,9})(?!\d)", re.IGNORECASE
+)
 _ELEMENT = re.compile(r"\[\d+\]\Z")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # Words beside which an accuracy is still that of the whole net: phases, heads, layers.
 _PLAIN = frozenset(
-    "acc accuracy err error rate val valid validation test testing train training eval cls "
-    "classification classifier loss head main final aux softmax prob fc ip net score output".split()
-)
+    {
+        "acc", "accuracy", "err", "error", "rate", "score", "output",
+        "val", "valid", "validation", "test", "testing", "train", "training", "eval",
+        "cls", "classification", "classifier", "loss", "head", "main", "final", "aux",
+        "softmax", "prob", "fc", "ip", "net",
+    }
+)  # fmt: skip
 _OLD_SCORE = re.compile(r"score \d+")
 # Measures of which more is better, and less.
 _UP = re.compile(
-    r"(?<![a-z])(?:m?ap|m?iou|m?iu|map|psnr|ssim|auc|f1|dice|prec)(?![a-z])"
-    r"|precision|recall|detection_eval|jaccard|f-?score",
+    r"(?<![a-z])(?:m?ap|m?iou|m?iu|psnr|ssim|auc|f1|dice|prec)(?![a-z])"
+    r"|precision|recall|detection_eval|jaccard|f-?score|\Amap\Z",
     re.IGNORECASE,
 )
 _CAMEL_UP = re.compile(r"[a-z](?:AP|IoU|IU|AUC)(?![a-z])")
-_DOWN = re.compile(r"(?<![a-z])(?:r?mse|mae|rmse|dist(?:ance)?|perplexity|eer)(?![a-z])", re.I)
+_DOWN = re.compile(
+    r"(?<![a-z])(?:r?mse|mae|rmse|dist(?:ance)?|perplexity|eer)(?![a-z])", re.IGNORECASE
+)
 
 
 class Names(NamedTuple):

@@ -129,18 +129,22 @@ class Series:
     @classmethod
     def mean_of(cls, parts: Iterable[Series]) -> Series:
         """One series of the values of several."""
-        found: dict[int, list[float]] = {}
+        found: dict[int, tuple[float, int]] = {}
         for part in parts:
-            for place, iteration in enumerate(part.iteration):
-                sums = found.setdefault(iteration, [0.0, 0.0])
-                sums[0] += part._total[place]
-                sums[1] += part._count[place]
+            for iteration, total, count in part.sums():
+                known = found.get(iteration, (0.0, 0))
+                found[iteration] = (known[0] + total, known[1] + count)
         made = cls()
         for iteration in sorted(found):
+            total, count = found[iteration]
             made.iteration.append(iteration)
-            made._total.append(found[iteration][0])
-            made._count.append(round(found[iteration][1]))
+            made._total.append(total)
+            made._count.append(count)
         return made
+
+    def sums(self) -> Iterable[tuple[int, float, int]]:
+        """Iteration, sum and number of the values at each iteration."""
+        return zip(self.iteration, self._total, self._count, strict=True)
 
     def values(self) -> Iterable[float]:
         """The means, one for each iteration."""

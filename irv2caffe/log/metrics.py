@@ -95,8 +95,8 @@ def _train_metrics(table: Table) -> Iterator[Metric]:
                 values.append(value)
         found.update(listed)
     ranks = _ranks(table, list(found), is_asked=False)
-    for name, (iteration, value) in found.items():
-        yield _metric(table, name, "train", 0, ranks.get(name), iteration, value)
+    for name, columns in found.items():
+        yield _metric(table, name, "train", 0, ranks.get(name), *columns)
 
 
 def _ranks(

@@ -1,8 +1,8 @@
 """Outputs by name: an output of several elements is several series.
 
-Caffe prints an output once for each element, always by the same name: the accuracies of the classes,
-or overall accuracy, mean over classes and mean IU of one layer. Such are kept as ``NAME[0]``,
-``NAME[1]`` and so on. Of one with very many (probabilities) the mean is kept.
+Caffe prints an output once for each element, always by the same name: the accuracies of the
+classes, or overall accuracy, mean over classes and mean IU of one layer. Such are kept as
+``NAME[0]``, ``NAME[1]`` and so on. Of one with very many (probabilities) the mean is kept.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from irv2caffe.log.unwrap import mend, unwrap
 
 _NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?))"
 NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
-# Sources are ``solver.cpp:239``, or whole paths, on Windows with blanks. A paste may lack the letter.
+# Sources are ``solver.cpp:239``, or whole paths, on Windows with blanks. Pastes lack the letter.
 _PREFIX = re.compile(
     r"([IWEF]?)(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) "
     r"(?:[^\s\]]{1,400}|[^\]]{1,400}\.\w{1,4}:\d{1,6})\] ?",

@@ -112,7 +112,7 @@ class Reader:
         return known and not self.course.new_process and self._dump is None
 
     def was_shown(self, iteration: int, outputs: Iterable[str]) -> None:
-        """Displays of the root up to this one, which said these outputs, were added from outside."""
+        """Displays of the root up to this one, which said these outputs, came from outside."""
         self.course.was_shown(iteration, outputs)
         self._aside.clear()
 

@@ -24,7 +24,9 @@ _QUOTES = re.compile(r"(?:\s?> ?){1,20}")
 _KEYS = ("log", "message", "msg", "textPayload")
 
 # A colour whose escape character was lost, or written as text.
-_COLOUR = re.compile(r"(?:\^\[|\\(?:033|x1b|e|u001b))?\[(?:\d{1,3}(?:;\d{1,3}){0,4})?[mK]", re.I)
+_COLOUR = re.compile(
+    r"(?:\^\[|\\(?:033|x1b|e|u001b))?\[(?:\d{1,3}(?:;\d{1,3}){0,4})?[mK]", re.ASCII
+)
 _MARKDOWN = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>=-])")
 _JSON_END = re.compile(r"""(?:\\[nr]){0,9}["']?,?\s{0,99}\Z""")
 _SUSPECT = re.compile(r"""[\\&\["',]|\^\[""")
