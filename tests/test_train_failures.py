@@ -40,7 +40,6 @@ from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import pairs
 from irv2caffe.train.tracker import Tracker
 
-
 RESUME = ("--resume", "run", "--caffe")
 
 

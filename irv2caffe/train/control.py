@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
-from irv2caffe.system import open_own
+from irv2caffe.system import open_own, read_json_object
 from irv2caffe.train.lock import is_locked, read_owner
-from irv2caffe.train.run_dir import RunDir, read_config, read_json
+from irv2caffe.train.run_dir import RunDir, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,11 +102,11 @@ def snapshot_now(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
     Raises:
         InputError: nobody works there, or it ended before the snapshot.
     """
-    before = read_json(run.state).get("num_snapshots")
+    before = read_json_object(run.state).get("num_snapshots")
     request(run, SNAPSHOT)
     say(f"asked {run.path} for a snapshot, which comes after the current iteration")
     while is_locked(run):
-        state = read_json(run.state)
+        state = read_json_object(run.state)
         if state.get("num_snapshots") != before:
             return status(run)
         time.sleep(0.2)
@@ -122,7 +122,7 @@ def status(run: RunDir) -> dict[str, Any]:
     if ending == "running":  # its trainer was killed
         ending = "interrupted"
     return {
-        **read_json(run.state),
+        **read_json_object(run.state),
         "run_dir": str(run.path),
         "working": working,
         "host": owner.host if owner else None,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, MissingInputError, UsageError
-from irv2caffe.system import open_regular
+from irv2caffe.system import open_regular, read_json_object
 from irv2caffe.train.lock import is_alive, is_locked, read_owner
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import read_config, read_json, weights_of
+from irv2caffe.train.run_dir import read_config, weights_of
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
 from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import is_cut_short
@@ -119,7 +119,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
 
 def _refuse_emptied(run: RunDir) -> None:
     """Raises InputError where snapshots were known and their folder is empty: another disk?"""
-    known = read_json(run.state).get("snapshot")
+    known = read_json_object(run.state).get("snapshot")
     if known and not any(run.snapshots.iterdir()):
         raise InputError(
             f"{run.snapshots} is empty, and {Path(str(known)).name} was there",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable, write_text
 from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
-from irv2caffe.system import open_own, open_regular, read_regular
+from irv2caffe.system import open_own, open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 # Of these a config.json of ours holds at least one.
 _MARKS = frozenset({"irv2caffe", "effective_batch"})
-_MAX_JSON_BYTES = 16 << 20  # tens of thousands of starts
 
 _PIECE_BYTES = 1 << 20
 _START = re.compile(r"start-(\d{3,9})\.log")
@@ -164,7 +163,7 @@ def _is_half_made(run: RunDir) -> bool:
 
 def _is_lock(path: Path) -> bool:
     """Whether a file is a lock of ours, or none is there."""
-    return not path.exists() or path.stat().st_size == 0 or "child_pid" in read_json(path)
+    return not path.exists() or path.stat().st_size == 0 or "child_pid" in read_json_object(path)
 
 
 def is_run(path: Path) -> bool:
@@ -245,7 +244,7 @@ def link_latest(run: RunDir) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The ``config.json`` of a run folder; empty where there is none."""
-    return read_json(path / "config.json")
+    return read_json_object(path / "config.json")
 
 
 def starts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -258,15 +257,6 @@ def weights_of(config: Mapping[str, Any]) -> list[str]:
     """The models that a run started from, as its ``config.json`` says."""
     names = config.get("weights")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; empty where there is none."""
-    try:
-        values = json.loads(read_regular(path, _MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
