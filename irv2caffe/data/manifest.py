@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a database; empty where it has none."""
     try:
         values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -117,7 +117,7 @@ class Partial:
         path = self.folder / f"{_STATE}{transaction}"
         try:
             return _read_state(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"{self.folder} cannot be gone on with: {path.name} is not readable",
                 "--no-resume starts over",
@@ -246,7 +246,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

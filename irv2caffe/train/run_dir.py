@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable, write_text
 from irv2caffe.errors import FormatError, MissingInputError, OutputExistsError
-from irv2caffe.system import open_regular, read_regular
+from irv2caffe.system import open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 # Of these a config.json of ours holds at least one.
 _MARKS = frozenset({"irv2caffe", "effective_batch"})
-_MAX_JSON_BYTES = 16 << 20  # tens of thousands of starts
 
 _PIECE_BYTES = 1 << 20
 
@@ -216,11 +215,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty where there is none."""
-    try:
-        values = json.loads(read_regular(path, _MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_json_object(path)
 
 
 def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
