@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from irv2caffe.atomic import folder_aside
 from irv2caffe.data.build import check_output, refuse_inside, report
 from irv2caffe.data.datum import record_key
+from irv2caffe.data.depth import is_dark, words_on_dark_records
 from irv2caffe.data.estimate import check_space, estimate
 from irv2caffe.data.image import UndecodableImageError, open_image
-from irv2caffe.data.items import Skipped
+from irv2caffe.data.items import LeftOutError, Skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import write_side_files
 from irv2caffe.data.mean import UnitSums
@@ -24,7 +25,7 @@ from irv2caffe.data.pool import open_pool
 from irv2caffe.data.record import read_file
 from irv2caffe.data.state import State
 from irv2caffe.data.stored import stored_pixels
-from irv2caffe.data.tables import SideTables
+from irv2caffe.data.tables import SideTables, keep_skipped
 from irv2caffe.errors import CaffeFailedError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -92,9 +93,14 @@ def convert_imageset(
         for name in ("data.mdb", "lock.mdb"):
             (database / name).rename(folder / name)
         database.rmdir()
-        state = _count(plan, folder)
+        try:
+            state, largest = _count(plan, folder)
+        except LeftOutError as error:
+            keep_skipped(folder, out, error)
+            raise
         state.seconds = time.monotonic() - begun
-        write_side_files(folder, plan, state, "convert_imageset")
+        findings = [words_on_dark_records(largest)] if is_dark(largest) else []
+        write_side_files(folder, plan, state, "convert_imageset", findings)
     return report(out, 0, len(plan), time.monotonic() - begun)
 
 
@@ -107,6 +113,7 @@ def _check_options(source: Source, options: BuildOptions) -> None:
             ("--quality", options.quality != 95),
             ("--augment", options.augment is not None),
             ("--fast-decode", options.fast_decode),
+            ("--bit-depth", options.bit_depth not in {None, 16}),
         )
         if is_used
     ]
@@ -169,8 +176,13 @@ def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None
             child.stderr.close()
 
 
-def _count(plan: Plan, folder: Path) -> State:
-    """Compares the records with the list; the tool leaves out what it cannot read."""
+def _count(plan: Plan, folder: Path) -> tuple[State, int]:
+    """Compares the records with the list; the tool leaves out what it cannot read.
+
+    Returns:
+        What the database holds, and the largest value of any record.
+    """
+    largest = 0
     state = State(next_index=len(plan))
     tables = SideTables(folder, {})
     skipped = list(plan.source.skipped)
@@ -187,7 +199,9 @@ def _count(plan: Plan, folder: Path) -> State:
             state.num_bytes += len(record[1])
             state.per_label[item.label] += 1
             with suppress(ValueError):  # a file that is cut short, kept as it is
-                sums.add(stored_pixels(record[1]))
+                pixels = stored_pixels(record[1])
+                sums.add(pixels)
+                largest = max(largest, int(pixels.max()))
             if state.num_written % _SUMS_OF == 0:
                 state.mean.add(sums.taken(), _SUMS_OF)
             record = next(records, None)
@@ -198,10 +212,11 @@ def _count(plan: Plan, folder: Path) -> State:
     state.skipped = Counter(skip.reason for skip in skipped)
     state.refuse_too_many_skipped(plan.options.max_skipped)
     if state.num_written == 0:
-        raise InputError(
-            f"none of the {len(plan):,} images could be read", f"first: {skipped[0].reason}"
+        raise LeftOutError(
+            f"none of the {len(plan):,} images could be read",
+            f"{skipped[0].reason}: {plan.source.root}/{skipped[0].name}",
         )
-    return state
+    return state, largest
 
 
 def _why(plan: Plan, name: str) -> Skipped:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.data.datum import parse_datum
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.errors import FormatError
+from irv2caffe.data.sources.text import read_names
+from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,10 +100,9 @@ def database_facts(folder: Path) -> SourceFacts:
 def _class_names(folder: Path) -> tuple[str, ...]:
     """The table that make-lmdb writes beside a database."""
     try:
-        text = (folder / "labels.txt").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
+        return read_names(folder / "labels.txt")
+    except InputError:
         return ()
-    return tuple(text.splitlines())
 
 
 def list_facts(path: Path) -> SourceFacts:

@@ -10,6 +10,7 @@ from irv2caffe import system
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.layout import LABELS, MANIFEST, MEAN_FILE, WORDS
 from irv2caffe.data.mean import mean_blob
+from irv2caffe.data.sources.text import escape_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ class BuildReport:
 
     Attributes:
         out: the database.
+        source: where the images come from.
         num_images: records in it.
         num_classes: classes in the table, or highest label plus one.
         num_skipped: images left out; ``skipped.csv`` names them.
@@ -36,9 +38,11 @@ class BuildReport:
         images_per_second: of this process.
         resumed_at: the record that an earlier process had come to.
         notes: what a person should know of the source.
+        findings: what is probably wrong with the records.
     """
 
     out: Path
+    source: str
     num_images: int
     num_classes: int
     num_skipped: int
@@ -50,9 +54,12 @@ class BuildReport:
     images_per_second: float
     resumed_at: int
     notes: tuple[str, ...]
+    findings: tuple[str, ...]
 
 
-def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> None:
+def write_side_files(
+    folder: Path, plan: Plan, state: State, backend: str, findings: list[str]
+) -> None:
     """Writes all that stands beside ``data.mdb``; the manifest last.
 
     Args:
@@ -60,6 +67,7 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
         plan: that it was made by.
         state: what it holds.
         backend: who wrote the records.
+        findings: what is probably wrong with them.
 
     Raises:
         OutputError: the disk is full or fails.
@@ -75,12 +83,14 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
     mean = state.mean.mean_image()
     if mean is not None:
         write_bytes(folder / MEAN_FILE, mean_blob(mean).SerializeToString(deterministic=True))
-    text = json.dumps(_manifest(plan, state, backend), indent=2) + "\n"
+    manifest = _manifest(plan, state, backend) | {"findings": findings}
+    text = json.dumps(manifest, indent=2) + "\n"
     write_bytes(folder / MANIFEST, text.encode())
 
 
 def _write_lines(path: Path, lines: list[str] | tuple[str, ...]) -> None:
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    text = "".join(f"{escape_name(line)}\n" for line in lines)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _manifest(plan: Plan, state: State, backend: str) -> dict[str, Any]:
@@ -115,6 +125,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a database; empty where it has none."""
     try:
         values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -62,7 +62,7 @@ class Partial:
         path = self.folder / f"{_STATE}{transaction}"
         try:
             return read_state(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             lost = "data.mdb has lost records that were committed"
             why = f"{path.name} cannot be read" if path.exists() else lost
             raise OutputError(
@@ -237,7 +237,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

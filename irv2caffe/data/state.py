@@ -9,8 +9,9 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from irv2caffe.data.depth import Depth
+from irv2caffe.data.items import LeftOutError
 from irv2caffe.data.mean import MeanSums
-from irv2caffe.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,7 @@ class State:
         seconds: that it took so far.
         table_bytes: how long the side tables are, by name.
         mean: sums over the records.
+        depth: images of 16 bits.
     """
 
     next_index: int = 0
@@ -41,6 +43,7 @@ class State:
     seconds: float = 0.0
     table_bytes: dict[str, int] = field(default_factory=dict)
     mean: MeanSums = field(default_factory=MeanSums)
+    depth: Depth = field(default_factory=Depth)
 
     @property
     def num_skipped(self) -> int:
@@ -54,11 +57,11 @@ class State:
             most: that may be left out; None bounds nothing.
 
         Raises:
-            InputError: with the commonest reason.
+            LeftOutError: with the commonest reason.
         """
         if most is not None and self.num_skipped > most:
             reason, count = self.skipped.most_common(1)[0]
-            raise InputError(
+            raise LeftOutError(
                 f"{self.num_skipped:,} images cannot be taken, most of them ({count:,}) "
                 f"because: {reason}",
                 "is SOURCE right? --max-skipped with a larger number allows for them",
@@ -69,7 +72,8 @@ def write_state(state: State, stream: IO[bytes]) -> None:
     """A line of JSON, then the sum of the images."""
     image = state.mean.image
     mean = {**vars(state.mean), "image": None if image is None else list(image.shape)}
-    stream.write(json.dumps({**vars(state), "mean": mean}).encode() + b"\n")
+    values = {**vars(state), "mean": mean, "depth": vars(state.depth)}
+    stream.write(json.dumps(values).encode() + b"\n")
     if image is not None:
         stream.write(np.ascontiguousarray(image, "<f8").data)
 
@@ -79,7 +83,7 @@ def read_state(path: Path) -> State:
 
     Raises:
         OSError: it cannot be read.
-        ValueError, KeyError, TypeError: it is damaged.
+        ValueError, LookupError, TypeError, RecursionError: it is damaged.
     """
     with path.open("rb") as stream:
         values = json.loads(stream.readline())
@@ -89,6 +93,7 @@ def read_state(path: Path) -> State:
         mean["image"] = np.frombuffer(rest, "<f8").reshape(mean["image"]).copy()
     mean["shape"] = tuple(mean["shape"]) if mean["shape"] is not None else None
     values["mean"] = MeanSums(**mean)
+    values["depth"] = Depth(**values.get("depth", {}))
     values["skipped"] = Counter(values["skipped"])
     values["per_label"] = Counter({int(key): count for key, count in values["per_label"].items()})
     return State(**values)

@@ -12,17 +12,23 @@ from google.protobuf import text_format
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.messages import NetParameter, SolverParameter
+from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _NO_FIELD_OF_NET = re.compile("NetParameter has no field")
+_NOT_A_STRING = re.compile(r"Expected string but found: '([\w.+-]*)'")
+_NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?([^"\s]*?)"?\.?$')
+_FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*$")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
-_MAX_TEXT_BYTES = 1 << 28
-# What matters for finding layers: strings and comments are skipped, braces counted.
+_MAX_TEXT_BYTES = 1 << 25
+_MAX_STRING = 1 << 20  # of a name or path; protobuf's reader takes a hundred times the memory
+# What matters for finding layers: strings and comments are skipped, braces counted. Without the
+# possessive ++ and *+ a string costs a hundred times its size in memory.
 _TOKEN = re.compile(
-    r"""(?P<skip>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*)"""
+    r"""(?P<skip>"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+'|\#[^\n]*)"""
     r"""|(?P<line>\n)|(?P<open>[{<])|(?P<close>[}>])|(?P<word>[A-Za-z_]\w*)"""
 )
 
@@ -90,8 +96,8 @@ def read_input(path: Path, limit_bytes: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > limit_bytes:
-            raise FormatError(f"{size:,} bytes are more than the format can hold", path=path)
-        return path.read_bytes()
+            raise FormatError(f"{size:,} bytes are more than such a file can have", path=path)
+        return read_regular(path, limit_bytes)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file", "check the path") from error
     except OSError as error:
@@ -110,8 +116,9 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
         FormatError: with line and column, and the nearest known field for an unknown one.
     """
     message = cls()
+    _refuse_long_strings(text, path)
     try:
-        return text_format.Parse(text, message)
+        text_format.Parse(text, message)
     except text_format.ParseError as error:
         problem = _PLACE.sub("", str(error))
         hint = f"the file should be a {cls.DESCRIPTOR.name}"
@@ -120,11 +127,65 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
             problem = f"{unknown.group(1).removeprefix('caffe.')} has no field {unknown.group(2)!r}"
             hint = _nearest_field(message, unknown.group(1), unknown.group(2)) or hint
         line, column = error.GetLine(), error.GetColumn()
+        hint = _hint_on_value(problem, text, line, column) or hint
         raise FormatError(_short(problem), hint, path=path, line=line, column=column) from error
     except RecursionError as error:
         raise FormatError("nested too deeply", path=path) from error
     except (ValueError, OverflowError) as error:  # a number or escape that Python cannot take
         raise FormatError(f"a value cannot be read: {error}", path=path) from error
+    if not message.IsInitialized():
+        raise _incomplete(message, text, path)
+    return message
+
+
+def _refuse_long_strings(text: str, path: Path | None) -> None:
+    if len(text) <= _MAX_STRING:
+        return
+    for token in _TOKEN.finditer(text):
+        size = token.end() - token.start()
+        if token.lastgroup == "skip" and size > _MAX_STRING and token.group()[0] != "#":
+            line = text.count("\n", 0, token.start()) + 1
+            problem = f"a text of {size:,} characters, Caffe's names and paths are shorter"
+            raise FormatError(problem, "is this file damaged?", path=path, line=line)
+
+
+def _hint_on_value(problem: str, text: str, line: int | None, column: int | None) -> str:
+    """What was probably meant by a value of the wrong kind."""
+    bare, value = _NOT_A_STRING.search(problem), _NO_VALUE.search(problem)
+    if value and value.group(1) == "caffe.V1LayerParameter.LayerType":
+        return (
+            "layers { } is the form before 2014, with types in capitals such as SOFTMAX; a type "
+            f'such as "{value.group(2)[:60]}" belongs in layer {{ }}'
+        )
+    if value:
+        enum = value.group(1).removeprefix("caffe.").replace(".", " ")
+        return f"a fork may have it; Caffe 1.0's {enum} does not"
+    if not bare:
+        return ""
+    word = bare.group(1)[:60]
+    lines = text.split("\n")
+    before = lines[line - 1][: (column or 1) - 1] if line and line <= len(lines) else ""
+    field = _FIELD_BEFORE.search(before)
+    if field and field.group(1) == "type" and word.isupper():
+        return (
+            f"type: {word} is of the form before 2014, which stands in layers {{ }}; layer {{ }} "
+            'takes a type in quotes, such as "Softmax"'
+        )
+    return f'a text stands in quotes: {field.group(1) if field else "name"}: "{word}"'
+
+
+def _incomplete(message: Any, text: str, path: Path | None) -> FormatError:
+    """Why Caffe's reader refuses a message without a field that it must have."""
+    missing = message.FindInitializationErrors()
+    place = re.match(r"layer\[(\d+)\]", missing[0])
+    lines = layer_lines(text) if place else []
+    index = int(place.group(1)) if place else 0
+    return FormatError(
+        f"required fields are missing: {', '.join(missing[:3])}",
+        "write them; Caffe does not read the file without them",
+        path=path,
+        line=lines[index] if index < len(lines) else None,
+    )
 
 
 def layer_lines(text: str) -> list[int]:
