@@ -24,7 +24,7 @@ def damage(folder: Path, how: str) -> None:
     Args:
         folder: of the database.
         how: ``leaf`` (the last leaf calls itself a branch), ``beyond`` (a leaf lies behind the
-            file's end), ``circle`` (every leaf is the first one), ``entries`` (it says more records
+            file's end), ``circle`` (every leaf is the first one), ``value`` (a record of a gigabyte), ``entries`` (it says more records
             than it has) or ``absurd`` (more than any file can hold).
     """
     path = folder / "data.mdb"
@@ -47,6 +47,10 @@ def damage(folder: Path, how: str) -> None:
         case "circle":
             for node in nodes:
                 struct.pack_into("<I", data, node, children[0])
+        case "value":
+            leaf = children[0] * PAGE
+            node = leaf + struct.unpack_from("<H", data, leaf + 16)[0]
+            struct.pack_into("<HH", data, node, 0, (1 << 30) >> 16)
         case "entries":
             struct.pack_into("<Q", data, meta + ENTRIES, _u64(data, meta + ENTRIES) + 7)
         case "absurd":

@@ -23,7 +23,7 @@ from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 from irv2caffe.proto.messages import Datum
 from irv2caffe.train.plan import Wishes, make_plan
 
-DAMAGES = ("leaf", "beyond", "circle", "entries", "absurd")
+DAMAGES = ("leaf", "beyond", "circle", "value", "entries", "absurd")
 NET = """
 layer {{ name: "data" type: "Data" top: "data" top: "label" {crop}
   data_param {{ source: "{db}" batch_size: 8 backend: LMDB }} }}

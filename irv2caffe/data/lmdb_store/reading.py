@@ -86,7 +86,7 @@ class Reader:
             return
         if count < 1:
             return
-        with self._environment.begin(buffers=views) as transaction:
+        with self._transaction(buffers=views) as transaction:
             cursor = transaction.cursor()
             places = _num_places(cursor)
             # A few images may have been left out; numbers that are dates count no places.
@@ -98,13 +98,21 @@ class Reader:
 
     def _all(self, *, buffers: bool) -> Iterator[tuple[Any, Any]]:
         said, number = len(self), 0
-        with self._environment.begin(buffers=buffers) as transaction:
+        with self._transaction(buffers=buffers) as transaction:
             for number, record in enumerate(transaction.cursor(), 1):
                 if number > said:
                     raise self._damaged(f"it holds more than the {said:,} records that it says")
                 yield record
         if number < said:
             raise self._damaged(f"it holds {number:,} of the {said:,} records that it says")
+
+    @contextmanager
+    def _transaction(self, *, buffers: bool) -> Iterator[Any]:
+        try:
+            with self._environment.begin(buffers=buffers) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise self._damaged(str(error)) from error
 
     def _seek(self, cursor: Any, step: int) -> Iterator[None]:
         """Stands at every so-many-eth place, as the keys count them; gaps are stepped over."""
@@ -149,7 +157,7 @@ def open_reader(folder: Path) -> Iterator[Reader]:
 
     Raises:
         MissingInputError: no such folder.
-        FormatError: no LMDB, or a torn one.
+        FormatError: no LMDB, or a damaged one.
     """
     if not folder.is_dir():
         raise MissingInputError(
@@ -173,8 +181,6 @@ def open_reader(folder: Path) -> Iterator[Reader]:
     try:
         _refuse_misfit(environment, size, folder)
         yield Reader(folder, environment, size)
-    except lmdb.Error as error:
-        raise FormatError(f"a torn LMDB: {error}", _ANEW, path=folder) from error
     finally:
         environment.close()
 
