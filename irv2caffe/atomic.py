@@ -66,10 +66,10 @@ def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
     """
     if not force:
         refuse_existing(path)
-    owner = f"{_ASIDE}{path.name}-{platform.node()}-"
+    owner = _owner(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_orphans(path.parent, owner)
+        remove_orphans(path)
         aside = Path(tempfile.mkdtemp(prefix=f"{owner}{os.getpid()}-", dir=path.parent))
     except OSError as error:
         raise unwritable(path, error) from error
@@ -117,12 +117,24 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _remove_orphans(folder: Path, owner: str) -> None:
-    """Removes what a killed process of this machine left aside for the same result."""
+def _owner(path: Path) -> str:
+    """How the names of folders begin that this machine makes aside for ``path``."""
+    return f"{_ASIDE}{path.name}-{platform.node()}-"
+
+
+def remove_orphans(path: Path) -> int:
+    """Removes what killed processes of this machine left aside for ``path``; their number."""
+    return _remove_orphans(path.parent, _owner(path))
+
+
+def _remove_orphans(folder: Path, owner: str) -> int:
+    count = 0
     for orphan in folder.glob(f"{glob.escape(owner)}*"):
         pid = orphan.name.removeprefix(owner).split("-")[0]
         if pid.isdecimal() and not _is_alive(int(pid)):
             shutil.rmtree(orphan, ignore_errors=True)
+            count += 1
+    return count
 
 
 def _is_alive(pid: int) -> bool:

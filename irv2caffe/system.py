@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import platform
 import shutil
+import stat
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+_MAX_JSON_BYTES = 16 << 20  # as Python's objects it takes thirty times as much
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,62 @@ def free_bytes(path: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file for reading that cannot hang or go on for ever: no device, no FIFO, no socket.
+
+    Raises:
+        OSError: there is none, it may not be read, or it is no regular file.
+    """
+    # Asked before too: to open a device can already do something.
+    _require_regular(os.stat(path), path)  # noqa: PTH116 - as os.open
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(handle), path)
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a regular file that holds at most so many.
+
+    Raises:
+        OSError: as :func:`open_regular`, or the file is longer.
+    """
+    with open_regular(path) as stream:
+        data = stream.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
+    return data
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none, whatever stands there instead."""
+    try:
+        values = json.loads(read_regular(path, _MAX_JSON_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _require_regular(found: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files below a folder that others may be changing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118
+    return total
 
 
 def gpus() -> list[Gpu] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,18 +22,31 @@ if TYPE_CHECKING:
 
 _PLAIN_STATUS_S = 30.0
 _CLEAR_LINE = "\r\x1b[2K"
+# Control characters but for newline and tab, and what changes the direction or ends lines of text.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 _status: list[str] = []  # what stands in the line that is rewritten
+
+
+def printable(text: str) -> str:
+    r"""``text`` with control characters as ``\x1b`` and the like; newlines and tabs stay.
+
+    File names, labels and logs come from strangers: shown as they are, they could move the
+    terminal's cursor, set its title or reverse what is read.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def say(message: str) -> None:
     """One line of talk, on stderr."""
     _clear_status()
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def show(message: str) -> None:
     """One line of result, on stdout."""
-    print(message, flush=True)  # noqa: T201
+    print(printable(message), flush=True)  # noqa: T201
 
 
 def show_json(value: Any) -> None:
@@ -68,7 +82,7 @@ def show_table(
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(printable(str(cell)) for cell in row))
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, width=200)
@@ -161,7 +175,7 @@ def _show_status(text: str) -> None:
     """Over the line before; no thread animates it, since that would cost more than the rest."""
     _status[:] = [text]
     width = shutil.get_terminal_size().columns
-    sys.stderr.write(_CLEAR_LINE + text[: width - 1])
+    sys.stderr.write(_CLEAR_LINE + printable(text)[: width - 1])
     sys.stderr.flush()
 
 

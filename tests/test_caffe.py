@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -202,7 +206,16 @@ def test_mirror_told_and_mirror_missing(nowhere, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "-x", "--hook=sh", "debian", "http://", "http://a b/", "ftp://x/d", "http://x/\n"]
+    "url",
+    [
+        *("", "-x", "--hook=sh", "debian", "http://", "http://a b/", "ftp://x/d", "http://x/\n"),
+        *(
+            "http://[trusted=yes]/debian",
+            "http://[x]/debian",
+            "http://x:99999/debian",
+            "http://:80/",
+        ),
+    ],
 )
 def test_hostile_mirrors(url):
     with pytest.raises(UsageError):
@@ -226,6 +239,102 @@ needs_mmdebstrap = pytest.mark.skipif(
 def test_failed_installs_leave_nothing(nowhere, mirror, words):
     with pytest.raises(InstallError, match=words):
         install_caffe(nowhere / "caffe", mirror=mirror)
+    assert not list(nowhere.iterdir())
+
+
+@contextmanager
+def bad_mirror(answer):
+    """An address whose every request is answered by a function, and an event of the first one."""
+    asked, over = threading.Event(), threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.set()
+            answer(self, over)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/debian", asked
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def drip(request, over):
+    request.send_response(200)
+    request.send_header("Content-Length", "100000")
+    request.end_headers()
+    try:
+        while not over.wait(0.1):
+            request.wfile.write(b"x")
+            request.wfile.flush()
+    except OSError:
+        pass  # the other side is gone
+
+
+def redirect_for_ever(request, over):
+    request.send_response(302)
+    request.send_header("Location", f"/debian/{time.monotonic_ns()}")
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
+def say_nothing(request, over):
+    over.wait()
+
+
+@needs_mmdebstrap
+@pytest.mark.parametrize("answer", [drip, redirect_for_ever, say_nothing])
+def test_a_mirror_that_sends_next_to_nothing_is_given_up(nowhere, monkeypatch, answer):
+    monkeypatch.setattr("irv2caffe.caffe.mmdebstrap._STALL_S", 4.0)
+    monkeypatch.setattr("irv2caffe.caffe.mmdebstrap._LOOK_EVERY_S", 0.2)
+    with (
+        bad_mirror(answer) as (mirror, asked),
+        pytest.raises(InstallError, match="next to nothing came") as caught,
+    ):
+        install_caffe(nowhere / "caffe", mirror=mirror)
+    assert asked.is_set()
+    assert "--mirror" in caught.value.hint
+    assert not list(nowhere.iterdir())
+    assert not processes_with(nowhere)
+
+
+def processes_with(folder):
+    """Processes in whose environment a folder is named, but for this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (place / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"TMPDIR={folder}".encode() in text and int(place.name) != os.getpid():
+            found.append(int(place.name))
+    return found
+
+
+@needs_mmdebstrap
+def test_a_killed_install_ends_its_children_and_the_next_one_removes_what_it_left(nowhere):
+    prefix = nowhere / "caffe"
+    with bad_mirror(drip) as (mirror, asked):
+        command = [sys.executable, "-m", "irv2caffe", "install-caffe", "--prefix", str(prefix)]
+        with subprocess.Popen([*command, "--mirror", mirror], stderr=subprocess.DEVNULL) as child:
+            assert asked.wait(120)
+            assert processes_with(nowhere)
+            child.kill()
+        patience = time.monotonic() + 120
+        while processes_with(nowhere):
+            assert time.monotonic() < patience
+            time.sleep(0.2)
+    assert list(nowhere.iterdir())
+    said = []
+    with pytest.raises(InstallError, match="cannot be reached"):
+        install_caffe(prefix, mirror="http://127.0.0.1:9/debian", say=said.append)
+    assert said[0] == "removed what an earlier install that was killed left behind"
     assert not list(nowhere.iterdir())
 
 

@@ -34,6 +34,9 @@ TWO_GPUS = claims(num_gpus=2)
 CATS = replace(TRAIN, class_names=("a", "b", "c"))
 
 
+SECOND_SOLVER = b'net: "net.prototxt" base_lr: 0.1 max_iter: 10 snapshot_prefix: "elsewhere"'
+
+
 def blob(*shape):
     import numpy as np
 
@@ -81,6 +84,20 @@ CASES = {
         "no field 'padding'",
         "conv1",
         net(),
+    ),
+    "unknown-value": (
+        ERROR,
+        net(("pool: MAX", "pool: MEDIAN")),
+        "knows no pool: MEDIAN in PoolingParameter",
+        "pool1",
+        net(("pool: MAX", "pool: AVE")),
+    ),
+    "solver-as-net": (
+        ERROR,
+        solver(('"net.prototxt"', '"other.prototxt"'), files={"other.prototxt": SECOND_SOLVER}),
+        "'other.prototxt' is a solver, not a net",
+        "",
+        solver(files={"other.prototxt": SECOND_SOLVER}),
     ),
     "field-after-1.0": (
         WARNING,

@@ -19,6 +19,8 @@ STOPS = {
     "net-missing": "File not found",
     "net-refused": "Check failed",
     "unknown-field": "has no field named",
+    "unknown-value": "Failed to parse NetParameter file",
+    "solver-as-net": "Failed to parse NetParameter file",
     "unknown-layer-type": "Unknown layer type: Relu",
     "unknown-bottom": "Unknown bottom blob 'pool'",
     "duplicate-top": "Top blob 'conv1' produced by multiple sources",

@@ -465,8 +465,10 @@ BAD = {
     "other": ('foo: "bar"', "neither a solver nor a net"),
     "torn": ('name: "x" layer { name: "y"', "1:"),
     "type": ('layer { name: "x" top: 5 }', "1:"),
-    "enum": ('layer { name: "x" type: "Pooling" pooling_param { pool: MEDIAN } }', "1:"),
-    "v1 enum": ("layers { type: PERMUTE }", "1:"),
+    "required": (
+        'layer { name: "y" }\nlayer { name: "x" type: "Clip" clip_param { max: 1 } }',
+        "x.prototxt:2: required fields are missing: layer[1].clip_param.min",
+    ),
     "number": ("base_lr: 0.1.2", "1:"),
     "string": ('net: "x', "1:"),
     "nul": ("net: \0", "binary"),

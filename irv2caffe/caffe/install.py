@@ -8,7 +8,6 @@ loader and its own libraries (:mod:`irv2caffe.caffe.command`).
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import time
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from irv2caffe import system
-from irv2caffe.atomic import folder_aside
+from irv2caffe.atomic import folder_aside, remove_orphans
 from irv2caffe.caffe.find import FoundCaffe, default_prefix
 from irv2caffe.caffe.mirror import choose_mirror
 from irv2caffe.caffe.mmdebstrap import DEFAULT_MIRROR, KEYRING, LISTING, SUITE, unpack
@@ -102,6 +101,8 @@ def install_caffe(
         return earlier
     _check_machine()
     source = choose_mirror(mirror)
+    if remove_orphans(prefix):
+        say("removed what an earlier install that was killed left behind")
     _check_space(prefix, pycaffe=pycaffe)
     try:
         return _install(prefix, source, pycaffe=pycaffe, say=say)
@@ -120,7 +121,7 @@ def _install(
     with folder_aside(prefix, force=prefix.exists()) as aside:
         packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
         say(f"fetching {', '.join(packages)} of Debian 11 from {source or DEFAULT_MIRROR}")
-        unpack(aside, source, packages)
+        unpack(aside, source, packages, say)
         say("trying it out")
         checks = verify(
             FoundCaffe(aside, aside / "usr/bin", True, "just unpacked"), pycaffe=pycaffe
@@ -130,7 +131,7 @@ def _install(
             version=checks.version,
             pycaffe=pycaffe,
             mirror=source or DEFAULT_MIRROR,
-            size_bytes=_size(aside),
+            size_bytes=system.folder_bytes(aside),
             seconds=round(time.monotonic() - started, 1),
             checks=checks.passed,
         )
@@ -195,14 +196,6 @@ def _check_space(prefix: Path, *, pycaffe: bool) -> None:
             f"{free / 1e6:.0f} MB are free for {prefix}, {needed / 1e6:.0f} MB are needed",
             "--prefix DIR names a folder on another disk; --without-pycaffe needs less",
         )
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files below a folder."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        total += sum(os.lstat(os.path.join(place, name)).st_size for name in names)  # noqa: PTH118
-    return total
 
 
 def _write_manifest(folder: Path, report: InstallReport) -> None:

@@ -41,7 +41,7 @@ def choose_mirror(told: str | None = None, apt: Path = _APT) -> str:
         return check_mirror(told)
     for uri, suite, components in apt_entries(apt):
         # Third parties and the security archive lie elsewhere or have other suites.
-        is_debian = urlsplit(uri).path.rstrip("/").endswith("/debian")
+        is_debian = uri.rstrip("/").endswith("/debian")
         if is_debian and "security" not in suite and "main" in components.split():
             return check_mirror(uri)
     return ""
@@ -49,8 +49,12 @@ def choose_mirror(told: str | None = None, apt: Path = _APT) -> str:
 
 def check_mirror(url: str) -> str:
     """``url``, if it can be handed to mmdebstrap as one argument and nothing else."""
-    parts = urlsplit(url)
-    has_place = bool(parts.netloc) or (parts.scheme in {"file", "copy"} and bool(parts.path))
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises
+    except ValueError as error:
+        raise UsageError(f"{url!r} is no address of a mirror: {error}", _WAY_OUT) from error
+    has_place = bool(parts.hostname) or (parts.scheme in {"file", "copy"} and bool(parts.path))
     if (
         parts.scheme not in {"http", "https", "file", "copy"}
         or not has_place

@@ -6,15 +6,36 @@ import os
 import re
 import signal
 import subprocess
-from contextlib import suppress
+import tempfile
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from irv2caffe.errors import InstallError
+from irv2caffe.system import folder_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SUITE = "bullseye"
 DEFAULT_MIRROR = "mmdebstrap's default mirror"
 LISTING = "irv2caffe-packages.txt"  # the names of the packages, in the folder
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# A mirror that sends less than this in that time is given up: apt waits for a drip without end.
+_STALL_S = 120.0
+_STALL_BYTES = 200_000
+_LOOK_EVERY_S = 2.0
+_SAY_EVERY_S = 20.0
+_LAST_WORDS_BYTES = 1 << 16
+# Becomes the program that its arguments name. A process beside it waits for the end of the standard
+# input, which is a pipe that we hold: when we are gone, even by SIGKILL, it ends the process group.
+_ENDS_WITH_US = """
+exec 3<&0 </dev/null
+(trap '' TERM; exec >/dev/null 2>&1; read _ <&3; kill -TERM 0; sleep 5; kill -KILL 0) &
+exec 3<&-
+exec "$@"
+"""
 # A part of mmdebstrap's or apt's last words, what it means, and the way out.
 _MEANINGS = (
     (
@@ -40,16 +61,19 @@ _MEANINGS = (
 )
 
 
-def unpack(folder: Path, mirror: str, packages: list[str]) -> None:
+def unpack(
+    folder: Path, mirror: str, packages: list[str], say: Callable[[str], None] = lambda _: None
+) -> None:
     """Runs mmdebstrap; whatever ends us ends it and its children too.
 
     Args:
         folder: that the packages are unpacked into.
         mirror: a Debian mirror, or empty for mmdebstrap's own.
         packages: with what they need.
+        say: called with a line for a person now and then.
 
     Raises:
-        InstallError: what its last words mean.
+        InstallError: what its last words mean, or that nothing comes from the mirror.
     """
     command = [
         "mmdebstrap",
@@ -67,29 +91,74 @@ def unpack(folder: Path, mirror: str, packages: list[str]) -> None:
         str(folder),
         *([mirror] if mirror else []),
     ]
-    # mmdebstrap keeps its scratch beside the result, where the space was counted.
-    env = {**os.environ, "TMPDIR": str(folder.parent), "LC_ALL": "C.UTF-8"}
-    child = subprocess.Popen(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    # mmdebstrap keeps its scratch beside the result, where the space was counted; the name says
+    # whose it is, so that the next install removes it with the folder after a kill.
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as scratch,
+        tempfile.TemporaryFile() as output,
+    ):
+        with _started(command, scratch, output) as child:
+            _wait(child, folder, mirror, say)
+        if child.returncode != 0:
+            output.seek(max(0, output.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            raise _explain(output.read().decode("utf-8", "replace"), mirror)
+
+
+@contextmanager
+def _started(
+    command: list[str], scratch: str, output: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process group of its own that ends with the block."""
+    read_end, write_end = os.pipe()
     try:
-        output, _ = child.communicate()
-    finally:
-        if child.poll() is None:
-            with suppress(ProcessLookupError):
+        child = subprocess.Popen(
+            ["sh", "-c", _ENDS_WITH_US, "sh", *command],
+            env={**os.environ, "TMPDIR": scratch, "LC_ALL": "C.UTF-8"},
+            stdin=read_end,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        os.close(read_end)
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
                 os.killpg(child.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(20)
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(20)
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    if child.returncode != 0:
-        raise _explain(output.decode("utf-8", "replace"), mirror)
+    finally:
+        os.close(write_end)
+
+
+def _wait(
+    child: subprocess.Popen[bytes], folder: Path, mirror: str, say: Callable[[str], None]
+) -> None:
+    """Waits for the end, and looks whether something arrives.
+
+    Raises:
+        InstallError: nothing does.
+    """
+    size, arrived_at = 0, time.monotonic()
+    say_at = arrived_at + _SAY_EVERY_S
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_LOOK_EVERY_S)
+            return
+        now, now_s = folder_bytes(folder), time.monotonic()
+        if abs(now - size) >= _STALL_BYTES:
+            size, arrived_at = now, now_s
+        if now_s - arrived_at > _STALL_S:
+            raise InstallError(
+                f"next to nothing came from {mirror or DEFAULT_MIRROR} in {_STALL_S:.0f} s",
+                "--mirror URL names another Debian mirror; is the network behind a proxy?",
+            )
+        if now_s > say_at:
+            say_at = now_s + _SAY_EVERY_S
+            say(f"{now / 1e6:.0f} MB fetched and unpacked so far")
 
 
 def _explain(output: str, mirror: str) -> InstallError:

@@ -10,7 +10,7 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.cli.sections import Command, section
-from irv2caffe.data.options import INTERPOLATIONS, KINDS, MEANS, RESIZE_MODES
+from irv2caffe.data.options import CLASS_ORDERS, INTERPOLATIONS, KINDS, MEANS, RESIZE_MODES
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,14 @@ _report = section("Other")
 @click.argument("out", type=_PATH)
 @_source("--list", "list_file", type=_PATH, help="Lines of PATH LABEL.")
 @_source("--labels", type=_PATH, help="Class table: a labels.txt, or the database with one.")
-@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is.  [default: looks]")
+@_source(
+    "--class-order",
+    type=click.Choice(CLASS_ORDERS),
+    default="auto",
+    show_default=True,
+    help="Of class folders; auto: text, but folders 0 to N or 1 to N as numbers.",
+)
+@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is, also against appearances.")
 @_source("--split", type=click.Choice(["train", "val"]), help="Where SOURCE holds both.")
 @_source("--devkit", type=_PATH, help="ILSVRC's, for the labels of its validation images.")
 @_images("--resize", default="328", show_default=True, metavar="N|WxH|none", help="To pixels.")
@@ -78,6 +85,7 @@ _report = section("Other")
 )
 @_images("--quality", type=int, default=95, show_default=True, help="Of JPEG records.")
 @_images("--gray", is_flag=True, help="One channel instead of three.")
+@_images("--bit-depth", type=int, help="Bits that the values of 16-bit images use: 8 to 16.")
 @_images("--fast-decode", is_flag=True, help="Decode large JPEG files smaller; other bytes.")
 @_images("--exactly-like-caffe", is_flag=True, help="Take whatever convert_imageset takes.")
 @_images(
@@ -126,6 +134,7 @@ def make_lmdb_command(
     kind: str | None,
     split: str | None,
     devkit: Path | None,
+    class_order: str,
     backend: str,
     flag: Path | None,
     resume: bool,
@@ -141,7 +150,8 @@ def make_lmdb_command(
     those of Caffe's convert_imageset.
 
     Images that cannot be read are left out, listed in OUT/skipped.csv, and make the exit code 3,
-    unless --max-skipped allows for them. After an interruption the same command goes on.
+    unless --max-skipped allows for them; so does what is probably wrong with the records. After an
+    interruption the same command goes on.
     """
     from irv2caffe.data.build import check_output
     from irv2caffe.data.sources import open_source
@@ -149,7 +159,15 @@ def make_lmdb_command(
     options = _options(choices)
     if not dry_run:
         check_output(out, force=force)
-    images = open_source(source, list_file, labels, kind=kind, split=split, devkit=devkit)
+    images = open_source(
+        source,
+        list_file,
+        labels,
+        kind=kind,
+        split=split,
+        devkit=devkit,
+        class_order=class_order,
+    )
     if dry_run:
         _dry_run(images, out, options, as_json=as_json)
         return EXIT_DONE
@@ -159,7 +177,8 @@ def make_lmdb_command(
         report = _by_the_tool(images, out, options, flag, force=force)
     _show_report(report, as_json=as_json)
     allowed = options.max_skipped is not None
-    return EXIT_FINDINGS if report.num_skipped and not allowed else EXIT_DONE
+    is_found = report.findings or (report.num_skipped and not allowed)
+    return EXIT_FINDINGS if is_found else EXIT_DONE
 
 
 def _options(choices: dict[str, Any]) -> BuildOptions:
@@ -262,6 +281,8 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
             f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
             f"{report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
         )
+    for finding in report.findings:
+        ui.say(f"finding: {finding}")
     if report.num_complaints:
         ui.say(
             f"{report.num_complaints:,} images taken although damaged, listed in "

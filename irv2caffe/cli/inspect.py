@@ -118,6 +118,8 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _show_classes(found: dict[str, Any], *, every_class: bool) -> None:
+    from irv2caffe.data.sources.text import escape_name
+
     counts, names = found["images_per_label"], found["class_names"]
     if not counts:
         return
@@ -131,7 +133,7 @@ def _show_classes(found: dict[str, Any], *, every_class: bool) -> None:
     widest = ordered[-1]
     for label, count in counts.items():
         place = int(label)
-        name = names[place] if 0 <= place < len(names) else ""
+        name = escape_name(names[place]) if 0 <= place < len(names) else ""
         bar = "#" * max(1, round(30 * count / widest))
         ui.show(f"  {label:>6}  {count:>9,}  {bar:<30}  {name}")
 

@@ -78,7 +78,9 @@ def run(argv: list[str]) -> int:
         code = cli.main(argv, prog_name="irv2caffe", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_DONE
     except click.ClickException as error:
-        error.show()
+        words = io.StringIO()
+        error.show(words)
+        ui.say(words.getvalue().rstrip())
         return error.exit_code
     except (KeyboardInterrupt, click.Abort, InterruptedRunError):
         ui.say("irv2caffe: interrupted")
@@ -88,13 +90,13 @@ def run(argv: list[str]) -> int:
         return EXIT_FAILED
     except Irv2CaffeError as error:
         if show_traceback:
-            traceback.print_exc()
+            ui.say(traceback.format_exc())
         for problem in error.problems if isinstance(error, PlanError) else (error,):
             ui.show_error(problem)
         return error.exit_code
     except (OSError, MemoryError) as error:
         if show_traceback:
-            traceback.print_exc()
+            ui.say(traceback.format_exc())
         ui.show_error(Irv2CaffeError(str(error) or type(error).__name__))
         return EXIT_FAILED
 

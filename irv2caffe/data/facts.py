@@ -11,7 +11,8 @@ from irv2caffe.data.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.headers import image_kind, looks_cut_off
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import read_manifest
-from irv2caffe.errors import FormatError
+from irv2caffe.data.sources.text import read_names
+from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -159,10 +160,9 @@ def _label(value: memoryview) -> int:
 def _class_names(folder: Path) -> tuple[str, ...]:
     """The table that make-lmdb writes beside a database."""
     try:
-        text = (folder / "labels.txt").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
+        return read_names(folder / "labels.txt")
+    except InputError:
         return ()
-    return tuple(text.splitlines())
 
 
 def list_facts(path: Path) -> SourceFacts:

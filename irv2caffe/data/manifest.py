@@ -10,6 +10,7 @@ from irv2caffe import system
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.mean import mean_blob
 from irv2caffe.data.partial import MANIFEST
+from irv2caffe.data.sources.text import escape_name
 from irv2caffe.data.tables import COMPLAINTS, SKIPPED
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class BuildReport:
         images_per_second: of this process.
         resumed_at: the record that an earlier process had come to.
         notes: what a person should know of the source.
+        findings: what is probably wrong with the records.
     """
 
     out: Path
@@ -55,9 +57,12 @@ class BuildReport:
     images_per_second: float
     resumed_at: int
     notes: tuple[str, ...]
+    findings: tuple[str, ...]
 
 
-def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> None:
+def write_side_files(
+    folder: Path, plan: Plan, state: State, backend: str, findings: list[str]
+) -> None:
     """Writes all that stands beside ``data.mdb``; the manifest last.
 
     Args:
@@ -65,6 +70,7 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
         plan: that it was made by.
         state: what it holds.
         backend: who wrote the records.
+        findings: what is probably wrong with them.
 
     Raises:
         OutputError: the disk is full or fails.
@@ -80,12 +86,14 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
     mean = state.mean.mean_image()
     if mean is not None:
         write_bytes(folder / MEAN_FILE, mean_blob(mean).SerializeToString(deterministic=True))
-    text = json.dumps(_manifest(plan, state, backend), indent=2) + "\n"
+    manifest = _manifest(plan, state, backend) | {"findings": findings}
+    text = json.dumps(manifest, indent=2) + "\n"
     write_bytes(folder / MANIFEST, text.encode())
 
 
 def _write_lines(path: Path, lines: list[str] | tuple[str, ...]) -> None:
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    text = "".join(f"{escape_name(line)}\n" for line in lines)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _manifest(plan: Plan, state: State, backend: str) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a database; empty where it has none."""
     try:
         values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -174,6 +174,27 @@ def unknown_fields(root: Node, descriptor: Any) -> Iterator[UnknownField]:
             stack += [(child, known.message_type, top) for child in reversed(node.children)]
 
 
+def unknown_values(root: Node, descriptor: Any) -> Iterator[UnknownField]:
+    """The fields whose value is none of their enum's, in order; a value in quotes is none."""
+    stack = [(node, descriptor, node) for node in reversed(root.children)]
+    while stack:
+        node, message, top = stack.pop()
+        known = message.fields_by_name.get(node.name)
+        if known is None:
+            continue
+        if known.message_type is not None:
+            stack += [(child, known.message_type, top) for child in reversed(node.children)]
+        elif known.enum_type is not None and not _is_of(known.enum_type, node.value):
+            yield UnknownField(message.full_name, node.name, node, top)
+
+
+def _is_of(enum: Any, value: str) -> bool:
+    if value in enum.values_by_name or not value:
+        return True
+    number = re.fullmatch(r"-?\d{1,9}", value)
+    return number is not None and int(value) in enum.values_by_number
+
+
 def blank_out(text: str, nodes: Iterable[Node]) -> str:
     """The text with some fields replaced by blanks, so that all others stay where they are."""
     parts, done = [], 0

@@ -12,12 +12,16 @@ from google.protobuf import text_format
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.messages import NetParameter, SolverParameter
+from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _NO_FIELD_OF_NET = re.compile("NetParameter has no field")
+_NOT_A_STRING = re.compile(r"Expected string but found: '([\w.+-]*)'")
+_NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?([^"\s]*?)"?\.?$')
+_FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*$")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
 _MAX_TEXT_BYTES = 1 << 28
 # What matters for finding layers: strings and comments are skipped, braces counted.
@@ -91,7 +95,7 @@ def read_input(path: Path, limit_bytes: int) -> bytes:
         size = path.stat().st_size
         if size > limit_bytes:
             raise FormatError(f"{size:,} bytes are more than the format can hold", path=path)
-        return path.read_bytes()
+        return read_regular(path, limit_bytes)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file", "check the path") from error
     except OSError as error:
@@ -111,7 +115,7 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
     """
     message = cls()
     try:
-        return text_format.Parse(text, message)
+        text_format.Parse(text, message)
     except text_format.ParseError as error:
         problem = _PLACE.sub("", str(error))
         hint = f"the file should be a {cls.DESCRIPTOR.name}"
@@ -120,11 +124,54 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
             problem = f"{unknown.group(1).removeprefix('caffe.')} has no field {unknown.group(2)!r}"
             hint = _nearest_field(message, unknown.group(1), unknown.group(2)) or hint
         line, column = error.GetLine(), error.GetColumn()
+        hint = _hint_on_value(problem, text, line, column) or hint
         raise FormatError(_short(problem), hint, path=path, line=line, column=column) from error
     except RecursionError as error:
         raise FormatError("nested too deeply", path=path) from error
     except (ValueError, OverflowError) as error:  # a number or escape that Python cannot take
         raise FormatError(f"a value cannot be read: {error}", path=path) from error
+    if not message.IsInitialized():
+        raise _incomplete(message, text, path)
+    return message
+
+
+def _hint_on_value(problem: str, text: str, line: int | None, column: int | None) -> str:
+    """What was probably meant by a value of the wrong kind."""
+    bare, value = _NOT_A_STRING.search(problem), _NO_VALUE.search(problem)
+    if value and value.group(1) == "caffe.V1LayerParameter.LayerType":
+        return (
+            "layers { } is the form before 2014, with types in capitals such as SOFTMAX; a type "
+            f'such as "{value.group(2)[:60]}" belongs in layer {{ }}'
+        )
+    if value:
+        enum = value.group(1).removeprefix("caffe.").replace(".", " ")
+        return f"a fork may have it; Caffe 1.0's {enum} does not"
+    if not bare:
+        return ""
+    word = bare.group(1)[:60]
+    lines = text.split("\n")
+    before = lines[line - 1][: (column or 1) - 1] if line and line <= len(lines) else ""
+    field = _FIELD_BEFORE.search(before)
+    if field and field.group(1) == "type" and word.isupper():
+        return (
+            f"type: {word} is of the form before 2014, which stands in layers {{ }}; layer {{ }} "
+            'takes a type in quotes, such as "Softmax"'
+        )
+    return f'a text stands in quotes: {field.group(1) if field else "name"}: "{word}"'
+
+
+def _incomplete(message: Any, text: str, path: Path | None) -> FormatError:
+    """Why Caffe's reader refuses a message without a field that it must have."""
+    missing = message.FindInitializationErrors()
+    place = re.match(r"layer\[(\d+)\]", missing[0])
+    lines = layer_lines(text) if place else []
+    index = int(place.group(1)) if place else 0
+    return FormatError(
+        f"required fields are missing: {', '.join(missing[:3])}",
+        "write them; Caffe does not read the file without them",
+        path=path,
+        line=lines[index] if index < len(lines) else None,
+    )
 
 
 def layer_lines(text: str) -> list[int]:

@@ -36,6 +36,7 @@ def open_source(
     kind: str | None = None,
     split: str | None = None,
     devkit: Path | None = None,
+    class_order: str = "auto",
 ) -> Source:
     """The images of a data set.
 
@@ -45,9 +46,12 @@ def open_source(
         list_file: lines of ``PATH LABEL``; paths may hold spaces.
         labels: a class table to keep to, one name per line, as make-lmdb writes it for the
             training set; without one the source decides, usually by the sorted names.
-        kind: of :data:`irv2caffe.data.options.KINDS`; None looks.
+        kind: of :data:`irv2caffe.data.options.KINDS`; None looks, and refuses what is probably
+            the wrong folder.
         split: ``train`` or ``val``, where a source holds both.
         devkit: ILSVRC's, for the labels of its validation images.
+        class_order: of class folders, one of
+            :data:`irv2caffe.data.options.CLASS_ORDERS`.
 
     Raises:
         MissingInputError: a folder or file is not there.
@@ -58,9 +62,12 @@ def open_source(
     if not root.exists():
         raise MissingInputError(f"{root}: no such file or folder", "give the images' folder")
     table = read_labels(labels) if labels is not None else None
+    is_told = kind is not None
     kind = kind or detect_kind(root, list_file)
     if devkit is not None and kind != "tar":
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
+    if class_order != "auto" and (kind not in {"folders", "tar"} or list_file is not None):
+        raise UsageError("--class-order goes with class folders only")
     if list_file is not None and kind not in {"list", "tar"}:
         raise UsageError(f"--list does not go with {kind}")
     if split is not None and kind in {"folders", "list"}:
@@ -73,7 +80,9 @@ def open_source(
         archive = find_ilsvrc(root, split) if root.is_dir() else root
         if archive is None:
             raise MissingInputError(f"{root} holds none of ILSVRC's archives")
-        return _of_split(read_tar(archive, table, list_file, devkit), split, root)
+        is_told = is_told or split is not None  # which is refused below, for a better reason
+        source = read_tar(archive, table, list_file, devkit, order=class_order, is_told=is_told)
+        return _of_split(source, split, root)
     if not root.is_dir():
         raise InputError(
             f"{root}: not a folder, and no archive that is known",
@@ -83,7 +92,7 @@ def open_source(
         if list_file is None:
             raise UsageError("--kind list needs --list FILE")
         return read_list(root, list_file, table)
-    return read_class_folders(root, table)
+    return read_class_folders(root, table, order=class_order, is_told=is_told)
 
 
 def detect_kind(root: Path, list_file: Path | None = None) -> str:

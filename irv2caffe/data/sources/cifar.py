@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import Item, Items, PixelFormat, Source
-from irv2caffe.data.sources.folders import check_classes, missing_classes
+from irv2caffe.data.sources.classes import check_classes, notes_on_counts
 from irv2caffe.data.sources.pickles import load_pickle
 from irv2caffe.data.sources.unpack import read_members, scratch_file
 from irv2caffe.errors import FormatError, InputError, MissingInputError
@@ -86,7 +86,7 @@ def read_cifar(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
         stores=(store,),
         pixels=_IMAGE,
         is_validation=split == "val",
-        notes=tuple(missing_classes(items, table or classes)),
+        notes=tuple(notes_on_counts(items, table or classes)),
     )
 
 

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import Item, Items, PixelFormat, Source
-from irv2caffe.data.sources.folders import missing_classes
+from irv2caffe.data.sources.classes import notes_on_counts
 from irv2caffe.data.sources.unpack import copy_exactly, open_plain, read_exactly
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 
@@ -63,7 +63,7 @@ def read_idx(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
         stores=(store,),
         pixels=pixels,
         is_validation=any(name in stem.split("-") for name in _NAMES["val"]),
-        notes=tuple(missing_classes(items, classes)),
+        notes=tuple(notes_on_counts(items, classes)),
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import Items, Skipped, Source
+from irv2caffe.data.sources.classes import Layout, decide_classes, notes_on_counts
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
-from irv2caffe.data.sources.folders import check_classes, missing_classes
 from irv2caffe.data.sources.lists import parse_list, refuse_beyond
 from irv2caffe.data.sources.tars import TarIndex, index_tar
 from irv2caffe.data.sources.text import read_lines, some
@@ -26,7 +26,13 @@ _VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 
 
 def read_tar(
-    path: Path, table: tuple[str, ...] | None, list_file: Path | None, devkit: Path | None
+    path: Path,
+    table: tuple[str, ...] | None,
+    list_file: Path | None,
+    devkit: Path | None,
+    *,
+    order: str = "auto",
+    is_told: bool = False,
 ) -> Source:
     """The images of an archive.
 
@@ -38,6 +44,8 @@ def read_tar(
         table: class names by label, or None.
         list_file: lines of ``NAME LABEL``; it also decides the order.
         devkit: ILSVRC's, as an archive or a folder.
+        order: of the classes, one of :data:`irv2caffe.data.options.CLASS_ORDERS`.
+        is_told: somebody said that it is a tar of class folders, whatever they look like.
 
     Raises:
         FormatError: a broken or compressed tar.
@@ -54,7 +62,7 @@ def read_tar(
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
     has_classes = all("/" in member.name for member in index.members)
     if devkit is None and has_classes and not _is_of_validation(index.members):
-        return _by_folder(source, index, table)
+        return _by_folder(source, index, table, order, is_told=is_told)
     devkit = devkit or _beside(path)
     if devkit is None:
         raise MissingInputError(
@@ -77,18 +85,23 @@ def _beside(path: Path) -> Path | None:
     return next((place for place in found if place.exists()), None)
 
 
-def _by_folder(source: Source, index: TarIndex, table: tuple[str, ...] | None) -> Source:
+def _by_folder(
+    source: Source, index: TarIndex, table: tuple[str, ...] | None, order: str, *, is_told: bool
+) -> Source:
     """The first folder below those that all images share is the class."""
     start = _length_of_shared_folders(index)
-    found = sorted({member.name[start:].partition("/")[0] for member in index.members})
-    classes = table or tuple(found)
-    check_classes(found, classes, str(source.root))
+    found = {member.name[start:].partition("/")[0] for member in index.members}
+    classes, notes = decide_classes(found, table, order, str(source.root))
     label_of = {name: label for label, name in enumerate(classes)}
-    items = Items()
+    items, layout = Items(), Layout()
     for member in index.sorted_members():
         name = member.name[start:]
         items.add(replace(member, name=name, label=label_of[name.partition("/")[0]]))
-    notes = missing_classes(items, classes)
+        layout.add(name)
+    if table is None and not is_told:
+        layout.refuse_mistakes(source.root, "--kind tar")
+        notes += layout.notes()
+    notes += notes_on_counts(items, classes)
     kind = "ilsvrc" if index.num_inner else "tar"
     return replace(source, kind=kind, items=items, classes=classes, notes=tuple(notes))
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import MAX_LABEL, Item, Items, Source
-from irv2caffe.data.sources.folders import missing_classes
+from irv2caffe.data.sources.classes import notes_on_counts
 from irv2caffe.data.sources.text import read_lines
 from irv2caffe.errors import FormatError, InputError
 
@@ -166,8 +166,9 @@ def _notes(items: Items, table: tuple[str, ...]) -> list[str]:
     num_repeated = len(repeated(items))
     if num_repeated:
         notes.append(f"{num_repeated:,} line(s) repeat an image")
+    notes += notes_on_counts(items, table)
     if table:
-        return notes + missing_classes(items, table)
+        return notes
     present = set(items.labels)
     if min(present) > 0:
         notes.append(f"the smallest label is {min(present)}: do the labels count from 1?")

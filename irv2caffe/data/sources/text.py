@@ -1,7 +1,9 @@
-"""Text files that users give, and lists of names in messages."""
+"""Text files that users give, class tables, and lists of names in messages."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 _NUM_SHOWN = 5
 _MAX_LINE_BYTES = 65_536
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+_ENDS_LINES = ("Cc", "Zl", "Zp")  # Unicode's classes of control characters and separators
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -35,6 +40,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def split_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]:
     """The same for lines that are read already; names that are no UTF-8 are kept as they are."""
     for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith(_UTF16_MARKS):
+            raise FormatError(
+                "UTF-16 text, where UTF-8 is read",
+                f"convert it: iconv -f UTF-16 -t UTF-8 {path.name} > utf8-{path.name}",
+                path=path,
+            )
         if len(line) > _MAX_LINE_BYTES or b"\0" in line:
             raise FormatError("not a text file", path=path, line=number)
         text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
@@ -44,9 +55,10 @@ def split_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]
 
 
 def some(names: list[str]) -> str:
-    """The first few of many names."""
+    """The first few of many names; those that would not show as they are in quotation marks."""
+    shown = [name if escape_name(name) == name else repr(name) for name in names[:_NUM_SHOWN]]
     more = len(names) - _NUM_SHOWN
-    return ", ".join(names[:_NUM_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -57,7 +69,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         FormatError: empty, or a name twice.
     """
     path = path / "labels.txt" if path.is_dir() else path
-    names = tuple(line.strip() for _, line in read_lines(path))
+    names = read_names(path)
     if not names:
         raise FormatError("holds no class names", "one name per line", path=path)
     if len(set(names)) != len(names):
@@ -65,3 +77,36 @@ def read_labels(path: Path) -> tuple[str, ...]:
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise FormatError(f"class {twice!r} stands there twice", path=path)
     return names
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """The lines of a class table, whatever they are."""
+    return tuple(_unescape(line.strip()) for _, line in read_lines(path))
+
+
+def escape_name(name: str) -> str:
+    r"""A class name as a line of a class table; nearly all names are lines as they are.
+
+    Readers of such tables, :func:`read_labels` among them, take a line break for the end of a
+    name, strip blanks and skip blank lines. Where that would change a name, or shift those after
+    it, its characters stand there as ``\x0a`` or ``\u2028``: control characters, blanks at its
+    ends, and a backslash that would be read as the start of such an escape.
+    """
+    name = _ESCAPE.sub(lambda match: r"\x5c" + match[0][1:], name)
+    start, end = len(name) - len(name.lstrip()), len(name.rstrip())
+    return "".join(
+        _escape(char)
+        if not start <= place < end
+        or unicodedata.category(char) in _ENDS_LINES
+        or (place == 0 and char == "\ufeff")
+        else char
+        for place, char in enumerate(name)
+    )
+
+
+def _escape(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+
+
+def _unescape(line: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), line)

@@ -11,6 +11,7 @@ from irv2caffe.net.check.read import read
 
 # In the order in which findings of one severity are shown.
 from irv2caffe.net.check import (  # isort: skip
+    unknown,
     schema,
     grid,
     batch_norm,
@@ -46,5 +47,6 @@ __all__ = [
     "schema",
     "snapshots",
     "solver",
+    "unknown",
     "update",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.net.check.evidence import DATA_PARAMS, Evidence, Layer, PhaseNet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from irv2caffe.net.check.facts import DatabaseFacts
 
@@ -21,9 +21,14 @@ def train_net(evidence: Evidence) -> PhaseNet | None:
     return next((net for net in evidence.nets if net.phase == "TRAIN"), None)
 
 
-def test_nets(nets: Iterable[PhaseNet]) -> list[PhaseNet]:
-    """The nets of the TEST phase."""
-    return [net for net in nets if net.phase == "TEST"]
+def is_stepped_by_python(evidence: Evidence) -> bool:
+    """Whether a program of somebody's runs the solver, as far as one can tell.
+
+    Nets that are fed by a layer in Python are rarely trained by ``caffe train``: a script copies
+    weights, steps the solver and writes snapshots, and the solver's own fields are not read.
+    """
+    net = train_net(evidence)
+    return net is not None and any(not layer.message.bottom for layer in net.of_type("Python"))
 
 
 def source_of(layer: Layer) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.check.facts import Claims
 from irv2caffe.net.check.finding import Place
+from irv2caffe.net.check.forks import changes_the_net
 from irv2caffe.proto.positions import Node
 
 if TYPE_CHECKING:
@@ -30,12 +31,25 @@ class PrototxtFile:
         message: NetParameter or SolverParameter, as written, unknown fields left out.
         root: the fields with their lines.
         unknown: fields that Caffe 1.0 and its successors do not have.
+        unknown_values: fields whose value none of them has.
     """
 
     name: str
     message: Any
     root: Node = field(default_factory=lambda: Node(""))
     unknown: tuple[UnknownField, ...] = ()
+    unknown_values: tuple[UnknownField, ...] = ()
+
+    @cached_property
+    def altered(self) -> tuple[Node, ...]:
+        """Top-level fields that are not what they were meant to be, for something was left out."""
+        lost = [
+            field
+            for field in self.unknown
+            if changes_the_net(field.message.removeprefix("caffe."), field.name)
+        ]
+        lost += [field for field in self.unknown_values if field.name not in {"engine", "type"}]
+        return tuple(field.top for field in lost)
 
     def at(self, *names: str) -> tuple[Place, ...]:
         """The place of a field; of the file where the field is not written."""
@@ -57,6 +71,7 @@ class Layer:
         written: as it stands in the file; an older form in old files.
         node: where it stands.
         file: the name of its file.
+        is_altered: whether something that may matter was left out of it.
     """
 
     index: int
@@ -64,6 +79,7 @@ class Layer:
     written: Any
     node: Node
     file: str
+    is_altered: bool = False
 
     @property
     def name(self) -> str:
@@ -225,3 +241,17 @@ class Evidence:
     claims: Claims = field(default_factory=Claims)
     snapshots: SnapshotFacts | None = None
     troubles: tuple[tuple[str, Any], ...] = ()
+
+    @cached_property
+    def _altered(self) -> frozenset[tuple[str, str]]:
+        """Layers of which something was left out, by file and name."""
+        layers = (layer for net in self.nets for layer in net.layers if layer.is_altered)
+        return frozenset((layer.file, layer.name) for layer in layers)
+
+    def is_altered(self, place: Place) -> bool:
+        """Whether what is found there may only be so because something was left out."""
+        if place.layer:
+            return (place.file, place.layer) in self._altered
+        solver = self.solver
+        is_missing = solver is not None and place.file == solver.name and not place.line
+        return is_missing and bool(solver and solver.altered)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.check.evidence import PrototxtFile
-from irv2caffe.proto.positions import blank_out, unknown_fields
+from irv2caffe.proto.positions import blank_out, unknown_fields, unknown_values
 from irv2caffe.proto.text import parse_prototxt
 
 if TYPE_CHECKING:
@@ -60,10 +60,12 @@ class Reading:
 
 
 def parse_file(text: str, root: Node, path: Path, cls: Any) -> PrototxtFile:
-    """A prototxt without the fields that no Caffe of ours knows; those are listed."""
+    """A prototxt without the fields and values that no Caffe of ours knows; those are listed."""
     unknown = tuple(unknown_fields(root, cls.DESCRIPTOR))
-    known = blank_out(text, (each.node for each in unknown))
-    return PrototxtFile(str(path), parse_prototxt(known, cls, path=path), root, unknown)
+    values = tuple(unknown_values(root, cls.DESCRIPTOR))
+    known = blank_out(text, (each.node for each in (*unknown, *values)))
+    message = parse_prototxt(known, cls, path=path)
+    return PrototxtFile(str(path), message, root, unknown, values)
 
 
 def exists(path: Path) -> bool:

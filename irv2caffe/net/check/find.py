@@ -15,8 +15,10 @@ from irv2caffe.proto.text import read_text
 
 if TYPE_CHECKING:
     from irv2caffe.net.check.finding import Place
+    from irv2caffe.proto.positions import Node
 
 _NET_FIELDS = ("net", "train_net", "test_net")
+NET_MARKS = ("layer", "layers", "input", "input_dim", "input_shape")
 _INLINE_FIELDS = ("net_param", "train_net_param", "test_net_param")
 
 
@@ -62,8 +64,33 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
         reading.troubles.append(("net-elsewhere", _elsewhere(field_name, name, reading.base, at)))
     shown = Path(name) if found == Path(name) else _short(found)
     text = read_text(shown)
-    file = parse_file(text, scan(text), shown, messages.NetParameter)
+    root = scan(text)
+    if looks_like_solver(root):
+        reading.troubles.append(("solver-as-net", _solver_as_net(field_name, name, root, at)))
+        return
+    file = parse_file(text, root, shown, messages.NetParameter)
     reading.nets.append(NetRole(file, _role(field_name), place))
+
+
+def looks_like_solver(root: Node) -> bool:
+    """Tells a solver from a net by its top-level fields."""
+    names = {child.name for child in root.children}
+    if names & set(NET_MARKS):
+        return False
+    return bool(names & (set(messages.SolverParameter.DESCRIPTOR.fields_by_name) - {"debug_info"}))
+
+
+def _solver_as_net(field_name: str, name: str, root: Node, at: tuple[Place, ...]) -> Hit:
+    """A solver in the place of a net; the net it names is probably the one that was meant."""
+    inner = next((node.value for node in root.children if node.name in _NET_FIELDS), "")
+    return Hit(
+        f"{field_name}: {name!r} is a solver, not a net",
+        "Caffe stops: Failed to parse NetParameter file; nothing could be said of the net",
+        f"{field_name}: {inner}, which is the net of that solver"
+        if inner
+        else f"{field_name}: the path of a net",
+        at,
+    )
 
 
 def _missing(field_name: str, name: str, at: tuple[Place, ...]) -> Hit:

@@ -143,6 +143,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+_OF_THE_TEXT = frozenset({"unknown", "schema"})  # topics that say what is written
 
 
 def rule(
@@ -165,10 +166,17 @@ def findings(evidence: Evidence, rules: Iterable[Rule]) -> list[Finding]:
     folded: dict[tuple[Any, ...], tuple[Rule, Hit, dict[Place, None]]] = {}
     for each in rules:
         for hit in each.apply(evidence):
+            if each.topic not in _OF_THE_TEXT and _follows(hit, evidence):
+                continue
             key = (each.name, hit.severity, hit.what, hit.why, hit.fix)
             folded.setdefault(key, (each, hit, {}))[2].update(dict.fromkeys(hit.at))
     found = [_finding(each, hit, tuple(places)) for each, hit, places in folded.values()]
     return sorted(found, key=lambda finding: -finding.severity)
+
+
+def _follows(hit: Hit, evidence: Evidence) -> bool:
+    """Whether it is found only where a field was left out that Caffe does not know."""
+    return bool(hit.at) and all(map(evidence.is_altered, hit.at))
 
 
 def _finding(each: Rule, hit: Hit, places: tuple[Place, ...]) -> Finding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.net.check.files import NetRole, Reading
 
-_SOURCES = (*DATA_PARAMS, "MemoryData", "DummyData", "Input", "Python")
+_TRAIN_WORDS = frozenset({"train", "training", "trainval"})
+_TEST_WORDS = frozenset({"test", "testing", "val", "valid", "validation", "deploy", "eval"})
 _OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
 
 
@@ -102,7 +105,7 @@ def _nets_of(
         return _make(role.file, message, phase, state, test_iter, databases)
 
     if solver is None:
-        yield from _nets_without_solver(make)
+        yield from _nets_without_solver(role.file, make)
         return
     run = solver.message
     if role.role != "test":
@@ -118,20 +121,55 @@ def _tests_of_both(make: Callable[..., PhaseNet], run: Any) -> Iterator[PhaseNet
     first = len(run.test_net) + len(run.test_net_param)
     for place in range(first, len(run.test_iter)):
         yield make("TEST", _at(run.test_state, place), run.test_iter[place])
-    if not run.test_iter:
-        never = make("TEST")
-        if any(layer.type in DATA_PARAMS for layer in never.layers):
-            yield never
 
 
-def _nets_without_solver(make: Callable[..., PhaseNet]) -> Iterator[PhaseNet]:
-    """Phases that make sense: one to learn in where there is a loss, one with something to read."""
+def _nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> Iterator[PhaseNet]:
+    """The phases a net is made for: those that something feeds.
+
+    Where the same layers feed both, it is the half of a pair, or made for use: one phase then.
+    """
     train, test = make("TRAIN"), make("TEST")
+    fed = [net for net in (train, test) if _feeders(net)]
+    if len(fed) == 2 and _feeders(train) == _feeders(test):
+        yield test if not has_loss(train) or _is_test_half(file, test) else train
+        return
     learns = has_loss(train)
-    if learns:
-        yield train
-    if not learns or any(layer.type in _SOURCES for layer in test.layers):
-        yield test
+    yield from (net for net in fed if net is test or learns)
+    if not fed or (fed == [train] and not learns):
+        yield train if learns else test
+
+
+def _feeders(net: PhaseNet) -> set[int]:
+    """Where the layers stand that make something of nothing."""
+    return {
+        layer.node.start
+        for layer in net.layers
+        if layer.message.top and not layer.message.bottom and layer.type != "Parameter"
+    }
+
+
+def _is_test_half(file: PrototxtFile, net: PhaseNet) -> bool:
+    """Whether a net with a loss is the test half of a pair: by its settings, else by its name."""
+    norms = [layer.message.batch_norm_param for layer in net.of_type("BatchNorm")]
+    said = [norm.use_global_stats for norm in norms if norm.HasField("use_global_stats")]
+    if not all(said) or any(_augments(layer.message) for layer in net.layers):
+        return False
+    if said and len(said) == len(norms):
+        return True
+    words = set(re.split(r"[^a-z]+", Path(file.name).stem.lower()))
+    return bool(words & _TEST_WORDS) and not words & _TRAIN_WORDS
+
+
+def _augments(layer: Any) -> bool:
+    """Whether a data layer does what only training wants."""
+    return bool(layer.transform_param.mirror or layer.image_data_param.shuffle)
+
+
+def is_tested(net: PhaseNet) -> bool:
+    """Whether the file of a training net has a part of its own for tests."""
+    message = net.file.message
+    rules = (rule for layer in [*message.layer, *message.layers] for rule in layer.include)
+    return any(rule.HasField("phase") and rule.phase == messages.TEST for rule in rules)
 
 
 def has_loss(net: PhaseNet) -> bool:
@@ -172,10 +210,14 @@ def _make(
     selected, origins = select_with_origins(message, phase, level=level, stages=stages)
     written = list(file.message.layer) or list(file.message.layers)
     nodes = file.root.all("layer") or file.root.all("layers")
+    altered = set(map(id, file.altered))
     layers = []
     for index, (layer, origin) in enumerate(zip(selected.layer, origins, strict=True)):
         if origin is not None and origin < min(len(written), len(nodes)):
-            layers.append(Layer(index, layer, written[origin], nodes[origin], file.name))
+            node = nodes[origin]
+            layer.type = layer.type or node.find("type").value.strip("\"'")  # of a fork's V1
+            is_altered = id(node) in altered
+            layers.append(Layer(index, layer, written[origin], node, file.name, is_altered))
         else:
             layers.append(Layer(index, layer, layer, file.root.find("input"), file.name))
     net = PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
@@ -201,7 +243,11 @@ def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> Phase
 def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
     made: set[str] = set()
     for layer in net.layers:
-        if layer.type not in KNOWN_TYPES or not set(layer.message.bottom) <= made:
+        if (
+            layer.is_altered
+            or layer.type not in KNOWN_TYPES
+            or not set(layer.message.bottom) <= made
+        ):
             return False
         made |= set(layer.message.top)
         if layer.type in _OUTSIDE or _size_is_open(layer.message, databases):

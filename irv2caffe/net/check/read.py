@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError, Irv2CaffeError
 from irv2caffe.net.check.files import NetRole, Reading, exists, parse_file
-from irv2caffe.net.check.find import find_nets
+from irv2caffe.net.check.find import NET_MARKS, find_nets, looks_like_solver
 from irv2caffe.net.check.outputs import snapshot_facts
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import read_array, read_binary
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from irv2caffe.proto.positions import Node
 
-_NET_MARKS = ("layer", "layers", "input", "input_dim", "input_shape")
 _PATH_FIELDS = (
     ("data_param", "source"),
     ("data_param", "mean_file"),
@@ -92,12 +91,10 @@ def _is_solver(root: Node, path: Path) -> bool:
     Raises:
         FormatError: it is neither.
     """
-    names = {child.name for child in root.children}
-    if names & set(_NET_MARKS):
-        return False
-    solver = names & set(messages.SolverParameter.DESCRIPTOR.fields_by_name)
-    if solver - {"debug_info"}:
+    if looks_like_solver(root):
         return True
+    if any(node.name in NET_MARKS for node in root.children):
+        return False
     hint = "give the solver.prototxt, or the net it names"
     raise FormatError("neither a solver nor a net", hint, path=path)
 

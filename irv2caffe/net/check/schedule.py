@@ -11,9 +11,10 @@ from irv2caffe.net.check.arithmetic import (
     learning_rate,
     num_gpus,
     num_train,
-    test_nets,
+    train_net,
 )
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.net.check.nets import is_tested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ _POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 _RATE = "sgd_solver.cpp, GetLearningRate"
 _CLOSE = 0.05
 _NOTHING = 1e-3
+_OFF = 100  # times the length of the run
 
 
 @rule("max-iter", ERROR, "solver", "solver.cpp, Solve")
@@ -182,36 +184,55 @@ def _units(evidence: Evidence, ratio: float, iter_size: int) -> str:
     )
 
 
-@rule("tests", ERROR, "solver", "solver.cpp, InitTestNets, Step and Solve")
+@rule("tests", ERROR, "solver", "solver.cpp, InitTestNets, Step, Solve and Test")
 def tests(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     """Tests that Caffe refuses, or that never come."""
     message = solver.message
     interval, at = message.test_interval, solver.at("test_interval")
-    nets = test_nets(evidence.nets)
     if message.test_iter and interval < 1:
         why = "Caffe stops: Check failed: param_.test_interval() > 0"
         yield Hit("test_iter without test_interval", why, "test_interval: one epoch", at)
-    elif not message.test_iter and nets:
-        what = "no test_iter: the TEST part of the net is never run"
-        why = "a run without tests says nothing about what it learned"
-        fix = "test_iter: validation images / TEST batch, and test_interval"
-        yield Hit(what, why, fix, solver.at("test_iter"), WARNING)
     elif not message.test_iter:
-        why = "a run without tests says nothing about what it learned"
-        yield Hit("no test net", why, "a TEST phase, test_iter, test_interval", at, NOTE)
+        yield from _without_tests(solver, evidence)
+    elif max(message.test_iter) < 1:
+        what = "test_iter: 0: tests measure nothing"
+        why = "Caffe makes the test net and tests over no batch: its log shows no result"
+        fix = "nothing, if that is meant; else validation images / TEST batch"
+        yield Hit(what, why, fix, solver.at("test_iter"), NOTE)
     elif 0 < message.max_iter < interval:
-        what = f"test_interval {interval:,} is longer than the run"
-        yield Hit(what, "no test is ever run", "test_interval: one epoch", at, WARNING)
+        yield from _one_test_at_most(solver)
     elif message.max_iter % interval:
         last = message.max_iter // interval * interval
         what = f"the last test comes at {last:,}, the end at {message.max_iter:,}"
         why = "the final weights are tested only where test_interval divides max_iter"
         yield Hit(what, why, f"max_iter: {last} or {last + interval}", at, NOTE)
-    for place, count in enumerate(message.test_iter):
-        if count < 1:
-            why = "a mean over no batch: Caffe divides by 0"
-            fix = "validation images / TEST batch"
-            yield Hit(f"test_iter: {count} (number {place})", why, fix, solver.at("test_iter"))
+
+
+def _without_tests(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
+    net = train_net(evidence)
+    if net is None:
+        return
+    why = "a run without tests says nothing about what it learned"
+    if is_tested(net):
+        what = "no test_iter: the TEST part of the net is never run"
+        fix = "test_iter: validation images / TEST batch, and test_interval"
+        yield Hit(what, why, fix, solver.at("test_iter"), WARNING)
+    else:
+        fix = "a TEST phase, test_iter, test_interval"
+        yield Hit("no test net", why, fix, solver.at("test_interval"), NOTE)
+
+
+def _one_test_at_most(solver: PrototxtFile) -> Iterator[Hit]:
+    """A test_interval longer than the run; a much longer one is a way to switch tests off."""
+    message, at = solver.message, solver.at("test_interval")
+    what = f"test_interval {message.test_interval:,} is longer than the run"
+    fix = "test_interval: one epoch"
+    if message.test_initialization:
+        why = "the only test is that at iteration 0, of weights that have learned nothing yet"
+        yield Hit(what, why, fix, at, NOTE)
+    else:
+        is_off = message.test_interval >= _OFF * message.max_iter
+        yield Hit(what, "no test is ever run", fix, at, NOTE if is_off else WARNING)
 
 
 @rule("display", WARNING, "solver", "solver.cpp, Step")

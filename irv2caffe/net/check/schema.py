@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.net.check import forks
-from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, Place, rule
+from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.net.check.unknown import nearest
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
@@ -52,73 +51,6 @@ def net_refused(evidence: Evidence) -> Iterator[Hit]:
         yield Hit(error.message, _STOPS, error.hint or "mend the layer", at)
 
 
-@rule("unknown-field", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
-def unknown_field(evidence: Evidence) -> Iterator[Hit]:
-    """A field that Caffe 1.0 does not have."""
-    for file in evidence.prototxts:
-        for field in file.unknown:
-            fork = forks.FIELDS.get(field.name)
-            if fork == forks.NVCAFFE and evidence.claims.flavor == "nvcaffe":
-                continue
-            message = field.message.removeprefix("caffe.")
-            name = field.name[:_MAX_WORD]
-            near = _near(name, messages.message_class(message).DESCRIPTOR.fields_by_name)
-            layer = next((n.value.strip("\"'") for n in field.top.all("name")), "")
-            yield Hit(
-                f"{message} has no field {name!r}" + (f"; {fork} has it" if fork else ""),
-                f"Caffe stops: Failed to parse {'Solver' if file is evidence.solver else 'Net'}"
-                "Parameter file",
-                near or ("train with that Caffe, or take it out" if fork else "take it out"),
-                (Place(file.name, field.node.line, layer),),
-            )
-
-
-@rule("field-after-1.0", WARNING, "run", "caffe.proto of tag 1.0 and of BVLC's last commit")
-def field_after_1_0(evidence: Evidence) -> Iterator[Hit]:
-    """A field or layer type that only builds of 2018 and later know."""
-    why = "Caffe as released, NVCaffe and Intel's branch stop when they read it"
-    fix = "take it out, or be sure of the Caffe that will read it (Debian's knows it)"
-    if evidence.solver is not None:
-        for name in _later_fields(evidence.solver.message):
-            yield Hit(f"{name} came after Caffe 1.0", why, fix, evidence.solver.at(name))
-    for net in evidence.nets:
-        for layer in net.layers:
-            for name in _later_fields(layer.message):
-                field = name.split(".")
-                yield Hit(f"{field[-1]} came after Caffe 1.0", why, fix, layer.at(*field))
-            if layer.type in messages.LAYER_TYPES_AFTER_TAG_1_0:
-                yield Hit(f"layer type {layer.type} came after Caffe 1.0", why, fix, layer.at())
-
-
-def _later_fields(message: Any) -> Iterator[str]:
-    for field, value in message.ListFields():
-        if field.full_name in messages.AFTER_TAG_1_0:
-            yield field.name
-        elif field.message_type is not None and field.name.endswith("_param"):
-            for inner in [] if field.is_repeated else _later_fields(value):
-                yield f"{field.name}.{inner}"
-
-
-@rule("unknown-layer-type", ERROR, "net", "layer_factory.hpp, LayerRegistry::CreateLayer")
-def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A layer type that Caffe 1.0 does not have."""
-    del evidence
-    known = {*messages.LAYER_TYPES, *messages.LAYER_TYPES_AFTER_TAG_1_0}
-    for layer in net.layers:
-        if layer.type in known:
-            continue
-        fork = forks.LAYER_TYPES.get(layer.type)
-        name = layer.type[:_MAX_WORD]
-        what = f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type"
-        near = "train with that Caffe" if fork else _near(name, known)
-        yield Hit(
-            what + (f"; {fork} has it" if fork else ""),
-            _STOPS,
-            near or "write a type that Caffe has; types are case-sensitive",
-            layer.at("type"),
-        )
-
-
 @rule("unknown-bottom", ERROR, "net", "insert_splits.cpp")
 def unknown_bottom(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A bottom that no layer above makes."""
@@ -131,7 +63,7 @@ def unknown_bottom(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             later = net.layers[layer.index + 1 :]
             is_below = any(bottom in other.message.top for other in later)
             below = "; it is made below" if is_below else ""
-            near = _near(bottom, made)
+            near = nearest(bottom, made)
             yield Hit(
                 f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}{below}",
                 f"{_STOPS}: Unknown bottom blob",
@@ -279,8 +211,3 @@ def legacy_format(evidence: Evidence) -> Iterator[Hit]:
         elif counts["layers"]:
             fix = "upgrade_net_proto_text, which comes with Caffe"
             yield Hit("layers { type: UPPER_CASE } is an old form", why, fix, file.at("layers"))
-
-
-def _near(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {', '.join(near)}?" if near else ""

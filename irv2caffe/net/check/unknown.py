@@ -1,0 +1,198 @@
+"""Fields, values and layer types that Caffe 1.0 does not know, and whose they are."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.net.check import forks
+from irv2caffe.net.check.finding import ERROR, WARNING, Hit, Place, rule
+from irv2caffe.proto import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from irv2caffe.net.check.evidence import Evidence, PhaseNet, PrototxtFile
+    from irv2caffe.proto.positions import UnknownField
+
+_MAX_WORD = 60
+_MAX_VALUES = 10
+_STOPS = "Caffe stops when it makes the net"
+_SOLVER_FIELDS = frozenset(messages.SolverParameter.DESCRIPTOR.fields_by_name)
+KNOWN_TYPES = frozenset({*messages.LAYER_TYPES, *messages.LAYER_TYPES_AFTER_TAG_1_0})
+
+
+@rule("solver-as-net", ERROR, "run", "upgrade_proto.cpp, ReadNetParamsFromTextFileOrDie")
+def solver_as_net(evidence: Evidence) -> Iterator[Hit]:
+    """A solver stands where a net is wanted, or its fields do."""
+    yield from (hit for name, hit in evidence.troubles if name == "solver-as-net")
+    for file in evidence.prototxts:
+        found = _of_a_solver(file)
+        if found:
+            names = list(dict.fromkeys(field.name for field in found))
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            yield Hit(
+                f"fields of a solver stand in a net: {', '.join(names[:3])}{more}",
+                _fails_to_parse("Net"),
+                "a file of their own, with net: and the name of this one",
+                tuple(Place(file.name, field.node.line) for field in found),
+            )
+
+
+def _of_a_solver(file: PrototxtFile) -> list[UnknownField]:
+    return [
+        field
+        for field in file.unknown
+        if field.message == "caffe.NetParameter" and field.name in _SOLVER_FIELDS
+    ]
+
+
+@rule("unknown-field", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
+def unknown_field(evidence: Evidence) -> Iterator[Hit]:
+    """A field that Caffe 1.0 does not have."""
+    for file in evidence.prototxts:
+        told = {id(field) for field in _of_a_solver(file)}
+        for field in file.unknown:
+            message, name = field.message.removeprefix("caffe."), field.name[:_MAX_WORD]
+            fork = forks.of_field(message, field.name)
+            if id(field) in told or _is_meant(fork, evidence):
+                continue
+            known = messages.message_class(message).DESCRIPTOR.fields_by_name
+            yield Hit(
+                f"Caffe 1.0's {message} has no field {name!r}" + (f"; {fork} has it" * bool(fork)),
+                _fails_to_parse("Solver" if file is evidence.solver else "Net"),
+                _way_out(field, fork) if fork else nearest(name, known) or "take it out",
+                (_place(file, field),),
+            )
+
+
+def _way_out(field: UnknownField, fork: str) -> str:
+    """What to write instead of a field of a fork."""
+    if field.name == "ceil_mode":
+        if field.node.value == "true":
+            return "take it out: Caffe 1.0 always rounds up"
+        return (
+            "round_mode: FLOOR, which builds of 2018 and later have (install-caffe's is one); "
+            "taken out, the pool rounds up and the grid is another one"
+        )
+    instead = forks.INSTEAD.get(field.name)
+    return instead or _train_with(fork)
+
+
+def _train_with(fork: str) -> str:
+    if fork == forks.NVCAFFE:
+        return "check --flavor nvcaffe, if that Caffe will train; else take it out"
+    return "train with that Caffe, or take it out"
+
+
+def _is_meant(fork: str, evidence: Evidence) -> bool:
+    return fork == forks.NVCAFFE and evidence.claims.flavor == "nvcaffe"
+
+
+@rule("unknown-value", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
+def unknown_value(evidence: Evidence) -> Iterator[Hit]:
+    """A value that is none of those its field can have."""
+    for file in evidence.prototxts:
+        for field in file.unknown_values:
+            message, value = field.message.removeprefix("caffe."), field.node.value
+            fork = forks.VALUES.get(value, "")
+            if _is_meant(fork, evidence) or (_is_old_type(field) and '"' not in value):
+                continue  # unknown-layer-type says the latter
+            what = f"Caffe 1.0 knows no {field.name}: {value[:_MAX_WORD]} in {message}"
+            yield Hit(
+                what + (f"; {fork} does" * bool(fork)),
+                _fails_to_parse("Solver" if file is evidence.solver else "Net"),
+                _value_instead(field, fork),
+                (_place(file, field),),
+            )
+
+
+def _is_old_type(field: UnknownField) -> bool:
+    """Whether it is the type of a layer of the form before 2014."""
+    return (field.message, field.name) == ("caffe.V1LayerParameter", "type")
+
+
+def _value_instead(field: UnknownField, fork: str) -> str:
+    """What to write instead of a value."""
+    message = messages.message_class(field.message.removeprefix("caffe."))
+    known = message.DESCRIPTOR.fields_by_name[field.name].enum_type.values_by_name
+    bare = field.node.value.strip("\"'")
+    if _is_old_type(field):
+        same = [name for name in known if name.replace("_", "") == bare.upper().replace("_", "")]
+        old = f"type: {same[0]}, without quotes, as layers {{ }} has it; or " if same else ""
+        return f"{old}layer {{ }}, the form since 2014, around a type in quotes"
+    if bare in known:
+        return f"{field.name}: {bare}, without quotes"
+    instead = forks.INSTEAD.get(field.name, "") if fork else ""
+    return instead or nearest(bare, known) or _one_of(known)
+
+
+def _one_of(names: Iterable[str]) -> str:
+    known = list(names)
+    return f"one of {', '.join(known)}" if len(known) <= _MAX_VALUES else "a value that Caffe has"
+
+
+def _fails_to_parse(kind: str) -> str:
+    return f"Caffe stops: Failed to parse {kind}Parameter file"
+
+
+def _place(file: PrototxtFile, field: UnknownField) -> Place:
+    """The line of a field, and the layer it stands in."""
+    layer = ""
+    if field.top.name in {"layer", "layers"}:
+        layer = next((node.value.strip("\"'") for node in field.top.all("name")), "")
+    return Place(file.name, field.node.line, layer)
+
+
+@rule("field-after-1.0", WARNING, "run", "caffe.proto of tag 1.0 and of BVLC's last commit")
+def field_after_1_0(evidence: Evidence) -> Iterator[Hit]:
+    """A field or layer type that only builds of 2018 and later know."""
+    why = "Caffe as released, NVCaffe and Intel's branch stop when they read it"
+    fix = "take it out, or be sure of the Caffe that will read it (Debian's knows it)"
+    if evidence.solver is not None:
+        for name in _later_fields(evidence.solver.message):
+            yield Hit(f"{name} came after Caffe 1.0", why, fix, evidence.solver.at(name))
+    for net in evidence.nets:
+        for layer in net.layers:
+            for name in _later_fields(layer.message):
+                field = name.split(".")
+                yield Hit(f"{field[-1]} came after Caffe 1.0", why, fix, layer.at(*field))
+            if layer.type in messages.LAYER_TYPES_AFTER_TAG_1_0:
+                yield Hit(f"layer type {layer.type} came after Caffe 1.0", why, fix, layer.at())
+
+
+def _later_fields(message: Any) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.full_name in messages.AFTER_TAG_1_0:
+            yield field.name
+        elif field.message_type is not None and field.name.endswith("_param"):
+            for inner in [] if field.is_repeated else _later_fields(value):
+                yield f"{field.name}.{inner}"
+
+
+@rule("unknown-layer-type", ERROR, "net", "layer_factory.hpp, LayerRegistry::CreateLayer")
+def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A layer type that Caffe 1.0 does not have."""
+    places: dict[str, list[Place]] = defaultdict(list)
+    for layer in net.layers:
+        if layer.type not in KNOWN_TYPES:
+            places[layer.type] += layer.at("type")
+    for kind, at in places.items():
+        fork, name = forks.LAYER_TYPES.get(kind, ""), kind[:_MAX_WORD]
+        if _is_meant(fork, evidence):
+            continue
+        what = f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type"
+        fix = "train with that Caffe" if fork else nearest(name, KNOWN_TYPES)
+        yield Hit(
+            what + (f"; {fork} has it" if fork else ""),
+            _STOPS,
+            fix or "write a type that Caffe has; types are case-sensitive",
+            tuple(at),
+        )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant, as a question; nothing where nothing is near."""
+    found = difflib.get_close_matches(word, list(known), n=3)
+    return f"did you mean {', '.join(found)}?" if found else ""

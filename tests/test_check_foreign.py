@@ -1,0 +1,257 @@
+"""What strangers' files hold: fields of forks, halves of pairs, nets that a script trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from check_cases import SOLVER, conv, head, pool
+
+from irv2caffe.check import CheckOptions, check
+from irv2caffe.errors import FormatError
+from irv2caffe.net.check import Severity
+from irv2caffe.proto import messages
+from irv2caffe.proto.text import parse_prototxt
+
+NOTE, WARNING, ERROR = Severity.NOTE, Severity.WARNING, Severity.ERROR
+
+IMAGES = """
+layer {{
+  name: "data" type: "ImageData" top: "data" top: "label"
+  transform_param {{ crop_size: 27 mean_value: 127 {transform} }}
+  image_data_param {{ source: "{source}.txt" batch_size: 16 {more} }}
+}}
+"""
+INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { %s } } }\n'
+GRID = INPUT % "dim: 1 dim: 3 dim: 112 dim: 112"
+
+
+def half(source="train", transform="", more="", flag=""):
+    """A net for one phase, as solvers with train_net and test_net have it."""
+    text = IMAGES.format(source=source, transform=transform, more=more)
+    text += conv("conv1", "data", 8, "kernel_size: 3 pad: 1").replace("eps", f"{flag} eps")
+    text += pool("pool1", "conv1", "pool: AVE global_pooling: true") + head("pool1")
+    return text.replace("  include { phase: TEST }\n", "")
+
+
+FALSE, TRUE = "use_global_stats: false", "use_global_stats: true"
+
+
+@pytest.fixture
+def look(tmp_path, monkeypatch):
+    """Writes files and checks the first; returns its findings by rule."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "snapshots").mkdir()
+
+    def write(files, options=None):
+        for name, text in files.items():
+            Path(name).write_text(text)
+        found = check(Path(next(iter(files))), options).findings
+        return {each.rule: each for each in found}
+
+    return write
+
+
+def worst(found):
+    return sorted(name for name, each in found.items() if each.severity > NOTE)
+
+
+# ---------------------------------------------------------------------------------------------
+# Halves of pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.prototxt", half(transform="mirror: true", flag=FALSE)),
+        ("no_test.prototxt", half(more="shuffle: true", flag=FALSE)),
+        ("b.prototxt", half("val", flag=TRUE)),
+        ("test.prototxt", half("val").replace('weight_filler { type: "msra" }', "")),
+        ("plain.prototxt", half()),
+    ],
+)
+def test_a_half_alone_is_not_accused_of_lacking_the_other(look, name, text):
+    assert worst(look({name: text})) == []
+
+
+def test_a_pair_is_seen_as_a_pair(look):
+    solver = SOLVER.replace('net: "net.', 'test_net: "test.prototxt" train_net: "train.')
+    solver = solver.replace('train.prototxt"', 'train.prototxt"')
+    train, test = half(transform="mirror: true", flag=FALSE), half("val", flag=TRUE)
+    files = {"s.prototxt": solver, "train.prototxt": train, "test.prototxt": test}
+    assert worst(look(files)) == []
+    swapped = {"s.prototxt": solver, "train.prototxt": test, "test.prototxt": train}
+    assert {"bn-global-stats-in-train", "mirror-in-test"} <= set(worst(look(swapped)))
+
+
+def test_a_net_without_a_test_part_is_no_test_net(look):
+    """No test_iter: Caffe makes no test net of ``net:``."""
+    solver = SOLVER.replace("test_iter: 5\ntest_interval: 100\n", "")
+    found = look({"s.prototxt": solver, "net.prototxt": half(flag=FALSE)})
+    assert worst(found) == []
+    assert found["tests"].severity is NOTE
+    tested = half(flag=FALSE).replace('top: "label"', 'top: "label" include { phase: TRAIN }')
+    tested += IMAGES.format(source="val", transform="", more="").replace(
+        'top: "label"', 'top: "label" include { phase: TEST }'
+    )
+    found = look({"s.prototxt": solver, "net.prototxt": tested})
+    assert worst(found) == ["tests"]
+    assert "never run" in found["tests"].what
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_net_that_is_fed_in_one_phase_only(look, phase):
+    text = half().replace('top: "label"', f'top: "label" include {{ phase: {phase} }}')
+    assert worst(look({"net.prototxt": text})) == []
+    found = look({"s.prototxt": SOLVER, "net.prototxt": text})
+    assert found["unknown-bottom"].severity is ERROR  # Caffe makes both
+
+
+# ---------------------------------------------------------------------------------------------
+# Tests
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "words"),
+    [
+        ({"test_iter: 5": "test_iter: 0"}, NOTE, "tests measure nothing"),
+        ({"test_interval: 100": "test_interval: 5000"}, NOTE, "longer than the run"),
+        (
+            {"test_interval: 100": "test_interval: 5000 test_initialization: false"},
+            WARNING,
+            "longer than the run",
+        ),
+        (
+            {"test_interval: 100": "test_interval: 999999999 test_initialization: false"},
+            NOTE,
+            "longer than the run",
+        ),
+        ({"test_interval: 100": "test_interval: 1000"}, None, ""),
+        ({"test_iter: 5": "test_iter: 0", "test_interval: 100\n": ""}, ERROR, "without"),
+    ],
+)
+def test_how_often_is_tested(look, changes, severity, words):
+    solver = SOLVER
+    for old, new in changes.items():
+        assert old in solver
+        solver = solver.replace(old, new)
+    found = look({"s.prototxt": solver, "net.prototxt": half()}).get("tests")
+    assert (found.severity if found else None) is severity
+    assert found is None or words in found.what
+
+
+# ---------------------------------------------------------------------------------------------
+# Fields and values of forks
+
+
+@pytest.mark.parametrize(
+    ("value", "way_out"), [("false", "round_mode: FLOOR"), ("true", "always rounds up")]
+)
+def test_ceil_mode(look, value, way_out):
+    """What rounding does to the grid is not said: nobody knows which grid is meant."""
+    found = look(
+        {"n.prototxt": GRID + pool("p", "data", f"stride: 2 kernel_size: 3 ceil_mode: {value}")}
+    )
+    assert list(found) == ["unknown-field"]
+    assert way_out in found["unknown-field"].fix
+    found = look({"n.prototxt": GRID + pool("p", "data", "stride: 2 kernel_size: 3")})
+    assert list(found) == ["pool-rounds-up"]
+
+
+def test_what_is_left_out_draws_nothing_after_it(look):
+    typo = half().replace("weight_filler", "weigth_filler", 1)
+    found = look({"n.prototxt": typo})
+    assert worst(found) == ["unknown-field"]
+    assert "weight_filler" in found["unknown-field"].fix
+    assert worst(look({"n.prototxt": half().replace("weight_filler", "bias_filler", 1)})) != []
+    solver = SOLVER.replace("weight_decay", "weigth_decay").replace("max_iter", "max_epoch")
+    found = look({"s.prototxt": solver, "net.prototxt": half()})
+    assert not {"weight-decay", "max-iter"} & set(found)
+    solver = SOLVER.replace("weight_decay: 0.0001", "rampup_lr: 0.1")  # has no part in it
+    assert "weight-decay" in look({"s.prototxt": solver, "net.prototxt": half()})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fork"),
+    [
+        ("bias_term: false", "bias_term: false hole: 2", "DeepLab"),
+        ("bias_term: false", "bias_term: false engine: MKL2017", "Intel"),
+        ("bias_term: false", "bias_term: false conv_algos_override: 1", "NVCaffe"),
+        ("batch_norm_param {", "batch_norm_param { scale_bias: true", "NVCaffe"),
+        ('"Pooling"', '"Pooling" roi_pooling_param { pooled_w: 7 }', "fast-rcnn"),
+        ('"Pooling"', '"Pooling" psroi_pooling_param { group_size: 7 }', "R-FCN"),
+        ('type: "ReLU"', 'type: "Axpy"', "SENet"),
+        ('type: "ReLU"', 'type: "PriorBox"', "SSD"),
+    ],
+)
+def test_forks_are_named_by_field_value_and_type(look, old, new, fork):
+    text = half()
+    assert old in text
+    found = look({"n.prototxt": text.replace(old, new)})
+    assert all(name.startswith("unknown-") for name in worst(found))
+    assert any(fork in each.what for each in found.values())
+
+
+def test_one_finding_for_all_layers(look):
+    text = "".join(
+        pool(f"p{index}", "data", f"kernel_size: 2 ceil_mode: false pad: {index % 2}")
+        for index in range(132)
+    )
+    found = look({"n.prototxt": GRID + text})
+    assert list(found) == ["unknown-field"]
+    assert len(found["unknown-field"].places) == 132
+
+
+def test_values_in_quotes_and_old_types(look):
+    found = look({"n.prototxt": GRID + pool("p", "data", 'kernel_size: 2 pool: "AVE"')})
+    assert found["unknown-value"].fix == "pool: AVE, without quotes"
+    old = 'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'
+    old += 'layers { name: "p" type: %s bottom: "data" top: "p" }'
+    found = look({"n.prototxt": old % '"Softmax"'})
+    assert worst(found) == ["unknown-value"]
+    assert "type: SOFTMAX" in found["unknown-value"].fix
+    found = look({"n.prototxt": old % "UPSAMPLE"})
+    assert worst(found) == ["unknown-layer-type"]
+    assert "segnet" in found["unknown-layer-type"].what
+    assert worst(look({"n.prototxt": old % "SOFTMAX"})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("name: resnet_50", 'name: "resnet_50"'),
+        ('layer { name: "s" type: SOFTMAX }', "stands in layers { }"),
+        ('layers { type: "Softmax" }', "belongs in layer { }"),
+        ("layer { pooling_param { pool: MEDIAN } }", "a fork may have it"),
+    ],
+)
+def test_hints_name_the_cause(text, hint):
+    with pytest.raises(FormatError) as caught:
+        parse_prototxt(text, messages.NetParameter)
+    assert hint in caught.value.hint
+
+
+# ---------------------------------------------------------------------------------------------
+# Solvers for nets, nets for solvers
+
+
+def test_a_solver_where_a_net_is_wanted(look):
+    """One finding, and none of a net that is not there."""
+    solver = SOLVER.replace('"net.prototxt"', '"other.prototxt"')
+    found = look({"s.prototxt": solver, "other.prototxt": SOLVER.replace("snapshots/", "s/")})
+    assert worst(found) == ["solver-as-net"]
+    assert 'net: "net.prototxt"' in found["solver-as-net"].fix
+
+
+def test_a_solver_and_a_net_in_one_file(look):
+    found = look({"n.prototxt": half() + SOLVER})
+    assert worst(found) == ["solver-as-net"]
+    assert "and 14 more" in found["solver-as-net"].what
+    assert len(found["solver-as-net"].places) == 17
+    assert worst(look({"n.prototxt": half() + "base_larry: 1"})) == ["unknown-field"]
+
+
+def test_nvcaffe_fields_are_no_finding_for_nvcaffe(look):
+    text = half().replace("bias_term: false", "bias_term: false cudnn_math_override: 0")
+    assert worst(look({"n.prototxt": text})) == ["unknown-field"]
+    assert worst(look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))) == []
