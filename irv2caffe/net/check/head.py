@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.net.check.arithmetic import comparisons, num_classes, source_of
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
-from irv2caffe.net.check.nets import has_loss
+from irv2caffe.net.check.roles import has_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from irv2caffe.net.check.arithmetic import (
     train_net,
 )
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
-from irv2caffe.net.check.nets import is_tested
+from irv2caffe.net.check.roles import is_tested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
