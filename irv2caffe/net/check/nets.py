@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from irv2caffe.net.check.files import NetRole, Reading
+    from irv2caffe.net.shapes import NetShapes
 
+_MAX_VALUES = (1 << 31) - 1  # of a blob: blob.cpp, Reshape
 _OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
 
 
@@ -49,13 +52,14 @@ def gather(
     nets: list[PhaseNet] = []
     for role in reading.nets:
         try:
-            nets += _nets_of(role, reading.solver, databases, troubles)
+            nets += _nets_of(role, reading.solver, troubles)
         except NetError as error:
             at = (Place(role.file.name, error.line or 0, error.layer),)
             if any(layer.HasField("layer") for layer in role.file.message.layers):
                 troubles.append(("legacy-format", _too_old(at)))
                 continue
             troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
+    nets = [_with_shapes(net, databases, claims) for net in nets]
     nets.sort(key=lambda net: net.phase == "TEST")
     return Evidence(
         solver=reading.solver,
@@ -92,14 +96,13 @@ _STOPS = "Caffe stops when it makes the net"
 def _nets_of(
     role: NetRole,
     solver: PrototxtFile | None,
-    databases: Mapping[str, DatabaseFacts],
     troubles: list[tuple[str, Hit]],
 ) -> Iterator[PhaseNet]:
     """The nets of one file."""
     message = _without_contradictions(role.file, troubles)
 
     def make(phase: Phase, state: Any = None, test_iter: int | None = None) -> PhaseNet:
-        return _make(role.file, message, phase, state, test_iter, databases)
+        return _make(role.file, message, phase, state, test_iter)
 
     if solver is None:
         yield from nets_without_solver(role.file, make)
@@ -144,7 +147,6 @@ def _make(
     phase: Phase,
     state: Any,
     test_iter: int | None,
-    databases: Mapping[str, DatabaseFacts],
 ) -> PhaseNet:
     level = state.level if state is not None and state.HasField("level") else None
     stages = list(state.stage) if state is not None else []
@@ -161,24 +163,51 @@ def _make(
             layers.append(Layer(index, layer, written[origin], node, file.name, is_altered))
         else:
             layers.append(Layer(index, layer, layer, file.root.find("input"), file.name))
-    net = PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
-    return _with_shapes(net, databases)
+    return PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
 
 
-def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> PhaseNet:
+def _with_shapes(
+    net: PhaseNet, databases: Mapping[str, DatabaseFacts], claims: Claims
+) -> PhaseNet:
     """The net with what shape inference says, where other rules have nothing to say before."""
     if not _can_infer(net, databases):
         return net
     shapes = record_shapes(databases)
+    share = _share_of_a_batch(net, claims)
     try:
-        return replace(net, infos=infer(net.message, net.phase, data_shapes=shapes).layers)
+        infos = infer(net.message, net.phase, data_shapes=shapes, batch_size=share).layers
+        return replace(net, infos=infos)
     except NetError as error:
         refused = error
     try:  # in the words of a batch of one, both phases say the same
-        infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
+        one = infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
     except NetError as error:
         refused = error if error.layer == refused.layer else refused
+    else:
+        refused = NetError(refused.message, _smaller_batch(net, one, claims), layer=refused.layer)
     return replace(net, refused=refused)
+
+
+def _share_of_a_batch(net: PhaseNet, claims: Claims) -> int | None:
+    """What one device makes of a batch, where it is not all of it: NVCaffe divides it."""
+    if claims.flavor != "nvcaffe" or claims.num_gpus < 2 or not net.batch_size:
+        return None
+    return math.ceil(net.batch_size / claims.num_gpus)
+
+
+def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
+    """The way out where only the batch makes a blob too large."""
+    largest = max(math.prod(shape) for info in one.layers for shape in info.top_shapes)
+    if not net.batch_size or largest < 1:
+        return ""
+    fits = _MAX_VALUES // largest
+    divided = "" if claims.num_gpus > 1 else "; or more GPUs"
+    if claims.flavor == "nvcaffe":
+        return f"batch_size: {fits * max(1, claims.num_gpus)} at most{divided}"
+    return (
+        f"batch_size: {fits} at most, on each device. NVCaffe divides batch_size among the GPUs: "
+        "check --flavor nvcaffe --gpus 0,1, if that Caffe will train"
+    )
 
 
 def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
