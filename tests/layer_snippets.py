@@ -43,6 +43,7 @@ def reshape(settings, shape=X):
     return shape + layer("Reshape", f"reshape_param {{ {settings} }}")
 
 
+OLD_INPUT = 'input: "x" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8'
 TWO_LOSSES = "loss_weight: 1 loss_weight: 0"
 CAFFE_LABELS = data(4, 1, 1, 1, top="t")
 
@@ -112,6 +113,7 @@ GOOD = {
         f"in place {kind}": X + layer(kind, tops="x")
         for kind in ("ReLU", "Dropout", "BatchNorm", "Scale", "Bias", "PReLU")
     },
+    "clip without settings": X + layer("Clip"),
     "clip": X + layer("Clip", "clip_param { min: 0 max: 6 }"),
     "softmax axis": X + layer("Softmax", "softmax_param { axis: -1 }"),
     "prelu": X + layer("PReLU"),
@@ -277,6 +279,103 @@ GOOD = {
         "kernel_h: 3 kernel_w: 1", "kernel_h: 1 kernel_w: 3", "share_mode: PERMISSIVE"
     ),
 }
+
+GOOD["V0"] = (
+    f"{OLD_INPUT}\n"
+    'layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" top: "p" }\n'
+    'layers { layer { name: "c" type: "conv" num_output: 4 kernelsize: 3 stride: 2 } '
+    'bottom: "p" top: "c" }\n'
+    'layers { layer { name: "f" type: "innerproduct" num_output: 2 pad: 3 } '
+    'bottom: "c" top: "f" }\n'
+)
+GOOD["input dropped"] = f'input: "x"\n{X}' + layer("ReLU")
+
+_SETTINGS = {
+    "Clip": ["clip_param { min: 0 max: 1 }"],
+    "Embed": ["embed_param { num_output: 2 input_dim: 5 }"],
+    "Flatten": ["", "flatten_param { axis: 0 }", "flatten_param { axis: -1 }"],
+    "HDF5Output": ['hdf5_output_param { file_name: "axes.h5" }'],
+    "ArgMax": ["", "argmax_param { axis: 1 }", "argmax_param { out_max_val: true }"],
+    "BatchNorm": ["", "batch_norm_param { use_global_stats: true }"],
+    "Concat": ["", "concat_param { axis: -1 }", "concat_param { concat_dim: 0 }"],
+    "Crop": [f"crop_param {{ axis: {axis} }}" for axis in (0, 1, -1)],
+    "LRN": ["", "lrn_param { norm_region: WITHIN_CHANNEL }"],
+    "LSTM": ["recurrent_param { num_output: 2 }"],
+    "MVN": ["", "mvn_param { across_channels: true }"],
+    "PReLU": ["", "prelu_param { channel_shared: true }"],
+    "Pooling": ["pooling_param { kernel_size: 1 }", "pooling_param { global_pooling: true }"],
+    "RNN": ["recurrent_param { num_output: 2 }"],
+    "Reduction": [f"reduction_param {{ axis: {axis} }}" for axis in (0, 1, -1)],
+    "Reshape": [
+        "reshape_param { shape { dim: -1 } }",
+        "reshape_param { shape { dim: 0 dim: -1 } }",
+    ],
+    "SPP": ["spp_param { pyramid_height: 1 }", "spp_param { pyramid_height: 2 }"],
+    "Slice": ["slice_param { axis: 0 }", "slice_param { axis: -1 }"],
+    "Softmax": ["", "softmax_param { axis: 3 }", "softmax_param { axis: -1 }"],
+    "Tile": ["tile_param { tiles: 2 }", "tile_param { axis: -1 tiles: 2 }"],
+    **{
+        kind: [f"convolution_param {{ {fields} {axis} }}" for axis in ("", "axis: 0", "axis: -1")]
+        for kind, fields in (
+            ("Convolution", "num_output: 2 kernel_size: 1"),
+            ("Deconvolution", "num_output: 2 kernel_size: 1"),
+            ("Im2col", "kernel_size: 1"),
+        )
+    },
+    "InnerProduct": [
+        f"inner_product_param {{ num_output: 2 axis: {axis} }}" for axis in (0, 1, 2, -1)
+    ],
+    **{
+        kind: [
+            f"{kind.lower()}_param {{ axis: {axis} num_axes: {num_axes} }}"
+            for axis in (0, 1, -1)
+            for num_axes in (-1, 0, 1)
+        ]
+        for kind in ("Scale", "Bias")
+    },
+}
+_LABELLED = ("Accuracy", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
+_IN_PLACE = ("BatchNorm", "Bias", "Dropout", "MVN", "PReLU", "ReLU", "Scale", "Sigmoid", "Softmax")
+
+
+def with_axes(kind, *dims):
+    """Nets of one layer on a blob of these sizes, whatever comes of it."""
+    x, same = data(*dims), data(*dims, top="z")
+    for body in _SETTINGS.get(kind, [""]):
+        if kind in ("LSTM", "RNN"):
+            yield x + data(*dims[:2], top="c") + layer(kind, body, "x c")
+            static = data(2, 3, 4) + data(2, 3, top="c") + data(3, *dims[1:], top="z")
+            yield static + layer(kind, body, "x c z")
+        elif kind == "LSTMUnit":
+            c = (1, *dims[1:])
+            gates = (*c[:2], *(4 * size for size in c[2:3]), *c[3:])
+            inputs = data(*c) + data(*gates, top="g") + data(*c[:2], top="c")
+            yield inputs + layer(kind, "", "x g c", "y h")
+        elif kind in _LABELLED:
+            items = dims[:1]
+            for labels in (items, (*items, *dims[2:]), (*items, 1, 1, 1), (*items, 1, 1, 1, 1)):
+                matrix = data(3, 3, top="h") if kind == "InfogainLoss" else ""
+                label = data(*labels, top="t")
+                yield x + label + matrix + layer(kind, body, "x t h" if matrix else "x t")
+        elif kind == "ContrastiveLoss":
+            ones = (*dims[:2], *[1] * len(dims[2:]))
+            for label in ((2,), (2, 1, 1, 1), (2, 1, 1, 1, 1)):
+                pair = data(*ones) + data(*ones, top="z") + data(*label, top="t")
+                yield pair + layer(kind, body, "x z t")
+        elif kind in ("Crop", "Eltwise", "EuclideanLoss", "HDF5Output", "SigmoidCrossEntropyLoss"):
+            yield x + same + layer(kind, body, "x z", "" if kind == "HDF5Output" else "y")
+        elif kind in ("BatchReindex", "Filter"):
+            yield x + data(2, top="i") + layer(kind, body, "x i")
+            yield data(2, 3) + data(*dims, top="i") + layer(kind, body, "x i")
+        elif kind == "Silence":
+            yield x + layer(kind, tops="")
+        else:
+            yield x + layer(kind, body)
+        if kind in ("Scale", "Bias"):
+            yield x + same + layer(kind, body, "x z")
+        if kind in _IN_PLACE:
+            yield x + layer(kind, body, tops="x")
+
 
 # A net and the words of our message; Caffe aborts on all of them.
 BAD = {
@@ -556,10 +655,34 @@ BAD = {
     "too many params": (X + layer("ReLU", "param { lr_mult: 1 }"), "has 1 param for 0 weights"),
     "too many axes": (data(*[1] * 33), "33 axes"),
     "huge input": (data(70000, 70000), "too large"),
-    "V0": (
-        'layers { layer { name: "c" type: "conv" kernelsize: 1 } bottom: "x" top: "y" }',
-        "before 2014",
+    "V0 type": (
+        f'{OLD_INPUT} layers {{ layer {{ name: "c" type: "convolution" }} bottom: "x" top: "y" }}',
+        "unknown layer type of the form before 2014",
+    ),
+    "V0 beside V1": (
+        (
+            f'{OLD_INPUT} layers {{ name: "r" type: RELU bottom: "x" top: "y" }}'
+            ' layers { layer { name: "c" type: "relu" } bottom: "y" top: "z" }'
+        ),
+        "layer 'r': in a net with layers of the form before 2014",
+    ),
+    "V0 padding of a ReLU": (
+        (
+            f'{OLD_INPUT} layers {{ layer {{ type: "padding" pad: 1 }} bottom: "x" top: "p" }}'
+            'layers { layer { name: "r" type: "relu" } bottom: "p" top: "y" }'
+        ),
+        "leads to layers of type conv and pool only",
+    ),
+    "V0 dangling bottom": (
+        'layers { layer { name: "r" type: "relu" } bottom: "p" top: "y" }',
+        "made by no layer above",
     ),
     "both forms": (X + 'layers { name: "d" type: RELU bottom: "x" top: "x" }', "both layer and la"),
-    "input without shapes": ('input: "x"\n' + layer("ReLU"), "want 4 input_dim"),
+    "input without shapes": ('input: "x"\n' + layer("ReLU"), "bottom 'x' .* is made by no layer"),
+    "too few shapes": (
+        'input: "x" input: "z" input_shape { dim: 1 }' + layer("ReLU"),
+        "2 input.s. want 2 input_shape, there are 1",
+    ),
+    "clip without max": (X + layer("Clip", "clip_param { min: 0 }"), "clip_param wants max"),
+    "clip without min": (X + layer("Clip", "clip_param { max: 0 }"), "clip_param wants min"),
 }

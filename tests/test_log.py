@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tracemalloc
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irv2caffe.log import events
-from irv2caffe.log.parse import parse
+from irv2caffe.log.parse import parse, split_prefix
 from irv2caffe.log.read import Reader, read_lines
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import Table, make_table
@@ -34,11 +35,11 @@ LINES = [
     ("[0] Iteration 9, loss = 5.1", events.Loss(*AT, 9, 5.1)),
     (
         "    Train net output #0: loss = 87.3365 (* 1 = 87.3365 loss)",
-        events.Output(*AT, False, 0, "loss", 87.3365),
+        events.Output(*AT, False, 0, "loss", 87.3365, 1.0),
     ),
     (
         "[0.0]     Train net output #0: loss = 8 (* 0.3 = 2.4 loss)",
-        events.Output(*AT, False, 0, "loss", 8.0),
+        events.Output(*AT, False, 0, "loss", 8.0, 0.3),
     ),
     ("    Test net output #1: loss3/top-5 = 0.9", events.Output(*AT, True, 1, "loss3/top-5", 0.9)),
     ("    Test net output #1: a = b = 0.9", events.Output(*AT, True, 1, "a = b", 0.9)),
@@ -88,7 +89,7 @@ LINES = [
     ("iter 3, forward_backward_update_time: 12.5 ms", events.Fork(*AT, "Intel Caffe")),
     (
         "Batch size must be divisible by the number of solvers (GPUs): adjusted from 30 to 32",
-        events.TotalBatch(*AT, 32),
+        events.Fork(*AT, "NVCaffe"),
     ),
     ("Waiting for data", None),
     ("MultiStep Status: Iteration 5, step = 1", None),
@@ -181,6 +182,86 @@ def test_infinity(text):
 def stamped(second, message, thread=4242, date="1124"):
     clock = f"01:{second // 60:02d}:{second % 60:02d}.500000"
     return f"I{date} {clock} {thread:>5} solver.cpp:1] {message}"
+
+
+LOSS_LINE = stamped(7, "Iteration 5, loss = 2.5")
+OUTPUT_LINE = stamped(7, "    Test net output #1: a/loss_1 = 3 (* 0.5 = 1.5 loss)")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda line: f"\x1b[32m{line}\x1b[0m",
+        lambda line: f"\x1b]0;title\x07\x1b[1;32m{line}\x1b[K",
+        lambda line: line.replace("] ", "] \x1b[32m") + "\x1b[0m",
+        lambda line: line.replace("] ", "] [32m") + "[0m",
+        lambda line: line.replace("] ", "] ^[[0;32m") + "^[[m",
+        lambda line: line.replace("] ", r"] \033[32m") + r"\033[0m",
+        lambda line: f"{line}<br>",
+        lambda line: f"{line} <br /></p>\r\n",
+        lambda line: f'<pre><code class="c">{line}',
+        lambda line: line.replace("=", "&#61;"),
+        lambda line: f"> {line}",
+        lambda line: f"> > {line}",
+        lambda line: line.replace("*", r"\*").replace("_", r"\_").replace("#", r"\#"),
+        lambda line: line.replace("#1", "BVLC/caffe#1"),
+        lambda line: line.replace("#1", "#1 <https://github.com/BVLC/caffe/issues/1>"),
+        lambda line: json.dumps({"log": f"{line}\n", "stream": "stderr", "time": "2020-01-01T0"}),
+        lambda line: json.dumps({"time": "2020", "level": "info", "message": f"\x1b[2m{line}"}),
+        lambda line: f"   {json.dumps(line + chr(10))},",  # a notebook's
+        lambda line: f"2020-01-02T03:04:05.678901Z stderr F {line}",
+        lambda line: f"caffe_1  | {line}",
+        lambda line: f"[1,0]<stderr>:{line}",
+        lambda line: " ".join(line.split()),  # blanks lost
+        lambda line: line[1:],  # the first column lost
+        lambda line: line.replace("solver.cpp", r"C:\My Projects\caffe\src\caffe\solver.cpp"),
+    ],
+)
+def test_lines_that_were_wrapped_or_pasted(wrap):
+    time, thread, *_ = split_prefix(LOSS_LINE)
+    assert parse(wrap(LOSS_LINE)) == events.Loss(time, thread, 5, 2.5)
+    assert parse(wrap(OUTPUT_LINE)) == events.Output(time, thread, True, 1, "a/loss_1", 3.0, 0.5)
+
+
+@pytest.mark.parametrize("cut", ["solver.cpp:9] ", "4242 solver.cpp:9] ", "05.12 1 src/a.cu:9] "])
+def test_lines_whose_prefix_was_cut(cut):
+    assert parse(f"{cut}Iteration 5, loss = 2.5") == events.Loss(None, None, 5, 2.5)
+    assert parse(f"{cut}    Test net output #0: acc = 1") == events.Output(
+        None, None, True, 0, "acc", 1.0
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"Snapshotting to binary proto file D:\new\_iter_5.caffemodel",
+        "Snapshotting to binary proto file /a&amp;b/[0m_iter_5.caffemodel",
+    ],
+)
+def test_what_may_be_part_of_a_message_stays(line):
+    event = parse(stamped(0, line))
+    assert isinstance(event, events.Snapshot)
+    assert event.path == line.removeprefix("Snapshotting to binary proto file ")
+
+
+@pytest.mark.parametrize(
+    "lead", ["> ", "caffe_1  | ", "2020-01-02T03:04:05.{}Z stderr F ", "[0] ", "[1,0]<stderr>:"]
+)
+def test_dumps_that_were_wrapped(lead):
+    lines = [
+        stamped(0, "Initializing net from parameters: "),
+        "state {",
+        "  phase: TRAIN",
+        "}",
+        "layer {",
+        "  data_param {",
+        "    batch_size: 32",
+        "  }",
+        "}",
+        stamped(1, "Iteration 0, loss = 7"),
+    ]
+    wrapped = [lead.format(10**number) + line for number, line in enumerate(lines)]
+    assert make_table(read_lines(wrapped)).images_per_iteration == 32
 
 
 def test_utf16_and_byte_order_marks():
@@ -290,16 +371,37 @@ def test_same_file_with_a_new_run():
     assert log.restarts == []
 
 
-def test_outputs_of_several_elements_are_averaged():
-    lines = [
-        stamped(0, "Iteration 0, Testing net (#0)"),
-        *(stamped(0, f"    Test net output #{i}: per_class = {i / 4}") for i in range(4)),
-        stamped(1, "Iteration 0, loss = 1"),
-        *(stamped(1, f"    Train net output #{i}: prob = {i}") for i in range(1000)),
-    ]
+def test_outputs_of_several_elements_are_series_of_their_own():
+    def lines_at(iteration, *values):
+        yield stamped(iteration, f"Iteration {iteration}, Testing net (#0)")
+        for index, value in enumerate(values):
+            yield stamped(iteration, f"    Test net output #{index}: accuracy = {value}")
+        yield stamped(iteration, f"    Test net output #{len(values)}: loss = 2 (* 1 = 2 loss)")
+        yield stamped(iteration, f"Iteration {iteration}, loss = 1")
+        yield stamped(iteration, "    Train net output #0: loss = 1 (* 1 = 1 loss)")
+        for index, value in enumerate(values):
+            yield stamped(iteration, f"    Train net output #{index + 1}: accuracy = {value}")
+
+    log = read_lines([*lines_at(0, 0.84, 0.65, 0.58), *lines_at(10, 0.9, 0.7, 0.6)])
+    assert log.test[0].outputs == {
+        "accuracy[0]": 0.84, "accuracy[1]": 0.65, "accuracy[2]": 0.58, "loss": 2.0
+    }  # fmt: skip
+    assert list(log.outputs) == ["loss", "accuracy[0]", "accuracy[1]", "accuracy[2]"]
+    assert list(log.outputs["accuracy[1]"].values()) == [0.65, 0.7]
+    assert log.loss_weights == {"loss": 1.0}
+    assert make_table(log).test[0].top1_error is None
+
+
+def test_outputs_of_very_many_elements_are_averaged():
+    lines = [stamped(0, "Iteration 0, Testing net (#0)")]
+    lines += [stamped(0, f"    Test net output #{i}: prob = {i}") for i in range(1000)]
+    for at in (1, 2):
+        lines.append(stamped(at, f"Iteration {at}, loss = 1"))
+        lines += [stamped(at, f"    Train net output #{i}: prob = {i}") for i in range(1000)]
     log = read_lines(lines)
-    assert log.test[0].outputs == {"per_class": 0.375}
-    assert log.outputs["prob"].get(0) == pytest.approx(499.5)
+    assert log.test[0].outputs == {"prob": pytest.approx(499.5)}
+    assert list(log.outputs) == ["prob"]
+    assert list(log.outputs["prob"].values()) == pytest.approx([499.5, 499.5])
 
 
 @pytest.mark.parametrize(
@@ -387,24 +489,78 @@ def test_what_the_log_says_of_the_net():
     assert make_table(log, images_per_iteration=10).images_per_iteration == 10
 
 
-def test_nvcaffe_divides_its_batch_between_the_gpus():
+@pytest.mark.parametrize("display", ["(3.2 s)", "(1 iter/s, 1s/20 iters)"])
+def test_the_batch_in_a_log_is_that_of_one_gpu(display):
+    """NVCaffe's total is divided before it is printed; BVLC's is that of each."""
     lines = [
         stamped(0, "Using GPUs 0, 1, 2, 3"),
         stamped(0, "Initializing solver from parameters: "),
+        stamped(0, "Batch size must be divisible by the number of solvers (GPUs): it's been "
+                "adjusted from 250 to 256"),
         stamped(0, "Initializing net from parameters: "),
         "state {",
         "  phase: TRAIN",
         "}",
         "layer {",
         "  data_param {",
-        "    batch_size: 256",
+        "    batch_size: 64",
         "  }",
         "}",
-        stamped(1, "Iteration 0 (3.2 s), loss = 7"),
+        stamped(1, f"Iteration 0 {display}, loss = 7"),
+        stamped(11, f"Iteration 20 {display}, loss = 7"),
+    ]  # fmt: skip
+    table = make_table(read_lines(lines), num_train_images=5120)
+    assert table.images_per_iteration == 256
+    assert table.train[1].images_per_second == pytest.approx(512.0)
+    assert table.train[1].epoch == 1.0
+
+
+def test_a_dump_that_begins_in_a_line_of_its_own():
+    """As Intel's fork prints it: behind the announcement comes a prefix with nothing behind it."""
+    lines = [
+        stamped(0, "Initializing net from parameters: "),
+        stamped(0, ""),
+        "state {",
+        "  phase: TRAIN",
+        "}",
+        "layer {",
+        "  data_param {",
+        "    batch_size: 32",
+        "  }",
+        "}",
+        stamped(1, "Iteration 0, loss = 7"),
     ]
-    assert make_table(read_lines(lines)).images_per_iteration == 256
-    lines[-1] = stamped(1, "Iteration 0 (1 iter/s, 1s/20 iters), loss = 7")
-    assert make_table(read_lines(lines)).images_per_iteration == 1024
+    assert make_table(read_lines(lines)).images_per_iteration == 32
+
+
+def test_the_display_at_a_snapshot_is_kept_where_it_is_not_repeated():
+    """The first Caffes displayed an iteration after it, and after a resume only the next."""
+    lines = [
+        stamped(1, "Iteration 10, loss = 0.5"),
+        stamped(2, "Iteration 20, loss = 0.4"),
+        stamped(2, "    Train net output #0: loss = 0.4 (* 1 = 0.4 loss)"),
+        stamped(3, "Iteration 20, Testing net"),
+        stamped(4, "Test score #0: 0.7"),
+        stamped(20, "Initializing solver from parameters: ", 9),
+        stamped(20, "Resuming from n_iter_20.solverstate", 9),
+        stamped(21, "Iteration 20, Testing net", 9),
+        stamped(22, "Test score #0: 0.8", 9),
+    ]
+    new = [
+        stamped(23, f"Iteration {iteration}, loss = 0.{iteration}", 9)
+        for iteration in (20, 30)
+    ]  # fmt: skip
+    log = read_lines([*lines, new[1]])
+    assert list(log.train.iteration) == [10, 20, 30]
+    assert list(log.train.loss) == [0.5, 0.4, 0.3]
+    assert list(log.outputs["loss"].iteration) == [20]
+    assert [(test.iteration, test.outputs) for test in log.test] == [(20, {"score 0": 0.8})]
+    assert (log.num_replaced, log.restarts) == (1, [20])
+    log = read_lines([*lines, *new])
+    assert list(log.train.iteration) == [10, 20, 30]
+    assert list(log.train.loss) == [0.5, 0.2, 0.3]
+    assert not log.outputs["loss"]
+    assert log.num_replaced == 2
 
 
 def test_epochs_where_the_batch_changed_at_a_restart():

@@ -162,7 +162,30 @@ SPECIAL = [
     stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3\0",
     stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3 ",
     "\ufeff" + stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3",
+    stamp(99) + "solver.cpp:258]     Train net output #2: loss = 4 (* 0.5 = 2 loss)",
+    stamp(99) + "solver.cpp:258]     Train net output #1: other = 4 (* 0.5 = 2 loss)",
+    stamp(99) + "solver.cpp:258]     Train net output #1: el\x1b[0mse = 4",
+    stamp(99) + "solver.cpp:258]     Train net output #1: x\x1by = 4 (* 0.5 = 2 loss)",
+    stamp(99) + "solver.cpp:239] \x1b[32mIteration 99999, loss = 3\x1b[0m",
+    "\x1b[32m" + stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3\x1b[0m",
+    stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3<br>",
+    stamp(99) + "solver.cpp:258]     Train net output #1: loss_b = 3 (\\* 1 = 3 loss)",
+    '{"log":"' + stamp(99) + 'solver.cpp:239] Iteration 99999, loss = 3\\n","stream":"stderr"}',
+    "> " + stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3",
+    "solver.cpp:239] Iteration 99999, loss = 3",
+    stamp(99)[1:] + "solver.cpp:239] Iteration 99999, loss = 3",
+    stamp(99) + "C:\\my caffe\\solver.cpp:239] Iteration 99999, loss = 3",
 ]
+
+
+def test_outputs_of_several_elements():
+    """Whatever the pieces, an element is told from the next display's."""
+    several = run_of(60, outputs=("acc", "acc", "loss", "acc"))
+    for lines in (several, run_of(30) + several, several + run_of(90)[100:]):
+        data = "\n".join(lines).encode() + b"\n"
+        for size in (1 << 30, 5000, 777):
+            slow, fast = both_ways(data, (size,))
+            assert slow == fast
 
 
 @pytest.mark.parametrize("special", SPECIAL)

@@ -316,7 +316,7 @@ def table_of(text):
         (("--docker", "image", "--caffe", "x"), "--caffe and --docker"),
         (("--docker", "--bad"), "takes the name of an image"),
         (("--status", "a", "--stop", "b"), "one at a time"),
-        (("--resume", "x"), "takes solver and weights from the run folder"),
+        (("--resume", "--recipe", "paper"), "--recipe makes a new one"),
     ],
 )
 def test_options_that_do_not_go_together(caffe, tiny, tmp_path, args, words):

@@ -85,6 +85,7 @@ _report = section("Other")
 )
 @_images("--quality", type=int, default=95, show_default=True, help="Of JPEG records.")
 @_images("--gray", is_flag=True, help="One channel instead of three.")
+@_images("--bit-depth", type=int, help="Bits that the values of 16-bit images use: 8 to 16.")
 @_images("--fast-decode", is_flag=True, help="Decode large JPEG files smaller; other bytes.")
 @_images("--exactly-like-caffe", is_flag=True, help="Take whatever convert_imageset takes.")
 @_images(
@@ -149,7 +150,8 @@ def make_lmdb_command(
     those of Caffe's convert_imageset.
 
     Images that cannot be read are left out, listed in OUT/skipped.csv, and make the exit code 3,
-    unless --max-skipped allows for them. After an interruption the same command goes on.
+    unless --max-skipped allows for them; so does what is probably wrong with the records. After an
+    interruption the same command goes on.
     """
     from irv2caffe.data.build import check_output
     from irv2caffe.data.sources import open_source
@@ -175,7 +177,8 @@ def make_lmdb_command(
         report = _by_the_tool(images, out, options, flag, force=force)
     _show_report(report, as_json=as_json)
     allowed = options.max_skipped is not None
-    return EXIT_FINDINGS if report.num_skipped and not allowed else EXIT_DONE
+    is_found = report.findings or (report.num_skipped and not allowed)
+    return EXIT_FINDINGS if is_found else EXIT_DONE
 
 
 def _options(choices: dict[str, Any]) -> BuildOptions:
@@ -278,6 +281,8 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
             f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
             f"{report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
         )
+    for finding in report.findings:
+        ui.say(f"finding: {finding}")
     if report.num_complaints:
         ui.say(
             f"{report.num_complaints:,} images taken although damaged, listed in "

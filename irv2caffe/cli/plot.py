@@ -272,7 +272,7 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
     for run in runs:
         ui.show(printable(run.name))
         for line in summary_lines(summarize(run.table)):
-            ui.show(f"  {line}")
+            ui.show(f"  {printable(line)}")
         for kind, text in finding_lines(run.table, run.log):
             ui.show(f"  {kind:<21} {printable(text)}")  # the log's own words may be anything
 

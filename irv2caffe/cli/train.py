@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from irv2caffe import ui
 from irv2caffe.cli.net import build_net_command, told_options
 from irv2caffe.cli.sections import Command, Option, section
+from irv2caffe.cli.train_resume import refuse_mixed, to_resume
 from irv2caffe.cli.train_show import from_another_shell, show_plan, show_result
 from irv2caffe.errors import EXIT_DONE, UsageError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan import Wishes
-    from irv2caffe.train.resume import Choices
     from irv2caffe.train.session_options import SessionOptions
 
 _what = section("What to train")
@@ -43,12 +42,6 @@ _SHOWN = (
 _TAKEN_SECTIONS = {"Data", "Network", "Training"}
 _OWN = {"gpus", "num_train_images", "num_val_images"}
 _LATEST = "runs/latest"
-# Options that a resumed run remembers under another name.
-_FIELDS = {
-    "stall_minutes": "stall_s",
-    "snapshot_minutes": "snapshot_s",
-    "keep_snapshots": "keep_newest",
-}
 
 
 def _with_build_options(command: click.Command) -> click.Command:
@@ -74,8 +67,8 @@ def _with_build_options(command: click.Command) -> click.Command:
     "--resume",
     is_flag=False,
     flag_value="",
-    metavar="[RUN]",
-    help=f"Go on with RUN, with --run-dir, or with {_LATEST}.",
+    metavar="[WHAT]",
+    help=f"Go on with a run folder [{_LATEST}], another training's folder, or a .solverstate.",
 )
 @_where("--gpus", metavar="0,1|all|none", help="Devices.  [none; of a resumed run: its own]")
 @_where("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [runs/DATE-TIME]")
@@ -185,61 +178,29 @@ def train_command(
         )
     options = _session_options(more)
     wishes = _wishes(more, gpus=gpus or "none", weights=weights, run_dir=run_dir)
-    _refuse_mixed(solver, recipe, resume, weights, run_dir)
+    refuse_mixed(solver, recipe, resume, weights)
     from irv2caffe.caffe.find import find_caffe
 
     if resume is not None:
-        if dry_run or print_config or smoke:
-            raise UsageError("--resume goes with neither --dry-run, --print-config nor --smoke")
-        wishes = replace(wishes, run_dir=Path(resume) if resume else run_dir)
-        choices = _as_before(wishes, options, gpus=gpus, flag=flag, docker=docker)
+        if smoke:
+            raise UsageError("--resume does not go with --smoke")
+        point, choices = to_resume(
+            resume, solver, wishes, options, gpus=gpus, flag=flag, docker=docker
+        )
         found = find_caffe(choices.caffe, docker=choices.docker)
-        return _train(None, found, choices.wishes, choices.options, as_json)
-    found = find_caffe(flag, docker=docker)
+        if point is None:
+            if dry_run or print_config:
+                raise UsageError("--resume RUN goes with neither --dry-run nor --print-config")
+            return _train(None, found, choices.wishes, choices.options, as_json)
+        solver, wishes, options = point.solver, choices.wishes, choices.options
+    else:
+        found = find_caffe(flag, docker=docker)
     with _solver(solver, recipe, found, wishes) as (path, told):
         if dry_run or print_config:
             return show_plan(path, found, told, as_json=as_json, config=print_config)
         if smoke:
             return _smoke(path, found, told, options, as_json)
         return _train(path, found, told, options, as_json)
-
-
-def _refuse_mixed(
-    solver: Path | None,
-    recipe: str | None,
-    resume: str | None,
-    weights: tuple[Path, ...],
-    run_dir: Path | None,
-) -> None:
-    if resume is not None:
-        if solver is not None or recipe is not None or weights:
-            raise UsageError("--resume takes solver and weights from the run folder")
-        if resume and run_dir is not None:
-            raise UsageError("--resume RUN and --run-dir: one or the other")
-    elif solver is not None and recipe is not None:
-        raise UsageError("--solver and --recipe: one or the other")
-    elif solver is None and recipe is None:
-        raise UsageError("--solver FILE is missing", "irv2caffe build-net writes one; or --recipe")
-
-
-def _as_before(
-    wishes: Wishes,
-    options: SessionOptions,
-    *,
-    gpus: str | None,
-    flag: Path | None,
-    docker: str | None,
-) -> Choices:
-    """What a resumed run was told in its time, where it is not told otherwise now."""
-    from irv2caffe.train.resume import as_before
-
-    context = click.get_current_context()
-    told = {
-        _FIELDS.get(name, name)
-        for name in context.params
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
-    return as_before(wishes, options, told, gpus=gpus, caffe=flag, docker=docker)
 
 
 def _session_options(more: dict[str, Any]) -> SessionOptions:

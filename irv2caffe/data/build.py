@@ -75,7 +75,8 @@ def make_lmdb(
                 if not partial.has_commits():
                     partial.discard()
                 raise
-            write_side_files(partial.folder, plan, state, "native")
+            findings = state.depth.findings(state.num_written, options.bit_depth)
+            write_side_files(partial.folder, plan, state, "native", findings)
         try:
             check_output(out, force=force)
         except OutputExistsError as error:
@@ -143,6 +144,7 @@ def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
         images_per_second=round(num_done / max(1e-3, seconds), 1),
         resumed_at=start,
         notes=tuple(manifest["notes"]),
+        findings=tuple(manifest.get("findings", ())),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.atomic import folder_aside
 from irv2caffe.data.build import check_output, refuse_inside, report
 from irv2caffe.data.datum import record_key
+from irv2caffe.data.depth import is_dark, words_on_dark_records
 from irv2caffe.data.estimate import check_space, estimate
 from irv2caffe.data.image import UndecodableImageError, open_image
 from irv2caffe.data.items import Skipped
@@ -92,9 +93,10 @@ def convert_imageset(
         for name in ("data.mdb", "lock.mdb"):
             (database / name).rename(folder / name)
         database.rmdir()
-        state = _count(plan, folder)
+        state, largest = _count(plan, folder)
         state.seconds = time.monotonic() - begun
-        write_side_files(folder, plan, state, "convert_imageset")
+        findings = [words_on_dark_records(largest)] if is_dark(largest) else []
+        write_side_files(folder, plan, state, "convert_imageset", findings)
     return report(out, 0, len(plan), time.monotonic() - begun)
 
 
@@ -107,6 +109,7 @@ def _check_options(source: Source, options: BuildOptions) -> None:
             ("--quality", options.quality != 95),
             ("--augment", options.augment is not None),
             ("--fast-decode", options.fast_decode),
+            ("--bit-depth", options.bit_depth not in {None, 16}),
         )
         if is_used
     ]
@@ -169,8 +172,13 @@ def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None
             child.stderr.close()
 
 
-def _count(plan: Plan, folder: Path) -> State:
-    """Compares the records with the list; the tool leaves out what it cannot read."""
+def _count(plan: Plan, folder: Path) -> tuple[State, int]:
+    """Compares the records with the list; the tool leaves out what it cannot read.
+
+    Returns:
+        What the database holds, and the largest value of any record.
+    """
+    largest = 0
     state = State(next_index=len(plan))
     tables = SideTables(folder, {})
     skipped = list(plan.source.skipped)
@@ -187,7 +195,9 @@ def _count(plan: Plan, folder: Path) -> State:
             state.num_bytes += len(record[1])
             state.per_label[item.label] += 1
             with suppress(ValueError):  # a file that is cut short, kept as it is
-                sums.add(stored_pixels(record[1]))
+                pixels = stored_pixels(record[1])
+                sums.add(pixels)
+                largest = max(largest, int(pixels.max()))
             if state.num_written % _SUMS_OF == 0:
                 state.mean.add(sums.taken(), _SUMS_OF)
             record = next(records, None)
@@ -201,7 +211,7 @@ def _count(plan: Plan, folder: Path) -> State:
         raise InputError(
             f"none of the {len(plan):,} images could be read", f"first: {skipped[0].reason}"
         )
-    return state
+    return state, largest
 
 
 def _why(plan: Plan, name: str) -> Skipped:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.datum import DatumHead, read_head
+from irv2caffe.data.depth import is_dark, words_on_dark_records
 from irv2caffe.data.headers import AFTER_CAFFE
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import LABELS, read_manifest
@@ -160,6 +161,7 @@ def _decode(reader: Reader, found: Examination, sample: int | None) -> None:
     """Decodes records for their shapes and their mean."""
     sums, mean = UnitSums(), MeanSums()
     shapes: Counter[str] = Counter()
+    largest: int | None = None
     records = iter(reader) if sample is None else reader.sample(sample)
     found.is_whole = sample is None or sample >= found.num_records
     for key, value in records:
@@ -176,12 +178,18 @@ def _decode(reader: Reader, found: Examination, sample: int | None) -> None:
             shapes[_shape_words(shape_of(pixels))] += 1
         if pixels.dtype != "u1" and is_encoded:
             found.findings.append(f"record {key!r} has {pixels.dtype} values, Caffe takes uint8")
+        if pixels.dtype == "u1":
+            largest = max(largest or 0, int(pixels.max()))
         sums.add(pixels)
         if found.num_decoded % _SUMS_OF == 0:
             mean.add(sums.taken(), _SUMS_OF)
     mean.add(sums.taken(), found.num_decoded % _SUMS_OF)
     found.mean_values = mean.mean_values()
     found.shapes |= dict(shapes.most_common())
+    if largest is not None and is_dark(largest):
+        # Single planes may be maps of labels, as segmentation is trained with.
+        is_map = set(found.encodings) == {"raw"} and all(key[:2] == "1 " for key in found.shapes)
+        (found.notes if is_map else found.findings).append(words_on_dark_records(largest))
     del found.findings[_MAX_LISTED:]
 
 

@@ -92,6 +92,7 @@ class Filling:
         self._tables.add_complaints(made.complaints)
         state.num_complaints += len(made.complaints)
         state.mean.add(made.sums, len(made.records) - len(skipped))
+        state.depth.add(made.depth[1], made.depth[0])
         state.next_index = made.unit.indices[-1] + 1
         state.refuse_too_many_skipped(self._plan.options.max_skipped)
         if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from dataclasses import dataclass
 
 _SIGNATURES = (
@@ -25,6 +27,8 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _APP1 = 0xE1
+_PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s")
+_BITS_PER_SAMPLE, _SHORT = 258, 3  # of TIFF
 
 
 def image_kind(data: bytes | bytearray | memoryview) -> str:
@@ -102,3 +106,31 @@ def is_cut_short(data: bytes, kind: str, jpeg: JpegHeader | None) -> bool:
     if kind == "webp":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     return False
+
+
+def has_16_bits(data: bytes, kind: str) -> bool:
+    """Whether a file holds 16 bits a channel, of which a Datum takes the upper 8."""
+    if kind == "png":
+        return data[24:25] == b"\x10"
+    if kind == "tiff":
+        return _tiff_bits(data) == 16
+    match = _PNM.match(data[:1024]) if not kind else None
+    return match is not None and len(match[1]) < 6 and int(match[1]) > 255
+
+
+def _tiff_bits(data: bytes) -> int:
+    """BitsPerSample of the first image of a TIFF file; 1, which is its default, if unknown."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, number = struct.unpack_from(f"{order}HHI", data, place)
+            if tag == _BITS_PER_SAMPLE and kind == _SHORT:
+                at = place + 8
+                if number > 2:
+                    (at,) = struct.unpack_from(f"{order}I", data, at)
+                return int(struct.unpack_from(f"{order}H", data, at)[0])
+    except struct.error:
+        pass
+    return 1

@@ -11,6 +11,7 @@ import numpy as np
 from irv2caffe.data.headers import (
     AFTER_CAFFE,
     MAX_PIXELS,
+    has_16_bits,
     image_kind,
     is_cut_short,
     read_jpeg_header,
@@ -77,7 +78,7 @@ class ImageFile:
     jpeg: JpegHeader | None
     exactly_like_caffe: bool
 
-    def decode(self, *, gray: bool = False, reduced: int = 1) -> Pixels:
+    def decode(self, *, gray: bool = False, reduced: int = 1, bits: int | None = None) -> Pixels:
         """The pixels as convert_imageset reads them (ReadImageToCVMat in util/io.cpp).
 
         Alpha is dropped, gray becomes three equal channels, the EXIF orientation of a JPEG file
@@ -86,6 +87,8 @@ class ImageFile:
         Args:
             gray: one channel.
             reduced: 2, 4 or 8 divides both sides while decoding; for JPEG files.
+            bits: that the values of 16-bit files use, which are scaled to 8 accordingly; None
+                takes the upper 8 of 16, as convert_imageset does.
 
         Returns:
             uint8, height x width x 3 in B, G, R; height x width if gray.
@@ -93,12 +96,26 @@ class ImageFile:
         Raises:
             UndecodableImageError: no image, cut short, or none that OpenCV knows.
         """
+        if bits is not None and self.has_16_bits:
+            values = np.minimum(self.decode_deep(gray=gray) >> (bits - 8), 255)
+            return cast("Pixels", values.astype(np.uint8))
         mode = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
         if reduced > 1:
             mode = _REDUCED[reduced][gray]
         if self.jpeg is None:
             mode |= cv2.IMREAD_IGNORE_ORIENTATION
         return cast("Pixels", _decode(self._whole(), mode))
+
+    @property
+    def has_16_bits(self) -> bool:
+        """Whether its values have 16 bits, told by its header."""
+        return has_16_bits(self.data, self.kind)
+
+    def decode_deep(self, *, gray: bool = False) -> NDArray[np.uint16]:
+        """The values of a 16-bit file as they are; otherwise like :meth:`decode`."""
+        mode = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
+        mode |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        return _decode(self._whole(), mode)
 
     def looks_plain(self) -> bool:
         """Whether Caffe surely sees the same in the file as in raw pixels, told by its header."""

@@ -42,6 +42,7 @@ class BuildReport:
         images_per_second: of this process.
         resumed_at: the record that an earlier process had come to.
         notes: what a person should know of the source.
+        findings: what is probably wrong with the records.
     """
 
     out: Path
@@ -56,9 +57,12 @@ class BuildReport:
     images_per_second: float
     resumed_at: int
     notes: tuple[str, ...]
+    findings: tuple[str, ...]
 
 
-def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> None:
+def write_side_files(
+    folder: Path, plan: Plan, state: State, backend: str, findings: list[str]
+) -> None:
     """Writes all that stands beside ``data.mdb``; the manifest last.
 
     Args:
@@ -66,6 +70,7 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
         plan: that it was made by.
         state: what it holds.
         backend: who wrote the records.
+        findings: what is probably wrong with them.
 
     Raises:
         OutputError: the disk is full or fails.
@@ -81,7 +86,8 @@ def write_side_files(folder: Path, plan: Plan, state: State, backend: str) -> No
     mean = state.mean.mean_image()
     if mean is not None:
         write_bytes(folder / MEAN_FILE, mean_blob(mean).SerializeToString(deterministic=True))
-    text = json.dumps(_manifest(plan, state, backend), indent=2) + "\n"
+    manifest = _manifest(plan, state, backend) | {"findings": findings}
+    text = json.dumps(manifest, indent=2) + "\n"
     write_bytes(folder / MANIFEST, text.encode())
 
 
@@ -122,7 +128,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a database; empty where it has none."""
     try:
         values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -59,6 +59,8 @@ class BuildOptions:
         augment: random crops and colours, or None.
         exactly_like_caffe: take what convert_imageset takes, also where it is harmful.
         fast_decode: decode large JPEG files at a half, a quarter or an eighth of their size.
+        bit_depth: bits that the values of 16-bit images use, 8 to 16; None is 16, and says where
+            they use fewer.
         mean: ``exact`` is the mean of what training sees, for which JPEG records made here are
             decoded again; ``fast`` takes the pixels before they are compressed; ``auto`` is exact
             for the first 1,000 records and fast for the others; ``none`` computes none.
@@ -78,6 +80,7 @@ class BuildOptions:
     augment: Augment | None = None
     exactly_like_caffe: bool = False
     fast_decode: bool = False
+    bit_depth: int | None = None
     mean: str = "auto"
     workers: int = 0
     max_skipped: int | None = None
@@ -88,6 +91,7 @@ class BuildOptions:
         _require(self.mean in MEANS, f"no mean {self.mean!r}")
         _require(self.encoded in {None, "jpg", "png"}, f"no encoding {self.encoded!r}")
         _require(1 <= self.quality <= 100, "--quality lies between 1 and 100")
+        _require(self.bit_depth in {None, *range(8, 17)}, "--bit-depth lies between 8 and 16")
         _require(1 <= self.copies <= MAX_COPIES, f"--copies lies between 1 and {MAX_COPIES}")
         if self.size is None or self.resize_mode == "none":
             object.__setattr__(self, "size", None)
@@ -109,6 +113,7 @@ class BuildOptions:
             or self.quality != DEFAULT_QUALITY
             or self.augment is not None
             or self.fast_decode
+            or self.bit_depth not in {None, 16}
         )
 
     def is_mean_exact(self, index: int) -> bool:

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.atomic import swap_in, unwritable
+from irv2caffe.data.depth import Depth
 from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.mean import MeanSums
 from irv2caffe.errors import InputError, OutputError, OutputExistsError
@@ -47,6 +48,7 @@ class State:
         seconds: that it took so far.
         table_bytes: how long the side tables are, by name.
         mean: sums over the records.
+        depth: images of 16 bits.
     """
 
     next_index: int = 0
@@ -58,6 +60,7 @@ class State:
     seconds: float = 0.0
     table_bytes: dict[str, int] = field(default_factory=dict)
     mean: MeanSums = field(default_factory=MeanSums)
+    depth: Depth = field(default_factory=Depth)
 
     @property
     def num_skipped(self) -> int:
@@ -113,7 +116,7 @@ class Partial:
         path = self.folder / f"{_STATE}{transaction}"
         try:
             return _read_state(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"{self.folder} cannot be gone on with: {path.name} is not readable",
                 "--no-resume starts over",
@@ -242,7 +245,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -251,7 +254,8 @@ def _write_state(state: State, stream: IO[bytes]) -> None:
     """A line of JSON, then the sum of the images."""
     image = state.mean.image
     mean = {**vars(state.mean), "image": None if image is None else list(image.shape)}
-    stream.write(json.dumps({**vars(state), "mean": mean}).encode() + b"\n")
+    values = {**vars(state), "mean": mean, "depth": vars(state.depth)}
+    stream.write(json.dumps(values).encode() + b"\n")
     if image is not None:
         stream.write(np.ascontiguousarray(image, "<f8").data)
 
@@ -265,6 +269,7 @@ def _read_state(path: Path) -> State:
         mean["image"] = np.frombuffer(rest, "<f8").reshape(mean["image"]).copy()
     mean["shape"] = tuple(mean["shape"]) if mean["shape"] is not None else None
     values["mean"] = MeanSums(**mean)
+    values["depth"] = Depth(**values.get("depth", {}))
     values["skipped"] = Counter(values["skipped"])
     values["per_label"] = Counter({int(key): count for key, count in values["per_label"].items()})
     return State(**values)

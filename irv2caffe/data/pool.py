@@ -57,12 +57,14 @@ class Made:
             next unit is asked for.
         complaints: (name, words) of images that were taken although the decoder complained.
         sums: over the records.
+        depth: images of 16 bits, and the largest value in them.
     """
 
     unit: Unit
     records: list[memoryview | Skipped]
     complaints: list[tuple[str, str]]
     sums: Sums
+    depth: tuple[int, int]
 
 
 class Pool:
@@ -242,9 +244,8 @@ class Pool:
                 records.append(Skipped(item.name, first, second))
             else:
                 records.append(at(first, second))
-        return Made(
-            unit, records, [tuple(row) for row in answer["complaints"]], _sums(answer["sums"], at)
-        )
+        complaints = [tuple(row) for row in answer["complaints"]]
+        return Made(unit, records, complaints, _sums(answer["sums"], at), tuple(answer["depth"]))
 
 
 def _sums(values: dict[str, Any], at: Callable[[int, int], memoryview]) -> Sums:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.data import augment, datum, image
+from irv2caffe.data.depth import Depth, largest_value
 from irv2caffe.data.image import UndecodableImageError, open_image
 from irv2caffe.data.items import MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
 from irv2caffe.data.mean import UnitSums
@@ -72,6 +73,7 @@ class RecordMaker:
         self._stores = stores
         self._format = pixels
         self.sums = UnitSums(is_wanted=options.mean != "none")
+        self.depth = Depth()
 
     def make(self, item: Item, index: int, space: Space) -> tuple[int, int]:
         """Lays the record of an image into a space.
@@ -116,7 +118,9 @@ class RecordMaker:
         """The pixels of an image file, cropped and resized as the options want it."""
         gray = self._options.gray
         if not self._options.fast_decode or file.jpeg is None:
-            pixels = file.decode(gray=gray)
+            pixels = file.decode(gray=gray, bits=self._options.bit_depth)
+            if file.has_16_bits:
+                self.depth.add(largest_value(file, pixels, self._options.bit_depth))
             return self._shaped(pixels, self._distortion(pixels.shape[:2], index))
         shape = (file.jpeg.height, file.jpeg.width)
         if self._options.augment is not None and file.jpeg.has_exif:

@@ -106,6 +106,7 @@ class _Worker:
             "records": records,
             "complaints": complaints,
             "sums": asdict(replace(sums, image=None)) | {"image": place},
+            "depth": self._maker.depth.taken(),
             "beside": [len(data) for data in space.beside],
         }
         self._send(answer, space)

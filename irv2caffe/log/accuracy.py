@@ -1,21 +1,51 @@
-"""Which outputs are accuracies, and the errors that they mean."""
+"""What outputs are, by their names: accuracies, errors, losses; and the errors that they mean."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_TOP_K = re.compile(
-    r"(?i)(?:top|acc(?:uracy)?|prec(?:ision)?|err(?:or)?)[-_/@ ]*(?:top)?[-_/@ ]*(\d+)"
+Kind = Literal["accuracy", "error", "loss", "other"]
+
+_ACCURACY = re.compile(
+    r"accurac|(?<![a-z])acc(?![a-z])|(?<![a-z])top[-_@ ]?\d"
+    r"|(?<![a-z])prec(?:ision)?[-_@ ]?(?:top)?\d",
+    re.IGNORECASE,
 )
-_ACCURACY = re.compile(r"acc|top[-_@ ]?\d|prec", re.IGNORECASE)
-_ERROR = re.compile(r"(?<![a-z])err(?:or)?(?![a-z])", re.IGNORECASE)
-_PER_CLASS = re.compile(r"(?:per|each|by)[-_/ ]?class", re.IGNORECASE)
+_CAMEL_ACCURACY = re.compile(r"[a-z]Acc(?![a-z])")
+_ERROR = re.compile(r"(?<![a-z])err(?:or)?s?(?![a-z])", re.IGNORECASE)
+_LOSS = re.compile(r"loss", re.IGNORECASE)
+# The rank is said as such, or is a number behind the word, which may count heads as well.
+_TOP = re.compile(r"(?:top|@)[-_/@ ]{0,9}(\d{1,9})", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?:acc(?:uracy)?|prec(?:ision)?|err(?:or)?)[-_/ ]?(\d{1,9})(?!\d)", re.IGNORECASE
+)
+_ELEMENT = re.compile(r"\[\d+\]\Z")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+# Words beside which an accuracy is still that of the whole net: phases, heads, layers.
+_PLAIN = frozenset(
+    {
+        "acc", "accuracy", "err", "error", "rate", "score", "output",
+        "val", "valid", "validation", "test", "testing", "train", "training", "eval",
+        "cls", "classification", "classifier", "loss", "head", "main", "final", "aux",
+        "softmax", "prob", "fc", "ip", "net",
+    }
+)  # fmt: skip
 _OLD_SCORE = re.compile(r"score \d+")
+# Measures of which more is better, and less.
+_UP = re.compile(
+    r"(?<![a-z])(?:m?ap|m?iou|m?iu|psnr|ssim|auc|f1|dice|prec)(?![a-z])"
+    r"|precision|recall|detection_eval|jaccard|f-?score|\Amap\Z",
+    re.IGNORECASE,
+)
+_CAMEL_UP = re.compile(r"[a-z](?:AP|IoU|IU|AUC)(?![a-z])")
+_DOWN = re.compile(
+    r"(?<![a-z])(?:r?mse|mae|rmse|dist(?:ance)?|perplexity|eer)(?![a-z])", re.IGNORECASE
+)
 
 
 class Names(NamedTuple):
@@ -25,38 +55,101 @@ class Names(NamedTuple):
     top5: str | None = None
 
 
-def accuracy_names(names: Iterable[str]) -> tuple[str | None, str | None]:
+def kind_of(name: str, weight: float | None = None) -> Kind:
+    """What an output is.
+
+    Args:
+        name: as the log prints it.
+        weight: its loss weight, which Caffe prints with losses only; None if there is none.
+    """
+    if weight is not None:
+        return "loss"
+    # In "loss3/top-1" a head is called loss; in "acc/loss" one is called acc.
+    for part in (name.rpartition("/")[2], name):
+        is_error = bool(_ERROR.search(part))
+        rated = is_error or bool(_ACCURACY.search(part)) or bool(_CAMEL_ACCURACY.search(part))
+        losses = list(_LOSS.finditer(part))
+        if losses and (not rated or losses[-1].end() == len(part.rstrip("0123456789"))):
+            return "loss"
+        if rated:
+            return "error" if is_error else "accuracy"
+    return "other"
+
+
+def better_of(name: str, kind: Kind) -> Literal["up", "down"] | None:
+    """Which way an output becomes better, where that is known."""
+    if kind == "other":
+        is_up = _UP.search(name) or _CAMEL_UP.search(name)
+        return "down" if _DOWN.search(name) else "up" if is_up else None
+    return "up" if kind == "accuracy" else "down"
+
+
+def accuracy_names(
+    names: Iterable[str], losses: Iterable[str] = ()
+) -> tuple[str | None, str | None]:
     """The outputs that are top-1 and top-5 accuracy; the last of each, which is the main head.
 
-    The first Caffes did not print names; the first of their scores is the accuracy. The mean over
-    classes (the second top of an Accuracy layer) is another figure, in which classes that a batch
-    lacks count as wrong.
+    An accuracy whose name says no rank is the first if it says nothing else either: that of an
+    attribute, a mean over classes, of pixels is another figure. The first Caffes did not print
+    names; the first of their scores is the accuracy.
+
+    Args:
+        names: of all outputs of a test.
+        losses: those that are known as losses.
     """
-    top1 = top5 = None
     names = list(names)
-    for name in names:
-        if not is_rate(name) or _PER_CLASS.search(name):
-            continue
-        rank = _TOP_K.search(name)
-        if rank is None or rank[1] == "1":
-            top1 = name
-        elif rank[1] == "5":
-            top5 = name
+    known = set(losses)
+    rated = [name for name in names if name not in known and is_rate(name)]
+    heads = _are_heads(rated)
+    found: dict[str, str] = {}
+    for name in rated:
+        rank = _rank(name, heads=heads)
+        if rank is not None and not (rank in found and _is_aux(name)):
+            found[rank] = name
+    top1, top5 = found.get("1"), found.get("5")
     if names and all(_OLD_SCORE.fullmatch(name) for name in names):
         top1 = names[0]
     return top1, top5
 
 
+def _rank(name: str, *, heads: bool) -> str | None:
+    if _ELEMENT.search(name):
+        return None
+    said = _TOP.search(name)
+    if said is None and not heads:
+        said = _NUMBERED.search(name)
+    if said is not None:
+        return said[1]
+    words = {word.lower() for word in _WORDS.findall(name)}
+    return "1" if words <= _PLAIN else None
+
+
+def _are_heads(names: Iterable[str]) -> bool:
+    """Whether numbers behind the word count heads: accuracy1, accuracy2, accuracy3."""
+    numbers = {match[1] for name in names if (match := _NUMBERED.search(name))}
+    return bool(numbers & {"2", "4"}) and not any(_TOP.search(name) for name in names)
+
+
+def _is_aux(name: str) -> bool:
+    return "aux" in name.lower()
+
+
 def is_rate(name: str) -> bool:
     """Whether an output's name says accuracy or error."""
-    return bool(_ACCURACY.search(name) or _ERROR.search(name))
+    return kind_of(name) in {"accuracy", "error"}
 
 
-def losses_of(outputs: Mapping[str, float]) -> list[float]:
-    """The losses among outputs; in ``loss3/top-1`` the name of a head is meant, not a loss."""
-    found = [name for name in outputs if "loss" in name.lower()]
-    named = [name for name in found if not is_rate(name)]
-    return [outputs[name] for name in named or found]
+def losses_of(outputs: Mapping[str, float], losses: Iterable[str] = ()) -> list[float]:
+    """The losses among outputs.
+
+    Args:
+        outputs: of a test.
+        losses: those that are known as losses.
+    """
+    known = set(losses)
+    return [
+        value for name, value in outputs.items() if name in known or kind_of(name) == "loss"
+    ]  # fmt: skip
 
 
 def errors_of(outputs: Mapping[str, float]) -> dict[str, float]:
@@ -77,4 +170,4 @@ def error_of(outputs: Mapping[str, float], name: str | None) -> float | None:
     value = outputs[name]
     if not (math.isnan(value) or 0 <= value <= 1.0001):
         return None
-    return 100 * value if _ERROR.search(name) else 100 * (1 - value)
+    return 100 * value if kind_of(name) == "error" else 100 * (1 - value)

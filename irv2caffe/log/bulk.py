@@ -8,15 +8,16 @@ bytes both ways and compares.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from irv2caffe.log.clock import DAY_US, DAYS_BEFORE, HALF_YEAR_US
 from irv2caffe.log.columns import Series
-from irv2caffe.log.events import LogTime
-from irv2caffe.log.history import MAX_OUTPUTS
+from irv2caffe.log.events import LogTime, Output
 from irv2caffe.log.lines import LOSS, LR, OTHER, OUTPUT, Lines
+from irv2caffe.log.outputs import MAX_OUTPUTS
+from irv2caffe.log.parse import parse
 from irv2caffe.log.scan import Scratch
 
 if TYPE_CHECKING:
@@ -117,10 +118,12 @@ def _add(reader: Reader, block: _Block) -> bool:
     if len(block.rate_of) and block.rate_of[0] == 0:
         train.lr[-1] = float(lr[0])
     train.extend(iteration=block.iteration, loss=loss, lr=lr[1:], time_us=time_us, step_us=step_us)
-    for name, at, value in outputs:
-        series = reader.log.outputs.setdefault(name, Series())
-        series.extend(at, value)
-    reader.was_shown(int(block.iteration[-1]))
+    for one in outputs:
+        if one.weight is not None:
+            reader.log.note_weight(one.name, one.weight)
+        reader.log.outputs.setdefault(one.name, Series()).extend(one.iteration, one.value)
+    last = int(block.iteration[-1])
+    reader.was_shown(last, [one.name for one in outputs if one.iteration[-1] == last])
     return True
 
 
@@ -156,25 +159,45 @@ def _times(reader: Reader, block: _Block) -> tuple[_Array, _Array] | None:
     return time_us, step_us
 
 
-def _outputs(
-    reader: Reader, block: _Block, iteration: _Array
-) -> list[tuple[str, _Array, _Array]] | None:
-    """Name, iterations and values of each output; None where an output has several elements."""
+class _Output(NamedTuple):
+    """Values of one output; ``weight`` where it is a loss that was not known as one."""
+
+    name: str
+    iteration: _Array
+    value: _Array
+    weight: float | None
+
+
+def _outputs(reader: Reader, block: _Block, iteration: _Array) -> list[_Output] | None:
+    """Each output; None where one has several elements."""
     if not len(block.outputs):
         return []
-    names, which = block.lines.names(block.outputs)
-    if len(names) + len(reader.log.outputs) > MAX_OUTPUTS:
+    log, lines = reader.log, block.lines
+    names, which = lines.names(block.outputs)
+    if len(names) + len(log.outputs) > MAX_OUTPUTS:
         return None
     at = iteration[block.output_of]
-    value = block.lines.value[block.outputs]
-    found: dict[str, tuple[_Array, _Array]] = {}
+    value = lines.value[block.outputs]
+    found: dict[str, _Output] = {}
     for number, key in enumerate(names):
         name = key.decode("utf-8", "replace")
         mine = which == number if len(names) > 1 else slice(None)
         if name in found or (np.diff(at[mine]) <= 0).any():
             return None
-        known = reader.log.outputs.get(name)
+        known = log.outputs.get(name)
         if known is not None and len(known) and known.iteration[-1] >= at[mine][0]:
             return None
-        found[name] = (at[mine], value[mine])
-    return [(name, *columns) for name, columns in found.items()]
+        if not reader.course.outputs.is_single(name):
+            return None
+        weight = None if name in log.loss_weights else _weight(lines, block.outputs[mine])
+        found[name] = _Output(name, at[mine], value[mine], weight)
+    return list(found.values())
+
+
+def _weight(lines: Lines, places: _Array) -> float | None:
+    """The first loss weight that stands in lines of outputs."""
+    weighted = places[lines.is_weighted[places]]
+    if not len(weighted):
+        return None
+    event = parse(lines.text(int(weighted[0])).decode("utf-8", "replace"))
+    return event.weight if isinstance(event, Output) else None

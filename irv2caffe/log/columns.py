@@ -100,10 +100,7 @@ class TrainColumns(Sequence[TrainPoint]):
 
 
 class Series:
-    """The values of one output of the training net, by iteration.
-
-    An output of several elements is printed once for each: the mean of them counts.
-    """
+    """The values of one output of the training net, by iteration; of several at one, the mean."""
 
     def __init__(self) -> None:
         self.iteration = array("q")
@@ -129,9 +126,33 @@ class Series:
         self._total.frombytes(value.tobytes())
         self._count.extend(array("q", [1]) * len(value))
 
+    @classmethod
+    def mean_of(cls, parts: Iterable[Series]) -> Series:
+        """One series of the values of several."""
+        found: dict[int, tuple[float, int]] = {}
+        for part in parts:
+            for iteration, total, count in part.sums():
+                known = found.get(iteration, (0.0, 0))
+                found[iteration] = (known[0] + total, known[1] + count)
+        made = cls()
+        for iteration in sorted(found):
+            total, count = found[iteration]
+            made.iteration.append(iteration)
+            made._total.append(total)
+            made._count.append(count)
+        return made
+
+    def sums(self) -> Iterable[tuple[int, float, int]]:
+        """Iteration, sum and number of the values at each iteration."""
+        return zip(self.iteration, self._total, self._count, strict=True)
+
     def values(self) -> Iterable[float]:
         """The means, one for each iteration."""
         return (total / count for total, count in zip(self._total, self._count, strict=True))
+
+    def means(self) -> Sequence[float]:
+        """The same, all at once."""
+        return self._total if max(self._count, default=1) == 1 else array("d", self.values())
 
     def get(self, iteration: int) -> float | None:
         """The mean at an iteration, or None."""

@@ -6,10 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.log import events
-from irv2caffe.log.columns import Series
-from irv2caffe.log.history import MAX_OUTPUTS, Log, Piece, TestPoint
+from irv2caffe.log.history import Log, Piece, TestPoint
+from irv2caffe.log.outputs import TestOutputs, TrainOutputs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from irv2caffe.log.clock import Clock
     from irv2caffe.log.events import LogTime
 
@@ -27,6 +29,7 @@ class Course:
         at: the newest iteration of this process, or None.
         shown: the last display of this process, or None.
         tested_since: whether a test came after that.
+        outputs: of the training net.
     """
 
     def __init__(self, log: Log, clock: Clock) -> None:
@@ -38,7 +41,8 @@ class Course:
         self.shown: int | None = None
         self.tested_since = False
         self._pending_lr: tuple[int, float] | None = None
-        self._totals: dict[str, tuple[float, int]] = {}
+        self.outputs = TrainOutputs(log.outputs)
+        self._test_outputs: TestOutputs | None = None
 
     def tell(self, event: Told) -> None:
         """Takes one event."""
@@ -53,15 +57,19 @@ class Course:
                     self.log.train.lr[-1] = lr
                 else:  # before its loss, as the first Caffes had it
                     self._pending_lr = (iteration, lr)
-            case events.Output(is_test=True):
-                self._add_test_output(event.name, event.value)
-            case events.Output():
-                self._add_output(event.name, event.value)
+            case events.Output(name=name, value=value):
+                if event.weight is not None:
+                    self.log.note_weight(name, event.weight)
+                if event.is_test and self._test_outputs is not None:
+                    self.log.num_dropped += not self._test_outputs.add(name, value)
+                elif not event.is_test and self.shown is not None:
+                    self.log.num_dropped += not self.outputs.add(name, self.shown, value)
 
-    def was_shown(self, iteration: int) -> None:
-        """Displays up to this one were added to the history from outside."""
+    def was_shown(self, iteration: int, outputs: Iterable[str] = ()) -> None:
+        """Displays up to this one, which said these outputs, were added from outside."""
         self.shown = self.at = iteration
         self.tested_since = False
+        self.outputs.next(outputs)
 
     def _begin(self, iteration: int) -> None:
         """Where a process takes over, what an earlier one did beyond that point does not count."""
@@ -72,14 +80,16 @@ class Course:
         if self.new_process and self.resume_at is not None:
             start = min(start, self.resume_at)
         if log.train or log.test:
-            log.cut(start)
+            # The first Caffes displayed an iteration when it was done, and do not display that of a
+            # snapshot again; those that do replace it (:meth:`_add_loss`).
+            log.cut(start, keep_display=start == self.resume_at and self.new_process)
             if log.train or log.test:
                 log.restarts.append(start)
         iter_size = log.fields.get("iter_size")
         repeats = iter_size if isinstance(iter_size, int) and iter_size > 0 else 1
         log.pieces.append(Piece(start, log.train_batch, repeats, log.num_gpus))
         self.new_process = False
-        self.resume_at = self.shown = None
+        self.resume_at = self.shown = self._test_outputs = None
         self.at = iteration
         self.clock.restart()
 
@@ -89,6 +99,8 @@ class Course:
             self.log.epochs_at = (event.iteration, event.epoch)
         if self.shown is not None and event.iteration <= self.shown:
             return  # the last iteration is displayed once more at the end
+        if self.shown is None:
+            self.log.cut_displays(event.iteration)
         time_us = self._tick(event.time)
         step_us = 0
         if self.shown is not None and not self.tested_since and time_us is not None:
@@ -99,31 +111,18 @@ class Course:
         train.append(event.iteration, event.loss, lr, time_us, step_us)
         self.shown = event.iteration
         self.tested_since = False
+        self.outputs.next()
 
     def _start_test(self, event: events.TestStart) -> None:
         self._begin(event.iteration)
         self.tested_since = True
-        self._totals = {}
         time_us = self._tick(event.time)
         tests = self.log.test
         while tests and (tests[-1].iteration, tests[-1].net) == (event.iteration, event.net):
             tests.pop()
         seconds = None if time_us is None else time_us / 1e6
         tests.append(TestPoint(event.iteration, event.net, {}, seconds))
-
-    def _add_test_output(self, name: str, value: float) -> None:
-        """An output of several elements is printed once for each: the mean of them counts."""
-        known = self._totals.get(name)
-        if not self.log.test or (known is None and len(self._totals) >= MAX_OUTPUTS):
-            return
-        total, count = known or (0.0, 0)
-        self._totals[name] = (total + value, count + 1)
-        self.log.test[-1].outputs[name] = (total + value) / (count + 1)
-
-    def _add_output(self, name: str, value: float) -> None:
-        outputs = self.log.outputs
-        if self.shown is not None and (name in outputs or len(outputs) < MAX_OUTPUTS):
-            outputs.setdefault(name, Series()).add(self.shown, value)
+        self._test_outputs = TestOutputs(tests[-1].outputs)
 
     def _tick(self, time: LogTime | None) -> int | None:
         time_us = self.clock.tick(time)

@@ -23,6 +23,7 @@ _SOLVER = (
     "solver_mode", "solver_type",
 )  # fmt: skip
 _MAX_WARNINGS = 8
+_MAX_OUTPUTS = 12
 
 
 def summary_items(summary: Summary) -> list[tuple[str, str]]:
@@ -37,6 +38,7 @@ def summary_items(summary: Summary) -> list[tuple[str, str]]:
         if rank == "top1" and summary.best_iteration is not None:
             said += f" at {_place(summary.best_iteration, summary.best_epoch)}"
         items.append((f"{rank.replace('p', 'p-')} error", said))
+    items += _output_items(summary)
     if summary.last_loss is not None:
         items.append(("training loss", f"{summary.last_loss:.4g}"))
     if summary.lr is not None:
@@ -54,6 +56,25 @@ def summary_items(summary: Summary) -> list[tuple[str, str]]:
     if summary.diverged is not None:
         items.append(("diverged", f"at iteration {summary.diverged:,}"))
     return items
+
+
+def _output_items(summary: Summary) -> Iterator[tuple[str, str]]:
+    """What the tests said beside top-1 and top-5; of the training, what no test says."""
+    tested = {one.name for one in summary.outputs if one.phase == "test"}
+    told = [
+        one
+        for one in summary.outputs
+        if (one.phase == "test" and (one.rank is None or one.net))
+        or (one.phase == "train" and one.kind != "loss" and one.name not in tested)
+    ]
+    for one in told[:_MAX_OUTPUTS]:
+        where = f"test net #{one.net}" if one.net else one.phase
+        said = f"last {one.last:.4g}"
+        if one.best is not None and one.best_iteration is not None:
+            said += f", best {one.best:.4g} at iteration {one.best_iteration:,}"
+        yield f"{where} {one.name}", said
+    if len(told) > _MAX_OUTPUTS:
+        yield "more outputs", f"{len(told) - _MAX_OUTPUTS:,}, which --json, --csv and --html have"
 
 
 def _iterations(summary: Summary) -> str:

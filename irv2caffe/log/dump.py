@@ -44,14 +44,25 @@ class NetInfo:
 class Dump:
     """A text that is being printed, line by line, between lines of other threads."""
 
-    def __init__(self, thread: int | None, *, is_net: bool) -> None:
+    def __init__(self, thread: int | None, lead: str = "", *, is_net: bool) -> None:
+        """Nothing is printed yet.
+
+        Args:
+            thread: that prints it.
+            lead: what stood before the prefix of the line that announced it, and so stands before
+                each line of it; numbers in it may differ.
+            is_net: a net, or a solver.
+        """
         self.is_net = is_net
         self.lines: list[str] = []
         self._thread = thread
+        self._lead = re.compile(re.sub(r"\d+", r"\\d+", re.escape(lead))) if lead else None
         self._size = 0
 
     def takes(self, message: str) -> bool:
         """Whether a line without a prefix belongs to it; if so, it is kept."""
+        if self._lead is not None and (match := self._lead.match(message)) is not None:
+            message = message[match.end() :]
         if not is_line(message):
             return False
         if len(self.lines) < _MAX_LINES and self._size < _MAX_CHARACTERS:
@@ -59,9 +70,12 @@ class Dump:
             self._size += len(message)
         return True
 
-    def ends_with(self, thread: int | None) -> bool:
-        """Whether a line with a prefix comes after it; another thread's may come in between."""
-        return thread == self._thread
+    def ends_with(self, thread: int | None, message: str) -> bool:
+        """Whether a line with a prefix comes after it; another thread's may come in between.
+
+        Intel's fork begins the text in a line of its own, whose prefix has nothing behind it.
+        """
+        return thread == self._thread and (bool(self.lines) or bool(message.strip()))
 
 
 def is_line(text: str) -> bool:

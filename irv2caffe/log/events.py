@@ -71,13 +71,6 @@ class Fork(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class TotalBatch(Event):
-    """NVCaffe says how many images its GPUs take together."""
-
-    batch: int
-
-
-@dataclass(frozen=True, slots=True)
 class Solving(Event):
     """The iterations begin; the name may be empty."""
 
@@ -129,12 +122,16 @@ class TestStart(Event):
 
 @dataclass(frozen=True, slots=True)
 class Output(Event):
-    """A value of an output blob: of the last batch in training, a mean over a test."""
+    """A value of an output blob: of the last batch in training, a mean over a test.
+
+    ``weight`` is the loss weight, which stands only at losses.
+    """
 
     is_test: bool
     index: int
     name: str
     value: float
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

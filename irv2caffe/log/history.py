@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from irv2caffe.log import events
 from irv2caffe.log.columns import Series, TrainColumns
+from irv2caffe.log.outputs import MAX_OUTPUTS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.dump import NetInfo
     from irv2caffe.log.events import Event
 
-NVCAFFE = "NVCaffe"
-MAX_OUTPUTS = 256  # names of outputs that are kept; a net has some ten
+_MAX_NETS = 256
 _MAX_WARNINGS = 50
 _MAX_GPUS = 1000
 
@@ -62,6 +62,8 @@ class Log:
     Attributes:
         train: displays of the loss, by iteration.
         outputs: values of the training net's outputs, by name; the last batch of the first GPU.
+        loss_weights: of the outputs that are losses, by the names that the log prints.
+        num_dropped: values of outputs that had too many names to be kept.
         test: tests, by iteration.
         restarts: iterations at which a further process took over.
         pieces: the processes whose rows are kept.
@@ -70,7 +72,6 @@ class Log:
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
         test_batch: of the TEST data layer, or None.
-        total_batch: images that all GPUs of NVCaffe take together, where it says so.
         gpus: that trained together; empty for the CPU.
         gpu_names: what they are called.
         fork: whose Caffe, where its lines show it; empty for BVLC's.
@@ -93,6 +94,8 @@ class Log:
 
     train: TrainColumns = field(default_factory=TrainColumns)
     outputs: dict[str, Series] = field(default_factory=dict)
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    num_dropped: int = 0
     test: list[TestPoint] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
@@ -101,7 +104,6 @@ class Log:
     nets: list[NetInfo] = field(default_factory=list)
     train_batch: int | None = None
     test_batch: int | None = None
-    total_batch: int | None = None
     gpus: tuple[int, ...] = ()
     gpu_names: dict[int, str] = field(default_factory=dict)
     fork: str = ""
@@ -135,13 +137,11 @@ class Log:
     def images_per_iteration(self, piece: Piece) -> int | None:
         """The effective batch: batch_size x GPUs x iter_size.
 
-        NVCaffe from 0.14 on divides batch_size between the GPUs (parallel.cpp), BVLC's is for
-        each of them.
+        A log prints the batch of one GPU: BVLC's batch_size is that of each, and NVCaffe, whose
+        batch_size is that of all, divides it before it prints the net (net.cpp, parallel.cpp).
         """
         if piece.batch is None:
             return None
-        if self.fork == NVCAFFE:
-            return (self.total_batch or piece.batch) * piece.iter_size
         return piece.batch * piece.num_gpus * piece.iter_size
 
     def note(self, event: Event) -> None:
@@ -153,8 +153,6 @@ class Log:
                 self.gpu_names[gpu] = name
             case events.DataShape(batch=batch) if self.train_batch is None:
                 self.train_batch = batch
-            case events.TotalBatch(batch=batch):
-                self.fork, self.total_batch = NVCAFFE, batch
             case events.Fork(name=name):
                 self.fork = name
             case events.Finetuning(path=path):
@@ -181,18 +179,27 @@ class Log:
 
     def note_net(self, info: NetInfo) -> None:
         """A net was printed."""
-        if len(self.nets) < MAX_OUTPUTS:
+        if len(self.nets) < _MAX_NETS:
             self.nets.append(info)
         if info.batch is not None and info.phase == "TRAIN":
             self.train_batch = info.batch
         elif info.batch is not None and info.phase == "TEST":
             self.test_batch = info.batch
 
-    def cut(self, iteration: int) -> None:
-        """Drops what an earlier process did from an iteration on."""
-        dropped = self.train.cut(iteration)
-        for series in self.outputs.values():
-            series.cut(iteration)
+    def note_weight(self, name: str, weight: float) -> None:
+        """An output is a loss; the first weight that it had counts."""
+        if len(self.loss_weights) < MAX_OUTPUTS:
+            self.loss_weights.setdefault(name, weight)
+
+    def cut(self, iteration: int, *, keep_display: bool = False) -> None:
+        """Drops what an earlier process did from an iteration on.
+
+        Args:
+            iteration: the first.
+            keep_display: but not what was displayed at that iteration itself.
+        """
+        self.cut_displays(iteration + keep_display)
+        dropped = 0
         while self.test and self.test[-1].iteration >= iteration:
             self.test.pop()
             dropped += 1
@@ -204,3 +211,9 @@ class Log:
         while self.clips.iteration and self.clips.iteration[-1] >= iteration:
             self.clips.iteration.pop()
             self.clips.norm.pop()
+
+    def cut_displays(self, iteration: int) -> None:
+        """Drops what was displayed from an iteration on."""
+        self.num_replaced += self.train.cut(iteration)
+        for series in self.outputs.values():
+            series.cut(iteration)

@@ -56,6 +56,7 @@ class Lines(Text):
         thread: of each line that is not SLOW.
         iteration: of each LOSS and LR.
         value: of each LOSS, LR and OUTPUT.
+        is_weighted: whether an OUTPUT has a loss weight.
     """
 
     def __init__(self, scratch: Scratch, *parts: bytes | memoryview) -> None:
@@ -65,6 +66,7 @@ class Lines(Text):
         self.thread = np.full(self.count, -1, np.int64)
         self.iteration = np.zeros(self.count, np.int64)
         self.value = np.zeros(self.count)
+        self.is_weighted = np.zeros(self.count, bool)
         self._date_digits = np.zeros(self.count, np.int64)
         self._message = np.zeros(self.count, np.int64)
         self._name = np.zeros((self.count, 2), np.int64)
@@ -73,6 +75,7 @@ class Lines(Text):
         self._find_steps(prefixed[begin == word_of(b"Iteratio")])
         self._find_outputs(prefixed[begin == word_of(b"    Trai")])
         self._find_others(prefixed[self.kind[prefixed] == SLOW])
+        self.kind[self.escaped] = SLOW
         self._slow = np.append(np.flatnonzero(self.kind == SLOW), self.count)
 
     def names(self, places: Array) -> tuple[list[bytes], Array]:
@@ -246,4 +249,5 @@ class Lines(Text):
         places = places[good]
         self.kind[places] = OUTPUT
         self.value[places] = value[good]
+        self.is_weighted[places] = weighted[good]
         self._name[places] = np.stack((colon[good] + 2, equals[good] - 1), axis=1)

@@ -11,16 +11,26 @@ from collections.abc import Callable
 
 from irv2caffe.log import events
 from irv2caffe.log.events import Event, LogTime
+from irv2caffe.log.unwrap import mend, unwrap
 
 _NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?))"
 NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
+# Sources are ``solver.cpp:239``, or whole paths, on Windows with blanks. Pastes lack the letter.
 _PREFIX = re.compile(
-    r"([IWEF])(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) [^\s\]]{1,400}\] ?",
+    r"([IWEF]?)(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) "
+    r"(?:[^\s\]]{1,400}|[^\]]{1,400}\.\w{1,4}:\d{1,6})\] ?",
     re.ASCII,
 )
+# What is left of a prefix where the columns before the source were cut off.
+_SOURCE = re.compile(r"[^\]]{0,99}?\b[\w.+-]{1,99}\.(?:cpp|cc|cxx|cu|hpp|h):\d{1,6}\] ?", re.ASCII)
 # NVCaffe 0.17 puts rank and device before a message: "[0.0] ", in tests "(0.1) ".
 _DEVICE = re.compile(r"\s*(?:[\[(]\d{1,6}(?:\.\d{1,6})?[\])]\s+)?", re.ASCII)
-_OUTPUT = re.compile(r"(Train|Test) net output (?:mAP )?#(\d{1,9}): ", re.ASCII)
+# "#1" is a link where a log went through an issue or its mails.
+_OUTPUT = re.compile(
+    r"(Train|Test) net output (?:mAP )?(?:[\w.-]{1,99}/[\w.-]{1,99})?#(\d{1,9})"
+    r"(?: <https?://\S{1,300}>)?: ",
+    re.ASCII,
+)
 # The rate may be garbage, which Microsoft's printf writes as "-nan(ind)".
 _STEP = r"Iteration (\d{1,18})(?: \((?:[^()]|\([^()]*\))*\))?"
 
@@ -115,8 +125,8 @@ RULES: dict[str, tuple[tuple[re.Pattern[str], _Maker], ...]] = {
     "[MultiGPU]": (_rule(r"\[MultiGPU\] .*", lambda at, _: events.Fork(*at, "NVCaffe")),),
     "Batch": (
         _rule(
-            r"Batch size must be divisible by the number of solvers.* to (\d{1,9})",
-            lambda at, m: events.TotalBatch(*at, int(m[1])),
+            r"Batch size must be divisible by the number of solvers.* to \d{1,9}",
+            lambda at, _: events.Fork(*at, "NVCaffe"),
         ),
     ),
     "iter": (
@@ -157,18 +167,20 @@ def number(text: str) -> float:
 
 
 def split_prefix(line: str) -> tuple[LogTime | None, int | None, str, str]:
-    """(time, thread, severity, message) of a line; (None, None, "", line) without a glog prefix.
+    """(time, thread, severity, message) of a line; (None, None, "", message) without a stamp.
 
     Where two writers tore a line, the last message in it is whole and counts. What stands before
     the prefix (the stamps of containers and schedulers) does not.
     """
     match = _PREFIX.match(line)
-    if line.find("] ", 0 if match is None else match.end()) >= 0:
+    more = line.find("] ", 0 if match is None else match.end()) >= 0
+    if more:
         start = 0 if match is None else match.end()
         for match in _PREFIX.finditer(line, start):  # noqa: B007 - the last one
             pass
     if match is None:
-        return None, None, "", line
+        cut = _SOURCE.match(line) if more else None
+        return None, None, "", line if cut is None else line[cut.end() :]
     severity, date, hours, minutes, seconds, fraction, thread = match.groups()
     year = int(date[:4]) if len(date) == 8 else None
     of_day = (int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * 1_000_000
@@ -183,20 +195,43 @@ def parse(line: str) -> Event | None:
 
 
 def clean(line: str) -> str:
-    """A line without its end and without what torn and converted files leave in it.
+    """A line without its end and without what torn, converted and pasted files leave in it.
 
     NULs come from holes in files after a crash, and from UTF-16, as which PowerShell redirects.
     """
     if "\0" in line:
         line = line.replace("\0", "")
-    return line.strip("\r\n\ufeff")
+    return unwrap(line.strip("\r\n\ufeff"))
+
+
+def lead_of(line: str) -> str:
+    """What stands before glog's prefix in every line (a container's stamp, a rank); mostly nothing.
+
+    Args:
+        line: cleaned, with a prefix.
+    """
+    match = _PREFIX.search(line)
+    return "" if match is None else line[: match.start()]
 
 
 def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
     """The event of a message whose prefix :func:`split_prefix` took off."""
     if severity == "F":
         return events.Fatal(*stamp, message)
-    message = message[_DEVICE.match(message).end() :].rstrip()  # type: ignore[union-attr]
+    message = _begin(message)
+    found = _said(stamp, message)
+    if found is None and (mended := mend(message)) != message:
+        found = _said(stamp, _begin(mended))
+    if found is not None or severity not in {"W", "E"} or message.startswith("["):
+        return found  # debug_info writes its norms with the severity of an error
+    return events.Warned(*stamp, message)
+
+
+def _begin(message: str) -> str:
+    return message[_DEVICE.match(message).end() :].rstrip()  # type: ignore[union-attr]
+
+
+def _said(stamp: _Stamp, message: str) -> Event | None:
     word = message.partition(" ")[0]
     if word in {"Train", "Test"} and (output := _output(stamp, message)) is not None:
         return output
@@ -204,9 +239,7 @@ def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
         match = pattern.fullmatch(message)
         if match is not None:
             return make(stamp, match)
-    if severity not in {"W", "E"} or message.startswith("["):
-        return None  # debug_info writes its norms with the severity of an error
-    return events.Warned(*stamp, message)
+    return None
 
 
 def fork_of(message: str) -> str:
@@ -221,10 +254,12 @@ def _output(stamp: _Stamp, message: str) -> Event | None:
     head = _OUTPUT.match(message)
     if head is None:
         return None
-    rest = message[head.end() :]
+    rest, weight = message[head.end() :], None
     if rest.endswith(" loss)"):
-        rest = rest.rpartition(" (* ")[0] or rest
+        before, _, weighted = rest.rpartition(" (* ")
+        rest, said = before or rest, weighted.partition(" = ")[0]
+        weight = number(said) if before and NUMBER.fullmatch(said) else None
     name, _, value = rest.rpartition(" = ")
     if not name or NUMBER.fullmatch(value) is None:
         return None
-    return events.Output(*stamp, head[1] == "Test", int(head[2]), name, number(value))
+    return events.Output(*stamp, head[1] == "Test", int(head[2]), name, number(value), weight)

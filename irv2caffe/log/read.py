@@ -13,7 +13,7 @@ from irv2caffe.log.columns import TrainPoint
 from irv2caffe.log.course import Course, Told
 from irv2caffe.log.follow import read_into, resolve_log
 from irv2caffe.log.history import Log, TestPoint
-from irv2caffe.log.parse import clean, fork_of, parse_message, split_prefix
+from irv2caffe.log.parse import clean, fork_of, lead_of, parse_message, split_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,7 +73,10 @@ class Reader:
         if self._num_first < _NUM_FIRST and isinstance(event, events.Loss | events.LearningRate):
             self._num_first += 1
             log.fork = log.fork or fork_of(message)
-        self._take(event)
+        if isinstance(event, events.SolverDump | events.NetDump):
+            self._begin_dump(event, lead_of(line))
+        else:
+            self._take(event)
         return event
 
     def feed_bytes(self, data: bytes | memoryview) -> None:
@@ -108,9 +111,9 @@ class Reader:
         known = self._num_first >= _NUM_FIRST
         return known and not self.course.new_process and self._dump is None
 
-    def was_shown(self, iteration: int) -> None:
-        """Displays of the root up to this one were added to the history from outside."""
-        self.course.was_shown(iteration)
+    def was_shown(self, iteration: int, outputs: Iterable[str]) -> None:
+        """Displays of the root up to this one, which said these outputs, came from outside."""
+        self.course.was_shown(iteration, outputs)
         self._aside.clear()
 
     def _count(self, time: LogTime | None, line: str) -> None:
@@ -126,8 +129,6 @@ class Reader:
         match event:
             case events.Loss() | events.LearningRate() | events.TestStart() | events.Output():
                 self._told(event)
-            case events.SolverDump() | events.NetDump():
-                self._begin_dump(event)
             case events.Clip(norm=norm) if event.thread == self.root and course.at is not None:
                 self.log.clips.iteration.append(course.at)
                 self.log.clips.norm.append(norm)
@@ -173,9 +174,9 @@ class Reader:
         for event in mine:
             self.course.tell(event)
 
-    def _begin_dump(self, event: Event) -> None:
+    def _begin_dump(self, event: Event, lead: str) -> None:
         self._end_dump()
-        self._dump = dump.Dump(event.thread, is_net=isinstance(event, events.NetDump))
+        self._dump = dump.Dump(event.thread, lead, is_net=isinstance(event, events.NetDump))
         if isinstance(event, events.SolverDump):
             self.course.new_process = True
             self._num_first = 0
@@ -186,7 +187,7 @@ class Reader:
         assert self._dump is not None
         if time is None and self._dump.takes(message):
             return True
-        if time is None or self._dump.ends_with(thread):
+        if time is None or self._dump.ends_with(thread, message):
             self._end_dump()
         return False
 

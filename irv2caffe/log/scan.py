@@ -16,6 +16,7 @@ from irv2caffe.log.digits import (
 from irv2caffe.log.parse import NUMBER, number
 
 PAD = 64  # bytes around a piece, so that nobody has to ask whether there are any
+_ESCAPE = 0x1B
 Array = Any  # of numpy
 
 
@@ -46,23 +47,27 @@ class Text:
 
     Attributes:
         count: of lines.
+        escaped: lines that a terminal's escapes stand in.
     """
 
     def __init__(self, scratch: Scratch, *parts: bytes | memoryview) -> None:
         """Takes what ends with a line end; good until the scratch is used again."""
         self._bytes, self._flags = scratch.take(*parts)
         self._end = np.flatnonzero(self._flagged("\n"))
-        controls = np.less_equal(self._bytes, ord("\r"), out=self._flags)
+        controls = np.less_equal(self._bytes, _ESCAPE, out=self._flags)
+        escapes: Array = np.zeros(0, np.int64)
         if np.count_nonzero(controls[PAD:-PAD]) > len(self._end):
             text = self._bytes[PAD:-PAD].tobytes()  # as :func:`irv2caffe.log.parse.clean` does
             text = text.replace(b"\0", b"").replace(b"\r\n", b"\n")
             self._bytes, self._flags = scratch.take(text)
             self._end = np.flatnonzero(self._flagged("\n"))
+            escapes = np.flatnonzero(np.equal(self._bytes, _ESCAPE, out=self._flags))
         # The eight bytes from any place on, as one number.
         self._words = np.ndarray(len(self._bytes) - 8, "<u8", self._bytes.data, strides=(1,))
         self._start = np.concatenate(([PAD], self._end[:-1] + 1))
         self._signs: dict[str, Array] = {}
         self.count = len(self._end)
+        self.escaped = np.unique(np.searchsorted(self._end, escapes))
 
     def text(self, place: int) -> bytes:
         """One line without its end."""

@@ -8,12 +8,32 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log.anomalies import Anomaly, find_anomalies
+from irv2caffe.log.metrics import metrics_of
 from irv2caffe.log.table import column, is_diverged
 
 if TYPE_CHECKING:
+    from irv2caffe.log.metrics import Metric
     from irv2caffe.log.table import Table
 
 _RECENT = 200  # displays that the rate and the time left are taken from
+
+
+@dataclass(frozen=True)
+class OutputSummary:
+    """One output of a net in a few figures, as printed; the first ones as :class:`Metric` has them.
+
+    ``best`` is None where nobody knows which is better.
+    """
+
+    name: str
+    kind: str
+    phase: str
+    net: int
+    rank: str | None
+    better: str | None
+    last: float
+    best: float | None
+    best_iteration: int | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,7 @@ class Summary:
     num_train_images: int | None = None
     ended: bool = False
     anomalies: tuple[Anomaly, ...] = field(default=())
+    outputs: tuple[OutputSummary, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,6 +104,22 @@ def summarize(table: Table) -> Summary:
         num_train_images=table.num_train_images,
         ended=table.ended,
         anomalies=anomalies,
+        outputs=tuple(_output(metric) for metric in metrics_of(table)),
+    )
+
+
+def _output(metric: Metric) -> OutputSummary:
+    best = metric.best
+    return OutputSummary(
+        metric.name,
+        metric.kind,
+        metric.phase,
+        metric.net,
+        metric.rank,
+        metric.better,
+        metric.value[-1],
+        best[1] if best else None,
+        best[0] if best else None,
     )
 
 

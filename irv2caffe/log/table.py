@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, overload
 from irv2caffe.log.accuracy import Names, accuracy_names, error_of, losses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from irv2caffe.log.columns import Series, TrainColumns, TrainPoint
     from irv2caffe.log.history import Log, TestPoint
@@ -68,6 +68,8 @@ class Table:
         max_iter: where the run was to end, or None.
         ended: whether the log says that it ended, in whatever way.
         num_classes: of the net, or None.
+        loss_weights: of the outputs that are losses.
+        names: the outputs that the caller said are accuracies.
     """
 
     train: Sequence[TrainRow]
@@ -80,6 +82,8 @@ class Table:
     max_iter: int | None = None
     ended: bool = False
     num_classes: int | None = None
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    names: Names = _ANY
 
     def epoch(self, iteration: int) -> float | None:
         """Passes over the training set after so many iterations."""
@@ -185,7 +189,7 @@ def make_table(
         return pieces[max(0, bisect_right(starts, iteration - 1) - 1)][1] if pieces else None
 
     tests = [
-        row_of_test(point, frame.epoch(point.iteration), names)
+        row_of_test(point, frame.epoch(point.iteration), names, log.loss_weights)
         for point in log.test
         if point.outputs
     ]
@@ -200,6 +204,8 @@ def make_table(
         max_iter if isinstance(max_iter, int) else None,
         log.finished or bool(log.fatal or log.killed),
         classes[-1] if classes else None,
+        dict(log.loss_weights),
+        names,
     )
 
 
@@ -217,10 +223,15 @@ def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int]
     return tuple(pieces)
 
 
-def row_of_test(point: TestPoint, epoch: float | None, names: Names = _ANY) -> TestRow:
+def row_of_test(
+    point: TestPoint,
+    epoch: float | None,
+    names: Names = _ANY,
+    known_losses: Collection[str] = (),
+) -> TestRow:
     """A test in percent; not-a-number where the net was lost."""
-    found = accuracy_names(point.outputs)
-    losses = losses_of(point.outputs)
+    found = accuracy_names(point.outputs, known_losses)
+    losses = losses_of(point.outputs, known_losses)
     # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
     lost = any(not math.isfinite(loss) for loss in losses)
     top1, top5 = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from irv2caffe.errors import NetError
-from irv2caffe.net.upgrade import upgrade
+from irv2caffe.net.upgrade import Upgraded, upgraded
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
@@ -28,17 +28,25 @@ def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable
         and no layer has rules any more.
 
     Raises:
-        NetError: a layer with both include and exclude rules, or a net too old to be read.
+        NetError: a layer with both include and exclude rules, or what Caffe cannot upgrade.
     """
-    return select_with_origins(net, phase, level=level, stages=stages)[0]
+    return selected(net, phase, level=level, stages=stages).net
 
 
 def select_with_origins(
     net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
 ) -> tuple[Any, tuple[int | None, ...]]:
     """As :func:`select`, and for each layer its place in the file, None for an added input."""
-    num_added = 1 if net.input else 0
-    net = upgrade(net)
+    found = selected(net, phase, level=level, stages=stages)
+    return found.net, found.origins
+
+
+def selected(
+    net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
+) -> Upgraded:
+    """As :func:`select`, with where each layer came from and what the upgrade dropped."""
+    made = upgraded(net)
+    net = made.net
     net.state.phase = {"TRAIN": messages.TRAIN, "TEST": messages.TEST}[phase]
     if level is not None:
         net.state.level = level
@@ -46,13 +54,13 @@ def select_with_origins(
     layers = list(net.layer)
     del net.layer[:]
     origins: list[int | None] = []
-    for index, layer in enumerate(layers):
+    for layer, origin in zip(layers, made.origins, strict=True):
         if _is_included(layer, net.state):
             kept = net.layer.add()
             kept.CopyFrom(layer)
             del kept.include[:], kept.exclude[:]
-            origins.append(index - num_added if index >= num_added else None)
-    return net, tuple(origins)
+            origins.append(origin)
+    return Upgraded(net, tuple(origins), made.notes)
 
 
 def _is_included(layer: Any, state: Any) -> bool:

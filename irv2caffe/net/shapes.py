@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
-from irv2caffe.net.phases import Phase, select_with_origins
+from irv2caffe.net.phases import Phase, selected
 from irv2caffe.net.rules import RULES, Layer, Made, Rule, Shape, count
 from irv2caffe.net.wiring import Wiring
 
@@ -92,7 +92,7 @@ def infer(
     """The shapes of a net in a phase.
 
     Args:
-        net: a NetParameter, of any age that Caffe reads without its V0 tool.
+        net: a NetParameter, of any age.
         phase: ``TRAIN`` or ``TEST``.
         data_shapes: what the prototxt does not say, by the name of the top or layer, or as a
             function of the LayerParameter that returns a shape for each top or None. For image
@@ -106,23 +106,25 @@ def infer(
         NetError: what Caffe would refuse, with the layer and, where known, its line.
     """
     try:
-        selected, origins = select_with_origins(net, phase)
+        chosen = selected(net, phase)
     except NetError as error:
         raise _placed(error, None, path) from error
-    if not selected.layer:
+    layers = chosen.net.layer
+    if not layers:
         raise NetError(f"the net has no layers in phase {phase}", path=path)
-    places = [lines[o] if o is not None and o < len(lines) else None for o in origins]
-    wiring = Wiring(selected.layer)
+    places = [lines[o] if o is not None and o < len(lines) else None for o in chosen.origins]
+    wiring = Wiring(layers)
     work = _Inference(wiring, _lookup(data_shapes), batch_size)
     try:
         wiring.check()
-        for at, proto in enumerate(selected.layer):
+        for at, proto in enumerate(layers):
             wiring.at = at
             work.add(proto, places[at])
     except NetError as error:
+        error.hint = error.hint or "; ".join(chosen.notes[:3])
         raise _placed(error, places[wiring.at], path) from error
-    notes = (*wiring.equal_names(), *work.notes)
-    return NetShapes(selected.name, phase, work.blobs, tuple(work.layers), notes)
+    notes = (*chosen.notes, *wiring.equal_names(), *work.notes)
+    return NetShapes(chosen.net.name, phase, work.blobs, tuple(work.layers), notes)
 
 
 def _placed(error: NetError, line: int | None, path: Path | None) -> NetError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.errors import NetError
 from irv2caffe.net.memory import Memory, add, log_bytes, memory
 from irv2caffe.net.rules.base import text
 from irv2caffe.net.shapes import LayerInfo, NetShapes, Records, infer
 from irv2caffe.net.stages import Stage, stages
+from irv2caffe.net.upgrade import upgrade
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
@@ -144,10 +146,14 @@ class Summary:
 
 def default_phase(net: Any) -> Phase:
     """TRAIN for a net that has a loss or layers of that phase only, else TEST."""
-    for layer in [*net.layer, *net.layers]:
+    try:
+        layers = upgrade(net).layer
+    except NetError:  # summarize says it
+        return "TEST"
+    for layer in layers:
         if any(rule.phase == messages.TRAIN and rule.HasField("phase") for rule in layer.include):
             return "TRAIN"
-        if str(layer.type).endswith("Loss"):
+        if layer.type.endswith("Loss"):
             return "TRAIN"
     return "TEST"
 

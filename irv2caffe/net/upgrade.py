@@ -5,9 +5,11 @@ The order and the rules are those of Caffe's upgrade_proto.cpp.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from irv2caffe.errors import NetError
+from irv2caffe.net.upgrade_v0 import has_v0_layers, upgrade_v0
 from irv2caffe.proto import messages
 
 _V1_TYPES = {
@@ -60,18 +62,42 @@ _TRANSFORMS = {
 _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 
+@dataclass(frozen=True)
+class Upgraded:
+    """A net in today's form.
+
+    Attributes:
+        net: a copy, with ``layer`` only.
+        origins: for each layer its place in the file, None for an added input.
+        notes: what Caffe drops on the way, in words.
+    """
+
+    net: Any
+    origins: tuple[int | None, ...]
+    notes: tuple[str, ...]
+
+
 def upgrade(net: Any) -> Any:
     """A copy of a net in today's form: ``layers`` as ``layer``, inputs as an Input layer.
 
     Raises:
-        NetError: layers of the form before 2014 or of two forms, or inputs without shapes.
+        NetError: layers of two forms, or inputs without all of their shapes.
     """
-    net = messages.NetParameter.FromString(net.SerializeToString())
-    if any(layer.HasField("layer") for layer in net.layers):
-        raise NetError(
-            "layers of the form before 2014 (V0)",
-            "bring the file up to date with Caffe's upgrade_net_proto_text",
-        )
+    return upgraded(net).net
+
+
+def upgraded(net: Any) -> Upgraded:
+    """As :func:`upgrade`, with where each layer came from and what was dropped.
+
+    Raises:
+        NetError: layers of two forms, or inputs without all of their shapes.
+    """
+    net = messages.NetParameter.FromString(net.SerializePartialToString())
+    origins: list[int | None] = list(range(len(net.layers) or len(net.layer)))
+    notes: list[str] = []
+    if has_v0_layers(net):
+        net, kept, notes = upgrade_v0(net)
+        origins = list(kept)
     if net.layers and net.layer:
         raise NetError(
             "the net has both layer and layers", "write its layers in the form of today: layer"
@@ -79,20 +105,22 @@ def upgrade(net: Any) -> Any:
     for layer in net.layers:
         _upgrade_layer(layer, net.layer.add())
     del net.layers[:]
-    if net.input:
-        _upgrade_inputs(net)
+    if net.input and _upgrade_inputs(net, notes):
+        origins.insert(0, None)
     for layer in net.layer:
         if layer.type == "BatchNorm" and len(layer.param) == 3:
             for spec in layer.param:
                 spec.lr_mult = spec.decay_mult = 0.0
-    return net
+    return Upgraded(net, tuple(origins), tuple(notes))
 
 
 def _upgrade_layer(old: Any, new: Any) -> None:
     """One V1 layer; a field that both forms have keeps its name."""
-    new.name = old.name
     kind = old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name
-    new.type = _V1_TYPES[kind]
+    if old.HasField("name"):
+        new.name = old.name
+    if old.HasField("type"):
+        new.type = _V1_TYPES[kind]
     fields = new.DESCRIPTOR.fields_by_name
     for field, value in old.ListFields():
         if field.name in {"name", "type", "param"} or field.name not in fields:
@@ -128,24 +156,32 @@ def _upgrade_transform(old: Any, new: Any) -> None:
             old.ClearField(key)
 
 
-def _upgrade_inputs(net: Any) -> None:
-    """``input`` with ``input_shape`` or four ``input_dim`` each becomes a layer at the front."""
-    count = len(net.input)
-    if not net.input_shape and len(net.input_dim) < 4 * count:
+def _upgrade_inputs(net: Any, notes: list[str]) -> bool:
+    """``input`` with ``input_shape`` or four ``input_dim`` each becomes a layer at the front.
+
+    Without any sizes Caffe drops it; False then.
+    """
+    names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
+    if not shapes and dims and len(dims) < 4 * len(names):
         raise NetError(
-            f"{count} input(s) want {4 * count} input_dim, there are {len(net.input_dim)}",
+            f"{len(names)} input(s) want {4 * len(names)} input_dim, there are {len(dims)}",
             "give each input an input_shape { dim: ... }",
         )
-    if net.input_shape and len(net.input_shape) < count:
-        raise NetError(f"{count} input(s), {len(net.input_shape)} input_shape")
+    if shapes and len(shapes) < len(names):
+        raise NetError(
+            f"{len(names)} input(s) want {len(names)} input_shape, there are {len(shapes)}"
+        )
+    del net.input[:], net.input_shape[:], net.input_dim[:]
+    if not (shapes or dims):
+        notes.append(
+            f"input: {', '.join(map(repr, names))}: without input_shape or input_dim Caffe drops it"
+        )
+        return False
     layers = list(net.layer)
     del net.layer[:]
-    added = net.layer.add(name="input", type="Input", top=net.input)
-    for index in range(count):
+    added = net.layer.add(name="input", type="Input", top=names)
+    for index in range(len(names)):
         shape = added.input_param.shape.add()
-        if net.input_shape:
-            shape.CopyFrom(net.input_shape[index])
-        else:
-            shape.dim.extend(net.input_dim[4 * index : 4 * index + 4])
+        shape.dim.extend(shapes[index].dim if shapes else dims[4 * index : 4 * index + 4])
     net.layer.extend(layers)
-    del net.input[:], net.input_shape[:], net.input_dim[:]
+    return True

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.errors import InputError
-from irv2caffe.log.accuracy import errors_of
 from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows
 from irv2caffe.plot.curve import Curve, Window, limits, moving_average, span_of
+from irv2caffe.plot.scalars import Scalar, scalars_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -50,7 +50,8 @@ class Curves:
         rate_is_images: which of them.
         errors: validation errors in percent, by ``top-1`` and ``top-5``.
         other_errors: of the other test nets, by net and rank.
-        train_errors: of the last training batch, by rank, where the net has such outputs.
+        scalars: every other output of the nets.
+        is_tested: whether there are any tests.
         restarts: places.
         diverged: the first place where the loss is lost, or None.
         start: 0, or the first place of a log that begins in the second half of the run.
@@ -67,7 +68,8 @@ class Curves:
     rate_is_images: bool = False
     errors: dict[str, Curve] = field(default_factory=dict)
     other_errors: dict[tuple[int, str], Curve] = field(default_factory=dict)
-    train_errors: dict[str, Curve] = field(default_factory=dict)
+    scalars: tuple[Scalar, ...] = ()
+    is_tested: bool = False
     restarts: tuple[float, ...] = ()
     diverged: float | None = None
     start: float = 0.0
@@ -76,7 +78,8 @@ class Curves:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to draw."""
-        curves = (self.loss, *self.errors.values(), *self.other_errors.values())
+        curves = [self.loss, *self.errors.values(), *self.other_errors.values()]
+        curves += [scalar.curve for scalar in self.scalars]
         return self.diverged is None and not any(len(curve.x) for curve in curves)
 
     def cut(self, window: Window) -> Curves:
@@ -91,7 +94,7 @@ class Curves:
             rate=self.rate.cut(window),
             errors={key: curve.cut(window) for key, curve in self.errors.items()},
             other_errors={key: curve.cut(window) for key, curve in self.other_errors.items()},
-            train_errors={key: curve.cut(window) for key, curve in self.train_errors.items()},
+            scalars=tuple(scalar.cut(window) for scalar in self.scalars),
             restarts=tuple(at for at in self.restarts if low <= at <= high),
             diverged=lost if lost is not None and low <= lost <= high else None,
         )
@@ -129,12 +132,18 @@ def loss_top(shown: Sequence[Curves]) -> float | None:
 
     A loss begins high and falls; several times its beginning is no part of learning.
     """
-    losses = [curves.loss.y for curves in shown if len(curves.loss.y)]
-    usual = max((max(y[:_FIRST].max(), np.median(y)) for y in losses), default=0.0)
-    values = np.concatenate([*losses, [0.0]])
-    if values.max() <= _EXPLODED * max(usual, 0.0) or usual <= 0:
-        return None
-    return 1.05 * float(values[values <= _EXPLODED * usual].max())
+    losses = [curves.loss.y for curves in shown]
+    losses += [one.curve.y for curves in shown for one in curves.scalars if one.side == "loss"]
+    explodes, tops = False, []
+    for values in losses:
+        if not len(values):
+            continue
+        usual = max(values[:_FIRST].max(), np.median(values))
+        if usual <= 0:
+            return None
+        explodes |= bool(values.max() > _EXPLODED * usual)
+        tops.append(float(values[values <= _EXPLODED * usual].max()))
+    return 1.05 * max(tops) if explodes else None
 
 
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
@@ -172,7 +181,8 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         rate_is_images=images is not None,
         errors=tests,
         other_errors=others,
-        train_errors=_train_errors(table, place),
+        scalars=scalars_of(table, place),
+        is_tested=bool(len(table.test) or len(table.other_tests)),
         restarts=tuple(place(np.array(table.restarts, float)).tolist()),
         diverged=float(lost[0]) if len(lost) else None,
         start=first if end / 2 < first < end else 0.0,
@@ -247,22 +257,4 @@ def _test_curves(rows: Iterable[TestRow], place: Callable[[Array], Array]) -> di
         if points:
             iteration, errors = np.array(points, float).T
             found[rank] = Curve(place(iteration), errors)
-    return found
-
-
-def _train_errors(table: Table, place: Callable[[Array], Array]) -> dict[str, Curve]:
-    """Errors of the training net, where it has accuracies."""
-    rows = table.train
-    names = rows.outputs if isinstance(rows, TrainRows) else {}
-    found = {}
-    for name, series in names.items():
-        if not errors_of({name: 0.5}):
-            continue
-        is_error = errors_of({name: 0.0})[name] == 0.0
-        values = np.fromiter(series.values(), float, len(series))
-        good = (values >= 0) & (values <= 1.0001)
-        errors = 100 * (values if is_error else 1 - values)[good]
-        x = place(np.array(series.iteration, float)[good])
-        if len(errors):
-            found[name] = Curve(x, moving_average(errors, span_of(len(errors))))
     return found

@@ -13,10 +13,11 @@ from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLO
 from irv2caffe.plot.curve import Curve, between, is_wide, moving_average, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.look import MAX_TITLE, Look, check_references, check_suffix, plain
+from irv2caffe.plot.outputs import draw_outputs, drawn_of
 from irv2caffe.plot.scales import plain_numbers, scale, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -67,34 +68,62 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
     shown = curves_of(runs, window=look.window, smooth=look.smooth)
     in_epochs = shown[0].in_epochs
     check_references(look.references, in_epochs=in_epochs)
-    made = Figure(
-        figsize=(_WIDTH, _HEIGHT + _PANEL_HEIGHT * len(look.panels)), layout="constrained"
-    )
+    single = len(shown) == 1
+    sides = {one.side for curves in shown for one in drawn_of(curves, single=single)}
+    # Outputs that are no errors stand on the left, or in a panel where errors stand there.
+    has_errors = "error" in sides or any(one.errors or one.other_errors for one in shown)
+    panels = ("value",) * (has_errors and "value" in sides) + look.panels
+    made = Figure(figsize=(_WIDTH, _HEIGHT + _PANEL_HEIGHT * len(panels)), layout="constrained")
     axes = made.subplots(
-        1 + len(look.panels),
+        1 + len(panels),
         sharex=True,
         squeeze=False,
-        height_ratios=[_HEIGHT, *[_PANEL_HEIGHT] * len(look.panels)],
+        height_ratios=[_HEIGHT, *[_PANEL_HEIGHT] * len(panels)],
     )[:, 0]
     main, loss_axis = axes[0], axes[0].twinx()
+    scales = {"error": main, "loss": loss_axis, "value": axes[int("value" in panels)]}
     window = visible(shown, look)
     for place, reference in enumerate(look.references):
         _draw_reference(main, loss_axis, reference, REFERENCE_COLORS[place % 4], window)
-    single = len(shown) == 1
     for place, curves in enumerate(shown):
-        _draw_run(main, loss_axis, curves, COLORS[place % len(COLORS)], single=single)
-    for axis, panel in zip(axes[1:], look.panels, strict=True):
+        _draw_run(scales, curves, COLORS[place % len(COLORS)], single=single)
+    for axis, panel in zip(axes[1:], panels, strict=True):
         _draw_panel(axis, panel, shown, single=single)
     scale(main, loss_axis, shown, look)
-    _finish(made, list(axes), loss_axis, shown)
+    _finish(made, list(axes), list(dict.fromkeys(scales.values())), shown)
+    if has_errors:
+        main.set_ylabel("validation error (%)" if _is_validated(shown) else "training error (%)")
+    elif "value" in sides:
+        main.set_ylabel(_value_label(shown, single=single))
+    else:
+        main.set_yticks([])
+        main.set_ylabel("" if any(one.is_tested for one in shown) else "no test results yet")
     if look.title:
         main.set_title(plain(look.title, MAX_TITLE))
     return made
 
 
-def _draw_run(main: Axes, loss_axis: Axes, curves: Curves, color: str, *, single: bool) -> None:
+def _is_validated(shown: Sequence[Curves]) -> bool:
+    """Whether any of the errors is one of a test."""
+    return any(
+        one.errors
+        or one.other_errors
+        or any(scalar.side == "error" and scalar.metric.phase == "test" for scalar in one.scalars)
+        for one in shown
+    )
+
+
+def _value_label(shown: Sequence[Curves], *, single: bool) -> str:
+    """The name of the outputs on the left, where it is one."""
+    found = [one for curves in shown for one in drawn_of(curves, single=single)]
+    names = {one.metric.name for one in found if one.side == "value"}
+    return plain(names.pop()) if len(names) == 1 else "outputs, as printed"
+
+
+def _draw_run(scales: Mapping[str, Axes], curves: Curves, color: str, *, single: bool) -> None:
+    main = scales["error"]
     prefix = "" if single else f"{plain(curves.name)}: "
-    _draw_loss(loss_axis, curves, prefix, LOSS_COLOR if single else color, single=single)
+    _draw_loss(scales["loss"], curves, prefix, LOSS_COLOR if single else color, single=single)
     shades = {"top-1": color, "top-5": COLORS[1] if single else color}
     for rank, curve in curves.errors.items():
         _draw_errors(main, curve, rank, shades[rank], f"{prefix}validation {rank} error")
@@ -103,16 +132,7 @@ def _draw_run(main: Axes, loss_axis: Axes, curves: Curves, color: str, *, single
         _draw_errors(
             main, curve, rank, COLORS[2 + (net + (rank == "top-5")) % 4], label, hollow=True
         )
-    for place, (name, curve) in enumerate(curves.train_errors.items() if single else ()):
-        line = thinned(curve, _MAX_POINTS)
-        main.plot(
-            line.x,
-            line.y,
-            color=COLORS[4 + place % 2],
-            linewidth=1.0,
-            label=f"training error of {plain(name)} (one batch, averaged)",
-            zorder=2,
-        )
+    draw_outputs(scales, curves, prefix, color, single=single)
     _mark(main, curves, prefix, color, single=single)
 
 
@@ -200,6 +220,10 @@ def _draw_reference(
 
 
 def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool) -> None:
+    if panel == "value":  # its lines are those of the runs
+        axis.grid(visible=True, linewidth=0.5, alpha=0.4)
+        axis.set_ylabel(_value_label(shown, single=single))
+        return
     draw_one = _draw_rate if panel == "lr" else _draw_speed
     for place, curves in enumerate(shown):
         color = COLORS[place % len(COLORS)]
@@ -237,27 +261,21 @@ def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
         axis.plot(smooth.x, smooth.y, color=color, linewidth=1.2)
 
 
-def _finish(made: Figure, axes: list[Axes], loss_axis: Axes, shown: Sequence[Curves]) -> None:
-    """Labels, grid, and one legend for both axes, below the figure where it hides nothing."""
-    main = axes[0]
+def _finish(made: Figure, axes: list[Axes], told: list[Axes], shown: Sequence[Curves]) -> None:
+    """Labels, grid, and one legend for the scales ``told``, below where it hides nothing."""
+    main, loss_axis = told[:2]
     axes[-1].set_xlabel("epoch" if shown[0].in_epochs else "iteration")
-    main.set_ylabel("validation error (%)")
     if not loss_axis.get_ylabel():
         loss_axis.set_ylabel("training loss")
     main.grid(visible=True, linewidth=0.5, alpha=0.4)
     main.set_zorder(loss_axis.get_zorder() + 1)  # markers over the loss
     main.patch.set_visible(False)
-    if not any(curves.errors or curves.other_errors for curves in shown):
-        main.set_yticks([])
-        main.set_ylabel("no test results yet")
-    if not any(len(curves.loss.x) for curves in shown):
+    if not loss_axis.lines:
         loss_axis.set_yticks([])
         loss_axis.set_yticks([], minor=True)
         loss_axis.set_ylabel("no training loss")
     entries = [
-        entry
-        for axis in (main, loss_axis)
-        for entry in zip(*axis.get_legend_handles_labels(), strict=True)
+        entry for axis in told for entry in zip(*axis.get_legend_handles_labels(), strict=True)
     ]
     entries.sort(key=lambda entry: entry[1].endswith(_BEHIND))
     longest = max((len(label) for _, label in entries), default=0)

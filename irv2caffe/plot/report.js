@@ -7,7 +7,7 @@
   const tip = document.getElementById('tip');
   const SVG = 'http://www.w3.org/2000/svg';
   const WIDTH = 1060, LEFT = 58, RIGHT = 58, GAP = 26;
-  const HEIGHTS = {main: 420, lr: 110, rate: 110};
+  const HEIGHTS = {main: 420, value: 160, lr: 110, rate: 110};
   const hidden = new Set();
   let view = restored() || data.view || [data.first, data.last];
   let logLoss = data.logLoss;
@@ -170,7 +170,7 @@
 
   function draw() {
     chart.querySelector('svg')?.remove();
-    const names = ['main', 'lr', 'rate'].filter(
+    const names = ['main', 'value', 'lr', 'rate'].filter(
       name => data.curves.some(curve => curve.panel === name));
     const total = 14 + names.reduce((sum, name) => sum + HEIGHTS[name] + GAP, 0) + 18;
     const svg = document.createElementNS(SVG, 'svg');

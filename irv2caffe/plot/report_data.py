@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from irv2caffe.plot.curves import Curves
 
 _MAX_POINTS = 3000
+_MAX_SCALARS = 40  # outputs of a run beside its errors and its loss
 _RESTART_COLOR = "#777777"
 
 
@@ -45,11 +46,13 @@ def page_data(
     for place, reference in enumerate(references if shown[0].in_epochs else ()):
         curves += _reference(reference, REFERENCE_COLORS[place % 4], max(ends))
     num_behind = len(curves)
+    has_errors = any(_has_errors(one) for one in shown)
     for place, one in enumerate(shown):
         color = COLORS[place % len(COLORS)]
         prefix = "" if single else f"{one.name}: "
         curves += _loss(one, prefix, LOSS_COLOR if single else color, single=single)
         curves += _errors(one, prefix, color, single=single)
+        curves += _scalars(one, prefix, color, single=single, has_errors=has_errors)
         curves += _panels(one, prefix, LOSS_COLOR if single else color)
         marks += _marks(one, prefix, _RESTART_COLOR if single else color)
     for number, curve in enumerate(curves):
@@ -68,11 +71,22 @@ def page_data(
         "marks": marks,
         "logRates": is_wide([one.lr for one in shown]),
         "labels": {
-            "main": {"left": "validation error (%)", "right": "training loss"},
+            "main": {"left": _left(shown, has_errors=has_errors), "right": "training loss"},
+            "value": {"left": "outputs", "right": ""},
             "lr": {"left": "learning rate", "right": ""},
             "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
         },
     }
+
+
+def _has_errors(one: Curves) -> bool:
+    return bool(one.errors or one.other_errors or any(s.side == "error" for s in one.scalars))
+
+
+def _left(shown: Sequence[Curves], *, has_errors: bool) -> str:
+    if has_errors:
+        return "validation error (%)" if any(one.is_tested for one in shown) else "error (%)"
+    return "outputs, as printed"
 
 
 def _view(window: Window | None, first: float, last: float) -> list[float] | None:
@@ -122,9 +136,21 @@ def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[d
         shade = COLORS[2 + (net + (rank == "top-5")) % 4]
         name = f"{prefix}test net #{net}: {rank} error"
         yield _curve(curve, name, shade, dash="6 4" if rank == "top-5" else "", **look)
-    for place, (name, curve) in enumerate(one.train_errors.items()):
-        shade = COLORS[4 + place % 2]
-        yield _curve(curve, f"{prefix}training error of {name}", shade, width=1, unit=" %")
+
+
+def _scalars(
+    one: Curves, prefix: str, color: str, *, single: bool, has_errors: bool
+) -> Iterable[dict[str, Any]]:
+    """Every other output: errors on the left, losses on the right, others where there is room."""
+    for place, scalar in enumerate(one.scalars[:_MAX_SCALARS]):
+        shade = COLORS[(place + 2) % len(COLORS)] if single else color
+        is_test = scalar.metric.phase == "test"
+        look: dict[str, Any] = {"width": 1.5 if is_test else 1, "marker": is_test}
+        look["side"] = "right" if scalar.side == "loss" else "left"
+        look["panel"] = "value" if scalar.side == "value" and has_errors else "main"
+        look["dash"] = "" if is_test else "3 2"
+        name = f"{prefix}{scalar.label}"
+        yield _curve(scalar.curve, name, shade, unit=scalar.unit, **look)
 
 
 def _panels(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
@@ -172,7 +198,7 @@ def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[st
 def _legend(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for curve in curves:
-        if curve["panel"] != "main":
+        if curve["panel"] not in {"main", "value"}:
             continue
         name = curve["group"]
         entry = entries.setdefault(

@@ -11,6 +11,7 @@ from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, MissingInputError, OutputError
 from irv2caffe.proto import messages, wire
 from irv2caffe.proto.files import LIMIT_BYTES, not_binary, refuse_other_formats
+from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +80,7 @@ def _mapped(path: Path) -> memoryview:
     if path.is_dir():
         raise MissingInputError(f"{path} is a folder, not a file")
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             if path.stat().st_size == 0:
                 return memoryview(b"")
             return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

@@ -9,6 +9,7 @@ zeros, which begin no field.
 from __future__ import annotations
 
 import mmap
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
 from irv2caffe.proto import messages
 from irv2caffe.proto.wire import LENGTH, VARINT, fields, read_varint, tag, varint
+from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,9 +204,9 @@ def _encoded(number: int, wire: int, value: int | memoryview) -> bytes:
 def _mapped(path: Path) -> Iterator[memoryview]:
     """The bytes of a file; what is found wrong with them is said of the file."""
     try:
-        if path.stat().st_size == 0:  # cannot be mapped
-            raise FormatError("empty file", "was its writing interrupted?")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size == 0:  # cannot be mapped
+                raise FormatError("empty file", "was its writing interrupted?")
             data = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
         if data[: len(_HDF5_SIGNATURE)] == _HDF5_SIGNATURE:
             raise FormatError(

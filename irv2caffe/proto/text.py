@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.messages import NetParameter, SolverParameter
+from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +95,7 @@ def read_input(path: Path, limit_bytes: int) -> bytes:
         size = path.stat().st_size
         if size > limit_bytes:
             raise FormatError(f"{size:,} bytes are more than the format can hold", path=path)
-        return path.read_bytes()
+        return read_regular(path, limit_bytes)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file", "check the path") from error
     except OSError as error:

@@ -22,6 +22,7 @@ from irv2caffe.train.findings import is_error, look, problem
 from irv2caffe.train.gpus import notes as gpu_notes
 from irv2caffe.train.job import noted
 from irv2caffe.train.plan_text import size
+from irv2caffe.train.resume_from import check_starting_point
 from irv2caffe.train.run_dir import refuse_used
 from irv2caffe.train.snapshots import Keep, net_differences, pairs
 
@@ -67,8 +68,12 @@ def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
     for path in plan.wishes.weights:
         with noted(problems):
             notes += _weights(plan, path)
+    start = plan.wishes.snapshot
+    if start is not None:
+        with noted(problems):
+            notes.append(check_starting_point(start, plan.job.train_net, plan.solver.max_iter))
     folder = plan.wishes.run_dir
-    if folder is not None and not plan.wishes.moved:
+    if folder is not None and (start is not None or not plan.wishes.moved):
         with noted(problems):
             refuse_used(folder)
     place = folder or Path.cwd()
@@ -224,7 +229,8 @@ def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
     for interval in (keep.every, keep.scheduled):
         if interval:
             kept = max(kept, keep.newest - 1 + int(plan.solver.max_iter / interval))
-    sizes = [pair.num_bytes for pair in pairs(place / "snapshots")]
+    start = plan.wishes.snapshot
+    sizes = [pair.num_bytes for pair in (*pairs(place / "snapshots"), *([start] if start else ()))]
     expected = found.pair_bytes if found is not None else None
     return Disk(max(sizes, default=expected), kept, system.free_bytes(place))
 

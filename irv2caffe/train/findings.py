@@ -38,10 +38,13 @@ def look(plan: Plan) -> tuple[Finding, ...]:
         Irv2CaffeError: a file cannot be read.
     """
     told = plan.wishes.told
+    start = plan.wishes.snapshot
+    goes_on = start is not None and start.model.suffix == ".caffemodel"  # not HDF5
+    models = [*plan.wishes.weights, *([start.model] if start is not None and goes_on else ())]
     options = CheckOptions(
         flavor="nvcaffe" if plan.flavor == "nvcaffe" else "bvlc",
         num_gpus=plan.devices.count,
-        weights=plan.wishes.weights[0] if plan.wishes.weights else None,
+        weights=models[0] if models else None,
         train_lmdb=Path(told["train_lmdb"]) if "train_lmdb" in told else None,
         val_lmdb=Path(told["val_lmdb"]) if "val_lmdb" in told else None,
         epochs=told.get("epochs"),

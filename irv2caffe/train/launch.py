@@ -18,7 +18,14 @@ from irv2caffe.train.plan_text import sums
 from irv2caffe.train.plotting import Plotter
 from irv2caffe.train.result import TrainResult, conclude
 from irv2caffe.train.resume import choose_pair, differences, wait_for_orphan
-from irv2caffe.train.run_dir import RunDir, existing_run_dir, link_latest, new_run_dir, read_config
+from irv2caffe.train.run_dir import (
+    RunDir,
+    existing_run_dir,
+    link_latest,
+    make_complete,
+    new_run_dir,
+    read_config,
+)
 from irv2caffe.train.session import Helpers, Session
 from irv2caffe.train.session_options import SessionOptions
 from irv2caffe.train.signals import Signals
@@ -46,7 +53,7 @@ def train(
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
-    """Trains in a new run folder.
+    """Trains in a new run folder, from the beginning or from a snapshot of another training.
 
     Args:
         solver: a solver prototxt and, through it, the net.
@@ -63,9 +70,10 @@ def train(
     plan.raise_problems()
     run = new_run_dir(wishes.run_dir)
     with locked(run) as lock:
+        pair = prepare.take_snapshot(run, plan)
         prepare.write_inputs(run, plan, options)
         link_latest(run)
-        return Training(run, plan, options, lock, say, status).run(None)
+        return Training(run, plan, options, lock, say, status).run(pair)
 
 
 def resume(
@@ -84,6 +92,7 @@ def resume(
         UsageError: the run is finished.
     """
     run = existing_run_dir(wishes.run_dir)
+    make_complete(run)
     wait_for_orphan(run, say)
     with locked(run) as lock:
         plan = make_plan(run.solver, found, replace(wishes, run_dir=run.path, moved=True))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.net.check import Finding
     from irv2caffe.train.estimate import Estimate
-    from irv2caffe.train.snapshots import Keep
+    from irv2caffe.train.snapshots import Keep, Pair
 
 KEEP_EPOCHS = 10.0
 
@@ -39,6 +39,7 @@ class Wishes:
         ignore_findings: errors of ``irv2caffe check`` do not keep the run from its start.
         values: of a recipe that the solver was built from, with sources.
         origin: what the solver was built from, where it is not kept.
+        snapshot: of another run or program, that a new run goes on from.
     """
 
     gpus: str = "none"
@@ -51,6 +52,7 @@ class Wishes:
     ignore_findings: bool = False
     values: tuple[override.Value, ...] = ()
     origin: str = ""
+    snapshot: Pair | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ("devices", plan.devices.text()),
         ("solver", plan.wishes.origin or str(plan.job.path)),
     ]
+    start = plan.wishes.snapshot
+    if start is not None:
+        found.append(("goes on from", f"iteration {start.iteration:,}: {start.state}"))
+        found.append(("run folder", str(plan.wishes.run_dir or "runs/DATE-TIME, a new one")))
     found += [("net", f"{name}: {len(net.layer)} layers") for name, net in plan.job.nets.items()]
     found += [(f"{use.phase.lower()} data", _database(use)) for use in plan.databases]
     found.append(("effective batch", _batch(plan)))
@@ -122,6 +126,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         },
         "gpus": list(plan.devices.numbers),
         "solver": plan.wishes.origin or str(plan.job.path),
+        "snapshot": None if plan.wishes.snapshot is None else str(plan.wishes.snapshot.state),
+        "from_iteration": plan.wishes.snapshot.iteration if plan.wishes.snapshot else 0,
         "nets": {name: len(net.layer) for name, net in plan.job.nets.items()},
         "databases": [
             {

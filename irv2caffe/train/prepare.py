@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe import __version__, system
-from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.caffe.docker import Container, container_name
 from irv2caffe.errors import OutputError
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train.job import COPIED_FIELDS
+from irv2caffe.train.other_training import copy_pair
 from irv2caffe.train.plan_text import as_dict, sums
-from irv2caffe.train.run_dir import read_config
+from irv2caffe.train.run_dir import copy_file, read_config
+from irv2caffe.train.snapshots import Pair
 from irv2caffe.train.supervise import GLOG
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan import Plan
     from irv2caffe.train.run_dir import RunDir
     from irv2caffe.train.session_options import SessionOptions
-    from irv2caffe.train.snapshots import Pair
     from irv2caffe.train.verdict import Verdict
 
 _DISPLAY = 20
@@ -44,10 +43,29 @@ def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> None:
         write_prototxt(run.path / name, net)
     deploy = plan.job.path.absolute().parent / "deploy.prototxt"
     if deploy.is_file() and deploy.parent != run.path.absolute():
-        _copy(deploy, run.path / "deploy.prototxt")
+        copy_file(deploy, run.path / "deploy.prototxt")
     earlier = read_config(run.path)
     run.write_config({**earlier, **_record(plan, options, earlier)})
     write_solver(run, plan)  # last: a folder with a solver can start
+
+
+def take_snapshot(run: RunDir, plan: Plan) -> Pair | None:
+    """Copies the snapshot that a new run goes on from; None where it begins at the beginning.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    source = plan.wishes.snapshot
+    if source is None:
+        return None
+    name = f"{_prefix(plan.solver.snapshot_prefix)}_iter_{source.iteration}"
+    pair = Pair(
+        source.iteration,
+        run.snapshots.absolute() / f"{name}.solverstate",
+        run.snapshots.absolute() / f"{name}.caffemodel",
+    )
+    copy_pair(source, pair, plan.job.train_net)
+    return pair
 
 
 def write_solver(run: RunDir, plan: Plan, *, only_test: bool = False) -> None:
@@ -99,17 +117,9 @@ def _copy_files(run: RunDir, net: Any) -> None:
                 source = Path(getattr(message, field))
                 target = run.path.absolute() / source.name
                 if source.is_file() and source != target:
-                    _copy(source, target)
+                    copy_file(source, target)
                 if target.is_file():
                     setattr(message, field, str(target))
-
-
-def _copy(source: Path, target: Path) -> None:
-    with file_aside(target) as aside:
-        try:
-            shutil.copyfile(source, aside)
-        except OSError as error:
-            raise unwritable(target, error) from error
 
 
 def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +129,9 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         "argv": sys.argv,
         "started": earlier.get("started", _now()),
         "solver": earlier.get("solver", plan.wishes.origin or str(plan.job.path.absolute())),
+        "snapshot": earlier.get(
+            "snapshot", str(plan.wishes.snapshot.state.absolute()) if plan.wishes.snapshot else None
+        ),
         "weights": earlier.get("weights", [str(path.absolute()) for path in plan.wishes.weights]),
         "caffe": {
             "root": str(plan.found.root),

@@ -15,7 +15,7 @@ from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, UsageError
 from irv2caffe.train.lock import is_alive, is_locked, read_owner
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import existing_run_dir, read_config, read_json
+from irv2caffe.train.run_dir import read_config, read_json
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
 from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import is_cut_short
@@ -54,6 +54,7 @@ class Choices:
 
 
 def as_before(
+    run: Path,
     wishes: Wishes,
     options: SessionOptions,
     told: set[str],
@@ -65,6 +66,7 @@ def as_before(
     """The choices of a run that is resumed, where they are not told otherwise now.
 
     Args:
+        run: its folder.
         wishes: of now.
         options: of now.
         told: names of the fields of both that were told now.
@@ -72,7 +74,7 @@ def as_before(
         caffe: told now, or None.
         docker: told now, or None.
     """
-    config = read_config(existing_run_dir(wishes.run_dir).path)
+    config = read_config(run)
     earlier = config.get("options", {})
     kept = {name: value for name, value in earlier.items() if name not in told}
     if caffe is None and docker is None:

@@ -11,13 +11,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import unwritable, write_text
-from irv2caffe.errors import MissingInputError, OutputExistsError
+from irv2caffe.atomic import file_aside, unwritable, write_text
+from irv2caffe.errors import FormatError, MissingInputError, OutputExistsError
+from irv2caffe.system import open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RUNS = Path("runs")
+# Of these a config.json of ours holds at least one.
+_MARKS = frozenset({"irv2caffe", "effective_batch"})
+
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -135,27 +140,59 @@ def _is_half_made(run: RunDir) -> bool:
     return run.lock.is_file() or names <= {run.snapshots.name, run.logs.name}
 
 
+def is_run(path: Path) -> bool:
+    """Whether this program made the folder: any trainer's folder may hold a solver."""
+    return RunDir(path).solver.is_file() and bool(_MARKS & read_config(path).keys())
+
+
 def existing_run_dir(path: Path | None) -> RunDir:
-    """The run folder to resume: as named, or the one that ``runs/latest`` points at.
+    """The run folder at a place, or the one that ``runs/latest`` points at; nothing is written.
 
     Raises:
         MissingInputError: there is none.
     """
     path = RUNS / "latest" if path is None else path
-    if not RunDir(path).solver.is_file():
+    if not is_run(path):
         raise MissingInputError(
             f"{path} holds no run to resume",
             "--run-dir names the run folder; without --resume a new run starts",
         )
-    run = RunDir(path.resolve() if path.is_symlink() else path)
+    return RunDir(path.resolve() if path.is_symlink() else path)
+
+
+def make_complete(run: RunDir) -> None:
+    """Makes the folders of a run that an older version left without.
+
+    Raises:
+        OutputError: they cannot be made.
+    """
     try:
         run.snapshots.mkdir(exist_ok=True)
         run.logs.mkdir(exist_ok=True)
-        if run.log.is_file() and not run.num_starts():  # of an older version
-            shutil.copyfile(run.log, run.log_of(1))
+        if run.log.is_file() and not run.num_starts():
+            with run.log_of(1).open("xb") as stream, open_regular(run.log) as log:
+                shutil.copyfileobj(log, stream)
     except OSError as error:
         raise unwritable(run.path, error) from error
-    return run
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a regular file in one step.
+
+    Raises:
+        FormatError: the source cannot be read.
+        OutputError: the target cannot be written.
+    """
+    try:
+        stream = open_regular(source)
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", path=source) from error
+    with stream, file_aside(target) as aside:
+        try:
+            with aside.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, _PIECE_BYTES)
+        except OSError as error:
+            raise unwritable(target, error) from error
 
 
 def link_latest(run: RunDir) -> None:
@@ -178,11 +215,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty where there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_json_object(path)
 
 
 def write_state(run: RunDir, values: Mapping[str, Any]) -> None:

@@ -158,6 +158,7 @@ def _argmax(layer: Layer) -> Made:
             param.top_k <= shape[axis], f"top_k {param.top_k} is more than the {shape[axis]} there"
         )
         return Made([(*shape[:axis], param.top_k, *shape[axis + 1 :])])
+    layer.axis(0)
     layer.check(
         param.top_k <= count(shape, 1),
         f"top_k {param.top_k} is more than the {count(shape, 1)} there",
@@ -170,6 +171,7 @@ def _argmax(layer: Layer) -> Made:
 @rule("BatchReindex", bottoms=2)
 def _batch_reindex(layer: Layer) -> Made:
     layer.num_axes(1, 1)
+    layer.axis(0)
     return Made([(layer.bottoms[1][0], *layer.bottoms[0][1:])])
 
 
@@ -187,7 +189,7 @@ def _filter(layer: Layer) -> Made:
     )
     for index in range(layer.num_tops):
         layer.check(
-            layer.bottoms[index][0] == selector[0],
+            layer.bottoms[index][:1] == selector[:1] != (),
             f"{layer.bottom(index)} and the selector differ in their number of items",
         )
     return Made(layer.bottoms[:-1])

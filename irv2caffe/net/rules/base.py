@@ -96,6 +96,18 @@ class Layer:
             len(self.bottoms[index]) == wanted, f"{self.bottom(index)} must have {wanted} axes"
         )
 
+    def legacy(self, *indexes: int) -> None:
+        """Fails for bottoms of more axes than Blob::num(), channels(), height(), width() can name.
+
+        Caffe stops at these accessors when it makes the layer, or in its first pass.
+        """
+        for index in indexes or range(len(self.bottoms)):
+            self.check(
+                len(self.bottoms[index]) <= 4,
+                f"{self.bottom(index)} has more axes than the 4 that this layer of Caffe's takes",
+                "a Reshape layer can fold axes into one",
+            )
+
     def not_in_place(self) -> None:
         """Fails where the first top is the first bottom."""
         self.check(self.proto.bottom[0] != self.proto.top[0], "does not work in place")

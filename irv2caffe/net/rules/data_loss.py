@@ -94,7 +94,8 @@ def _python(layer: Layer) -> Made:
 
 
 @rule("HDF5Output", bottoms=2, tops=0)
-def _hdf5_output(layer: Layer) -> Made:  # noqa: ARG001
+def _hdf5_output(layer: Layer) -> Made:
+    layer.legacy()
     return Made([])
 
 
@@ -206,22 +207,24 @@ def _euclidean_loss(layer: Layer) -> Made:
         count(layer.bottoms[0], 1) == count(layer.bottoms[1], 1),
         f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values per item",
     )
+    layer.legacy(0)
     return Made([()])
 
 
-@rule("SigmoidCrossEntropyLoss", bottoms=2, tops=(1, 2), loss=True)
+@rule("SigmoidCrossEntropyLoss", bottoms=2, loss=True)
 def _sigmoid_loss(layer: Layer) -> Made:
     _same_items(layer)
     layer.check(
         count(layer.bottoms[0]) == count(layer.bottoms[1]),
         f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values",
     )
-    return Made([(), layer.bottoms[0]][: layer.num_tops])
+    return Made([()])
 
 
 @rule("HingeLoss", bottoms=2, loss=True)
 def _hinge_loss(layer: Layer) -> Made:
     _same_items(layer)
+    layer.legacy(0)
     return Made([()])
 
 
@@ -229,12 +232,14 @@ def _hinge_loss(layer: Layer) -> Made:
 def _multinomial_loss(layer: Layer) -> Made:
     _same_items(layer)
     layer.check(count(layer.bottoms[1], 1) == 1, f"{layer.bottom(1)} must hold one label per item")
+    layer.legacy()
     return Made([()])
 
 
 @rule("ContrastiveLoss", bottoms=3, loss=True)
 def _contrastive_loss(layer: Layer) -> Made:
     _same_items(layer)
+    layer.legacy()
     channels = [(*shape, 1)[1] for shape in layer.bottoms]
     layer.check(
         channels[0] == channels[1],

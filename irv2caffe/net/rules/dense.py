@@ -6,12 +6,10 @@ from irv2caffe.net.rules.base import Layer, Made, Shape, count, rule, text
 
 _NEURONS = (
     "BNLL",
-    "Clip",
     "Dropout",
     "ELU",
     "Exp",
     "Log",
-    "MVN",
     "Power",
     "ReLU",
     "Sigmoid",
@@ -24,6 +22,23 @@ _NEURONS = (
 @rule(*_NEURONS)
 def _neuron(layer: Layer) -> Made:
     return Made([layer.bottoms[0]])
+
+
+@rule("Clip")
+def _clip(layer: Layer) -> Made:
+    """Both fields of its message are required; without the message Caffe makes zeros of all."""
+    if layer.proto.HasField("clip_param"):
+        for name in ("min", "max"):
+            layer.check(layer.proto.clip_param.HasField(name), f"clip_param wants {name}")
+    return Made([layer.bottoms[0]])
+
+
+@rule("MVN")
+def _normalize(layer: Layer) -> Made:
+    """mvn_layer.cpp: whatever comes in, what goes out has four axes."""
+    layer.legacy()
+    shape = layer.bottoms[0]
+    return Made([(*shape, *(1,) * (4 - len(shape)))])
 
 
 @rule("AbsVal")
@@ -42,6 +57,7 @@ def _softmax(layer: Layer) -> Made:
 def _prelu(layer: Layer) -> Made:
     shape = layer.bottoms[0]
     layer.check(len(shape) >= 2, f"{layer.bottom(0)} must have 2 axes or more")
+    layer.legacy()
     return Made([shape], [() if layer.param.channel_shared else (shape[1],)])
 
 
@@ -131,7 +147,9 @@ def _recurrent(layer: Layer) -> Made:
     x, cont = layer.bottoms[:2]
     out = param.num_output
     layer.check(out > 0, "num_output must be positive")
-    layer.check(len(x) >= 2, f"{layer.bottom(0)} must have 2 axes or more: times, streams, ...")
+    layer.check(
+        len(x) >= 3, f"{layer.bottom(0)} must have 3 axes or more: times, streams, values ..."
+    )
     layer.check(cont == x[:2], f"{layer.bottom(1)} must be {text(x[:2])}: times, streams")
     units = 4 * out if is_lstm else out
     params: list[Shape] = [(units, count(x, 2)), (units,)]
@@ -139,7 +157,8 @@ def _recurrent(layer: Layer) -> Made:
     if len(layer.bottoms) == 3 + hidden:
         static = layer.bottoms[2]
         layer.check(
-            static[:1] == (streams,), f"{layer.bottom(2)} must have {streams} streams first"
+            static[:1] == (streams,) and len(static) >= 2,
+            f"{layer.bottom(2)} must have {streams} streams first, then values",
         )
         params.append((units, count(static, 1)))
     params += [(units, out)] if is_lstm else [(out, out), (out, out), (out,)]

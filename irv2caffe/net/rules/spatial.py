@@ -141,6 +141,7 @@ def _spread(
 def _im2col(layer: Layer) -> Made:
     axis = layer.axis(layer.param.axis)
     shape = layer.bottoms[0]
+    layer.check(axis + 1 < len(shape), f"{layer.bottom(0)} has no axes behind axis {axis}")
     kernel, stride, pad, dilation = _window(layer, len(shape) - axis - 1)
     _check_kernel(layer, shape[axis + 1 :], kernel, pad, dilation)
     sizes = map(convolved, shape[axis + 1 :], kernel, stride, pad, dilation)

@@ -1,0 +1,68 @@
+"""Lines as Caffe wrote them, from what terminals, containers and web pages made of them.
+
+What cannot be part of a message (colours, a container's JSON, a quote's mark, a line break of HTML)
+is taken off every line. What might be part of one (a backslash, an entity) only where the line says
+nothing as it stands.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\)?|[@-Z\\-_])"
+)
+_TAGS = re.compile(
+    r"(?:\s{0,99}</?(?:br|p|div|pre|code|li|td|tr|span|font|samp|tt)(?:\s[^<>]{0,200})?/?>){1,20}\Z",
+    re.IGNORECASE,
+)
+_QUOTES = re.compile(r"(?:\s?> ?){1,20}")
+# The keys under which loggers of containers keep a line.
+_KEYS = ("log", "message", "msg", "textPayload")
+
+# A colour whose escape character was lost, or written as text.
+_COLOUR = re.compile(
+    r"(?:\^\[|\\(?:033|x1b|e|u001b))?\[(?:\d{1,3}(?:;\d{1,3}){0,4})?[mK]", re.ASCII
+)
+_MARKDOWN = re.compile(r"\\([\\`*_{}\[\]()#+.!|~>=-])")
+_JSON_END = re.compile(r"""(?:\\[nr]){0,9}["']?,?\s{0,99}\Z""")
+_SUSPECT = re.compile(r"""[\\&\["',]|\^\[""")
+
+
+def unwrap(line: str) -> str:
+    """A line without what was put around it; most are returned as they are.
+
+    Args:
+        line: without its end.
+    """
+    if line.startswith('{"'):
+        line = _json_line(line)
+    if "\x1b" in line:
+        line = _ESCAPES.sub("", line)
+    if line.endswith(">"):
+        line = _TAGS.sub("", line)
+    if line.startswith((">", " >")):
+        line = line[_QUOTES.match(line).end() :]  # type: ignore[union-attr]
+    return line
+
+
+def mend(message: str) -> str:
+    """A message that says nothing as it stands, without what pasting may have done to it."""
+    if _SUSPECT.search(message) is None:
+        return message
+    message = _MARKDOWN.sub(r"\1", _COLOUR.sub("", html.unescape(message)))
+    return _JSON_END.sub("", _JSON_END.sub("", message), count=1)
+
+
+def _json_line(line: str) -> str:
+    try:
+        entry: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if not isinstance(entry, dict):
+        return line
+    found = next((entry[key] for key in _KEYS if isinstance(entry.get(key), str)), line)
+    return str(found).strip("\r\n")
