@@ -15,7 +15,7 @@ from irv2caffe.net.check.evidence import (
     PrototxtFile,
 )
 from irv2caffe.net.check.facts import Claims, DatabaseFacts
-from irv2caffe.net.check.finding import WARNING, Hit, Place
+from irv2caffe.net.check.finding import Hit, Place
 from irv2caffe.net.check.roles import nets_without_solver
 from irv2caffe.net.phases import Phase, select_with_origins
 from irv2caffe.net.rules import RULES as KNOWN_TYPES
@@ -55,9 +55,6 @@ def gather(
             nets += _nets_of(role, reading.solver, troubles)
         except NetError as error:
             at = (Place(role.file.name, error.line or 0, error.layer),)
-            if any(layer.HasField("layer") for layer in role.file.message.layers):
-                troubles.append(("legacy-format", _too_old(at)))
-                continue
             troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
     nets = [_with_shapes(net, databases, claims) for net in nets]
     nets.sort(key=lambda net: net.phase == "TEST")
@@ -78,16 +75,6 @@ def _files(reading: Reading) -> Iterator[PrototxtFile]:
     if reading.solver is not None:
         yield reading.solver
     yield from (role.file for role in reading.nets)
-
-
-def _too_old(at: tuple[Place, ...]) -> Hit:
-    return Hit(
-        "layers of the form before 2014 (V0): nothing else was looked at",
-        "Caffe 1.0 still reads them, hardly any other tool does",
-        "upgrade_net_proto_text, which comes with Caffe; then check again",
-        at,
-        WARNING,
-    )
 
 
 _STOPS = "Caffe stops when it makes the net"
@@ -166,9 +153,7 @@ def _make(
     return PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
 
 
-def _with_shapes(
-    net: PhaseNet, databases: Mapping[str, DatabaseFacts], claims: Claims
-) -> PhaseNet:
+def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts], claims: Claims) -> PhaseNet:
     """The net with what shape inference says, where other rules have nothing to say before."""
     if not _can_infer(net, databases):
         return net

@@ -1,7 +1,8 @@
 """The residual blocks of Inception-ResNet: scaling, rectifying, and what stands on the branch.
 
 A block is told by its end: a Concat of branches that begin at the trunk, a 1x1 convolution, perhaps
-a BatchNorm or a factor, and an Eltwise that adds the trunk. Plain ResNets have no Concat there, and their own rules.
+a BatchNorm or a factor, and an Eltwise that adds the trunk. Plain ResNets have no Concat there, and
+their own rules.
 """
 
 from __future__ import annotations
