@@ -88,6 +88,28 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     return data
 
 
+def open_own(path: Path, flags: int) -> int:
+    """A file descriptor for writing, of a regular file that is made where it is not there.
+
+    A link is not followed: in a folder from somebody else it may lead to any file.
+
+    Args:
+        path: the file.
+        flags: of ``os.open``, besides ``O_CREAT``.
+
+    Raises:
+        OSError: it may not be written, is a link, or no regular file.
+    """
+    safe = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    handle = os.open(path, flags | safe, 0o666)
+    try:
+        _require_regular(os.fstat(handle), path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none, whatever stands there instead."""
     try:

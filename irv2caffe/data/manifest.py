@@ -30,6 +30,7 @@ class BuildReport:
 
     Attributes:
         out: the database.
+        source: where the images come from.
         num_images: records in it.
         num_classes: classes in the table, or highest label plus one.
         num_skipped: images left out; ``skipped.csv`` names them.
@@ -46,6 +47,7 @@ class BuildReport:
     """
 
     out: Path
+    source: str
     num_images: int
     num_classes: int
     num_skipped: int

@@ -91,7 +91,8 @@ class SnapshotFacts:
         is_there: whether the folder exists.
         is_writable: whether a file can be made in it.
         existing: snapshots of the same prefix.
-        shared_with: other solvers beside this one with the same prefix.
+        shared_with: solvers of other nets beside this one with the same prefix.
+        alternatives: solvers of the same net and the same length with the same prefix.
     """
 
     folder: str
@@ -99,3 +100,4 @@ class SnapshotFacts:
     is_writable: bool
     existing: tuple[str, ...] = ()
     shared_with: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
