@@ -24,8 +24,9 @@ def damage(folder: Path, how: str) -> None:
     Args:
         folder: of the database.
         how: ``leaf`` (the last leaf calls itself a branch), ``beyond`` (a leaf lies behind the
-            file's end), ``circle`` (every leaf is the first one), ``value`` (a record of a gigabyte), ``entries`` (it says more records
-            than it has) or ``absurd`` (more than any file can hold).
+            file's end), ``circle`` (every leaf is the first one), ``value`` (a record of a
+            gigabyte), ``entries`` (it says more records than it has) or ``absurd`` (more than any
+            file can hold).
     """
     path = folder / "data.mdb"
     data = bytearray(path.read_bytes())
