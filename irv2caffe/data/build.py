@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.estimate import Estimate, check_space, estimate
 from irv2caffe.data.filling import Filling
+from irv2caffe.data.items import LeftOutError
 from irv2caffe.data.manifest import BuildReport, is_made_here, read_manifest, write_side_files
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan
 from irv2caffe.data.pool import open_pool
-from irv2caffe.errors import InputError, OutputError, OutputExistsError
+from irv2caffe.data.sources.lists import way_to
+from irv2caffe.data.tables import beside, keep_skipped, read_skipped
+from irv2caffe.errors import OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +55,8 @@ def make_lmdb(
         progress: called with (records done, all records).
 
     Raises:
-        InputError: no readable images, too many left out, or the disk fails.
+        LeftOutError: no readable images, or too many left out.
+        InputError: the disk fails.
         OutputExistsError: ``out`` exists and ``force`` is not set, or it is no database.
         OutputError: no space, or ``out`` cannot be written.
         WorkerDiedError: a worker crashed or hangs.
@@ -70,9 +74,11 @@ def make_lmdb(
             try:
                 _fill(plan, partial, state, announce, progress)
                 if state.num_written == 0:
-                    raise _nothing(plan, state)
-            except BaseException:
+                    raise _nothing(plan, state, partial.folder)
+            except BaseException as error:
                 if not partial.has_commits():
+                    if isinstance(error, LeftOutError):
+                        keep_skipped(partial.folder, out, error)
                     partial.discard()
                 raise
             findings = state.depth.findings(state.num_written, options.bit_depth)
@@ -85,6 +91,7 @@ def make_lmdb(
                 "move it away; then the same command only renames what is complete",
             ) from error
         partial.finish(out)
+        beside(out).unlink(missing_ok=True)  # of an earlier try
     return report(out, start, len(plan) - start, time.monotonic() - begun)
 
 
@@ -133,6 +140,7 @@ def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
     manifest = read_manifest(out)
     return BuildReport(
         out=out,
+        source=manifest["source"],
         num_images=manifest["num_images"],
         num_classes=manifest["num_classes"],
         num_skipped=manifest["num_skipped"],
@@ -167,9 +175,10 @@ def _fill(
                 progress(state.next_index, len(plan))
 
 
-def _nothing(plan: Plan, state: State) -> InputError:
+def _nothing(plan: Plan, state: State, folder: Path) -> LeftOutError:
     reason, count = state.skipped.most_common(1)[0]
-    return InputError(
-        f"none of the {len(plan):,} images could be read",
-        f"{count:,} of them because: {reason}",
-    )
+    name = next((row[0] for row in read_skipped(folder) if row[1] == reason), "")
+    hint = f"{count:,} of them because: {reason}; the first: {plan.source.root}/{name}"
+    if plan.source.kind == "list" and reason == "no such file":
+        hint += way_to(plan.source.root, name)
+    return LeftOutError(f"none of the {len(plan):,} images could be read", hint)

@@ -30,6 +30,7 @@ class BuildReport:
 
     Attributes:
         out: the database.
+        source: where the images come from.
         num_images: records in it.
         num_classes: classes in the table, or highest label plus one.
         num_skipped: images left out; ``skipped.csv`` names them.
@@ -46,6 +47,7 @@ class BuildReport:
     """
 
     out: Path
+    source: str
     num_images: int
     num_classes: int
     num_skipped: int
@@ -128,7 +130,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a database; empty where it has none."""
     try:
         values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

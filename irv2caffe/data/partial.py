@@ -20,9 +20,10 @@ import numpy as np
 
 from irv2caffe.atomic import swap_in, unwritable
 from irv2caffe.data.depth import Depth
+from irv2caffe.data.items import LeftOutError
 from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.mean import MeanSums
-from irv2caffe.errors import InputError, OutputError, OutputExistsError
+from irv2caffe.errors import OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,11 +75,11 @@ class State:
             most: that may be left out; None bounds nothing.
 
         Raises:
-            InputError: with the commonest reason.
+            LeftOutError: with the commonest reason.
         """
         if most is not None and self.num_skipped > most:
             reason, count = self.skipped.most_common(1)[0]
-            raise InputError(
+            raise LeftOutError(
                 f"{self.num_skipped:,} images cannot be taken, most of them ({count:,}) "
                 f"because: {reason}",
                 "is SOURCE right? --max-skipped with a larger number allows for them",
@@ -116,7 +117,7 @@ class Partial:
         path = self.folder / f"{_STATE}{transaction}"
         try:
             return _read_state(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"{self.folder} cannot be gone on with: {path.name} is not readable",
                 "--no-resume starts over",
@@ -245,7 +246,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
