@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import refuse_existing
@@ -91,7 +92,8 @@ def make_lmdb(
                 "move it away; then the same command only renames what is complete",
             ) from error
         partial.finish(out)
-        beside(out).unlink(missing_ok=True)  # of an earlier try
+        with suppress(OSError):
+            beside(out).unlink()  # of an earlier try
     return report(out, start, len(plan) - start, time.monotonic() - begun)
 
 
