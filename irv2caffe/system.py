@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import shutil
@@ -12,6 +13,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_MAX_JSON_BYTES = 16 << 20  # as Python's objects it takes thirty times as much
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,37 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
     return data
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A file descriptor for writing, of a regular file that is made where it is not there.
+
+    A link is not followed: in a folder from somebody else it may lead to any file.
+
+    Args:
+        path: the file.
+        flags: of ``os.open``, besides ``O_CREAT``.
+
+    Raises:
+        OSError: it may not be written, is a link, or no regular file.
+    """
+    safe = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    handle = os.open(path, flags | safe, 0o666)
+    try:
+        _require_regular(os.fstat(handle), path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none, whatever stands there instead."""
+    try:
+        values = json.loads(read_regular(path, _MAX_JSON_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _require_regular(found: os.stat_result, path: Path) -> None:

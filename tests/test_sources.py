@@ -278,8 +278,8 @@ def test_a_million_names_take_little_memory():
     [
         ("img.png", "line 2: no label"),
         ("img.png three", "line 2: no label"),
-        ("img.png -1", "line 2: no label"),
-        ("img.png 1.5", "line 2: no label"),
+        ("img.png -1", "line 2: a negative label"),
+        ("img.png 1.5", "line 2: a fraction for a label"),
         ("img.png 3x", "line 2: no label"),
         ("img.png ٣", "line 2: no label"),
         (" 3", "line 2: no label"),

@@ -330,6 +330,38 @@ def test_archives_of_keras(tmp_path, small_h5):
         read_h5(path)
 
 
+def test_archives_that_unpack_to_more_than_they_are(tmp_path):
+    """PyTorch and Keras store their files as they are; a compressed one can be of any size."""
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", bytes(1 << 24))
+        archive.writestr("w/version", "3")
+    with pytest.raises(FormatError, match="compressed"):
+        read_torch(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20):  # all of them the same bytes of the file
+            archive.writestr(f"w/data/{number}", bytes(1000) if number == 0 else b"")
+            archive.filelist[-1].header_offset = 0
+            archive.filelist[-1].file_size = archive.filelist[-1].compress_size = 1000
+    with pytest.raises(FormatError, match="damaged archive"):
+        read_torch(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(b"data.pkl", b"\xb4ata.pkl"), (b"\x14\x00\x00\x08", b"\x40\x00\x00\x08")]
+)
+def test_damaged_directories_of_archives(tmp_path, field, value):
+    """A name that is no text, and a version of zip that is to come."""
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é/data.pkl", b"")
+    data = path.read_bytes()
+    at = data.rindex(field)
+    path.write_bytes(data[:at] + value + data[at + len(value) :])
+    with pytest.raises(FormatError, match="damaged archive"):
+        detect(path)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_files_of_pytorch(tmp_path, zipped):
     path = tmp_path / "w.pth"

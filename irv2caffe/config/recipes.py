@@ -95,6 +95,8 @@ def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> 
             checked[key] = _converted(known[key], value)
         except TypeError as error:
             raise FormatError(f"{key} = {value!r} is not {error}", path=path) from error
+        except OverflowError as error:
+            raise FormatError(f"{key} is too large a number", path=path) from error
     if checked.get("mean_file") and "mean_value" in checked:
         raise FormatError("mean_value and mean_file: one or the other", path=path)
     return checked

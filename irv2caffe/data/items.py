@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
+from irv2caffe.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -71,6 +73,10 @@ class PixelFormat:
     channels: int
     height: int
     width: int
+
+
+class LeftOutError(InputError):
+    """More images were left out than may be, or all; ``skipped.csv`` names them."""
 
 
 class Items(Sequence[Item]):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
+
+from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +53,7 @@ def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
 
 def _from_config(folder: Path) -> TrainImages | None:
     """What ``train`` keeps in its run folder."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    number = values.get("num_train_images") if isinstance(values, dict) else None
+    number = read_json_object(folder / "config.json").get("num_train_images")
     return TrainImages(number, "config.json") if type(number) is int and number > 0 else None
 
 

@@ -71,7 +71,7 @@ def read_devkit(path: Path) -> Devkit:
     words = dict(ids.values())
     labels = []
     for number, line in enumerate(files[_GROUND_TRUTH].decode("ascii", "replace").split(), 1):
-        if not line.isdecimal() or int(line) not in ids:
+        if not (line.isdecimal() and len(line) < 10) or int(line) not in ids:
             raise FormatError(f"{_GROUND_TRUTH}: no class {line[:20]!r}", path=path, line=number)
         labels.append(place[ids[int(line)][0]])
     return Devkit(classes, tuple(words[wnid] for wnid in classes), tuple(labels))

@@ -105,7 +105,7 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> d
                 if info.isreg() and wanted(name):
                     stream = archive.extractfile(info)
                     found[name] = stream.read(max_bytes) if stream is not None else b""
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(

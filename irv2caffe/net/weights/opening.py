@@ -6,6 +6,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError, MissingInputError, UsageError
+from irv2caffe.net.weights.files.archive import open_zip
 from irv2caffe.net.weights.files.hdf5 import read_hdf5
 from irv2caffe.net.weights.files.safetensors import read_safetensors
 from irv2caffe.net.weights.files.tf_checkpoint import checkpoint_prefix, is_table, read_checkpoint
@@ -48,13 +49,13 @@ def detect(path: Path) -> str:
         if start.startswith(_HDF5):
             return "hdf5"
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 keras = any(name.endswith(".h5") for name in archive.namelist())
             return "hdf5" if keras else "torch"
         if is_table(path):
             return "checkpoint"
-    except (OSError, zipfile.BadZipFile) as error:
-        raise FormatError(f"cannot be read: {error}", path=path) from error
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror or error}", path=path) from error
     if start[8:9] == b"{":
         return "safetensors"
     if start.startswith(_PICKLE):

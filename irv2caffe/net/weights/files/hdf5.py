@@ -7,6 +7,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, MissingExtraError
+from irv2caffe.net.weights.files.archive import open_zip, refuse_packed
 from irv2caffe.net.weights.tensors import Raw
 
 if TYPE_CHECKING:
@@ -58,13 +59,11 @@ def _opened(path: Path, stack: ExitStack) -> Path | IO[bytes]:
     """What h5py opens: the file, or the member of an archive, which Keras stores as it is."""
     if not zipfile.is_zipfile(path):
         return path
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         if _IN_ARCHIVE not in archive.namelist():
             raise FormatError(f"an archive without {_IN_ARCHIVE}", path=path)
         member = archive.getinfo(_IN_ARCHIVE)
-        if member.compress_type != zipfile.ZIP_STORED:
-            hint = f"unpack it and give {_IN_ARCHIVE}"
-            raise FormatError(f"{_IN_ARCHIVE} in it is compressed", hint, path=path)
+        refuse_packed([member], path)
         with archive.open(member) as content:
             while content.read(1 << 20):  # at its end it compares the checksum
                 pass

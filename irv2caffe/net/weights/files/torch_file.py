@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, MissingExtraError
+from irv2caffe.net.weights.files.archive import open_zip, refuse_packed
 from irv2caffe.net.weights.tensors import Raw
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ def read_torch(path: Path, *, averaged: bool = False) -> dict[str, Raw]:
         FormatError: not such a file, or it holds more than tensors.
     """
     torch = _torch("reading a .pth file")
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
+        with open_zip(path) as archive:
+            refuse_packed(archive.infolist(), path)
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:
         # Whatever its unpickler meets in a torn file: a dozen types, no common one.
         words = " ".join(str(error).split())
