@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.data.facts import database_facts, list_facts
-from irv2caffe.errors import Irv2CaffeError, UsageError
+from irv2caffe.data.facts import MAX_LIST_BYTES, database_facts, list_facts
+from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError
 from irv2caffe.net.check import RULES, Finding, Severity, findings, gather, read
 from irv2caffe.net.check.arithmetic import source_of, summary
+from irv2caffe.net.check.evidence import DATA_PARAMS
 from irv2caffe.net.check.facts import Claims, DatabaseFacts
 from irv2caffe.net.check.finding import Hit
 from irv2caffe.proto import messages
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from irv2caffe.net.check import Reading
     from irv2caffe.net.check.evidence import Evidence
     from irv2caffe.net.check.facts import Flavor
-
-
-_MAX_LIST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -185,26 +183,28 @@ def _databases(
                 found[source] = named[net.phase]
                 continue
             path = reading.paths.get(source)
-            if path is None or source in found or not _can_look(layer.type, path):
+            if path is None or source in found:
                 continue
             try:
-                found[source] = _facts(layer.type, path)
+                if layer.type != "Data" and not path.is_file():
+                    raise FormatError("not a file", path=path)
+                if _can_look(layer.type, path):
+                    found[source] = _facts(layer.type, path)
             except Irv2CaffeError as error:
-                name = "data_param" if layer.type == "Data" else "image_data_param"
                 hit = Hit(
                     f"{source} cannot be read: {_without_path(error.message, path)}",
                     "Caffe stops when it opens or reads it",
                     error.hint or "build it again",
-                    layer.at(name, "source"),
+                    layer.at(DATA_PARAMS[layer.type], "source"),
                 )
                 reading.troubles.append(("data-unreadable", hit))
     return found
 
 
 def _can_look(layer_type: str, path: Path) -> bool:
-    """A list must be a file, and not one without end."""
+    """Only of images, and of a list that is not too long."""
     if layer_type == "ImageData":
-        return path.is_file() and path.stat().st_size < _MAX_LIST_BYTES
+        return path.stat().st_size < MAX_LIST_BYTES
     return layer_type == "Data"
 
 
@@ -214,4 +214,5 @@ def _facts(layer_type: str, path: Path) -> DatabaseFacts:
 
 
 def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
+    message = message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
+    return message.removeprefix("cannot be read: ")

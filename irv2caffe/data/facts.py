@@ -11,11 +11,13 @@ from irv2caffe.data.datum import parse_datum
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.sources.text import read_names
 from irv2caffe.errors import FormatError, InputError
+from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+MAX_LIST_BYTES = 1 << 30
 _MAX_LOOKED_AT = 20_000
 _MAX_BYTES = 200 << 20
 _MAX_DECODED = 64
@@ -112,9 +114,10 @@ def list_facts(path: Path) -> SourceFacts:
         FormatError: it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        data = read_regular(path, MAX_LIST_BYTES)
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
+    lines = data.decode("utf-8", "surrogateescape").splitlines()
     endings = [line.rpartition(" ")[2] for line in lines if line.strip()]
     labels = [int(ending) for ending in endings if _is_int(ending)]
     facts = SourceFacts("LIST", num_records=len(endings), num_looked_at=len(labels))
