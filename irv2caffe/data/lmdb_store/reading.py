@@ -55,6 +55,12 @@ class Reader:
         with self._environment.begin() as transaction:
             yield from transaction.cursor()
 
+    def get(self, key: bytes) -> bytes | None:
+        """A record; None where there is none of that key."""
+        with self._environment.begin() as transaction:
+            value: bytes | None = transaction.get(key)
+            return value
+
     def info(self) -> StoreInfo:
         """Its numbers."""
         map_bytes = _stored_map_bytes(Path(self._environment.path()) / "data.mdb")
