@@ -91,6 +91,12 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     return JpegHeader(width, height, components, has_exif, None)
 
 
+def looks_cut_off(data: bytes | memoryview, kind: str) -> bool:
+    """Whether a file should be decoded to know that it is whole: told by its last bytes only."""
+    ends = {"jpg": _END_OF_IMAGE, "png": _PNG_END}
+    return kind not in ends or bytes(data[-len(ends[kind]) :]) != ends[kind]
+
+
 def is_cut_short(data: bytes, kind: str, jpeg: JpegHeader | None) -> bool:
     """Whether the end of the file is missing, where its format has a mark for the end.
 
