@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.estimate import Estimate, check_space, estimate
 from irv2caffe.data.filling import Filling
 from irv2caffe.data.items import LeftOutError
-from irv2caffe.data.manifest import BuildReport, is_made_here, read_manifest, write_side_files
+from irv2caffe.data.layout import is_made_here
+from irv2caffe.data.manifest import BuildReport, read_manifest, write_side_files
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from irv2caffe.data.partial import Partial, State
+    from irv2caffe.data.partial import Partial
     from irv2caffe.data.plan import Plan
     from irv2caffe.data.sources import Source
+    from irv2caffe.data.state import State
 
 __all__ = ["Augment", "BuildOptions", "BuildReport", "Estimate", "make_lmdb"]
 
@@ -75,11 +78,9 @@ def make_lmdb(
                 _fill(plan, partial, state, announce, progress)
                 if state.num_written == 0:
                     raise _nothing(plan, state, partial.folder)
-            except BaseException as error:
+            except LeftOutError as error:
                 if not partial.has_commits():
-                    if isinstance(error, LeftOutError):
-                        keep_skipped(partial.folder, out, error)
-                    partial.discard()
+                    keep_skipped(partial.folder, out, error)
                 raise
             findings = state.depth.findings(state.num_written, options.bit_depth)
             write_side_files(partial.folder, plan, state, "native", findings)
@@ -91,7 +92,8 @@ def make_lmdb(
                 "move it away; then the same command only renames what is complete",
             ) from error
         partial.finish(out)
-        beside(out).unlink(missing_ok=True)  # of an earlier try
+        with suppress(OSError):
+            beside(out).unlink()  # of an earlier try
     return report(out, start, len(plan) - start, time.monotonic() - begun)
 
 

@@ -20,10 +20,10 @@ from irv2caffe.data.items import LeftOutError, Skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import write_side_files
 from irv2caffe.data.mean import UnitSums
-from irv2caffe.data.partial import State
 from irv2caffe.data.plan import make_plan
 from irv2caffe.data.pool import open_pool
 from irv2caffe.data.record import read_file
+from irv2caffe.data.state import State
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.data.tables import SideTables, keep_skipped
 from irv2caffe.errors import CaffeFailedError, InputError, UsageError

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from irv2caffe.data.partial import Partial, State
+    from irv2caffe.data.partial import Partial
     from irv2caffe.data.plan import Plan
     from irv2caffe.data.pool import Made
+    from irv2caffe.data.state import State
 
 _SPARE_BYTES = 16 << 20
 

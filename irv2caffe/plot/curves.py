@@ -12,7 +12,7 @@ from irv2caffe.errors import InputError
 from irv2caffe.log.divergence import first_diverged
 from irv2caffe.log.metrics import metrics_of
 from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows
-from irv2caffe.plot.curve import Curve, Window, limits, moving_average, span_of
+from irv2caffe.plot.curve import Curve, Window, limits, smoothed, span_of
 from irv2caffe.plot.scalars import Scalar, scalars_of
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Curves:
         other_errors: of the other test nets, by net and rank.
         scalars: every other output of the nets.
         is_tested: whether there are any tests.
+        clock: hours of training at the places of displays; empty where the log has no times.
         restarts: places.
         diverged: the first place where the loss is lost, or None.
         start: 0, or the first place of a log that begins in the second half of the run.
@@ -73,6 +74,7 @@ class Curves:
     other_errors: dict[tuple[int, str], Curve] = field(default_factory=dict)
     scalars: tuple[Scalar, ...] = ()
     is_tested: bool = False
+    clock: Curve = _EMPTY
     restarts: tuple[float, ...] = ()
     diverged: float | None = None
     start: float = 0.0
@@ -137,16 +139,15 @@ def loss_top(shown: Sequence[Curves]) -> float | None:
     """
     losses = [curves.loss.y for curves in shown]
     losses += [one.curve.y for curves in shown for one in curves.scalars if one.side == "loss"]
-    explodes, tops = False, []
+    top = 0.0
     for values in losses:
         if not len(values):
             continue
         usual = max(values[:_FIRST].max(), np.median(values))
         if usual <= 0:
             return None
-        explodes |= bool(values.max() > _EXPLODED * usual)
-        tops.append(float(values[values <= _EXPLODED * usual].max()))
-    return 1.05 * max(tops) if explodes else None
+        top = max(top, 1.05 * float(values[values <= _EXPLODED * usual].max()))
+    return top if max((values.max(initial=0.0) for values in losses), default=0.0) > top else None
 
 
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
@@ -178,7 +179,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         name=run.name,
         in_epochs=in_epochs,
         loss=raw,
-        smooth=Curve(raw.x, moving_average(raw.y, span)) if span > 1 else _EMPTY,
+        smooth=smoothed(raw, span) if span > 1 else _EMPTY,
         span=span,
         lr=Curve(x[with_lr], lr[with_lr]),
         rate=rate,
@@ -187,6 +188,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         other_errors=others,
         scalars=scalars_of(metrics, place),
         is_tested=bool(len(table.test) or len(table.other_tests)),
+        clock=_clock(table, x),
         restarts=tuple(place(np.array(_few(table.restarts), float)).tolist()),
         diverged=None if lost is None else float(place(np.array(lost))),
         start=first if end / 2 < first < end else 0.0,
@@ -241,6 +243,15 @@ def _columns(table: Table) -> tuple[Array, Array, Array, Array]:
     good = (steps > 0) & (step_us > 0)
     step_s = np.where(good, step_us / 1e6 / np.maximum(steps, 1), 0.0)
     return iteration, np.array(kept.loss), np.array(kept.lr), step_s
+
+
+def _clock(table: Table, x: Array) -> Curve:
+    """Hours of training at the displays."""
+    if not isinstance(table.train, TrainRows):
+        return _EMPTY
+    time_us = np.array(table.train.columns.time_us, float)
+    known = time_us >= 0
+    return Curve(x[known], np.maximum.accumulate(time_us[known] / 3.6e9))
 
 
 def _images(table: Table, iteration: Array) -> Array | None:
