@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe import ui
 from irv2caffe.log.anomalies import find_anomalies
+from irv2caffe.log.outputs import MAX_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +110,11 @@ def finding_lines(table: Table, log: Log | None = None) -> list[tuple[str, str]]
 def _endings(log: Log) -> Iterator[tuple[str, str]]:
     if log.num_replaced:
         yield "replaced", f"{log.num_replaced:,} displays and tests were made again after a restart"
+    if log.num_dropped:
+        text = f"more than {MAX_OUTPUTS} names: {log.num_dropped:,} values of others are left out"
+        yield "outputs", text
+    if log.gave_up:
+        yield "unread", "no line of Caffe's for very long: what follows was not read"
     told = [pair for pair in log.warnings.items() if _NO_FINDING.search(pair[0]) is None]
     warnings = sorted(told, key=lambda pair: -pair[1])
     for message, count in warnings[:_MAX_WARNINGS]:

@@ -34,6 +34,7 @@ class Run:
 
 _FIRST = 5  # displays that show how high a loss begins
 _EXPLODED = 5.0  # times that
+_MAX_RESTARTS = 100  # marks
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
 
@@ -188,11 +189,16 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         scalars=scalars_of(metrics, place),
         is_tested=bool(len(table.test) or len(table.other_tests)),
         clock=_clock(table, x),
-        restarts=tuple(place(np.array(table.restarts, float)).tolist()),
+        restarts=tuple(place(np.array(_few(table.restarts), float)).tolist()),
         diverged=None if lost is None else float(place(np.array(lost))),
         start=first if end / 2 < first < end else 0.0,
         end=end,
     )
+
+
+def _few(restarts: Sequence[int]) -> Sequence[int]:
+    """As many as can be told apart."""
+    return restarts[:: len(restarts) // _MAX_RESTARTS + 1]
 
 
 def _iterations(iteration: Array) -> Array:

@@ -47,9 +47,9 @@ def page_data(
     single = len(shown) == 1
     curves: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    ends = [one.end for one in shown]
+    end = max(one.end for one in shown)
     for place, reference in enumerate(references if shown[0].in_epochs else ()):
-        curves += _reference(reference, REFERENCE_COLORS[place % 4], max(ends))
+        curves += _reference(reference, REFERENCE_COLORS[place % 4], end)
     for curve in curves:
         curve["run"] = -1  # nobody knows their hours
     num_behind = len(curves)
@@ -66,18 +66,8 @@ def page_data(
             entry.setdefault("run", place)
     for number, curve in enumerate(curves):
         curve["key"] = number
-    images = all(one.rate_is_images for one in shown)
-    first, last = min(one.start for one in shown), max([*ends, 1e-9])
     return {
-        "unit": "epoch" if shown[0].in_epochs else "iteration",
-        "first": first,
-        "last": last,
-        "view": _view(window, first, last),
-        "clocks": [_clock(one) for one in shown],
-        "hours": [
-            0.0,
-            max([float(one.clock.y[-1]) for one in shown if len(one.clock.y)], default=0.0),
-        ],
+        **_axis(shown, window),
         "displays": max(len(one.loss.x) for one in shown),
         "span": max(one.span for one in shown),
         "logLoss": log_loss,
@@ -86,12 +76,31 @@ def page_data(
         "legend": _legend(curves[num_behind:] + curves[:num_behind]),
         "marks": marks,
         "logRates": is_wide([one.lr for one in shown]),
-        "labels": {
-            "main": {"left": _left(shown, has_errors=has_errors), "right": "training loss"},
-            "value": {"left": "outputs", "right": ""},
-            "lr": {"left": "learning rate", "right": ""},
-            "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
-        },
+        "labels": _labels(shown, has_errors=has_errors),
+    }
+
+
+def _axis(shown: Sequence[Curves], window: Window | None) -> dict[str, Any]:
+    """The axis below: epochs or iterations, or hours of training."""
+    first, last = min(one.start for one in shown), max([*(one.end for one in shown), 1e-9])
+    hours = [float(one.clock.y[-1]) for one in shown if len(one.clock.y)]
+    return {
+        "unit": "epoch" if shown[0].in_epochs else "iteration",
+        "first": first,
+        "last": last,
+        "view": _view(window, first, last),
+        "clocks": [_clock(one) for one in shown],
+        "hours": [0.0, max(hours, default=0.0)],
+    }
+
+
+def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str, str]]:
+    images = all(one.rate_is_images for one in shown)
+    return {
+        "main": {"left": _left(shown, has_errors=has_errors), "right": "training loss"},
+        "value": {"left": "outputs", "right": ""},
+        "lr": {"left": "learning rate", "right": ""},
+        "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
     }
 
 
