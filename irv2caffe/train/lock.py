@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
+from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +78,8 @@ def write_owner(handle: IO[str], owner: Owner) -> None:
 def read_owner(run: RunDir) -> Owner | None:
     """Who holds or held a run folder, as far as the lock says it."""
     try:
-        return Owner(**json.loads(run.lock.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Owner(**read_json_object(run.lock))
+    except TypeError:
         return None
 
 
