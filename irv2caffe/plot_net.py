@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import file_aside, write_text
 from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.net.draw import Scene, to_svg
-from irv2caffe.net.draw.scene import Box, Line, Text, arrow_head, curve_through
+from irv2caffe.net.draw.scene import Box, Line, Text, arrow_head, curve_through, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path as FilePath
@@ -59,10 +59,12 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
             "draw it as .svg",
         )
     scale = min(scale, fitting)
-    figure = _figure(scene)
     metadata = {"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None}
-    with file_aside(out) as aside:
-        figure.savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
+    from matplotlib import rc_context, rcdefaults
+
+    with rc_context(), file_aside(out) as aside:
+        rcdefaults()  # a matplotlibrc of the user's may ask for LaTeX, which need not be here
+        _figure(scene).savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
 
 
 def _figure(scene: Scene) -> Figure:
@@ -78,7 +80,7 @@ def _figure(scene: Scene) -> Figure:
             axes.text(
                 item.x,
                 item.y,
-                item.words,
+                one_line(item.words),
                 fontsize=item.size * 72 / _PIXELS_PER_INCH,
                 color=item.color,
                 weight="bold" if item.bold else "normal",

@@ -254,6 +254,33 @@ def test_svg_is_well_formed_and_the_same_each_time(scenes, key, tmp_path):
     assert (tmp_path / "a.svg").read_text() == to_svg(scene)
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (r"\033[31mred\007", "\\x1b[31mred\\x07"),
+        (r"a\ttab\nline", "a tab line"),
+        ("\u202egnp.exe \uffff", "\\u202egnp.exe \\uffff"),
+        ("</title><script>document.title=1</script>",) * 2,
+        ("]]><svg onload=alert(1)>&lt;&#60;",) * 2,
+    ],
+    ids=["terminal", "blanks", "direction", "script", "entities"],
+)
+def test_names_that_are_no_words_are_shown_as_text(tmp_path, name, shown):
+    text = layer_snippets.data(1, 3, 8, 8).replace("x", name) + layer_snippets.layer(
+        "ReLU", bottoms="x"
+    ).replace("x", name).replace('"l"', f'"{name}/c"')
+    net = net_of(f'name: "{name}"\n{text}')
+    scene = draw(summarize(net, "TEST"))
+    for kind in ("svg", "png"):
+        write_picture(scene, tmp_path / f"a.{kind}")
+    root = ET.parse(tmp_path / "a.svg").getroot()
+    assert {element.tag for element in root.iter()} == {
+        f"{SVG}{tag}" for tag in ("svg", "title", "rect", "text", "path", "polygon")
+    }
+    assert root.find(f"{SVG}title").text == shown
+    assert any(shown[:12] in (element.text or "") for element in root.iter(f"{SVG}text"))
+
+
 def test_the_readmes_picture_is_what_is_drawn():
     """scripts/golden draws it anew."""
     net, _ = read_net(ROOT / "templates/slim/train_val.prototxt")

@@ -18,7 +18,13 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import blob_from_array, read_array, read_binary, write_binary
-from irv2caffe.proto.text import format_prototxt, parse_prototxt, read_prototxt, write_prototxt
+from irv2caffe.proto.text import (
+    format_prototxt,
+    parse_prototxt,
+    read_net,
+    read_prototxt,
+    write_prototxt,
+)
 
 SCHEMA = messages.NetParameter.DESCRIPTOR.file
 
@@ -269,3 +275,34 @@ def test_legacy_shape_and_wrong_count():
     blob.width = 4
     with pytest.raises(FormatError):
         read_array(blob)
+
+
+def test_a_text_of_megabytes_is_one_error_in_little_memory(tmp_path):
+    """Names and paths are shorter; protobuf's reader takes a hundred times a string's size."""
+    layer = 'layer { name: "x" type: "Input" top: "x" }\n'
+    for text in ("x" * 20_000_000, "\\n" * 10_000_000):
+        path = tmp_path / "net.prototxt"
+        path.write_text(f'{layer}name: "{text}"\n')
+        code = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from irv2caffe.errors import FormatError\n"
+            "from irv2caffe.proto.positions import scan\n"
+            "from irv2caffe.proto.text import read_net\n"
+            "scan(Path(sys.argv[1]).read_text())\n"
+            "try:\n"
+            "    read_net(Path(sys.argv[1]))\n"
+            "except FormatError as error:\n"
+            "    print(error.message)\n"
+            "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+        )
+        said, peak_kb = done.stdout.splitlines()
+        assert said.endswith(
+            "net.prototxt:2: a text of 20,000,002 characters, Caffe's names and paths are shorter"
+        )
+        assert int(peak_kb) < 300_000
+    path.write_text(f"{layer} # {'x' * 2_000_000}\n")
+    assert read_net(path)[1] == [1]

@@ -41,6 +41,8 @@ from zoo import file_bytes, photo
 from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.estimate import estimate_lmdb
+from irv2caffe.data.headers import has_16_bits
+from irv2caffe.data.image import UndecodableImageError, decode_record, open_image
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.lists import ranges
 from irv2caffe.data.sources.matfile import read_mat
@@ -278,8 +280,8 @@ def test_a_million_names_take_little_memory():
     [
         ("img.png", "line 2: no label"),
         ("img.png three", "line 2: no label"),
-        ("img.png -1", "line 2: no label"),
-        ("img.png 1.5", "line 2: no label"),
+        ("img.png -1", "line 2: a negative label"),
+        ("img.png 1.5", "line 2: a fraction for a label"),
         ("img.png 3x", "line 2: no label"),
         ("img.png ٣", "line 2: no label"),
         (" 3", "line 2: no label"),
@@ -848,3 +850,42 @@ def test_decompression_bombs(tmp_path, exactly):
     assert report.num_skipped == 3
     if not exactly:
         assert report.skipped == {"too many pixels": 3}
+
+
+def many_scans(size, num_scans, between=b""):
+    """A progressive JPEG file whose last scan stands there so many times."""
+    data = file_bytes(Image.new("RGB", (size, size)), "jpeg", progressive=True, quality=10)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + (data[last:-2] + between) * num_scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_a_jpeg_file_of_thousands_of_scans(tmp_path, exactly):
+    """Each scan takes a few bytes, and the time of a whole image."""
+    folder = tmp_path / "images/x"
+    folder.mkdir(parents=True)
+    end_in_a_comment = b"\xff\xfe\0\4\xff\xd9"
+    (folder / "many.jpg").write_bytes(many_scans(4000, 300))
+    (folder / "hidden.jpg").write_bytes(many_scans(4000, 300, end_in_a_comment))
+    (folder / "few.jpg").write_bytes(many_scans(400, 30, end_in_a_comment))
+    (folder / "film.jpg").write_bytes(many_scans(400, 1) + b"\xff\xda" * 100_000)
+    options = BuildOptions(size=(8, 8), exactly_like_caffe=exactly)
+    report = make_lmdb(open_source(tmp_path / "images"), tmp_path / "db", options)
+    assert report.num_images == 2
+    assert report.skipped == {"too many scans": 2}
+    with pytest.raises(UndecodableImageError, match="too many scans"):
+        decode_record(many_scans(4000, 300))
+
+
+def test_a_deep_image_takes_twice_the_memory():
+    """What OpenCV bounds are pixels, whatever their depth."""
+    png = bytearray(file_bytes(Image.new("I;16", (8, 8)), "png"))
+    png[16:24] = struct.pack(">II", 10_000, 10_000)
+    with pytest.raises(UndecodableImageError, match="too many pixels: 10000 x 10000"):
+        open_image(bytes(png))
+    png[24] = 8
+    assert open_image(bytes(png)).kind == "png"
+
+
+def test_a_header_of_blanks_is_no_work():
+    assert not has_16_bits(b"P5" + b" " * 1000, "")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _TOKEN = re.compile(
-    r"""(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+    r"""(?P<string>"(?:\\.|[^"\\\n]++)*+"|'(?:\\.|[^'\\\n]++)*+')"""
     r"|(?P<word>[\w.+/-]+)|(?P<mark>[{}<>:,;\[\]])|\#[^\n]*"
 )
 

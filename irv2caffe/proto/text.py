@@ -23,10 +23,12 @@ _NOT_A_STRING = re.compile(r"Expected string but found: '([\w.+-]*)'")
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?([^"\s]*?)"?\.?$')
 _FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*$")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
-_MAX_TEXT_BYTES = 1 << 28
-# What matters for finding layers: strings and comments are skipped, braces counted.
+_MAX_TEXT_BYTES = 1 << 25
+_MAX_STRING = 1 << 20  # of a name or path; protobuf's reader takes a hundred times the memory
+# What matters for finding layers: strings and comments are skipped, braces counted. Without the
+# possessive ++ and *+ a string costs a hundred times its size in memory.
 _TOKEN = re.compile(
-    r"""(?P<skip>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*)"""
+    r"""(?P<skip>"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+'|\#[^\n]*)"""
     r"""|(?P<line>\n)|(?P<open>[{<])|(?P<close>[}>])|(?P<word>[A-Za-z_]\w*)"""
 )
 
@@ -94,7 +96,7 @@ def read_input(path: Path, limit_bytes: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > limit_bytes:
-            raise FormatError(f"{size:,} bytes are more than the format can hold", path=path)
+            raise FormatError(f"{size:,} bytes are more than such a file can have", path=path)
         return read_regular(path, limit_bytes)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file", "check the path") from error
@@ -114,6 +116,7 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
         FormatError: with line and column, and the nearest known field for an unknown one.
     """
     message = cls()
+    _refuse_long_strings(text, path)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -133,6 +136,17 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
     if not message.IsInitialized():
         raise _incomplete(message, text, path)
     return message
+
+
+def _refuse_long_strings(text: str, path: Path | None) -> None:
+    if len(text) <= _MAX_STRING:
+        return
+    for token in _TOKEN.finditer(text):
+        size = token.end() - token.start()
+        if token.lastgroup == "skip" and size > _MAX_STRING and token.group()[0] != "#":
+            line = text.count("\n", 0, token.start()) + 1
+            problem = f"a text of {size:,} characters, Caffe's names and paths are shorter"
+            raise FormatError(problem, "is this file damaged?", path=path, line=line)
 
 
 def _hint_on_value(problem: str, text: str, line: int | None, column: int | None) -> str:

@@ -70,8 +70,7 @@ def train(
     plan.raise_problems()
     run = new_run_dir(wishes.run_dir)
     with locked(run) as lock:
-        pair = prepare.take_snapshot(run, plan)
-        prepare.write_inputs(run, plan, options)
+        pair = prepare.write_inputs(run, plan, options)
         link_latest(run)
         return Training(run, plan, options, lock, say, status).run(pair)
 

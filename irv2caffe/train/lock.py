@@ -8,18 +8,20 @@ import json
 import os
 import platform
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
-from irv2caffe.system import read_json_object
+from irv2caffe.system import open_own, open_regular, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from irv2caffe.train.run_dir import RunDir
+
+_MAX_LOCK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Owner:
     child_pid: int = 0
     child_began: str = ""
     container: str = ""
+
+
+_NOBODY = Owner("", 0, "")
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def locked(run: RunDir) -> Iterator[IO[str]]:
 
 def _open_lock(run: RunDir) -> IO[str]:
     try:
-        return run.lock.open("a+", encoding="utf-8")
+        return os.fdopen(open_own(run.lock, os.O_RDWR | os.O_APPEND), "r+", encoding="utf-8")
     except OSError as error:
         raise unwritable(run.lock, error) from error
 
@@ -78,15 +83,18 @@ def write_owner(handle: IO[str], owner: Owner) -> None:
 def read_owner(run: RunDir) -> Owner | None:
     """Who holds or held a run folder, as far as the lock says it."""
     try:
-        return Owner(**read_json_object(run.lock))
-    except TypeError:
+        values = json.loads(read_regular(run.lock, _MAX_LOCK_BYTES))
+        owner = Owner(**values)
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    kinds = {field.name: type(getattr(_NOBODY, field.name)) for field in fields(Owner)}
+    return owner if all(type(values.get(n, k())) is k for n, k in kinds.items()) else None
 
 
 def is_locked(run: RunDir) -> bool:
     """Whether somebody works in a run folder now."""
     try:
-        with run.lock.open("r") as handle:
+        with open_regular(run.lock) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

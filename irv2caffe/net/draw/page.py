@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.net.draw.ops import Op, condensed, merged, ops_of
 from irv2caffe.net.draw.pieces import Piece, frame, framed, graph, moved, single, stacked
-from irv2caffe.net.draw.scene import Line, Scene, Text, text_width
+from irv2caffe.net.draw.scene import Line, Scene, Text, one_line, text_width
 from irv2caffe.net.stages import producers
 from irv2caffe.net.summary import amount
 
@@ -96,6 +96,7 @@ def _stage(
 
 def _short(name: str) -> str:
     """Names of any length must not make boxes of any width."""
+    name = one_line(name)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 3 :]}"
 
 

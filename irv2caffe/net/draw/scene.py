@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, field
 from html import escape
 
+from irv2caffe.ui import printable
+
 FONT = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
 _WIDTH_PER_EM = 0.6
+_NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 Point = tuple[float, float]
 
@@ -65,6 +69,15 @@ def text_width(words: str, size: float) -> float:
     return len(words) * size * _WIDTH_PER_EM
 
 
+def one_line(words: str) -> str:
+    r"""Words of a file as they can stand in a picture; XML cannot hold most control characters.
+
+    They are shown as ``\x1b`` and the like.
+    """
+    words = printable(" ".join(words.split("\n"))).replace("\t", " ")
+    return _NOT_IN_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", words)
+
+
 def arrow_head(tip: Point, size: float = 5) -> tuple[Point, Point, Point]:
     """A triangle that points down at ``tip``; all lines of the picture end downwards."""
     x, y = tip
@@ -83,7 +96,7 @@ def to_svg(scene: Scene) -> str:
     box = f'viewBox="0 0 {_n(scene.width)} {_n(scene.height)}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box} font-family="{FONT}">',
-        f"<title>{escape(scene.title)}</title>",
+        f"<title>{escape(one_line(scene.title))}</title>",
         f'<rect {size} fill="#ffffff"/>',
         *(_element(item) for item in scene.items),
         "</svg>",
@@ -107,7 +120,8 @@ def _element(item: Box | Text | Line) -> str:
         weight = ' font-weight="bold"' if item.bold else ""
         return (
             f'<text x="{_n(item.x)}" y="{_n(item.y)}" font-size="{_n(item.size)}" '
-            f'fill="{item.color}" text-anchor="{item.anchor}"{weight}>{escape(item.words)}</text>'
+            f'fill="{item.color}" text-anchor="{item.anchor}"{weight}>'
+            f"{escape(one_line(item.words))}</text>"
         )
     return _line(item)
 
