@@ -470,10 +470,11 @@ def _run_folders(_: Path) -> list[Seed]:
 
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
+    from irv2caffe.train.as_before import as_before
     from irv2caffe.train.control import status, status_text
     from irv2caffe.train.lock import read_owner
     from irv2caffe.train.plan import Wishes
-    from irv2caffe.train.resume import as_before, last_words
+    from irv2caffe.train.resume import last_words
     from irv2caffe.train.run_dir import RunDir
     from irv2caffe.train.session_options import SessionOptions
 
@@ -736,14 +737,14 @@ def _read_side_files(folder: Path) -> None:
 
 
 def _partials(folder: Path) -> list[Seed]:
-    from irv2caffe.data.partial import State, _write_state
+    from irv2caffe.data.state import State, write_state
 
     seeds = []
     database = _databases(folder)[0].files["db/data.mdb"]
     for image in (None, np.zeros((2, 2, 3))):
         state, stream = State(), io.BytesIO()
         state.mean.image = image
-        _write_state(state, stream)
+        write_state(state, stream)
         plan = json.dumps({"fingerprint": "f", "told": {"size": [3, 4], "seed": 0}})
         files = {f"db.partial/state-{number}": stream.getvalue() for number in (2, 3)}
         files |= {"db.partial/plan.json": plan.encode(), "db.partial/data.mdb": database}
