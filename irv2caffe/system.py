@@ -86,6 +86,8 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     """
     with open_regular(path) as stream:
         data = stream.read(limit_bytes + 1)
+    if data is None:  # some files of /proc wait for what the kernel will say
+        raise OSError(errno.EAGAIN, "nothing in it can be read yet", str(path))
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
     return data

@@ -27,6 +27,9 @@ class Advice:
 
 _BUILD = "build the net again with irv2caffe build-net; irv2caffe check says what is wrong with it"
 _DATA = "irv2caffe inspect-lmdb looks through a database; irv2caffe make-lmdb builds it anew"
+_FIND = (
+    "irv2caffe inspect-lmdb DATABASE --all names the records; irv2caffe make-lmdb builds it without"
+)
 _DRIVER = "look at the GPU with nvidia-smi; a driver that hangs needs a reboot"
 _MEMORY = (
     "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the first "
@@ -88,6 +91,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"File not found: (\S+)", "a file is not there: {0}",
          "was it moved? The paths stand in the prototxts of the run folder", False),
         # databases
+        (r"Could not decode datum", "a record of a database holds no image that can be decoded",
+         _FIND, False),
         (r"Failed to open leveldb", "a database is read as LevelDB, Caffe's default, and is none",
          "write backend: LMDB into the data layer", False),
         (r"mdb_status == 0 \(2 vs", "a database is not there",
@@ -106,7 +111,6 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
          "a database mixes gray and colour images", _DATA, False),
         (r"data_mean_\.|mean_file|mean_channels", "the mean image has another size than the images",
          "compute it of the training database, or take --mean-value", False),
-        (r"Could not decode datum", "a record of a database holds no image", _DATA, False),
         # nets
         (r"All inputs must have the same shape|top_shape\[j\] == bottom\[i\]->shape",
          "the branches of a block do not fit together: it is the crop",

@@ -29,6 +29,7 @@ from irv2caffe.train.snapshots import net_differences, pairs
 
 if TYPE_CHECKING:
     from irv2caffe.net.check import Finding
+    from irv2caffe.train.databases import Facts
     from irv2caffe.train.plan import Plan
 
 # Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
@@ -63,8 +64,14 @@ def keep_policy(plan: Plan) -> Keep:
     return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
 
 
-def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
-    """The plan with its disk, its notes and all problems."""
+def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
+    """The plan with its disk, its notes and all problems.
+
+    Args:
+        plan: without them.
+        facts: of the databases.
+        problems: that are known already.
+    """
     notes = _notes(plan)
     for path in plan.wishes.weights:
         with noted(problems):
@@ -81,7 +88,7 @@ def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
     with noted(problems):
         _check_writable(place)
     found = _estimate(plan, problems, notes)
-    seen = _findings(plan, problems, notes)
+    seen = _findings(plan, facts, problems, notes)
     disk = None
     with noted(problems):
         disk = _disk(plan, place, found)
@@ -110,12 +117,14 @@ def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> E
         return None
 
 
-def _findings(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> tuple[Finding, ...]:
-    """What check finds: its errors keep the run from its start; a resumed run has passed it."""
-    if plan.wishes.moved or not plan.job.nets:
+def _findings(
+    plan: Plan, facts: Facts, problems: list[Irv2CaffeError], notes: list[str]
+) -> tuple[Finding, ...]:
+    """What check finds: its errors keep the run from its start."""
+    if not plan.job.nets:
         return ()
     try:
-        seen = look(plan)
+        seen = look(plan, facts)
     except Irv2CaffeError as error:
         if not problems:  # else it has stumbled over one of them
             notes.append(f"warning: irv2caffe check fails: {error.message}")

@@ -48,10 +48,16 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
 def _database(use: Any) -> str:
     summary = use.summary
     crop = f", crop {use.crop}" if use.crop else ""
+    facts, seen = use.facts, []
+    if facts.num_looked_at < summary.num_records:
+        seen.append(f"labels of {facts.num_looked_at:,} looked at")
+    if summary.encoded and facts.num_decoded < summary.num_records:
+        seen.append(f"{facts.num_decoded:,} decoded")
+    told = f" ({', '.join(seen)})" if seen else ""
     return (
         f"{use.source}: {summary.num_records:,} images {summary.channels}x{summary.height}x"
         f"{summary.width}{' (encoded)' if summary.encoded else ''}, labels up to "
-        f"{summary.max_label}{crop}"
+        f"{summary.max_label}{crop}{told}"
     )
 
 
