@@ -61,6 +61,8 @@ def free_bytes(path: Path) -> int:
 def open_regular(path: Path) -> BinaryIO:
     """A file for reading that cannot hang or go on for ever: no device, no FIFO, no socket.
 
+    Reading gives None where one of /proc would wait.
+
     Raises:
         OSError: there is none, it may not be read, or it is no regular file.
     """
@@ -82,7 +84,7 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
         OSError: as :func:`open_regular`, or the file is longer.
     """
     with open_regular(path) as stream:
-        data = stream.read(limit_bytes + 1)
+        data = stream.read(limit_bytes + 1) or b""  # None: /proc has files that wait
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
     return data
