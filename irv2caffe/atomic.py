@@ -175,6 +175,11 @@ def swap_in(aside: Path, path: Path) -> None:
     _remove_orphans(path.parent, owner)  # of a process that was killed between the two
 
 
+def is_aside(name: str) -> bool:
+    """Whether a file or folder is one that was being written when its process was killed."""
+    return name.startswith(_ASIDE)
+
+
 def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.data.facts import list_facts
+from irv2caffe.data.facts import MAX_LIST_BYTES, list_facts
 from irv2caffe.data.inspect import read_facts
-from irv2caffe.errors import Irv2CaffeError, UsageError
+from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError
 from irv2caffe.net.check import RULES, Finding, Severity, findings, gather, read
 from irv2caffe.net.check.arithmetic import source_of, summary
+from irv2caffe.net.check.evidence import DATA_PARAMS
 from irv2caffe.net.check.facts import Claims, DatabaseFacts
 from irv2caffe.net.check.finding import Hit
 from irv2caffe.proto import messages
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from irv2caffe.net.check import Reading
     from irv2caffe.net.check.evidence import Evidence, Layer
     from irv2caffe.net.check.facts import Flavor
-
-
-_MAX_LIST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -198,24 +196,27 @@ def _databases(
         _facts(read[path])  # or raises why there are none
     for source, (layer, path) in places.items():
         try:
-            found[source] = _facts(read[path] if layer.type == "Data" else list_facts(path))
+            found[source] = _facts(read[path] if layer.type == "Data" else _list(path))
         except Irv2CaffeError as error:
-            name = "data_param" if layer.type == "Data" else "image_data_param"
             hit = Hit(
                 f"{source} cannot be read: {_without_path(error.message, path)}",
                 "Caffe stops when it opens or reads it",
                 error.hint or "build it again",
-                layer.at(name, "source"),
+                layer.at(DATA_PARAMS[layer.type], "source"),
             )
             reading.troubles.append(("data-unreadable", hit))
     return found
 
 
 def _can_look(layer_type: str, path: Path) -> bool:
-    """A list must be a file, and not one without end."""
-    if layer_type == "ImageData":
-        return path.is_file() and path.stat().st_size < _MAX_LIST_BYTES
-    return layer_type == "Data"
+    """Databases, lists of images that are not too long, and what should be a file and is none."""
+    if layer_type == "Data" or not path.is_file():
+        return True
+    return layer_type == "ImageData" and path.stat().st_size < MAX_LIST_BYTES
+
+
+def _list(path: Path) -> SourceFacts | Irv2CaffeError:
+    return list_facts(path) if path.is_file() else FormatError("not a file", path=path)
 
 
 def _read(folders: list[Path], options: CheckOptions) -> dict[Path, SourceFacts | Irv2CaffeError]:
@@ -233,4 +234,5 @@ def _facts(facts: SourceFacts | Irv2CaffeError) -> DatabaseFacts:
 
 
 def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
+    message = message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
+    return message.removeprefix("cannot be read: ")

@@ -20,10 +20,11 @@ from irv2caffe.data.items import LeftOutError, Skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import write_side_files
 from irv2caffe.data.mean import UnitSums
-from irv2caffe.data.partial import State
 from irv2caffe.data.plan import make_plan
 from irv2caffe.data.pool import open_pool
 from irv2caffe.data.record import read_file
+from irv2caffe.data.seen import look_at
+from irv2caffe.data.state import State
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.data.tables import SideTables, keep_skipped
 from irv2caffe.errors import CaffeFailedError, InputError, UsageError
@@ -89,7 +90,9 @@ def convert_imageset(
             listing.writelines(_lines(plan))
             listing.flush()
             flags = [*_flags(options), f"{source.root.absolute()}/", listing.name, str(database)]
+            seen = look_at(source)
             _run([*argv, *flags], env, lambda done: progress(done, len(plan)))
+        seen.refuse_gone()
         for name in ("data.mdb", "lock.mdb"):
             (database / name).rename(folder / name)
         database.rmdir()

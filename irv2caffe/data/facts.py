@@ -13,6 +13,7 @@ from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import read_manifest
 from irv2caffe.data.sources.text import read_names
 from irv2caffe.errors import FormatError, InputError
+from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.data.datum import DatumHead
 
+MAX_LIST_BYTES = 1 << 30
 # Labels of all records are read where that takes about a second, also from a cold disk.
 _MAX_READ = 100_000
 _MAX_READ_BYTES = 1 << 30
@@ -172,9 +174,10 @@ def list_facts(path: Path) -> SourceFacts:
         FormatError: it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        data = read_regular(path, MAX_LIST_BYTES)
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
+    lines = data.decode("utf-8", "surrogateescape").splitlines()
     endings = [line.rpartition(" ")[2] for line in lines if line.strip()]
     labels = [int(ending) for ending in endings if _is_int(ending)]
     facts = SourceFacts("LIST", num_records=len(endings), num_looked_at=len(labels))

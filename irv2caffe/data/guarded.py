@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from irv2caffe import errors
+from irv2caffe.data.headers import MAX_PIXELS
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _begun() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS)},
     )
 
 

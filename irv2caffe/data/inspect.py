@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.data.facts import SourceFacts, described_labels
 from irv2caffe.data.guarded import Guard
-from irv2caffe.data.manifest import LABELS, MEAN_FILE, read_manifest
+from irv2caffe.data.layout import LABELS, MEAN_FILE
+from irv2caffe.data.manifest import read_manifest
 from irv2caffe.data.sources.text import read_labels
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_LABEL = 0x7FFFFFFF  # Datum.label is an int32
 MAX_FILE_BYTES = 1 << 30  # of an image file; a larger one is a mistake, or an attack
 WHOLE_FILE = -1
+GONE = "no such file"
 # These errors say something of one file or folder; all others say something of the disk.
 OF_ONE_FILE = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -184,5 +185,5 @@ class Source:
 def reason_of(error: OSError) -> str:
     """Why a file is left out, in a few words."""
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return "no such file"
+        return GONE
     return (error.strerror or "cannot be opened").lower()

@@ -8,14 +8,14 @@ import os
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
+from irv2caffe.data.layout import COMPLAINTS, SKIPPED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from irv2caffe.data.items import LeftOutError, Skipped
 
-SKIPPED = "skipped.csv"
-COMPLAINTS = "complaints.csv"
 _HEADINGS = {SKIPPED: ("path", "reason", "detail"), COMPLAINTS: ("path", "complaint")}
 
 

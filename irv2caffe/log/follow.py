@@ -37,6 +37,10 @@ class Sink(Protocol):
     def finish(self) -> None:
         """The file ends."""
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether the rest is not to be read."""
+
 
 def resolve_log(path: Path) -> Path:
     """The log that a path means: itself, or ``train.log`` in a run folder.
@@ -64,6 +68,8 @@ def read_into(sink: Sink, path: Path) -> None:
     """
     for piece in pieces(resolve_log(path)):
         sink.feed_bytes(piece)
+        if sink.has_enough:
+            break
     sink.finish()
 
 
@@ -169,9 +175,10 @@ class Follower:
 
     def _read_on(self, stream: IO[bytes]) -> bool:
         grown = False
-        while piece := stream.read(_PIECE_BYTES):
+        while not self._sink.has_enough and (piece := stream.read(_PIECE_BYTES)):
             self._sink.feed_bytes(piece)
             grown = True
+        self._ended |= self._sink.has_enough
         return grown
 
     def _rotated(self, stream: IO[bytes], old: os.stat_result) -> bool:
@@ -195,7 +202,7 @@ class Follower:
         grown = False
         while select.select([stream], [], [], 0)[0]:
             piece = os.read(stream.fileno(), _PIECE_BYTES)
-            if not piece:
+            if not piece or self._sink.has_enough:
                 self._sink.finish()
                 self._ended = True
                 return grown

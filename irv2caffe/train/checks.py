@@ -24,8 +24,9 @@ from irv2caffe.train.job import noted
 from irv2caffe.train.memory import check_memory
 from irv2caffe.train.plan_text import size
 from irv2caffe.train.resume_from import check_starting_point
+from irv2caffe.train.retention import Keep
 from irv2caffe.train.run_dir import refuse_used
-from irv2caffe.train.snapshots import Keep, net_differences, pairs
+from irv2caffe.train.snapshots import net_differences, pairs
 
 if TYPE_CHECKING:
     from irv2caffe.net.check import Finding

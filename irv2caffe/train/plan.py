@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.net.check import Finding
     from irv2caffe.train.estimate import Estimate
-    from irv2caffe.train.snapshots import Keep, Pair
+    from irv2caffe.train.retention import Keep
+    from irv2caffe.train.snapshots import Pair
 
 KEEP_EPOCHS = 10.0
 

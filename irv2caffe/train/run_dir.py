@@ -29,7 +29,7 @@ _START = re.compile(r"start-(\d{3,9})\.log")
 OWN_NAMES = frozenset(
     {
         "solver.prototxt", "deploy.prototxt", "train.log", "logs", "snapshots", "config.json",
-        "metrics.jsonl", "state.json", "plot.png", "lock", "control", "latest",
+        "metrics.jsonl", "state.json", "plot.png", "lock", "control", "latest", "snapshots.sha256",
     }
 )  # fmt: skip
 

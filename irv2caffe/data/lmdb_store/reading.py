@@ -61,6 +61,12 @@ class Reader:
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self._all(buffers=False)
 
+    def get(self, key: bytes) -> bytes | None:
+        """A record; None where there is none of that key."""
+        with self._environment.begin() as transaction:
+            value: bytes | None = transaction.get(key)
+            return value
+
     def info(self) -> StoreInfo:
         """Its numbers."""
         map_bytes = _stored_map_bytes(Path(self._environment.path()) / "data.mdb")
