@@ -160,7 +160,7 @@ class Training:
         helpers = Helpers(
             keeper=Keeper(run.snapshots, plan.job.train_net, plan.keep, pair, self._say),
             watch=StallWatch(self._options.stall_s),
-            plotter=Plotter(run, enabled=self._options.plot),
+            plotter=Plotter(run, enabled=self._options.plot, say=self._say),
             say=self._say,
             status=self._status,
             requests=control.Requests(run),
