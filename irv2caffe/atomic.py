@@ -51,6 +51,12 @@ def file_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def remove_files_aside(path: Path) -> None:
+    """Removes what a process that was killed left of :func:`file_aside` for ``path``."""
+    for left in path.parent.glob(f"{_ASIDE}{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"):
+        left.unlink(missing_ok=True)
+
+
 @contextmanager
 def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yields a new folder beside ``path``; when the block ends well it is renamed to ``path``.
@@ -167,6 +173,11 @@ def swap_in(aside: Path, path: Path) -> None:
         finally:
             shutil.rmtree(old, ignore_errors=True)
     _remove_orphans(path.parent, owner)  # of a process that was killed between the two
+
+
+def is_aside(name: str) -> bool:
+    """Whether a file or folder is one that was being written when its process was killed."""
+    return name.startswith(_ASIDE)
 
 
 def _umask() -> int:

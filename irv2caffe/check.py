@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.data.facts import database_facts, list_facts
-from irv2caffe.errors import Irv2CaffeError, UsageError
+from irv2caffe.data.facts import MAX_LIST_BYTES, list_facts
+from irv2caffe.data.inspect import read_facts
+from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError
 from irv2caffe.net.check import RULES, Finding, Severity, findings, gather, read
 from irv2caffe.net.check.arithmetic import source_of, summary
+from irv2caffe.net.check.evidence import DATA_PARAMS
 from irv2caffe.net.check.facts import Claims, DatabaseFacts
 from irv2caffe.net.check.finding import Hit
 from irv2caffe.proto import messages
@@ -18,14 +21,11 @@ from irv2caffe.proto.files import read_binary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from irv2caffe.data.facts import SourceFacts
     from irv2caffe.net.check import Reading
-    from irv2caffe.net.check.evidence import Evidence
+    from irv2caffe.net.check.evidence import Evidence, Layer
     from irv2caffe.net.check.facts import Flavor
-
-
-_MAX_LIST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class CheckOptions:
         num_train: training images; instead of what the database says.
         num_val: validation images; instead of what the database says.
         ignore: names of rules to leave out.
+        facts: of databases that were read already, by their folder, or why they could not be.
     """
 
     train_lmdb: Path | None = None
@@ -55,6 +56,7 @@ class CheckOptions:
     num_train: int | None = None
     num_val: int | None = None
     ignore: frozenset[str] = frozenset()
+    facts: Mapping[Path, SourceFacts | Irv2CaffeError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,43 +177,62 @@ def _databases(
     A database that the user names must be readable; one that only the net names may be anything,
     and what is wrong with it is a finding.
     """
-    found: dict[str, DatabaseFacts] = {}
     told = {"TRAIN": options.train_lmdb, "TEST": options.val_lmdb}
-    named = {phase: _facts("Data", path) for phase, path in told.items() if path is not None}
+    places: dict[str, tuple[Layer, Path]] = {}
     for net in evidence.nets:
         for layer in net.data_layers:
             source = source_of(layer)
-            if net.phase in named and layer.type == "Data":
-                found[source] = named[net.phase]
+            instead = told.get(net.phase) if layer.type == "Data" else None
+            path = instead or reading.paths.get(source)
+            if path is None or (not instead and source in places):
                 continue
-            path = reading.paths.get(source)
-            if path is None or source in found or not _can_look(layer.type, path):
-                continue
-            try:
-                found[source] = _facts(layer.type, path)
-            except Irv2CaffeError as error:
-                name = "data_param" if layer.type == "Data" else "image_data_param"
-                hit = Hit(
-                    f"{source} cannot be read: {_without_path(error.message, path)}",
-                    "Caffe stops when it opens or reads it",
-                    error.hint or "build it again",
-                    layer.at(name, "source"),
-                )
-                reading.troubles.append(("data-unreadable", hit))
+            if instead or _can_look(layer.type, path):
+                places[source] = (layer, path)
+    found: dict[str, DatabaseFacts] = {}
+    named = [path for path in told.values() if path is not None]
+    looked_at = [path for layer, path in places.values() if layer.type == "Data"]
+    read = _read([*named, *looked_at], options)
+    for path in named:
+        _facts(read[path])  # or raises why there are none
+    for source, (layer, path) in places.items():
+        try:
+            found[source] = _facts(read[path] if layer.type == "Data" else _list(path))
+        except Irv2CaffeError as error:
+            hit = Hit(
+                f"{source} cannot be read: {_without_path(error.message, path)}",
+                "Caffe stops when it opens or reads it",
+                error.hint or "build it again",
+                layer.at(DATA_PARAMS[layer.type], "source"),
+            )
+            reading.troubles.append(("data-unreadable", hit))
     return found
 
 
 def _can_look(layer_type: str, path: Path) -> bool:
-    """A list must be a file, and not one without end."""
-    if layer_type == "ImageData":
-        return path.is_file() and path.stat().st_size < _MAX_LIST_BYTES
-    return layer_type == "Data"
+    """Databases, lists of images that are not too long, and what should be a file and is none."""
+    if layer_type == "Data" or not path.is_file():
+        return True
+    return layer_type == "ImageData" and path.stat().st_size < MAX_LIST_BYTES
 
 
-def _facts(layer_type: str, path: Path) -> DatabaseFacts:
-    facts = list_facts(path) if layer_type == "ImageData" else database_facts(path)
+def _list(path: Path) -> SourceFacts | Irv2CaffeError:
+    return list_facts(path) if path.is_file() else FormatError("not a file", path=path)
+
+
+def _read(folders: list[Path], options: CheckOptions) -> dict[Path, SourceFacts | Irv2CaffeError]:
+    """Facts of databases, those that are known already among them."""
+    known = {Path(os.path.realpath(path)): facts for path, facts in options.facts.items()}
+    found = {path: known.get(Path(os.path.realpath(path))) for path in folders}
+    unknown = read_facts(path for path, facts in found.items() if facts is None)
+    return {path: facts or unknown[path] for path, facts in found.items()}
+
+
+def _facts(facts: SourceFacts | Irv2CaffeError) -> DatabaseFacts:
+    if isinstance(facts, Irv2CaffeError):
+        raise facts
     return DatabaseFacts(**vars(facts))
 
 
 def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
+    message = message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
+    return message.removeprefix("cannot be read: ")

@@ -59,10 +59,12 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
             "draw it as .svg",
         )
     scale = min(scale, fitting)
-    figure = _figure(scene)
     metadata = {"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None}
-    with file_aside(out) as aside:
-        figure.savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
+    from matplotlib import rc_context, rcdefaults
+
+    with rc_context(), file_aside(out) as aside:
+        rcdefaults()  # a matplotlibrc of the user's may ask for LaTeX, which need not be here
+        _figure(scene).savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
 
 
 def _figure(scene: Scene) -> Figure:

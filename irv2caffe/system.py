@@ -12,7 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _MAX_JSON_BYTES = 16 << 20  # as Python's objects it takes thirty times as much
 
@@ -58,7 +61,7 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A file for reading that cannot hang or go on for ever: no device, no FIFO, no socket.
 
     Raises:
@@ -83,9 +86,33 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     """
     with open_regular(path) as stream:
         data = stream.read(limit_bytes + 1)
+    if data is None:  # some files of /proc wait for what the kernel will say
+        raise OSError(errno.EAGAIN, "nothing in it can be read yet", str(path))
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
     return data
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A file descriptor for writing, of a regular file that is made where it is not there.
+
+    A link is not followed: in a folder from somebody else it may lead to any file.
+
+    Args:
+        path: the file.
+        flags: of ``os.open``, besides ``O_CREAT``.
+
+    Raises:
+        OSError: it may not be written, is a link, or no regular file.
+    """
+    safe = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    handle = os.open(path, flags | safe, 0o666)
+    try:
+        _require_regular(os.fstat(handle), path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

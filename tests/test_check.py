@@ -561,6 +561,20 @@ CASES = {
         "data",
         net(),
     ),
+    "records-broken": (
+        ERROR,
+        net(facts=facts(num_broken=2, broken="7 is cut off")),
+        "2 of the 1,600 records that were looked at hold no image; record 7 is cut off",
+        "data",
+        net(facts=facts(num_decoded=2)),
+    ),
+    "height-first": (
+        WARNING,
+        net(facts=facts(height_first=True)),
+        "height x width x channels",
+        "data",
+        net(facts=facts(height=3, width=3)),
+    ),
     "backend-unset": (
         ERROR,
         net((" backend: LMDB", "")),

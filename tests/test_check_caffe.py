@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from check_cases import FLAG, Run, changed, plain
+from check_cases import FLAG, SOLVER, Run, changed, plain
 from test_check import CASES
 from test_check_files import raw, shuffled, write_database
 
 from irv2caffe.caffe.command import tool_command
+from irv2caffe.check import check
 from irv2caffe.net.check import Severity
 
 # Rules whose finding is that Caffe stops, and its own words then.
@@ -142,6 +144,125 @@ def test_weights_without_a_filler_stay_zero(caffe, databases, tmp_path):
     found = weights_after(caffe, tmp_path / "good", Run(), databases)
     assert found["size"]["conv1"][0] > 0
     assert found["moved"]["conv1"][0] > 0
+
+
+CLUSTERS = """
+layer { name: "a" type: "DummyData" top: "a" top: "ya" dummy_data_param {
+  shape { dim: 8 dim: 4 } shape { dim: 8 }
+  data_filler { type: "gaussian" mean: 1 std: 0.5 } data_filler { type: "constant" value: 0 } } }
+layer { name: "b" type: "DummyData" top: "b" top: "yb" dummy_data_param {
+  shape { dim: 8 dim: 4 } shape { dim: 8 }
+  data_filler { type: "gaussian" mean: -1 std: 0.5 } data_filler { type: "constant" value: 1 } } }
+layer { name: "x" type: "Concat" bottom: "a" bottom: "b" top: "x" concat_param { axis: 0 } }
+layer { name: "y" type: "Concat" bottom: "ya" bottom: "yb" top: "y" concat_param { axis: 0 } }
+"""
+XAVIER = 'weight_filler { type: "xavier" }'
+
+
+def dense(name, bottom, outputs, fillers="", more=""):
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {more} '
+        f"inner_product_param {{ num_output: {outputs} {fillers} }} }}\n"
+    )
+
+
+def rectified(top, more=""):
+    return f'layer {{ name: "{top}/r" type: "ReLU" bottom: "{top}" top: "{top}" {more} }}\n'
+
+
+def summed(first, second):
+    return (
+        f'layer {{ name: "sum" type: "Eltwise" bottom: "{first}" bottom: "{second}" top: "sum" }}\n'
+    )
+
+
+def normed(top):
+    return (
+        f'layer {{ name: "{top}/n" type: "BatchNorm" bottom: "{top}" top: "{top}" }}\n'
+        f'layer {{ name: "{top}/s" type: "Scale" bottom: "{top}" top: "{top}" '
+        "scale_param { bias_term: true } }\n"
+    )
+
+
+def scored(bottom, fillers=XAVIER):
+    return dense("score", bottom, 2, fillers) + (
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "y" top: "loss" }\n'
+    )
+
+
+FROZEN_ZERO = "param { lr_mult: 0 }"
+ZEROS = {  # a net, and its layers that stay at 0
+    "last": (dense("h", "x", 8, XAVIER) + rectified("h") + scored("h", ""), set()),
+    "first": (dense("h", "x", 8) + scored("h"), set()),
+    "behind a ReLU": (dense("h", "x", 8) + rectified("h") + scored("h"), {"h"}),
+    "leaky": (
+        dense("h", "x", 8) + rectified("h", "relu_param { negative_slope: 0.1 }") + scored("h"),
+        set(),
+    ),
+    "with a bias": (
+        dense("h", "x", 8, 'bias_filler { type: "constant" value: 0.1 }')
+        + rectified("h")
+        + scored("h"),
+        set(),
+    ),
+    "two": (dense("h", "x", 8) + scored("h", ""), {"h", "score"}),
+    "frozen": (dense("h", "x", 8, "", FROZEN_ZERO) + scored("h"), {"h"}),
+    "residual": (
+        dense("h", "x", 8, XAVIER)
+        + dense("branch", "h", 8)
+        + summed("h", "branch")
+        + rectified("sum")
+        + scored("sum"),
+        set(),
+    ),
+    "one after the other": (
+        dense("h", "x", 8, XAVIER)
+        + dense("branch", "h", 8)
+        + summed("h", "branch")
+        + scored("sum", ""),
+        set(),
+    ),
+    "norm": (dense("h", "x", 8) + normed("h") + rectified("h") + scored("h"), {"h"}),
+    "norm and no ReLU": (dense("h", "x", 8, "bias_term: false") + normed("h") + scored("h"), set()),
+    "product": (
+        dense("h", "x", 8)
+        + dense("g", "x", 8, XAVIER)
+        + summed("h", "g").replace('top: "sum"', 'top: "sum" eltwise_param { operation: PROD }')
+        + scored("sum"),
+        set(),
+    ),
+    "product of zeros": (
+        dense("h", "x", 8)
+        + dense("g", "x", 8)
+        + summed("h", "g").replace('top: "sum"', 'top: "sum" eltwise_param { operation: PROD }')
+        + scored("sum"),
+        {"h", "g"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_weights_of_zero_stay_so_where_check_says_it(caffe, name, tmp_path, monkeypatch):
+    text, expected = ZEROS[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.prototxt").write_text(CLUSTERS + text)
+    solver = SOLVER.replace("solver_mode: GPU", "solver_mode: CPU").replace("0.045", "0.5")
+    solver = solver.replace("test_iter: 5\ntest_interval: 100\n", "")
+    (tmp_path / "solver.prototxt").write_text(solver)
+    found = [each for each in check(Path("solver.prototxt")).findings if each.rule == "zero-filler"]
+    assert {place.layer for each in found for place in each.places} == expected
+    assert {each.severity for each in found} <= {Severity.ERROR}
+    alone = [each for each in check(Path("net.prototxt")).findings if each.rule == "zero-filler"]
+    assert {each.severity for each in alone} <= {Severity.WARNING}
+    assert all("--weights" in each.fix for each in alone)
+    (tmp_path / "snapshots").mkdir()
+    code = WEIGHTS.replace("step(2)", "step(4)")
+    command = tool_command(caffe, "python", ["-c", code, "solver.prototxt"])
+    env = {**command.env, "GLOG_minloglevel": "2"}
+    done = subprocess.run(command.argv, cwd=tmp_path, env=env, capture_output=True, check=True)
+    size = json.loads(done.stdout)["size"]
+    dense_layers = set(size) & {"h", "g", "branch", "score"}
+    assert {layer for layer in dense_layers if size[layer][0] == 0} == expected
 
 
 def test_a_clip_of_zero_stops_learning(caffe, databases, tmp_path):

@@ -439,7 +439,12 @@ def test_pipes_and_devices_are_not_waited_for(run):
     )
     net = images.replace('"train_lmdb"', '"/dev/zero"').replace("mean_value: 104", "")
     net = net.replace("mean_value: 117 mean_value: 123", 'mean_file: "/dev/zero"')
-    assert "net-missing" not in rules_of(run(net))
+    found = {each.rule: each for each in run(net).findings}
+    assert "net-missing" not in found
+    assert "not a file" in found["data-unreadable"].what
+    fed = net.replace("ImageData", "HDF5Data").replace("image_data_param", "hdf5_data_param")
+    fed = fed.replace("/dev/zero", "other.prototxt")
+    assert "data-unreadable" in rules_of(run(fed))
     solver = SOLVER.replace('"net.prototxt"', '"/dev/zero"')
     assert "net-missing" in rules_of(run(solver=solver))
 

@@ -255,3 +255,178 @@ def test_nvcaffe_fields_are_no_finding_for_nvcaffe(look):
     text = half().replace("bias_term: false", "bias_term: false cudnn_math_override: 0")
     assert worst(look({"n.prototxt": text})) == ["unknown-field"]
     assert worst(look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))) == []
+
+
+# ---------------------------------------------------------------------------------------------
+# Nets of other kinds
+
+
+PYRAMID = """
+layer { name: "c4" type: "Concat" bottom: "a" bottom: "b" top: "c4" }
+layer { name: "c5" type: "Convolution" bottom: "c4" top: "c5"
+  convolution_param { num_output: 8 kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Deconvolution" bottom: "c5" top: "up"
+  convolution_param { num_output: 8 kernel_size: 2 stride: 2 } }
+layer { name: "side" type: "Convolution" bottom: "c4" top: "side"
+  convolution_param { num_output: 8 kernel_size: 1 } }
+layer { name: "p4" type: "Eltwise" bottom: "side" bottom: "up" top: "p4" }
+layer { name: "out" type: "Convolution" bottom: "p4" top: "out"
+  convolution_param { num_output: 8 kernel_size: 3 pad: 1 } }
+"""
+
+
+def test_lateral_sums_of_a_pyramid_are_linear_by_design(look):
+    stem = GRID + conv("a", "data", 4, "kernel_size: 1") + conv("b", "data", 4, "kernel_size: 1")
+    assert worst(look({"n.prototxt": stem + PYRAMID})) == []
+    # the same sum, but the branch begins at what it is added to
+    block = PYRAMID.replace('bottom: "up"', 'bottom: "data"').replace(
+        "num_output: 8", "num_output: 3"
+    )
+    assert "residual-not-rectified" in worst(look({"n.prototxt": stem + block}))
+
+
+def test_a_batch_that_only_one_device_cannot_hold(look):
+    text = half(transform="mirror: true").replace("batch_size: 16", "batch_size: 500000")
+    files = {"s.prototxt": SOLVER.replace("net.proto", "n.proto"), "n.prototxt": text}
+    refused = look(files)["net-refused"]
+    fits = (2**31 - 1) // (8 * 27 * 27)
+    assert f"batch_size: {fits} at most" in refused.fix
+    assert "--flavor nvcaffe" in refused.fix
+    nvcaffe = CheckOptions(flavor="nvcaffe", num_gpus=8)
+    assert "net-refused" not in look(files, nvcaffe)
+    assert "net-refused" in look(files, CheckOptions(num_gpus=8))
+    files["n.prototxt"] = text.replace("500000", str(fits))
+    assert "net-refused" not in look(files)
+    files["n.prototxt"] = text.replace("500000", str(fits + 1))
+    assert "net-refused" in look(files)
+
+
+def test_a_second_test_of_the_training_images(look):
+    """As in Caffe's autoencoder: one test net for each set."""
+
+    def images(source, rule):
+        text = IMAGES.format(source=source, transform="", more="")
+        return text.replace('top: "label"', f'top: "label" include {{ {rule} }}')
+
+    body = half().split("image_data_param")[1].split("}\n", 2)[2]
+    text = images("train", "phase: TRAIN") + images("train", 'phase: TEST stage: "on-train"')
+    text += images("val", 'phase: TEST stage: "on-test"') + body
+    both = (
+        'test_iter: 5 test_state { stage: "on-train" } test_state { stage: "on-test" } test_iter: 5'
+    )
+    files = {"s.prototxt": SOLVER.replace("test_iter: 5", both), "net.prototxt": text}
+    assert worst(look(files)) == []
+    one = 'test_iter: 5 test_state { stage: "on-train" }'
+    files["s.prototxt"] = SOLVER.replace("test_iter: 5", one)
+    assert worst(look(files)) == ["same-source"]
+
+
+FED_BY_PYTHON = """
+layer { name: "data" type: "Python" top: "data" top: "label"
+  python_param { module: "layers" layer: "Data" } }
+layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "r" type: "ReLU" bottom: "c" top: "c" }
+layer { name: "up" type: "Deconvolution" bottom: "c" top: "up" param { lr_mult: 0 }
+  convolution_param { num_output: 2 kernel_size: 4 stride: 2 bias_term: false } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "up" bottom: "label" top: "loss" }
+"""
+STEPPED = """
+train_net: "net.prototxt"
+base_lr: 0.001
+lr_policy: "step"
+gamma: 0.1
+stepsize: 50000
+display: 20
+momentum: 0.9
+weight_decay: 0.0005
+snapshot: 0
+snapshot_prefix: "rcnn"
+"""
+
+
+def test_a_solver_that_a_script_steps(look):
+    """Weights, iterations, mode and snapshots are the script's."""
+    found = look({"s.prototxt": STEPPED, "net.prototxt": FED_BY_PYTHON})
+    assert worst(found) == ["zero-filler"]
+    assert found["zero-filler"].severity is WARNING
+    assert found["max-iter"].severity is NOTE
+    fed = FED_BY_PYTHON.replace(
+        '"Python"', '"HDF5Data" hdf5_data_param { source: "x" batch_size: 1 }'
+    )
+    found = look({"s.prototxt": STEPPED, "net.prototxt": fed})
+    assert {"max-iter", "solver-mode", "zero-filler"} <= set(worst(found))
+    assert found["max-iter"].severity is found["zero-filler"].severity is ERROR
+
+
+def test_a_frozen_deconvolution_wants_bilinear(look):
+    found = check_zero(look, FED_BY_PYTHON)
+    assert 'type: "bilinear"' in found.fix
+    bilinear = 'bias_term: false weight_filler { type: "bilinear" }'
+    rectifier = 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }\n'
+    assert rectifier in FED_BY_PYTHON
+    filled = FED_BY_PYTHON.replace("bias_term: false", bilinear).replace(rectifier, "")
+    assert check_zero(look, filled) is None  # the convolution alone learns
+    learned = FED_BY_PYTHON.replace("param { lr_mult: 0 }", "")
+    assert 'type: "xavier"' in check_zero(look, learned).fix
+
+
+def check_zero(look, text):
+    return look({"n.prototxt": text}).get("zero-filler")
+
+
+@pytest.mark.parametrize("filler", ["bias_filler", "weight_filler"])
+def test_fillers_that_caffe_never_asks_for(look, filler):
+    text = GRID + (
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { '
+        f'num_output: 4 kernel_size: 3 bias_term: false {filler} {{ type: "gabor" }} }} }}\n'
+    )
+    found = worst(look({"n.prototxt": text}))
+    assert found == (["unknown-filler"] if filler == "weight_filler" else [])
+    both = text.replace("bias_term: false", "")
+    assert worst(look({"n.prototxt": both})) == ["unknown-filler"]
+
+
+# ---------------------------------------------------------------------------------------------
+# Snapshots of several solvers
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity"),
+    [
+        ({"max_iter: 1000": "max_iter: 1500", "0.045": "0.0045"}, None),  # goes on from the other
+        ({'"SGD"': '"Nesterov"'}, NOTE),
+        ({'"net.prototxt"': '"other.prototxt"'}, WARNING),
+        ({"snapshots/net": "snapshots/other"}, None),
+    ],
+)
+def test_one_prefix_in_several_solvers(look, changes, severity):
+    other = SOLVER
+    for old, new in changes.items():
+        assert old in other
+        other = other.replace(old, new)
+    first = {"a_solver.prototxt": SOLVER, "net.prototxt": half(), "b_solver.prototxt": other}
+    for files in (first, {"b_solver.prototxt": other, **first, "other.prototxt": half()}):
+        found = look(files).get("snapshot-taken")
+        assert (found.severity if found else None) is severity
+
+
+# ---------------------------------------------------------------------------------------------
+# Many findings of one kind
+
+
+@pytest.mark.parametrize(("count", "number"), [(3, 3), (4, 1), (40, 1)])
+def test_findings_of_one_kind_are_one(look, count, number):
+    """Every pool rounds another grid."""
+    text = ""
+    for index in range(count):
+        size = 2 * index + 10
+        text += INPUT.replace('"in"', f'"in{index}"').replace('"data"', f'"d{index}"') % (
+            f"dim: 1 dim: 3 dim: {size} dim: {size}"
+        )
+        text += pool(f"p{index}", f"d{index}", "kernel_size: 3 stride: 2")
+    Path("n.prototxt").write_text(text)
+    found = [each for each in check(Path("n.prototxt")).findings if each.rule == "pool-rounds-up"]
+    assert len(found) == number
+    assert len({place.layer for each in found for place in each.places}) == count
+    assert number == 3 or f"and {count - 2} more of this kind" in found[0].what

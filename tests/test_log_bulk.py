@@ -174,6 +174,8 @@ SPECIAL = [
     "> " + stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3",
     "solver.cpp:239] Iteration 99999, loss = 3",
     stamp(99)[1:] + "solver.cpp:239] Iteration 99999, loss = 3",
+    stamp(99) + f"solver.cpp:258]     Train net output #1: {'n' * 300} = 4",
+    stamp(99) + f"solver.cpp:258]     Train net output #1: {'n' * 300}m = 5 (* 1 = 5 loss)",
     stamp(99) + "C:\\my caffe\\solver.cpp:239] Iteration 99999, loss = 3",
 ]
 

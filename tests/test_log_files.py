@@ -21,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.log.dataset import find_train_images
+from irv2caffe.log.describe import finding_lines
 from irv2caffe.log.export import dump_csv, load_csv, read_csv, rows_of, write_csv, write_jsonl
 from irv2caffe.log.follow import Follower
 from irv2caffe.log.read import Reader, read_log
@@ -111,6 +113,97 @@ def test_what_is_no_log(tmp_path):
         read_log(tmp_path / "y.gz")
     with pytest.raises(InputError):
         read_log(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "solver.prototxt", "train_val.prototxt"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "waiting"])
+@pytest.mark.timeout(60)
+def test_what_lies_beside_a_log_is_a_file(tmp_path, name, kind):
+    (tmp_path / "train.log").write_bytes(TEXT)
+    if kind == "device":
+        (tmp_path / name).symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif kind == "waiting":
+        (tmp_path / name).symlink_to("/proc/kmsg")
+    else:
+        (tmp_path / name).mkdir()
+    assert find_train_images(read_log(tmp_path), tmp_path).number is None
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_the_log_in_a_run_folder_is_a_file(tmp_path, kind):
+    if kind == "device":
+        (tmp_path / "train.log").symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(MissingInputError, match=r"no train\.log"):
+        read_log(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_waits(tmp_path):
+    (tmp_path / "train.log").symlink_to("/proc/kmsg")
+    with pytest.raises((FormatError, InputError)):
+        read_log(tmp_path)
+
+
+@pytest.mark.timeout(120)
+def test_what_does_not_end_and_is_no_log():
+    with pytest.raises(FormatError, match="no line of it"):
+        read_log(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("filling", [bytes(1 << 20), b"x" * (1 << 20), b"x\n" * (1 << 19)])
+def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
+    monkeypatch.setattr("irv2caffe.log.read._MAX_SILENT_BYTES", 4 << 20)
+    monkeypatch.setattr("irv2caffe.log.read._MAX_SILENT_LINES", 1_000_000)
+    with gzip.open(tmp_path / "bomb.log.gz", "wb", 1) as stream:
+        stream.write(TEXT)
+        for _ in range(12):
+            stream.write(filling)
+        stream.write(TEXT.replace(b"Iteration ", b"Iteration 9"))
+    log = read_log(tmp_path / "bomb.log.gz")
+    assert log.train.iteration[-1] == 60
+    assert ("unread", "no line of Caffe's for very long: what follows was not read") in (
+        finding_lines(make_table(log), log)
+    )
+    follower = Follower(reader := Reader(), tmp_path / "bomb.log.gz")
+    assert follower.poll()
+    assert follower.ended
+    assert reader.log.gave_up
+
+
+def test_lines_of_others_do_not_end_a_log(tmp_path, monkeypatch):
+    """Between them Caffe goes on."""
+    monkeypatch.setattr("irv2caffe.log.read._MAX_SILENT_LINES", 100_000)
+    with (tmp_path / "a.log").open("wb") as stream:
+        for _ in range(8):
+            stream.write(TEXT + b"Premature end of JPEG file\n" * 60_000)
+    log = read_log(tmp_path / "a.log")
+    assert log.num_unknown == 480_000
+    assert not log.gave_up
+
+
+def test_names_without_end(tmp_path):
+    """A name in each test and display is neither a column in each row, nor dropped unsaid."""
+    lines = []
+    for at in range(600):
+        lines.append(f"{STAMP}Iteration {at}, Testing net (#{at % 7})")
+        lines.append(f"{STAMP}    Test net output #0: {'n' * 5000}{at} = 0.5")
+        lines.append(f"{STAMP}    Test net output #1: acc{at} = 0.5")
+        lines.append(f"{STAMP}Iteration {at}, loss = 1")
+        lines.append(f"{STAMP}    Train net output #0: name{at} = 1")
+    (tmp_path / "a.log").write_text("\n".join(lines))
+    log = read_log(tmp_path / "a.log")
+    table = make_table(log)
+    write_csv(tmp_path / "rows.csv", table)
+    head = (tmp_path / "rows.csv").read_text().partition("\n")[0].split(",")
+    assert len(head) == 10 + 2 * 256
+    assert max(map(len, head)) < 250
+    said = dict(finding_lines(table, log))["outputs"]
+    dropped = 600 - 256 + 600 - 255  # all long names are one
+    assert said == f"more than 256 names: {dropped:,} values of others are left out"
 
 
 class Growing:

@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.dom import minidom
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,7 +17,7 @@ from irv2caffe.log.read import read_log
 from irv2caffe.log.reference import references
 from irv2caffe.log.table import Table, TrainRow, make_table
 from irv2caffe.log.table import TestRow as RowOfTest
-from irv2caffe.plot.curve import Curve, between, moving_average, thinned
+from irv2caffe.plot.curve import Curve, between, gaps, moving_average, smoothed, thinned
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.figure import draw, figure
 from irv2caffe.plot.look import Look
@@ -90,6 +91,24 @@ def test_smoothing_is_the_mean_of_neighbours():
 def test_smoothing_is_stated(asked, stated):
     labels = drawn(figure([Run("run", table())], Look(smooth=asked)))
     assert f"training loss{stated}" in labels
+
+
+def test_nothing_is_averaged_over_missing_displays():
+    places = np.array([*range(10), *range(100, 110), *range(110, 200, 10)], float)
+    assert gaps(places).tolist() == [10]  # a display interval that changes is none
+    values = np.where(places < 50, 1.0, 2.0)
+    assert smoothed(Curve(places, values), 7).y.tolist() == values.tolist()
+    assert gaps(places[:2]).tolist() == []
+
+
+def test_a_matplotlibrc_of_the_users_changes_nothing(tmp_path, monkeypatch):
+    draw([Run("run", table())], tmp_path / "plain.svg")
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linestyle: none\n")
+    with mpl.rc_context(fname=tmp_path / "matplotlibrc"):
+        assert mpl.rcParams["text.usetex"]
+        draw([Run("run", table())], tmp_path / "own.svg")
+        assert mpl.rcParams["text.usetex"]  # left as it was
+    assert (tmp_path / "own.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
 
 
 @pytest.mark.parametrize("span", [1, 3, 7, 99])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -209,7 +210,135 @@ def test_long_runs_are_thinned(tmp_path):
     path = tmp_path / "report.html"
     write_report([Run("long", make_table(log), log)], path)
     curves = {curve["name"]: curve for curve in data_of(path)["curves"]}
-    raw = curves["training loss, as displayed"]
+    raw = curves["training loss"]
     assert len(raw["x"]) <= 3002
     assert max(raw["y"]) == 100  # a spike is not lost
+    mean = raw["mean"]
+    assert (mean["per"], len(mean["x"]), mean["x"][-1]) == (7, 2858, 19_999)
+    assert mean["y"][777 // 7] == pytest.approx(1 + 99 / 7, rel=1e-5)
     assert path.stat().st_size < 500_000
+
+
+def displays(iterations, loss, lr=lambda _: 0.1):
+    """Lines of a log whose every iteration takes a second."""
+    for i in iterations:
+        stamp = f"I1124 {i // 3600:02d}:{i // 60 % 60:02d}:{i % 60:02d}.000000 42 solver.cpp:239] "
+        yield f"{stamp}Iteration {i}, loss = {loss(i):g}"
+        yield f"{stamp}Iteration {i}, lr = {lr(i):g}"
+
+
+def lines_of(page, kind="path.curve"):
+    """What the drawn lines are, by their order: lists of the places of their points."""
+    drawn = page.value(
+        f"[...document.querySelectorAll('#chart {kind}')].map(p => p.getAttribute('d'))"
+    )
+    return [re.findall(r"([MLH])([\d.]+),?([\d.]*)", text) for text in drawn]
+
+
+def choose(page, element, value, event):
+    page.value(
+        f"(() => {{ const e = document.getElementById('{element}'); e.value = '{value}';"
+        f" e.dispatchEvent(new Event('{event}')); }})()"
+    )
+
+
+def test_smoothing_is_the_readers_choice_and_looks_back_only(program, tmp_path):
+    log = read_lines(displays(range(0, 2000, 10), lambda i: 2 if i < 1000 else 1))
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path)
+    tip = "document.getElementById('tip').innerText"
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        box = page.value(
+            "(() => { const r = document.querySelector('svg .frame').getBoundingClientRect();"
+            " return [r.left, r.top, r.width, r.height]; })()"
+        )
+        choose(page, "smooth", 0, "input")  # none
+        assert page.value("document.getElementById('mean').innerText") == "none"
+        alone = len(lines_of(page))
+        choose(page, "smooth", 3, "input")  # after 1, 3 and the 5 that are chosen for 200
+        assert page.value("document.getElementById('mean').innerText") == "mean of 7 displays"
+        assert len(lines_of(page)) > alone  # the displays are there as well
+        # Three displays after the step four of seven are older than it, and none is newer before.
+        for at, value in ((990, "2"), (1020, "1.571"), (1060, "1")):
+            page.mouse("mouseMoved", box[0] + box[2] * at / 1990, box[1] + 50)
+            assert re.search(rf"mean of 7 displays\)\s+{value}\n", page.value(tip) + "\n"), at
+        assert not [e for e in page.events if e.get("method") == "Runtime.exceptionThrown"]
+        page.call("Page.reload")
+        page.events.clear()
+        page.wait("Page.loadEventFired")
+        assert page.value("document.getElementById('mean').innerText") == "mean of 7 displays"
+
+
+def test_lines_and_means_begin_anew_where_displays_are_missing(program, tmp_path):
+    there = [i for i in range(0, 2000, 10) if not 500 < i < 1000]
+    log = read_lines(displays(there, lambda i: 2 if i < 1000 else 1))
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path, smooth=7)
+    loss = next(c for c in data_of(path)["curves"] if c["name"] == "training loss")
+    assert loss["mean"]["breaks"] == [51]
+    assert loss["mean"]["x"][51] == 1000
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        smooth = lines_of(page)[1]
+        starts = [point for point in smooth if point[0] == "M"]
+        assert len(starts) == 2
+        ends = {point[2] for point in smooth}
+        assert len(ends) == 2  # 2 before and 1 after, nothing between
+
+
+def test_hours_and_logarithmic_places(program, tmp_path):
+    """The second half of the iterations takes three times as long."""
+    slow = [i if i <= 1000 else 1000 + 3 * (i - 1000) for i in range(0, 2001, 10)]
+    lines = list(displays(slow, lambda _: 1))
+    for number, i in enumerate(slow):
+        for which in (0, 1):
+            place = 2 * number + which
+            lines[place] = lines[place].replace(f"Iteration {i},", f"Iteration {10 * number},")
+    log = read_lines(lines)
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path)
+    labels = "[...document.querySelectorAll('svg text')].map(t => t.textContent)"
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        choose(page, "smooth", 0, "input")
+        middle = lines_of(page)[0][100][1]
+        assert "iteration" in page.value(labels)
+        choose(page, "axis", "hours", "change")
+        assert "hours of training" in page.value(labels)
+        found = lines_of(page)[0][100][1]
+        assert float(middle) - 58 == pytest.approx((1060 - 2 * 58) / 2, abs=0.2)
+        assert float(found) - 58 == pytest.approx((1060 - 2 * 58) / 4, abs=0.2)
+        choose(page, "axis", "place", "change")
+        page.value("document.getElementById('logx').click()")
+        points = lines_of(page)[0]
+        assert len(points) == 200  # iteration 0 has no logarithm
+        assert float(points[9][1]) - 58 == pytest.approx((1060 - 2 * 58) / 2.301, abs=0.5)
+        assert {"10", "100", "1,000"} <= set(page.value(labels))
+        assert not [e for e in page.events if e.get("method") == "Runtime.exceptionThrown"]
+
+
+def test_a_rate_of_many_decades_has_labels_that_can_be_read(program, tmp_path):
+    log = read_lines(displays(range(0, 2000, 10), lambda _: 1, lambda i: 0.1 * 0.1 ** (i // 100)))
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path)
+    steps = [mark for mark in data_of(path)["marks"] if mark["kind"] == "step"]
+    assert [mark["x"] for mark in steps] == list(range(100, 2000, 100))
+    assert steps[0]["text"] == "learning rate 0.1 to 0.01"
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        assert page.value("document.querySelectorAll('#chart line.step').length") == 3 * 19
+        tops = page.value(
+            "[...document.querySelectorAll('svg text')].filter(t => /^(0\\.|\\d+e-)/.test("
+            "t.textContent) && t.getAttribute('text-anchor') === 'end').map("
+            "t => t.getBoundingClientRect().top)"
+        )
+        assert len(tops) > 3
+        assert min(abs(a - b) for a, b in pairwise(sorted(tops))) > 12
+
+
+def test_a_rate_that_falls_smoothly_has_no_steps(tmp_path):
+    log = read_lines(displays(range(0, 2000, 10), lambda _: 1, lambda i: 0.1 * (1 - i / 2000)))
+    path = tmp_path / "report.html"
+    write_report([Run("run", make_table(log), log)], path)
+    assert not [mark for mark in data_of(path)["marks"] if mark["kind"] == "step"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import random
@@ -11,14 +13,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from irv2caffe.data import filling, plan
 from irv2caffe.data.build import BuildOptions, make_lmdb
-from irv2caffe.data.lmdb_store import last_transaction
+from irv2caffe.data.lmdb_store import Writer, last_transaction
 from irv2caffe.data.partial import partial_folder
 from irv2caffe.data.sources import open_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
@@ -109,20 +113,7 @@ def test_twenty_random_kills_end_with_the_same_bytes(images, whole, tmp_path):
     assert json.loads((out / "manifest.json").read_text())["num_images"] == 400
 
 
-# Between which two lines of the program it dies; {n} is the how-many-eth time.
-MOMENTS = {
-    "before the first record": ("lmdb_store.Writer.put", "before", 1),
-    "after the first record": ("lmdb_store.Writer.put", "after", 1),
-    "before the state is written": ("partial.Partial.save", "before", 2),
-    "between state and commit": ("partial.Partial.save", "after", 2),
-    "between the first state and commit": ("partial.Partial.save", "after", 1),
-    "after the commit": ("lmdb_store.Writer.commit", "after", 3),
-    "inside of a transaction": ("lmdb_store.Writer.put", "after", 330),
-    "before the manifest": ("manifest.write_side_files", "before", 1),
-    "after the manifest": ("manifest.write_side_files", "after", 1),
-    "before the renaming": ("partial.swap_in", "before", 1),
-    "after the renaming": ("partial.swap_in", "after", 1),
-}
+# It dies between two lines of the program: before or after the how-many-eth call of a function.
 DIE = """
 from irv2caffe.data import build, lmdb_store, manifest, partial
 def dying(function, when, count):
@@ -140,20 +131,138 @@ build.write_side_files = manifest.write_side_files
 """
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_death_at_any_moment(images, whole, tmp_path, moment):
-    where, when, count = MOMENTS[moment]
-    out = tmp_path / "db"
-    code, _ = finish(images, out, extra=DIE.format(where=where, when=when, count=count))
-    assert code == -signal.SIGKILL
-    if moment == "after the renaming":
-        assert contents(out) == whole[0]
-        return
-    assert not out.exists()
-    code, errors = finish(images, out)
-    assert code == 3, errors
-    assert contents(out) == whole[0]
-    assert not partial_folder(out).exists()
+class Watched:
+    """All that a run does to its output's folder goes through here, one call after the other.
+
+    What lies in the folder between two calls is what a death between them would leave.
+    """
+
+    CALLS = (
+        *((os, name) for name in ("mkdir", "open", "rename", "replace", "rmdir", "unlink")),
+        *((os, name) for name in ("fsync", "truncate")),
+        (io, "open"),
+        (Writer, "put"),
+        (Writer, "commit"),
+    )
+
+    def __init__(self, monkeypatch, folder):
+        self.folder = folder
+        self.seen = []
+        self.calls = []
+        self.fails_at = None
+        for owner, name in self.CALLS:
+            monkeypatch.setattr(owner, name, self._watching(name, getattr(owner, name)))
+
+    def _watching(self, name, function):
+        def call(what, *args, **kwargs):
+            is_reading = name == "open" and (args or ["r"])[0] in {"r", "rb"}
+            if is_reading or not self._concerns(what):
+                return function(what, *args, **kwargs)
+            self._look()
+            self.calls.append(name)
+            if len(self.calls) - 1 == self.fails_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            try:
+                return function(what, *args, **kwargs)
+            finally:
+                self._look()
+
+        return call
+
+    def _concerns(self, what):
+        if isinstance(what, int):
+            what = Path(f"/proc/self/fd/{what}").readlink()
+        return isinstance(what, Writer) or str(what).startswith(str(self.folder))
+
+    def _look(self):
+        self.folder, folder = Path("/nowhere"), self.folder  # not at what looking does
+        files = {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in sorted(folder.rglob("*"))
+        }
+        self.folder = folder
+        if files not in self.seen[-1:]:
+            self.seen.append(files)
+
+
+def lay_out(files, folder, pid):
+    """What another process left, of which we know that it is dead."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in files.items():
+        path = folder / name.replace(f"-{os.getpid()}-", f"-{pid}-")
+        path.mkdir() if data is None else path.write_bytes(data)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Seven images, of which one is bad, in three transactions."""
+    monkeypatch.setattr(filling, "COMMIT_RECORDS", 3)
+    monkeypatch.setattr(plan, "_UNIT_BYTES", 1)
+    for number in range(7):
+        folder = tmp_path / "images" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (30 * number, 0, 0)).save(folder / f"{number}.png")
+    (tmp_path / "images/a/bad.png").write_text("words")
+    return open_source(tmp_path / "images")
+
+
+@pytest.fixture
+def dead_pid():
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_death_at_any_moment(tiny, tmp_path, monkeypatch, dead_pid, force):
+    options = BuildOptions(size=(8, 8), workers=1)
+    here = tmp_path / "here"
+    here.mkdir()
+    if force:
+        make_lmdb(tiny, here / "db", BuildOptions(size=(4, 4), workers=1))
+        (here / "db/.partial-labels-killed.txt").write_text("left by an earlier version")
+    with monkeypatch.context() as patch:
+        watched = Watched(patch, here)
+        make_lmdb(tiny, here / "db", options, force=force)
+    wanted = contents(here / "db")
+    assert set(wanted) == {"data.mdb", "labels.txt", "mean.binaryproto", "skipped.csv"}
+    assert len(watched.seen) > 30
+    assert any(".partial-" in name for files in watched.seen for name in files)
+    for files in watched.seen:
+        lay_out(files, here, dead_pid)
+        if force or "db" not in files:
+            make_lmdb(tiny, here / "db", options, force=force)
+        assert [path.name for path in here.iterdir()] == ["db"], files.keys()
+        assert contents(here / "db") == wanted, files.keys()
+
+
+def test_a_disk_that_fails_at_any_moment(tiny, tmp_path, monkeypatch):
+    options = BuildOptions(size=(8, 8), workers=1)
+    here = tmp_path / "here"
+    here.mkdir()
+    with monkeypatch.context() as patch:
+        calls = Watched(patch, here).calls
+        make_lmdb(tiny, here / "db", options)
+    wanted = contents(here / "db")
+    # Of calls that come once for each commit, the first few; LMDB's own are for real disks.
+    places = [
+        at
+        for at, name in enumerate(calls)
+        if name not in {"put", "commit"} and (calls[:at].count(name) < 4 or at > len(calls) - 9)
+    ]
+    assert len(places) > 20
+    for place in places:
+        shutil.rmtree(here)
+        here.mkdir()
+        with monkeypatch.context() as patch:
+            Watched(patch, here).fails_at = place
+            with suppress(OutputError):
+                make_lmdb(tiny, here / "db", options)
+        if not (here / "db").exists():
+            make_lmdb(tiny, here / "db", options)
+        assert [path.name for path in here.iterdir()] == ["db"], (place, calls[place])
+        assert contents(here / "db") == wanted, (place, calls[place])
 
 
 @pytest.mark.parametrize("size", [None, 0, 100, 4096])
@@ -266,8 +375,6 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path
 
 
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkeypatch):
-    from irv2caffe.data import filling, plan
-
     monkeypatch.setattr(filling, "COMMIT_BYTES", 1 << 20)
     monkeypatch.setattr(plan, "_UNIT_BYTES", 128 << 10)
     free = iter([10**10, 10**10, 10**10, 1_000_000])
@@ -307,6 +414,41 @@ def unfinished(images, tmp_path):
     extra = DIE.format(where="lmdb_store.Writer.commit", when="after", count=2)
     assert finish(images, out, extra=extra)[0] == -signal.SIGKILL
     return out
+
+
+def test_a_disk_that_lost_the_end_of_a_commit(images, whole, unfinished):
+    """The meta page of the second commit is there, the pages that it speaks of are not."""
+    file = partial_folder(unfinished) / "data.mdb"
+    assert last_transaction(file.parent) == 2
+    os.truncate(file, file.stat().st_size - 4096)
+    assert last_transaction(file.parent) == 1
+    code, errors = finish(images, unfinished)
+    assert code == 3, errors
+    assert "going on at record" in errors
+    assert contents(unfinished) == whole[0]
+
+
+@pytest.mark.parametrize("size", [100, 8192, 100_000])
+def test_a_disk_that_lost_all_commits(images, whole, unfinished, size):
+    os.truncate(partial_folder(unfinished) / "data.mdb", size)
+    code, errors = finish(images, unfinished)
+    assert code == 1
+    assert "is damaged" in errors
+    assert "--no-resume starts over" in errors
+    code, errors = finish(images, unfinished, "--no-resume")
+    assert code == 3, errors
+    assert contents(unfinished) == whole[0]
+
+
+def test_a_foreign_file_in_an_unfinished_database(images, unfinished):
+    """Starting over clears away what is of the database, and nothing else."""
+    thesis = partial_folder(unfinished) / "thesis.tex"
+    thesis.write_text("years of work")
+    code, errors = finish(images, unfinished, "--no-resume")
+    assert code == 1
+    assert "it holds thesis.tex" in errors
+    assert thesis.exists()
+    assert has_commits(unfinished)
 
 
 def test_other_options_do_not_go_on(images, whole, unfinished):

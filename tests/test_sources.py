@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import io
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -41,10 +43,13 @@ from zoo import file_bytes, photo
 from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.estimate import estimate_lmdb
+from irv2caffe.data.headers import has_16_bits
+from irv2caffe.data.image import UndecodableImageError, decode_record, open_image
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.lists import ranges
 from irv2caffe.data.sources.matfile import read_mat
 from irv2caffe.data.sources.pickles import load_pickle
+from irv2caffe.data.sources.tar_headers import tar_members
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.data.tables import read_skipped
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
@@ -278,8 +283,8 @@ def test_a_million_names_take_little_memory():
     [
         ("img.png", "line 2: no label"),
         ("img.png three", "line 2: no label"),
-        ("img.png -1", "line 2: no label"),
-        ("img.png 1.5", "line 2: no label"),
+        ("img.png -1", "line 2: a negative label"),
+        ("img.png 1.5", "line 2: a fraction for a label"),
         ("img.png 3x", "line 2: no label"),
         ("img.png ٣", "line 2: no label"),
         (" 3", "line 2: no label"),
@@ -572,6 +577,82 @@ def test_sizes_that_no_image_has(tmp_path, rng, monkeypatch):
     assert source.skipped[0].reason == "too large for an image"
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_are_read_as_python_reads_them(tmp_path, form):
+    path = tmp_path / "x.tar"
+    shared = {"comment": "of all"} if form == tarfile.PAX_FORMAT else None
+    with tarfile.open(path, "w", format=form, pax_headers=shared) as archive:
+        add(archive, "folder", b"", type=tarfile.DIRTYPE)
+        add(archive, "folder/1.png", b"x" * 512)
+        add(archive, "folder/\xe4 2.png", b"y" * 513)
+        add(archive, "long/" * 30 + "3.png", b"z")
+        add(archive, "link.png", b"", type=tarfile.SYMTYPE, linkname="l/" * 45)
+        add(archive, "4.png", b"", uname="\xe4" * 14)
+    with tarfile.open(path) as archive:
+        wanted = [
+            (info.name, info.offset_data, info.size, info.isreg(), info.isdir()) for info in archive
+        ]
+    data = path.read_bytes()
+    found = list(tar_members(lambda place, size: data[place : place + size], path))
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1" * 200_000,  # which Python goes through once for each of its digits
+        b"3 a" * 60_000 + b"=",  # and this too, with a key as long as the rest for each of them
+        b"19 size=" + b"9" * 10 + b"\n",
+        b"30 size=" + b"9" * 21 + b"\n",
+        b"5 a\n",
+        b"0 a=b\n",
+        b"-6 a=b\n",
+    ],
+)
+def test_extended_headers_of_an_attack(tmp_path, body):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+    (tmp_path / "x.tar").write_bytes(header + tar_bytes([("a/1.png", b"")]))
+    with pytest.raises(FormatError, match="a broken tar"):
+        open_source(tmp_path / "x.tar")
+
+
+def test_a_damaged_header_is_not_the_end_of_an_archive(tmp_path, rng):
+    data = file_bytes(photo(rng, 20, 20), "png")
+    whole = bytearray(tar_bytes([(f"a/{number}.png", data) for number in range(3)]))
+    second = 512 + -(-len(data) // 512) * 512
+    whole[second + 3] ^= 1
+    (tmp_path / "x.tar").write_bytes(whole)
+    with pytest.raises(FormatError, match=f"no header at byte {second:,}"):
+        open_source(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("name", ["cifar-10-binary.tar.bz2", "x.img"])
+def test_small_archives_of_large_headers(tmp_path, kind, name):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 1 << 28
+    packed = bz2.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 28))
+    assert len(packed) < 2000
+    (tmp_path / name).write_bytes(packed)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=r"a header of 268,435,456 bytes|bunzip2"):
+        open_source(tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def test_many_small_headers_unpack_to_no_more_than_files_may(tmp_path):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
+    headers = (info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)) * 300
+    (tmp_path / "cifar-10-binary.tar.bz2").write_bytes(bz2.compress(headers))
+    with pytest.raises(FormatError, match="more than such an archive"):
+        open_source(tmp_path / "cifar-10-binary.tar.bz2")
+
+
 def test_an_archive_that_shrinks_meanwhile(tmp_path, rng):
     path = tmp_path / "x.tar"
     data = file_bytes(photo(rng, 200, 200), "png")
@@ -848,3 +929,42 @@ def test_decompression_bombs(tmp_path, exactly):
     assert report.num_skipped == 3
     if not exactly:
         assert report.skipped == {"too many pixels": 3}
+
+
+def many_scans(size, num_scans, between=b""):
+    """A progressive JPEG file whose last scan stands there so many times."""
+    data = file_bytes(Image.new("RGB", (size, size)), "jpeg", progressive=True, quality=10)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + (data[last:-2] + between) * num_scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_a_jpeg_file_of_thousands_of_scans(tmp_path, exactly):
+    """Each scan takes a few bytes, and the time of a whole image."""
+    folder = tmp_path / "images/x"
+    folder.mkdir(parents=True)
+    end_in_a_comment = b"\xff\xfe\0\4\xff\xd9"
+    (folder / "many.jpg").write_bytes(many_scans(4000, 300))
+    (folder / "hidden.jpg").write_bytes(many_scans(4000, 300, end_in_a_comment))
+    (folder / "few.jpg").write_bytes(many_scans(400, 30, end_in_a_comment))
+    (folder / "film.jpg").write_bytes(many_scans(400, 1) + b"\xff\xda" * 100_000)
+    options = BuildOptions(size=(8, 8), exactly_like_caffe=exactly)
+    report = make_lmdb(open_source(tmp_path / "images"), tmp_path / "db", options)
+    assert report.num_images == 2
+    assert report.skipped == {"too many scans": 2}
+    with pytest.raises(UndecodableImageError, match="too many scans"):
+        decode_record(many_scans(4000, 300))
+
+
+def test_a_deep_image_takes_twice_the_memory():
+    """What OpenCV bounds are pixels, whatever their depth."""
+    png = bytearray(file_bytes(Image.new("I;16", (8, 8)), "png"))
+    png[16:24] = struct.pack(">II", 10_000, 10_000)
+    with pytest.raises(UndecodableImageError, match="too many pixels: 10000 x 10000"):
+        open_image(bytes(png))
+    png[24] = 8
+    assert open_image(bytes(png)).kind == "png"
+
+
+def test_a_header_of_blanks_is_no_work():
+    assert not has_16_bits(b"P5" + b" " * 1000, "")

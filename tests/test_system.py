@@ -37,6 +37,12 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path):
     server.close()
 
 
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="no log of a kernel")
+def test_a_file_of_proc_that_waits_for_the_kernel_is_not_waited_for():
+    with pytest.raises(OSError):  # noqa: PT011 - by right: not permitted, nothing yet, too long
+        read_regular(Path("/proc/kmsg"), 100)
+
+
 def test_no_more_than_the_limit_is_read(tmp_path):
     path = tmp_path / "sparse"
     path.touch()

@@ -135,7 +135,7 @@ def test_a_caffe_that_dies_when_it_is_done(stand_in, root, tmp_path):
     assert done.returncode == 0, done.stderr
     starts = config(tmp_path / "run")["starts"]
     assert [(entry["ending"], entry["exit_status"]) for entry in starts] == [("finished", -6)]
-    again = irv2caffe("--resume", "run", cwd=tmp_path)
+    again = irv2caffe("--resume", "run", "--caffe", stand_in, cwd=tmp_path)
     assert again.returncode == 2
     assert "is finished" in again.stderr
 
@@ -268,7 +268,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
         run = RunDir(tmp_path / "run")
         assert run.num_starts() == 1
         assert not is_gone(sent[0][0])
-        refused = irv2caffe("--resume", "run", cwd=tmp_path)
+        refused = irv2caffe("--resume", "run", "--caffe", stand_in, cwd=tmp_path)
         assert refused.returncode == 1
         assert "another training works in" in refused.stderr  # it holds the folder
     finally:

@@ -40,6 +40,8 @@ from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import pairs
 from irv2caffe.train.tracker import Tracker
 
+RESUME = ("--resume", "run", "--caffe")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -332,7 +334,7 @@ def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
     assert {(row["loss"], row["lr"]) for row in trained[:-1]} == {(0.5, 0.01)}
     (tested,) = [row for row in rows if row["kind"] == "test"]
     assert (tested["iteration"], tested["top1_error"], tested["loss"]) == (100, 25.0, 0.4)
-    resumed = irv2caffe("--resume", "run", cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    resumed = irv2caffe(*RESUME, stand_in, cwd=tmp_path, STAND_IN_VERSION="0.17.4")
     assert resumed.returncode == 2
     assert "is finished" in resumed.stderr
 
@@ -349,7 +351,7 @@ def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
     at = newest(run)
     assert at >= 100
     change(run.solver, f"max_iter: {FOREVER}", f"max_iter: {at + 50}")
-    done = irv2caffe("--resume", "run", cwd=tmp_path, STAND_IN_VERSION="0.17.4")
+    done = irv2caffe(*RESUME, stand_in, cwd=tmp_path, STAND_IN_VERSION="0.17.4")
     assert done.returncode == 0, done.stderr
     assert config(run.path)["starts"][1]["from_iteration"] == at
 

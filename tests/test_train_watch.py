@@ -283,7 +283,8 @@ def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
     more = ("--keep-snapshots", 2, "--stall-minutes", 7, "--max-restarts", 9)
     first = irv2caffe(*args, *more, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    again = irv2caffe("--resume", "run", "--epochs", 20, "--max-restarts", 1, cwd=tmp_path)
+    args = ("--resume", "run", "--epochs", 20, "--max-restarts", 1, "--caffe", folder)
+    again = irv2caffe(*args, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     kept = config(tmp_path / "run")
     assert kept["gpus"] == "0,1"
@@ -295,19 +296,21 @@ def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
 
 
 def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
-    """CAFFE_ROOT of the first start stays, until it names another one."""
+    """Where CAFFE_ROOT names none any more it has to be named; where it names another, that."""
     folder = make_stand_in(tmp_path / "one")
     other = make_stand_in(tmp_path / "other")
     solver = write_job(root, tmp_path / "job", max_iter=40)
     args = ("--solver", solver, "--run-dir", "run")
     first = irv2caffe(*args, cwd=tmp_path, CAFFE_ROOT=str(folder))
     assert first.returncode == 0, first.stderr
-    again = irv2caffe("--resume", "run", "--epochs", 10, cwd=tmp_path, CAFFE_ROOT="")
-    assert again.returncode == 0, again.stderr
-    assert config(tmp_path / "run")["caffe"]["root"] == str(folder)
-    third = irv2caffe("--resume", "run", "--epochs", 20, cwd=tmp_path, CAFFE_ROOT=str(other))
-    assert third.returncode == 0, third.stderr
-    assert config(tmp_path / "run")["caffe"]["root"] == str(folder)  # named by now
+    again = ("--resume", "run", "--epochs")
+    refused = irv2caffe(*again, 10, cwd=tmp_path, CAFFE_ROOT="")
+    assert refused.returncode == 1
+    assert f"--caffe {folder} uses it again" in refused.stderr
+    for epochs, place in ((10, folder), (20, other)):
+        done = irv2caffe(*again, epochs, cwd=tmp_path, CAFFE_ROOT=str(place))
+        assert done.returncode == 0, done.stderr
+        assert config(tmp_path / "run")["caffe"]["root"] == str(place)
 
 
 def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
@@ -315,12 +318,13 @@ def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=40)
     net = tmp_path / "job/net.prototxt"
     net.write_text(net.read_text().replace("kernel_size: 3", "kernel_size: 11"))  # of 10x10
-    args = ("--solver", solver, "--run-dir", "run", "--caffe", make_stand_in(tmp_path / "caffe"))
+    caffe = ("--caffe", make_stand_in(tmp_path / "caffe"))
+    args = ("--solver", solver, "--run-dir", "run", *caffe)
     refused = irv2caffe(*args, cwd=tmp_path)
     assert refused.returncode == 1
     first = irv2caffe(*args, "--ignore-findings", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    again = irv2caffe("--resume", "run", "--epochs", 10, cwd=tmp_path)
+    again = irv2caffe("--resume", "run", "--epochs", 10, *caffe, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
 
 

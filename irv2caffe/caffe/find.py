@@ -63,18 +63,40 @@ def find_caffe(flag: Path | None = None, *, docker: str | None = None) -> FoundC
     root = os.environ.get("CAFFE_ROOT")
     if root:
         return _named(Path(root), f"CAFFE_ROOT={root}")
-    on_path = shutil.which("caffe")
-    if on_path:
-        program = Path(on_path).resolve()
-        return FoundCaffe(program.parent.parent, program.parent, False, f"on PATH at {on_path}")
-    prefix = default_prefix()
-    found = _in_folder(prefix, f"installed by install-caffe in {prefix}")
+    found = _on_path() or _installed()
     if found is None:
         raise CaffeNotFoundError(
             "no Caffe found: not in CAFFE_ROOT, not on PATH, none installed",
             "run: irv2caffe install-caffe",
         )
     return found
+
+
+def find_same(place: Path) -> FoundCaffe | None:
+    """The Caffe of this user's own finding whose program is the one at a place, or None.
+
+    A place that a file names may be anybody's: its program is compared, and never taken itself.
+    """
+    there = _in_folder(place, "")
+    root = os.environ.get("CAFFE_ROOT")
+    in_root = _in_folder(Path(root).absolute(), f"CAFFE_ROOT={root}") if root else None
+    for found in filter(None, (in_root, _on_path(), _installed())):
+        if there is not None and (found.tools / "caffe").samefile(there.tools / "caffe"):
+            return found
+    return None
+
+
+def _on_path() -> FoundCaffe | None:
+    on_path = shutil.which("caffe")
+    if not on_path:
+        return None
+    program = Path(on_path).resolve()
+    return FoundCaffe(program.parent.parent, program.parent, False, f"on PATH at {on_path}")
+
+
+def _installed() -> FoundCaffe | None:
+    prefix = default_prefix()
+    return _in_folder(prefix, f"installed by install-caffe in {prefix}")
 
 
 def _in_docker(flag: Path | None, image: str) -> FoundCaffe:

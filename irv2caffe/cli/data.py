@@ -274,6 +274,8 @@ def _dry_run(images: Source, out: Path, options: BuildOptions, *, as_json: bool)
 
 
 def _show_report(report: BuildReport, *, as_json: bool) -> None:
+    from irv2caffe.data.tables import read_skipped
+
     if as_json:
         ui.show_json(asdict(report))
     else:
@@ -291,4 +293,7 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
     if report.num_skipped:
         for reason, count in report.skipped.items():
             ui.say(f"  {count:,}: {reason}")
-        ui.say(f"{report.num_skipped:,} images left out, listed in {report.out}/skipped.csv")
+        first = "".join(
+            f"; the first: {report.source}/{row[0]}" for row in read_skipped(report.out, 1)
+        )
+        ui.say(f"{report.num_skipped:,} images left out, listed in {report.out}/skipped.csv{first}")

@@ -46,19 +46,20 @@ def inspect_lmdb_command(
     Every record's head is read, a sample is decoded (or all, with --all). What Caffe would stumble
     over is a finding and makes the exit code 3; so does a difference with --compare.
     """
-    from irv2caffe.data.guarded import call_guarded
+    from irv2caffe.data.guarded import Guard
 
     if peek is not None and peek.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         raise UsageError(f"--peek {peek}: give a file name that ends in .png or .jpg")
-    with ui.progress("records") as progress:
-        if other is not None:
-            found = call_guarded("compare", [database, other], {}, progress)
-        else:
-            wanted = None if decode_all else sample
-            arguments = {"batch": batch, "sample": wanted}
-            found = call_guarded("examine", [database], arguments, progress)
-    if peek is not None and found.get("num_records") != 0:
-        call_guarded("draw_sheet", [database, peek], {})
+    with Guard() as guard:
+        with ui.progress("records read or decoded") as progress:
+            if other is not None:
+                found = guard.call("compare", [database, other], {}, progress)
+            else:
+                wanted = None if decode_all else sample
+                arguments = {"batch": batch, "sample": wanted}
+                found = guard.call("examine", [database], arguments, progress)
+        if peek is not None and found.get("num_records") != 0:
+            guard.call("draw_sheet", [database, peek], {})
     if as_json:
         ui.show_json(found)
     elif other is not None:

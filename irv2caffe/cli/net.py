@@ -177,8 +177,9 @@ def build_net_command(
     if print_config:
         _show_config([*net.rows(), num_train, num_val, *solver.rows()], as_json=as_json)
         return
-    for database in filter(None, databases):
-        refuse_misfit(Path(database), net.options)
+    for database, found in zip(databases, (sizes.train, sizes.val), strict=True):
+        if database and found is not None:
+            refuse_misfit(database, found, net.options)
     built = build_net(
         out,
         net.options,

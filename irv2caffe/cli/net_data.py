@@ -9,6 +9,7 @@ from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from irv2caffe.config import NetOptions
+    from irv2caffe.data.inspect import DatabaseSummary
 
 
 def num_images(
@@ -20,19 +21,29 @@ def num_images(
     return (name, default, "default") if measured is None else (name, measured, "database")
 
 
-def refuse_misfit(database: Path, net: NetOptions) -> None:
+def refuse_misfit(database: str, found: DatabaseSummary, net: NetOptions) -> None:
     """Refuses a net that Caffe stops on, or reads foreign memory for, at this database.
 
-    Only what the first record and the highest label say is looked at; check looks at more.
+    Only what the first record and the labels say is looked at; check looks at more.
     """
-    from irv2caffe.data.inspect import summarize_database
-
-    found = summarize_database(database)
     size = f"{found.width}x{found.height}"
+    if found.min_label < 0:
+        raise UsageError(
+            f"{database} has label {found.min_label}; labels count from 0",
+            "Caffe would read memory that is not the net's, without an error; irv2caffe "
+            f"inspect-lmdb {database} counts them",
+        )
     if found.max_label >= net.num_classes:
         raise UsageError(
             f"{database} has label {found.max_label}, too high for --num-classes {net.num_classes}",
             "Caffe would read memory that is not the net's, without an error",
+        )
+    if found.height_first:
+        raise UsageError(
+            f"{database} says that its images have {found.channels} channels, a height of "
+            f"{found.height} and a width of {found.width}",
+            "they are stored height x width x channels, Caffe reads channels x height x width: "
+            "transpose(2, 0, 1) before they are written, or build it with make-lmdb",
         )
     if found.channels != 3:
         raise UsageError(

@@ -193,8 +193,12 @@ def _records(
         return None
     from irv2caffe.data.inspect import summarize_database
 
+    source = Path(layer.data_param.source)
+    if not source.exists():
+        return None
     try:
-        found = summarize_database(Path(layer.data_param.source))
-    except Irv2CaffeError:
+        found = summarize_database(source)
+    except Irv2CaffeError as error:
+        ui.say(f"warning: {error.message}")
         return None
     return [(found.channels, found.height, found.width)]

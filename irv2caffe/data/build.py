@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.estimate import Estimate, check_space, estimate
 from irv2caffe.data.filling import Filling
-from irv2caffe.data.manifest import BuildReport, is_made_here, read_manifest, write_side_files
+from irv2caffe.data.items import GONE, LeftOutError
+from irv2caffe.data.layout import is_made_here
+from irv2caffe.data.manifest import BuildReport, read_manifest, write_side_files
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan
 from irv2caffe.data.pool import open_pool
-from irv2caffe.errors import InputError, OutputError, OutputExistsError
+from irv2caffe.data.seen import ChangedSourceError, refuse_changed
+from irv2caffe.data.sources.lists import way_to
+from irv2caffe.data.tables import beside, keep_skipped, read_skipped
+from irv2caffe.errors import OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from irv2caffe.data.partial import Partial, State
+    from irv2caffe.data.partial import Partial
     from irv2caffe.data.plan import Plan
     from irv2caffe.data.sources import Source
+    from irv2caffe.data.state import State
 
 __all__ = ["Augment", "BuildOptions", "BuildReport", "Estimate", "make_lmdb"]
 
@@ -46,21 +53,41 @@ def make_lmdb(
         source: of the images, from :func:`irv2caffe.data.sources.open_source`.
         out: the database folder.
         options: size, encoding, order.
-        force: replace an existing database, when the new one is complete.
+        force: replace an existing database, when the new one is complete; start over where an
+            unfinished one is of other images or options.
         resume: go on with an unfinished database; else start over.
         announce: called once, before the work begins.
         progress: called with (records done, all records).
 
     Raises:
-        InputError: no readable images, too many left out, or the disk fails.
-        OutputExistsError: ``out`` exists and ``force`` is not set, or it is no database.
+        LeftOutError: no readable images, or too many left out.
+        InputError: the disk fails.
+        OutputExistsError: ``out`` exists and ``force`` is not set, or it is no database; or an
+            unfinished one is of other images or options.
         OutputError: no space, or ``out`` cannot be written.
         WorkerDiedError: a worker crashed or hangs.
     """
     check_output(out, force=force)
     refuse_inside(source, out)
     plan = make_plan(source, options)
-    told = told_of(source, options)
+    try:
+        return _make(plan, out, announce, progress, force=force, resume=resume)
+    except ChangedSourceError:
+        if not force:
+            raise
+        return _make(plan, out, announce, progress, force=True, resume=False)
+
+
+def _make(
+    plan: Plan,
+    out: Path,
+    announce: Callable[[Estimate], None],
+    progress: Callable[[int, int], None],
+    *,
+    force: bool,
+    resume: bool,
+) -> BuildReport:
+    told = told_of(plan.source, plan.options)
     with open_partial(out, plan.fingerprint, told, force=force, resume=resume) as partial:
         begun = time.monotonic()
         start = len(plan)
@@ -70,12 +97,12 @@ def make_lmdb(
             try:
                 _fill(plan, partial, state, announce, progress)
                 if state.num_written == 0:
-                    raise _nothing(plan, state)
-            except BaseException:
+                    raise _nothing(plan, state, partial.folder)
+            except LeftOutError as error:
                 if not partial.has_commits():
-                    partial.discard()
+                    keep_skipped(partial.folder, out, error)
                 raise
-            findings = state.depth.findings(state.num_written, options.bit_depth)
+            findings = state.depth.findings(state.num_written, plan.options.bit_depth)
             write_side_files(partial.folder, plan, state, "native", findings)
         try:
             check_output(out, force=force)
@@ -85,6 +112,8 @@ def make_lmdb(
                 "move it away; then the same command only renames what is complete",
             ) from error
         partial.finish(out)
+        with suppress(OSError):
+            beside(out).unlink()  # of an earlier try
     return report(out, start, len(plan) - start, time.monotonic() - begun)
 
 
@@ -133,6 +162,7 @@ def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
     manifest = read_manifest(out)
     return BuildReport(
         out=out,
+        source=manifest["source"],
         num_images=manifest["num_images"],
         num_classes=manifest["num_classes"],
         num_skipped=manifest["num_skipped"],
@@ -157,6 +187,8 @@ def _fill(
 ) -> None:
     """Makes the records that are not committed yet."""
     with open_pool(plan) as pool:
+        if state.next_index:
+            refuse_changed(plan, partial.folder, state.next_index, pool)
         expected = estimate(plan, pool, partial.folder, state.next_index)
         announce(expected)
         check_space(expected, partial.folder)
@@ -167,9 +199,10 @@ def _fill(
                 progress(state.next_index, len(plan))
 
 
-def _nothing(plan: Plan, state: State) -> InputError:
+def _nothing(plan: Plan, state: State, folder: Path) -> LeftOutError:
     reason, count = state.skipped.most_common(1)[0]
-    return InputError(
-        f"none of the {len(plan):,} images could be read",
-        f"{count:,} of them because: {reason}",
-    )
+    name = next((row[0] for row in read_skipped(folder) if row[1] == reason), "")
+    hint = f"{count:,} of them because: {reason}; the first: {plan.source.root}/{name}"
+    if plan.source.kind == "list" and reason == GONE:
+        hint += way_to(plan.source.root, name)
+    return LeftOutError(f"none of the {len(plan):,} images could be read", hint)

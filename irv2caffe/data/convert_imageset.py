@@ -16,16 +16,17 @@ from irv2caffe.data.datum import record_key
 from irv2caffe.data.depth import is_dark, words_on_dark_records
 from irv2caffe.data.estimate import check_space, estimate
 from irv2caffe.data.image import UndecodableImageError, open_image
-from irv2caffe.data.items import Skipped
+from irv2caffe.data.items import LeftOutError, Skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import write_side_files
 from irv2caffe.data.mean import UnitSums
-from irv2caffe.data.partial import State
 from irv2caffe.data.plan import make_plan
 from irv2caffe.data.pool import open_pool
 from irv2caffe.data.record import read_file
+from irv2caffe.data.seen import look_at
+from irv2caffe.data.state import State
 from irv2caffe.data.stored import stored_pixels
-from irv2caffe.data.tables import SideTables
+from irv2caffe.data.tables import SideTables, keep_skipped
 from irv2caffe.errors import CaffeFailedError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -89,11 +90,17 @@ def convert_imageset(
             listing.writelines(_lines(plan))
             listing.flush()
             flags = [*_flags(options), f"{source.root.absolute()}/", listing.name, str(database)]
+            seen = look_at(source)
             _run([*argv, *flags], env, lambda done: progress(done, len(plan)))
+        seen.refuse_gone()
         for name in ("data.mdb", "lock.mdb"):
             (database / name).rename(folder / name)
         database.rmdir()
-        state, largest = _count(plan, folder)
+        try:
+            state, largest = _count(plan, folder)
+        except LeftOutError as error:
+            keep_skipped(folder, out, error)
+            raise
         state.seconds = time.monotonic() - begun
         findings = [words_on_dark_records(largest)] if is_dark(largest) else []
         write_side_files(folder, plan, state, "convert_imageset", findings)
@@ -208,8 +215,9 @@ def _count(plan: Plan, folder: Path) -> tuple[State, int]:
     state.skipped = Counter(skip.reason for skip in skipped)
     state.refuse_too_many_skipped(plan.options.max_skipped)
     if state.num_written == 0:
-        raise InputError(
-            f"none of the {len(plan):,} images could be read", f"first: {skipped[0].reason}"
+        raise LeftOutError(
+            f"none of the {len(plan):,} images could be read",
+            f"{skipped[0].reason}: {plan.source.root}/{skipped[0].name}",
         )
     return state, largest
 

@@ -16,6 +16,7 @@ _DATA, _LABEL, _FLOATS, _ENCODED = 4, 5, 6, 7
 _VARINT, _BYTES, _FLOAT = 0, 2, 5
 _FIXED_BYTES = {1: 8, _FLOAT: 4}
 
+_FEW_CHANNELS = 8  # no image of a training is as small as this
 MAX_KEY_BYTES = 511  # LMDB's own limit; convert_imageset dies on longer ones
 
 
@@ -111,12 +112,32 @@ def read_head(value: bytes | memoryview) -> DatumHead:
                 place = _after(value, place, wire)
         if place != len(value):
             raise IndexError
-    except IndexError as error:
+    except (IndexError, OverflowError) as error:  # a size may be beyond what Python can count to
         raise FormatError("a record is not a Datum", "was it made for Caffe?") from error
     sides = [_int32(numbers.get(field, 0)) for field in (1, 2, 3)]
     label = _int32(numbers[_LABEL]) if _LABEL in numbers else None
     shape = (sides[0], sides[1], sides[2])
     return DatumHead(shape, label, bool(numbers.get(_ENCODED, 0)), data, num_floats)
+
+
+def holds_its_image(head: DatumHead) -> bool:
+    """Whether a record that is not compressed has as many values as its sizes say.
+
+    Caffe does not look (data_transformer.cpp, Transform): of a shorter one it reads what lies
+    behind it in memory.
+    """
+    channels, height, width = head.shape
+    return min(head.shape) > 0 and channels * height * width in {head.data[1], head.num_floats}
+
+
+def is_height_first(head: DatumHead) -> bool:
+    """Whether sizes look like height x width x channels, as OpenCV and PIL have them in memory.
+
+    Caffe takes the first for the channels. Floats are left alone: they may be anything.
+    """
+    first, second, third = head.shape
+    is_image = not head.is_encoded and head.data[1] > 0 and min(first, second) > _FEW_CHANNELS
+    return is_image and (third in {3, 4} or (third == 1 and first == second))
 
 
 def _after(value: bytes | memoryview, place: int, wire: int) -> int:

@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.datum import DatumHead, read_head
+from irv2caffe.data.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.depth import is_dark, words_on_dark_records
 from irv2caffe.data.headers import AFTER_CAFFE
+from irv2caffe.data.layout import LABELS
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import LABELS, read_manifest
+from irv2caffe.data.manifest import read_manifest
 from irv2caffe.data.mean import MeanSums, UnitSums, shape_of
 from irv2caffe.data.sources.text import read_labels
 from irv2caffe.data.stored import encoding_of, stored_pixels
@@ -98,32 +99,33 @@ def examine(
         folder: of the database.
         batch: neighbours whose classes are counted, for the order of the records.
         sample: records to decode; None decodes all.
-        progress: called with (records done, all records).
+        progress: called with (done, all) of the records that are read, then decoded.
 
     Raises:
         MissingInputError: no such database.
-        FormatError: no LMDB.
+        FormatError: no LMDB, or a damaged one.
     """
     found = Examination(str(folder), batch=batch)
     with open_reader(folder) as reader:
         info = reader.info()
         found.num_records = info.num_records
         found.size_bytes, found.map_bytes = info.size_bytes, info.map_bytes
-        labels = _read_heads(reader, found, progress)
-        _decode(reader, found, sample)
+        wanted = found.num_records if sample is None else min(sample, found.num_records)
+        total = found.num_records + wanted
+        labels = _read_heads(reader, found, lambda done: progress(done, total))
+        _decode(reader, found, wanted, lambda done: progress(found.num_records + done, total))
     _count_classes(folder, found, labels)
     _look_at_order(found, labels)
     _judge(folder, found)
     return found
 
 
-def _read_heads(
-    reader: Reader, found: Examination, progress: Callable[[int, int], None]
-) -> array[int]:
+def _read_heads(reader: Reader, found: Examination, progress: Callable[[int], None]) -> array[int]:
     """Labels in the order of the records."""
     labels = array("q")
     encodings: Counter[str] = Counter()
     shapes: Counter[str] = Counter()
+    num_height_first = 0
     for number, (key, value) in enumerate(reader.views(), 1):
         try:
             head = read_head(value)
@@ -134,21 +136,22 @@ def _read_heads(
         encodings[encoding_of(head, value)] += 1
         if not head.is_encoded:
             shapes[_shape_words(head.shape)] += 1
-            if not _fits(head):
+            num_height_first += is_height_first(head)
+            if not holds_its_image(head):
                 _note_bad(found, bytes(key), "its sizes and its values do not fit together")
         if head.label is None:
             found.num_unlabelled += 1
         labels.append(head.label or 0)
-        progress(number, len(reader))
+        progress(number)
+    if num_height_first:
+        found.findings.append(
+            f"{num_height_first:,} record(s) are stored height x width x channels: Caffe takes the "
+            "first for the channels; transpose(2, 0, 1) before they are written, or build it with "
+            "make-lmdb"
+        )
     found.encodings = dict(encodings.most_common())
     found.shapes = dict(shapes.most_common())
     return labels
-
-
-def _fits(head: DatumHead) -> bool:
-    channels, height, width = head.shape
-    wanted = channels * height * width
-    return min(head.shape) > 0 and wanted in {head.data[1], head.num_floats}
 
 
 def _note_bad(found: Examination, key: bytes, why: str) -> None:
@@ -157,15 +160,17 @@ def _note_bad(found: Examination, key: bytes, why: str) -> None:
         found.undecodable.append((key.decode("utf-8", "replace"), why))
 
 
-def _decode(reader: Reader, found: Examination, sample: int | None) -> None:
-    """Decodes records for their shapes and their mean."""
+def _decode(
+    reader: Reader, found: Examination, wanted: int, progress: Callable[[int], None]
+) -> None:
+    """Decodes so many records for their shapes and their mean."""
     sums, mean = UnitSums(), MeanSums()
     shapes: Counter[str] = Counter()
     largest: int | None = None
-    records = iter(reader) if sample is None else reader.sample(sample)
-    found.is_whole = sample is None or sample >= found.num_records
-    for key, value in records:
+    found.is_whole = wanted >= found.num_records
+    for key, value in reader.sample(wanted):
         found.num_decoded += 1
+        progress(found.num_decoded)
         try:
             is_encoded = read_head(value).is_encoded
             pixels = stored_pixels(value)

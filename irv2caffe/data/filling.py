@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 
 from irv2caffe import system
 from irv2caffe.data import datum
-from irv2caffe.data.items import Skipped
+from irv2caffe.data.items import GONE, Skipped
 from irv2caffe.data.lmdb_store import Writer
 from irv2caffe.data.plan import COMMIT_BYTES, COMMIT_RECORDS
 from irv2caffe.data.tables import SideTables
-from irv2caffe.errors import OutputError
+from irv2caffe.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from irv2caffe.data.partial import Partial, State
+    from irv2caffe.data.partial import Partial
     from irv2caffe.data.plan import Plan
     from irv2caffe.data.pool import Made
+    from irv2caffe.data.state import State
 
 _SPARE_BYTES = 16 << 20
+_GONE_IN_A_ROW = 100
 
 
 class Filling:
@@ -49,6 +51,7 @@ class Filling:
         self._since = time.monotonic()
         self._uncommitted = 0
         self._uncommitted_bytes = 0
+        self._num_gone = 0
         self._tables = SideTables(partial.folder, state.table_bytes)
         self._writer = Writer(partial.folder, plan.room_bytes)
         if state.next_index == 0:
@@ -71,7 +74,8 @@ class Filling:
         """Adds a unit of work.
 
         Raises:
-            InputError: more images are left out than the options allow.
+            LeftOutError: more images are left out than the options allow.
+            InputError: images are gone one after the other.
             OutputError: the disk is full or fails.
         """
         state = self._state
@@ -81,7 +85,9 @@ class Filling:
         ):
             if isinstance(record, Skipped):
                 skipped.append(record)
+                self._watch_for_loss(record)
                 continue
+            self._num_gone = 0
             self._writer.put(datum.record_key(index, item.name), record)
             self._uncommitted += 1
             self._uncommitted_bytes += len(record)
@@ -97,6 +103,21 @@ class Filling:
         state.refuse_too_many_skipped(self._plan.options.max_skipped)
         if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:
             self._commit()
+
+    def _watch_for_loss(self, skip: Skipped) -> None:
+        """Ends the job where one image after the other is gone that was seen when it began."""
+        self._num_gone = self._num_gone + 1 if skip.reason == GONE else 0
+        is_walked = self._plan.source.kind == "folders"
+        if (
+            is_walked
+            and self._num_gone >= _GONE_IN_A_ROW
+            and self._plan.options.max_skipped is None
+        ):
+            raise InputError(
+                f"{self._num_gone} images in a row cannot be found, the last one was {skip.name}",
+                "is the disk there that they, or links to them, are on? then run the same command "
+                "again; --max-skipped N allows for N lost images",
+            )
 
     def _leave_out(self, skipped: Sequence[Skipped]) -> None:
         self._tables.add_skipped(skipped)

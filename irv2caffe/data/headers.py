@@ -20,14 +20,19 @@ _SIGNATURES = (
 # Readable for today's OpenCV, not for the one that Caffe was built with (4.5.1 in Debian 11).
 AFTER_CAFFE = frozenset({"gif", "avif", "jxl"})
 MAX_PIXELS = 200_000_000  # of an image; more is taken for an attack, or for a mistake
+# Every scan of a JPEG file goes over all pixels, and takes a few bytes; files have about ten.
+_MAX_PIXELS_OF_ALL_SCANS = 20 * MAX_PIXELS
+_PIXELS_WORTH_A_SCAN = 1 << 16  # to begin one costs as much
 
 _END_OF_IMAGE = b"\xff\xd9"
 _PNG_END = b"IEND\xae\x42\x60\x82"
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # of a segment, or of the end
+_MAX_SEGMENTS = 1_000_000
 _APP1 = 0xE1
-_PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s")
+_PNM = re.compile(rb"P[2356](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d+)\s")
 _BITS_PER_SAMPLE, _SHORT = 258, 3  # of TIFF
 
 
@@ -89,6 +94,43 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             has_exif = True
         place += 2 + (data[place + 2] << 8 | data[place + 3])
     return JpegHeader(width, height, components, has_exif, None)
+
+
+def size_if_too_large(data: bytes, kind: str, jpeg: JpegHeader | None) -> str:
+    """The sides of an image that would take too much memory; OpenCV itself only counts pixels."""
+    most, width, height = MAX_PIXELS, 0, 0
+    if jpeg is not None:
+        width, height = jpeg.width, jpeg.height
+    elif kind == "png" and has_16_bits(data, kind):
+        width, height = struct.unpack_from(">II", data, 16)
+        most = MAX_PIXELS * 3 // 8  # bytes of a pixel: of one with 8 bits, of one with 16 and alpha
+    return f"{width} x {height}" if width * height > most else ""
+
+
+def has_too_many_scans(data: bytes, jpeg: JpegHeader | None = None) -> bool:
+    """Whether a file is a JPEG that takes more work to decode than any image is worth."""
+    if jpeg is None and image_kind(data) == "jpg":
+        jpeg = read_jpeg_header(data)
+    if jpeg is None or jpeg.scan is None:
+        return False
+    pixels = max(jpeg.width * jpeg.height, _PIXELS_WORTH_A_SCAN)
+    most = _MAX_PIXELS_OF_ALL_SCANS // pixels
+    if data.count(b"\xff\xda", jpeg.scan) <= most:  # as in all but a few files
+        return False
+    place, num_scans = jpeg.scan, 0  # what follows the image counts not, such as a film
+    for _ in range(_MAX_SEGMENTS):
+        match = _MARKER.search(data, place)
+        if match is None or match[1] == _END_OF_IMAGE[1:]:
+            return num_scans > most
+        num_scans += match[1][0] == _START_OF_SCAN
+        place = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2], "big"))
+    return True
+
+
+def looks_cut_off(data: bytes | memoryview, kind: str) -> bool:
+    """Whether a file should be decoded to know that it is whole: told by its last bytes only."""
+    ends = {"jpg": _END_OF_IMAGE, "png": _PNG_END}
+    return kind not in ends or bytes(data[-len(ends[kind]) :]) != ends[kind]
 
 
 def is_cut_short(data: bytes, kind: str, jpeg: JpegHeader | None) -> bool:

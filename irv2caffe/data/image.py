@@ -10,11 +10,12 @@ import numpy as np
 
 from irv2caffe.data.headers import (
     AFTER_CAFFE,
-    MAX_PIXELS,
     has_16_bits,
+    has_too_many_scans,
     image_kind,
     is_cut_short,
     read_jpeg_header,
+    size_if_too_large,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ cv2.setNumThreads(1)
 
 UNREADABLE = "not an image that can be decoded"
 CUT_SHORT = "cut short"
+TOO_MANY_SCANS = "too many scans"
 _NO_MEMORY = -4  # cv::Error::StsNoMem
 _FILL_GRAY = 127
 _IMAGINED_ENDS = b"\xff\xd9" * 33_000
@@ -150,8 +152,10 @@ def open_image(data: bytes, *, exactly_like_caffe: bool = False) -> ImageFile:
         raise UndecodableImageError("a format that Caffe's OpenCV cannot read", kind)
     if (kind == "png" or not exactly_like_caffe) and is_cut_short(data, kind, jpeg):
         raise UndecodableImageError(CUT_SHORT)
-    if jpeg is not None and not exactly_like_caffe and jpeg.width * jpeg.height > MAX_PIXELS:
-        raise UndecodableImageError("too many pixels", f"{jpeg.width} x {jpeg.height}")
+    if not exactly_like_caffe and (size := size_if_too_large(data, kind, jpeg)):
+        raise UndecodableImageError("too many pixels", size)
+    if has_too_many_scans(data, jpeg):
+        raise UndecodableImageError(TOO_MANY_SCANS)
     return ImageFile(data, kind, jpeg, exactly_like_caffe)
 
 
@@ -284,6 +288,8 @@ def decode_record(data: bytes | Pixels) -> NDArray[Any]:
     """
     if not len(data):
         raise UndecodableImageError("no data")
+    if isinstance(data, bytes) and has_too_many_scans(data):  # arrays are our own
+        raise UndecodableImageError(TOO_MANY_SCANS)
     return _decode(data, cv2.IMREAD_UNCHANGED)
 
 

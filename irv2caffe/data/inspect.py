@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irv2caffe.data.datum import read_head
-from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import LABELS, MEAN_FILE, read_manifest
+from irv2caffe.data.facts import SourceFacts, described_labels
+from irv2caffe.data.guarded import Guard
+from irv2caffe.data.layout import LABELS, MEAN_FILE
+from irv2caffe.data.manifest import read_manifest
 from irv2caffe.data.sources.text import read_labels
-from irv2caffe.errors import FormatError, InputError
+from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 
-_SAMPLE = 1000
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,10 @@ class DatabaseSummary:
         height: of the first image, in pixels.
         width: of the first image, in pixels.
         encoded: whether records hold compressed images.
-        max_label: the highest label; from ``manifest.json``, else of a sample of the records.
+        min_label: the lowest label that was seen; 0 where ``manifest.json`` tells the labels.
+        max_label: the highest label; from ``manifest.json``, else of those that were seen.
         num_classes: lines of ``labels.txt``, else ``max_label`` plus one.
+        height_first: the sizes look like height x width x channels.
     """
 
     num_records: int
@@ -33,17 +38,33 @@ class DatabaseSummary:
     height: int
     width: int
     encoded: bool
+    min_label: int
     max_label: int
     num_classes: int
+    height_first: bool = False
 
 
 @dataclass(frozen=True)
 class DatasetSizes:
     """Numbers of a training and a validation database; None where there is no database."""
 
-    num_train: int | None
-    num_val: int | None
-    num_classes: int | None
+    train: DatabaseSummary | None
+    val: DatabaseSummary | None
+
+    @property
+    def num_train(self) -> int | None:
+        """Training images."""
+        return self.train.num_records if self.train else None
+
+    @property
+    def num_val(self) -> int | None:
+        """Validation images."""
+        return self.val.num_records if self.val else None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of the training database."""
+        return self.train.num_classes if self.train else None
 
 
 @dataclass(frozen=True)
@@ -59,27 +80,70 @@ class DatabaseMean:
     file: Path | None
 
 
+def read_facts(
+    folders: Iterable[Path], *, is_quick: bool = False
+) -> dict[Path, SourceFacts | Irv2CaffeError]:
+    """Facts of databases, or why there are none, each read once and all in one process aside.
+
+    Args:
+        folders: of the databases.
+        is_quick: as for :func:`~irv2caffe.data.facts.database_facts`.
+    """
+    found: dict[Path, SourceFacts | Irv2CaffeError] = {}
+    with Guard() as guard:
+        for folder in dict.fromkeys(folders):
+            try:
+                facts = guard.call("database_facts", [folder], {"is_quick": is_quick})
+                found[folder] = SourceFacts(**{**facts, "class_names": tuple(facts["class_names"])})
+            except Irv2CaffeError as error:
+                found[folder] = error
+    return found
+
+
+def summary_of(folder: Path, facts: SourceFacts | Irv2CaffeError) -> DatabaseSummary:
+    """What training needs to know, from what was read of a database and from its manifest.
+
+    Raises:
+        Irv2CaffeError: it could not be read.
+        InputError: no records.
+    """
+    if isinstance(facts, Irv2CaffeError):
+        raise facts
+    if facts.kind == "LEVELDB":
+        hint = "this is a LevelDB; convert_imageset -backend lmdb makes an LMDB"
+        raise FormatError("not an LMDB", hint, path=folder)
+    if not facts.num_records:
+        raise InputError(f"{folder} has no records", "build it again")
+    assert facts.channels is not None
+    assert facts.height is not None
+    assert facts.width is not None
+    lowest, highest = facts.min_label or 0, facts.max_label or 0
+    num_classes = highest + 1
+    described = described_labels(folder, facts.num_records)
+    if described is not None:
+        highest, num_classes = max(highest, described[0]), described[1]
+    return DatabaseSummary(
+        facts.num_records,
+        facts.channels,
+        facts.height,
+        facts.width,
+        bool(facts.encoded),
+        lowest,
+        highest,
+        num_classes,
+        facts.height_first,
+    )
+
+
 def summarize_database(folder: Path) -> DatabaseSummary:
-    """Reads the first record, the manifest if there is one, else a sample of the labels.
+    """Reads the first record and the manifest if there is one, else a sample of the records.
 
     Raises:
         MissingInputError: no such folder.
-        FormatError: no LMDB, or its records are not Datums.
+        FormatError: no LMDB, a damaged one, or its records are not Datums.
         InputError: no records.
     """
-    with open_reader(folder) as reader:
-        num_records = len(reader)
-        if num_records == 0:
-            raise InputError(f"{folder} has no records", "build it again")
-        _, value = next(iter(reader))
-        shape, encoded = _shape(value, folder)
-        manifest = read_manifest(folder)
-        if manifest.get("num_images") == num_records and "max_label" in manifest:
-            max_label, num_classes = int(manifest["max_label"]), int(manifest["num_classes"])
-        else:
-            max_label = max(read_head(value).label or 0 for _, value in reader.sample(_SAMPLE))
-            num_classes = max_label + 1
-    return DatabaseSummary(num_records, *shape, encoded, max_label, num_classes)
+    return summary_of(folder, read_facts([folder], is_quick=True)[folder])
 
 
 def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
@@ -90,13 +154,9 @@ def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
     """
     if train and val:
         _refuse_other_classes(Path(train), Path(val))
-    of_train = summarize_database(Path(train)) if train else None
-    of_val = summarize_database(Path(val)) if val else None
-    return DatasetSizes(
-        of_train.num_records if of_train else None,
-        of_val.num_records if of_val else None,
-        of_train.num_classes if of_train else None,
-    )
+    facts = read_facts([Path(name) for name in (train, val) if name], is_quick=True)
+    made = [summary_of(Path(name), facts[Path(name)]) if name else None for name in (train, val)]
+    return DatasetSizes(*made)
 
 
 def _refuse_other_classes(train: Path, val: Path) -> None:
@@ -116,20 +176,3 @@ def database_mean(folder: Path) -> DatabaseMean | None:
         return None
     file = folder / MEAN_FILE
     return DatabaseMean(tuple(values), file if file.is_file() else None)
-
-
-def _shape(value: bytes, folder: Path) -> tuple[tuple[int, int, int], bool]:
-    """(channels, height, width) of a record, and whether it is compressed."""
-    head = read_head(value)
-    if not head.is_encoded:
-        if not (head.data[1] or head.num_floats):
-            raise FormatError("its records hold no image", "was it made for Caffe?", path=folder)
-        return head.shape, False
-    from irv2caffe.data.image import UndecodableImageError, decode_record
-    from irv2caffe.data.mean import shape_of
-
-    start, size = head.data
-    try:
-        return shape_of(decode_record(value[start : start + size])), True
-    except UndecodableImageError as error:
-        raise FormatError(f"its first record: {error}", path=folder) from error

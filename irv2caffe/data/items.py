@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
+from irv2caffe.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 MAX_LABEL = 0x7FFFFFFF  # Datum.label is an int32
 MAX_FILE_BYTES = 1 << 30  # of an image file; a larger one is a mistake, or an attack
 WHOLE_FILE = -1
+GONE = "no such file"
 # These errors say something of one file or folder; all others say something of the disk.
 OF_ONE_FILE = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -71,6 +74,10 @@ class PixelFormat:
     channels: int
     height: int
     width: int
+
+
+class LeftOutError(InputError):
+    """More images were left out than may be, or all; ``skipped.csv`` names them."""
 
 
 class Items(Sequence[Item]):
@@ -178,5 +185,5 @@ class Source:
 def reason_of(error: OSError) -> str:
     """Why a file is left out, in a few words."""
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return "no such file"
+        return GONE
     return (error.strerror or "cannot be opened").lower()

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import system
 from irv2caffe.atomic import write_bytes
+from irv2caffe.data.layout import LABELS, MANIFEST, MEAN_FILE, WORDS
 from irv2caffe.data.mean import mean_blob
-from irv2caffe.data.partial import MANIFEST
 from irv2caffe.data.sources.text import escape_name
-from irv2caffe.data.tables import COMPLAINTS, SKIPPED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.data.partial import State
     from irv2caffe.data.plan import Plan
-
-LABELS = "labels.txt"
-WORDS = "synset_words.txt"
-MEAN_FILE = "mean.binaryproto"
+    from irv2caffe.data.state import State
 
 
 @dataclass(frozen=True)
@@ -30,6 +25,7 @@ class BuildReport:
 
     Attributes:
         out: the database.
+        source: where the images come from.
         num_images: records in it.
         num_classes: classes in the table, or highest label plus one.
         num_skipped: images left out; ``skipped.csv`` names them.
@@ -46,6 +42,7 @@ class BuildReport:
     """
 
     out: Path
+    source: str
     num_images: int
     num_classes: int
     num_skipped: int
@@ -131,9 +128,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def is_made_here(folder: Path) -> bool:
-    """Whether a folder holds a database and nothing else, so that it may be replaced."""
-    known = {"data.mdb", "lock.mdb", LABELS, WORDS, MEAN_FILE, MANIFEST, SKIPPED, COMPLAINTS}
-    return folder.is_dir() and {"data.mdb"} <= {path.name for path in folder.iterdir()} <= known

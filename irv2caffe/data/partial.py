@@ -2,7 +2,7 @@
 
 ``OUT.partial`` holds the database as far as it is committed, and one file ``state-N`` for the
 transaction N that the database ended with when the state was true. The state is written first;
-whichever of the two transactions the database turns out to have, its state is there.
+whichever of its last transactions the database turns out to have, its state is there.
 """
 
 from __future__ import annotations
@@ -10,79 +10,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-from collections import Counter
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-from irv2caffe.atomic import swap_in, unwritable
-from irv2caffe.data.depth import Depth
+from irv2caffe.atomic import is_aside, swap_in, unwritable
+from irv2caffe.data.layout import MANIFEST, is_of_database
 from irv2caffe.data.lmdb_store import last_transaction
-from irv2caffe.data.mean import MeanSums
-from irv2caffe.errors import InputError, OutputError, OutputExistsError
+from irv2caffe.data.state import State, read_state, write_state
+from irv2caffe.errors import OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MANIFEST = "manifest.json"
 _LOCK = "lock"
 _PLAN = "plan.json"
 _STATE = "state-"
-
-
-@dataclass
-class State:
-    """What a database holds when it is committed.
-
-    Attributes:
-        next_index: the first record that is still to be made.
-        num_written: records in it.
-        num_bytes: of all records.
-        skipped: reasons and how many images were left out for them.
-        num_complaints: images that were taken although the decoder complained.
-        per_label: records of each label.
-        seconds: that it took so far.
-        table_bytes: how long the side tables are, by name.
-        mean: sums over the records.
-        depth: images of 16 bits.
-    """
-
-    next_index: int = 0
-    num_written: int = 0
-    num_bytes: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    num_complaints: int = 0
-    per_label: Counter[int] = field(default_factory=Counter)
-    seconds: float = 0.0
-    table_bytes: dict[str, int] = field(default_factory=dict)
-    mean: MeanSums = field(default_factory=MeanSums)
-    depth: Depth = field(default_factory=Depth)
-
-    @property
-    def num_skipped(self) -> int:
-        """Images that were left out."""
-        return sum(self.skipped.values())
-
-    def refuse_too_many_skipped(self, most: int | None) -> None:
-        """Ends a job that leaves out more images than allowed.
-
-        Args:
-            most: that may be left out; None bounds nothing.
-
-        Raises:
-            InputError: with the commonest reason.
-        """
-        if most is not None and self.num_skipped > most:
-            reason, count = self.skipped.most_common(1)[0]
-            raise InputError(
-                f"{self.num_skipped:,} images cannot be taken, most of them ({count:,}) "
-                f"because: {reason}",
-                "is SOURCE right? --max-skipped with a larger number allows for them",
-            )
 
 
 class Partial:
@@ -102,7 +45,10 @@ class Partial:
 
     def has_commits(self) -> bool:
         """Whether anything would be lost with the folder."""
-        return last_transaction(self.folder) > 0
+        try:
+            return last_transaction(self.folder) > 0
+        except OutputError:
+            return True  # damaged: what it is worth is for the user to say
 
     def state(self) -> State:
         """Where to go on.
@@ -111,16 +57,22 @@ class Partial:
             OutputError: the folder was damaged by someone else.
         """
         transaction = last_transaction(self.folder)
-        if transaction == 0:
+        if transaction == 0 and not self._has_later_states():
             return State()
         path = self.folder / f"{_STATE}{transaction}"
         try:
-            return _read_state(path)
+            return read_state(path)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            lost = "data.mdb has lost records that were committed"
+            why = f"{path.name} cannot be read" if path.exists() else lost
             raise OutputError(
-                f"{self.folder} cannot be gone on with: {path.name} is not readable",
-                "--no-resume starts over",
+                f"{self.folder} is damaged: {why}", "--no-resume starts over"
             ) from error
+
+    def _has_later_states(self) -> bool:
+        """Whether there was a commit once: the second state is written after the first commit."""
+        first = {f"{_STATE}new", f"{_STATE}1"}
+        return any(path.name not in first for path in self.folder.glob(f"{_STATE}*"))
 
     def save(self, state: State, transaction: int) -> None:
         """Writes the state that is true once a transaction is committed.
@@ -131,12 +83,12 @@ class Partial:
         try:
             aside = self.folder / f"{_STATE}new"
             with aside.open("wb") as stream:
-                _write_state(state, stream)
+                write_state(state, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             aside.replace(self.folder / f"{_STATE}{transaction}")
             _sync_folder(self.folder)
-            (self.folder / f"{_STATE}{transaction - 2}").unlink(missing_ok=True)
+            (self.folder / f"{_STATE}{transaction - 3}").unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -148,17 +100,34 @@ class Partial:
         """
         try:
             for path in self.folder.iterdir():
-                if path.name.startswith(_STATE) or path.name in {_PLAN, _LOCK}:
+                if _is_of_unfinished(path.name) or is_aside(path.name):
                     path.unlink()
             _sync_folder(self.folder)
             swap_in(self.folder, out)
+            (out / _LOCK).unlink(missing_ok=True)  # of a process that came between the two
             _sync_folder(out.parent)
         except OSError as error:
             raise unwritable(out, error) from error
 
+    def clear(self) -> None:
+        """Removes what lies in the folder, but for the lock; nothing that others put there.
+
+        The plan goes first, so that nobody goes on with what is left.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
+        (self.folder / _PLAN).unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if _is_ours(path.name) and path.name != _LOCK:
+                path.unlink()
+
     def discard(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the folder, if nothing of others lies in it."""
+        with suppress(OSError):
+            self.clear()
+            (self.folder / _LOCK).unlink()
+            self.folder.rmdir()
 
 
 def partial_folder(out: Path) -> Path:
@@ -183,17 +152,27 @@ def open_partial(
         OutputExistsError: another process is at it, or it belongs to another plan.
         OutputError: the folder cannot be written.
     """
-    folder = partial_folder(out)
+    partial = Partial(partial_folder(out), fingerprint)
     with ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / _LOCK).open("a"))
-            _lock(lock, folder)
-            partial = Partial(folder, fingerprint)
-            _settle(partial, told, force=force, resume=resume)
+            partial.folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((partial.folder / _LOCK).open("a"))
+            _lock(lock, partial.folder)
+            is_known = resume and (partial.is_of_this_plan() or partial.is_complete())
+            if not is_known:
+                _refuse_others(partial, told, may_go=force or not resume)
         except OSError as error:
-            raise unwritable(folder, error) from error
-        yield partial
+            with suppress(OSError):
+                partial.folder.rmdir()  # where nothing lies in it
+            raise unwritable(partial.folder, error) from error
+        try:
+            if not is_known:
+                _begin(partial, told)
+            yield partial
+        except BaseException:
+            if not partial.has_commits():
+                partial.discard()
+            raise
 
 
 def _lock(lock: IO[str], folder: Path) -> None:
@@ -205,33 +184,46 @@ def _lock(lock: IO[str], folder: Path) -> None:
         ) from error
 
 
-def _settle(partial: Partial, told: dict[str, Any], *, force: bool, resume: bool) -> None:
-    """Keeps what is there if it is of this plan, refuses what is of another, or clears it away."""
+def _refuse_others(partial: Partial, told: dict[str, Any], *, may_go: bool) -> None:
+    """Refuses to clear away what is not ours, or the work of another plan."""
     folder = partial.folder
-    others = [path for path in folder.iterdir() if path.name != _LOCK]
-    if resume and (partial.is_of_this_plan() or partial.is_complete()):
-        return
-    plan = _read_json(folder / _PLAN)
-    if others and not plan and not (folder / "data.mdb").exists():
+    strange = sorted(path.name for path in folder.iterdir() if not _is_ours(path.name))
+    if strange:
         raise OutputExistsError(
-            f"{folder} exists and is no unfinished database", "move it away, or choose another OUT"
+            f"{folder} is no unfinished database: it holds {strange[0]}",
+            "move it away, or choose another OUT",
         )
-    if others and resume and not force:
+    if not may_go and partial.has_commits():
         raise OutputExistsError(
             f"{folder} is an unfinished database of other images or options"
-            f"{_difference(plan.get('told'), told)}",
+            f"{_difference(_read_json(folder / _PLAN).get('told'), told)}",
             "run its command again to go on, or --no-resume to start over",
         )
-    for path in others:
-        path.unlink() if not path.is_dir() or path.is_symlink() else shutil.rmtree(path)
+
+
+def _begin(partial: Partial, told: dict[str, Any]) -> None:
+    folder = partial.folder
     text = json.dumps({"fingerprint": partial.fingerprint, "told": told}, indent=2) + "\n"
-    aside = folder / f"{_STATE}new"
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(folder / _PLAN)
-    _sync_folder(folder)
+    try:
+        partial.clear()
+        aside = folder / f"{_STATE}new"
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(folder / _PLAN)
+        _sync_folder(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _is_of_unfinished(name: str) -> bool:
+    """Whether a file is one that only an unfinished database has."""
+    return name.startswith(_STATE) or name in {_PLAN, _LOCK}
+
+
+def _is_ours(name: str) -> bool:
+    return _is_of_unfinished(name) or is_of_database(name)
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
@@ -248,31 +240,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _write_state(state: State, stream: IO[bytes]) -> None:
-    """A line of JSON, then the sum of the images."""
-    image = state.mean.image
-    mean = {**vars(state.mean), "image": None if image is None else list(image.shape)}
-    values = {**vars(state), "mean": mean, "depth": vars(state.depth)}
-    stream.write(json.dumps(values).encode() + b"\n")
-    if image is not None:
-        stream.write(np.ascontiguousarray(image, "<f8").data)
-
-
-def _read_state(path: Path) -> State:
-    with path.open("rb") as stream:
-        values = json.loads(stream.readline())
-        rest = stream.read()
-    mean = values["mean"]
-    if mean["image"] is not None:
-        mean["image"] = np.frombuffer(rest, "<f8").reshape(mean["image"]).copy()
-    mean["shape"] = tuple(mean["shape"]) if mean["shape"] is not None else None
-    values["mean"] = MeanSums(**mean)
-    values["depth"] = Depth(**values.get("depth", {}))
-    values["skipped"] = Counter(values["skipped"])
-    values["per_label"] = Counter({int(key): count for key, count in values["per_label"].items()})
-    return State(**values)
 
 
 def _sync_folder(folder: Path) -> None:

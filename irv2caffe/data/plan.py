@@ -69,13 +69,14 @@ class Plan:
             indices = range(first, min(first + self.unit_size, len(self)))
             yield Unit(number, tuple(indices), tuple(self.item(index) for index in indices))
 
-    def sample(self, count: int) -> list[Unit]:
-        """A few units of one record each, spread over the database."""
-        places = sorted({index * len(self) // count for index in range(count)})
+    def sample(self, count: int, end: int | None = None) -> list[Unit]:
+        """A few units of one record each, spread over the database, or its records up to one."""
+        end = len(self) if end is None else end
+        places = sorted({index * end // count for index in range(count)})
         return [
             Unit(number, (place,), (self.item(place),))
             for number, place in enumerate(places)
-            if place < len(self)
+            if place < end
         ]
 
     @property

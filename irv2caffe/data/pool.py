@@ -23,6 +23,7 @@ from irv2caffe import system
 from irv2caffe.data.items import Skipped
 from irv2caffe.data.mean import Sums
 from irv2caffe.data.process import Worker, keep_freed_memory, shared_file
+from irv2caffe.data.seen import look_at
 from irv2caffe.errors import InputError, WorkerDiedError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Pool:
             setup = {
                 "options": asdict(self._options),
                 "root": str(self._source.root.absolute()),
+                "seen": asdict(look_at(self._source)),
                 "stores": [store.fileno() for store in stores],
                 "pixels": asdict(pixels) if pixels is not None else None,
                 "memory": memory.fileno(),
@@ -184,7 +186,7 @@ class Pool:
             if "failed" in answer:
                 raise InputError(
                     f"cannot read {self._name_at(number)}: {answer['failed']}",
-                    "the same command goes on from here, when the disk can be read again",
+                    "run the same command again when the disk can be read",
                 )
             worker.num_begun -= 1
             return answer

@@ -12,7 +12,7 @@ import numpy as np
 from irv2caffe.data import augment, datum, image
 from irv2caffe.data.depth import Depth, largest_value
 from irv2caffe.data.image import UndecodableImageError, open_image
-from irv2caffe.data.items import MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
+from irv2caffe.data.items import GONE, MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
 from irv2caffe.data.mean import UnitSums
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from irv2caffe.data.image import ImageFile
     from irv2caffe.data.items import Item, PixelFormat
     from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.seen import Seen
 
     Pixels = NDArray[np.uint8]
 
@@ -59,6 +60,7 @@ class RecordMaker:
         root: Path,
         stores: Sequence[int] = (),
         pixels: PixelFormat | None = None,
+        seen: Seen | None = None,
     ) -> None:
         """Remembers where images come from.
 
@@ -67,8 +69,10 @@ class RecordMaker:
             root: the folder that names start from.
             stores: descriptors of the files that hold many images.
             pixels: how pixels lie in them; None where they hold image files.
+            seen: tells a source that is gone from an image that is.
         """
         self._options = options
+        self._seen = seen
         self._root = str(root)
         self._stores = stores
         self._format = pixels
@@ -108,7 +112,12 @@ class RecordMaker:
 
     def _read(self, item: Item) -> bytes:
         if item.store == WHOLE_FILE:
-            return read_file(f"{self._root}/{item.name}")
+            try:
+                return read_file(f"{self._root}/{item.name}")
+            except UndecodableImageError:
+                if self._seen is not None:
+                    self._seen.refuse_lost(item.name)
+                raise
         data = os.pread(self._stores[item.store], item.size, item.offset)
         if len(data) < item.size:
             raise OSError(errno.EIO, "the archive ends before it")
@@ -219,7 +228,7 @@ def read_file(path: str) -> bytes:
         # Without O_NONBLOCK a named pipe would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in the name
-        raise UndecodableImageError("no such file") from error
+        raise UndecodableImageError(GONE) from error
     except OSError as error:
         if error.errno not in OF_ONE_FILE:
             raise

@@ -9,8 +9,8 @@ import numpy as np
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.image import draw_text, encode_image, resize
+from irv2caffe.data.layout import LABELS
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import LABELS
 from irv2caffe.data.sources.text import read_labels
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.errors import InputError

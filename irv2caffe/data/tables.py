@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
+
+from irv2caffe.data.layout import COMPLAINTS, SKIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from irv2caffe.data.items import Skipped
+    from irv2caffe.data.items import LeftOutError, Skipped
 
-SKIPPED = "skipped.csv"
-COMPLAINTS = "complaints.csv"
 _HEADINGS = {SKIPPED: ("path", "reason", "detail"), COMPLAINTS: ("path", "complaint")}
 
 
@@ -78,6 +79,24 @@ class SideTables:
         """Closes the files."""
         for stream in self._streams.values():
             stream.close()
+
+
+def beside(out: Path) -> Path:
+    """Where the table of skipped images goes when there is no database to hold it."""
+    return out.with_name(f"{out.name}.{SKIPPED}")
+
+
+def keep_skipped(folder: Path, out: Path, error: LeftOutError) -> None:
+    """Keeps the table of a database that will not be made, and says in the error where it is.
+
+    Args:
+        folder: of the unfinished database, which is about to be removed.
+        out: where the database would stand.
+        error: why it will not.
+    """
+    with suppress(OSError):
+        (folder / SKIPPED).replace(beside(out))
+        error.hint += f"; {beside(out)} lists all of them"
 
 
 def read_skipped(folder: Path, most: int = 1_000_000) -> list[tuple[str, str, str]]:

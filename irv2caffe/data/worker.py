@@ -22,6 +22,7 @@ from irv2caffe.data.image import UndecodableImageError
 from irv2caffe.data.items import Item, PixelFormat
 from irv2caffe.data.options import options_from_json
 from irv2caffe.data.record import RecordMaker, Space
+from irv2caffe.data.seen import Seen
 
 NOTHING = -1  # what a worker says it is at, when it is at nothing
 # libpng speaks of colour profiles that nobody uses here; so does OpenCV where it only warns.
@@ -68,6 +69,7 @@ class _Worker:
             Path(setup["root"]),
             setup["stores"],
             PixelFormat(**pixels) if pixels is not None else None,
+            Seen(**setup["seen"]),
         )
         self._memory = np.frombuffer(
             mmap.mmap(setup["memory"], setup["memory_bytes"]), dtype=np.uint8
@@ -131,7 +133,7 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(0)  # the parent is gone
     except OSError as error:
-        answers.write(json.dumps({"failed": str(error)}).encode() + b"\n")
+        answers.write(json.dumps({"failed": error.strerror or str(error)}).encode() + b"\n")
         answers.flush()
 
 

@@ -16,7 +16,7 @@ from irv2caffe.log.clock import DAY_US, DAYS_BEFORE, HALF_YEAR_US
 from irv2caffe.log.columns import Series
 from irv2caffe.log.events import LogTime, Output
 from irv2caffe.log.lines import LOSS, LR, OTHER, OUTPUT, Lines
-from irv2caffe.log.outputs import MAX_OUTPUTS
+from irv2caffe.log.outputs import MAX_NAME, MAX_OUTPUTS
 from irv2caffe.log.parse import parse
 from irv2caffe.log.scan import Scratch
 
@@ -180,7 +180,7 @@ def _outputs(reader: Reader, block: _Block, iteration: _Array) -> list[_Output] 
     value = lines.value[block.outputs]
     found: dict[str, _Output] = {}
     for number, key in enumerate(names):
-        name = key.decode("utf-8", "replace")
+        name = key.decode("utf-8", "replace")[:MAX_NAME]
         mine = which == number if len(names) > 1 else slice(None)
         if name in found or (np.diff(at[mine]) <= 0).any():
             return None

@@ -43,6 +43,7 @@ class Course:
         self._pending_lr: tuple[int, float] | None = None
         self.outputs = TrainOutputs(log.outputs)
         self._test_outputs: TestOutputs | None = None
+        self._test_names: set[str] = set()
 
     def tell(self, event: Told) -> None:
         """Takes one event."""
@@ -122,7 +123,7 @@ class Course:
             tests.pop()
         seconds = None if time_us is None else time_us / 1e6
         tests.append(TestPoint(event.iteration, event.net, {}, seconds))
-        self._test_outputs = TestOutputs(tests[-1].outputs)
+        self._test_outputs = TestOutputs(tests[-1].outputs, self._test_names)
 
     def _tick(self, time: LogTime | None) -> int | None:
         time_us = self.clock.tick(time)

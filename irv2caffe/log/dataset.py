@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from irv2caffe.system import read_json_object
+from irv2caffe.system import open_regular, read_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +60,8 @@ def _from_config(folder: Path) -> TrainImages | None:
 def _from_headers(folder: Path) -> TrainImages | None:
     for name in _PROTOTXTS:
         try:
-            with (folder / name).open("rb") as stream:
-                head = stream.read(_HEADER_BYTES).decode("utf-8", "replace")
+            with open_regular(folder / name) as stream:
+                head = (stream.read(_HEADER_BYTES) or b"").decode("utf-8", "replace")
         except OSError:
             continue
         match = _HEADER.search(head)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from irv2caffe import ui
 from irv2caffe.log.anomalies import find_anomalies
+from irv2caffe.log.outputs import MAX_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,12 @@ _SOLVER = (
     "solver_mode", "solver_type",
 )  # fmt: skip
 _MAX_WARNINGS = 8
+# What Caffe says of old prototxts that it upgrades, and of its own future.
+_NO_FINDING = re.compile(
+    r"Note that future Caffe releases|Attempting to upgrade|Successfully upgraded|deprecat"
+    r"|already up to date",
+    re.IGNORECASE,
+)
 _MAX_OUTPUTS = 12
 
 
@@ -102,7 +110,13 @@ def finding_lines(table: Table, log: Log | None = None) -> list[tuple[str, str]]
 def _endings(log: Log) -> Iterator[tuple[str, str]]:
     if log.num_replaced:
         yield "replaced", f"{log.num_replaced:,} displays and tests were made again after a restart"
-    warnings = sorted(log.warnings.items(), key=lambda pair: -pair[1])
+    if log.num_dropped:
+        text = f"more than {MAX_OUTPUTS} names: {log.num_dropped:,} values of others are left out"
+        yield "outputs", text
+    if log.gave_up:
+        yield "unread", "no line of Caffe's for very long: what follows was not read"
+    told = [pair for pair in log.warnings.items() if _NO_FINDING.search(pair[0]) is None]
+    warnings = sorted(told, key=lambda pair: -pair[1])
     for message, count in warnings[:_MAX_WARNINGS]:
         yield "warning", f"{message} ({count:,} times)" if count > 1 else message
     if log.stopped:

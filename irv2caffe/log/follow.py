@@ -13,6 +13,7 @@ import zlib
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +37,10 @@ class Sink(Protocol):
 
     def finish(self) -> None:
         """The file ends."""
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the rest is not to be read."""
 
 
 def resolve_log(path: Path) -> Path:
@@ -64,6 +69,8 @@ def read_into(sink: Sink, path: Path) -> None:
     """
     for piece in pieces(resolve_log(path)):
         sink.feed_bytes(piece)
+        if sink.has_enough:
+            break
     sink.finish()
 
 
@@ -109,10 +116,10 @@ def _open(path: Path) -> IO[bytes]:
         if sys.stdin is None:
             raise InputError("standard input is closed")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    stream = path.open("rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        return stream  # a pipe gives its bytes once
-    magic = stream.read(_MAGIC_BYTES)
+    if not path.is_file():
+        return path.open("rb")  # a pipe gives its bytes once
+    stream = open_regular(path)
+    magic = stream.read(_MAGIC_BYTES) or b""  # None: /proc has files that wait
     stream.seek(0)
     for start, unpack in _PACKED.items():
         if magic.startswith(start):
@@ -169,9 +176,10 @@ class Follower:
 
     def _read_on(self, stream: IO[bytes]) -> bool:
         grown = False
-        while piece := stream.read(_PIECE_BYTES):
+        while not self._sink.has_enough and (piece := stream.read(_PIECE_BYTES)):
             self._sink.feed_bytes(piece)
             grown = True
+        self._ended |= self._sink.has_enough
         return grown
 
     def _rotated(self, stream: IO[bytes], old: os.stat_result) -> bool:
@@ -195,7 +203,7 @@ class Follower:
         grown = False
         while select.select([stream], [], [], 0)[0]:
             piece = os.read(stream.fileno(), _PIECE_BYTES)
-            if not piece:
+            if not piece or self._sink.has_enough:
                 self._sink.finish()
                 self._ended = True
                 return grown

@@ -86,6 +86,7 @@ class Log:
         stopped: a signal ended it, with a snapshot.
         killed: the name of the signal that ended it without one, or empty.
         fatal: Caffe's last words, or empty.
+        gave_up: the rest was not read, since it held no line of Caffe's for very long.
         num_lines: lines read.
         num_events: lines understood.
         num_other: lines of Caffe that do not tell the course of a run.
@@ -118,6 +119,7 @@ class Log:
     stopped: bool = False
     killed: str = ""
     fatal: str = ""
+    gave_up: bool = False
     num_lines: int = 0
     num_events: int = 0
     num_other: int = 0

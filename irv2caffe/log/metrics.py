@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from irv2caffe.log.accuracy import Kind, accuracy_names, better_of, kind_of
 from irv2caffe.log.table import TrainRows
@@ -59,6 +59,13 @@ class Metric:
         if self.better is None or not pairs:
             return None
         return (max if self.better == "up" else min)(pairs, key=lambda pair: pair[1])
+
+
+class Evidence(NamedTuple):
+    """A run as rules look at it."""
+
+    table: Table
+    metrics: Sequence[Metric]
 
 
 def metrics_of(table: Table) -> list[Metric]:

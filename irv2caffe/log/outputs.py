@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_OUTPUTS = 256  # names that are kept; a net has some ten
 MAX_ELEMENTS = 100  # of one name
+MAX_NAME = 200  # characters
 Kept = TypeVar("Kept")
 
 
@@ -94,11 +95,22 @@ class TrainOutputs(Outputs[Series]):
 class TestOutputs(Outputs[float]):
     """Of one test."""
 
+    def __init__(self, kept: dict[str, float], names: set[str]) -> None:
+        """Nothing is said yet.
+
+        Args:
+            kept: as of :class:`Outputs`.
+            names: of all tests of the run, which are bounded together.
+        """
+        super().__init__(kept)
+        self._names = names
+
     def add(self, name: str, value: float) -> bool:
         """Adds the next value of an output; whether there was room."""
         key = self.key(name)
-        if key is None:
+        if key is None or (key not in self._names and len(self._names) >= MAX_OUTPUTS):
             return False
+        self._names.add(key)
         if key in self.kept:  # the mean of as many as were seen
             value = self.kept[key] + (value - self.kept[key]) / self._seen[name]
         self.kept[key] = value

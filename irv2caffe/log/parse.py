@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from irv2caffe.log import events
 from irv2caffe.log.events import Event, LogTime
+from irv2caffe.log.outputs import MAX_NAME
 from irv2caffe.log.unwrap import mend, unwrap
 
 _NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?))"
@@ -262,4 +263,5 @@ def _output(stamp: _Stamp, message: str) -> Event | None:
     name, _, value = rest.rpartition(" = ")
     if not name or NUMBER.fullmatch(value) is None:
         return None
+    name = name[:MAX_NAME]
     return events.Output(*stamp, head[1] == "Test", int(head[2]), name, number(value), weight)

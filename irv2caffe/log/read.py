@@ -26,6 +26,9 @@ __all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log",
 
 MAX_LINE_BYTES = 1 << 16  # a longer one is no line of Caffe's; what is over is dropped
 _BULK_BYTES = 1 << 15
+# Without a line of Caffe's after so much there is none to come: a bomb, a device, another file.
+_MAX_SILENT_BYTES = 1 << 28
+_MAX_SILENT_LINES = 4_000_000
 _NUM_FIRST = 6  # displays and learning rates of a process that show whose Caffe it is
 _STATE = re.compile(r"_iter_(\d{1,18})\.solverstate(?:\.h5)?$", re.ASCII)
 
@@ -55,6 +58,8 @@ class Reader:
         self._dump: dump.Dump | None = None
         self._aside: deque[Told] = deque(maxlen=1000)
         self._num_first = 0
+        self._silent_bytes = 0
+        self._spoke_at = (0, 0)  # lines of Caffe's, and lines in all, when one came last
 
     def feed(self, line: str) -> Event | None:
         """Takes one line; returns its event."""
@@ -93,6 +98,25 @@ class Reader:
                 feed_many(self, self._rest, memoryview(data)[:end])
             rest = bytes(data[end:]) if end else self._rest + bytes(data[:MAX_LINE_BYTES])
         self._rest = rest[:MAX_LINE_BYTES]
+        self._listen(len(data))
+
+    def _listen(self, num_bytes: int) -> None:
+        """Notes whether so many bytes held a line of Caffe's."""
+        log = self.log
+        known = log.num_events + log.num_other
+        if known > self._spoke_at[0]:
+            self._silent_bytes, self._spoke_at = 0, (known, log.num_lines)
+        else:
+            self._silent_bytes += num_bytes
+        log.gave_up = (
+            self._silent_bytes > _MAX_SILENT_BYTES
+            or log.num_lines - self._spoke_at[1] > _MAX_SILENT_LINES
+        )
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether no line of Caffe's came for so long that the rest is not to be read."""
+        return self.log.gave_up
 
     def feed_line(self, line: bytes) -> None:
         """Takes one line of a file, without its end."""

@@ -8,8 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log.anomalies import Anomaly, find_anomalies
+from irv2caffe.log.divergence import first_diverged
 from irv2caffe.log.metrics import metrics_of
-from irv2caffe.log.table import column, is_diverged
 
 if TYPE_CHECKING:
     from irv2caffe.log.metrics import Metric
@@ -40,9 +40,9 @@ class OutputSummary:
 class Summary:
     """A run in a few figures; errors in percent, None where there is nothing to say.
 
-    ``diverged`` is the first iteration whose loss is not a number or pinned at 87.3365,
-    ``images_per_second`` is the
-    median of the last displays, ``eta_hours`` their pace with the tests between them.
+    ``diverged`` is the first iteration at which the loss is not a number, or that of a head pinned
+    at 87.3365. ``images_per_second`` is the median of the last displays, ``eta_hours`` their pace
+    with the tests between them; a run that has diverged has no time left.
     """
 
     iterations: int
@@ -82,7 +82,8 @@ def summarize(table: Table) -> Summary:
     recent = train[-_RECENT:]
     rates = [row.images_per_second for row in recent if row.images_per_second]
     iterations = max(last.iteration if last else 0, test[-1].iteration if test else 0)
-    anomalies = find_anomalies(table)
+    metrics = metrics_of(table)
+    diverged = first_diverged(table, metrics)
     return Summary(
         iterations=iterations,
         epochs=table.epoch(iterations),
@@ -97,14 +98,14 @@ def summarize(table: Table) -> Summary:
         images_per_second=median(rates) if rates else None,
         hours=_hours(table),
         restarts=len(table.restarts),
-        diverged=first_diverged(table),
+        diverged=diverged,
         max_iter=table.max_iter,
-        eta_hours=_eta_hours(table, iterations),
+        eta_hours=_eta_hours(table, iterations) if diverged is None else None,
         images_per_iteration=table.images_per_iteration,
         num_train_images=table.num_train_images,
         ended=table.ended,
-        anomalies=anomalies,
-        outputs=tuple(_output(metric) for metric in metrics_of(table)),
+        anomalies=find_anomalies(table, metrics),
+        outputs=tuple(_output(metric) for metric in metrics),
     )
 
 
@@ -121,12 +122,6 @@ def _output(metric: Metric) -> OutputSummary:
         best[1] if best else None,
         best[0] if best else None,
     )
-
-
-def first_diverged(table: Table) -> int | None:
-    """The first iteration whose loss says that the net is lost."""
-    pairs = zip(column(table.train, "iteration"), column(table.train, "loss"), strict=True)
-    return next((int(iteration) for iteration, loss in pairs if is_diverged(loss)), None)
 
 
 def _hours(table: Table) -> float | None:

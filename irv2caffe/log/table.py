@@ -250,11 +250,6 @@ def row_of_test(
     )
 
 
-def is_diverged(loss: float) -> bool:
-    """Whether a loss says that the net is lost: not a number, infinite, or pinned."""
-    return is_lost(loss) or abs(loss - PINNED_LOSS) < 1e-3
-
-
 def is_lost(loss: float) -> bool:
     """Whether a loss is not a number, or larger than any."""
     return not abs(loss) <= MAX_LOSS

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAX_RAW_POINTS = 60  # more displays than these are drawn under a moving average
+_GAP = 5.0  # times the step before and behind
 Window = tuple[float | None, float | None]
 Array = Any  # of numpy
 
@@ -60,6 +61,12 @@ def moving_average(values: Array, span: int) -> Array:
     return (sums[places + after + 1] - sums[places - before]) / (before + after + 1)
 
 
+def smoothed(curve: Curve, span: int) -> Curve:
+    """The moving average of each stretch between gaps: nothing is averaged over one."""
+    parts = np.split(curve.y, gaps(curve.x))
+    return Curve(curve.x, np.concatenate([moving_average(part, span) for part in parts]))
+
+
 def thinned(curve: Curve, max_points: int) -> Curve:
     """A curve of fewer points that looks the same: of each stretch the lowest and the highest."""
     count = len(curve.x)
@@ -72,6 +79,28 @@ def thinned(curve: Curve, max_points: int) -> Curve:
         kept |= {first + int(np.argmin(part)), first + int(np.argmax(part))}
     places = np.array(sorted(kept))
     return Curve(curve.x[places], curve.y[places])
+
+
+def gaps(places: Array) -> Array:
+    """Where displays are missing: numbers of points that lie much further on than their neighbours.
+
+    A step counts where it is several times as long as those beside it; a display interval that
+    changes is none.
+    """
+    steps = np.diff(places)
+    if len(steps) < 2:
+        return np.empty(0, int)
+    around = np.concatenate(([0.0], steps, [0.0]))
+    return 1 + np.flatnonzero(steps > _GAP * np.maximum(around[:-2], around[2:]))
+
+
+def pooled(curve: Curve, max_points: int) -> tuple[Curve, int]:
+    """Means of so many points in a row, each at the place of its last; and how many they are."""
+    count = len(curve.x)
+    per = max(1, -(-count // max_points))
+    starts = np.arange(0, count, per)
+    ends = np.minimum(starts + per, count)
+    return Curve(curve.x[ends - 1], np.add.reduceat(curve.y, starts) / (ends - starts)), per
 
 
 def is_wide(curves: Sequence[Curve]) -> bool:

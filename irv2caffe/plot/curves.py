@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.errors import InputError
+from irv2caffe.log.divergence import first_diverged
+from irv2caffe.log.metrics import metrics_of
 from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows
-from irv2caffe.plot.curve import Curve, Window, limits, moving_average, span_of
+from irv2caffe.plot.curve import Curve, Window, limits, smoothed, span_of
 from irv2caffe.plot.scalars import Scalar, scalars_of
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Run:
 
 _FIRST = 5  # displays that show how high a loss begins
 _EXPLODED = 5.0  # times that
+_MAX_RESTARTS = 100  # marks
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
 
@@ -52,6 +55,7 @@ class Curves:
         other_errors: of the other test nets, by net and rank.
         scalars: every other output of the nets.
         is_tested: whether there are any tests.
+        clock: hours of training at the places of displays; empty where the log has no times.
         restarts: places.
         diverged: the first place where the loss is lost, or None.
         start: 0, or the first place of a log that begins in the second half of the run.
@@ -70,6 +74,7 @@ class Curves:
     other_errors: dict[tuple[int, str], Curve] = field(default_factory=dict)
     scalars: tuple[Scalar, ...] = ()
     is_tested: bool = False
+    clock: Curve = _EMPTY
     restarts: tuple[float, ...] = ()
     diverged: float | None = None
     start: float = 0.0
@@ -134,16 +139,15 @@ def loss_top(shown: Sequence[Curves]) -> float | None:
     """
     losses = [curves.loss.y for curves in shown]
     losses += [one.curve.y for curves in shown for one in curves.scalars if one.side == "loss"]
-    explodes, tops = False, []
+    top = 0.0
     for values in losses:
         if not len(values):
             continue
         usual = max(values[:_FIRST].max(), np.median(values))
         if usual <= 0:
             return None
-        explodes |= bool(values.max() > _EXPLODED * usual)
-        tops.append(float(values[values <= _EXPLODED * usual].max()))
-    return 1.05 * max(tops) if explodes else None
+        top = max(top, 1.05 * float(values[values <= _EXPLODED * usual].max()))
+    return top if max((values.max(initial=0.0) for values in losses), default=0.0) > top else None
 
 
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
@@ -152,7 +156,8 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
     iteration, loss, lr, step_s = _columns(table)
     x = place(iteration)
     healthy = (np.abs(loss) <= MAX_LOSS) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
-    lost = x[~healthy]
+    metrics = metrics_of(table)
+    lost = first_diverged(table, metrics)
     raw = Curve(x[healthy], loss[healthy])
     span = span_of(len(raw.x)) if smooth is None else max(1, min(smooth, len(raw.x))) // 2 * 2 + 1
     with_lr, with_rate = np.abs(lr) <= MAX_LOSS, step_s > 0
@@ -174,20 +179,26 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         name=run.name,
         in_epochs=in_epochs,
         loss=raw,
-        smooth=Curve(raw.x, moving_average(raw.y, span)) if span > 1 else _EMPTY,
+        smooth=smoothed(raw, span) if span > 1 else _EMPTY,
         span=span,
         lr=Curve(x[with_lr], lr[with_lr]),
         rate=rate,
         rate_is_images=images is not None,
         errors=tests,
         other_errors=others,
-        scalars=scalars_of(table, place),
+        scalars=scalars_of(metrics, place),
         is_tested=bool(len(table.test) or len(table.other_tests)),
-        restarts=tuple(place(np.array(table.restarts, float)).tolist()),
-        diverged=float(lost[0]) if len(lost) else None,
+        clock=_clock(table, x),
+        restarts=tuple(place(np.array(_few(table.restarts), float)).tolist()),
+        diverged=None if lost is None else float(place(np.array(lost))),
         start=first if end / 2 < first < end else 0.0,
         end=end,
     )
+
+
+def _few(restarts: Sequence[int]) -> Sequence[int]:
+    """As many as can be told apart."""
+    return restarts[:: len(restarts) // _MAX_RESTARTS + 1]
 
 
 def _iterations(iteration: Array) -> Array:
@@ -232,6 +243,15 @@ def _columns(table: Table) -> tuple[Array, Array, Array, Array]:
     good = (steps > 0) & (step_us > 0)
     step_s = np.where(good, step_us / 1e6 / np.maximum(steps, 1), 0.0)
     return iteration, np.array(kept.loss), np.array(kept.lr), step_s
+
+
+def _clock(table: Table, x: Array) -> Curve:
+    """Hours of training at the displays."""
+    if not isinstance(table.train, TrainRows):
+        return _EMPTY
+    time_us = np.array(table.train.columns.time_us, float)
+    known = time_us >= 0
+    return Curve(x[known], np.maximum.accumulate(time_us[known] / 3.6e9))
 
 
 def _images(table: Table, iteration: Array) -> Array | None:

@@ -6,11 +6,12 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.figure import Figure
 
 from irv2caffe.atomic import file_aside
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
-from irv2caffe.plot.curve import Curve, between, is_wide, moving_average, span_of, thinned
+from irv2caffe.plot.curve import Curve, between, is_wide, smoothed, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.look import MAX_TITLE, Look, check_references, check_suffix, plain
 from irv2caffe.plot.outputs import draw_outputs, drawn_of
@@ -50,8 +51,11 @@ def draw(runs: Sequence[Run], out: Path, look: Look = _PLAIN) -> None:
         OutputError: the file cannot be written.
     """
     check_suffix(out)
-    made = figure(runs, look)
-    with file_aside(out) as aside, warnings.catch_warnings():
+    # A matplotlibrc of the user's may ask for LaTeX, which need not be here, or hide the lines.
+    with rc_context(), file_aside(out) as aside, warnings.catch_warnings():
+        rcdefaults()
+        rcParams["svg.hashsalt"] = "irv2caffe"  # else identifiers are random
+        made = figure(runs, look)
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         # No dates in the file: the same log gives the same bytes.
         metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
@@ -256,8 +260,7 @@ def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
     span = span_of(len(curves.rate.x))
     axis.plot(raw.x, raw.y, color=color, linewidth=0.8, alpha=0.3 if span > 1 else 1.0)
     if span > 1:
-        mean = Curve(curves.rate.x, moving_average(curves.rate.y, span))
-        smooth = thinned(mean, _MAX_POINTS)
+        smooth = thinned(smoothed(curves.rate, span), _MAX_POINTS)
         axis.plot(smooth.x, smooth.y, color=color, linewidth=1.2)
 
 

@@ -1,4 +1,3 @@
-'use strict';
 // Draws the curves in #data into #chart: hover shows values, dragging zooms, a double click undoes.
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
@@ -8,21 +7,37 @@
   const SVG = 'http://www.w3.org/2000/svg';
   const WIDTH = 1060, LEFT = 58, RIGHT = 58, GAP = 26;
   const HEIGHTS = {main: 420, value: 160, lr: 110, rate: 110};
+  const short = new Intl.NumberFormat('en', {notation: 'compact', maximumSignificantDigits: 3});
   const hidden = new Set();
-  let view = restored() || data.view || [data.first, data.last];
-  let logLoss = data.logLoss;
+  const spans = [...new Set([1, 3, 7, 15, 31, 63, 125, 251, 501, 1001, 2501, 5001]
+    .filter(span => 4 * span <= data.displays).concat(data.span))].sort((a, b) => a - b);
+  // What the reader has chosen; it outlives a reload of the page.
+  const chosen = {axis: 'place', view: data.view, logLoss: data.logLoss, logX: false,
+    span: data.span, ...recall()};
+  const inHours = () => chosen.axis === 'hours' && data.clocks.some(clock => clock);
+  const whole = () => inHours() ? data.hours : [data.first, data.last];
+  let view, smallest;
   let dragged = null;
   let panels = [];
 
-  function restored() {
-    try { return JSON.parse(sessionStorage.getItem('view:' + location.pathname)); }
-    catch { return null; }
+  function isWhole() { return view[0] <= whole()[0] && view[1] >= whole()[1]; }
+
+  // Places on the axis below: epochs or iterations, or the hours that the run had trained then.
+  function placed(values, run) {
+    if (!inHours()) return values;
+    const clock = data.clocks[run];
+    return clock ? values.map(value => interpolate(clock.x, clock.hours, value)) : [];
   }
 
-  function remember() {
-    const whole = view[0] <= data.first && view[1] >= data.last;
-    try { sessionStorage.setItem('view:' + location.pathname, JSON.stringify(whole ? null : view)); }
-    catch { /* storage may be closed to local files */ }
+  function placeCurves() {
+    for (const curve of data.curves) {
+      curve.at = placed(curve.x, curve.run);
+      if (curve.mean) curve.mean.at = placed(curve.mean.x, curve.run);
+    }
+    smallest = Math.min(...data.curves.map(curve => curve.at.find(at => at > 0) || Infinity));
+    const [first, last] = whole();
+    view = chosen.view;
+    if (!view || !(view[0] < view[1]) || view[0] < first || view[1] > last) view = [first, last];
   }
 
   function make(parent, name, attributes, text) {
@@ -33,42 +48,21 @@
     return made;
   }
 
-  function show(value) {
-    if (value === 0) return '0';
-    const size = Math.abs(value);
-    if (size >= 1000) return Math.round(value).toLocaleString('en');
-    return size < 1e-3 ? value.toExponential(2) : String(+value.toPrecision(4));
-  }
-
-  function ticks(low, high, count) {
-    const rough = (high - low) / count;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map(n => n * power).find(n => n >= rough) || rough;
-    const found = [];
-    const start = Math.ceil(low / step);  // counted: a step may be too small to change a number
-    for (let n = 0; n <= 2 * count && (start + n) * step <= high + step * 1e-9; n++) {
-      found.push(+((start + n) * step).toPrecision(12));
-    }
-    return found;
-  }
-
-  function logTicks(low, high) {
-    const found = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-      for (const n of [1, 2, 5]) {
-        const at = n * 10 ** power;
-        if (at >= low && at <= high) found.push(+at.toPrecision(6));
-      }
-    }
-    return found.length > 1 ? found : [low, high].map(value => +value.toPrecision(3));
-  }
+  const isVisible = at => at >= low() && at <= view[1];
+  // Also the points just outside, whose lines reach in.
+  const isNear = (at, n) => isVisible(at[n]) || (at[n + 1] >= low() && at[n] <= view[1])
+    || (at[n - 1] <= view[1] && at[n] >= low());
 
   function inView(curve) {
-    const points = [];
-    for (let place = 0; place < curve.x.length; place++) {
-      if (curve.x[place] >= view[0] && curve.x[place] <= view[1]) points.push(curve.y[place]);
-    }
-    return points;
+    return curve.y.filter((_, place) => isVisible(curve.at[place]));
+  }
+
+  // What is drawn of a curve under its own displays: their mean, where the reader wants one.
+  function smooth(curve) {
+    const count = curve.mean ? Math.round(chosen.span / curve.mean.per) : 0;
+    if (count < 1 || chosen.span === 1) return null;
+    const {at, y, breaks, per} = curve.mean;
+    return {at, y: trailingMeans(y, count, breaks, n => isVisible(at[n])), breaks, span: count * per};
   }
 
   // A scale for the curves of one side of a panel: from zero for the whole run, else their own.
@@ -78,40 +72,60 @@
     if (!values.length) return null;
     let low = values.reduce((a, b) => Math.min(a, b));
     let high = values.reduce((a, b) => Math.max(a, b));
-    const whole = view[0] <= data.first && view[1] >= data.last;
+    const wide = isWhole();
     if (isLog && low > 0) {
       const factor = high > low ? (high / low) ** .05 : 2;
       low /= factor;
       high *= factor;
       const y = value => top + height * (1 - Math.log(value / low) / Math.log(high / low));
-      return {y, ticks: logTicks(low, high)};
+      return {y, ticks: logTicks(low, high, height / 22)};
     }
     if (ceiling && low < ceiling) high = Math.min(high, ceiling);
-    if (whole) low = Math.min(0, low);
+    if (wide) low = Math.min(0, low);
     if (high <= low) { low -= 1; high += 1; }
     const room = (high - low) * .04;
-    if (!whole || low < 0) low -= room;
+    if (!wide || low < 0) low -= room;
     high += room;
     const y = value => top + height * (1 - (value - low) / (high - low));
     return {y, ticks: ticks(low, high, Math.max(3, height / 60))};
   }
 
-  const x = value => LEFT + (WIDTH - LEFT - RIGHT) * (value - view[0]) / (view[1] - view[0]);
-  const place = px => view[0] + (px - LEFT) / (WIDTH - LEFT - RIGHT) * (view[1] - view[0]);
+  const WIDE = WIDTH - LEFT - RIGHT;
+  const low = () => chosen.logX ? Math.max(view[0], Math.min(smallest, view[1] / 2)) : view[0];
+  const x = at => LEFT + WIDE * (chosen.logX ? Math.log(at / low()) / Math.log(view[1] / low())
+    : (at - view[0]) / (view[1] - view[0]));
+  const place = px => chosen.logX ? low() * (view[1] / low()) ** ((px - LEFT) / WIDE)
+    : view[0] + (px - LEFT) / WIDE * (view[1] - view[0]);
+  const placeTicks = () => chosen.logX ? logTicks(low(), view[1], 12) : ticks(view[0], view[1], 10);
 
-  function path(curve, y) {
-    let text = '', pen = 'M', first = true;
-    for (let at = 0; at < curve.x.length; at++) {
-      const inside = curve.x[at] >= view[0] && curve.x[at] <= view[1];
-      const near = inside || (at + 1 < curve.x.length && curve.x[at + 1] >= view[0]
-        && curve.x[at] <= view[1]) || (at > 0 && curve.x[at - 1] <= view[1] && curve.x[at] >= view[0]);
-      if (!near || !Number.isFinite(y(curve.y[at]))) { pen = 'M'; continue; }
-      const px = x(curve.x[at]).toFixed(1), py = y(curve.y[at]).toFixed(1);
-      if (curve.steps && !first && pen === 'L') text += `H${px}`;
-      text += `${pen}${px},${py}`;
-      pen = 'L'; first = false;
+  function drawCurve(inside, curve, y) {
+    const look = {class: 'curve', stroke: curve.color, 'stroke-width': curve.width,
+      'stroke-dasharray': curve.dash || 'none'};
+    const mean = smooth(curve);
+    if (mean) {
+      make(inside, 'path', {...look, d: pathOf(curve.at, curve.y, x, y, isNear, curve), opacity: .35,
+        'stroke-width': .7, 'stroke-dasharray': 'none'});
+      make(inside, 'path', {...look, d: pathOf(mean.at, mean.y, x, y, isNear, mean)});
+    } else {
+      make(inside, 'path', {...look, d: pathOf(curve.at, curve.y, x, y, isNear, curve)});
     }
-    return text;
+    for (let n = 0; curve.marker && n < curve.at.length; n++) {
+      if (!isVisible(curve.at[n])) continue;
+      make(inside, 'circle', {cx: x(curve.at[n]), cy: y(curve.y[n]), r: 3.5, fill: curve.color});
+    }
+  }
+
+  function drawMark(inside, mark, top, height) {
+    const [from] = placed([mark.x], mark.run);
+    if (from === undefined || !Number.isFinite(x(from))) return;
+    if (mark.to !== undefined) {
+      const [to] = placed([mark.to], mark.run);
+      make(inside, 'rect', {x: x(from), y: top, width: Math.max(0, x(to) - x(from)), height,
+        fill: mark.color, opacity: .08});
+    }
+    const line = make(inside, 'line', {x1: x(from), x2: x(from), y1: top, y2: top + height,
+      stroke: mark.color, 'stroke-dasharray': mark.dash || 'none', class: mark.kind});
+    make(line, 'title', {}, mark.text);
   }
 
   function drawPanel(svg, name, top) {
@@ -122,10 +136,10 @@
     make(defs, 'rect', {x: LEFT, y: top - 4, width: WIDTH - LEFT - RIGHT, height: height + 8});
     const sides = {
       left: scale(curves.filter(curve => curve.side === 'left'), top, height, name === 'lr' && data.logRates),
-      right: scale(curves.filter(curve => curve.side === 'right'), top, height, logLoss,
+      right: scale(curves.filter(curve => curve.side === 'right'), top, height, chosen.logLoss,
         name === 'main' && data.lossTop),
     };
-    for (const at of ticks(view[0], view[1], 10)) {
+    for (const at of placeTicks()) {
       make(svg, 'line', {class: 'grid', x1: x(at), x2: x(at), y1: top, y2: top + height});
     }
     for (const [side, found] of Object.entries(sides)) {
@@ -135,7 +149,7 @@
         if (y < top - 1 || y > top + height + 1) continue;
         if (left) make(svg, 'line', {class: 'grid', x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y});
         make(svg, 'text', {x: left ? LEFT - 6 : WIDTH - RIGHT + 6, y: y + 4,
-          'text-anchor': left ? 'end' : 'start'}, show(at));
+          'text-anchor': left ? 'end' : 'start'}, Math.abs(at) < 1e5 ? show(at) : short.format(at));
       }
       const label = data.labels[name][side], middle = top + height / 2;
       const at = side === 'left' ? 13 : WIDTH - 6;
@@ -143,26 +157,10 @@
         transform: `rotate(-90 ${at} ${middle})`}, label);
     }
     const inside = make(svg, 'g', {'clip-path': `url(#${clip})`});
-    for (const mark of data.marks) {
-      if (mark.to !== undefined) {
-        make(inside, 'rect', {x: x(mark.x), y: top, width: Math.max(0, x(mark.to) - x(mark.x)),
-          height, fill: mark.color, opacity: .08});
-      }
-      const line = make(inside, 'line', {x1: x(mark.x), x2: x(mark.x), y1: top, y2: top + height,
-        stroke: mark.color, 'stroke-dasharray': mark.dash || 'none', class: 'mark'});
-      make(line, 'title', {}, mark.text);
-    }
+    for (const mark of data.marks) drawMark(inside, mark, top, height);
     for (const curve of curves) {
       const found = sides[curve.side];
-      if (hidden.has(curve.key) || !found) continue;
-      make(inside, 'path', {class: 'curve', d: path(curve, found.y), stroke: curve.color,
-        'stroke-width': curve.width, 'stroke-dasharray': curve.dash || 'none',
-        opacity: curve.opacity || 1});
-      if (!curve.marker) continue;
-      for (let at = 0; at < curve.x.length; at++) {
-        make(inside, 'circle', {cx: x(curve.x[at]), cy: found.y(curve.y[at]), r: 3.5,
-          fill: curve.color});
-      }
+      if (!hidden.has(curve.key) && found) drawCurve(inside, curve, found.y);
     }
     make(svg, 'rect', {class: 'frame', x: LEFT, y: top, width: WIDTH - LEFT - RIGHT, height});
     return {top, height, curves, sides};
@@ -182,10 +180,11 @@
       top += HEIGHTS[name] + GAP;
       return panel;
     });
-    for (const at of ticks(view[0], view[1], 10)) {
+    for (const at of placeTicks()) {
       make(svg, 'text', {x: x(at), y: top - GAP + 18, 'text-anchor': 'middle'}, show(at));
     }
-    make(svg, 'text', {x: WIDTH / 2, y: top + 8, 'text-anchor': 'middle'}, data.unit);
+    make(svg, 'text', {x: WIDTH / 2, y: top + 8, 'text-anchor': 'middle'},
+      inHours() ? 'hours of training' : data.unit);
     svg.append(cross, zoom);
   }
 
@@ -193,15 +192,6 @@
   cross.setAttribute('class', 'cross');
   const zoom = document.createElementNS(SVG, 'rect');
   zoom.setAttribute('class', 'zoom');
-
-  function nearest(values, at) {
-    let low = 0, high = values.length - 1;
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (values[middle] < at) low = middle; else high = middle;
-    }
-    return Math.abs(values[low] - at) <= Math.abs(values[high] - at) ? low : high;
-  }
 
   function pixel(event) {
     const box = chart.querySelector('svg').getBoundingClientRect();
@@ -220,19 +210,20 @@
     }
     tip.replaceChildren();
     const head = document.createElement('b');
-    head.textContent = `${data.unit} ${show(at)}`;
+    head.textContent = `${inHours() ? 'hour' : data.unit} ${show(at)}`;
     tip.append(head);
     for (const curve of [...data.curves].sort((a, b) => !!a.behind - !!b.behind)) {
-      if (hidden.has(curve.key) || !curve.tip || !curve.x.length) continue;
-      const found = nearest(curve.x, at), off = Math.abs(x(curve.x[found]) - px);
-      const [first, last] = [curve.x[0], curve.x[curve.x.length - 1]];
+      if (hidden.has(curve.key) || !curve.at.length) continue;
+      const mean = smooth(curve), points = mean || curve;
+      const found = nearest(points.at, at), off = Math.abs(x(points.at[found]) - px);
+      const [first, last] = [points.at[0], points.at[points.at.length - 1]];
       if (off > 40 && (at < first || at > last)) continue;
       const row = document.createElement('div'), name = document.createElement('span');
       const dot = document.createElement('i'), value = document.createElement('span');
       dot.style.background = curve.color;
-      name.append(dot, curve.name);
-      value.textContent = show(curve.y[found]) + (curve.unit || '')
-        + (off > 15 && !curve.flat ? ` (at ${show(curve.x[found])})` : '');
+      name.append(dot, curve.name + (mean ? ` (mean of ${mean.span} displays)` : ''));
+      value.textContent = show(points.y[found]) + (curve.unit || '')
+        + (off > 15 && !curve.flat ? ` (at ${show(points.at[found])})` : '');
       value.dataset.key = curve.key;
       row.append(name, value);
       tip.append(row);
@@ -250,9 +241,10 @@
     for (const key of ['x1', 'x2', 'y1', 'y2']) cross.setAttribute(key, -9);
   }
 
-  function zoomTo(from, to) {
-    view = [from, to];
-    remember();
+  function choose(change) {
+    Object.assign(chosen, change);
+    remember(chosen);
+    placeCurves();
     draw();
   }
 
@@ -265,16 +257,28 @@
     dragged = null;
     zoom.setAttribute('width', 0);
     if (to - from > 8) {
-      zoomTo(Math.max(data.first, place(from)), Math.min(data.last, place(to)));
+      choose({view: [Math.max(whole()[0], place(from)), Math.min(whole()[1], place(to))]});
     }
   });
-  chart.addEventListener('dblclick', () => zoomTo(data.first, data.last));
-  document.getElementById('whole').addEventListener('click', () => zoomTo(data.first, data.last));
-  document.getElementById('log').checked = logLoss;
-  document.getElementById('log').addEventListener('change', event => {
-    logLoss = event.target.checked;
-    draw();
-  });
+  chart.addEventListener('dblclick', () => choose({view: null}));
+  document.getElementById('whole').addEventListener('click', () => choose({view: null}));
+  for (const [id, key] of [['log', 'logLoss'], ['logx', 'logX']]) {
+    const box = document.getElementById(id);
+    box.checked = chosen[key];
+    box.addEventListener('change', () => choose({[key]: box.checked}));
+  }
+  const axis = document.getElementById('axis');
+  axis.options[0].textContent = `${data.unit}s`;
+  axis.value = inHours() ? 'hours' : 'place';
+  axis.parentElement.hidden = !data.clocks.some(clock => clock);
+  axis.addEventListener('change', () => choose({axis: axis.value, view: null}));
+  const slider = document.getElementById('smooth'), mean = document.getElementById('mean');
+  const told = () => { mean.textContent = chosen.span > 1 ? `mean of ${chosen.span} displays` : 'none'; };
+  slider.max = spans.length - 1;
+  slider.value = Math.max(0, spans.indexOf(chosen.span));
+  slider.parentElement.hidden = spans.length < 2;
+  slider.addEventListener('input', () => { choose({span: spans[slider.value]}); told(); });
+  told();
 
   for (const entry of data.legend) {
     const label = document.createElement('label'), box = document.createElement('input');
@@ -290,9 +294,7 @@
     label.append(box, line, entry.name);
     legend.append(label);
   }
-  if (!(view[0] < view[1]) || view[0] < data.first || view[1] > data.last) {
-    view = [data.first, data.last];
-  }
+  placeCurves();
   draw();
   leave();
 })();

@@ -61,7 +61,7 @@ def write_report(
     runs = [Run(printable(run.name), run.table, run.log) for run in runs]
     shown = curves_of(runs, smooth=smooth)
     check_references(references, in_epochs=shown[0].in_epochs)
-    script, css = _part("report.js"), _part("report.css")
+    script, css = _part("report_math.js") + _part("report.js"), _part("report.css")
     page = Template(_part("report.html")).substitute(
         title=escape(printable(title) or " and ".join(run.name for run in runs)),
         policy=_policy(script),

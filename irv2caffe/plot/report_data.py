@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from irv2caffe.errors import InputError
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
-from irv2caffe.plot.curve import Curve, between, is_wide, thinned
+from irv2caffe.plot.curve import Curve, between, gaps, is_wide, pooled, thinned
 from irv2caffe.plot.curves import loss_top
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 _MAX_POINTS = 3000
 _MAX_SCALARS = 40  # outputs of a run beside its errors and its loss
+_MAX_CLOCK = 500
+_MAX_STEPS = 30  # of a learning rate; more are a slope
+_STEP = 0.99  # a rate that changes by less is a slope
 _RESTART_COLOR = "#777777"
 
 
@@ -42,9 +47,11 @@ def page_data(
     single = len(shown) == 1
     curves: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    ends = [one.end for one in shown]
+    end = max(one.end for one in shown)
     for place, reference in enumerate(references if shown[0].in_epochs else ()):
-        curves += _reference(reference, REFERENCE_COLORS[place % 4], max(ends))
+        curves += _reference(reference, REFERENCE_COLORS[place % 4], end)
+    for curve in curves:
+        curve["run"] = -1  # nobody knows their hours
     num_behind = len(curves)
     has_errors = any(_has_errors(one) for one in shown)
     for place, one in enumerate(shown):
@@ -55,27 +62,45 @@ def page_data(
         curves += _scalars(one, prefix, color, single=single, has_errors=has_errors)
         curves += _panels(one, prefix, LOSS_COLOR if single else color)
         marks += _marks(one, prefix, _RESTART_COLOR if single else color)
+        for entry in (*curves, *marks):
+            entry.setdefault("run", place)
     for number, curve in enumerate(curves):
         curve["key"] = number
-    images = all(one.rate_is_images for one in shown)
-    first, last = min(one.start for one in shown), max([*ends, 1e-9])
     return {
-        "unit": "epoch" if shown[0].in_epochs else "iteration",
-        "first": first,
-        "last": last,
-        "view": _view(window, first, last),
+        **_axis(shown, window),
+        "displays": max(len(one.loss.x) for one in shown),
+        "span": max(one.span for one in shown),
         "logLoss": log_loss,
         "lossTop": loss_top(shown),
         "curves": curves,
         "legend": _legend(curves[num_behind:] + curves[:num_behind]),
         "marks": marks,
         "logRates": is_wide([one.lr for one in shown]),
-        "labels": {
-            "main": {"left": _left(shown, has_errors=has_errors), "right": "training loss"},
-            "value": {"left": "outputs", "right": ""},
-            "lr": {"left": "learning rate", "right": ""},
-            "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
-        },
+        "labels": _labels(shown, has_errors=has_errors),
+    }
+
+
+def _axis(shown: Sequence[Curves], window: Window | None) -> dict[str, Any]:
+    """The axis below: epochs or iterations, or hours of training."""
+    first, last = min(one.start for one in shown), max([*(one.end for one in shown), 1e-9])
+    hours = [float(one.clock.y[-1]) for one in shown if len(one.clock.y)]
+    return {
+        "unit": "epoch" if shown[0].in_epochs else "iteration",
+        "first": first,
+        "last": last,
+        "view": _view(window, first, last),
+        "clocks": [_clock(one) for one in shown],
+        "hours": [0.0, max(hours, default=0.0)],
+    }
+
+
+def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str, str]]:
+    images = all(one.rate_is_images for one in shown)
+    return {
+        "main": {"left": _left(shown, has_errors=has_errors), "right": "training loss"},
+        "value": {"left": "outputs", "right": ""},
+        "lr": {"left": "learning rate", "right": ""},
+        "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
     }
 
 
@@ -104,26 +129,38 @@ def _view(window: Window | None, first: float, last: float) -> list[float] | Non
 def _curve(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
     """A curve as the script takes it; six digits are more than a screen has."""
     few = thinned(curve, _MAX_POINTS)
-    look: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "tip": True, "group": name}
-    points = {
-        "x": [float(f"{value:.7g}") for value in few.x.tolist()],
-        "y": [float(f"{value:.6g}") for value in few.y.tolist()],
+    look: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "group": name}
+    return {**_points(few), "name": name, "color": color, **look, **more}
+
+
+def _points(curve: Curve) -> dict[str, list[float]]:
+    return {
+        "x": [float(f"{value:.7g}") for value in curve.x.tolist()],
+        "y": [float(f"{value:.6g}") for value in curve.y.tolist()],
     }
-    return {**points, "name": name, "color": color, **look, **more}
+
+
+def _clock(one: Curves) -> dict[str, list[float]] | None:
+    """Hours at places, straight between some of them."""
+    count = len(one.clock.x)
+    if count < 2 or one.clock.y[-1] <= one.clock.y[0]:
+        return None
+    kept = np.unique(np.linspace(0, count - 1, min(count, _MAX_CLOCK)).astype(int))
+    points = _points(Curve(one.clock.x[kept], one.clock.y[kept]))
+    return {"x": points["x"], "hours": points["y"]}
+
+
+def _displayed(curve: Curve, name: str, color: str, **look: Any) -> dict[str, Any]:
+    """A curve of many displays, which the page averages over as many as its reader likes."""
+    few, per = pooled(curve, _MAX_POINTS)
+    mean = {**_points(few), "per": per, "breaks": sorted({*(gaps(curve.x) // per).tolist()})}
+    return _curve(curve, name, color, mean=mean, **look)
 
 
 def _loss(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
-    name = f"{prefix}training loss"
     look = {"side": "right", "dash": "" if single else "2 3"}
-    if not len(one.loss.x):
-        return
-    if one.span == 1:
-        yield _curve(one.loss, name, color, **look)
-        return
-    smooth = f"{name} (mean of {one.span:,} displays)"
-    light = {"side": "right", "width": 0.7, "opacity": 0.35, "group": smooth}
-    yield _curve(one.loss, f"{name}, as displayed", color, **light)
-    yield _curve(one.smooth, smooth, color, **look)
+    if len(one.loss.x):
+        yield _displayed(one.loss, f"{prefix}training loss", color, **look)
 
 
 def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
@@ -159,15 +196,27 @@ def _panels(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
         yield _curve(one.lr, name, color, panel="lr", steps=True, width=1.5)
     if len(one.rate.x):
         name = f"{prefix}{'images' if one.rate_is_images else 'iterations'} per second"
-        yield _curve(one.rate, name, color, panel="rate", width=1)
+        yield _displayed(one.rate, name, color, panel="rate", width=1)
 
 
 def _marks(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
     for at in one.restarts:
-        yield {"x": at, "color": color, "dash": "2 4", "text": f"{prefix}restart"}
+        yield {"x": at, "color": color, "dash": "2 4", "text": f"{prefix}restart", "kind": "mark"}
+    for at, before, after in _rate_steps(one.lr):
+        text = f"{prefix}learning rate {before:.4g} to {after:.4g}"
+        yield {"x": at, "color": color, "dash": "1 5", "text": text, "kind": "step"}
     if one.diverged is not None:
         text = f"{prefix}the loss is lost from here on"
-        yield {"x": one.diverged, "to": one.end, "color": LOST_COLOR, "text": text}
+        yield {"x": one.diverged, "to": one.end, "color": LOST_COLOR, "text": text, "kind": "mark"}
+
+
+def _rate_steps(lr: Curve) -> list[tuple[float, float, float]]:
+    """Place, rate before and after, of a rate that is lowered in steps; none of a slope."""
+    ratio = lr.y[1:] / np.where(lr.y[:-1] == 0, np.nan, lr.y[:-1])
+    steps = 1 + np.flatnonzero((ratio < _STEP) | (ratio > 1 / _STEP))
+    if not 0 < len(steps) <= min(_MAX_STEPS, len(lr.y) // 3):
+        return []
+    return [(float(lr.x[n]), float(lr.y[n - 1]), float(lr.y[n])) for n in steps.tolist()]
 
 
 def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[str, Any]]:
@@ -187,7 +236,6 @@ def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[st
             line = {"x": list(x), "y": list(y), "name": f"{reference.name}: {what}"}
             base = {
                 "panel": "main",
-                "tip": True,
                 "behind": True,
                 "color": color,
                 "unit": " %" * (side == "left"),

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from irv2caffe.log.metrics import Metric, metrics_of
 from irv2caffe.log.table import MAX_LOSS
 from irv2caffe.plot.curve import Curve, Window, moving_average, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from irv2caffe.log.table import Table
+    from irv2caffe.log.metrics import Metric
 
 Array = Any  # of numpy
 
@@ -54,18 +53,17 @@ class Scalar:
         return replace(self, curve=self.curve.cut(window))
 
 
-def scalars_of(table: Table, place: Callable[[Array], Array]) -> tuple[Scalar, ...]:
+def scalars_of(metrics: Sequence[Metric], place: Callable[[Array], Array]) -> tuple[Scalar, ...]:
     """All outputs but the errors that a table has rows of, and the only loss of the training.
 
     Args:
-        table: of a run.
+        metrics: of a run.
         place: from iterations to places.
     """
-    return tuple(_scalars(table, place))
+    return tuple(_scalars(metrics, place))
 
 
-def _scalars(table: Table, place: Callable[[Array], Array]) -> Iterator[Scalar]:
-    metrics = metrics_of(table)
+def _scalars(metrics: Sequence[Metric], place: Callable[[Array], Array]) -> Iterator[Scalar]:
     losses = [metric for metric in metrics if (metric.phase, metric.kind) == ("train", "loss")]
     for metric in metrics:
         if metric.phase == "test" and metric.rank is not None and metric.is_fraction:

@@ -27,10 +27,13 @@ class Advice:
 
 _BUILD = "build the net again with irv2caffe build-net; irv2caffe check says what is wrong with it"
 _DATA = "irv2caffe inspect-lmdb looks through a database; irv2caffe make-lmdb builds it anew"
+_FIND = (
+    "irv2caffe inspect-lmdb DATABASE --all names the records; irv2caffe make-lmdb builds it without"
+)
 _DRIVER = "look at the GPU with nvidia-smi; a driver that hangs needs a reboot"
 _MEMORY = (
-    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the first "
-    "GPU also tests"
+    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the "
+    "first GPU, or the CPU, also tests"
 )
 _SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
 
@@ -48,7 +51,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
          "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL", False),
         (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA, False),
-        (r"out of memory|bad_alloc|CUDNN_STATUS_ALLOC_FAILED", "memory is short", _MEMORY, False),
+        (r"out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED",
+         "memory is short", _MEMORY, False),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
          "nvidia-smi lists the GPUs; --gpus takes their numbers", False),
         (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
@@ -88,6 +92,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"File not found: (\S+)", "a file is not there: {0}",
          "was it moved? The paths stand in the prototxts of the run folder", False),
         # databases
+        (r"Could not decode datum", "a record of a database holds no image that can be decoded",
+         _FIND, False),
         (r"Failed to open leveldb", "a database is read as LevelDB, Caffe's default, and is none",
          "write backend: LMDB into the data layer", False),
         (r"mdb_status == 0 \(2 vs", "a database is not there",
@@ -106,7 +112,6 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
          "a database mixes gray and colour images", _DATA, False),
         (r"data_mean_\.|mean_file|mean_channels", "the mean image has another size than the images",
          "compute it of the training database, or take --mean-value", False),
-        (r"Could not decode datum", "a record of a database holds no image", _DATA, False),
         # nets
         (r"All inputs must have the same shape|top_shape\[j\] == bottom\[i\]->shape",
          "the branches of a block do not fit together: it is the crop",
@@ -159,7 +164,8 @@ def advise_exit(exit_status: int) -> Advice:
         except ValueError:
             name = f"signal {-exit_status}"
         hints = {
-            "SIGKILL": "is memory short? journalctl -k shows what the kernel killed",
+            "SIGKILL": "is memory short? journalctl -k, or dmesg, shows what the kernel killed for "
+            f"it; {_MEMORY}",
             "SIGXFSZ": "a file grew beyond ulimit -f",
             "SIGTERM": "somebody ended Caffe itself; irv2caffe train --stop RUN does it with a "
             "snapshot",

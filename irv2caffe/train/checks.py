@@ -21,13 +21,16 @@ from irv2caffe.train.estimate import Estimate, estimate
 from irv2caffe.train.findings import is_error, look, problem
 from irv2caffe.train.gpus import notes as gpu_notes
 from irv2caffe.train.job import noted
+from irv2caffe.train.memory import check_memory
 from irv2caffe.train.plan_text import size
 from irv2caffe.train.resume_from import check_starting_point
+from irv2caffe.train.retention import Keep
 from irv2caffe.train.run_dir import refuse_used
-from irv2caffe.train.snapshots import Keep, net_differences, pairs
+from irv2caffe.train.snapshots import net_differences, pairs
 
 if TYPE_CHECKING:
     from irv2caffe.net.check import Finding
+    from irv2caffe.train.databases import Facts
     from irv2caffe.train.plan import Plan
 
 # Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
@@ -62,8 +65,14 @@ def keep_policy(plan: Plan) -> Keep:
     return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
 
 
-def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
-    """The plan with its disk, its notes and all problems."""
+def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
+    """The plan with its disk, its notes and all problems.
+
+    Args:
+        plan: without them.
+        facts: of the databases.
+        problems: that are known already.
+    """
     notes = _notes(plan)
     for path in plan.wishes.weights:
         with noted(problems):
@@ -80,13 +89,13 @@ def checked(plan: Plan, problems: list[Irv2CaffeError]) -> Plan:
     with noted(problems):
         _check_writable(place)
     found = _estimate(plan, problems, notes)
-    seen = _findings(plan, problems, notes)
+    seen = _findings(plan, facts, problems, notes)
     disk = None
     with noted(problems):
         disk = _disk(plan, place, found)
         notes += _room(disk, place)
     if found is not None:
-        _check_memory(plan, found, problems)
+        check_memory(plan, found, problems, notes)
     notes += gpu_notes(plan.devices)
     return replace(
         plan, disk=disk, estimate=found, findings=seen, notes=tuple(notes), problems=tuple(problems)
@@ -109,12 +118,14 @@ def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> E
         return None
 
 
-def _findings(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> tuple[Finding, ...]:
-    """What check finds: its errors keep the run from its start; a resumed run has passed it."""
-    if plan.wishes.moved or not plan.job.nets:
+def _findings(
+    plan: Plan, facts: Facts, problems: list[Irv2CaffeError], notes: list[str]
+) -> tuple[Finding, ...]:
+    """What check finds: its errors keep the run from its start."""
+    if not plan.job.nets:
         return ()
     try:
-        seen = look(plan)
+        seen = look(plan, facts)
     except Irv2CaffeError as error:
         if not problems:  # else it has stumbled over one of them
             notes.append(f"warning: irv2caffe check fails: {error.message}")
@@ -125,24 +136,6 @@ def _findings(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> t
         problems[:] = [error for error in problems if not isinstance(error, NetError)]
         problems += map(problem, errors)
     return seen
-
-
-def _check_memory(plan: Plan, found: Estimate, problems: list[Irv2CaffeError]) -> None:
-    """Whether the GPUs have room; what they have free is known with nvidia-ml-py only."""
-    for place, (number, gpu) in enumerate(
-        zip(plan.devices.numbers, plan.devices.gpus, strict=False)
-    ):
-        need = found.on_device(place, plan.flavor)
-        if need > gpu.free_bytes and not plan.wishes.ignore_findings:
-            also = " (the first GPU also tests: --test-batch-size)" if place == 0 else ""
-            problems.append(
-                InputError(
-                    f"GPU {number} has {size(gpu.free_bytes)} free, the training takes about "
-                    f"{size(need)}{also}",
-                    "a smaller --batch-size with a larger --iter-size takes less; "
-                    "--ignore-findings tries all the same",
-                )
-            )
 
 
 def _notes(plan: Plan) -> list[str]:

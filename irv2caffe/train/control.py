@@ -7,13 +7,16 @@ to trust a number in a file to be the right process.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
+from irv2caffe.system import open_own, read_json_object
 from irv2caffe.train.lock import is_locked, read_owner
-from irv2caffe.train.run_dir import RunDir, read_config, read_json
+from irv2caffe.train.resume import says_finished
+from irv2caffe.train.run_dir import RunDir, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +46,9 @@ class Requests:
         if now < self._next and not at_once:
             return set()
         self._next = now + _POLL_S
-        found = set()
+        found: set[str] = set()
+        if self._folder.is_symlink():
+            return found
         for name in (STOP, SNAPSHOT):
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink()
@@ -63,7 +68,9 @@ def request(run: RunDir, what: str) -> None:
     asked = _folder(run) / what
     try:
         asked.parent.mkdir(exist_ok=True)
-        asked.touch()
+        if asked.parent.is_symlink():
+            raise InputError(f"{asked.parent} is a link: nothing is written through it")
+        os.close(open_own(asked, os.O_WRONLY))
     except OSError as error:
         raise unwritable(asked, error) from error
     deadline = time.monotonic() + _ANSWER_S
@@ -96,11 +103,11 @@ def snapshot_now(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
     Raises:
         InputError: nobody works there, or it ended before the snapshot.
     """
-    before = read_json(run.state).get("num_snapshots")
+    before = read_json_object(run.state).get("num_snapshots")
     request(run, SNAPSHOT)
     say(f"asked {run.path} for a snapshot, which comes after the current iteration")
     while is_locked(run):
-        state = read_json(run.state)
+        state = read_json_object(run.state)
         if state.get("num_snapshots") != before:
             return status(run)
         time.sleep(0.2)
@@ -114,15 +121,15 @@ def status(run: RunDir) -> dict[str, Any]:
     owner = read_owner(run) if working else None
     ending = None if working else config.get("ending", "interrupted")
     if ending == "running":  # its trainer was killed
-        ending = "interrupted"
+        ending = "finished" if says_finished(run) else "interrupted"
     return {
+        **read_json_object(run.state),
         "run_dir": str(run.path),
         "working": working,
         "host": owner.host if owner else None,
         "pid": owner.pid if owner else None,
         "ending": ending,
         "why": None if working else config.get("why"),
-        **read_json(run.state),
     }
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from irv2caffe.data.inspect import DatabaseSummary, summarize_database
+from irv2caffe.data.inspect import read_facts, summary_of
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.train.job import PHASES, Job, layer_batch, noted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from irv2caffe.data.facts import SourceFacts
+    from irv2caffe.data.inspect import DatabaseSummary
+
+    Facts = Mapping[Path, SourceFacts | Irv2CaffeError]
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,7 @@ class DatabaseUse:
         batch_size: as written in the layer.
         crop: side of the crop, 0 for none.
         summary: what it holds.
+        facts: what was read of it.
     """
 
     layer: str
@@ -31,21 +40,37 @@ class DatabaseUse:
     batch_size: int
     crop: int
     summary: DatabaseSummary
+    facts: SourceFacts
 
 
-def read_databases(job: Job, problems: list[Irv2CaffeError]) -> list[DatabaseUse]:
-    """Every LMDB that the nets read, and what is wrong with them."""
+def look_at_databases(job: Job) -> Facts:
+    """What is in every database that the nets read, or why that cannot be known."""
+    layers = [layer for phase in PHASES for layer in job.data_layers(phase) if layer.type == "Data"]
+    sources = (Path(layer.data_param.source) for layer in layers if layer.data_param.source)
+    return read_facts(source for source in sources if source.exists())
+
+
+def read_databases(job: Job, facts: Facts, problems: list[Irv2CaffeError]) -> list[DatabaseUse]:
+    """Every LMDB that the nets read, and what keeps it from being read.
+
+    What is wrong with its records, irv2caffe check says.
+
+    Args:
+        job: solver and nets.
+        facts: of :func:`look_at_databases`.
+        problems: gets what is wrong.
+    """
     uses = []
     for phase in PHASES:
         for layer in job.data_layers(phase):
             if layer.type == "Data":
                 with noted(problems):
-                    use = _use(layer, phase)
+                    use = _use(layer, phase, facts)
                     uses += [use] if use is not None else []
     return uses
 
 
-def _use(layer: Any, phase: str) -> DatabaseUse | None:
+def _use(layer: Any, phase: str, facts: Facts) -> DatabaseUse | None:
     """What a layer reads; None for a LevelDB, which only Caffe can read."""
     source = Path(layer.data_param.source)
     if not source.exists():
@@ -62,35 +87,10 @@ def _use(layer: Any, phase: str) -> DatabaseUse | None:
             f"and {source} is an LMDB",
             "write backend: LMDB into its data_param",
         )
-    crop = layer.transform_param.crop_size
-    summary = summarize_database(source)
+    read = facts[source]
+    summary = summary_of(source, read)
+    assert not isinstance(read, Irv2CaffeError)
     if layer.data_param.batch_size < 1:
         raise InputError(f"layer {layer.name} ({phase}): batch_size is missing")
-    if crop > min(summary.height, summary.width):
-        raise InputError(
-            f"crop_size {crop} does not fit the {summary.width}x{summary.height} images in "
-            f"{source}",
-            f"rebuild the database with --resize {crop * 328 // 299} or more",
-        )
-    return DatabaseUse(layer.name, phase, source, layer_batch(layer), crop, summary)
-
-
-def check_labels(job: Job, uses: list[DatabaseUse]) -> None:
-    """Labels beyond the classifier's outputs make Caffe read foreign memory, or abort.
-
-    Raises:
-        InputError: a database has such a label.
-    """
-    outputs = [
-        layer.inner_product_param.num_output
-        for net in job.nets.values()
-        for layer in net.layer
-        if layer.type == "InnerProduct"
-    ]
-    for use in uses:
-        if outputs and use.summary.max_label >= max(outputs):
-            raise InputError(
-                f"{use.source} has label {use.summary.max_label}, the net only {max(outputs)} "
-                "outputs",
-                "build the net with --num-classes, or give build-net the databases",
-            )
+    crop = layer.transform_param.crop_size
+    return DatabaseUse(layer.name, phase, source, layer_batch(layer), crop, summary, read)

@@ -14,6 +14,7 @@ from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
     from irv2caffe.net.check import Finding
+    from irv2caffe.train.databases import Facts
     from irv2caffe.train.plan import Plan
 
 # What the run folder's own copy of the solver mends, and what the plan says by itself.
@@ -23,21 +24,31 @@ _MENDED = (
 )  # fmt: skip
 _SAID = (
     "net-missing", "data-missing", "data-unreadable", "data-empty", "backend-unset",
-    "crop-exceeds-records", "label-range", "max-iter", "test-set-size", "effective-batch",
+    "max-iter", "test-set-size", "effective-batch",
 )  # fmt: skip
+# A run that is resumed has passed the rest; the database may be another one by now.
+_OF_RECORDS = frozenset(
+    ("crop-exceeds-records", "label-range", "records-broken", "records-differ", "height-first")
+)
 # Options that only say which data it is.
 _OF_DATA = frozenset({"train_lmdb", "val_lmdb"})
 
 
-def look(plan: Plan) -> tuple[Finding, ...]:
+def look(plan: Plan, facts: Facts) -> tuple[Finding, ...]:
     """The findings on the solver as it will run.
 
-    Where options change the solver, a copy with the changes is looked at.
+    Where options change the solver, a copy with the changes is looked at; of a run that is resumed
+    only what is in its databases.
+
+    Args:
+        plan: without findings.
+        facts: of its databases, which are not read again.
 
     Raises:
         Irv2CaffeError: a file cannot be read.
     """
-    told = plan.wishes.told
+    told, is_resumed = plan.wishes.told, plan.wishes.moved
+    ignored = frozenset(RULES) - _OF_RECORDS if is_resumed else frozenset((*_MENDED, *_SAID))
     start = plan.wishes.snapshot
     goes_on = start is not None and start.model.suffix == ".caffemodel"  # not HDF5
     models = [*plan.wishes.weights, *([start.model] if start is not None and goes_on else ())]
@@ -49,9 +60,10 @@ def look(plan: Plan) -> tuple[Finding, ...]:
         val_lmdb=Path(told["val_lmdb"]) if "val_lmdb" in told else None,
         epochs=told.get("epochs"),
         lr_decay_epochs=told.get("lr_decay_epochs"),
-        ignore=frozenset(RULES) & frozenset((*_MENDED, *_SAID)),
+        ignore=frozenset(RULES) & ignored,
+        facts=facts,
     )
-    if set(told) <= _OF_DATA:
+    if set(told) <= _OF_DATA and not is_resumed:
         found = check(plan.job.path, options).findings
         built_aside = f"{plan.job.path.parent}/" if plan.wishes.origin else ""
         return tuple(_without(finding, built_aside) for finding in found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import FormatError, Irv2CaffeError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt
+from irv2caffe.train.run_dir import OWN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,8 +156,7 @@ def _read_net(
 
 def _free_name(name: str, nets: dict[str, Any]) -> str:
     number = 2
-    reserved = {"solver.prototxt", "deploy.prototxt"}
-    wanted = name if name not in reserved else f"net_{name}"
+    wanted = name if name not in OWN_NAMES else f"net_{name}"
     free = wanted
     while free in nets:
         free = f"{number}_{wanted}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside
+from irv2caffe.system import open_own, open_regular
 from irv2caffe.train.tracker import Row, Tracker
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.run_dir import RunDir
 
 _MOST_WAITING = 1000
+_MAX_LINE_BYTES = 1 << 20
 
 
 class Metrics:
@@ -49,7 +52,8 @@ class Metrics:
         if not lines or self._behind:
             return
         try:
-            with self._path.open("ab", buffering=0) as stream:
+            handle = open_own(self._path, os.O_WRONLY | os.O_APPEND)
+            with os.fdopen(handle, "ab", buffering=0) as stream:
                 self._behind = stream.write(lines) != len(lines)
         except OSError:
             self._behind = True
@@ -88,11 +92,10 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
         OutputError: it cannot be written.
     """
     kept: list[tuple[int, bytes]] = []
-    for number in range(1, run.num_starts() + 1):
+    for number in run.starts():
         path = run.log_of(number)
-        if path.is_file():
-            metrics = Metrics(path, number, batch, num_train)
-            _read(path, metrics, kept)
+        metrics = Metrics(path, number, batch, num_train)
+        _read(path, metrics, kept)
     with file_aside(run.metrics) as aside, aside.open("wb") as stream:
         for iteration, line in kept:
             if before is None or iteration < before:
@@ -112,8 +115,8 @@ def _read(path: Path, metrics: Metrics, kept: list[tuple[int, bytes]]) -> None:
         kept.append((row["iteration"], line.encode()))
 
     tracker = Tracker(take)
-    with path.open("rb") as lines:
-        for line in lines:
+    with open_regular(path) as log:
+        while line := log.readline(_MAX_LINE_BYTES):
             tracker.line(line.decode("utf-8", "replace").rstrip("\r\n"))
     tracker.finish()
 

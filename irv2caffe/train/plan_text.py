@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.train.memory_room import memory_room
+
 if TYPE_CHECKING:
     from irv2caffe.train.estimate import Estimate
     from irv2caffe.train.plan import Plan
@@ -48,10 +50,16 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
 def _database(use: Any) -> str:
     summary = use.summary
     crop = f", crop {use.crop}" if use.crop else ""
+    facts, seen = use.facts, []
+    if facts.num_looked_at < summary.num_records:
+        seen.append(f"labels of {facts.num_looked_at:,} looked at")
+    if summary.encoded and facts.num_decoded < summary.num_records:
+        seen.append(f"{facts.num_decoded:,} decoded")
+    told = f" ({', '.join(seen)})" if seen else ""
     return (
         f"{use.source}: {summary.num_records:,} images {summary.channels}x{summary.height}x"
         f"{summary.width}{' (encoded)' if summary.encoded else ''}, labels up to "
-        f"{summary.max_label}{crop}"
+        f"{summary.max_label}{crop}{told}"
     )
 
 
@@ -109,6 +117,9 @@ def _memory(plan: Plan, estimate: Estimate) -> str:
     if estimate.test_bytes:
         text += f" and {size(estimate.test_bytes)} to test"
     free = [size(gpu.free_bytes) for gpu in plan.devices.gpus]
+    if not plan.gpus:
+        room = memory_room()
+        return f"{text}; {room.where} has {size(room.num_bytes)} {room.how}"
     return text + (f"; free on the GPUs: {', '.join(free)}" if free else "")
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe import __version__, system
 from irv2caffe.caffe.docker import Container, container_name
-from irv2caffe.errors import OutputError
+from irv2caffe.errors import FormatError, OutputError
+from irv2caffe.proto.files import LIMIT_BYTES
 from irv2caffe.proto.text import write_prototxt
+from irv2caffe.train.git_revision import git_revision
 from irv2caffe.train.job import COPIED_FIELDS
 from irv2caffe.train.other_training import copy_pair
 from irv2caffe.train.plan_text import as_dict, sums
-from irv2caffe.train.run_dir import copy_file, read_config
+from irv2caffe.train.run_dir import OWN_NAMES, copy_file, read_config, starts_of, weights_of
 from irv2caffe.train.snapshots import Pair
 from irv2caffe.train.supervise import GLOG
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from irv2caffe.caffe.command import Command
     from irv2caffe.train.plan import Plan
     from irv2caffe.train.run_dir import RunDir
@@ -29,32 +33,33 @@ if TYPE_CHECKING:
     from irv2caffe.train.verdict import Verdict
 
 _DISPLAY = 20
-_GIT_S = 10
 
 
-def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> None:
+def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> Pair | None:
     """Writes nets, solver and ``config.json`` into a run folder, new or to be resumed.
+
+    Returns:
+        The copy of the snapshot that a new run goes on from, or None.
 
     Raises:
         OutputError: it cannot be written.
     """
+    earlier = read_config(run.path)
+    run.write_config({**earlier, **_record(plan, options, earlier)})
+    names: dict[str, Path] = {}
     for name, net in plan.job.nets.items():
-        _copy_files(run, net)
+        _copy_files(run, net, names, plan.job.nets.keys())
         write_prototxt(run.path / name, net)
     deploy = plan.job.path.absolute().parent / "deploy.prototxt"
     if deploy.is_file() and deploy.parent != run.path.absolute():
         copy_file(deploy, run.path / "deploy.prototxt")
-    earlier = read_config(run.path)
-    run.write_config({**earlier, **_record(plan, options, earlier)})
+    pair = _take_snapshot(run, plan)
     write_solver(run, plan)  # last: a folder with a solver can start
+    return pair
 
 
-def take_snapshot(run: RunDir, plan: Plan) -> Pair | None:
-    """Copies the snapshot that a new run goes on from; None where it begins at the beginning.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+def _take_snapshot(run: RunDir, plan: Plan) -> Pair | None:
+    """Copies the snapshot that a new run goes on from; None where it begins at the beginning."""
     source = plan.wishes.snapshot
     if source is None:
         return None
@@ -108,22 +113,44 @@ def _prefix(path: str) -> str:
     return name if name not in {"", ".", ".."} else "net"
 
 
-def _copy_files(run: RunDir, net: Any) -> None:
-    """Mean images and matrices lie in the run folder, too, so that it is whole."""
+def _copy_files(run: RunDir, net: Any, names: dict[str, Path], taken: Set[str]) -> None:
+    """Mean images and matrices lie in the run folder, too, so that it is whole.
+
+    Args:
+        run: the run folder.
+        net: gets the paths of the copies.
+        names: of the copies so far, and what they are of.
+        taken: names of other files.
+    """
+    folder = run.path.absolute()
     for layer in net.layer:
         for param, field in COPIED_FIELDS:
-            if layer.HasField(param) and getattr(getattr(layer, param), field):
-                message = getattr(layer, param)
-                source = Path(getattr(message, field))
-                target = run.path.absolute() / source.name
-                if source.is_file() and source != target:
-                    copy_file(source, target)
-                if target.is_file():
-                    setattr(message, field, str(target))
+            if not layer.HasField(param) or not getattr(getattr(layer, param), field):
+                continue
+            message = getattr(layer, param)
+            source = Path(getattr(message, field))
+            target = folder / source.name
+            if source.is_file() and source.parent != folder:
+                target = folder / _free_name(source, names, taken)
+                if source.stat().st_size > LIMIT_BYTES:
+                    raise FormatError("is longer than any mean image or matrix", path=source)
+                copy_file(source, target)
+            if target.is_file():
+                setattr(message, field, str(target))
+
+
+def _free_name(source: Path, names: dict[str, Path], taken: Set[str]) -> str:
+    """Two files of one name, from two folders, stay two."""
+    for number in count(1):
+        name = source.name if number == 1 else f"{number}_{source.name}"
+        if name not in OWN_NAMES and name not in taken and names.setdefault(name, source) == source:
+            return name
+    raise AssertionError
 
 
 def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dict[str, Any]:
     """What the run is made of."""
+    revision = git_revision(Path.cwd())
     return {
         "irv2caffe": __version__,
         "argv": sys.argv,
@@ -155,8 +182,8 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         },
         "versions": system.versions(),
         "machine": system.machine(),
-        "git": _git_revision(),
-        "starts": earlier.get("starts", []),
+        "git": {"revision": revision} if revision else None,
+        "starts": starts_of(earlier),
         "ending": "running",
         "why": None,
     }
@@ -166,30 +193,10 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _git_revision() -> dict[str, Any] | None:
-    """Of the working folder; None where it is in no repository, or there is no git."""
-    try:
-        head, changed = (
-            subprocess.run(
-                ["git", *args],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=_GIT_S,
-                check=True,
-                text=True,
-            ).stdout.strip()
-            for args in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"revision": head, "changed": bool(changed)}
-
-
 def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: Pair | None) -> None:
     """Adds a start to ``config.json``."""
     config = read_config(run.path)
-    starts = config.get("starts", [])
+    starts = starts_of(config)
     starts.append(
         {
             "number": number,
@@ -205,10 +212,12 @@ def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: P
     run.write_config({**config, "starts": starts, "ending": "running", "why": None})
 
 
-def record_end(run: RunDir, verdict: Verdict, exit_status: int, iteration: int | None) -> None:
+def record_end(
+    run: RunDir, verdict: Verdict, exit_status: int | None, iteration: int | None
+) -> None:
     """Completes the last start in ``config.json``."""
     config = read_config(run.path)
-    for start in config.get("starts", [])[-1:]:
+    for start in starts_of(config)[-1:]:
         start.update(
             ended=_now(),
             ending=verdict.ending.value,
@@ -228,7 +237,7 @@ def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
     args = ["train", "-solver", str(run.solver.absolute()), *(["-gpu", gpus] if gpus else [])]
     if pair is not None:
         return [*args, "-snapshot", str(pair.state.absolute())]
-    weights = read_config(run.path).get("weights", [])
+    weights = weights_of(read_config(run.path))
     return [*args, "-weights", ",".join(weights)] if weights else args
 
 
@@ -237,7 +246,7 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
     if not plan.found.image:
         return None
     folder = run.path.absolute()
-    weights = [Path(name).absolute() for name in read_config(run.path).get("weights", [])]
+    weights = [Path(name).absolute() for name in weights_of(read_config(run.path))]
     readable = {Path(use.source) for use in plan.databases} | {path.parent for path in weights}
     for net in plan.job.nets.values():
         for layer in net.layer:

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import file_aside
+from irv2caffe.system import open_own, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class RawLog:
         self._stitched = stitched
         stitch(stitched, path.parent)
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self.writing = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_EXCL)
         self._reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._rest = b""
         self._read_bytes = 0
@@ -83,7 +84,8 @@ class RawLog:
         if self._behind:
             return
         try:
-            with self._stitched.open("ab", buffering=0) as stream:
+            handle = open_own(self._stitched, os.O_WRONLY | os.O_APPEND)
+            with os.fdopen(handle, "ab", buffering=0) as stream:
                 self._behind = stream.write(piece) != len(piece)
         except OSError:
             self._behind = True
@@ -109,8 +111,7 @@ def stitch(stitched: Path, logs: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with stitched.open("a+b") as stream:
-        stream.seek(0)
+    with os.fdopen(open_own(stitched, os.O_RDWR | os.O_APPEND), "r+b") as stream:
         for piece in _joined(logs):
             there = stream.read(len(piece))
             if piece[: len(there)] != there:
@@ -127,7 +128,7 @@ def stitch(stitched: Path, logs: Path) -> None:
 def _joined(logs: Path) -> Iterator[bytes]:
     for path in sorted(logs.glob("start-*.log"), key=lambda path: (len(path.name), path.name)):
         last = b"\n"
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             while piece := stream.read(_PIECE_BYTES):
                 yield piece
                 last = piece[-1:]

@@ -1,145 +1,28 @@
-"""Where a run goes on, what has changed since, and what an interrupted trainer left behind."""
+"""Where a run goes on, and what has changed since."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import signal
-import time
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.caffe.docker import kill_container, remove_container
-from irv2caffe.errors import InputError, UsageError
-from irv2caffe.train.lock import is_alive, is_locked, read_owner
+from irv2caffe.errors import InputError, MissingInputError, UsageError
+from irv2caffe.system import read_json_object
+from irv2caffe.train.orphan import last_words
 from irv2caffe.train.plan_text import as_dict
-from irv2caffe.train.run_dir import read_config, read_json
+from irv2caffe.train.run_dir import read_config, weights_of
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
-from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import is_cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from irv2caffe.train.plan import Plan, Wishes
+    from irv2caffe.train.plan import Plan
     from irv2caffe.train.run_dir import RunDir
-    from irv2caffe.train.session_options import SessionOptions
     from irv2caffe.train.snapshots import Pair
-    from irv2caffe.train.tracker import StartState
-
-# Caffe whose trainer was killed has been sent a SIGINT: it finishes its iteration and snapshot.
-_ORPHAN_S = 600.0
-_HANG_S = 10.0
-_LOG_TAIL_BYTES = 1 << 16
-_WISHES_KEPT = ("keep_newest", "keep_epochs", "ignore_findings")
 
 
-@dataclass(frozen=True)
-class Choices:
-    """With what a run goes on.
-
-    Attributes:
-        wishes: GPUs, snapshots to keep.
-        options: how it is looked after.
-        caffe: folder or program that was named, or None.
-        docker: image that was named, or None.
-    """
-
-    wishes: Wishes
-    options: SessionOptions
-    caffe: Path | None
-    docker: str | None
-
-
-def as_before(
-    run: Path,
-    wishes: Wishes,
-    options: SessionOptions,
-    told: set[str],
-    *,
-    gpus: str | None,
-    caffe: Path | None,
-    docker: str | None,
-) -> Choices:
-    """The choices of a run that is resumed, where they are not told otherwise now.
-
-    Args:
-        run: its folder.
-        wishes: of now.
-        options: of now.
-        told: names of the fields of both that were told now.
-        gpus: told now, or None.
-        caffe: told now, or None.
-        docker: told now, or None.
-    """
-    config = read_config(run)
-    earlier = config.get("options", {})
-    kept = {name: value for name, value in earlier.items() if name not in told}
-    if caffe is None and docker is None:
-        caffe, docker = _named_caffe(config.get("caffe", {}))
-    wishes = replace(
-        wishes,
-        gpus=gpus or str(config.get("gpus", "none")),
-        **{name: kept[name] for name in _WISHES_KEPT if name in kept},
-    )
-    known = {field.name for field in fields(options)}
-    options = replace(options, **{name: kept[name] for name in known & kept.keys()})
-    return Choices(wishes, options, caffe, docker)
-
-
-def _named_caffe(used: dict[str, Any]) -> tuple[Path | None, str | None]:
-    """(folder, image) of a Caffe that was named at the start; CAFFE_ROOT names another one now."""
-    image = used.get("image") or None
-    reason = str(used.get("reason", ""))
-    in_variable = reason.startswith("CAFFE_ROOT=") and not os.environ.get("CAFFE_ROOT")
-    if image is None and (reason.startswith("--caffe ") or in_variable):
-        return Path(used["root"]), None
-    return None, image
-
-
-def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
-    """Waits until a Caffe whose trainer was killed has written its snapshot; then ends it."""
-    owner = read_owner(run)
-    if owner is None or owner.host != platform.node() or is_alive(owner.pid, owner.began):
-        return
-    if is_alive(owner.child_pid, owner.child_began):
-        say(f"a Caffe whose trainer was killed still works here (process {owner.child_pid})")
-        deadline = time.monotonic() + _ORPHAN_S
-        stopped_at: float | None = None
-        while is_alive(owner.child_pid, owner.child_began) and time.monotonic() < deadline:
-            if stopped_at is None and last_words(run).stopped:
-                stopped_at = time.monotonic()
-            if stopped_at is not None and time.monotonic() > stopped_at + _HANG_S:
-                break  # with several GPUs it hangs after that
-            time.sleep(0.1)
-        if is_alive(owner.child_pid, owner.child_began):
-            say("it did not end by itself: killed")
-            if owner.container:
-                kill_container(owner.container)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(owner.child_pid, signal.SIGKILL)
-    if owner.container:
-        remove_container(owner.container)
-    for _ in range(50):  # the kernel needs a moment to let go of the lock
-        if not is_locked(run):
-            return
-        time.sleep(0.1)
-
-
-def last_words(run: RunDir) -> StartState:
-    """What the end of the last start's log says."""
-    tracker = Tracker()
-    try:
-        with run.log_of(run.num_starts()).open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        tracker.line(line)
-    return tracker.now
+class FinishedError(UsageError):
+    """Of the run nothing is left to do."""
 
 
 def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
@@ -148,7 +31,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     Raises:
         InputError: the newest whole snapshot is of another net, or all of them are gone.
         UnreadableError: there are snapshots, and a disk keeps them from being read.
-        UsageError: the run is finished.
+        FinishedError: nothing is left to do.
     """
     net = plan.job.train_net
     for newest in pairs(run.snapshots):
@@ -165,10 +48,11 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
         say(f"passed over: {why}")
     if pair is None:
         _refuse_emptied(run)
+        _refuse_without_weights(run)
         say("there is no whole snapshot yet: the run begins anew")
         return None
     if _is_finished(run, pair, plan.solver.max_iter):
-        raise UsageError(
+        raise FinishedError(
             f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
             "--epochs makes the run longer; a new run starts without --resume",
         )
@@ -183,7 +67,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
 
 def _refuse_emptied(run: RunDir) -> None:
     """Raises InputError where snapshots were known and their folder is empty: another disk?"""
-    known = read_json(run.state).get("snapshot")
+    known = read_json_object(run.state).get("snapshot")
     if known and not any(run.snapshots.iterdir()):
         raise InputError(
             f"{run.snapshots} is empty, and {Path(str(known)).name} was there",
@@ -191,19 +75,41 @@ def _refuse_emptied(run: RunDir) -> None:
         )
 
 
+def _refuse_without_weights(run: RunDir) -> None:
+    """Raises MissingInputError where a run that begins anew began from a model that is gone."""
+    for name in weights_of(read_config(run.path)):
+        if not Path(name).is_file():
+            raise MissingInputError(
+                f"{run.path} began from the weights in {name}, which is not there",
+                "put it back, or start a new run with --solver and --weights",
+            )
+
+
 def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
     """Whether there is nothing left; Caffe tests after its last snapshot."""
     if pair.iteration != max_iter:
         return pair.iteration > max_iter
+    return says_finished(run)
+
+
+def says_finished(run: RunDir) -> bool:
+    """Whether the last start's log says that it came to its end."""
     last = last_words(run)
     return last.done and not is_cut_short(last)
 
 
 def differences(config: dict[str, Any], plan: Plan) -> list[str]:
     """What is different from the last start, one line each."""
-    before, now = config.get("plan", {}), as_dict(plan)
-    if not before:
+    before, now = config.get("plan"), as_dict(plan)
+    if not isinstance(before, dict):
         return []
+    try:
+        return _differences(before, now)
+    except (AttributeError, KeyError, TypeError):
+        return ["config.json, which was not written by this program"]
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     lines = [
         f"{name} {_short(before.get(name))} -> {_short(now[name])}"
         for name in ("gpus", "batch_size", "effective_batch", "nets", "databases")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable, write_text
-from irv2caffe.errors import FormatError, MissingInputError, OutputExistsError
-from irv2caffe.system import open_regular, read_json_object
+from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
+from irv2caffe.system import open_own, open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,14 @@ RUNS = Path("runs")
 _MARKS = frozenset({"irv2caffe", "effective_batch"})
 
 _PIECE_BYTES = 1 << 20
+_START = re.compile(r"start-(\d{3,9})\.log")
+# What a run folder's own files are called; nets and mean images in it get other names.
+OWN_NAMES = frozenset(
+    {
+        "solver.prototxt", "deploy.prototxt", "train.log", "logs", "snapshots", "config.json",
+        "metrics.jsonl", "state.json", "plot.png", "lock", "control", "latest", "snapshots.sha256",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,14 @@ class RunDir:
         """Writes ``config.json``."""
         write_text(self.config, json.dumps(values, indent=2, default=str) + "\n")
 
+    def starts(self) -> list[int]:
+        """The numbers of the starts that have a log, in order."""
+        found = (_START.fullmatch(path.name) for path in self.logs.glob("start-*.log"))
+        return sorted(int(match[1]) for match in found if match)
+
     def num_starts(self) -> int:
         """How often Caffe was started in it."""
-        return len(list(self.logs.glob("start-*.log")))
+        return max(self.starts(), default=0)
 
 
 def new_run_dir(path: Path | None) -> RunDir:
@@ -133,11 +147,23 @@ def refuse_used(path: Path) -> None:
 
 
 def _is_half_made(run: RunDir) -> bool:
-    """Whether a trainer was killed here before its run was complete."""
-    if run.solver.exists() or not run.snapshots.is_dir() or any(run.snapshots.iterdir()):
+    """Whether a trainer was killed here before its run was complete: Caffe was never started.
+
+    A config.json of ours comes before anything that might be somebody else's.
+    """
+    if run.solver.exists() or not run.snapshots.is_dir():
         return False
-    names = {path.name for path in run.path.iterdir()}
-    return run.lock.is_file() or names <= {run.snapshots.name, run.logs.name}
+    config = read_config(run.path)
+    if _MARKS & config.keys():
+        return not config.get("starts") and not run.starts()
+    names = {path.name for path in run.path.iterdir() if not path.name.startswith(".partial-")}
+    is_empty = not any(path.exists() and any(path.iterdir()) for path in (run.snapshots, run.logs))
+    return is_empty and names <= {"lock", "snapshots", "logs"} and _is_lock(run.lock)
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether a file is a lock of ours, or none is there."""
+    return not path.exists() or path.stat().st_size == 0 or "child_pid" in read_json_object(path)
 
 
 def is_run(path: Path) -> bool:
@@ -164,8 +190,16 @@ def make_complete(run: RunDir) -> None:
     """Makes the folders of a run that an older version left without.
 
     Raises:
+        InputError: one of them is a link.
         OutputError: they cannot be made.
     """
+    for folder in (run.snapshots, run.logs, run.path / "control"):
+        if folder.is_symlink():  # from somebody else it may lead to any folder
+            raise InputError(
+                f"{folder} is a link: a run folder holds its files itself",
+                f"put the folder in its place, or begin a new run: --resume {folder}/"
+                "FILE.solverstate --run-dir NEW",
+            )
     try:
         run.snapshots.mkdir(exist_ok=True)
         run.logs.mkdir(exist_ok=True)
@@ -196,9 +230,9 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def link_latest(run: RunDir) -> None:
-    """Points ``latest``, beside the run folder, at it; what is no link there is left alone."""
+    """Points ``latest``, beside the run folder, at it; what is no link to a run is left alone."""
     link = run.path.parent / "latest"
-    if link.exists() and not link.is_symlink():
+    if link.exists() and not (link.is_symlink() and is_run(link)):
         return
     aside = link.with_name(f".latest-{os.getpid()}")
     try:
@@ -210,19 +244,27 @@ def link_latest(run: RunDir) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The ``config.json`` of a run folder; empty where there is none."""
-    return read_json(path / "config.json")
+    return read_json_object(path / "config.json")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; empty where there is none."""
-    return read_json_object(path)
+def starts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The starts that a ``config.json`` tells of; it may be somebody else's."""
+    starts = config.get("starts")
+    return [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []
+
+
+def weights_of(config: Mapping[str, Any]) -> list[str]:
+    """The models that a run started from, as its ``config.json`` says."""
+    names = config.get("weights")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
     """Says what happens now; not forced to the disk, and given up where there is no room."""
     aside = run.path / ".state.json.partial"
     try:
-        aside.write_text(json.dumps(values, default=str) + "\n", encoding="utf-8")
+        with os.fdopen(open_own(aside, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(values, default=str) + "\n")
         aside.replace(run.state)
     except OSError:
         with contextlib.suppress(OSError):

@@ -28,6 +28,8 @@ _TELLING = ("terminate called", "what():", "libprotobuf ERROR", "docker:", "erro
 # A frame of the stack that says more than the exception: of an empty database 1.0 reads a length
 # from memory that nobody has written.
 _FRAME = "LMDBCursor::value()"
+# An error that Caffe goes on from, to a check that fails of what it left.
+_CAUSE = "Could not decode datum"
 
 
 @dataclass
@@ -73,7 +75,7 @@ class StartState:
     @property
     def telling(self) -> str:
         """The last words: Caffe's, and those of libraries that say more."""
-        words = (*_TELLING, _FRAME) if self.fatal else _TELLING
+        words = (*_TELLING, _FRAME, _CAUSE) if self.fatal else _TELLING
         found = [line for line in self.last_lines if any(word in line for word in words)]
         return " ".join([*found, self.fatal]).strip()
 
@@ -144,6 +146,8 @@ class Tracker:
             case events.Done():
                 self._close_row()
                 now.done = True
+            case events.Warned(message=message):
+                now.last_lines.append(message)
             case events.Fatal(message=message):
                 now.fatal = now.fatal or message
 

@@ -17,11 +17,13 @@ from irv2caffe.errors import FormatError, MissingInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NUMBERED_KEY = re.compile(rb"\d{8}(_|$)")
+_NUMBERED_KEY = re.compile(rb"(\d{8})(?:_|$)")
 _META = struct.Struct("=IIQQ96xQQ")  # magic, version, address, map size, two trees, last page, txn
 _META_MAGIC = 0xBEEFC0DE
 _PAGE_HEADER_BYTES = 16
 _LARGEST_PAGE = 65_536
+_LEAST_RECORD_BYTES = 10  # its head and its place in the page (MDB_node in mdb.c)
+_ANEW = "copy it again, or build it again"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,14 @@ class StoreInfo:
 
 
 class Reader:
-    """A database that somebody made; read-only, without locks, so that any disk will do."""
+    """A database that somebody made; read-only, without locks, so that any disk will do.
 
-    def __init__(self, environment: Any, size_bytes: int) -> None:
+    A damaged one may name any page as the next. That it holds as many records as it says, in the
+    order of their keys, is seen to while it is read, so that no reading is without an end.
+    """
+
+    def __init__(self, folder: Path, environment: Any, size_bytes: int) -> None:
+        self._folder = folder
         self._environment = environment
         self._size_bytes = size_bytes
 
@@ -52,8 +59,13 @@ class Reader:
         return int(self._environment.stat()["entries"])
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self._all(buffers=False)
+
+    def get(self, key: bytes) -> bytes | None:
+        """A record; None where there is none of that key."""
         with self._environment.begin() as transaction:
-            yield from transaction.cursor()
+            value: bytes | None = transaction.get(key)
+            return value
 
     def info(self) -> StoreInfo:
         """Its numbers."""
@@ -63,40 +75,83 @@ class Reader:
 
     def views(self) -> Iterator[tuple[memoryview, memoryview]]:
         """Keys and records where they lie on the disk; valid until the next one."""
-        with self._environment.begin(buffers=True) as transaction:
-            yield from transaction.cursor()
+        return self._all(buffers=True)
 
-    def sample(self, count: int) -> Iterator[tuple[bytes, bytes]]:
+    def sample(self, count: int, *, views: bool = False) -> Iterator[tuple[Any, Any]]:
         """Up to ``count`` records spread over the database, without reading it whole.
 
         Keys that convert_imageset writes begin with the place in the list, so that a place can be
         sought by its key; with other keys one walks from key to key, past the records.
+
+        Args:
+            count: at most so many.
+            views: as :meth:`views` gives them.
         """
         if count >= len(self):
-            yield from self
+            yield from self._all(buffers=views)
             return
         if count < 1:
             return
-        step = len(self) // count
-        with self._environment.begin() as transaction:
+        with self._transaction(buffers=views) as transaction:
             cursor = transaction.cursor()
-            is_numbered = cursor.first() and _NUMBERED_KEY.match(cursor.key())
-            walk = _seek(cursor, step) if is_numbered else _walk(cursor, step)
+            places = _num_places(cursor)
+            # A few images may have been left out; numbers that are dates count no places.
+            is_numbered = len(self) <= places < 2 * len(self)
+            step = (places if is_numbered else len(self)) // count
+            walk = self._seek(cursor, step) if is_numbered else _walk(cursor, step)
             for _ in itertools.islice(walk, count):
                 yield cursor.item()
 
+    def _all(self, *, buffers: bool) -> Iterator[tuple[Any, Any]]:
+        said, number = len(self), 0
+        with self._transaction(buffers=buffers) as transaction:
+            for number, record in enumerate(transaction.cursor(), 1):
+                if number > said:
+                    raise self._damaged(f"it holds more than the {said:,} records that it says")
+                yield record
+        if number < said:
+            raise self._damaged(f"it holds {number:,} of the {said:,} records that it says")
 
-def _seek(cursor: Any, step: int) -> Iterator[None]:
-    """Stands at every so-many-eth place, as the keys count them; gaps are stepped over."""
-    place, last = 0, b""
-    while cursor.set_range(b"%08d" % place):
-        if cursor.key() != last:
-            last = cursor.key()
+    @contextmanager
+    def _transaction(self, *, buffers: bool) -> Iterator[Any]:
+        try:
+            with self._environment.begin(buffers=buffers) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise self._damaged(str(error)) from error
+
+    def _seek(self, cursor: Any, step: int) -> Iterator[None]:
+        """Stands at every so-many-eth place, as the keys count them; gaps are stepped over."""
+        place, last = 0, b""
+        while cursor.set_range(b"%08d" % place):
+            key = bytes(cursor.key())
+            found = _NUMBERED_KEY.match(key)
+            if key <= last or found is None:
+                raise self._damaged(f"behind the key {_shown(last)} comes {_shown(key)}")
             yield
-        place += step
+            last = key
+            place = max(place, int(found[1])) + step
+
+    def _damaged(self, how: str) -> FormatError:
+        return FormatError(f"data.mdb is damaged: {how}", _ANEW, path=self._folder)
+
+
+def _shown(key: bytes) -> str:
+    return repr(key[:60].decode("utf-8", "replace"))
+
+
+def _num_places(cursor: Any) -> int:
+    """The number that the last key begins with, plus one; 0 where the keys begin with none."""
+    found = None
+    for move in (cursor.first, cursor.last):
+        found = _NUMBERED_KEY.match(bytes(cursor.key())) if move() else None
+        if found is None:
+            return 0
+    return int(found[1]) + 1 if found is not None else 0
 
 
 def _walk(cursor: Any, step: int) -> Iterator[None]:
+    cursor.first()
     for number, _ in enumerate(cursor.iternext(keys=True, values=False)):
         if number % step == 0:
             yield
@@ -108,7 +163,7 @@ def open_reader(folder: Path) -> Iterator[Reader]:
 
     Raises:
         MissingInputError: no such folder.
-        FormatError: no LMDB, or a torn one.
+        FormatError: no LMDB, or a damaged one.
     """
     if not folder.is_dir():
         raise MissingInputError(
@@ -130,10 +185,8 @@ def open_reader(folder: Path) -> Iterator[Reader]:
             f"not an LMDB: {error}", "was its writing interrupted?", path=folder
         ) from error
     try:
-        _refuse_cut_short(environment, size, folder)
-        yield Reader(environment, size)
-    except lmdb.Error as error:
-        raise FormatError(f"a torn LMDB: {error}", "build it again", path=folder) from error
+        _refuse_misfit(environment, size, folder)
+        yield Reader(folder, environment, size)
     finally:
         environment.close()
 
@@ -158,7 +211,7 @@ def _stored_map_bytes(file: Path) -> int:
     return newest[1]
 
 
-def _refuse_cut_short(environment: Any, size: int, folder: Path) -> None:
+def _refuse_misfit(environment: Any, size: int, folder: Path) -> None:
     """Reading behind the end of a mapped file would end this process without a word."""
     wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if size < wanted:
@@ -167,3 +220,7 @@ def _refuse_cut_short(environment: Any, size: int, folder: Path) -> None:
             "is its copy complete?",
             path=folder,
         )
+    said = environment.stat()["entries"]
+    if said * _LEAST_RECORD_BYTES > size:
+        how = f"it says {said:,} records, its {size:,} bytes cannot hold them"
+        raise FormatError(f"data.mdb is damaged: {how}", _ANEW, path=folder)

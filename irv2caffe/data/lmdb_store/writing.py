@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lmdb
 
@@ -19,6 +20,9 @@ _META_PAGES = 2
 _EMPTY_BYTES = _META_PAGES * mmap.PAGESIZE
 _ROOM_BYTES = 512 << 20
 _SMALLEST_MAP_BYTES = 1 << 30
+_PAGE_HEADER_BYTES = 16
+# MDB_meta in mdb.c of LMDB 0.9: what does not matter here, the last page, the transaction.
+_META = struct.Struct("=120xQQ")
 
 
 class Writer:
@@ -117,14 +121,16 @@ class Writer:
         if self._file.stat().st_size < _EMPTY_BYTES:
             self._file.unlink()  # not even begun
             return
-        environment = self._open()
-        try:
-            num_pages = max(_META_PAGES, environment.info()["last_pgno"] + 1)
-            num_bytes = num_pages * environment.stat()["psize"]
-        finally:
-            environment.close()
-        if self._file.stat().st_size > num_bytes:
-            os.truncate(self._file, num_bytes)
+        last = _last_commit(self._folder)
+        other = 1 - last.meta
+        with self._file.open("r+b") as stream:
+            stream.seek(last.meta * mmap.PAGESIZE + _PAGE_HEADER_BYTES)
+            meta = stream.read(_META.size)
+            stream.seek(other * mmap.PAGESIZE + _PAGE_HEADER_BYTES)
+            if _META.unpack(stream.read(_META.size))[1] > last.transaction:
+                stream.seek(other * mmap.PAGESIZE + _PAGE_HEADER_BYTES)
+                stream.write(meta)  # what it spoke of never came to the disk
+            stream.truncate(last.num_bytes)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -133,6 +139,8 @@ class Writer:
         except (lmdb.Error, OSError) as error:
             self._transaction = None
             self._close()
+            if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
+                raise _damaged(self._folder, str(error)) from error
             raise OutputError(
                 f"the database in {self._folder} cannot be written: {error}",
                 "is the disk full? the same command goes on from here",
@@ -143,16 +151,50 @@ def last_transaction(folder: Path) -> int:
     """The number of the last committed transaction; 0 where there is none.
 
     Raises:
-        OutputError: what stands there is no database.
+        OutputError: what stands there is no database, or a torn one.
     """
     file = folder / "data.mdb"
     if not file.exists() or file.stat().st_size < _EMPTY_BYTES:
         return 0
+    return _last_commit(folder).transaction
+
+
+class _Commit(NamedTuple):
+    transaction: int
+    num_bytes: int
+    meta: int
+
+
+def _last_commit(folder: Path) -> _Commit:
+    """The last transaction that the file holds whole.
+
+    Its two meta pages speak of the last two. A disk may have kept a meta page and lost the pages
+    that it speaks of; reading behind the end of the file would end this process without a word.
+    """
+    file = folder / "data.mdb"
     try:
-        with lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment:
-            return int(environment.info()["last_txnid"])
-    except lmdb.Error as error:
-        raise OutputError(f"the unfinished database in {folder} is damaged: {error}") from error
+        lmdb.open(str(folder), readonly=True, lock=False, create=False).close()
+        with file.open("rb") as stream:
+            start = stream.read(_EMPTY_BYTES)
+            size = stream.seek(0, os.SEEK_END)
+    except (lmdb.Error, OSError) as error:
+        raise _damaged(folder, str(error)) from error
+    commits = []
+    for meta in range(_META_PAGES):
+        last_page, transaction = _META.unpack_from(start, meta * mmap.PAGESIZE + _PAGE_HEADER_BYTES)
+        num_pages = max(_META_PAGES, last_page + 1)
+        commits.append(_Commit(transaction, num_pages * mmap.PAGESIZE, meta))
+    whole = [commit for commit in commits if commit.num_bytes <= size]
+    if not whole:
+        wanted = min(commit.num_bytes for commit in commits)
+        raise _damaged(folder, f"{size:,} of {wanted:,} bytes are left")
+    return max(whole)
+
+
+def _damaged(folder: Path, why: str) -> OutputError:
+    return OutputError(
+        f"the unfinished database in {folder} is damaged: {why}", "--no-resume starts over"
+    )
 
 
 @contextmanager

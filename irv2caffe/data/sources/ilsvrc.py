@@ -122,13 +122,15 @@ def _listed(
     source: Source, index: TarIndex, list_file: Path, table: tuple[str, ...] | None
 ) -> Source:
     """The order and the labels of a list; names in it may lack the folders of the archive."""
-    listed, lines = parse_list(read_lines(list_file), list_file)
-    refuse_beyond(listed, lines, list_file, table or ())
     place = {member.name: number for number, member in enumerate(index.members)}
     short: dict[str, int] = {}
     for name, number in place.items():
         base = PurePosixPath(name).name
         short[base] = _SEVERAL if base in short else number
+    listed, lines = parse_list(
+        read_lines(list_file), list_file, lambda name: name in place or name in short
+    )
+    refuse_beyond(listed, lines, list_file, table or ())
     items = Items()
     skipped = list(source.skipped)
     for item, line in zip(listed, lines, strict=True):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import os
 from array import array
-from pathlib import PurePosixPath
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import MAX_LABEL, Item, Items, Source
+from irv2caffe.data.items import Items, Source
 from irv2caffe.data.sources.classes import notes_on_counts
+from irv2caffe.data.sources.list_lines import hint_on, parse_line
 from irv2caffe.data.sources.text import read_lines
 from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
-_LINE = re.compile(r"(.*\S)[ \t]+(\S+)[ \t]*")
 _MAX_RANGES = 1000
 _MAX_PAIRS = 20
+_NUM_ABOVE = 3  # folders above the root, and so many in it, are looked at for a lost image
+_MAX_BELOW = 1000
 _TWO_LABELS = "another label than an earlier line gives the image"
 
 
@@ -37,19 +39,27 @@ def read_list(
         FormatError: malformed lines, by number; the same image with two labels.
         InputError: a label that the table does not have.
     """
-    items, lines = parse_list(read_lines(path), path, root)
+
+    def is_there(name: str) -> bool:
+        return os.path.isfile(f"{root}/{name}")  # noqa: PTH113  # with a slash before it, too
+
+    items, lines = parse_list(read_lines(path), path, is_there, root)
     refuse_beyond(items, lines, path, table or ())
     return Source(root, kind, items, table or (), notes=tuple(_notes(items, table or ())))
 
 
 def parse_list(
-    lines: Iterable[tuple[int, str]], path: Path, root: Path | None = None
+    lines: Iterable[tuple[int, str]],
+    path: Path,
+    is_there: Callable[[str], bool],
+    root: Path | None = None,
 ) -> tuple[Items, array[int]]:
     """Images and the numbers of their lines.
 
     Args:
         lines: (number, line).
         path: of the list, for messages.
+        is_there: whether an image of that name exists; asked only where a line looks odd.
         root: absolute paths below it are taken too.
 
     Raises:
@@ -60,7 +70,7 @@ def parse_list(
     bad: dict[str, array[int]] = {}
     for number, line in lines:
         try:
-            items.add(_parse_line(line, root))
+            items.add(parse_line(line, root, is_there))
             numbers.append(number)
         except ValueError as error:
             bad.setdefault(str(error), array("Q")).append(number)
@@ -69,27 +79,19 @@ def parse_list(
     if bad:
         num_bad = sum(map(len, bad.values()))
         what = "; ".join(f"line {ranges(found)}: {reason}" for reason, found in bad.items())
-        raise FormatError(
-            f"{num_bad:,} bad line(s): {what}", "lines are PATH LABEL, label from 0", path=path
-        )
+        raise FormatError(f"{num_bad:,} bad line(s): {what}", _hint(bad), path=path)
     if not items:
         raise FormatError("names no images", "lines are PATH LABEL, label from 0", path=path)
     return items, numbers
 
 
-def _parse_line(line: str, root: Path | None) -> Item:
-    match = _LINE.fullmatch(line)
-    if match is None or not (match[2].isdecimal() and match[2].isascii()):
-        raise ValueError("no label at the end")
-    name, label = match[1], match[2]
-    if name.startswith("/") and root is not None:
-        prefix = f"{root.absolute()}/".replace("//", "/")
-        name = name.removeprefix(prefix)
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ValueError("the path leaves the source folder")
-    if len(label) > 10 or int(label) > MAX_LABEL:
-        raise ValueError(f"a label above {MAX_LABEL}")
-    return Item(name, int(label))
+def _hint(bad: dict[str, array[int]]) -> str:
+    hint = hint_on(list(bad))
+    is_heading = {reason: list(numbers) for reason, numbers in bad.items()} in (
+        {"no label at the end": [1]},
+        {"a comma before the label": [1]},
+    )
+    return f"{hint}; is line 1 a heading? remove it" if is_heading else hint
 
 
 def repeated(items: Items) -> list[tuple[int, int]]:
@@ -124,6 +126,38 @@ def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
             )
         found.append((lines[later], why))
     return found
+
+
+def way_to(root: Path, name: str) -> str:
+    """Words that say where an image is that a list names and that is not below the root.
+
+    Args:
+        root: the folder that was given.
+        name: as the list has it.
+
+    Returns:
+        To be appended to a hint; empty where it is not found near the root either.
+    """
+    root = root.absolute()
+    name = name.lstrip("/")
+    below = (Path(entry.path) for entry in _folders(root))
+    for place in (*list(root.parents)[:_NUM_ABOVE], Path.cwd(), *below):
+        if (place / name).is_file():
+            return f"; {place / name} exists: give {place} as SOURCE"
+    parts = PurePosixPath(name).parts
+    for start in range(1, len(parts)):
+        inner = root.joinpath(*parts[start:])
+        if inner.is_file():
+            return f"; {inner} exists: paths of the list begin with {'/'.join(parts[:start])}/"
+    return ""
+
+
+def _folders(root: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as entries:
+            return [entry for entry in islice(entries, _MAX_BELOW) if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def refuse_beyond(items: Items, lines: array[int], path: Path, table: tuple[str, ...]) -> None:

@@ -134,6 +134,8 @@ def crop_exceeds_records(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A crop larger than the images."""
     for layer, facts in _images(net, evidence):
         crop = layer.message.transform_param.crop_size
+        if facts.height_first:
+            continue  # a rule of its own says it
         if facts.height and facts.width and crop > min(facts.height, facts.width):
             yield Hit(
                 f"crop_size {crop}, but {source_of(layer)} holds {facts.width}x{facts.height}",

@@ -145,6 +145,10 @@ class PhaseNet:
             for reader in self._flow.readers[version]
         ]
 
+    def versions(self, layer: Layer) -> tuple[list[Version], list[Version]]:
+        """The states of blobs that a layer reads, and those that it makes."""
+        return self._flow.read[layer.index], self._flow.written[layer.index]
+
     def unread_tops(self, layer: Layer) -> list[str]:
         """Tops that nobody reads."""
         return [name for name, at in self._flow.written[layer.index] if not self._reads(name, at)]

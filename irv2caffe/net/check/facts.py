@@ -30,6 +30,10 @@ class DatabaseFacts:
         mixed_channels: gray and colour images side by side.
         mixed_sizes: images of several sizes.
         num_looked_at: records that were looked at.
+        num_decoded: compressed images that were decoded.
+        num_broken: records that hold no image, among those.
+        broken: the key of the first of them, and why.
+        height_first: the sizes look like height x width x channels.
         class_names: by label, where somebody wrote them down.
         kind: what it is: LMDB, LEVELDB, or a LIST of files.
     """
@@ -45,6 +49,10 @@ class DatabaseFacts:
     mixed_channels: bool = False
     mixed_sizes: bool = False
     num_looked_at: int = 0
+    num_decoded: int = 0
+    num_broken: int = 0
+    broken: str = ""
+    height_first: bool = False
     class_names: tuple[str, ...] = ()
     kind: str = "LMDB"
 
@@ -83,7 +91,8 @@ class SnapshotFacts:
         is_there: whether the folder exists.
         is_writable: whether a file can be made in it.
         existing: snapshots of the same prefix.
-        shared_with: other solvers beside this one with the same prefix.
+        shared_with: solvers of other nets beside this one with the same prefix.
+        alternatives: solvers of the same net and the same length with the same prefix.
     """
 
     folder: str
@@ -91,3 +100,4 @@ class SnapshotFacts:
     is_writable: bool
     existing: tuple[str, ...] = ()
     shared_with: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
-from irv2caffe.net.check.nets import has_loss
+from irv2caffe.net.check.arithmetic import is_stepped_by_python
+from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, Severity, rule
+from irv2caffe.net.check.roles import has_loss
+from irv2caffe.net.check.zeros import WEIGHTED, is_frozen, is_zero, stuck
+from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from irv2caffe.net.check.evidence import Evidence, Layer, PhaseNet
 
-_PARAMS = {
-    "Convolution": "convolution_param",
-    "Deconvolution": "convolution_param",
-    "InnerProduct": "inner_product_param",
-    "Embed": "embed_param",
-    "LSTM": "recurrent_param",
-    "RNN": "recurrent_param",
-}
-_FILLER_FIELDS = ("weight_filler", "bias_filler", "filler")
+_FILLER_FIELDS = ("weight_filler", "bias_filler", "filler", "data_filler")
 _TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
@@ -28,40 +23,47 @@ def _weighted(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, str, A
     """Layers whose weights start from their filler: layer, name of the setting, the filler."""
     owners: set[str] = set()
     loaded = evidence.claims.weights or {}
-    for layer in net.of_type(*_PARAMS):
+    for layer in net.of_type(*WEIGHTED):
         specs = layer.message.param
         shared = specs[0].name if specs else ""
         if (shared and shared in owners) or layer.name in loaded or layer.message.blobs:
             continue
         owners.add(shared)
-        name = _PARAMS[layer.type]
+        name = WEIGHTED[layer.type]
         yield layer, name, getattr(layer.message, name).weight_filler
-
-
-def _learns(layer: Layer) -> bool:
-    specs = layer.message.param
-    return not specs or specs[0].lr_mult != 0
 
 
 @rule("zero-filler", ERROR, "net", "filler.hpp; caffe.proto, FillerParameter")
 def zero_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Weights that start at 0."""
+    """Weights that start at 0 and stay there."""
     if net.phase != "TRAIN" or not has_loss(net):
         return
-    from_weights = evidence.solver is not None and bool(evidence.solver.message.weights)
-    for layer, name, filler in _weighted(net, evidence):
-        if filler.type != "constant" or filler.value != 0:
-            continue
+    found = {
+        layer.index: name for layer, name, filler in _weighted(net, evidence) if is_zero(filler)
+    }
+    for index in sorted(stuck(net, found)):
+        layer, name = net.layers[index], found[index]
         written = getattr(layer.message, name).HasField("weight_filler")
+        frozen = is_frozen(layer)
+        kind = "bilinear" if frozen and layer.type == "Deconvolution" else "xavier"
         yield Hit(
             f"weight_filler of a {layer.type} is "
-            + ("a constant 0" if written else "missing, which is a constant 0"),
+            + ("a constant 0" if written else "missing, which is a constant 0")
+            + (", and its lr_mult is 0" if frozen else ""),
             "with weights of 0 nothing flows forth or back through the layer, and it never learns "
             "(deploy nets have no fillers: was one copied?)",
-            'weight_filler { type: "xavier" }; or start from weights: check --weights FILE',
+            f'weight_filler {{ type: "{kind}" }}; or start from weights (caffe train -weights, '
+            "irv2caffe train --weights): check --weights FILE",
             layer.at(name),
-            NOTE if from_weights else None,
+            _severity_of_zeros(evidence),
         )
+
+
+def _severity_of_zeros(evidence: Evidence) -> Severity | None:
+    """A net alone, or one that a script trains, may get its weights from elsewhere."""
+    if evidence.solver is None or is_stepped_by_python(evidence):
+        return WARNING
+    return NOTE if evidence.solver.message.weights else None
 
 
 @rule("constant-filler", WARNING, "net", "filler.hpp, ConstantFiller")
@@ -75,7 +77,7 @@ def constant_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         if (
             filler.type == "constant"
             and filler.value
-            and _learns(layer)
+            and not is_frozen(layer)
             and group == 1 != param.num_output
         ):
             yield Hit(
@@ -91,20 +93,30 @@ def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A type of filler that Caffe does not have."""
     del evidence
     for layer in net.layers:
-        for field, message in layer.message.ListFields():
-            if field.message_type is None or field.is_repeated:
+        param_name = messages.LAYER_TYPES.get(layer.type) or ""
+        if not param_name or not layer.message.HasField(param_name):
+            continue
+        param = getattr(layer.message, param_name)
+        for name in _FILLER_FIELDS:
+            if name not in param.DESCRIPTOR.fields_by_name or not _is_used(layer, param, name):
                 continue
-            for name in _FILLER_FIELDS:
-                if name not in message.DESCRIPTOR.fields_by_name or not message.HasField(name):
-                    continue
-                kind = getattr(message, name).type
-                if kind not in _TYPES:
+            fillers = getattr(param, name)
+            for filler in fillers if name == "data_filler" else [fillers]:
+                if filler.type not in _TYPES:
+                    kind = filler.type[:60]
                     yield Hit(
-                        f"{name} of type {kind[:60]!r}",
-                        f"Caffe stops: Unknown filler name: {kind[:60]}",
+                        f"{name} of type {kind!r}",
+                        f"Caffe stops: Unknown filler name: {kind}",
                         f"one of {', '.join(_TYPES)}",
-                        layer.at(field.name, name, "type"),
+                        layer.at(param_name, name, "type"),
                     )
+
+
+def _is_used(layer: Layer, param: Any, name: str) -> bool:
+    """Whether Caffe asks for the filler at all."""
+    if name == "bias_filler":
+        return bool(getattr(param, "bias_term", True))
+    return name != "filler" or len(layer.message.bottom) < 2
 
 
 @rule("filler-range", WARNING, "net", "caffe.proto, FillerParameter")
@@ -181,19 +193,19 @@ def scale_filler_zero(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 @rule("nothing-learns", ERROR, "net", "net.cpp, Net::Init")
 def nothing_learns(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """An lr_mult of 0 everywhere."""
-    layers = list(net.of_type(*_PARAMS, "Scale", "Bias", "PReLU"))
+    layers = list(net.of_type(*WEIGHTED, "Scale", "Bias", "PReLU"))
     if net.phase != "TRAIN" or evidence.solver is None or not layers:
         return
-    if all(_is_frozen(layer) for layer in layers):
+    if all(_learns_nothing(layer) for layer in layers):
         what = "lr_mult is 0 for every weight of the net"
         yield Hit(what, "the run changes nothing", "lr_mult: 1 where it is to learn", net.file.at())
 
 
-def _is_frozen(layer: Layer) -> bool:
+def _learns_nothing(layer: Layer) -> bool:
     specs = layer.message.param
     wanted = 1
-    if layer.type in _PARAMS:
-        param = getattr(layer.message, _PARAMS[layer.type])
+    if layer.type in WEIGHTED:
+        param = getattr(layer.message, WEIGHTED[layer.type])
         wanted = 2 if getattr(param, "bias_term", True) else 1
     elif layer.type == "Scale":
         wanted = 1 + int(layer.message.scale_param.bias_term)

@@ -6,7 +6,7 @@ whole, the solver, or a net in one of its phases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,6 +143,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+_FEW = 3
 _OF_THE_TEXT = frozenset({"unknown", "schema"})  # topics that say what is written
 
 
@@ -171,7 +172,22 @@ def findings(evidence: Evidence, rules: Iterable[Rule]) -> list[Finding]:
             key = (each.name, hit.severity, hit.what, hit.why, hit.fix)
             folded.setdefault(key, (each, hit, {}))[2].update(dict.fromkeys(hit.at))
     found = [_finding(each, hit, tuple(places)) for each, hit, places in folded.values()]
-    return sorted(found, key=lambda finding: -finding.severity)
+    return sorted(_of_one_kind(found), key=lambda finding: -finding.severity)
+
+
+def _of_one_kind(found: list[Finding]) -> Iterator[Finding]:
+    """Many findings that differ in a name or a number only are one."""
+    kinds: dict[tuple[Any, ...], list[Finding]] = {}
+    for each in found:
+        kinds.setdefault((each.rule, each.severity, each.why, each.fix), []).append(each)
+    for alike in kinds.values():
+        if len(alike) <= _FEW:
+            yield from alike
+            continue
+        what = "; ".join(each.what for each in alike[:2])
+        places = dict.fromkeys(place for each in alike for place in each.places)
+        what = f"{what}; and {len(alike) - 2:,} more of this kind"
+        yield replace(alike[0], what=what, places=tuple(places))
 
 
 def _follows(hit: Hit, evidence: Evidence) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.net.check.arithmetic import comparisons, num_classes, source_of
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
-from irv2caffe.net.check.nets import has_loss
+from irv2caffe.net.check.roles import has_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def accuracy_in_train(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 @rule("no-measure", NOTE, "net", "solver.cpp, Test")
 def no_measure(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A classifier whose tests measure no accuracy."""
-    if net.phase != "TEST" or evidence.solver is None or net.test_iter is None:
+    if net.phase != "TEST" or evidence.solver is None or not net.test_iter:
         return
     if any(net.of_type(*_LOG_LOSSES)) and not any(net.of_type("Accuracy", "Python")):
         fix = 'a layer { type: "Accuracy" } in TEST'

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
@@ -16,7 +15,8 @@ from irv2caffe.net.check.evidence import (
     PrototxtFile,
 )
 from irv2caffe.net.check.facts import Claims, DatabaseFacts
-from irv2caffe.net.check.finding import WARNING, Hit, Place
+from irv2caffe.net.check.finding import Hit, Place
+from irv2caffe.net.check.roles import nets_without_solver
 from irv2caffe.net.phases import Phase, select_with_origins
 from irv2caffe.net.rules import RULES as KNOWN_TYPES
 from irv2caffe.net.shapes import infer
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from irv2caffe.net.check.files import NetRole, Reading
+    from irv2caffe.net.shapes import NetShapes
 
-_TRAIN_WORDS = frozenset({"train", "training", "trainval"})
-_TEST_WORDS = frozenset({"test", "testing", "val", "valid", "validation", "deploy", "eval"})
+_MAX_VALUES = (1 << 31) - 1  # of a blob: blob.cpp, Reshape
 _OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
 
 
@@ -52,13 +52,11 @@ def gather(
     nets: list[PhaseNet] = []
     for role in reading.nets:
         try:
-            nets += _nets_of(role, reading.solver, databases, troubles)
+            nets += _nets_of(role, reading.solver, troubles)
         except NetError as error:
             at = (Place(role.file.name, error.line or 0, error.layer),)
-            if any(layer.HasField("layer") for layer in role.file.message.layers):
-                troubles.append(("legacy-format", _too_old(at)))
-                continue
             troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
+    nets = [_with_shapes(net, databases, claims) for net in nets]
     nets.sort(key=lambda net: net.phase == "TEST")
     return Evidence(
         solver=reading.solver,
@@ -79,33 +77,22 @@ def _files(reading: Reading) -> Iterator[PrototxtFile]:
     yield from (role.file for role in reading.nets)
 
 
-def _too_old(at: tuple[Place, ...]) -> Hit:
-    return Hit(
-        "layers of the form before 2014 (V0): nothing else was looked at",
-        "Caffe 1.0 still reads them, hardly any other tool does",
-        "upgrade_net_proto_text, which comes with Caffe; then check again",
-        at,
-        WARNING,
-    )
-
-
 _STOPS = "Caffe stops when it makes the net"
 
 
 def _nets_of(
     role: NetRole,
     solver: PrototxtFile | None,
-    databases: Mapping[str, DatabaseFacts],
     troubles: list[tuple[str, Hit]],
 ) -> Iterator[PhaseNet]:
     """The nets of one file."""
     message = _without_contradictions(role.file, troubles)
 
     def make(phase: Phase, state: Any = None, test_iter: int | None = None) -> PhaseNet:
-        return _make(role.file, message, phase, state, test_iter, databases)
+        return _make(role.file, message, phase, state, test_iter)
 
     if solver is None:
-        yield from _nets_without_solver(role.file, make)
+        yield from nets_without_solver(role.file, make)
         return
     run = solver.message
     if role.role != "test":
@@ -121,62 +108,6 @@ def _tests_of_both(make: Callable[..., PhaseNet], run: Any) -> Iterator[PhaseNet
     first = len(run.test_net) + len(run.test_net_param)
     for place in range(first, len(run.test_iter)):
         yield make("TEST", _at(run.test_state, place), run.test_iter[place])
-
-
-def _nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> Iterator[PhaseNet]:
-    """The phases a net is made for: those that something feeds.
-
-    Where the same layers feed both, it is the half of a pair, or made for use: one phase then.
-    """
-    train, test = make("TRAIN"), make("TEST")
-    fed = [net for net in (train, test) if _feeders(net)]
-    if len(fed) == 2 and _feeders(train) == _feeders(test):
-        yield test if not has_loss(train) or _is_test_half(file, test) else train
-        return
-    learns = has_loss(train)
-    yield from (net for net in fed if net is test or learns)
-    if not fed or (fed == [train] and not learns):
-        yield train if learns else test
-
-
-def _feeders(net: PhaseNet) -> set[int]:
-    """Where the layers stand that make something of nothing."""
-    return {
-        layer.node.start
-        for layer in net.layers
-        if layer.message.top and not layer.message.bottom and layer.type != "Parameter"
-    }
-
-
-def _is_test_half(file: PrototxtFile, net: PhaseNet) -> bool:
-    """Whether a net with a loss is the test half of a pair: by its settings, else by its name."""
-    norms = [layer.message.batch_norm_param for layer in net.of_type("BatchNorm")]
-    said = [norm.use_global_stats for norm in norms if norm.HasField("use_global_stats")]
-    if not all(said) or any(_augments(layer.message) for layer in net.layers):
-        return False
-    if said and len(said) == len(norms):
-        return True
-    words = set(re.split(r"[^a-z]+", Path(file.name).stem.lower()))
-    return bool(words & _TEST_WORDS) and not words & _TRAIN_WORDS
-
-
-def _augments(layer: Any) -> bool:
-    """Whether a data layer does what only training wants."""
-    return bool(layer.transform_param.mirror or layer.image_data_param.shuffle)
-
-
-def is_tested(net: PhaseNet) -> bool:
-    """Whether the file of a training net has a part of its own for tests."""
-    message = net.file.message
-    rules = (rule for layer in [*message.layer, *message.layers] for rule in layer.include)
-    return any(rule.HasField("phase") and rule.phase == messages.TEST for rule in rules)
-
-
-def has_loss(net: PhaseNet) -> bool:
-    """Whether a layer of the net has something to minimise."""
-    return any(
-        layer.type.endswith("Loss") or any(layer.message.loss_weight) for layer in net.layers
-    ) or any(net.of_type("SoftmaxWithLoss"))
 
 
 def _at(values: Sequence[Any], place: int) -> Any:
@@ -203,7 +134,6 @@ def _make(
     phase: Phase,
     state: Any,
     test_iter: int | None,
-    databases: Mapping[str, DatabaseFacts],
 ) -> PhaseNet:
     level = state.level if state is not None and state.HasField("level") else None
     stages = list(state.stage) if state is not None else []
@@ -220,24 +150,49 @@ def _make(
             layers.append(Layer(index, layer, written[origin], node, file.name, is_altered))
         else:
             layers.append(Layer(index, layer, layer, file.root.find("input"), file.name))
-    net = PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
-    return _with_shapes(net, databases)
+    return PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
 
 
-def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> PhaseNet:
+def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts], claims: Claims) -> PhaseNet:
     """The net with what shape inference says, where other rules have nothing to say before."""
     if not _can_infer(net, databases):
         return net
     shapes = record_shapes(databases)
+    share = _share_of_a_batch(net, claims)
     try:
-        return replace(net, infos=infer(net.message, net.phase, data_shapes=shapes).layers)
+        infos = infer(net.message, net.phase, data_shapes=shapes, batch_size=share).layers
+        return replace(net, infos=infos)
     except NetError as error:
         refused = error
     try:  # in the words of a batch of one, both phases say the same
-        infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
+        one = infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
     except NetError as error:
         refused = error if error.layer == refused.layer else refused
+    else:
+        refused = NetError(refused.message, _smaller_batch(net, one, claims), layer=refused.layer)
     return replace(net, refused=refused)
+
+
+def _share_of_a_batch(net: PhaseNet, claims: Claims) -> int | None:
+    """What one device makes of a batch, where it is not all of it: NVCaffe divides it."""
+    if claims.flavor != "nvcaffe" or claims.num_gpus < 2 or not net.batch_size:
+        return None
+    return math.ceil(net.batch_size / claims.num_gpus)
+
+
+def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
+    """The way out where only the batch makes a blob too large."""
+    largest = max(math.prod(shape) for info in one.layers for shape in info.top_shapes)
+    if not net.batch_size or largest < 1:
+        return ""
+    fits = _MAX_VALUES // largest
+    divided = "" if claims.num_gpus > 1 else "; or more GPUs"
+    if claims.flavor == "nvcaffe":
+        return f"batch_size: {fits * max(1, claims.num_gpus)} at most{divided}"
+    return (
+        f"batch_size: {fits} at most, on each device. NVCaffe divides batch_size among the GPUs: "
+        "check --flavor nvcaffe --gpus 0,1, if that Caffe will train"
+    )
 
 
 def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.check.facts import SnapshotFacts
 from irv2caffe.proto.positions import scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from irv2caffe.net.check.files import Reading
+    from irv2caffe.proto.positions import Node
 
 _MAX_NEIGHBOUR_BYTES = 1 << 16
 
@@ -30,13 +29,15 @@ def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
         made = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError:
         made = []
+    shared, alternatives = _neighbours(solver_path, reading.solver.message)
     ending = re.compile(re.escape(full.name) + r"_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?")
     return SnapshotFacts(
         folder=str(Path(prefix).parent),
         is_there=folder.is_dir(),
         is_writable=_is_writable(folder),
         existing=tuple(sorted(name for name in made if ending.fullmatch(name))),
-        shared_with=tuple(_neighbours(solver_path, prefix)),
+        shared_with=shared,
+        alternatives=alternatives,
     )
 
 
@@ -49,16 +50,39 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _neighbours(solver_path: Path, prefix: str) -> Iterator[str]:
-    """Other solvers in the same folder that would write the same snapshots."""
+def _neighbours(solver_path: Path, solver: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Other solvers in the folder that would write the same snapshots: of other nets, of this one.
+
+    A solver of the same net and another length goes on from where this one ends, or the other way
+    round, as in Caffe's own examples (cifar10_quick_solver and cifar10_quick_solver_lr1).
+    """
+    others: list[str] = []
+    alternatives: list[str] = []
     for path in sorted(solver_path.absolute().parent.glob("*.prototxt")):
-        try:
-            if not path.is_file() or path.samefile(solver_path):
-                continue
-            if path.stat().st_size > _MAX_NEIGHBOUR_BYTES:
-                continue
-            root = scan(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
+        root = _fields(path, solver_path)
+        if root is None or _said(root, "snapshot_prefix") != solver.snapshot_prefix:
             continue
-        if any(node.value.strip("\"'") == prefix for node in root.all("snapshot_prefix")):
-            yield path.name
+        net = _said(root, "net") or _said(root, "train_net")
+        if net != (solver.net or solver.train_net):
+            others.append(path.name)
+        elif _said(root, "max_iter") == str(solver.max_iter):
+            alternatives.append(path.name)
+    return tuple(others), tuple(alternatives)
+
+
+def _fields(path: Path, but: Path) -> Node | None:
+    """The fields of a small file that is not a certain other one."""
+    try:
+        if not path.is_file() or path.samefile(but):
+            return None
+        if path.stat().st_size > _MAX_NEIGHBOUR_BYTES:
+            return None
+        return scan(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _said(root: Node, name: str) -> str:
+    """The value of a field as it is written, without quotes."""
+    nodes = root.all(name)
+    return nodes[-1].value.strip("\"'") if nodes else ""

@@ -1,7 +1,8 @@
 """The residual blocks of Inception-ResNet: scaling, rectifying, and what stands on the branch.
 
-A block is told by its end: a Concat of branches, a 1x1 convolution, perhaps a BatchNorm or a
-factor, and an Eltwise that adds the trunk. Plain ResNets have no Concat there, and their own rules.
+A block is told by its end: a Concat of branches that begin at the trunk, a 1x1 convolution, perhaps
+a BatchNorm or a factor, and an Eltwise that adds the trunk. Plain ResNets have no Concat there, and
+their own rules.
 """
 
 from __future__ import annotations
@@ -75,13 +76,29 @@ def blocks(net: PhaseNet) -> list[Block]:
         param = total.message.eltwise_param
         if param.operation != param.SUM or len(total.message.bottom) != 2:
             continue
-        for place, source in enumerate(net.sources(total)):
+        sources = net.sources(total)
+        for place, source in enumerate(sources):
             branch, up = _up_the_branch(net, source)
-            if up is not None:
+            if up is not None and _leads_to(net, sources[1 - place], up):
                 rectified = any(reader.type in _ACTIVATIONS for reader in net.readers(total))
                 found.append(Block(total, up, tuple(branch), place, rectified))
                 break
     return found
+
+
+def _leads_to(net: PhaseNet, trunk: Layer | None, up: Layer) -> bool:
+    """Whether the branch begins at the trunk; a lateral connection of a pyramid does not."""
+    if trunk is None:
+        return False
+    seen, waiting = {up.index}, [up]
+    while waiting:
+        for source in net.sources(waiting.pop()):
+            if source is trunk:
+                return True
+            if source is not None and source.index > trunk.index and source.index not in seen:
+                seen.add(source.index)
+                waiting.append(source)
+    return False
 
 
 def _up_the_branch(net: PhaseNet, layer: Layer | None) -> tuple[list[Layer], Layer | None]:

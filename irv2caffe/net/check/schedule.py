@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from irv2caffe.net.check.arithmetic import (
     effective_batch,
     epochs,
+    is_stepped_by_python,
     learning_rate,
     num_gpus,
     num_train,
     train_net,
 )
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
-from irv2caffe.net.check.nets import is_tested
+from irv2caffe.net.check.roles import is_tested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +32,18 @@ _OFF = 100  # times the length of the run
 @rule("max-iter", ERROR, "solver", "solver.cpp, Solve")
 def max_iter(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     """A run without iterations."""
-    del evidence
+    scripted = is_stepped_by_python(evidence) and not solver.says("max_iter")
     if solver.message.max_iter < 1:
         what = f"max_iter is {solver.message.max_iter if solver.says('max_iter') else 'missing'}"
-        yield Hit(what, "Caffe ends at once, and exits 0", "max_iter: ...", solver.at("max_iter"))
+        yield Hit(
+            what,
+            "caffe train ends at once, and exits 0; a script that steps the solver does not read it"
+            if scripted
+            else "Caffe ends at once, and exits 0",
+            "max_iter: ...",
+            solver.at("max_iter"),
+            NOTE if scripted else None,
+        )
 
 
 @rule("base-lr", ERROR, "solver", _RATE)

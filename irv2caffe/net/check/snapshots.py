@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.check.arithmetic import train_net
+from irv2caffe.net.check.arithmetic import is_stepped_by_python, train_net
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
 
 if TYPE_CHECKING:
@@ -57,10 +57,11 @@ def snapshot_prefix(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
 @rule("snapshot-never", NOTE, "solver", "solver.cpp, Step and Solve")
 def snapshot_never(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     """Nothing is kept until the end, or not even then."""
-    del evidence
     message = solver.message
     between = 0 < message.snapshot < message.max_iter
     at = solver.at("snapshot")
+    if is_stepped_by_python(evidence):
+        return
     if not between and not message.snapshot_after_train and message.snapshot != message.max_iter:
         what = "no snapshot at all"
         yield Hit(what, "the weights are lost when the run ends", "snapshot: one epoch", at, ERROR)
@@ -74,10 +75,13 @@ def snapshot_never(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
 def snapshot_taken(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     """Other snapshots have the same prefix."""
     facts, at = evidence.snapshots, solver.at("snapshot_prefix")
-    if facts is not None and facts.shared_with:
-        what = f"{', '.join(facts.shared_with[:3])} has the same snapshot_prefix"
-        why = "two runs overwrite each other's snapshots, iteration by iteration"
-        yield Hit(what, why, "a snapshot_prefix for each", at)
+    sharing = {WARNING: facts.shared_with, NOTE: facts.alternatives} if facts is not None else {}
+    for severity, names in sharing.items():
+        if names:
+            has = "has" if len(names) == 1 else "have"
+            what = f"{', '.join(names[:3])} {has} the same snapshot_prefix"
+            why = "two runs overwrite each other's snapshots, iteration by iteration"
+            yield Hit(what, why, "a snapshot_prefix for each", at, severity)
     if facts is not None and facts.existing:
         what = f"{len(facts.existing)} snapshots of this prefix are there, {facts.existing[-1]}"
         why = "a new run overwrites those of the same iterations"

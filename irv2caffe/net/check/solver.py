@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.net.check.arithmetic import (
     batch_per_gpu,
     effective_batch,
+    is_stepped_by_python,
     num_gpus,
     train_net,
 )
@@ -98,8 +99,7 @@ def batch_of_an_update(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit
 @rule("solver-mode", WARNING, "solver", "caffe.cpp, train; caffe.proto")
 def solver_mode(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     """The solver_mode is unset."""
-    del evidence
-    if not solver.says("solver_mode"):
+    if not solver.says("solver_mode") and not is_stepped_by_python(evidence):
         why = "the default of the file format is GPU, but caffe train without -gpu then takes the "
         why += "CPU, with one line in the log and much patience"
         yield Hit(

@@ -1,0 +1,33 @@
+"""What lies in the folder of a database, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from irv2caffe.atomic import is_aside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORDS = "data.mdb"
+LABELS = "labels.txt"
+WORDS = "synset_words.txt"
+MEAN_FILE = "mean.binaryproto"
+MANIFEST = "manifest.json"
+SKIPPED = "skipped.csv"
+COMPLAINTS = "complaints.csv"
+_ALL = frozenset(
+    {RECORDS, "lock.mdb", LABELS, WORDS, MEAN_FILE, MANIFEST, SKIPPED, COMPLAINTS},
+)
+
+
+def is_of_database(name: str) -> bool:
+    """Whether make-lmdb writes a file of this name, be it only aside."""
+    return name in _ALL or is_aside(name)
+
+
+def is_made_here(folder: Path) -> bool:
+    """Whether a folder holds a database and nothing else, so that it may be replaced."""
+    if not (folder / RECORDS).exists():
+        return False
+    return folder.is_dir() and all(is_of_database(path.name) for path in folder.iterdir())

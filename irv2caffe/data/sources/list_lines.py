@@ -1,0 +1,88 @@
+"""One line of a list: an image and its label, or what else people write there."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from irv2caffe.data.items import MAX_LABEL, Item
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_LINE = re.compile(r"(.*\S)[ \t]+(\S+)[ \t]*")
+_WHOLE = re.compile(r"([0-9]+)(?:\.0*)?")  # 1.0 is what pandas makes of 1; atoi, and so Caffe, too
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_SEVERAL_AT_END = re.compile(r"[0-9.]+(?:[,;|][-0-9.]+)+")
+_SEVERAL_BEFORE = re.compile(r".*\.[A-Za-z]{3,4}(?:[ \t]+[-+]?[0-9]+[.]?[0-9]*)+")
+_BY_COMMA = re.compile(r".*[,;][-+]?[0-9.]+[ \t]*")
+_PLAIN = "lines are PATH LABEL, label from 0"
+_HINTS = {
+    "a fraction for a label": "a Datum holds a whole number; numbers for a regression go into HDF5",
+    "a negative label": "labels count from 0 to the number of classes - 1",
+    "several labels": "a Datum holds one; several go into HDF5, or into a database each",
+    "a path in quotation marks": "write it without: all before the last blank is the path",
+    "a path with backslashes": "write / between folders: sed -i 's|\\\\|/|g' LIST",
+    "a comma before the label": f"{_PLAIN}, with a blank or tab between: sed -i 's/,/ /' LIST",
+    "the path leaves the source folder": "paths start from SOURCE: give a folder above all images, "
+    "such as / for absolute paths",
+}
+
+
+def hint_on(reasons: list[str]) -> str:
+    """The way out of bad lines, by the reasons why they are bad."""
+    hints = dict.fromkeys(_HINTS.get(reason, _PLAIN) for reason in reasons)
+    return "; ".join(hints)
+
+
+def parse_line(line: str, root: Path | None, is_there: Callable[[str], bool]) -> Item:
+    """An image and its label.
+
+    Args:
+        line: without its end.
+        root: absolute paths below it are taken too.
+        is_there: whether an image of that name exists; asked only where a line looks odd.
+
+    Raises:
+        ValueError: a few words, the same for all lines of its sort.
+    """
+    match = _LINE.fullmatch(line)
+    if match is None:
+        is_table = _BY_COMMA.fullmatch(line) is not None
+        raise ValueError("a comma before the label" if is_table else "no label at the end")
+    name, label = match[1], _label(match[2])
+    if root is not None:
+        name = name.removeprefix(f"{root.absolute()}/".replace("//", "/"))
+    # convert_imageset puts the folder before whatever stands there, a slash too.
+    is_below = not name.startswith("/") or (root is not None and is_there(name))
+    if not is_below or ".." in name.split("/"):
+        raise ValueError("the path leaves the source folder")
+    why = _oddity(name)
+    if why and not is_there(name):
+        raise ValueError(why)
+    return Item(name, label)
+
+
+def _label(text: str) -> int:
+    whole = _WHOLE.fullmatch(text)
+    if whole is not None:
+        if len(whole[1]) > 10 or int(whole[1]) > MAX_LABEL:
+            raise ValueError(f"a label above {MAX_LABEL}")
+        return int(whole[1])
+    if _SEVERAL_AT_END.fullmatch(text):
+        raise ValueError("several labels")
+    if _NUMBER.fullmatch(text):
+        raise ValueError("a negative label" if text[0] == "-" else "a fraction for a label")
+    raise ValueError("a comma before the label" if "," in text else "no label at the end")
+
+
+def _oddity(name: str) -> str:
+    """What a path is probably meant to be, unless an image is called like that."""
+    if name[-1] in ",;":
+        return "a comma before the label"
+    if _SEVERAL_BEFORE.fullmatch(name):
+        return "several labels"
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
+        return "a path in quotation marks"
+    return "a path with backslashes" if "\\" in name else ""

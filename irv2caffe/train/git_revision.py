@@ -1,0 +1,69 @@
+"""The revision of the working folder, read from its repository's files.
+
+The program git is not asked: a repository from somebody else can name programs that ``git status``
+runs (monitors, filters, hooks). Whether files were changed since is therefore not known.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from irv2caffe.system import open_regular, read_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_REVISION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_REF = re.compile(r"refs/(?!.*(?:\.\.|//))[\w./@+-]+", re.ASCII)
+_MAX_BYTES = 1 << 12
+_MAX_PACKED_LINES = 1_000_000
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that is checked out in a folder, or None where that cannot be told."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if (place / ".git").exists():
+            try:
+                return _head(_git_dir(place / ".git"))
+            except (OSError, ValueError):
+                return None
+    return None
+
+
+def _git_dir(path: Path) -> Path:
+    """A repository's own folder; of a worktree or a submodule a file says where it is."""
+    if path.is_dir():
+        return path
+    return path.parent / _line(path).removeprefix("gitdir: ")
+
+
+def _head(git: Path) -> str | None:
+    head = _line(git / "HEAD")
+    if not head.startswith("ref: "):
+        return head if _REVISION.fullmatch(head) else None
+    ref = head.removeprefix("ref: ")
+    if not _REF.fullmatch(ref):
+        return None
+    common = git / _line(git / "commondir") if (git / "commondir").is_file() else git
+    for place in (git, common):
+        if (place / ref).is_file():
+            revision = _line(place / ref)
+            return revision if _REVISION.fullmatch(revision) else None
+    return _packed(common / "packed-refs", ref)
+
+
+def _packed(path: Path, ref: str) -> str | None:
+    with open_regular(path) as lines:
+        for _ in range(_MAX_PACKED_LINES):
+            line = lines.readline(_MAX_BYTES)
+            revision, _, name = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
+            if name == ref and _REVISION.fullmatch(revision):
+                return revision
+            if not line:
+                break
+    return None
+
+
+def _line(path: Path) -> str:
+    return read_regular(path, _MAX_BYTES).decode().rstrip("\n")
