@@ -51,6 +51,12 @@ def file_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def remove_files_aside(path: Path) -> None:
+    """Removes what a process that was killed left of :func:`file_aside` for ``path``."""
+    for left in path.parent.glob(f"{_ASIDE}{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"):
+        left.unlink(missing_ok=True)
+
+
 @contextmanager
 def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yields a new folder beside ``path``; when the block ends well it is renamed to ``path``.

@@ -32,8 +32,8 @@ _FIND = (
 )
 _DRIVER = "look at the GPU with nvidia-smi; a driver that hangs needs a reboot"
 _MEMORY = (
-    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the first "
-    "GPU also tests"
+    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the "
+    "first GPU, or the CPU, also tests"
 )
 _SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
 
@@ -51,7 +51,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
          "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL", False),
         (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA, False),
-        (r"out of memory|bad_alloc|CUDNN_STATUS_ALLOC_FAILED", "memory is short", _MEMORY, False),
+        (r"out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED",
+         "memory is short", _MEMORY, False),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
          "nvidia-smi lists the GPUs; --gpus takes their numbers", False),
         (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
@@ -163,7 +164,8 @@ def advise_exit(exit_status: int) -> Advice:
         except ValueError:
             name = f"signal {-exit_status}"
         hints = {
-            "SIGKILL": "is memory short? journalctl -k shows what the kernel killed",
+            "SIGKILL": "is memory short? journalctl -k, or dmesg, shows what the kernel killed for "
+            f"it; {_MEMORY}",
             "SIGXFSZ": "a file grew beyond ulimit -f",
             "SIGTERM": "somebody ended Caffe itself; irv2caffe train --stop RUN does it with a "
             "snapshot",

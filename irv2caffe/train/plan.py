@@ -147,8 +147,12 @@ class Plan:
     @property
     def tested(self) -> int:
         """Images that one test reads; 0 where that is not known."""
-        batch = next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
-        return int(batch * self.solver.test_iter[0]) if self.solver.test_iter else 0
+        return int(self.test_batch * self.solver.test_iter[0]) if self.solver.test_iter else 0
+
+    @property
+    def test_batch(self) -> int:
+        """Images of a test's batch; 0 where that is not known."""
+        return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
 
     @property
     def keep(self) -> Keep:
