@@ -29,9 +29,9 @@ _GONE_IN_A_ROW = 100
 class Filling:
     """A database while it is filled. Use it in a ``with`` block.
 
-    Transactions end after the first unit of work that brings them to 64 MB or 2,000 records, which
-    bounds their memory. That depends on the records alone, so that a build that was killed ends
-    its transactions where any other would.
+    Transactions end after the first unit of work that brings them to 64 MB or 2,000 records and
+    does not end with an image that is gone, which bounds their memory. That depends on the records
+    alone, so that a build that was killed ends its transactions where any other would.
     """
 
     def __init__(self, plan: Plan, partial: Partial, state: State) -> None:
@@ -101,18 +101,15 @@ class Filling:
         state.depth.add(made.depth[1], made.depth[0])
         state.next_index = made.unit.indices[-1] + 1
         state.refuse_too_many_skipped(self._plan.options.max_skipped)
-        if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:
+        is_enough = self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS
+        if is_enough and not self._num_gone:  # or those would not be looked for again
             self._commit()
 
     def _watch_for_loss(self, skip: Skipped) -> None:
         """Ends the job where one image after the other is gone that was seen when it began."""
-        self._num_gone = self._num_gone + 1 if skip.reason == GONE else 0
         is_walked = self._plan.source.kind == "folders"
-        if (
-            is_walked
-            and self._num_gone >= _GONE_IN_A_ROW
-            and self._plan.options.max_skipped is None
-        ):
+        self._num_gone = self._num_gone + 1 if is_walked and skip.reason == GONE else 0
+        if self._num_gone >= _GONE_IN_A_ROW and self._plan.options.max_skipped is None:
             raise InputError(
                 f"{self._num_gone} images in a row cannot be found, the last one was {skip.name}",
                 "is the disk there that they, or links to them, are on? then run the same command "
