@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import io
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -47,6 +49,7 @@ from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.lists import ranges
 from irv2caffe.data.sources.matfile import read_mat
 from irv2caffe.data.sources.pickles import load_pickle
+from irv2caffe.data.sources.tar_headers import tar_members
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.data.tables import read_skipped
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
@@ -572,6 +575,82 @@ def test_sizes_that_no_image_has(tmp_path, rng, monkeypatch):
     source = open_source(path)
     assert [item.name for item in source.items] == ["a/1.png"]
     assert source.skipped[0].reason == "too large for an image"
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_are_read_as_python_reads_them(tmp_path, form):
+    path = tmp_path / "x.tar"
+    shared = {"comment": "of all"} if form == tarfile.PAX_FORMAT else None
+    with tarfile.open(path, "w", format=form, pax_headers=shared) as archive:
+        add(archive, "folder", b"", type=tarfile.DIRTYPE)
+        add(archive, "folder/1.png", b"x" * 512)
+        add(archive, "folder/\xe4 2.png", b"y" * 513)
+        add(archive, "long/" * 30 + "3.png", b"z")
+        add(archive, "link.png", b"", type=tarfile.SYMTYPE, linkname="l/" * 45)
+        add(archive, "4.png", b"", uname="\xe4" * 14)
+    with tarfile.open(path) as archive:
+        wanted = [
+            (info.name, info.offset_data, info.size, info.isreg(), info.isdir()) for info in archive
+        ]
+    data = path.read_bytes()
+    found = list(tar_members(lambda place, size: data[place : place + size], path))
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1" * 200_000,  # which Python goes through once for each of its digits
+        b"3 a" * 60_000 + b"=",  # and this too, with a key as long as the rest for each of them
+        b"19 size=" + b"9" * 10 + b"\n",
+        b"30 size=" + b"9" * 21 + b"\n",
+        b"5 a\n",
+        b"0 a=b\n",
+        b"-6 a=b\n",
+    ],
+)
+def test_extended_headers_of_an_attack(tmp_path, body):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+    (tmp_path / "x.tar").write_bytes(header + tar_bytes([("a/1.png", b"")]))
+    with pytest.raises(FormatError, match="a broken tar"):
+        open_source(tmp_path / "x.tar")
+
+
+def test_a_damaged_header_is_not_the_end_of_an_archive(tmp_path, rng):
+    data = file_bytes(photo(rng, 20, 20), "png")
+    whole = bytearray(tar_bytes([(f"a/{number}.png", data) for number in range(3)]))
+    second = 512 + -(-len(data) // 512) * 512
+    whole[second + 3] ^= 1
+    (tmp_path / "x.tar").write_bytes(whole)
+    with pytest.raises(FormatError, match=f"no header at byte {second:,}"):
+        open_source(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("name", ["cifar-10-binary.tar.bz2", "x.img"])
+def test_small_archives_of_large_headers(tmp_path, kind, name):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 1 << 28
+    packed = bz2.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 28))
+    assert len(packed) < 2000
+    (tmp_path / name).write_bytes(packed)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=r"a header of 268,435,456 bytes|bunzip2"):
+        open_source(tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def test_many_small_headers_unpack_to_no_more_than_files_may(tmp_path):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
+    headers = (info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)) * 300
+    (tmp_path / "cifar-10-binary.tar.bz2").write_bytes(bz2.compress(headers))
+    with pytest.raises(FormatError, match="more than such an archive"):
+        open_source(tmp_path / "cifar-10-binary.tar.bz2")
 
 
 def test_an_archive_that_shrinks_meanwhile(tmp_path, rng):

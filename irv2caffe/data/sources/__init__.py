@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import Item, Items, PixelFormat, Skipped, Source
@@ -12,6 +11,7 @@ from irv2caffe.data.sources.idx import is_idx, read_idx
 from irv2caffe.data.sources.ilsvrc import TRAIN_TAR, find_ilsvrc, read_tar
 from irv2caffe.data.sources.lists import read_list
 from irv2caffe.data.sources.text import read_labels
+from irv2caffe.data.sources.unpack import is_tar
 from irv2caffe.errors import InputError, MissingInputError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def detect_kind(root: Path, list_file: Path | None = None) -> str:
     if is_idx(root):
         return "idx"
     if root.is_file():
-        return "tar" if root.name.endswith(".tar") or tarfile.is_tarfile(root) else "folders"
+        return "tar" if root.name.endswith(".tar") or is_tar(root) else "folders"
     if _holds_ilsvrc(root):
         return "tar"
     return "folders" if list_file is None else "list"

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irv2caffe.data.items import MAX_FILE_BYTES, Item, Items, Skipped
 from irv2caffe.data.sources.folders import has_image_suffix
+from irv2caffe.data.sources.tar_headers import Member, tar_members
 from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_MAX_HEADER_BYTES = 1 << 20  # long names and the like; images are never read through tarfile
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 
 
@@ -45,31 +44,6 @@ class TarIndex:
         return (self.members[int(index)] for index in np.argsort(packed, kind="stable"))
 
 
-class _Section:
-    """A part of a file, as a file; all that tarfile asks for."""
-
-    def __init__(self, descriptor: int, start: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._start = start
-        self._size = size
-        self._place = 0
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        left = max(0, self._size - self._place)
-        data = os.pread(self._descriptor, min(size, left), self._start + self._place)
-        self._place += len(data)
-        return data
-
-    def seek(self, place: int) -> int:
-        self._place = place
-        return place
-
-    def tell(self) -> int:
-        return self._place
-
-
 def index_tar(path: Path) -> TarIndex:
     """Reads the headers of an archive and of the tars in it.
 
@@ -81,53 +55,44 @@ def index_tar(path: Path) -> TarIndex:
     try:
         with path.open("rb") as stream:
             _refuse_compressed(stream.read(2), path)
-            size = os.fstat(stream.fileno()).st_size
-            for info in _headers(_Section(stream.fileno(), 0, size), path):
-                if info.isreg() and info.name.endswith(".tar"):
+            handle = stream.fileno()
+            for member in tar_members(_part(handle, 0, os.fstat(handle).st_size), path):
+                if member.is_file and member.name.endswith(".tar"):
                     index.num_inner += 1
-                    section = _Section(stream.fileno(), info.offset_data, info.size)
-                    prefix = PurePosixPath(info.name).stem
-                    for inner in _headers(section, path, f"{info.name} in "):
-                        _take(index, inner, f"{prefix}/", info.offset_data)
+                    part = _part(handle, member.place, member.size)
+                    prefix = PurePosixPath(member.name).stem
+                    for inner in tar_members(part, path, f"{member.name} in "):
+                        _take(index, inner, f"{prefix}/", member.place)
                 else:
-                    _take(index, info, "", 0)
+                    _take(index, member, "", 0)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     return index
 
 
-def _take(index: TarIndex, info: tarfile.TarInfo, prefix: str, start: int) -> None:
-    name = info.name.removeprefix("./")
-    if info.isdir() or not has_image_suffix(name):
+def _part(handle: int, start: int, size: int) -> Callable[[int, int], bytes]:
+    """Reads in a part of a file as if it were all there is."""
+
+    def read(place: int, wanted: int) -> bytes:
+        return os.pread(handle, min(wanted, size - place), start + place) if place < size else b""
+
+    return read
+
+
+def _take(index: TarIndex, member: Member, prefix: str, start: int) -> None:
+    name = member.name.removeprefix("./")
+    if member.is_folder or not has_image_suffix(name):
         return
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         index.skipped.append(Skipped(prefix + name, "its path leaves the archive"))
-    elif not info.isreg() or info.issparse():
+    elif not member.is_file:
         index.skipped.append(Skipped(prefix + name, "a link or special file in an archive"))
-    elif info.size > MAX_FILE_BYTES:
+    elif member.size > MAX_FILE_BYTES:
         index.skipped.append(
-            Skipped(prefix + name, "too large for an image", f"{info.size:,} bytes")
+            Skipped(prefix + name, "too large for an image", f"{member.size:,} bytes")
         )
     else:
-        index.members.add(Item(prefix + name, 0, 0, start + info.offset_data, info.size))
-
-
-def _headers(section: _Section, path: Path, where: str = "") -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar, one at a time."""
-    try:
-        stream = cast("BinaryIO", section)
-        with tarfile.open(fileobj=stream, mode="r:", errorlevel=2) as archive:
-            while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-                if info.size < 0:  # the next header would be looked for before this one
-                    raise tarfile.ReadError(f"{info.name!r} has a negative size")
-                yield info
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(
-            f"{where}a broken tar: {error}", "is its download complete?", path=path
-        ) from error
+        index.members.add(Item(prefix + name, 0, 0, start + member.place, member.size))
 
 
 def _refuse_compressed(start: bytes, path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import tarfile
 import tempfile
 import zlib
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
+from irv2caffe.data.sources.tar_headers import BLOCK_BYTES, tar_members
 from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 30
 _BLOCK_BYTES = 1 << 20
-_MAX_MEMBERS = 10_000
+_UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
+    b"BZ": bz2.BZ2File,
+    b"\xfd7": lzma.LZMAFile,
+}
 
 
 @contextmanager
 def open_plain(path: Path) -> Iterator[IO[bytes]]:
-    """A file, through gzip where it is gzipped; what goes wrong in reading is a FormatError.
+    """A file, unpacked where it is compressed; what goes wrong in reading is a FormatError.
 
     Raises:
         FormatError: torn or broken.
@@ -30,19 +37,19 @@ def open_plain(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         with path.open("rb") as raw:
-            is_gzip = raw.read(2) == b"\x1f\x8b"
+            unpacker = _UNPACKERS.get(raw.read(2))
             raw.seek(0)
-            if not is_gzip:
+            if unpacker is None:
                 yield raw
                 return
-            with gzip.GzipFile(fileobj=raw) as stream:
-                yield cast("IO[bytes]", stream)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            with unpacker(raw) as stream:
+                yield stream
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
         raise FormatError(
             f"cannot be unpacked: {error}", "is its download complete?", path=path
         ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def read_exactly(stream: IO[bytes], size: int, path: Path) -> bytes:
@@ -82,35 +89,41 @@ def scratch_file() -> BinaryIO:
     return cast("BinaryIO", tempfile.TemporaryFile("w+b"))
 
 
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar does, once its compression is taken off."""
+    try:
+        with open_plain(path) as stream:
+            tarfile.TarInfo.frombuf(stream.read(BLOCK_BYTES), "utf-8", "surrogateescape")
+    except (tarfile.TarError, InputError):
+        return False
+    return True
+
+
 def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> dict[str, bytes]:
     """Files of a small archive, compressed or not, by their names without folders.
 
     Args:
         path: the archive.
         wanted: whether a name is asked for.
-        max_bytes: for each of them.
+        max_bytes: that all of it may unpack to.
 
     Raises:
-        FormatError: no archive, a torn one, or one with files larger than they should be.
+        FormatError: no archive, a torn one, or a larger one.
         InputError: it cannot be read.
     """
     found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for number, info in enumerate(archive):
-                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-                name = info.name.rpartition("/")[2]
-                if number > _MAX_MEMBERS or info.size > max_bytes or info.issparse():
-                    raise FormatError("holds more than such an archive does", path=path)
-                if info.isreg() and wanted(name):
-                    stream = archive.extractfile(info)
-                    found[name] = stream.read(max_bytes) if stream is not None else b""
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(
-            f"a broken archive: {error}", "is its download complete?", path=path
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    with open_plain(path) as stream:
+
+        def read(place: int, size: int) -> bytes:
+            if place + size > max_bytes:
+                raise FormatError("holds more than such an archive does", path=path)
+            stream.seek(place)
+            return stream.read(size)
+
+        for member in tar_members(read, path):
+            name = member.name.rpartition("/")[2]
+            if member.is_file and wanted(name):
+                found[name] = read(member.place, member.size)
+                if len(found[name]) < member.size:
+                    raise FormatError("cut short", "is its download complete?", path=path)
     return found
