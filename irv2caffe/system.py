@@ -12,7 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _MAX_JSON_BYTES = 16 << 20  # as Python's objects it takes thirty times as much
 
@@ -58,7 +61,7 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A file for reading that cannot hang or go on for ever: no device, no FIFO, no socket.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Stands in for docker, which runs nowhere here: ``run``, ``kill`` and ``rm`` as train uses them.
+"""Stands in for docker, which runs nowhere here: ``run``, ``kill``, ``rm``, ``container inspect``.
 
 A container is a process in a session of its own, as with docker: killing the client does not kill
 it. What was asked for is written into the folder DOCKER_STATE. The image's programs are those of
@@ -49,6 +49,8 @@ def run(args: list[str]) -> int:
         [*shlex.split(os.environ["DOCKER_CAFFE"]), *args], env=env, start_new_session=True
     )
     (STATE / options.get("--name", ["unnamed"])[0]).write_text(str(child.pid))
+    command = json.dumps([program, *args])
+    (STATE / f".{options.get('--name', ['unnamed'])[0]}.command").write_text(command)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # --sig-proxy
         signal.signal(number, lambda number, _: child.send_signal(number))
     status = child.wait()
@@ -70,6 +72,10 @@ def main() -> int:
     if what == "run":
         return run(args)
     note({what: args})
+    if what == "container":  # inspect
+        command = STATE / f".{args[-1]}.command"
+        print(command.read_text() if command.exists() else "")
+        return 0 if command.exists() else 1
     status = end(args[-1])
     if what == "rm":
         (STATE / args[-1]).unlink(missing_ok=True)

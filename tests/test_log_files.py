@@ -116,7 +116,7 @@ def test_what_is_no_log(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "solver.prototxt", "train_val.prototxt"])
-@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "waiting"])
 @pytest.mark.timeout(60)
 def test_what_lies_beside_a_log_is_a_file(tmp_path, name, kind):
     (tmp_path / "train.log").write_bytes(TEXT)
@@ -124,6 +124,8 @@ def test_what_lies_beside_a_log_is_a_file(tmp_path, name, kind):
         (tmp_path / name).symlink_to("/dev/zero")
     elif kind == "pipe":
         os.mkfifo(tmp_path / name)
+    elif kind == "waiting":
+        (tmp_path / name).symlink_to("/proc/kmsg")
     else:
         (tmp_path / name).mkdir()
     assert find_train_images(read_log(tmp_path), tmp_path).number is None
@@ -136,6 +138,13 @@ def test_the_log_in_a_run_folder_is_a_file(tmp_path, kind):
     else:
         os.mkfifo(tmp_path / "train.log")
     with pytest.raises(MissingInputError, match=r"no train\.log"):
+        read_log(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_waits(tmp_path):
+    (tmp_path / "train.log").symlink_to("/proc/kmsg")
+    with pytest.raises((FormatError, InputError)):
         read_log(tmp_path)
 
 
@@ -350,6 +359,7 @@ def test_csv_of_real_logs_and_back(tmp_path, name):
         "kind,iteration,loss\ntrain,1\n",
         "kind,iteration,loss\ntest,,2\n",
         "kind,iteration,loss\nsoup,1,2\n",
+        f"kind,iteration,loss\ntrain,{10**400},2\n",
         "\0",
     ],
 )

@@ -30,8 +30,9 @@ from irv2caffe.proto.outline import read_model_outline
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train import snapshots
 from irv2caffe.train.keeper import Keeper
+from irv2caffe.train.retention import Keep
 from irv2caffe.train.run_dir import RunDir
-from irv2caffe.train.snapshots import Keep, net_differences, newest_whole, pair_of, pairs, problem
+from irv2caffe.train.snapshots import net_differences, newest_whole, pair_of, pairs, problem
 
 
 @pytest.fixture(scope="module")

@@ -216,8 +216,8 @@ def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
 def test_twenty_random_kills(root, tmp_path):
     """Ten of Caffe, ten of the trainer; the run comes to its end with nothing missing."""
     rng = random.Random(5)
-    max_iter = 50_000
-    changes = {"display": 100, "snapshot": 1000, "stepsize": 10_000, "test_interval": 50_000}
+    max_iter = 100_000
+    changes = {"display": 100, "snapshot": 1000, "stepsize": 10_000, "test_interval": 100_000}
     solver = write_job(root, tmp_path / "job", max_iter=max_iter, **changes)
     run = RunDir(tmp_path / "run")
     victims = ["caffe"] * 10 + ["trainer"] * 10

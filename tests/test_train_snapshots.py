@@ -14,9 +14,9 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.files import read_array, read_binary, write_binary
 from irv2caffe.proto.outline import read_model_outline, read_state_outline
 from irv2caffe.proto.text import read_prototxt, write_prototxt
+from irv2caffe.train.retention import Keep
 from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import (
-    Keep,
     Pair,
     mend,
     net_differences,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ _TIMEOUT_S = 60
 # Shells say 128 + n for a process that signal n ended; docker does so too.
 _SIGNALLED = 128
 DOCKER_FAILED = 125
+_NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,25 @@ def kill_container(name: str) -> None:
 def remove_container(name: str) -> None:
     """Removes what is left of a container, if anything is."""
     _quietly("docker", "rm", "--force", name)
+
+
+def container_command(name: str) -> list[str]:
+    """What a container runs, as docker says it; empty where there is none of that name."""
+    if not _NAME.fullmatch(name):
+        return []
+    argv = ("docker", "container", "inspect", "--format", "{{json .Config.Cmd}}", name)
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+        command = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+    return [str(part) for part in command] if isinstance(command, list) else []
 
 
 def _quietly(*argv: str) -> None:

@@ -61,7 +61,7 @@ def _from_headers(folder: Path) -> TrainImages | None:
     for name in _PROTOTXTS:
         try:
             with open_regular(folder / name) as stream:
-                head = stream.read(_HEADER_BYTES).decode("utf-8", "replace")
+                head = (stream.read(_HEADER_BYTES) or b"").decode("utf-8", "replace")
         except OSError:
             continue
         match = _HEADER.search(head)

@@ -13,6 +13,7 @@ import zlib
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,10 +116,10 @@ def _open(path: Path) -> IO[bytes]:
         if sys.stdin is None:
             raise InputError("standard input is closed")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    stream = path.open("rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        return stream  # a pipe gives its bytes once
-    magic = stream.read(_MAGIC_BYTES)
+    if not path.is_file():
+        return path.open("rb")  # a pipe gives its bytes once
+    stream = open_regular(path)
+    magic = stream.read(_MAGIC_BYTES) or b""  # None: /proc has files that wait
     stream.seek(0)
     for start, unpack in _PACKED.items():
         if magic.startswith(start):

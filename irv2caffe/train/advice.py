@@ -30,10 +30,18 @@ _DATA = "irv2caffe inspect-lmdb looks through a database; irv2caffe make-lmdb bu
 _FIND = (
     "irv2caffe inspect-lmdb DATABASE --all names the records; irv2caffe make-lmdb builds it without"
 )
+NO_LOCKS = (
+    "Caffe locks what it reads: copy the database to another disk, a local one say; Lustre has "
+    "locks where it is mounted with -o flock"
+)
+LOCK_FILE = (
+    "Caffe wants to write lock.mdb beside data.mdb: give yourself the right to, or copy the "
+    "database"
+)
 _DRIVER = "look at the GPU with nvidia-smi; a driver that hangs needs a reboot"
 _MEMORY = (
-    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the first "
-    "GPU also tests"
+    "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the "
+    "first GPU, or the CPU, also tests"
 )
 _SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
 
@@ -51,7 +59,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
          "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL", False),
         (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA, False),
-        (r"out of memory|bad_alloc|CUDNN_STATUS_ALLOC_FAILED", "memory is short", _MEMORY, False),
+        (r"out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED",
+         "memory is short", _MEMORY, False),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
          "nvidia-smi lists the GPUs; --gpus takes their numbers", False),
         (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
@@ -98,7 +107,9 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"mdb_status == 0 \(2 vs", "a database is not there",
          "--train-lmdb and --val-lmdb name other ones", False),
         (r"mdb_status == 0 \(13 vs", "a database may not be read",
-         "Caffe wants to write its lock.mdb: give yourself the right to", False),
+         LOCK_FILE, False),
+        (r"mdb_status == 0 \((37|38|95) vs", "the file system of a database has no locks",
+         NO_LOCKS, False),
         (r"mdb_status == 0 \(12 vs", "there is no memory to map a database",
          "ulimit -v and vm.overcommit_memory limit it", False),
         (r"mdb_status == 0 \(5 vs", "the disk failed while a database was read", _DATA, True),
@@ -163,7 +174,8 @@ def advise_exit(exit_status: int) -> Advice:
         except ValueError:
             name = f"signal {-exit_status}"
         hints = {
-            "SIGKILL": "is memory short? journalctl -k shows what the kernel killed",
+            "SIGKILL": "is memory short? journalctl -k, or dmesg, shows what the kernel killed for "
+            f"it; {_MEMORY}",
             "SIGXFSZ": "a file grew beyond ulimit -f",
             "SIGTERM": "somebody ended Caffe itself; irv2caffe train --stop RUN does it with a "
             "snapshot",

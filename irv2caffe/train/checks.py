@@ -21,10 +21,12 @@ from irv2caffe.train.estimate import Estimate, estimate
 from irv2caffe.train.findings import is_error, look, problem
 from irv2caffe.train.gpus import notes as gpu_notes
 from irv2caffe.train.job import noted
+from irv2caffe.train.memory import check_memory
 from irv2caffe.train.plan_text import size
 from irv2caffe.train.resume_from import check_starting_point
+from irv2caffe.train.retention import Keep
 from irv2caffe.train.run_dir import refuse_used
-from irv2caffe.train.snapshots import Keep, net_differences, pairs
+from irv2caffe.train.snapshots import net_differences, pairs
 
 if TYPE_CHECKING:
     from irv2caffe.net.check import Finding
@@ -93,7 +95,7 @@ def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
         disk = _disk(plan, place, found)
         notes += _room(disk, place)
     if found is not None:
-        _check_memory(plan, found, problems)
+        check_memory(plan, found, problems, notes)
     notes += gpu_notes(plan.devices)
     return replace(
         plan, disk=disk, estimate=found, findings=seen, notes=tuple(notes), problems=tuple(problems)
@@ -134,24 +136,6 @@ def _findings(
         problems[:] = [error for error in problems if not isinstance(error, NetError)]
         problems += map(problem, errors)
     return seen
-
-
-def _check_memory(plan: Plan, found: Estimate, problems: list[Irv2CaffeError]) -> None:
-    """Whether the GPUs have room; what they have free is known with nvidia-ml-py only."""
-    for place, (number, gpu) in enumerate(
-        zip(plan.devices.numbers, plan.devices.gpus, strict=False)
-    ):
-        need = found.on_device(place, plan.flavor)
-        if need > gpu.free_bytes and not plan.wishes.ignore_findings:
-            also = " (the first GPU also tests: --test-batch-size)" if place == 0 else ""
-            problems.append(
-                InputError(
-                    f"GPU {number} has {size(gpu.free_bytes)} free, the training takes about "
-                    f"{size(need)}{also}",
-                    "a smaller --batch-size with a larger --iter-size takes less; "
-                    "--ignore-findings tries all the same",
-                )
-            )
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -15,6 +15,7 @@ from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
 from irv2caffe.system import open_own, read_json_object
 from irv2caffe.train.lock import is_locked, read_owner
+from irv2caffe.train.resume import says_finished
 from irv2caffe.train.run_dir import RunDir, read_config
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def status(run: RunDir) -> dict[str, Any]:
     owner = read_owner(run) if working else None
     ending = None if working else config.get("ending", "interrupted")
     if ending == "running":  # its trainer was killed
-        ending = "interrupted"
+        ending = "finished" if says_finished(run) else "interrupted"
     return {
         **read_json_object(run.state),
         "run_dir": str(run.path),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.memory import add, memory
 from irv2caffe.net.shapes import infer
+from irv2caffe.train.job import layer_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +30,16 @@ class Estimate:
     Attributes:
         train_bytes: of the training net, its gradients and the solver, on each device.
         test_bytes: of the test nets, on the first device only (on all of NVCaffe's).
+        train_image_bytes: of the first, of each image of the batch.
+        test_image_bytes: of the second, of each image of a test's batch.
         pair_bytes: of a snapshot's two files.
         num_params: values in the snapshot, BatchNorm's statistics with them.
     """
 
     train_bytes: int
     test_bytes: int
+    train_image_bytes: int
+    test_image_bytes: int
     pair_bytes: int
     num_params: int
 
@@ -58,11 +63,12 @@ def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Es
     train_shapes = _infer(job.train_net, "TRAIN", uses)
     train = add(memory(train_shapes, backward=True))
     per_device = train.total - train.of_batch + -(-train.of_batch // shared_by)
-    test_bytes = 0
+    test_bytes = test_image_bytes = 0
     for net in job.nets_of("TEST"):
-        if any(True for _ in job.data_layers("TEST")):
+        if _batch(job, "TEST"):
             made = add(memory(_infer(net, "TEST", uses), backward=False))
             test_bytes += made.total - made.weights  # those are the training net's
+            test_image_bytes += made.of_batch // _batch(job, "TEST")
     num_params = sum(layer.num_params + layer.num_statistics for layer in train_shapes.layers)
     weights = _FLOAT_BYTES * num_params
     kind = job.solver.type or "SGD"
@@ -70,9 +76,15 @@ def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Es
     return Estimate(
         train_bytes=per_device + weights * (history + scratch),
         test_bytes=-(-test_bytes // shared_by),
+        train_image_bytes=train.of_batch // max(1, _batch(job, "TRAIN")),
+        test_image_bytes=test_image_bytes,
         pair_bytes=weights * (1 + history),
         num_params=num_params,
     )
+
+
+def _batch(job: Job, phase: str) -> int:
+    return next((layer_batch(layer) for layer in job.data_layers(phase)), 0)
 
 
 def _infer(net: Any, phase: Phase, uses: Sequence[DatabaseUse]) -> Any:

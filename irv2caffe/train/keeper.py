@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UnreadableError
-from irv2caffe.train.snapshots import Keep, Pair, keep_on_disk, pair_of, pairs, problem, prune
+from irv2caffe.train import checksums
+from irv2caffe.train.retention import Keep, prune
+from irv2caffe.train.snapshots import Pair, keep_on_disk, pair_of, pairs, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +92,7 @@ class Keeper:
             self._say(f"warning: not forced to the disk, so that older ones stay: {trouble}")
         else:
             self._on_disk.add(pair.iteration)
+        checksums.record((pair.model, pair.state))
         self.newest = pair
         self.last_bytes = pair.num_bytes
         self._whole[pair.iteration] = pair

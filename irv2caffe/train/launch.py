@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import OutputError, UnreadableError
-from irv2caffe.train import control, prepare
+from irv2caffe.train import checksums, control, prepare
 from irv2caffe.train.findings import lines as finding_lines
 from irv2caffe.train.keeper import Keeper
 from irv2caffe.train.lock import locked
 from irv2caffe.train.metrics import rebuild
+from irv2caffe.train.orphan import wait_for_orphan
 from irv2caffe.train.plan import Plan, Wishes, make_plan
 from irv2caffe.train.plan_text import sums
 from irv2caffe.train.plotting import Plotter
+from irv2caffe.train.raw_log import stitch
 from irv2caffe.train.result import TrainResult, conclude
-from irv2caffe.train.resume import choose_pair, differences, wait_for_orphan
+from irv2caffe.train.resume import FinishedError, choose_pair, differences
 from irv2caffe.train.run_dir import (
     RunDir,
     existing_run_dir,
@@ -25,6 +27,7 @@ from irv2caffe.train.run_dir import (
     make_complete,
     new_run_dir,
     read_config,
+    remove_left_over,
 )
 from irv2caffe.train.session import Helpers, Session
 from irv2caffe.train.session_options import SessionOptions
@@ -70,6 +73,7 @@ def train(
     plan.raise_problems()
     run = new_run_dir(wishes.run_dir)
     with locked(run) as lock:
+        remove_left_over(run)
         pair = prepare.write_inputs(run, plan, options)
         link_latest(run)
         return Training(run, plan, options, lock, say, status).run(pair)
@@ -94,15 +98,32 @@ def resume(
     make_complete(run)
     wait_for_orphan(run, say)
     with locked(run) as lock:
+        remove_left_over(run)
         plan = make_plan(run.solver, found, replace(wishes, run_dir=run.path, moved=True))
         plan.raise_problems()
-        pair = choose_pair(run, plan, say)
+        try:
+            pair = choose_pair(run, plan, say)
+        except FinishedError:
+            _complete_record(run, plan, say)
+            raise
         for line in differences(read_config(run.path), plan):
             say(f"changed since the last start: {line}")
         prepare.write_inputs(run, plan, options)
         say(f"resuming from iteration {pair.iteration if pair is not None else 0:,}")
         link_latest(run)
         return Training(run, plan, options, lock, say, status).run(pair)
+
+
+def _complete_record(run: RunDir, plan: Plan, say: Callable[[str], None]) -> None:
+    """Says in the folder of a finished run that it is: its trainer was killed before it could."""
+    if read_config(run.path).get("ending") != "running":
+        return
+    stitch(run.log, run.logs)
+    rebuild(run, plan.effective_batch, plan.num_train, before=None)
+    verdict = Verdict(Ending.FINISHED)
+    newest, _ = newest_whole(run.snapshots)
+    prepare.record_end(run, verdict, None, plan.solver.max_iter)
+    conclude(run, verdict, newest, plan.num_train, say)
 
 
 class Training:
@@ -142,7 +163,7 @@ class Training:
         helpers = Helpers(
             keeper=Keeper(run.snapshots, plan.job.train_net, plan.keep, pair, self._say),
             watch=StallWatch(self._options.stall_s),
-            plotter=Plotter(run, enabled=self._options.plot),
+            plotter=Plotter(run, enabled=self._options.plot, say=self._say),
             say=self._say,
             status=self._status,
             requests=control.Requests(run),
@@ -174,6 +195,7 @@ class Training:
         before = pair.iteration if pair is not None else 0
         if pair is not None:
             mend(pair)
+        checksums.forget_after(run.snapshots, before, self._say)
         if number > 1:
             rebuild(run, plan.effective_batch, plan.num_train, before=before)
         if before >= plan.solver.max_iter:

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
 from irv2caffe.system import open_own, open_regular, read_regular
+from irv2caffe.train.holders import holders, is_caffe_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,15 +54,34 @@ def locked(run: RunDir) -> Iterator[IO[str]]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = read_owner(run)
-            who = f", process {owner.pid} on {owner.host}" if owner else ""
-            raise InputError(
-                f"another training works in {run.path}{who}",
-                "irv2caffe train --status RUN shows it, --stop RUN ends it",
-            ) from error
+            raise _held(run) from error
+        except OSError as error:
+            raise unwritable(run.path, error) from error
         write_owner(handle, Owner(platform.node(), os.getpid(), began(os.getpid())))
         yield handle
         handle.truncate(0)
+
+
+def _held(run: RunDir) -> InputError:
+    """Who keeps others out: a trainer, or what a Caffe of an earlier one has left behind."""
+    owner = read_owner(run)
+    there = holders(run)
+    left = [holder for holder in there if not is_caffe_of(holder, run)]
+    trainer = owner is not None and (not there or any(one.pid == owner.pid for one in there))
+    if owner is not None and trainer:
+        who = f", process {owner.pid} on {owner.host}"
+    elif len(left) == len(there) > 0:
+        return InputError(
+            f"{run.path} is kept locked by {'; '.join(one.text() for one in left[:3])}, which a "
+            "Caffe of it left behind",
+            f"end it, once you know what it is: kill {' '.join(str(one.pid) for one in left[:3])}",
+        )
+    else:
+        who = "".join(f", {one.text()}" for one in there[:3])
+    return InputError(
+        f"another training works in {run.path}{who}",
+        "irv2caffe train --status RUN shows it, --stop RUN ends it",
+    )
 
 
 def _open_lock(run: RunDir) -> IO[str]:
@@ -113,14 +133,3 @@ def began(pid: int) -> str:
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[19]
-
-
-def is_alive(pid: int, since: str) -> bool:
-    """Whether the process that began then is still there, and is no zombie."""
-    if not pid or not since or began(pid) != since:
-        return False
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}

@@ -14,9 +14,11 @@ from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.outline import read_state_outline
 from irv2caffe.proto.text import read_prototxt
+from irv2caffe.train import checksums
 from irv2caffe.train import hdf5_snapshots as hdf5
+from irv2caffe.train.retention import prune
 from irv2caffe.train.run_dir import copy_file
-from irv2caffe.train.snapshots import Pair, mend, problem, prune
+from irv2caffe.train.snapshots import Pair, damage, mend, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,7 +88,7 @@ def whole_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
     """
     outline = hdf5.state_outline(state) if hdf5.is_hdf5(state) else read_state_outline(state)
     pair = Pair(outline.iteration, state, model or _model_of(state, outline.learned_net, solver))
-    why = "" if _any_hdf5(pair) else problem(pair)
+    why = "" if _any_hdf5(pair) else problem(pair) or damage(pair)
     if why:
         raise InputError(why, "an older snapshot may be whole: --resume FILE.solverstate names it")
     return pair
@@ -125,6 +127,7 @@ def copy_pair(source: Pair, target: Pair, net: Any) -> None:
         why = problem(target, net)
         if why:
             raise InputError(f"{source.state} cannot be used: {why}")
+        checksums.record((target.model, target.state))
     except BaseException:
         prune([target])
         raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.caffe.capability import Capability, capability
 from irv2caffe.errors import InputError, Irv2CaffeError, PlanError
 from irv2caffe.train import checks, override
-from irv2caffe.train.databases import DatabaseUse, look_at_databases, read_databases
+from irv2caffe.train.databases import DatabaseUse, check_locks, look_at_databases, read_databases
 from irv2caffe.train.gpus import Devices, choose
 from irv2caffe.train.job import Job, layer_batch, noted, read_job
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.net.check import Finding
     from irv2caffe.train.estimate import Estimate
-    from irv2caffe.train.snapshots import Keep, Pair
+    from irv2caffe.train.retention import Keep
+    from irv2caffe.train.snapshots import Pair
 
 KEEP_EPOCHS = 10.0
 
@@ -146,8 +147,12 @@ class Plan:
     @property
     def tested(self) -> int:
         """Images that one test reads; 0 where that is not known."""
-        batch = next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
-        return int(batch * self.solver.test_iter[0]) if self.solver.test_iter else 0
+        return int(self.test_batch * self.solver.test_iter[0]) if self.solver.test_iter else 0
+
+    @property
+    def test_batch(self) -> int:
+        """Images of a test's batch; 0 where that is not known."""
+        return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
 
     @property
     def keep(self) -> Keep:
@@ -191,6 +196,9 @@ def make_plan(solver_path: Path, found: FoundCaffe, wishes: Wishes = Wishes()) -
     override.set_sources(job, wishes.told)
     facts = look_at_databases(job)
     uses = read_databases(job, facts, problems)
+    if not found.image:  # docker gives a container databases on read-only mounts
+        with noted(problems):
+            check_locks(uses)
     plan = Plan(job, found, can, devices, wishes, tuple(uses), 0, ())
     with noted(problems):
         sharing = 1 if plan.flavor == "bvlc" else devices.count

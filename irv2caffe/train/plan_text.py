@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.train.memory_room import memory_room
+
 if TYPE_CHECKING:
     from irv2caffe.train.estimate import Estimate
     from irv2caffe.train.plan import Plan
@@ -115,6 +117,9 @@ def _memory(plan: Plan, estimate: Estimate) -> str:
     if estimate.test_bytes:
         text += f" and {size(estimate.test_bytes)} to test"
     free = [size(gpu.free_bytes) for gpu in plan.devices.gpus]
+    if not plan.gpus:
+        room = memory_room()
+        return f"{text}; {room.where} has {size(room.num_bytes)} {room.how}"
     return text + (f"; free on the GPUs: {', '.join(free)}" if free else "")
 
 

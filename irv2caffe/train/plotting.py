@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irv2caffe.atomic import remove_files_aside
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from irv2caffe.train.run_dir import RunDir
 
 # What figures may take of the time.
 _SHARE = 0.004
-_LAST_S = 120.0
+_SAID_AFTER_S, _LAST_S = 2.0, 120.0
 _NICE = 19
 
 
 class Plotter:
     """Draws the curves in the background, at most one figure at a time."""
 
-    def __init__(self, run: RunDir, *, enabled: bool) -> None:
+    def __init__(
+        self, run: RunDir, *, enabled: bool, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Draws nothing yet.
+
+        Args:
+            run: the run folder.
+            enabled: whether anything is to be drawn.
+            say: told where the last figure takes its time.
+        """
         self._run = run
+        self._say = say
         self._enabled = enabled
         self._child: subprocess.Popen[bytes] | None = None
         self._began = 0.0
@@ -35,12 +51,13 @@ class Plotter:
             self._start()
 
     def finish(self) -> None:
-        """Draws the whole run; waits for it."""
+        """Draws the whole run, at once and not in the background; waits for it."""
         if not self._enabled:
             return
+        self._end()  # a figure of less; in the background of a busy machine it takes minutes
+        self._start(nice=False)
         self._wait()
-        self._start(nice=False)  # the training is over
-        self._wait()
+        self._end()
 
     def _busy(self) -> bool:
         if self._child is None:
@@ -73,10 +90,23 @@ class Plotter:
             Path(f"/proc/{self._child.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
 
     def _wait(self) -> None:
-        if self._child is not None:
-            try:
-                self._child.wait(_LAST_S)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
-            self._child = None
+        """For the last figure; says so where it is not there at once."""
+        if self._child is None:
+            return
+        for seconds, words in ((_SAID_AFTER_S, f"drawing {self._run.plot}"), (_LAST_S, "")):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(seconds)
+                return
+            if words:
+                self._say(words)
+        self._say(f"{self._run.plot} was not drawn within {_LAST_S:.0f} s: irv2caffe plot-log does")
+
+    def _end(self) -> None:
+        """Ends the process that draws, and removes what it left of a figure."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        remove_files_aside(self._run.plot)

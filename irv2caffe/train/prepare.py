@@ -212,7 +212,9 @@ def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: P
     run.write_config({**config, "starts": starts, "ending": "running", "why": None})
 
 
-def record_end(run: RunDir, verdict: Verdict, exit_status: int, iteration: int | None) -> None:
+def record_end(
+    run: RunDir, verdict: Verdict, exit_status: int | None, iteration: int | None
+) -> None:
     """Completes the last start in ``config.json``."""
     config = read_config(run.path)
     for start in starts_of(config)[-1:]:

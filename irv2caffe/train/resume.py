@@ -1,23 +1,16 @@
-"""Where a run goes on, what has changed since, and what an interrupted trainer left behind."""
+"""Where a run goes on, and what has changed since."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.caffe.docker import kill_container, remove_container
 from irv2caffe.errors import InputError, MissingInputError, UsageError
-from irv2caffe.system import open_regular, read_json_object
-from irv2caffe.train.lock import is_alive, is_locked, read_owner
+from irv2caffe.system import read_json_object
+from irv2caffe.train.orphan import last_words
 from irv2caffe.train.plan_text import as_dict
 from irv2caffe.train.run_dir import read_config, weights_of
 from irv2caffe.train.snapshots import mend, newest_whole, pairs, problem
-from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.verdict import is_cut_short
 
 if TYPE_CHECKING:
@@ -26,55 +19,10 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan import Plan
     from irv2caffe.train.run_dir import RunDir
     from irv2caffe.train.snapshots import Pair
-    from irv2caffe.train.tracker import StartState
-
-# Caffe whose trainer was killed has been sent a SIGINT: it finishes its iteration and snapshot.
-_ORPHAN_S = 600.0
-_HANG_S = 10.0
-_LOG_TAIL_BYTES = 1 << 16
 
 
-def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
-    """Waits until a Caffe whose trainer was killed has written its snapshot; then ends it."""
-    owner = read_owner(run)
-    if owner is None or owner.host != platform.node() or is_alive(owner.pid, owner.began):
-        return
-    if is_alive(owner.child_pid, owner.child_began):
-        say(f"a Caffe whose trainer was killed still works here (process {owner.child_pid})")
-        deadline = time.monotonic() + _ORPHAN_S
-        stopped_at: float | None = None
-        while is_alive(owner.child_pid, owner.child_began) and time.monotonic() < deadline:
-            if stopped_at is None and last_words(run).stopped:
-                stopped_at = time.monotonic()
-            if stopped_at is not None and time.monotonic() > stopped_at + _HANG_S:
-                break  # with several GPUs it hangs after that
-            time.sleep(0.1)
-        if is_alive(owner.child_pid, owner.child_began):
-            say("it did not end by itself: killed")
-            if owner.container:
-                kill_container(owner.container)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(owner.child_pid, signal.SIGKILL)
-    if owner.container:
-        remove_container(owner.container)
-    for _ in range(50):  # the kernel needs a moment to let go of the lock
-        if not is_locked(run):
-            return
-        time.sleep(0.1)
-
-
-def last_words(run: RunDir) -> StartState:
-    """What the end of the last start's log says."""
-    tracker = Tracker()
-    try:
-        with open_regular(run.log_of(run.num_starts())) as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        tracker.line(line)
-    return tracker.now
+class FinishedError(UsageError):
+    """Of the run nothing is left to do."""
 
 
 def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
@@ -83,7 +31,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     Raises:
         InputError: the newest whole snapshot is of another net, or all of them are gone.
         UnreadableError: there are snapshots, and a disk keeps them from being read.
-        UsageError: the run is finished.
+        FinishedError: nothing is left to do.
     """
     net = plan.job.train_net
     for newest in pairs(run.snapshots):
@@ -104,7 +52,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
         say("there is no whole snapshot yet: the run begins anew")
         return None
     if _is_finished(run, pair, plan.solver.max_iter):
-        raise UsageError(
+        raise FinishedError(
             f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
             "--epochs makes the run longer; a new run starts without --resume",
         )
@@ -141,6 +89,11 @@ def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
     """Whether there is nothing left; Caffe tests after its last snapshot."""
     if pair.iteration != max_iter:
         return pair.iteration > max_iter
+    return says_finished(run)
+
+
+def says_finished(run: RunDir) -> bool:
+    """Whether the last start's log says that it came to its end."""
     last = last_words(run)
     return last.done and not is_cut_short(last)
 

@@ -157,6 +157,7 @@ class Session:
         is_display = isinstance(event, events.Loss)
         self._helpers.watch.line(self.now.phase, is_display=is_display)
         if isinstance(event, events.Snapshot) and event.is_state:
+            self._look_at_snapshot(complete=True)  # the one before, where nobody had the time
             signals = self._helpers.signals
             self._helpers.keeper.written(event.path, requested=signals.snapshot_requested)
             signals.snapshot_requested = False

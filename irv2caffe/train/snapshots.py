@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
 from irv2caffe.proto.outline import read_model_outline, read_state_outline, with_learned_net
+from irv2caffe.train import checksums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,7 +140,7 @@ def newest_whole(
         if at_most is not None and pair.iteration > at_most:
             continue
         try:
-            why = _problem(pair, net, check_finite=True)
+            why = _problem(pair, net, check_finite=True) or damage(pair)
         except UnreadableError as error:
             unreadable, why = unreadable or error, error.message
         except (FormatError, MissingInputError) as error:
@@ -150,6 +151,18 @@ def newest_whole(
     if unreadable is not None:
         raise unreadable
     return None, problems
+
+
+def damage(pair: Pair) -> str:
+    """Says what is not as it was when the pair was verified; empty where nobody did that.
+
+    Raises:
+        UnreadableError: a disk keeps it from being read.
+    """
+    try:
+        return checksums.difference((pair.model, pair.state))
+    except OSError as error:
+        raise UnreadableError(f"cannot be read: {error.strerror}", path=pair.state) from error
 
 
 def mend(pair: Pair) -> bool:
@@ -170,6 +183,7 @@ def mend(pair: Pair) -> bool:
                 stream.writelines(with_learned_net(pair.state, wanted))
         except OSError as error:
             raise unwritable(pair.state, error) from error
+    checksums.record([pair.state], known_only=True)
     return True
 
 
@@ -209,47 +223,6 @@ def reject(folder: Path, after: int) -> list[Path]:
     except OSError as error:
         raise unwritable(folder, error) from error
     return rejected
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Which snapshots stay.
-
-    Attributes:
-        newest: so many; at least one.
-        every: iterations between two that stay for good; None keeps none but the newest.
-        scheduled: the solver's own snapshot interval whose snapshots all stay, or None.
-        earlier: those stay that were there before this call.
-    """
-
-    newest: int
-    every: float | None = None
-    scheduled: int | None = None
-    earlier: bool = False
-
-    def superfluous(self, whole: Iterable[Pair]) -> list[Pair]:
-        """The pairs that can go, of those that are whole."""
-        ordered = sorted(whole, key=lambda pair: pair.iteration)
-        stay = {pair.iteration for pair in ordered[-max(1, self.newest) :]}
-        if self.scheduled:
-            stay |= {pair.iteration for pair in ordered if pair.iteration % self.scheduled == 0}
-        if self.every:
-            # Of every stretch the first pair at or after its mark.
-            marks: dict[int, int] = {}
-            for pair in ordered:
-                stretch = int(pair.iteration / self.every + 1e-9)
-                if stretch:
-                    marks.setdefault(stretch, pair.iteration)
-            stay |= set(marks.values())
-        return [pair for pair in ordered if pair.iteration not in stay]
-
-
-def prune(pairs_to_go: Iterable[Pair]) -> None:
-    """Deletes pairs, the state first: what is left of an interrupted deletion is no pair."""
-    for pair in pairs_to_go:
-        with contextlib.suppress(OSError):  # what cannot be deleted stays; the training goes on
-            pair.state.unlink(missing_ok=True)
-            pair.model.unlink(missing_ok=True)
 
 
 def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:

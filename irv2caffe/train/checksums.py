@@ -1,0 +1,100 @@
+"""The SHA-256 of every snapshot that was verified: bits that flip later are noticed.
+
+``snapshots.sha256`` stands in the run folder and has the format of ``sha256sum``, which can check
+it, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from irv2caffe.atomic import write_text
+from irv2caffe.errors import OutputError
+from irv2caffe.system import open_regular, read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+_LINE = re.compile(r"([0-9a-f]{64})  snapshots/([^/\n]+)")
+_ITERATION = re.compile(r".*_iter_(\d+)")
+_MAX_BYTES = 16 << 20
+_DAMAGED = ".damaged"
+
+
+def _file(folder: Path) -> Path:
+    return folder.parent / "snapshots.sha256"
+
+
+def _known(folder: Path) -> dict[str, str]:
+    try:
+        text = read_regular(_file(folder), _MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return {}
+    return {name: digest for digest, name in _LINE.findall(text)}
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def record(files: Iterable[Path], *, known_only: bool = False) -> None:
+    """Writes down the hashes of files that were verified just now; on a full disk it does not.
+
+    Args:
+        files: in one folder of snapshots.
+        known_only: those of which no hash is known are left out.
+    """
+    paths = list(files)
+    folder = paths[0].parent
+    known = _known(folder)
+    wanted = [path for path in paths if not known_only or path.name in known]
+    if wanted:
+        with contextlib.suppress(OSError, OutputError):
+            _write(folder, {**known, **{path.name: _sha256(path) for path in wanted}})
+
+
+def _write(folder: Path, known: dict[str, str]) -> None:
+    there = {name: digest for name, digest in known.items() if (folder / name).exists()}
+    lines = (f"{there[name]}  snapshots/{name}\n" for name in sorted(there))
+    write_text(_file(folder), "".join(lines))
+
+
+def difference(files: Iterable[Path]) -> str:
+    """Says of the first file whose bytes are not those that were verified; else empty.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    known: dict[str, str] | None = None
+    for path in files:
+        known = _known(path.parent) if known is None else known
+        if path.name in known and _sha256(path) != known[path.name]:
+            return f"{path}: damaged: its SHA-256 is not the one of when it was verified"
+    return ""
+
+
+def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None:
+    """Forgets snapshots of later iterations, which are about to be written anew.
+
+    What is damaged of them gets another name: without its hash it would seem to be whole.
+    """
+    known = _known(folder)
+    kept = {}
+    for name, digest in known.items():
+        match = _ITERATION.match(name)
+        if match and int(match[1]) <= iteration:
+            kept[name] = digest
+            continue
+        path = folder / name
+        with contextlib.suppress(OSError):
+            if path.exists() and _sha256(path) != digest:
+                path.replace(path.with_name(name + _DAMAGED))
+                say(f"set aside, since it is damaged: {name}")
+    if kept != known:
+        with contextlib.suppress(OutputError):
+            _write(folder, kept)
