@@ -693,6 +693,15 @@ def test_matlab_files_are_read_as_scipy_reads_them(caffe, tmp_path):
     assert rows[4]["children"] == [1, 2]
 
 
+def test_small_matlab_files_of_large_variables():
+    variable = struct.pack("<IIIIII", 14, (12 << 20) + 16, 6, 8, 9, 0) + bytes(12 << 20)
+    packed = zlib.compress(variable)
+    element = struct.pack("<II", 15, len(packed)) + packed
+    head = bytes(124) + b"\0\1IM"
+    with pytest.raises(FormatError, match="would unpack to more than 16 MB"):
+        read_mat(head + 2 * element)
+
+
 # CIFAR
 
 
