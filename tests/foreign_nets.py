@@ -305,6 +305,57 @@ PUBLISHED_PARAMETERS = {
     "mobilenet": 4_231_976,
 }
 
+
+def ssd300():
+    """Liu et al. on VOC: VGG with dilated fc6, six maps of boxes; of their own Caffe."""
+    n = Text("VGG_VOC0712_SSD_300x300", 1, 3, 300, 300)
+
+    def conv(name, x, outputs, kernel=3, stride=1, pad=1):
+        return n.relu(f"{name}_relu", n.conv(name, x, outputs, kernel, stride, pad))
+
+    x = "data"
+    for level, depth in enumerate((2, 2, 3, 3, 3), 1):
+        width = min(32 << level, 512)
+        for place in range(1, depth + 1):
+            x = conv(f"conv{level}_{place}", x, width)
+        x = n.pool(f"pool{level}", x, *((2, 2) if level < 5 else (3, 1, 1)))
+    fc6 = "  convolution_param { num_output: 1024 pad: 6 kernel_size: 3 dilation: 6 }\n"
+    x = conv("fc7", n.relu("relu6", n.layer("Convolution", "fc6", x, fc6)), 1024, 1, 1, 0)
+    norm = "  norm_param { across_spatial: false channel_shared: false }\n"
+    maps = [(n.layer("Normalize", "conv4_3_norm", "conv4_3", norm), 4), (x, 6)]
+    for level, inner, outer, stride, pad, boxes in (
+        (6, 256, 512, 2, 1, 6),
+        (7, 128, 256, 2, 1, 6),
+        (8, 128, 256, 1, 0, 4),
+        (9, 128, 256, 1, 0, 4),
+    ):
+        x = conv(f"conv{level}_1", x, inner, 1, 1, 0)
+        x = conv(f"conv{level}_2", x, outer, 3, stride, pad)
+        maps.append((x, boxes))
+    order = "  permute_param { order: 0 order: 2 order: 3 order: 1 }\n"
+    joined = {}
+    for kind, each in (("loc", 4), ("conf", 21)):
+        flat = []
+        for x, boxes in maps:
+            y = n.conv(f"{x}_mbox_{kind}", x, boxes * each, 3, 1, 1)
+            y = n.layer("Permute", f"{y}_perm", y, order)
+            flat.append(n.layer("Flatten", f"{x}_mbox_{kind}_flat", y))
+        joined[kind] = n.concat(f"mbox_{kind}", *flat)
+    boxes = [
+        n.layer(
+            "PriorBox",
+            f"{x}_mbox_priorbox",
+            [x, "data"],
+            "  prior_box_param { min_size: 30 max_size: 60 flip: true aspect_ratio: 2"
+            f"{' aspect_ratio: 3' * (count == 6)} }}\n",
+        )
+        for x, count in maps
+    ]
+    x = n.layer("Concat", "mbox_priorbox", boxes, "  concat_param { axis: 2 }\n")
+    n.layer("DetectionOutput", "detection_out", [joined["loc"], joined["conf"], x])
+    return str(n)
+
+
 NETS = {
     "resnet50": resnet,
     "resnet152": lambda: resnet((3, 8, 36, 3)),

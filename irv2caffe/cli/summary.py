@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     metavar="TOP=3x299x299",
     help="What the prototxt leaves open, such as the size of uncropped records. Repeatable.",
 )
+@click.option(
+    "--layer-type",
+    "layer_types",
+    multiple=True,
+    metavar="NAME=same|SHAPE",
+    help="Tops of a layer type, or of a layer, that Caffe 1.0 does not have: same (as its bottom), "
+    "scalar, or sizes such as 1x256x7x7; N, C, H, W are those of its first bottom (NxCx2Hx2W); "
+    "a comma between several tops. Repeatable.",
+)
 @click.option("--draw", type=click.Path(path_type=Path), help="Picture: .svg, .png or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
 def summary_command(
@@ -41,15 +51,18 @@ def summary_command(
     phase: str | None,
     batch_size: int | None,
     input_shapes: tuple[str, ...],
+    layer_types: tuple[str, ...],
     draw: Path | None,
     as_json: bool,
 ) -> None:
     """Show what a net is made of, without Caffe.
 
-    PROTOTXT is any net that Caffe 1.0 reads, of any author and age.
+    PROTOTXT is any net of any author and age. Layer types and fields of Caffe's forks (SSD,
+    Faster R-CNN, SegNet ...) are taken as far as they are known; figures are then "at least".
     """
+    from irv2caffe.net.shapes import Foreign
     from irv2caffe.net.summary import default_phase, summarize
-    from irv2caffe.proto.text import read_net
+    from irv2caffe.proto.foreign import read_foreign_net
 
     if draw is not None:
         from irv2caffe.plot_net import check_suffix
@@ -57,16 +70,20 @@ def summary_command(
         check_suffix(draw)
     told = dict(_shape(told) for told in input_shapes)
     asked: set[str] = set()
-    net, lines = read_net(prototxt)
-    chosen: Phase = phase.upper() if phase else default_phase(net)  # type: ignore[assignment]
+    types = dict(_layer_type(words) for words in layer_types)
+    read = read_foreign_net(prototxt)
+    default = default_phase(read.net)
+    chosen: Phase = phase.upper() if phase else default  # type: ignore[assignment]
     made = summarize(
-        net,
+        read.net,
         chosen,
         batch_size,
         data_shapes=lambda layer: _records(layer, told, asked),
-        lines=lines,
+        lines=read.lines,
         path=prototxt,
+        foreign=Foreign(types, read.nodes),
     )
+    made = _with_notes(made, read.notes(), types)
     for name in told:
         if name not in asked:
             raise UsageError(
@@ -101,6 +118,47 @@ def draw_summary(made: Summary, out: Path) -> None:
     ui.say(f"picture: {out}")
 
 
+def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str, ...]]) -> Summary:
+    """With what Caffe 1.0 would not take, and whose it is.
+
+    Raises:
+        UsageError: a layer type of the command line that the net does not have.
+    """
+    from irv2caffe.net.check import forks
+    from irv2caffe.net.rules import RULES
+
+    layers = made.shapes.layers
+    for name in types:
+        if not any(name in {layer.name, layer.type} for layer in layers):
+            raise UsageError(
+                f"--layer-type {name}: no layer has that type or name in {made.shapes.phase}"
+            )
+        if name in RULES and name != "Python":
+            raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
+    kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in RULES)
+    whose = [
+        f"{kind[:60]} ({forks.LAYER_TYPES[kind]})" if kind in forks.LAYER_TYPES else kind[:60]
+        for kind in kinds
+    ]
+    said = [f"Caffe 1.0 cannot load this net: it has no {', '.join(whose)}"] if whose else []
+    shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes, *said))
+    return replace(made, shapes=shapes)
+
+
+def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
+    """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
+    from irv2caffe.net.rules.forks import is_told_shape
+
+    name, equals, shapes = told.rpartition("=")
+    tops = tuple(shapes.split(","))
+    if not equals or not name or not all(map(is_told_shape, tops)):
+        raise UsageError(
+            f"--layer-type {told}: give NAME=same or NAME=SHAPE",
+            "SHAPE is scalar, or sizes such as 1x256x7x7 or NxCx2Hx2W; a comma between tops",
+        )
+    return name, tops
+
+
 def _shape(told: str) -> tuple[str, tuple[int, ...]]:
     """``TOP=3x299x299`` or ``TOP=3,299,299``."""
     name, equals, sizes = told.rpartition("=")
@@ -121,10 +179,16 @@ def _records(
 
     Adds the names by which the command line may call it to ``asked``.
     """
+    from irv2caffe.net.rules import RULES, UNKNOWN
+
     asked.update((*layer.top, layer.name))
-    named = [told[name] for name in (*layer.top, layer.name) if name in told]
+    named = [told[name] for name in layer.top if name in told]
+    if not named and layer.name in told:
+        named = [told[layer.name]]
+    if named and layer.type not in RULES:  # which says nothing of the others
+        return [told.get(name, UNKNOWN) for name in layer.top]
     if named:
-        return named[: len(layer.top)]
+        return named
     if layer.type != "Data" or layer.transform_param.crop_size:
         return None
     from irv2caffe.data.inspect import summarize_database

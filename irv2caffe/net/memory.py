@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.rules import count
+from irv2caffe.net.rules import UNKNOWN, count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -108,11 +108,15 @@ def log_bytes(shapes: NetShapes) -> int:
     total = 0
     for layer in shapes.layers:
         for shape, uses in zip(layer.top_shapes, layer.top_uses, strict=True):
+            if shape is UNKNOWN:
+                continue
             total += count(shape) * (1 + (uses if uses > 1 else 0))
     return _BYTES * total
 
 
 def _of_layer(layer: LayerInfo, is_reached: bool, seen: _Seen, *, backward: bool) -> Memory:
+    if UNKNOWN in (*layer.bottom_shapes, *layer.top_shapes) and layer.partial:
+        return Memory()
     kept = _kept(layer, backward=is_reached) + _pooling_kept(layer)
     weights = _weights(layer, seen.owners)
     return Memory(

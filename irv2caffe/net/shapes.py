@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
 from irv2caffe.net.phases import Phase, selected
-from irv2caffe.net.rules import RULES, Layer, Made, Rule, Shape, count
+from irv2caffe.net.rules import RULES, UNKNOWN, Layer, Made, Rule, Shape, count
+from irv2caffe.net.rules.base import check_counts, check_loss_weights
+from irv2caffe.net.rules.forks import foreign_rule, unknown
+from irv2caffe.net.sharing import SharedWeights
 from irv2caffe.net.wiring import Wiring
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from irv2caffe.proto.positions import Node
 
 Records = Mapping[str, Shape] | Callable[[Any], Sequence[Shape] | None]
 AUTOMATIC = "(automatic)"
@@ -38,6 +43,7 @@ class LayerInfo:
         macs: multiplications with a weight, of the whole batch.
         line: where it begins in the prototxt, or None.
         proto: the LayerParameter.
+        partial: something of it is not known.
     """
 
     name: str
@@ -54,6 +60,7 @@ class LayerInfo:
     macs: int
     line: int | None
     proto: Any = field(repr=False, compare=False)
+    partial: bool = False
 
     @property
     def in_place(self) -> bool:
@@ -71,6 +78,7 @@ class NetShapes:
         blobs: name to shape; the blobs of Caffe's automatic Split layers are not listed.
         layers: in the order of the file.
         notes: what had to be assumed.
+        unknown: the layers of which nothing is known; with them others that read their tops.
     """
 
     name: str
@@ -78,6 +86,21 @@ class NetShapes:
     blobs: dict[str, Shape]
     layers: tuple[LayerInfo, ...]
     notes: tuple[str, ...] = ()
+    unknown: tuple[LayerInfo, ...] = ()
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What lets :func:`infer` look at nets of Caffe's forks.
+
+    Attributes:
+        told: by the name of a layer or layer type, the shapes of its tops
+            (:func:`irv2caffe.net.rules.forks.told_rule`).
+        nodes: the layers of the file as they are written; empty where that says no more than they.
+    """
+
+    told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    nodes: Sequence[Node] = ()
 
 
 def infer(
@@ -88,6 +111,7 @@ def infer(
     batch_size: int | None = None,
     lines: Sequence[int] = (),
     path: Path | None = None,
+    foreign: Foreign | None = None,
 ) -> NetShapes:
     """The shapes of a net in a phase.
 
@@ -101,6 +125,7 @@ def infer(
         batch_size: instead of those in the file.
         lines: where the layers of ``net`` begin (:func:`irv2caffe.proto.text.layer_lines`).
         path: named in errors.
+        foreign: look at layer types that Caffe does not have, too, as far as they are known.
 
     Raises:
         NetError: what Caffe would refuse, with the layer and, where known, its line.
@@ -113,22 +138,39 @@ def infer(
     if not layers:
         raise NetError(f"the net has no layers in phase {phase}", path=path)
     places = [lines[o] if o is not None and o < len(lines) else None for o in chosen.origins]
+    nodes = [_node(foreign, origin) for origin in chosen.origins]
     wiring = Wiring(layers)
-    work = _Inference(wiring, _lookup(data_shapes), batch_size)
+    work = _Inference(wiring, _lookup(data_shapes), batch_size, foreign)
     try:
-        wiring.check()
+        wiring.check(foreign=foreign is not None)
         for at, proto in enumerate(layers):
             wiring.at = at
-            work.add(proto, places[at])
+            work.add(proto, places[at], nodes[at])
     except NetError as error:
         error.hint = error.hint or "; ".join(chosen.notes[:3])
         raise _placed(error, places[wiring.at], path) from error
     notes = (*chosen.notes, *wiring.equal_names(), *work.notes)
-    return NetShapes(chosen.net.name, phase, work.blobs, tuple(work.layers), notes)
+    made = tuple(work.layers)
+    return NetShapes(chosen.net.name, phase, work.blobs, made, notes, tuple(work.unknown))
+
+
+def _node(foreign: Foreign | None, origin: int | None) -> Node | None:
+    """A layer as it is written."""
+    if foreign is None or origin is None or origin >= len(foreign.nodes):
+        return None
+    return foreign.nodes[origin]
 
 
 def _placed(error: NetError, line: int | None, path: Path | None) -> NetError:
     return NetError(error.message, error.hint, layer=error.layer, path=path, line=line)
+
+
+def _has_unknown(several: Sequence[Shape]) -> bool:
+    return any(shape is UNKNOWN for shape in several)
+
+
+def _frozen(shape: Shape) -> Shape:
+    return shape if shape is UNKNOWN else tuple(shape)
 
 
 def _lookup(data_shapes: Records | None) -> Callable[[Any], Sequence[Shape]]:
@@ -156,7 +198,10 @@ class _Inference:
         wiring: Wiring,
         records: Callable[[Any], Sequence[Shape]],
         batch_size: int | None,
+        foreign: Foreign | None,
     ) -> None:
+        self.foreign = foreign
+        self.unknown: list[LayerInfo] = []
         self.wiring = wiring
         self.records = records
         self.batch_size = batch_size
@@ -164,13 +209,16 @@ class _Inference:
         self.blobs: dict[str, Shape] = {}
         self.layers: list[LayerInfo] = []
         self.notes: list[str] = []
-        self.shared: dict[str, tuple[Shape, str]] = {}
+        self.shared = SharedWeights()
         # The poolings above each blob whose size Caffe rounded up.
         self.rounded: dict[str, frozenset[str]] = {}
 
-    def add(self, proto: Any, line: int | None) -> None:
+    def add(self, proto: Any, line: int | None, node: Node | None) -> None:
         """Makes one layer."""
-        rule = RULES[proto.type]
+        if node is not None and not proto.type:  # the old form has no place for other types
+            proto.type = node.find("type").value.strip("\"'")
+        foreign = self.foreign
+        rule = RULES[proto.type] if foreign is None else foreign_rule(proto, foreign.told)
         names = [*proto.top]
         if rule.auto_tops:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
@@ -182,19 +230,23 @@ class _Inference:
             self.batch_in_file if proto.type == self.batch_type else None,
             self.records(proto) if rule.bottoms[0] == 0 else (),
             self.notes,
+            node,
         )
-        _check_counts(layer, rule)
-        _check_loss_weights(layer, rule)
+        check_counts(layer, rule)
+        check_loss_weights(layer, rule)
         made = self._made(rule, layer)
         for shape, name in zip(made.tops, names, strict=True):
             layer.verify(shape, f"top {name!r}")
         for number, shape in enumerate(made.params):
             layer.verify(shape, f"weight {number}")
-        self.blobs.update(zip(names, map(tuple, made.tops), strict=True))
+        self.blobs.update(zip(names, map(_frozen, made.tops), strict=True))
         self.layers.append(self._info(layer, made, names, line))
+        begins = _has_unknown(made.tops) and not _has_unknown(layer.bottoms)
+        if made.partial and (begins or rule.function is unknown):
+            self.unknown.append(self.layers[-1])
 
     def _info(self, layer: Layer, made: Made, names: Sequence[str], line: int | None) -> LayerInfo:
-        learned, frozen = self._learned(layer, made)
+        learned, frozen = self.shared.learned(layer, made)
         at = self.wiring.at
         return LayerInfo(
             name=layer.proto.name,
@@ -202,7 +254,7 @@ class _Inference:
             bottoms=tuple(layer.proto.bottom),
             tops=tuple(names),
             bottom_shapes=layer.bottoms,
-            top_shapes=tuple(map(tuple, made.tops)),
+            top_shapes=tuple(map(_frozen, made.tops)),
             top_uses=tuple(self.wiring.uses[at, place] for place in range(len(names))),
             params=tuple(map(tuple, made.params)),
             num_params=learned,
@@ -211,10 +263,14 @@ class _Inference:
             macs=made.macs,
             line=line,
             proto=layer.proto,
+            partial=made.partial,
         )
 
     def _made(self, rule: Rule, layer: Layer) -> Made:
         """Runs the rule; branches that do not meet may differ by how their sizes were rounded."""
+        if not rule.blind and _has_unknown(layer.bottoms):
+            is_number = rule.auto_tops or layer.proto.type == "Accuracy"
+            return Made([() if is_number else UNKNOWN] * layer.num_tops, partial=True)
         above = [self.rounded.get(name, frozenset()) for name in layer.proto.bottom]
         try:
             made = rule.function(layer)
@@ -232,60 +288,3 @@ class _Inference:
         for name in layer.proto.top:
             self.rounded[name] = frozenset(own).union(*above)
         return made
-
-    def _learned(self, layer: Layer, made: Made) -> tuple[int, int]:
-        """How many values a layer adds to those that are learned, and how many are frozen."""
-        specs = layer.proto.param
-        layer.check(
-            len(specs) <= len(made.params),
-            f"has {len(specs)} param for {len(made.params)} weights",
-        )
-        if made.statistics:
-            return 0, 0
-        learned = frozen = 0
-        for number, shape in enumerate(made.params):
-            spec = specs[number] if number < len(specs) else None
-            if spec is not None and spec.name:
-                if spec.name in self.shared:
-                    self._check_shared(layer, spec, shape)
-                    continue
-                self.shared[spec.name] = (shape, layer.proto.name)
-            learned += count(shape)
-            if spec is not None and spec.lr_mult == 0:
-                frozen += count(shape)
-        return learned, frozen
-
-    def _check_shared(self, layer: Layer, spec: Any, shape: Shape) -> None:
-        """Net::AppendParam."""
-        owned, owner = self.shared[spec.name]
-        permissive = spec.share_mode == spec.PERMISSIVE
-        fits = count(owned) == count(shape) if permissive else owned == shape
-        layer.check(
-            fits,
-            f"cannot share param {spec.name!r} with layer {owner!r}: "
-            f"shape {'x'.join(map(str, shape))} there is {'x'.join(map(str, owned))}",
-        )
-
-
-def _check_counts(layer: Layer, rule: Rule) -> None:
-    """Layer::CheckBlobCounts."""
-    for what, number, (least, most) in (
-        ("bottom", len(layer.bottoms), rule.bottoms),
-        ("top", layer.num_tops, rule.tops),
-    ):
-        if number >= least and (most is None or number <= most):
-            continue
-        wanted = (
-            str(least) if most == least else f"{least} to {most}" if most else f"{least} or more"
-        )
-        layer.fail(f"takes {wanted} {what}(s), has {number}")
-
-
-def _check_loss_weights(layer: Layer, rule: Rule) -> None:
-    """Layer::SetLossWeights; a loss without any gets one."""
-    given = len(layer.proto.loss_weight) or int(rule.auto_tops)
-    layer.check(
-        given in {0, layer.num_tops},
-        f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
-        "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
-    )

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # Layers that belong to the layer they follow.
 FOLLOWERS = frozenset(
     {
-        *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Exp", "Log", "PReLU"),
-        *("Power", "ReLU", "Scale", "Sigmoid", "Swish", "TanH", "Threshold"),
+        *("AbsVal", "BN", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Exp", "Log"),
+        *("PReLU", "Power", "ReLU", "ReLU6", "Scale", "Sigmoid", "Swish", "TanH", "Threshold"),
     }
 )
 # Layers that end a net; they stand together.

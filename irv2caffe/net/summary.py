@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
 from irv2caffe.net.memory import Memory, add, log_bytes, memory
+from irv2caffe.net.rules import RULES, UNKNOWN
 from irv2caffe.net.rules.base import text
-from irv2caffe.net.shapes import LayerInfo, NetShapes, Records, infer
+from irv2caffe.net.shapes import Foreign, LayerInfo, NetShapes, Records, infer
 from irv2caffe.net.stages import Stage, stages
 from irv2caffe.net.upgrade import upgrade
 from irv2caffe.proto import messages
@@ -46,6 +47,7 @@ class Part:
         statistics: values of BatchNorm's blobs.
         macs: multiply-adds with a weight, for one image.
         memory: for the batch.
+        partial: something of it is not known, and the figures are of the rest.
     """
 
     output: tuple[int, ...]
@@ -54,6 +56,7 @@ class Part:
     statistics: int
     macs: int
     memory: Memory
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,16 @@ class Summary:
     def lines(self) -> list[str]:
         """The totals for a person."""
         total, used = self.total, self.total.memory
+        least = "at least " if total.partial else ""
         apart = [f"{total.frozen:,} of them frozen"] if total.frozen else []
         apart += [f"{total.statistics:,} BatchNorm statistics apart"] if total.statistics else []
         images = f"{self.batch} image{'s' if self.batch > 1 else ''}"
         pass_ = "forward and backward pass" if self.backward else "forward pass"
         lines = [
-            f"parameters      {total.parameters:,}" + (f" ({', '.join(apart)})" if apart else ""),
-            f"multiply-adds   {amount(total.macs)} for one image",
-            f"memory          {megabytes(used.total)}: a {pass_} of {images}",
+            f"parameters      {least}{total.parameters:,}"
+            + (f" ({', '.join(apart)})" if apart else ""),
+            f"multiply-adds   {least}{amount(total.macs)} for one image",
+            f"memory          {least}{megabytes(used.total)}: a {pass_} of {images}",
         ]
         lines += [
             f"  {megabytes(getattr(used, name)):>12}  {words}"
@@ -115,33 +120,35 @@ class Summary:
         lines.append(
             f"Caffe's log     Memory required for data: {self.caffe_log_bytes} (tops only)"
         )
+        lines += [f"not known       {line}" for line in self._unknown()]
         return [*lines, *(f"note            {note}" for note in self.shapes.notes)]
+
+    def _unknown(self) -> list[str]:
+        """What is not known, and how to say it."""
+        by_type: dict[str, list[LayerInfo]] = {}
+        for layer in self.shapes.unknown:
+            by_type.setdefault(layer.type, []).append(layer)
+        lines = []
+        for kind, layers in by_type.items():
+            first = layers[0]
+            names = ", ".join(repr(layer.name[:60]) for layer in layers[:3])
+            names += f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+            each = first.name if kind in RULES or not kind else kind
+            if first.bottoms:
+                way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
+            else:
+                way = " ".join(f"--input-shape {top[:60]}=1x3x224x224" for top in first.tops)
+            lines.append(f"type {kind[:60]} ({names}): say its tops with {way}")
+        behind = sum(part.partial for part in self.layer_parts) - len(self.shapes.unknown)
+        if lines and behind:
+            lines.append(f"{behind} layer(s) that read from there")
+        return lines
 
     def as_dict(self, *, layers: bool = False) -> dict[str, Any]:
         """Everything for JSON; layers on request."""
-        parts = zip(self.stages, self.stage_parts, strict=True)
-        values: dict[str, Any] = {
-            "name": self.shapes.name,
-            "phase": self.shapes.phase,
-            "batch_size": self.batch,
-            **_values(self.total),
-            "caffe_log_bytes": self.caffe_log_bytes,
-            "stages": [
-                {
-                    "name": stage.name,
-                    "blocks": [
-                        {"name": block.name, "count": times} for block, times in stage.runs()
-                    ],
-                    **_values(part),
-                }
-                for stage, part in parts
-            ],
-            "notes": list(self.shapes.notes),
-        }
-        if layers:
-            infos = zip(self.shapes.layers, self.layer_parts, strict=True)
-            values["layers"] = [_layer_values(info, part) for info, part in infos]
-        return values
+        from irv2caffe.net.summary_json import as_dict
+
+        return as_dict(self, layers=layers)
 
 
 def default_phase(net: Any) -> Phase:
@@ -166,6 +173,7 @@ def summarize(
     data_shapes: Records | None = None,
     lines: Sequence[int] = (),
     path: Path | None = None,
+    foreign: Foreign | None = None,
 ) -> Summary:
     """The figures of a net in a phase; the arguments are those of :func:`shapes.infer`.
 
@@ -175,12 +183,26 @@ def summarize(
         NetError: what Caffe would refuse.
     """
     shapes = infer(
-        net, phase, data_shapes=data_shapes, batch_size=batch_size, lines=lines, path=path
+        net,
+        phase,
+        data_shapes=data_shapes,
+        batch_size=batch_size,
+        lines=lines,
+        path=path,
+        foreign=foreign,
     )
     batch = _batch(shapes)
     backward = phase == "TRAIN"
     layer_parts = [
-        Part(_output([layer]), layer.num_params, layer.num_frozen, layer.num_statistics, macs, used)
+        Part(
+            _output([layer]),
+            layer.num_params,
+            layer.num_frozen,
+            layer.num_statistics,
+            macs,
+            used,
+            layer.partial,
+        )
         for layer, used in zip(shapes.layers, memory(shapes, backward=backward), strict=True)
         for macs in (layer.macs // batch,)
     ]
@@ -218,6 +240,7 @@ def _sum(parts: Sequence[Part], output: tuple[int, ...]) -> Part:
         sum(part.statistics for part in parts),
         sum(part.macs for part in parts),
         add(part.memory for part in parts),
+        any(part.partial for part in parts),
     )
 
 
@@ -225,41 +248,22 @@ def _output(layers: Sequence[LayerInfo]) -> tuple[int, ...]:
     """Of the last layer that makes something larger than a number."""
     for layer in reversed(layers):
         for shape in layer.top_shapes:
+            if shape is UNKNOWN:
+                return UNKNOWN
             if len(shape) > 1:
                 return shape[1:]
     return ()
 
 
 def _cells(part: Part) -> tuple[str, str, str, str]:
+    more = " + ?" if part.partial else ""
+    output = "?" if part.output is UNKNOWN else text(part.output) if part.output else ""
     return (
-        text(part.output) if part.output else "",
-        f"{part.parameters:,}" if part.parameters else "",
-        amount(part.macs) if part.macs else "",
-        megabytes(part.memory.of_batch) if part.memory.of_batch else "",
+        output,
+        f"{part.parameters:,}{more}" if part.parameters else more[3:],
+        f"{amount(part.macs)}{more}" if part.macs else more[3:],
+        f"{megabytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
     )
-
-
-def _values(part: Part) -> dict[str, Any]:
-    return {
-        "output": list(part.output),
-        "parameters": part.parameters,
-        "frozen": part.frozen,
-        "statistics": part.statistics,
-        "macs_per_image": part.macs,
-        "memory_bytes": {**asdict(part.memory), "total": part.memory.total},
-    }
-
-
-def _layer_values(info: LayerInfo, part: Part) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "type": info.type,
-        "line": info.line,
-        "bottoms": dict(zip(info.bottoms, info.bottom_shapes, strict=True)),
-        "tops": dict(zip(info.tops, info.top_shapes, strict=True)),
-        "weights": [list(shape) for shape in info.params],
-        **_values(part),
-    }
 
 
 def amount(value: float) -> str:

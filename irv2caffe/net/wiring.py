@@ -34,14 +34,16 @@ class Wiring:
         self.uses: Counter[tuple[int, int]] = Counter()
         self.sources: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def check(self) -> None:
+    def check(self, *, foreign: bool = False) -> None:
         """Follows all bottoms to the tops they read.
 
         Raises:
             NetError: unknown types, all at once; a bottom that is not there; a top made twice; a
                 layer that works in place on what others read; a value that is not a number.
+                With ``foreign`` types may be unknown.
         """
-        self._refuse_unknown()
+        if not foreign:
+            self._refuse_unknown()
         self._connect()
         made: set[str] = set()
         for at, layer in enumerate(self.layers):

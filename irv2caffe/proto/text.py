@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 from contextlib import suppress
@@ -25,6 +26,7 @@ _FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*$")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
 _MAX_TEXT_BYTES = 1 << 25
 _MAX_STRING = 1 << 20  # of a name or path; protobuf's reader takes a hundred times the memory
+_MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 # What matters for finding layers: strings and comments are skipped, braces counted. Without the
 # possessive ++ and *+ a string costs a hundred times its size in memory.
 _TOKEN = re.compile(
@@ -73,6 +75,7 @@ def read_text(path: Path) -> str:
         FormatError: a binary file.
     """
     data = read_input(path, _MAX_TEXT_BYTES)
+    _refuse_byte_order_mark(data, path)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -82,6 +85,18 @@ def read_text(path: Path) -> str:
             "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
         )
     return text
+
+
+def _refuse_byte_order_mark(data: bytes, path: Path) -> None:
+    """Editors of Windows write one; Caffe stops at it: Interpreting non ascii codepoint 239."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            raise FormatError(
+                f"begins with a byte order mark (BOM), the text is {encoding}",
+                "save it as UTF-8 without BOM, or: "
+                f"iconv -f {encoding} -t UTF-8 FILE | sed '1s/^\\xEF\\xBB\\xBF//' > OTHER",
+                path=path,
+            )
 
 
 def read_input(path: Path, limit_bytes: int) -> bytes:

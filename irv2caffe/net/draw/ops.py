@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.net.rules import UNKNOWN
 from irv2caffe.net.stages import FOLLOWERS
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _MOST_REACH = 3000  # rows that all connections of a block pass, together
 _KINDS = {
     "Convolution": "conv",
     "Deconvolution": "conv",
+    "DepthwiseConvolution": "conv",
+    "ConvolutionDepthwise": "conv",
     "Pooling": "pool",
     "SPP": "pool",
     "InnerProduct": "dense",
@@ -158,7 +161,7 @@ def _words(layer: LayerInfo) -> tuple[str, int | None]:
     """What a layer does, and its number of outputs."""
     proto = layer.proto
     match layer.type:
-        case "Convolution" | "Deconvolution":
+        case "Convolution" | "Deconvolution" | "DepthwiseConvolution" | "ConvolutionDepthwise":
             return _convolution(layer), proto.convolution_param.num_output
         case "Pooling":
             return _pooling(layer), None
@@ -182,12 +185,14 @@ def _words(layer: LayerInfo) -> tuple[str, int | None]:
 
 def _convolution(layer: LayerInfo) -> str:
     param = layer.proto.convolution_param
-    kernel = "x".join(map(str, layer.params[0][2:])) or "1"
+    sides = layer.params[0][2:] if layer.params else param.kernel_size or [param.kernel_h]
+    kernel = "x".join(map(str, sides)) or "1"
     stride = _stride(param)
-    name = "conv" if layer.type == "Convolution" else "deconv"
+    name = "deconv" if layer.type == "Deconvolution" else "conv"
     group = ""
     if param.group > 1:
-        channels = layer.bottom_shapes[0][param.axis]
+        shape = layer.bottom_shapes[0]
+        channels = shape[param.axis] if shape is not UNKNOWN else 0
         group = " depthwise" if param.group == channels else f" in {param.group} groups"
     dilation = max(param.dilation, default=1)
     dilated = f", dilation {dilation}" if dilation > 1 else ""

@@ -79,10 +79,11 @@ def _stage(
         else:
             names = f"{len(blocks)} x {_names(blocks)}"
             pieces.append(framed(graph(ops), names))
+    least = "at least " if part.partial else ""
     about = [
         "x".join(map(str, part.output)) if part.output else "",
-        f"{part.parameters:,} parameters" if part.parameters else "",
-        f"{amount(part.macs)} multiply-adds" if part.macs else "",
+        f"{least}{part.parameters:,} parameters" if part.parameters else "",
+        f"{least}{amount(part.macs)} multiply-adds" if part.macs else "",
     ]
     label = _short(stage.label)
     if len(groups) == 1 and len(stage.blocks) > 1 and len(stage.runs()) > 1:
@@ -126,7 +127,8 @@ def _pattern(ops: Sequence[Op]) -> tuple[object, ...]:
 def _title(scene: Scene, summary: Summary) -> None:
     total = summary.total
     apart = f"batch {summary.batch}, phase {summary.shapes.phase}"
-    words = f"{total.parameters:,} parameters, {amount(total.macs)} multiply-adds, {apart}"
+    least = "at least " if total.partial else ""
+    words = f"{least}{total.parameters:,} parameters, {amount(total.macs)} multiply-adds, {apart}"
     name = _short(summary.shapes.name) or "net"
     scene.items += [
         Text(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),

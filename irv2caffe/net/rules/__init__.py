@@ -4,13 +4,14 @@ A rule follows the LayerSetUp and Reshape of the layer's source: what those chec
 and what they would abort with is what the error says.
 """
 
-from irv2caffe.net.rules.base import RULES, Layer, Made, Rule, Shape, count
+from irv2caffe.net.rules.base import RULES, UNKNOWN, Layer, Made, Rule, Shape, count
 
 # Importing a module of rules registers them.
 from irv2caffe.net.rules import arrange, data_loss, dense, spatial  # isort: skip
 
 __all__ = [
     "RULES",
+    "UNKNOWN",
     "Layer",
     "Made",
     "Rule",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,11 +12,21 @@ from irv2caffe.errors import NetError
 from irv2caffe.proto.messages import LAYER_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from irv2caffe.proto.positions import Node
 
 Shape = tuple[int, ...]
+
+
+class _Unknown(Shape):
+    """The shape of what layers of other Caffes make; it is this one value, and no scalar."""
+
+
+UNKNOWN: Shape = _Unknown()
 _MAX_AXES = 32
 _MAX_COUNT = (1 << 31) - 1
+_CONVOLUTIONS = ("DepthwiseConvolution", "ConvolutionDepthwise")  # of forks
 
 
 def count(shape: Sequence[int], start: int = 0, end: int | None = None) -> int:
@@ -32,6 +44,7 @@ class Made:
         macs: multiplications with a weight, of the whole batch.
         statistics: the blobs are running statistics, not learned.
         rounded_up: a pooling with a last window that reaches out of its input.
+        partial: something of it is not known.
     """
 
     tops: Sequence[Shape]
@@ -39,6 +52,7 @@ class Made:
     macs: int = 0
     statistics: bool = False
     rounded_up: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,7 @@ class Layer:
         batch_in_file: the first size of the net's first input, which that replaces.
         records: shapes from outside for data layers, one for each top; empty where not given.
         notes: collects what had to be assumed.
+        node: the layer as it is written, where its text has more than Caffe 1.0's schema.
     """
 
     proto: Any
@@ -62,12 +77,41 @@ class Layer:
     batch_in_file: int | None = None
     records: Sequence[Shape] = ()
     notes: list[str] = field(default_factory=list)
+    node: Node | None = None
 
     @property
     def param(self) -> Any:
         """The message with the settings of this type."""
         name = LAYER_TYPES.get(self.proto.type)
+        if name is None and self.proto.type in _CONVOLUTIONS:
+            name = "convolution_param"
         return getattr(self.proto, name) if name else None
+
+    def settings(self, *path: str) -> list[str]:
+        """What the text says at a path of names that Caffe 1.0 does not have."""
+        nodes = [self.node] if self.node is not None else []
+        for name in path:
+            nodes = [found for node in nodes for found in node.all(name)]
+        return [node.value for node in nodes]
+
+    def setting(self, *path_and_default: str) -> str:
+        """The last value at a path of names, or the default behind them."""
+        *path, default = path_and_default
+        return (self.settings(*path) or [default])[-1]
+
+    def whole(self, words: str) -> int:
+        """A whole number of the text."""
+        self.check(re.fullmatch(r"-?\d{1,9}", words) is not None, f"{words[:40]!r} is no number")
+        return int(words)
+
+    def real(self, words: str) -> float:
+        """A number of the text."""
+        self.check(
+            re.fullmatch(r"-?[\d.]{1,20}([eE]-?\d{1,2})?f?", words) is not None
+            and words.count(".") <= 1,
+            f"{words[:40]!r} is no number",
+        )
+        return float(words.rstrip("f"))
 
     def fail(self, problem: str, hint: str = "") -> NoReturn:
         """Raises a NetError that names the layer."""
@@ -114,6 +158,8 @@ class Layer:
 
     def verify(self, shape: Sequence[int], what: str) -> None:
         """Fails for a size that no blob can have."""
+        if shape is UNKNOWN:
+            return
         if len(shape) > _MAX_AXES:
             self.fail(f"{what} has {len(shape)} axes, Caffe's blobs have {_MAX_AXES} at most")
         if any(size < 1 for size in shape):
@@ -129,6 +175,8 @@ class Layer:
 
 def text(shape: Sequence[int]) -> str:
     """``3x299x299``; a shape without axes is a scalar."""
+    if shape is UNKNOWN:
+        return "unknown"
     return "x".join(map(str, shape)) if shape else "scalar"
 
 
@@ -141,31 +189,71 @@ class Rule:
         bottoms: least and largest number, the latter None for any.
         tops: the same.
         auto_tops: a loss, which gets its top even where none is named.
+        blind: it needs no shapes of bottoms.
     """
 
     function: Callable[[Layer], Made]
     bottoms: tuple[int, int | None]
     tops: tuple[int, int | None]
     auto_tops: bool = False
+    blind: bool = False
 
 
 RULES: dict[str, Rule] = {}
 
 _Range = int | tuple[int, int | None]
+_Function = Callable[[Layer], Made]
 
 
-def rule(
-    *types: str, bottoms: _Range = 1, tops: _Range = 1, loss: bool = False
-) -> Callable[[Callable[[Layer], Made]], Callable[[Layer], Made]]:
-    """Registers a function for layer types; one number means exactly so many."""
+def register(rules: dict[str, Rule]) -> Callable[..., Callable[[_Function], _Function]]:
+    """Makes the decorator that registers rules."""
 
-    def register(function: Callable[[Layer], Made]) -> Callable[[Layer], Made]:
-        for name in types:
-            RULES[name] = Rule(function, _pair(bottoms), _pair(tops), auto_tops=loss)
-        return function
+    def rule(
+        *types: str,
+        bottoms: _Range = 1,
+        tops: _Range = 1,
+        loss: bool = False,
+        blind: bool = False,
+    ) -> Callable[[_Function], _Function]:
+        """Registers a function for layer types; one number means exactly so many."""
 
-    return register
+        def decorate(function: _Function) -> _Function:
+            for name in types:
+                rules[name] = Rule(function, _pair(bottoms), _pair(tops), loss, blind)
+            return function
+
+        return decorate
+
+    return rule
+
+
+rule = register(RULES)
+rule_of: Callable[[str], Rule | None] = RULES.get
 
 
 def _pair(value: _Range) -> tuple[int, int | None]:
     return (value, value) if isinstance(value, int) else value
+
+
+def check_counts(layer: Layer, rule: Rule) -> None:
+    """Layer::CheckBlobCounts."""
+    for what, number, (least, most) in (
+        ("bottom", len(layer.bottoms), rule.bottoms),
+        ("top", layer.num_tops, rule.tops),
+    ):
+        if number >= least and (most is None or number <= most):
+            continue
+        wanted = (
+            str(least) if most == least else f"{least} to {most}" if most else f"{least} or more"
+        )
+        layer.fail(f"takes {wanted} {what}(s), has {number}")
+
+
+def check_loss_weights(layer: Layer, rule: Rule) -> None:
+    """Layer::SetLossWeights; a loss without any gets one."""
+    given = len(layer.proto.loss_weight) or int(rule.auto_tops)
+    layer.check(
+        given in {0, layer.num_tops},
+        f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
+        "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
+    )

@@ -44,15 +44,15 @@ def pooled(
 
 @rule("Convolution", bottoms=(1, None), tops=(1, None))
 def _convolution(layer: Layer) -> Made:
-    return _convolve(layer, convolved)
+    return convolve(layer, convolved)
 
 
 @rule("Deconvolution", bottoms=(1, None), tops=(1, None))
 def _deconvolution(layer: Layer) -> Made:
-    return _convolve(layer, deconvolved)
+    return convolve(layer, deconvolved)
 
 
-def _convolve(layer: Layer, out_size: Callable[..., int]) -> Made:
+def convolve(layer: Layer, out_size: Callable[..., int]) -> Made:
     """base_conv_layer.cpp; several bottoms of one shape go through the same weights."""
     param = layer.param
     layer.check(
@@ -105,7 +105,8 @@ def _window(layer: Layer, num_spatial: int) -> tuple[Shape, Shape, Shape, Shape]
     kernel = _per_axis(layer, "kernel", param.kernel_size, num_spatial, None)
     stride = _per_axis(layer, "stride", param.stride, num_spatial, 1)
     pad = _per_axis(layer, "pad", param.pad, num_spatial, 0)
-    dilation = _spread(layer, "dilation", param.dilation, num_spatial, 1)
+    holes = [layer.whole(value) for value in layer.settings("convolution_param", "hole")]
+    dilation = _spread(layer, "dilation", param.dilation or holes, num_spatial, 1)
     layer.check(all(size > 0 for size in kernel), "kernel sizes must be positive")
     layer.check(all(size > 0 for size in stride), "strides must be positive")
     layer.check(all(size > 0 for size in dilation), "dilations must be positive")
@@ -166,7 +167,10 @@ def _pooling(layer: Layer) -> Made:
     axes = list(zip(size, kernel, stride, pad, strict=True))
     down = [pooled(*values, floor=True, clip=any(pad)) for values in axes]
     top = down
-    if param.round_mode == param.CEIL:
+    # Converters from PyTorch write ceil_mode, for a Caffe that knows it.
+    if param.round_mode == param.CEIL and "false" not in layer.settings(
+        "pooling_param", "ceil_mode"
+    ):
         top = [pooled(*values, clip=any(pad)) for values in axes]
     shape = (*layer.bottoms[0][:2], *top)
     return Made([shape] * layer.num_tops, rounded_up=top != down)

@@ -1,0 +1,79 @@
+"""Nets of Caffe's forks: read without what Caffe 1.0's schema lacks, which stays at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import FormatError
+from irv2caffe.proto.messages import NetParameter
+from irv2caffe.proto.positions import (
+    Node,
+    UnknownField,
+    blank_out,
+    scan,
+    unknown_fields,
+    unknown_values,
+)
+from irv2caffe.proto.text import layer_lines, parse_prototxt, read_net, read_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class ForeignNet:
+    """A net as far as Caffe 1.0's schema goes.
+
+    Attributes:
+        net: the NetParameter.
+        lines: where its layers begin.
+        nodes: its layers as they are written; empty where all of the file is known.
+        unknown: fields, and fields with values, that Caffe 1.0 does not have.
+    """
+
+    net: Any
+    lines: list[int]
+    nodes: tuple[Node, ...] = ()
+    unknown: tuple[UnknownField, ...] = ()
+
+    def notes(self) -> list[str]:
+        """What was left aside, in words."""
+        names: dict[str, int] = {}
+        for field in self.unknown:
+            message = field.message.removeprefix("caffe.")
+            names.setdefault(f"{message}.{field.name}"[:80], field.node.line)
+        shown = [f"{name} (line {line})" for name, line in list(names.items())[:_MOST_NAMED]]
+        if len(names) > _MOST_NAMED:
+            shown.append(f"and {len(names) - _MOST_NAMED} more")
+        return [f"Caffe 1.0 does not know {', '.join(shown)}"] if shown else []
+
+
+def read_foreign_net(path: Path) -> ForeignNet:
+    """The net in a prototxt file of any Caffe.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: not a net; says where.
+    """
+    try:
+        return ForeignNet(*read_net(path))
+    except FormatError:
+        text = read_text(path)
+        root = scan(text)
+        layers = tuple(node for node in root.children if node.name in {"layer", "layers"})
+        fields = unknown_fields(root, NetParameter.DESCRIPTOR)
+        values = unknown_values(root, NetParameter.DESCRIPTOR)
+        unknown = (*fields, *values)
+        if not (layers and unknown):
+            raise
+        try:
+            known = blank_out(text, (each.node for each in unknown))
+            net = parse_prototxt(known, NetParameter, path=path)
+        except FormatError:
+            net = None
+        if net is None:
+            raise
+        return ForeignNet(net, layer_lines(text), layers, unknown)
