@@ -29,9 +29,9 @@ _GONE_IN_A_ROW = 100
 class Filling:
     """A database while it is filled. Use it in a ``with`` block.
 
-    Transactions end after the first unit of work that brings them to 64 MB or 2,000 records and
-    does not end with an image that is gone, which bounds their memory. That depends on the records
-    alone, so that a build that was killed ends its transactions where any other would.
+    Transactions end after the first unit of work that brings them to 64 MB or 2,000 records, which
+    bounds their memory. That depends on the records alone, so that a build that was killed ends
+    its transactions where any other would.
     """
 
     def __init__(self, plan: Plan, partial: Partial, state: State) -> None:
@@ -101,8 +101,7 @@ class Filling:
         state.depth.add(made.depth[1], made.depth[0])
         state.next_index = made.unit.indices[-1] + 1
         state.refuse_too_many_skipped(self._plan.options.max_skipped)
-        is_enough = self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS
-        if is_enough and not self._num_gone:  # or those would not be looked for again
+        if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:
             self._commit()
 
     def _watch_for_loss(self, skip: Skipped) -> None:
@@ -112,8 +111,8 @@ class Filling:
         if self._num_gone >= _GONE_IN_A_ROW and self._plan.options.max_skipped is None:
             raise InputError(
                 f"{self._num_gone} images in a row cannot be found, the last one was {skip.name}",
-                "is the disk there that they, or links to them, are on? then run the same command "
-                "again; --max-skipped N allows for N lost images",
+                "is the disk there that they, or links to them, are on? then start over with "
+                "--no-resume; --max-skipped N allows for N lost images",
             )
 
     def _leave_out(self, skipped: Sequence[Skipped]) -> None:
