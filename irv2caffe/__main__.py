@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from typing import NoReturn
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
-    from irv2caffe.cli import run
+    """Runs the command line and exits with its code.
 
-    sys.exit(run(sys.argv[1:]))
+    A SIGTERM is heard from the first line to the last: Python itself would end without a word.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        from irv2caffe.cli import run
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done and said
+    sys.exit(code)
+
+
+def _end(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is on its way out
+    sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

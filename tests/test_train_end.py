@@ -279,7 +279,8 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
 def outcome(**changes):
     fields = {
         "exit_status": 0, "stop_requested": False, "stalled": "", "abandoned": False,
-        "diverged": False, "newest": 100, "max_iter": 100, "free_bytes": None, "pair_bytes": None,
+        "diverged": False, "flooded": "", "newest": 100, "max_iter": 100, "free_bytes": None,
+        "pair_bytes": None,
     }  # fmt: skip
     return Outcome(**{**fields, **changes})
 

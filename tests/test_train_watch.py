@@ -122,6 +122,22 @@ def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
     assert tracker.rate.step_s == pytest.approx(0.5)
 
 
+def test_a_clock_that_is_set_back_leaves_the_rate(tmp_path):
+    """What lies between two such stamps is not known; it is not a day less a moment."""
+    stamps = ["10:00:00", "10:00:05", "10:00:07", "09:59:59", "10:00:04", "10:00:09"]
+    test = "I1124 {} 100 solver.cpp:1] Iteration 60, Testing net (#0)"
+    tracker, rows = feed(
+        *(display(10 * n, 1, at=f"{at}.000000") for n, at in enumerate(stamps)),
+        [test.format("10:00:14.000000")],
+        display(60, 1, at="09:00:30.000000"),
+        display(70, 1, at="09:00:35.000000"),
+    )
+    steps = [row["step_s"] for row in rows if row["kind"] == "train"]
+    assert steps == pytest.approx([None, 0.5, 0.2, None, 0.5, 0.5, None, 0.5], nan_ok=True)
+    assert tracker.rate.step_s == pytest.approx(22 / 50)
+    assert tracker.rate.test_s is None
+
+
 def test_a_test_at_every_display_leaves_a_rate():
     """From a display to the test before the next one: what lies between is known, too."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import time
 import traceback
-from typing import NoReturn
 
 import click
 
@@ -29,6 +29,7 @@ from irv2caffe.errors import (
     PlanError,
 )
 
+_REPEATS_S = 5.0
 _COMMANDS = (
     install_caffe_command,
     caffe_command,
@@ -71,7 +72,7 @@ def run(argv: list[str]) -> int:
     show_traceback = "--traceback" in argv and "caffe" not in argv[: argv.index("--traceback")]
     if show_traceback:
         argv = [argument for argument in argv if argument != "--traceback"]
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _Terminated())
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -101,8 +102,18 @@ def run(argv: list[str]) -> int:
         return EXIT_FAILED
 
 
-def _terminated(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
-    raise InterruptedRunError("terminated")
+class _Terminated:
+    """Ends the program at the first SIGTERM; those that follow at once find it on its way out."""
+
+    def __init__(self) -> None:
+        self._heard_s = -_REPEATS_S
+
+    def __call__(self, signum: int, frame: object) -> None:  # noqa: ARG002
+        now_s = time.monotonic()
+        if now_s < self._heard_s + _REPEATS_S:
+            return
+        self._heard_s = now_s
+        raise InterruptedRunError("terminated")
 
 
 for _command in _COMMANDS:

@@ -187,12 +187,12 @@ def _fill(
 ) -> None:
     """Makes the records that are not committed yet."""
     with open_pool(plan) as pool:
-        if state.next_index:
-            refuse_changed(plan, partial.folder, state.next_index, pool)
         expected = estimate(plan, pool, partial.folder, state.next_index)
         announce(expected)
         check_space(expected, partial.folder)
         with Filling(plan, partial, state) as filling:
+            if state.next_index:
+                refuse_changed(plan, partial.folder, state.next_index, pool)
             progress(state.next_index, len(plan))
             for made in pool.run(plan.units(state.next_index)):
                 filling.take(made)

@@ -27,6 +27,7 @@ from irv2caffe.train.run_dir import (
     make_complete,
     new_run_dir,
     read_config,
+    remove_left_over,
 )
 from irv2caffe.train.session import Helpers, Session
 from irv2caffe.train.session_options import SessionOptions
@@ -72,6 +73,7 @@ def train(
     plan.raise_problems()
     run = new_run_dir(wishes.run_dir)
     with locked(run) as lock:
+        remove_left_over(run)
         pair = prepare.write_inputs(run, plan, options)
         link_latest(run)
         return Training(run, plan, options, lock, say, status).run(pair)
@@ -96,6 +98,7 @@ def resume(
     make_complete(run)
     wait_for_orphan(run, say)
     with locked(run) as lock:
+        remove_left_over(run)
         plan = make_plan(run.solver, found, replace(wishes, run_dir=run.path, moved=True))
         plan.raise_problems()
         try:

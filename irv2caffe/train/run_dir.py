@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import stat
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +26,14 @@ RUNS = Path("runs")
 _MARKS = frozenset({"irv2caffe", "effective_batch"})
 
 _PIECE_BYTES = 1 << 20
+_ASIDE = re.compile(r"\.partial-.+-\w{8}(?:\.\w+)?|\.state\.json\.partial")
+_OUR_SUFFIXES = frozenset(
+    {
+        ".json", ".jsonl", ".prototxt", ".log", ".sha256", ".solverstate", ".caffemodel",
+        ".binaryproto", ".partial",
+    }
+)  # fmt: skip
+_OLD_S = 3600.0
 _START = re.compile(r"start-(\d{3,9})\.log")
 # What a run folder's own files are called; nets and mean images in it get other names.
 OWN_NAMES = frozenset(
@@ -208,6 +218,25 @@ def make_complete(run: RunDir) -> None:
                 shutil.copyfileobj(log, stream)
     except OSError as error:
         raise unwritable(run.path, error) from error
+
+
+def remove_left_over(run: RunDir) -> None:
+    """Removes what a killed trainer was just writing; whoever calls holds the run folder.
+
+    A figure or a table may be of somebody who looks at the run now: only old ones go.
+    """
+    for folder in (run.path, run.snapshots, run.logs):
+        for path in folder.glob(".*partial*"):
+            with contextlib.suppress(OSError):
+                is_ours = _ASIDE.fullmatch(path.name) is not None
+                found = path.lstat()
+                is_old = time.time() - found.st_mtime > _OLD_S
+                if (
+                    stat.S_ISREG(found.st_mode)
+                    and is_ours
+                    and (path.suffix in _OUR_SUFFIXES or is_old)
+                ):
+                    path.unlink()
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -52,7 +52,9 @@ class Signals:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Who goes on asking to stop has been heard: nothing is left but the last word.
+                is_heard = number == signal.SIGTERM and self.stop_requested and callable(handler)
+                signal.signal(number, signal.SIG_IGN if is_heard else handler)
 
     @contextmanager
     def passed_to(self, child: Supervisor) -> Iterator[None]:

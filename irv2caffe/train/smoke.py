@@ -136,7 +136,7 @@ def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None
     tracker = Tracker()
     test_began = test_s = None
     from irv2caffe.log import events
-    from irv2caffe.train.tracker import seconds_of
+    from irv2caffe.train.tracker import between, seconds_of
 
     with log.open("rb") as lines:
         for line in lines:
@@ -146,7 +146,7 @@ def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None
             if isinstance(event, events.TestStart):
                 test_began = seconds_of(text)
             elif isinstance(event, events.Done) and test_began is not None and test_s is None:
-                test_s = ((seconds_of(text) or test_began) - test_began) % 86_400
+                test_s = between(test_began, seconds_of(text) or test_began)
     step_s = tracker.rate.step_s or 0.0
     total_s = whole["max_iter"] * step_s
     if test_s is not None and whole["test_interval"]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STAMP = re.compile(r"[IWEF]\d{4,8} (\d\d):(\d\d):(\d\d(?:\.\d+)?) ")
 _DAY_S = 86_400.0
+_SET_BACK_S = 7200.0  # the end of summer time sets clocks back by one hour
 # Displays whose loss is pinned before the run counts as lost; one may be an accident of rounding.
 _PINNED_DISPLAYS = 2
 _LAST_LINES = 30
@@ -230,6 +231,12 @@ def seconds_of(line: str) -> float | None:
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
+def between(earlier_s: float, later_s: float) -> float | None:
+    """Seconds between two times of day, or None where the clock was set back between them."""
+    took_s = (later_s - earlier_s) % _DAY_S
+    return took_s if took_s < _DAY_S - _SET_BACK_S else None
+
+
 class Rate:
     """Seconds per iteration over the last displays, tests left out.
 
@@ -252,13 +259,14 @@ class Rate:
             return None
         step_s = None
         if self._test_began is not None:
-            self.test_s = (at_s - self._test_began) % _DAY_S
+            self.test_s = between(self._test_began, at_s) or self.test_s
             self._test_began = None
         elif self._last is not None and iteration > self._last[0]:
-            took_s = (at_s - self._last[1]) % _DAY_S
+            took_s = between(self._last[1], at_s)
             count = iteration - self._last[0]
-            self._steps.append((count, took_s))
-            step_s = took_s / count
+            if took_s is not None:
+                self._steps.append((count, took_s))
+                step_s = took_s / count
         self._last = (iteration, at_s)
         return step_s
 
@@ -267,8 +275,9 @@ class Rate:
         if at_s is not None and self._last is not None and self._test_began is None:
             # A display comes behind its iteration's loss, a test before.
             count = iteration - self._last[0] - 1
-            if count > 0:
-                self._before_tests.append((count, (at_s - self._last[1]) % _DAY_S))
+            took_s = between(self._last[1], at_s)
+            if count > 0 and took_s is not None:
+                self._before_tests.append((count, took_s))
         self._test_began = at_s
 
     @property
