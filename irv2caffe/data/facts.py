@@ -11,8 +11,8 @@ from irv2caffe.data.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.headers import image_kind, looks_cut_off
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.manifest import read_manifest
-from irv2caffe.data.sources.text import read_names
-from irv2caffe.errors import FormatError, InputError
+from irv2caffe.data.sources.text import class_names
+from irv2caffe.errors import FormatError
 from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def database_facts(
         num_broken=seen.num_broken,
         broken=seen.broken,
         height_first=seen.height_first,
-        class_names=_class_names(folder),
+        class_names=class_names(folder),
     )
 
 
@@ -157,14 +157,6 @@ def _label(value: memoryview) -> int:
         return read_head(value).label or 0
     except FormatError:
         return 0
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    """The table that make-lmdb writes beside a database."""
-    try:
-        return read_names(folder / "labels.txt")
-    except InputError:
-        return ()
 
 
 def list_facts(path: Path) -> SourceFacts:
