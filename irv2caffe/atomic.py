@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import platform
@@ -115,8 +116,18 @@ def refuse_existing(*paths: Path) -> None:
             )
 
 
+# What file systems without locks say: Lustre mounted without -o flock, NFS without its lock daemon.
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+
+
 def unwritable(path: Path, error: OSError) -> OutputError:
     """The error for a ``path`` that the operating system does not let us write."""
+    if error.errno in NO_LOCKS:
+        return OutputError(
+            f"{path}: its file system has no locks ({error.strerror})",
+            "choose an output folder on another disk, a local one say; Lustre has locks where it "
+            "is mounted with -o flock",
+        )
     return OutputError(
         f"cannot write {path}: {error.strerror or error}",
         "choose an output folder that you may write and that has free space",

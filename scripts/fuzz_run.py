@@ -20,7 +20,7 @@ from fuzz_pool import Tally, fuzz, try_one
 from fuzz_readers import READERS
 
 _HEADINGS = ("reader", "inputs", "refused", "failures", "slowest", "peak memory")
-_SHOWN_LINES = 5
+_SHOWN_LINES, _SHOWN_CHARACTERS = 5, 200
 _ROW = "{:<16}{:>10}{:>10}{:>10}{:>10}{:>13}"
 
 
@@ -71,7 +71,8 @@ def _show_failures(tallies: list[Tally], keep: Path) -> int:
     for tally in tallies:
         for signature, count in tally.failures.items():
             print(f"\n{tally.reader}: {signature} ({count:,} inputs)")
-            print("\n".join(tally.words[signature].rstrip().splitlines()[-_SHOWN_LINES:]))
+            for line in tally.words[signature].rstrip().splitlines()[-_SHOWN_LINES:]:
+                print(line[:_SHOWN_CHARACTERS])
     if any(tally.failures for tally in tallies):
         print(f"\nkept in {keep}; again: scripts/fuzz READER FILE")
         return 1

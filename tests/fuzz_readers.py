@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import os
 import signal
 import tarfile
@@ -210,15 +211,44 @@ def _read_state(folder: Path) -> None:
     )
 
 
+def _hdf5_snapshots(folder: Path) -> list[Seed]:
+    import h5py
+
+    state, model = folder / "x_iter_20.solverstate.h5", folder / "x_iter_20.caffemodel.h5"
+    with h5py.File(state, "w") as file:
+        file.create_dataset("iter", data=np.int32([20]))
+        file.create_dataset("current_step", data=np.int32([1]))
+        file.create_dataset("learned_net", data=np.bytes_(str(model.name)))
+        for number in range(3):
+            file.create_dataset(f"history/{number}", data=np.zeros((2, 3), "f4"))
+    with h5py.File(model, "w") as file:
+        for layer in _net_message().layer:
+            for number, blob in enumerate(layer.blobs):
+                values = np.ones(list(blob.shape.dim), "f4")
+                file.create_dataset(f"data/{layer.name}/{number}", data=values)
+    return [Seed({path.name: path.read_bytes() for path in (state, model)})]
+
+
+def _read_hdf5_snapshot(folder: Path) -> None:
+    from irv2caffe.train.hdf5_snapshots import state_outline, write_state, write_weights
+
+    state, model = folder / "x_iter_20.solverstate.h5", folder / "x_iter_20.caffemodel.h5"
+    _each(
+        lambda: state_outline(state),
+        lambda: write_state(state, folder / "x.solverstate", "x.caffemodel"),
+        lambda: write_weights(model, folder / "x.caffemodel", _net_message()),
+    )
+
+
 def _read_weights(folder: Path) -> None:
     from irv2caffe.net.weights.opening import open_weights
-    from irv2caffe.net.weights.tensors import FLOAT_KINDS
 
     (path,) = (path for path in folder.iterdir() if ".data-" not in path.name)
     with ExitStack() as stack:
         _, named = open_weights(path, stack)
         for tensor in named.tensors.values():
-            if tensor.raw.kind in FLOAT_KINDS:
+            # import-weights reads what has a shape of the net's
+            if math.prod(tensor.shape) < 1 << 20:
                 tensor.raw.read()
 
 
@@ -440,10 +470,11 @@ def _run_folders(_: Path) -> list[Seed]:
 
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
+    from irv2caffe.train.as_before import as_before
     from irv2caffe.train.control import status, status_text
     from irv2caffe.train.lock import read_owner
     from irv2caffe.train.plan import Wishes
-    from irv2caffe.train.resume import as_before, last_words
+    from irv2caffe.train.resume import last_words
     from irv2caffe.train.run_dir import RunDir
     from irv2caffe.train.session_options import SessionOptions
 
@@ -451,7 +482,7 @@ def _read_run(folder: Path) -> None:
 
     def resume() -> None:
         wishes = Wishes(run_dir=folder)
-        as_before(wishes, SessionOptions(), set(), gpus=None, caffe=None, docker=None)
+        as_before(folder, wishes, SessionOptions(), set(), gpus=None, caffe=None, docker=None)
         last_words(run)
 
     _each(
@@ -706,14 +737,14 @@ def _read_side_files(folder: Path) -> None:
 
 
 def _partials(folder: Path) -> list[Seed]:
-    from irv2caffe.data.partial import State, _write_state
+    from irv2caffe.data.state import State, write_state
 
     seeds = []
     database = _databases(folder)[0].files["db/data.mdb"]
     for image in (None, np.zeros((2, 2, 3))):
         state, stream = State(), io.BytesIO()
         state.mean.image = image
-        _write_state(state, stream)
+        write_state(state, stream)
         plan = json.dumps({"fingerprint": "f", "told": {"size": [3, 4], "seed": 0}})
         files = {f"db.partial/state-{number}": stream.getvalue() for number in (2, 3)}
         files |= {"db.partial/plan.json": plan.encode(), "db.partial/data.mdb": database}
@@ -811,6 +842,7 @@ READERS = {
         Reader("solver", _solvers, _read_solver, _OF_NETS, text=True),
         Reader("caffemodel", _models, _read_model, _PROTO),
         Reader("solverstate", _states, _read_state, _PROTO),
+        Reader("hdf5-snapshot", _hdf5_snapshots, _read_hdf5_snapshot, _HDF5),
         Reader("torch", _torch_files, _read_weights, _PICKLE, share=0.5),
         Reader("safetensors", _safetensors, _read_weights, _JSON, text=True),
         Reader("hdf5", _hdf5_seeds, _read_weights, _HDF5),

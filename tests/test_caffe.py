@@ -80,6 +80,9 @@ def test_a_named_place_without_caffe_is_an_error_not_a_fallback(nowhere, monkeyp
         find_caffe()
     with pytest.raises(CaffeNotFoundError, match="--caffe"):
         find_caffe(nowhere / "empty")
+    for name in ("n" * 5000, "\0"):  # that no file can have
+        with pytest.raises(CaffeNotFoundError, match="no caffe program"):
+            find_caffe(nowhere / name)
 
 
 def test_host_libraries_do_not_reach_the_runtime(caffe, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import lmdb
@@ -14,14 +18,20 @@ import pytest
 from damaged import damage
 from train_helpers import write_job
 
+from irv2caffe import atomic
+from irv2caffe.caffe.command import tool_command
 from irv2caffe.check import check
 from irv2caffe.data import guarded
 from irv2caffe.data.facts import SourceFacts, database_facts
 from irv2caffe.data.inspect import read_facts, summarize_database
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
-from irv2caffe.proto.messages import Datum
+from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
+from irv2caffe.proto.messages import BlobProto, Datum
+from irv2caffe.train.advice import advise
+from irv2caffe.train.databases import check_locks
+from irv2caffe.train.lock import locked
 from irv2caffe.train.plan import Wishes, make_plan
+from irv2caffe.train.run_dir import RunDir
 
 DAMAGES = ("leaf", "beyond", "circle", "value", "entries", "absurd")
 NET = """
@@ -299,3 +309,99 @@ def test_what_is_cut_short_or_empty(tmp_path, sound):
         summarize_database(db)
     with pytest.raises(InputError, match="has no records"):
         summarize_database(write(tmp_path / "empty", []))
+
+
+# Places
+
+
+def test_the_file_of_a_database_is_not_its_name(caffe, tmp_path, sound):
+    done = program("inspect-lmdb", sound / "data.mdb", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is a file; a database is named by its folder" in done.stderr
+    assert f"give {sound}" in done.stderr
+    (error,) = errors_of(job(tmp_path, sound / "data.mdb"), caffe)
+    assert "is a file; a database is named by its folder" in error
+
+
+@pytest.mark.parametrize("number", sorted(atomic.NO_LOCKS))
+def test_a_file_system_without_locks_is_named(caffe, tmp_path, sound, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    solver = job(tmp_path, sound)
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(OutputError, match="its file system has no locks"), locked(RunDir(tmp_path)):
+        pass
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    (error,) = errors_of(solver, caffe)
+    assert error == f"{sound}: its file system has no locks"
+
+
+def test_asking_for_locks_takes_none(caffe, tmp_path, sound):
+    with (sound / "data.mdb").open("r+b") as stream:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert errors_of(job(tmp_path, sound), caffe) == []
+
+
+def test_a_database_of_others_that_is_read_only(sound):
+    """As somebody who may not write into its folder: root may everywhere."""
+    with tempfile.TemporaryDirectory() as name:
+        db = Path(name) / "db"
+        db.mkdir()
+        (db / "data.mdb").write_bytes((sound / "data.mdb").read_bytes())
+        use = SimpleNamespace(source=db)
+        for lock, folder, outcome in ((None, 0o555, 1), (0o444, 0o777, 1), (0o666, 0o555, 0)):
+            (db / "lock.mdb").unlink(missing_ok=True)
+            if lock is not None:
+                (db / "lock.mdb").touch()
+                (db / "lock.mdb").chmod(lock)
+            Path(name).chmod(0o755)
+            db.chmod(folder)
+            pid = os.fork()
+            if pid == 0:
+                if os.getuid() == 0:
+                    os.setuid(65534)
+                try:
+                    check_locks([use])
+                except InputError as error:
+                    os._exit("lock.mdb may not be written" in error.message)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == outcome
+            db.chmod(0o755)
+    assert "lock.mdb" in advise("Check failed: mdb_status == 0 (13 vs. 0) Permission denied").hint
+    assert "locks" in advise("Check failed: mdb_status == 0 (38 vs. 0) Function").why
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"), [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")]
+)
+def test_a_byte_order_mark_is_named_since_caffe_stops_at_it(caffe, tmp_path, sound, mark, encoding):
+    solver = job(tmp_path, sound)
+    text = solver.read_text()
+    solver.write_bytes(mark + text.encode(encoding))
+    command = tool_command(caffe, "caffe", ["train", "-solver", str(solver)])
+    done = subprocess.run(command.argv, env=command.env, capture_output=True, check=False)
+    assert done.returncode != 0
+    done = program("check", solver, cwd=tmp_path)
+    assert "begins with a byte order mark (BOM)" in done.stderr
+    way_out = done.stderr.partition("BOM, or: ")[2].partition("\n")[0]
+    way_out = way_out.replace("FILE", str(solver)).replace("OTHER", str(tmp_path / "mended"))
+    subprocess.run(["bash", "-c", way_out], check=True)
+    assert (tmp_path / "mended").read_text() == text
+
+
+def test_a_mean_image_of_another_size_leads_to_one_of_the_training_set(tmp_path, sound):
+    val = write(tmp_path / "val", [raw(number % 3) for number in range(20)])
+    solver = job(tmp_path, sound)
+    net = tmp_path / "job/net.prototxt"
+    mean = 'transform_param {{ mean_file: "{}" }}'.format(tmp_path / "old.binaryproto")
+    layers = NET.format(db=sound, crop=f"include {{ phase: TRAIN }} {mean}")
+    first, rest = layers.split("layer", 2)[1], layers.split("layer", 2)[2]
+    test = first.replace("TRAIN", "TEST").replace(str(sound), str(val))
+    net.write_text(f"layer{first}layer{test}layer{rest}")
+    array = BlobProto(num=1, channels=3, height=20, width=20, data=[0.5] * 1200)
+    (tmp_path / "old.binaryproto").write_bytes(array.SerializeToString())
+    fixes = {finding.fix for finding in check(solver).findings if finding.rule == "mean-size"}
+    (fix,) = fixes
+    assert fix.startswith(f"compute_image_mean {sound} mean_3x12x10.binaryproto")
+    assert str(val) not in fix

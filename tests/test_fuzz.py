@@ -13,7 +13,7 @@ import pytest
 from fuzz_pool import DIED, HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, try_one
 from fuzz_readers import PROBE, READERS
 
-INPUTS = 600
+INPUTS = 400
 
 
 @pytest.mark.parametrize("name", READERS)

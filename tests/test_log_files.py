@@ -359,6 +359,7 @@ def test_csv_of_real_logs_and_back(tmp_path, name):
         "kind,iteration,loss\ntrain,1\n",
         "kind,iteration,loss\ntest,,2\n",
         "kind,iteration,loss\nsoup,1,2\n",
+        f"kind,iteration,loss\ntrain,{10**400},2\n",
         "\0",
     ],
 )

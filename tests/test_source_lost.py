@@ -123,9 +123,10 @@ def test_links_to_a_disk_that_goes_away(images, tmp_path):
     source = open_source(links)
     with pytest.raises(InputError, match="100 images in a row cannot be found") as caught:
         make_lmdb(source, tmp_path / "db", OPTIONS, progress=after(4, lambda: rename_root(images)))
-    assert "--max-skipped N allows" in caught.value.hint
+    assert "start over with --no-resume; --max-skipped N allows" in caught.value.hint
     images.with_name("gone").rename(images)
-    assert make_lmdb(source, tmp_path / "db", OPTIONS).num_images == NUM_IMAGES
+    report = make_lmdb(source, tmp_path / "db", OPTIONS, resume=False)
+    assert (report.num_images, report.num_skipped) == (NUM_IMAGES, 0)
     shutil.rmtree(images / "ant")
     allowed = BuildOptions(size=(96, 96), shuffle=False, max_skipped=200)
     report = make_lmdb(source, tmp_path / "half", allowed)

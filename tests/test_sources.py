@@ -736,7 +736,6 @@ def test_pickles_run_nothing(tmp_path):
     hostile = [
         b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00utf7\x86R.",
-        b"\x80\x02X\x01\x00\x00\x00ar\xff\xff\xff\xf0.",  # a memo of four billion places
         b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".",  # a terabyte of bytes
         b"(" * 100_000 + b".",
         b"cnumpy\nndarray\n(K\x01I01\nS'x'\n\x86b.",
@@ -746,6 +745,36 @@ def test_pickles_run_nothing(tmp_path):
     for data in hostile:
         with pytest.raises(FormatError):
             load_pickle(data)
+
+
+def test_pickles_make_nothing_that_they_do_not_hold():
+    """A text of a megabyte copied a thousand times, and what takes 2**60 steps to be compared."""
+    text = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"q\x01"
+    copied = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R"
+    doubled = b"K\x01" + b"q\x02h\x02\x86" * 60
+    tracemalloc.start()
+    for data in (
+        b"\x80\x02](" + text + copied * 1000 + b"e.",
+        b"\x80\x02}" + doubled + b"K\x01s.",
+        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00a" + doubled + b"\x86R.",
+        b"\x80\x02" + doubled + b"Q.",
+    ):
+        with pytest.raises(FormatError):
+            load_pickle(data)
+    holes = b"\x80\x02X\x01\x00\x00\x00ar\xff\xff\xff\xf0."  # place four billion of the memo
+    assert load_pickle(holes) == "a"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def test_one_long_name_is_not_copied_for_each_image(tmp_path):
+    name = b"x" * (1 << 20)
+    files = [("c/batches.meta", pickle.dumps({b"label_names": [name] * 1000}, 2))]
+    files += [(f"c/data_batch_{number}", b"") for number in range(1, 6)]
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(tar_bytes(files, "w:gz"))
+    with pytest.raises(InputError, match="too long"):
+        open_source(tmp_path / "cifar-10-python.tar.gz")
 
 
 def test_arrays_of_python_2(rng):
@@ -849,6 +878,22 @@ def test_a_gzip_bomb(tmp_path, rng):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(torn)
     with pytest.raises(FormatError, match=r"cut short|cannot be unpacked"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("num_images", [2, 1 << 28])
+def test_a_gzip_bomb_of_labels(tmp_path, num_images):
+    """As many as images or not: nothing is unpacked that the image file does not bound."""
+    labels = struct.pack(">HBBI", 0, 8, 1, 1 << 28) + bytes(1 << 28)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    images = struct.pack(">HBB3I", 0, 8, 3, num_images, 1, 1) + bytes(num_images)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+    del labels, images
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=r"would unpack to|2 images, but"):
+        open_source(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_options_that_do_not_fit_the_source(tmp_path, rng):

@@ -19,21 +19,21 @@ import safetensors.numpy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tf_table import crc32c_slowly, table
+from tf_table import crc32c_slowly, field, number, table
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError
-from irv2caffe.net.weights.files.crc32c import crc32c
+from irv2caffe.net.weights.files.crc32c import crc32c, masked
 from irv2caffe.net.weights.files.hdf5 import read_hdf5
 from irv2caffe.net.weights.files.safetensors import read_safetensors, write_safetensors
 from irv2caffe.net.weights.files.snappy import decompress
 from irv2caffe.net.weights.files.tf_checkpoint import read_checkpoint
-from irv2caffe.net.weights.files.tf_table import Table
+from irv2caffe.net.weights.files.tf_table import MAGIC, Table
 from irv2caffe.net.weights.files.torch_file import read_torch
 from irv2caffe.net.weights.files.values import read_at
 from irv2caffe.net.weights.opening import detect, open_weights
 from irv2caffe.net.weights.tensors import FLOAT_KINDS
 from irv2caffe.proto import messages
-from irv2caffe.proto.files import blob_from_array, read_binary, write_binary
+from irv2caffe.proto.files import blob_from_array, read_array, read_binary, write_binary
 from irv2caffe.proto.model import ModelFile, write_model
 
 REAL = Path(__file__).parent / "data/tf_checkpoints"
@@ -451,3 +451,144 @@ def test_damaged_models(tmp_path):
         ModelFile(path)
     with pytest.raises(MissingInputError):
         ModelFile(tmp_path / "none")
+
+
+def frames(*steps):
+    """A pickle of these steps, as ``torch.save`` writes it: protocol 2."""
+    return b"\x80\x02" + b"".join(steps) + b"."
+
+
+NESTED = b"(K\x00K\x01t" + b"".join(b"q%c(h%ch%ct" % (i, i, i) for i in range(60))
+PICKLE_BOMBS = {
+    "bytes": frames(b"c__builtin__\nbytearray\n", b"(J\xff\xff\xff\x7ftR"),
+    "bytes of today": frames(b"cbuiltins\nbytearray\n", b"(J\xff\xff\xff\x7ftR"),
+    "key": frames(b"}", NESTED, b"K\x01s"),
+    "keys": frames(b"}(", NESTED, b"K\x01u"),
+    "set": frames(b"cbuiltins\nset\n(](", NESTED, b"etR"),
+    "remembered set": frames(b"](", NESTED, b"eq\xff0cbuiltins\nset\n(h\xfftR"),
+    "name": frames(b"c", b"a" * 100_000, b"\nb\n"),
+    "memo": frames(b"h\x05"),
+    "mark": frames(b"(s"),
+    "empty": frames(),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bomb", PICKLE_BOMBS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_that_would_never_be_read(tmp_path, bomb, zipped):
+    """PyTorch lets no code through, but hashes tuples in tuples, and makes arrays of bytes."""
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in content.items():
+                archive.writestr(name, PICKLE_BOMBS[bomb] if name.endswith(".pkl") else data)
+    else:
+        path.write_bytes(PICKLE_BOMBS[bomb] + path.read_bytes())
+    with pytest.raises(FormatError, match="PyTorch cannot read it"):
+        read_torch(path)
+
+
+def test_checkpoints_of_trainings_are_no_bombs(tmp_path):
+    """With an optimizer, a schedule with its Counter, tuples, and many tensors of one storage."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(30)))
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 3, 5])
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    whole = torch.ones(1000)
+    content = {
+        "state_dict": {**model.state_dict(), **{f"part{i}": whole[i:] for i in range(900)}},
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "sizes": [torch.Size([1, 2])] * 100,
+        "names": tuple(map(str, range(5000))),
+    }
+    for zipped in (True, False):
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+        assert len(read_torch(tmp_path / "w.pth")) == 60 + 900
+
+
+def test_torchscript_is_told_from_weights(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(FormatError, match="TorchScript"):
+        read_torch(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("kind", [0, 7, 17, 23, 1 << 60])
+def test_types_that_numpy_has_not(tmp_path, kind):
+    """Texts, handles and numbers of odd lengths are in a checkpoint, and are no weights."""
+    for file in REAL.glob("v2.ckpt.data*"):
+        shutil.copy(file, tmp_path)
+    real = Table(memoryview((REAL / "v2.ckpt.index").read_bytes()), REAL)
+    entries = {key: bytes(real.value(where)) for key, where in real.entries()}
+    entries[b"zeros"] = field(1, kind) + entries[b"zeros"][2:]
+    (tmp_path / "v2.ckpt.index").write_bytes(table(entries))
+    raw = read_checkpoint(tmp_path / "v2.ckpt")["zeros"]
+    assert raw.kind == f"TensorFlow type {kind}"
+    with pytest.raises(FormatError, match=f"TensorFlow type {kind} cannot be read"):
+        raw.read()
+
+
+def test_tables_do_not_grow_when_they_are_read(tmp_path):
+    """Blocks that are named again and again, keys that repeat a long one, keys without order."""
+
+    def block(content):
+        content += struct.pack("<II", 0, 1)
+        return content + b"\0" + struct.pack("<I", masked(crc32c(content + b"\0")))
+
+    def made(data, handles):
+        data = block(data)
+        index = block(b"".join(number(0) + number(1) + number(len(h)) + b"k" + h for h in handles))
+        footer = number(0) * 2 + number(len(data)) + number(len(index) - 5)
+        return data + index + footer.ljust(40, b"\0") + MAGIC
+
+    few = b"".join(number(0) + number(1) + number(0) + key for key in (b"a", b"b"))
+    long = number(0) + number(5000) + number(0) + b"x" * 5000
+    long += b"".join(number(5000 + i) + number(1) + number(0) + b"y" for i in range(9000))
+    cases = {
+        "follow": (few, [number(0) + number(len(few) + 8)] * 2),
+        "order": (few[4:] + few[:4], [number(0) + number(len(few) + 8)]),
+        "too many": (long, [number(0) + number(len(long) + 8)]),
+    }
+    for words, case in cases.items():
+        (tmp_path / "t").write_bytes(made(*case))
+        with pytest.raises(FormatError, match=words):
+            list(Table(memoryview((tmp_path / "t").read_bytes()), tmp_path / "t").entries())
+
+
+@pytest.mark.parametrize("axes", [33, 200_000])
+def test_arrays_of_more_axes_than_there_are(tmp_path, axes):
+    """The product of many large sides alone takes minutes."""
+    sides = [(1 << 63) - 1] * axes
+    header = {"a": {"dtype": "F32", "shape": sides, "data_offsets": [0, 4]}}
+    with pytest.raises(FormatError, match=f"an array of {axes:,} axes"):
+        read_safetensors(with_header(tmp_path / "a.safetensors", header, bytes(4)))
+    blob = messages.BlobProto(data=[1])
+    blob.shape.dim.extend(sides)
+    with pytest.raises(FormatError, match=f"{axes:,} axes"):
+        read_array(blob)
+
+
+def test_headers_that_only_an_attack_has(tmp_path):
+    with (tmp_path / "a.safetensors").open("wb") as stream:
+        stream.write((90 << 20).to_bytes(8, "little"))
+        stream.truncate(100 << 20)
+    with pytest.raises(FormatError, match="header of 94,371,840 bytes"):
+        read_safetensors(tmp_path / "a.safetensors")
+
+
+def test_hdf5_names_that_are_no_text_and_groups_without_end(tmp_path):
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file[b"model_weights/conv2d/conv2d/b\xe9ta"] = np.ones(3, "f4")
+    assert list(read_h5(path)) == ["model_weights/conv2d/conv2d/b\\xe9ta"]
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file
+        for _ in range(500):
+            group = group.create_group("g")
+    with pytest.raises(FormatError, match="nested too deeply"):
+        read_h5(path)

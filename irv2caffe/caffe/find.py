@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def _in_docker(flag: Path | None, image: str) -> FoundCaffe:
 
 def _named(place: Path, reason: str) -> FoundCaffe:
     """The Caffe at a place that the user named."""
-    folder = place.parent if place.is_file() else place
+    folder = place
+    with suppress(OSError, ValueError):
+        folder = place.parent if place.is_file() else place
     found = _in_folder(folder.absolute(), reason)
     if found is None:
         raise CaffeNotFoundError(
@@ -126,12 +129,13 @@ def _named(place: Path, reason: str) -> FoundCaffe:
 
 def _in_folder(folder: Path, reason: str) -> FoundCaffe | None:
     """The Caffe below ``folder``, or None."""
-    if (folder / RUNTIME_LOADER).is_file() and (folder / "usr/bin/caffe").is_file():
-        return FoundCaffe(folder, folder / "usr/bin", True, reason)
-    for name in _TOOL_FOLDERS:
-        tools = (folder / name).resolve()
-        if (tools / "caffe").is_file() and os.access(tools / "caffe", os.X_OK):
-            return FoundCaffe(folder, tools, False, reason)
+    with suppress(OSError, ValueError):  # of a name that no folder can have
+        if (folder / RUNTIME_LOADER).is_file() and (folder / "usr/bin/caffe").is_file():
+            return FoundCaffe(folder, folder / "usr/bin", True, reason)
+        for name in _TOOL_FOLDERS:
+            tools = (folder / name).resolve()
+            if (tools / "caffe").is_file() and os.access(tools / "caffe", os.X_OK):
+                return FoundCaffe(folder, tools, False, reason)
     return None
 
 

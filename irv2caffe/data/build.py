@@ -10,8 +10,8 @@ from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.estimate import Estimate, check_space, estimate
 from irv2caffe.data.filling import Filling
 from irv2caffe.data.items import GONE, LeftOutError
-from irv2caffe.data.layout import is_made_here
-from irv2caffe.data.manifest import BuildReport, read_manifest, write_side_files
+from irv2caffe.data.layout import is_made_here, read_manifest
+from irv2caffe.data.manifest import BuildReport, write_side_files
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan
@@ -187,12 +187,12 @@ def _fill(
 ) -> None:
     """Makes the records that are not committed yet."""
     with open_pool(plan) as pool:
-        if state.next_index:
-            refuse_changed(plan, partial.folder, state.next_index, pool)
         expected = estimate(plan, pool, partial.folder, state.next_index)
         announce(expected)
         check_space(expected, partial.folder)
         with Filling(plan, partial, state) as filling:
+            if state.next_index:
+                refuse_changed(plan, partial.folder, state.next_index, pool)
             progress(state.next_index, len(plan))
             for made in pool.run(plan.units(state.next_index)):
                 filling.take(made)

@@ -106,17 +106,13 @@ class Filling:
 
     def _watch_for_loss(self, skip: Skipped) -> None:
         """Ends the job where one image after the other is gone that was seen when it began."""
-        self._num_gone = self._num_gone + 1 if skip.reason == GONE else 0
         is_walked = self._plan.source.kind == "folders"
-        if (
-            is_walked
-            and self._num_gone >= _GONE_IN_A_ROW
-            and self._plan.options.max_skipped is None
-        ):
+        self._num_gone = self._num_gone + 1 if is_walked and skip.reason == GONE else 0
+        if self._num_gone >= _GONE_IN_A_ROW and self._plan.options.max_skipped is None:
             raise InputError(
                 f"{self._num_gone} images in a row cannot be found, the last one was {skip.name}",
-                "is the disk there that they, or links to them, are on? then run the same command "
-                "again; --max-skipped N allows for N lost images",
+                "is the disk there that they, or links to them, are on? then start over with "
+                "--no-resume; --max-skipped N allows for N lost images",
             )
 
     def _leave_out(self, skipped: Sequence[Skipped]) -> None:

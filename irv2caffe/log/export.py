@@ -24,6 +24,7 @@ _COLUMNS = (
     "top1_error", "top5_error", "net",
 )  # fmt: skip
 _INTEGERS = {"iteration", "net"}
+_MOST_DIGITS = 18
 
 
 def rows_of(table: Table) -> Iterator[dict[str, Any]]:
@@ -157,7 +158,7 @@ def load_csv(stream: IO[str]) -> Table:
 
 def _take(row: Mapping[str, str], train: list[TrainRow], test: list[TestRow]) -> None:
     values: dict[str, Any] = {
-        key: int(text) if key in _INTEGERS else float(text)
+        key: _integer(text) if key in _INTEGERS else float(text)
         for key, text in row.items()
         if key != "kind" and not key.startswith(OUTPUT) and text
     }
@@ -166,6 +167,12 @@ def _take(row: Mapping[str, str], train: list[TrainRow], test: list[TestRow]) ->
         train.append(TrainRow(**{**dict.fromkeys(_names(TrainRow)), **values}))
     else:
         test.append(TestRow(**{**dict.fromkeys(_names(TestRow)), **values}))
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError("a number of too many digits")
+    return int(text)
 
 
 def _names(row: type[TrainRow] | type[TestRow]) -> list[str]:

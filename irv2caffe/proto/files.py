@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LIMIT_BYTES = (1 << 31) - 1  # protobuf's own
+MAX_AXES = 32  # of a blob (blob.hpp, kMaxBlobAxes), and of numpy's arrays before 2.0
 _DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["data"].number
 _DOUBLE_DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["double_data"].number
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -115,6 +116,8 @@ def read_array(blob: Any) -> NDArray[np.float32] | NDArray[np.float64]:
         shape = tuple(blob.shape.dim)
     else:
         shape = (blob.num, blob.channels, blob.height, blob.width)
+    if len(shape) > MAX_AXES:
+        raise FormatError(f"a blob of {len(shape):,} axes, where Caffe knows {MAX_AXES}")
     if any(dim < 0 for dim in shape) or math.prod(shape) != values.size:
         raise FormatError(f"a blob of shape {shape} holds {values.size} values")
     return values.reshape(shape)

@@ -30,6 +30,14 @@ _DATA = "irv2caffe inspect-lmdb looks through a database; irv2caffe make-lmdb bu
 _FIND = (
     "irv2caffe inspect-lmdb DATABASE --all names the records; irv2caffe make-lmdb builds it without"
 )
+NO_LOCKS = (
+    "Caffe locks what it reads: copy the database to another disk, a local one say; Lustre has "
+    "locks where it is mounted with -o flock"
+)
+LOCK_FILE = (
+    "Caffe wants to write lock.mdb beside data.mdb: give yourself the right to, or copy the "
+    "database"
+)
 _DRIVER = "look at the GPU with nvidia-smi; a driver that hangs needs a reboot"
 _MEMORY = (
     "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the "
@@ -99,7 +107,9 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"mdb_status == 0 \(2 vs", "a database is not there",
          "--train-lmdb and --val-lmdb name other ones", False),
         (r"mdb_status == 0 \(13 vs", "a database may not be read",
-         "Caffe wants to write its lock.mdb: give yourself the right to", False),
+         LOCK_FILE, False),
+        (r"mdb_status == 0 \((37|38|95) vs", "the file system of a database has no locks",
+         NO_LOCKS, False),
         (r"mdb_status == 0 \(12 vs", "there is no memory to map a database",
          "ulimit -v and vm.overcommit_memory limit it", False),
         (r"mdb_status == 0 \(5 vs", "the disk failed while a database was read", _DATA, True),

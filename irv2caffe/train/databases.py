@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe import atomic
 from irv2caffe.data.inspect import read_facts, summary_of
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError
 from irv2caffe.proto import messages
+from irv2caffe.train.advice import LOCK_FILE, NO_LOCKS
 from irv2caffe.train.job import PHASES, Job, layer_batch, noted
 
 if TYPE_CHECKING:
@@ -18,6 +24,10 @@ if TYPE_CHECKING:
     from irv2caffe.data.inspect import DatabaseSummary
 
     Facts = Mapping[Path, SourceFacts | Irv2CaffeError]
+
+_NO_LOCK = "a Caffe that was built with ALLOW_LMDB_NOLOCK may do without: --ignore-findings"
+_MAKES = os.W_OK | os.X_OK
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ def read_databases(job: Job, facts: Facts, problems: list[Irv2CaffeError]) -> li
                 with noted(problems):
                     use = _use(layer, phase, facts)
                     uses += [use] if use is not None else []
+    problems[:] = dict.fromkeys(problems)  # two phases may read one database
     return uses
 
 
@@ -94,3 +105,34 @@ def _use(layer: Any, phase: str, facts: Facts) -> DatabaseUse | None:
         raise InputError(f"layer {layer.name} ({phase}): batch_size is missing")
     crop = layer.transform_param.crop_size
     return DatabaseUse(layer.name, phase, source, layer_batch(layer), crop, summary, read)
+
+
+def check_locks(uses: list[DatabaseUse]) -> None:
+    """Caffe locks what it reads, in a lock.mdb (mdb_env_setup_locks in mdb.c).
+
+    On a disk that is mounted read-only it does without.
+
+    Raises:
+        InputError: it cannot, and stops: Check failed: mdb_status == 0.
+    """
+    for source in dict.fromkeys(use.source for use in uses):
+        lock = source / "lock.mdb"
+        with suppress(OSError):
+            if os.statvfs(source).f_flag & os.ST_RDONLY:
+                continue
+        if not (os.access(lock, os.R_OK | os.W_OK) if lock.exists() else os.access(source, _MAKES)):
+            raise InputError(
+                f"{lock} may not be written, and Caffe opens it for writing", LOCK_FILE
+            )
+        if not _has_locks(source / "data.mdb"):
+            raise InputError(f"{source}: its file system has no locks", f"{NO_LOCKS}; {_NO_LOCK}")
+
+
+def _has_locks(file: Path) -> bool:
+    """Asks for a lock that would be in the way, which takes none."""
+    try:
+        with file.open("rb") as stream:
+            fcntl.fcntl(stream, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
+    except OSError as error:
+        return error.errno not in atomic.NO_LOCKS
+    return True

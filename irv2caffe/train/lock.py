@@ -55,6 +55,8 @@ def locked(run: RunDir) -> Iterator[IO[str]]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _held(run) from error
+        except OSError as error:
+            raise unwritable(run.path, error) from error
         write_owner(handle, Owner(platform.node(), os.getpid(), began(os.getpid())))
         yield handle
         handle.truncate(0)

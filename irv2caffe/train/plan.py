@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.caffe.capability import Capability, capability
 from irv2caffe.errors import InputError, Irv2CaffeError, PlanError
 from irv2caffe.train import checks, override
-from irv2caffe.train.databases import DatabaseUse, look_at_databases, read_databases
+from irv2caffe.train.databases import DatabaseUse, check_locks, look_at_databases, read_databases
 from irv2caffe.train.gpus import Devices, choose
 from irv2caffe.train.job import Job, layer_batch, noted, read_job
 
@@ -196,6 +196,11 @@ def make_plan(solver_path: Path, found: FoundCaffe, wishes: Wishes = Wishes()) -
     override.set_sources(job, wishes.told)
     facts = look_at_databases(job)
     uses = read_databases(job, facts, problems)
+    # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
+    takes_locks = (can is None or can.flavor == "bvlc") and not found.image
+    if takes_locks and not wishes.ignore_findings:
+        with noted(problems):
+            check_locks(uses)
     plan = Plan(job, found, can, devices, wishes, tuple(uses), 0, ())
     with noted(problems):
         sharing = 1 if plan.flavor == "bvlc" else devices.count

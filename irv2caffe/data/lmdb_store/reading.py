@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.errors import FormatError, InputError, MissingInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,9 +162,16 @@ def open_reader(folder: Path) -> Iterator[Reader]:
     """The database in ``folder``.
 
     Raises:
+        InputError: a file.
         MissingInputError: no such folder.
         FormatError: no LMDB, or a damaged one.
     """
+    if folder.is_file():
+        inside = folder.name in {"data.mdb", "lock.mdb"}
+        raise InputError(
+            f"{folder} is a file; a database is named by its folder",
+            f"give {folder.parent}" if inside else "",
+        )
     if not folder.is_dir():
         raise MissingInputError(
             f"{folder}: no such database", "build it with: irv2caffe make-lmdb SOURCE OUT"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _IMAGE = PixelFormat(3, 32, 32)
 _IMAGE_BYTES = 3 * 32 * 32
 _MAX_FILE_BYTES = 256 << 20
+_MAX_NAME = 255
 _TRAIN_10 = tuple(f"data_batch_{number}" for number in range(1, 6))
 # Split, and the files it consists of, by the file that tells the version.
 _VERSIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -190,6 +191,6 @@ def _relabelled(items: Items, classes: tuple[str, ...], table: tuple[str, ...]) 
 
 
 def _text(word: bytes | str) -> str:
-    if not isinstance(word, (bytes, str)):
-        raise InputError("a name in a CIFAR file is no text")
+    if not isinstance(word, (bytes, str)) or len(word) > _MAX_NAME:
+        raise InputError("a name in a CIFAR file is no text, or too long")
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else word

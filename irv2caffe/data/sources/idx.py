@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.data.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.classes import notes_on_counts
-from irv2caffe.data.sources.unpack import copy_exactly, open_plain, read_exactly
+from irv2caffe.data.sources.unpack import copy_exactly, most_unpacked, open_plain, read_exactly
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import IO, BinaryIO
+    from typing import IO
 
 _UNSIGNED_BYTES = 0x08
 _MAX_SIDE = 65_500
+_ITEM_BYTES = 64  # that an image takes in memory, its pixels aside
 # EMNIST's files have the split in the middle of their names.
 _NAMES = {"train": ("train",), "val": ("t10k", "test")}
 
@@ -41,12 +42,10 @@ def read_idx(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
     """
     images = _one(path, split) if path.is_dir() else path
     labels_path = _labels_beside(images)
-    labels = _read_labels(labels_path)
-    store, count, pixels = _read_images(images)
-    if count != len(labels):
-        raise FormatError(
-            f"{count:,} images, but {labels_path.name} has {len(labels):,} labels", path=images
-        )
+    with open_plain(images) as stream:
+        count, pixels = _image_header(stream, images)
+        labels = _read_labels(labels_path, images, count)
+        store = copy_exactly(stream, count * pixels.height * pixels.width, images)
     classes = table or tuple(str(label) for label in range(max(labels) + 1))
     if max(labels) >= len(classes):
         raise InputError(f"{labels_path} has label {max(labels)} of {len(classes)} classes")
@@ -96,22 +95,31 @@ def _labels_beside(images: Path) -> Path:
     raise MissingInputError(f"{images.parent / plain}(.gz): no such file")
 
 
-def _read_labels(path: Path) -> bytes:
+def _read_labels(path: Path, images: Path, num_images: int) -> bytes:
     with open_plain(path) as stream:
         (count,) = _dimensions(stream, 1, path)
-        labels = read_exactly(stream, count, path) if count < 1 << 32 else b""
-        if not labels or stream.read(1):
-            raise FormatError("holds no labels, or more than its header says", path=path)
+        if count != num_images:
+            raise FormatError(
+                f"{num_images:,} images, but {path.name} has {count:,} labels", path=images
+            )
+        labels = read_exactly(stream, count, path)
+        if stream.read(1):
+            raise FormatError("holds more labels than its header says", path=path)
         return labels
 
 
-def _read_images(path: Path) -> tuple[BinaryIO, int, PixelFormat]:
-    with open_plain(path) as stream:
-        count, height, width = _dimensions(stream, 3, path)
-        if not (count and 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
-            raise FormatError(f"{count:,} images of {width} x {height} pixels", path=path)
-        store = copy_exactly(stream, count * height * width, path)
-    return store, count, PixelFormat(1, height, width)
+def _image_header(stream: IO[bytes], path: Path) -> tuple[int, PixelFormat]:
+    count, height, width = _dimensions(stream, 3, path)
+    if not (count and 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+        raise FormatError(f"{count:,} images of {width} x {height} pixels", path=path)
+    size = count * (height * width + _ITEM_BYTES)
+    if size > most_unpacked(path):
+        raise FormatError(
+            f"would unpack to {size / 1e9:,.1f} GB, far more than images pack to",
+            "is it the right file? unpack it yourself if it is",
+            path=path,
+        )
+    return count, PixelFormat(1, height, width)
 
 
 def _dimensions(stream: IO[bytes], wanted: int, path: Path) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.check.arithmetic import source_of
+from irv2caffe.net.check.arithmetic import facts_of, source_of, train_net
 from irv2caffe.net.check.evidence import DATA_PARAMS
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
 from irv2caffe.proto import messages
@@ -206,8 +206,8 @@ def mean_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         if name not in evidence.blobs:
             continue
         shape, facts = evidence.blobs[name], evidence.databases.get(source_of(layer))
-        fix = f"compute_image_mean {source_of(layer)} {name}"
         if shape is None:
+            fix = f"compute_image_mean {source_of(layer)} OTHER.binaryproto"
             yield Hit(f"{name} is no mean image", "Caffe stops when it reads it", fix, at)
             continue
         if facts is None or not facts.height or layer.type != "Data":
@@ -218,9 +218,24 @@ def mean_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
                 f"a mean image of {size_text(shape[-3:])}, records of {size_text(wanted)}",
                 "Caffe stops: it subtracts the mean before it crops, so that the mean has the size "
                 "of the records",
-                fix,
+                _fitting_mean(evidence, wanted),
                 at,
             )
+
+
+def _fitting_mean(evidence: Evidence, wanted: tuple[int | None, ...]) -> str:
+    """That of the training set, in both phases; a new file, since others may use the old one."""
+    train = train_net(evidence)
+    facts = facts_of(train, evidence) if train is not None else None
+    if train is None or facts is None:
+        return "a mean image of the training set in the size of its records"
+    if (facts.channels, facts.height, facts.width) != wanted:
+        return "records of one size in both phases (make-lmdb --resize), or three mean_value"
+    source = next(source_of(layer) for layer in train.data_layers)
+    new = f"mean_{size_text(wanted)}.binaryproto"
+    return (
+        f"compute_image_mean {source} {new}, of the training set, is the mean_file of both phases"
+    )
 
 
 def size_text(sizes: tuple[int | None, ...]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError, MissingInputError, UsageError
-from irv2caffe.net.weights.files.archive import open_zip
+from irv2caffe.net.weights.files.archive import is_zip, open_zip
 from irv2caffe.net.weights.files.hdf5 import read_hdf5
 from irv2caffe.net.weights.files.safetensors import read_safetensors
 from irv2caffe.net.weights.files.tf_checkpoint import checkpoint_prefix, is_table, read_checkpoint
@@ -48,7 +47,7 @@ def detect(path: Path) -> str:
                 raise FormatError(what, "unpack it first", path=path)
         if start.startswith(_HDF5):
             return "hdf5"
-        if zipfile.is_zipfile(path):
+        if is_zip(path):
             with open_zip(path) as archive:
                 keras = any(name.endswith(".h5") for name in archive.namelist())
             return "hdf5" if keras else "torch"

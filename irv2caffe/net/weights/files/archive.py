@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as archives do.
+
+    Raises:
+        FormatError: damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise FormatError(f"a damaged archive: {error}", path=path) from error
+
+
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """An archive for reading.

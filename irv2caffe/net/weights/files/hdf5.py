@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, MissingExtraError
-from irv2caffe.net.weights.files.archive import open_zip, refuse_packed
+from irv2caffe.net.weights.files.archive import is_zip, open_zip, refuse_packed
 from irv2caffe.net.weights.tensors import Raw
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _IN_ARCHIVE = "model.weights.h5"
+_MAX_DEPTH = 100
 _LENGTHS_AT = 26  # in the header before a member
 
 
@@ -39,7 +39,11 @@ def read_hdf5(path: Path, stack: ExitStack) -> dict[str, Raw]:
         raise MissingExtraError("h5py", "weights", "reading an .h5 file") from error
     arrays: dict[str, Raw] = {}
 
-    def visit(name: str, item: Any) -> None:
+    def visit(name: str | bytes, item: Any) -> None:
+        if isinstance(name, bytes):  # where it is not UTF-8
+            name = name.decode("utf-8", "backslashreplace")
+        if name.count("/") > _MAX_DEPTH:  # to find each by its path takes the square of the depth
+            raise FormatError("its groups are nested too deeply", path=path)
         if isinstance(item, h5py.Dataset):
             arrays[name] = _raw(name, item, path)
 
@@ -57,7 +61,7 @@ def read_hdf5(path: Path, stack: ExitStack) -> dict[str, Raw]:
 
 def _opened(path: Path, stack: ExitStack) -> Path | IO[bytes]:
     """What h5py opens: the file, or the member of an archive, which Keras stores as it is."""
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return path
     with open_zip(path) as archive:
         if _IN_ARCHIVE not in archive.namelist():

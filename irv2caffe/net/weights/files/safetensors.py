@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError
-from irv2caffe.net.weights.files.values import from_file
+from irv2caffe.net.weights.files.values import from_file, num_values
 from irv2caffe.net.weights.tensors import Raw
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _KINDS = {
     "BOOL": ("bool", 1),
 }
 _NAMES = {kind: name for name, (kind, _) in _KINDS.items()}
-_MAX_HEADER_BYTES = 100_000_000  # the format's own bound
+_MAX_HEADER_BYTES = 16 << 20  # a hundred thousand arrays; the format itself allows 100 MB
 _METADATA = "__metadata__"
 
 
@@ -43,8 +43,10 @@ def read_safetensors(path: Path) -> dict[str, Raw]:
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+        if not 2 <= length <= size - 8:
             raise FormatError("not a safetensors file, or cut short", path=path)
+        if length > _MAX_HEADER_BYTES:
+            raise FormatError(f"a header of {length:,} bytes, too many for weights", path=path)
         header = _parse(stream.read(length), path)
     start = 8 + length
     arrays: dict[str, Raw] = {}
@@ -85,7 +87,10 @@ def _array(path: Path, start: int, name: str, entry: Any) -> tuple[Raw, tuple[in
     numbers = [*shape, first, last]
     if not all(type(number) is int and number >= 0 for number in numbers) or last < first:
         raise FormatError(f"array {name!r} has an impossible shape or place", path=path)
-    count = math.prod(shape)
+    try:
+        count = num_values(shape)
+    except FormatError as error:
+        raise FormatError(f"{name!r}: {error.message}", path=path) from error
     if value_bytes is not None and count * value_bytes != last - first:
         raise FormatError(f"array {name!r} of shape {shape} has {last - first} bytes", path=path)
     place = start + first

@@ -6,7 +6,6 @@ V1 is one table with the values in it; the published checkpoint of 2016 is of th
 
 from __future__ import annotations
 
-import math
 import mmap
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.net.weights.files.crc32c import crc32c, masked
 from irv2caffe.net.weights.files.tf_table import MAGIC, Table, Where
-from irv2caffe.net.weights.files.values import from_bytes, read_at, value_bytes
+from irv2caffe.net.weights.files.values import from_bytes, num_values, read_at, value_bytes
 from irv2caffe.net.weights.tensors import Raw
 from irv2caffe.proto.wire import Fields, messages_in
 
@@ -114,7 +113,7 @@ def _v2_raw(name: str, entry: Fields, path: Path) -> Raw:
     place, size, checksum = entry.number(4), entry.number(5), entry.number(6)
 
     def read() -> NDArray[Any]:
-        if math.prod(shape) * value_bytes(kind) != size:
+        if num_values(shape) * value_bytes(kind) != size:
             raise FormatError(f"{name} has {size} bytes for the shape {shape}", path=path)
         data = read_at(path, place, size)
         if masked(crc32c(data)) != checksum:

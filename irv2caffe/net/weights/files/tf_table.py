@@ -21,6 +21,8 @@ FOOTER_BYTES = 48
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TRAILER_BYTES = 5  # the kind of compression, and the checksum of block and kind
 _NONE, _SNAPPY = 0, 1
+_MAX_ENTRIES = 1_000_000
+_KEY_BYTES = 64  # for each of the file: keys leave out what they share with the one before
 
 
 class Handle(NamedTuple):
@@ -66,9 +68,19 @@ class Table:
             FormatError: a broken block.
         """
         try:
-            for _, where in _entries(self._index, self._content(self._index)):
-                block, _ = _handle(self._content(self._index)[where.place :], 0)
-                yield from _entries(block, self._content(block))
+            index, last, room = self._content(self._index), b"", _KEY_BYTES * len(self._data)
+            end = number = 0
+            for _, named in _entries(self._index, index):
+                block, _ = _handle(index[named.place :], 0)
+                if block.place < end:
+                    raise FormatError("its blocks do not follow each other")
+                end = block.place + block.size
+                for key, where in _entries(block, self._content(block)):
+                    number, room = number + 1, room - len(key)
+                    if (number > 1 and key <= last) or number > _MAX_ENTRIES or room < 0:
+                        raise FormatError("its keys are not in order, or too many")
+                    last = key
+                    yield key, where
         except FormatError as error:
             raise self._broken(error) from error
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
+import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError, MissingExtraError
-from irv2caffe.net.weights.files.archive import open_zip, refuse_packed
+from irv2caffe.net.weights.files.archive import is_zip, open_zip, refuse_packed
+from irv2caffe.net.weights.files.pickle_scan import refuse_hostile
 from irv2caffe.net.weights.tensors import Raw
+from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Before PyTorch 1.6: a magic number, the version, the machine, the tensors, names of storages.
+_NUM_PICKLES = 5
+_SAVE_TENSORS = "save the state dict alone: torch.save(model.state_dict(), FILE)"
 _INSIDE = ("state_dict", "model", "model_state_dict")
 _AVERAGED_INSIDE = ("state_dict_ema", "model_ema")
 
@@ -32,21 +38,19 @@ def read_torch(path: Path, *, averaged: bool = False) -> dict[str, Raw]:
         FormatError: not such a file, or it holds more than tensors.
     """
     torch = _torch("reading a .pth file")
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-        with open_zip(path) as archive:
-            refuse_packed(archive.infolist(), path)
+    _look_inside(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of what is outdated in files; they are read all the same
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except Exception as error:
         # Whatever its unpickler meets in a torn file: a dozen types, no common one.
         words = " ".join(str(error).split())
         if "weights_only" in words or "Unsupported global" in words:
-            raise FormatError(
-                "holds Python objects beside its tensors, which are not loaded from strangers",
-                "save the state dict alone: torch.save(model.state_dict(), FILE)",
-                path=path,
-            ) from error
+            what = "holds Python objects beside its tensors, which are not loaded from strangers"
+            raise FormatError(what, _SAVE_TENSORS, path=path) from error
         raise FormatError(
             "PyTorch cannot read it", "is it cut short, or another kind of file?", path=path
         ) from error
@@ -55,6 +59,23 @@ def read_torch(path: Path, *, averaged: bool = False) -> dict[str, Raw]:
         what = "averaged weights" if averaged else "state dict of tensors"
         raise FormatError(f"holds no {what}", path=path)
     return {str(name): _raw(tensor) for name, tensor in state.items()}
+
+
+def _look_inside(path: Path) -> None:
+    """Raises FormatError for what PyTorch would need more time or memory for than the file has."""
+    if is_zip(path):
+        with open_zip(path) as archive:
+            names = archive.namelist()
+            if any(name.endswith("/constants.pkl") for name in names):
+                raise FormatError("a TorchScript program, not weights", _SAVE_TENSORS, path=path)
+            refuse_packed(archive.infolist(), path)
+            for name in names:
+                if name.endswith("/data.pkl"):
+                    refuse_hostile(io.BytesIO(archive.read(name)), path)
+        return
+    with open_regular(path) as stream:
+        for _ in range(_NUM_PICKLES):
+            refuse_hostile(stream, path)
 
 
 def _torch(purpose: str) -> Any:

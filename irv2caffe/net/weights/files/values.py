@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError
+from irv2caffe.proto.files import MAX_AXES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,11 +14,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def num_values(shape: tuple[int, ...]) -> int:
+    """How many values an array has.
+
+    Raises:
+        FormatError: more axes than an array of numpy's or Caffe's can have.
+    """
+    if len(shape) > MAX_AXES:  # before their product, which could have millions of digits
+        raise FormatError(f"an array of {len(shape):,} axes")
+    return math.prod(shape)
+
+
 def value_bytes(kind: str) -> int:
-    """The size of one value."""
+    """The size of one value.
+
+    Raises:
+        FormatError: a type that numpy has not.
+    """
     import numpy as np
 
-    return 2 if kind == "bfloat16" else int(np.dtype(kind).itemsize)
+    try:
+        return 2 if kind == "bfloat16" else int(np.dtype(kind).itemsize)
+    except TypeError as error:
+        raise FormatError(f"values of type {kind} cannot be read") from error
 
 
 def from_bytes(data: Any, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -28,7 +47,7 @@ def from_bytes(data: Any, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """
     import numpy as np
 
-    if len(data) != math.prod(shape) * value_bytes(kind):
+    if len(data) != num_values(shape) * value_bytes(kind):
         raise FormatError(f"{len(data)} bytes do not make an array of shape {shape}")
     if kind == "bfloat16":
         upper = np.frombuffer(data, "<u2").astype("<u4") << 16
@@ -42,7 +61,7 @@ def from_file(path: Path, kind: str, shape: tuple[int, ...], place: int) -> NDAr
     Raises:
         FormatError: the file ends before them.
     """
-    return from_bytes(read_at(path, place, math.prod(shape) * value_bytes(kind)), kind, shape)
+    return from_bytes(read_at(path, place, num_values(shape) * value_bytes(kind)), kind, shape)
 
 
 def read_at(path: Path, place: int, size: int) -> bytes:
