@@ -16,7 +16,7 @@ from zoo import file_bytes, photo
 from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.examine import examine
 from irv2caffe.data.facts import database_facts
-from irv2caffe.data.manifest import read_manifest
+from irv2caffe.data.layout import read_manifest
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.text import escape_name
 from irv2caffe.errors import FormatError, InputError, UsageError

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.data.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.headers import image_kind, looks_cut_off
+from irv2caffe.data.layout import read_manifest
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import read_manifest
-from irv2caffe.data.sources.text import class_names
 from irv2caffe.errors import FormatError
 from irv2caffe.system import read_regular
 
@@ -138,7 +137,7 @@ def database_facts(
         num_broken=seen.num_broken,
         broken=seen.broken,
         height_first=seen.height_first,
-        class_names=class_names(folder),
+        class_names=_class_names(folder),
     )
 
 
@@ -157,6 +156,15 @@ def _label(value: memoryview) -> int:
         return read_head(value).label or 0
     except FormatError:
         return 0
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """The table that make-lmdb writes beside a database."""
+    if not (folder / "labels.txt").exists():
+        return ()
+    from irv2caffe.data.sources.text import class_names
+
+    return class_names(folder)
 
 
 def list_facts(path: Path) -> SourceFacts:
