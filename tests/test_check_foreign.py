@@ -562,3 +562,13 @@ def test_fields_that_two_forks_share(look):
     found = look({"n.prototxt": text})
     assert "NVCaffe, as Intel Caffe, has it" in found["unknown-field"].what
     assert "unknown-field" not in look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))
+
+
+@pytest.mark.parametrize(("kind", "words"), [("WarpCTC", []), ("Softmax", ["no-loss"])])
+def test_a_loss_of_a_type_that_nobody_knows(look, kind, words):
+    solver = SOLVER.replace("test_iter: 5\ntest_interval: 100\n", "")
+    net = half().replace(
+        'type: "SoftmaxWithLoss" bottom: "fc" bottom: "label"', f'type: "{kind}" bottom: "fc"'
+    )
+    found = worst(look({"s.prototxt": solver, "net.prototxt": net}))
+    assert [name for name in found if name != "unknown-layer-type"] == words
