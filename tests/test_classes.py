@@ -16,7 +16,7 @@ from zoo import file_bytes, photo
 from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.examine import examine
 from irv2caffe.data.facts import database_facts
-from irv2caffe.data.manifest import read_manifest
+from irv2caffe.data.layout import read_manifest
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.text import escape_name
 from irv2caffe.errors import FormatError, InputError, UsageError
@@ -279,6 +279,20 @@ def test_what_systems_leave_behind_is_no_class(tmp_path):
     source = open_source(root)
     assert source.classes == ("cat", "dog")
     assert [item.name for item in source.items] == ["cat/1.png", "dog/1.png"]
+
+
+def test_what_systems_pack_is_no_class_either(tmp_path):
+    """The tar of a Mac holds a second file beside each one."""
+    names = ["cat/1.png", "dog/1.png", "cat/._1.png", ".ipynb_checkpoints/1.png", "@eaDir/1.png"]
+    files = [(f".data/{name}", GOOD) for name in names]
+    files += [("__MACOSX/.data/cat/._1.png", GOOD), ("./._.data", b"")]
+    (tmp_path / "x.tar").write_bytes(tar_bytes(files))
+    source = open_source(tmp_path / "x.tar")
+    assert [item.name for item in source.items] == ["cat/1.png", "dog/1.png"]
+    inner = tar_bytes([("n01_1.JPEG", GOOD), ("._n01_1.JPEG", GOOD)])
+    files = [("n01.tar", inner), ("._n01.tar", b"AppleDouble" * 100)]
+    (tmp_path / "y.tar").write_bytes(tar_bytes(files))
+    assert [item.name for item in open_source(tmp_path / "y.tar").items] == ["n01/n01_1.JPEG"]
 
 
 def test_classes_with_few_images_are_said(tmp_path):

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from irv2caffe.data.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.depth import is_dark, words_on_dark_records
 from irv2caffe.data.headers import AFTER_CAFFE
-from irv2caffe.data.layout import LABELS
+from irv2caffe.data.layout import LABELS, read_manifest
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.manifest import read_manifest
 from irv2caffe.data.mean import MeanSums, UnitSums, shape_of
 from irv2caffe.data.sources.text import read_labels
 from irv2caffe.data.stored import encoding_of, stored_pixels

@@ -16,6 +16,7 @@ from irv2caffe.data.stored import stored_pixels
 from irv2caffe.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,13 +31,19 @@ _PAPER, _INK, _FAINT = 250, (40, 40, 40), (130, 130, 130)
 _CHARACTERS = 22
 
 
-def draw_sheet(folder: Path, out: Path, count: int = 48) -> int:
+def draw_sheet(
+    folder: Path,
+    out: Path,
+    count: int = 48,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
     """Draws records spread over a database, in their order; how many they are.
 
     Args:
         folder: of the database.
         out: a PNG or JPEG file.
         count: at most so many records.
+        progress: called with (records drawn, at most so many).
 
     Raises:
         InputError: no records.
@@ -44,7 +51,10 @@ def draw_sheet(folder: Path, out: Path, count: int = 48) -> int:
     """
     names = read_labels(folder) if (folder / LABELS).is_file() else ()
     with open_reader(folder) as reader:
-        tiles = [_tile(key, value, names) for key, value in reader.sample(count)]
+        tiles = []
+        for key, value in reader.sample(count):
+            tiles.append(_tile(key, value, names))
+            progress(len(tiles), count)
     if not tiles:
         raise InputError(f"{folder} has no records", "build it again")
     columns = min(_COLUMNS, len(tiles))

@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 # What systems and programs put between images, or beside class folders: macOS, Windows, Synology's
 # disks (thumbnails), ext4, Python. Hidden ones too: Jupyter's, those of thumbnails, and the rest.
-_OF_SYSTEMS = frozenset(
+OF_SYSTEMS = frozenset(
     {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found", "__pycache__"}
 )
 _MAX_PATHS = 64  # to the same folder, within a class
@@ -39,7 +39,7 @@ def has_image_suffix(name: str) -> bool:
 
 def is_of_system(name: str) -> bool:
     """Whether a file or folder is hidden, or is no part of the data for another reason."""
-    return name.startswith(".") or name in _OF_SYSTEMS
+    return name.startswith(".") or name in OF_SYSTEMS
 
 
 def read_class_folders(
