@@ -115,7 +115,9 @@ def _in_docker(flag: Path | None, image: str) -> FoundCaffe:
 
 def _named(place: Path, reason: str) -> FoundCaffe:
     """The Caffe at a place that the user named."""
-    folder = place.parent if place.is_file() else place
+    folder = place
+    with suppress(OSError, ValueError):
+        folder = place.parent if place.is_file() else place
     found = _in_folder(folder.absolute(), reason)
     if found is None:
         raise CaffeNotFoundError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.log.events import Event, LogTime
-    from irv2caffe.log.scan import Scratch
+    from irv2caffe.log.scan import Scratch, Text
 
 __all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log", "resolve_log"]
 
@@ -135,6 +135,20 @@ class Reader:
         known = self._num_first >= _NUM_FIRST
         return known and not self.course.new_process and self._dump is None
 
+    @property
+    def in_dump(self) -> bool:
+        """Whether a net or a solver is being printed."""
+        return self._dump is not None
+
+    def feed_dump(self, lines: Text, place: int) -> int:
+        """Takes some lines of the text that is being printed; returns how many were some."""
+        if self._dump is None or not self._dump.is_plain:
+            return 0
+        taken = self._dump.takes_many(lines.unprefixed(place))
+        self.log.num_lines += taken
+        self.log.num_events += taken
+        return taken
+
     def was_shown(self, iteration: int, outputs: Iterable[str]) -> None:
         """Displays of the root up to this one, which said these outputs, came from outside."""
         self.course.was_shown(iteration, outputs)
@@ -151,7 +165,13 @@ class Reader:
     def _take(self, event: Event) -> None:
         course = self.course
         match event:
-            case events.Loss() | events.LearningRate() | events.TestStart() | events.Output():
+            case (
+                events.Loss()
+                | events.LearningRate()
+                | events.TestStart()
+                | events.Output()
+                | events.Score()
+            ):
                 self._told(event)
             case events.Clip(norm=norm) if event.thread == self.root and course.at is not None:
                 self.log.clips.iteration.append(course.at)
