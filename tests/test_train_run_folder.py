@@ -193,3 +193,18 @@ def test_files_named_as_the_run_folders_own(caffe, root, tmp_path, name):
     assert done.returncode == 0, done.stderr
     assert config(tmp_path / "run")["ending"] == "finished"
     assert (tmp_path / f"run/net_{name}").is_file()
+
+
+def test_a_layer_that_would_write_over_a_file(run, tmp_path):
+    """HDF5Output begins its file anew, whatever it was: a net from somebody else may name any."""
+    (tmp_path / "letter.txt").write_text("years of work")
+    net = (run.path / "net.prototxt").read_text()
+    layer = 'layer { name: "out" type: "HDF5Output" bottom: "fc" bottom: "label" '
+    layer += (
+        f'hdf5_output_param {{ file_name: "{tmp_path}/letter.txt" }} include {{ phase: TEST }} }}'
+    )
+    (run.path / "net.prototxt").write_text(net + layer)
+    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"layer out would write over {tmp_path}/letter.txt" in done.stderr
+    assert (tmp_path / "letter.txt").read_text() == "years of work"

@@ -49,13 +49,14 @@ def printed(
             raise InstallError(f"{argv[0]} did not end within {timeout_s:.0f} s")
         if len(data) > limit_bytes:
             raise InstallError(f"{argv[0]} printed more than {limit_bytes:,} bytes")
-        return child.returncode, data.decode("utf-8", "replace")
     finally:
+        # Before its end is taken note of: until then nobody else can have its number.
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)  # its own session: others have none of its number
+            os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         assert child.stdout is not None
         child.stdout.close()
+    return child.returncode, data.decode("utf-8", "replace")
 
 
 def _read(child: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> bytes | None:
@@ -65,16 +66,19 @@ def _read(child: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> 
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     while time.monotonic() < deadline:
-        has_ended = child.poll() is not None  # asked first: what it printed is in the pipe by then
+        has_ended = _has_ended(child)  # asked first: what it printed is in the pipe by then
         if poll.poll(0 if has_ended else 1000 * _LOOK_S):
             piece = os.read(handle, _PIECE_BYTES)
             data += piece
             if len(data) > limit_bytes:
                 return bytes(data)
-            if not piece:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(max(0.0, deadline - time.monotonic()))
-                    return bytes(data)
+            if not piece:  # closed: only its end is waited for
+                poll.unregister(handle)
         elif has_ended:
             return bytes(data)
     return None
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, child.pid, options) is not None

@@ -25,10 +25,10 @@ _SOLVER = (
     "solver_mode", "solver_type",
 )  # fmt: skip
 _MAX_WARNINGS = 8
-# What Caffe says of old prototxts that it upgrades, and of its own future.
+# What Caffe says of old prototxts that it upgrades, and of its own future; Intel's timings.
 _NO_FINDING = re.compile(
     r"Note that future Caffe releases|Attempting to upgrade|Successfully upgraded|deprecat"
-    r"|already up to date",
+    r"|already up to date|^#*$|^LAYER-\d+ |^DELTA ",
     re.IGNORECASE,
 )
 _MAX_OUTPUTS = 12

@@ -31,7 +31,7 @@ _MAX_SOURCE = 24  # bytes of "solver.cpp:239"
 Array = Any  # of numpy
 
 
-_FIRST_BYTES = [word_of(word.encode()[:3]) for word in (*RULES, "Train", "Test")]
+_FIRST_BYTES = [word_of(word.encode()[:3]) for word in (*RULES, "Train", "Test", "class")]
 
 
 _DEBUG = [

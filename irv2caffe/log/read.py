@@ -165,7 +165,13 @@ class Reader:
     def _take(self, event: Event) -> None:
         course = self.course
         match event:
-            case events.Loss() | events.LearningRate() | events.TestStart() | events.Output():
+            case (
+                events.Loss()
+                | events.LearningRate()
+                | events.TestStart()
+                | events.Output()
+                | events.Score()
+            ):
                 self._told(event)
             case events.Clip(norm=norm) if event.thread == self.root and course.at is not None:
                 self.log.clips.iteration.append(course.at)

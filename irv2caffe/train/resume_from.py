@@ -64,6 +64,11 @@ def find_starting_point(
         MissingInputError: nothing there to go on from.
         InputError: a snapshot that cannot be used.
     """
+    if named is None and (solver is not None or model is not None):
+        raise UsageError(
+            "--resume takes solver and weights from the run folder",
+            "--resume FOLDER or --resume FILE.solverstate goes with another --solver",
+        )
     place = named or run_dir or RUNS / "latest"
     if named is not None and not place.exists():
         raise MissingInputError(
