@@ -542,3 +542,33 @@ def test_hints_of_slips_of_the_pen(text, hint):
     with pytest.raises(FormatError) as caught:
         parse_prototxt(text, messages.NetParameter)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("policy", "is_fork"), [("multifixed", True), ("stepp", False)])
+def test_learning_rate_policies_of_forks(look, policy, is_fork):
+    found = look({"s.prototxt": SOLVER.replace('"step"', f'"{policy}"'), "net.prototxt": half()})
+    assert found["lr-policy"].severity is ERROR
+    assert ("(SSD) has it" in found["lr-policy"].what) is is_fork
+
+
+def test_fields_that_two_forks_share(look):
+    """They are meant where the one that the user names has them."""
+    text = (
+        half()
+        .replace("ImageData", "Data")
+        .replace("image_data_param {", "data_param { shuffle: true")
+    )
+    text = text.replace("shuffle: true", "shuffle: true backend: LMDB")
+    found = look({"n.prototxt": text})
+    assert "NVCaffe, as Intel Caffe, has it" in found["unknown-field"].what
+    assert "unknown-field" not in look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))
+
+
+@pytest.mark.parametrize(("kind", "words"), [("WarpCTC", []), ("Softmax", ["no-loss"])])
+def test_a_loss_of_a_type_that_nobody_knows(look, kind, words):
+    solver = SOLVER.replace("test_iter: 5\ntest_interval: 100\n", "")
+    net = half().replace(
+        'type: "SoftmaxWithLoss" bottom: "fc" bottom: "label"', f'type: "{kind}" bottom: "fc"'
+    )
+    found = worst(look({"s.prototxt": solver, "net.prototxt": net}))
+    assert [name for name in found if name != "unknown-layer-type"] == words

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 NVCAFFE = "NVCaffe"
 _INTEL = "Intel Caffe"
+_NVIDIA_AND_INTEL = f"{NVCAFFE}, as {_INTEL},"
 _SSD = "weiliu89/caffe (SSD)"
 _RCNN = "rbgirshick/caffe-fast-rcnn"
 _RFCN = "daijifeng001/caffe-rfcn (R-FCN)"
 _SEGNET = "alexgkendall/caffe-segnet"
 _DEEPLAB = "DeepLab's Caffe"
-_PSPNET = "hszhao/PSPNet, and DeepLab's Caffe,"
+_PSPNET = "hszhao/PSPNet, as DeepLab's Caffe,"
 _OPENPOSE = "CMU-Perceptual-Computing-Lab/caffe_train (OpenPose)"
 _FLOWNET = "lmb-freiburg/flownet2"
 _AUGMENT = "twtygqyy/caffe-augmentation"
@@ -38,9 +39,13 @@ _FIELDS_OF = {
             "horizontal_stretch_upper allow_upscale interpolation_algo_down "
             "interpolation_algo_up detectnet_groundtruth_param detectnet_augmentation_param"
         ),
+        "DataParameter": "threads parser_threads cache",
+        "BatchNormParameter": "bias_filler",
+    },
+    _NVIDIA_AND_INTEL: {
         "SolverParameter": "min_lr",
-        "DataParameter": "threads parser_threads cache shuffle",
-        "BatchNormParameter": "bias_filler engine",
+        "DataParameter": "shuffle",
+        "BatchNormParameter": "engine",
     },
     _INTEL: {
         "": (
@@ -59,7 +64,7 @@ _FIELDS_OF = {
             "annotated_data_param prior_box_param multibox_loss_param permute_param "
             "detection_output_param detection_evaluate_param norm_param video_data_param "
             "resize_param noise_param distort_param expand_param emit_constraint eval_type "
-            "ap_version show_per_class_result plateau_winsize"
+            "ap_version show_per_class_result plateau_winsize stagelr stageiter"
         ),
         "TransformationParameter": "crop_h crop_w",
     },

@@ -99,13 +99,13 @@ def _way_out(field: UnknownField, fork: str) -> str:
 
 
 def _train_with(fork: str) -> str:
-    if fork == forks.NVCAFFE:
+    if fork.startswith(forks.NVCAFFE):
         return "check --flavor nvcaffe, if that Caffe will train; else take it out"
     return "train with that Caffe, or take it out"
 
 
 def _is_meant(fork: str, evidence: Evidence) -> bool:
-    return fork == forks.NVCAFFE and evidence.claims.flavor == "nvcaffe"
+    return fork.startswith(forks.NVCAFFE) and evidence.claims.flavor == "nvcaffe"
 
 
 @rule("unknown-value", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
