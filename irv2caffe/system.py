@@ -10,7 +10,6 @@ import shutil
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +225,8 @@ def total_memory_bytes() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
+    from importlib import metadata
+
     names = ("irv2caffe", "numpy", "opencv-python-headless", "lmdb", "protobuf", "matplotlib")
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in names:

@@ -14,6 +14,7 @@ from test_check_files import raw, shuffled, write_database
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.check import check
+from irv2caffe.errors import FormatError
 from irv2caffe.net.check import Severity
 
 # Rules whose finding is that Caffe stops, and its own words then.
@@ -346,3 +347,31 @@ def test_the_runs_of_the_cases_train_in_the_real_caffe(caffe, databases, tmp_pat
         (tmp_path / base).mkdir()
         done = train(caffe, tmp_path / base, Run(base), databases)
         assert done.returncode == 0, done.stderr[-2000:]
+
+
+LOADS = {
+    "latin-1 comment": ("# r\xe9seau\n".encode("latin-1"), True),
+    "gbk comment": ("# \u8bad\u7ec3\n".encode("gb18030"), True),
+    "gbk name": ('name: "\u8bad\u7ec3"\n'.encode("gb18030"), True),
+    "no-break space": ('name:\u00a0"x"\n'.encode(), False),
+    "curly quotes": ("name: \u201cx\u201d\n".encode(), False),
+    "bare name": (b"name: resnet_50\n", False),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_texts_that_caffe_reads_are_read(caffe, name, tmp_path):
+    head, is_read = LOADS[name]
+    net = b'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'
+    net += b'layer { name: "r" type: "ReLU" bottom: "data" top: "r" }\n'
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(head + net)
+    code = "import caffe, sys; caffe.Net(sys.argv[1], caffe.TEST)"
+    command = tool_command(caffe, "python", ["-c", code, str(path)])
+    done = subprocess.run(command.argv, env=command.env, capture_output=True, check=False)
+    assert (done.returncode == 0) is is_read
+    if is_read:
+        assert check(path).findings == ()
+    else:
+        with pytest.raises(FormatError):
+            check(path)

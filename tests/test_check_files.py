@@ -572,6 +572,15 @@ JUNK = st.sampled_from(
         'bottom: "data"',
         'top: "data"',
         "input: 'x' input_dim: 1",
+        "pooling_param { pool: MEDIAN ceil_mode: false }",
+        'type: "Softmax"',
+        "type: CROP",
+        "engine: MKL2017",
+        "clip_param { max: 1 }",
+        'include { stage: "a" } ',
+        "lr_mult: 0",
+        "weight_filler { }",
+        'net_param { layer { type: "X" hole: 2 } }',
     ]
 )
 

@@ -430,3 +430,145 @@ def test_findings_of_one_kind_are_one(look, count, number):
     assert len(found) == number
     assert len({place.layer for each in found for place in each.places}) == count
     assert number == 3 or f"and {count - 2} more of this kind" in found[0].what
+
+
+# ---------------------------------------------------------------------------------------------
+# Settings that are right in some nets
+
+
+def test_a_net_alone_whose_data_come_in_stages(look):
+    """As LRCN's: a solver's train_state and test_state say which."""
+    text = half().replace('top: "label"', 'top: "label" include { phase: TRAIN stage: "all" }')
+    assert worst(look({"n.prototxt": text})) == []
+    solver = SOLVER.replace("test_iter: 5\ntest_interval: 100\n", 'train_state { stage: "all" }\n')
+    assert worst(look({"s.prototxt": solver, "net.prototxt": text})) == []
+    solver = solver.replace('"all"', '"some"')
+    assert "unknown-bottom" in worst(look({"s.prototxt": solver, "net.prototxt": text}))
+
+
+def test_frozen_norms_of_a_net_that_is_fine_tuned(look):
+    """As R-FCN's: statistics, multiplier and shift stay as the weights have them."""
+    solver = SOLVER.replace("test_iter: 5\ntest_interval: 100\n", "")
+    frozen = half(flag=TRUE, transform="mirror: true")
+    found = look({"s.prototxt": solver, "net.prototxt": frozen})
+    assert found["bn-global-stats-in-train"].severity is WARNING
+    frozen = frozen.replace("lr_mult: 1 decay_mult: 0", "lr_mult: 0 decay_mult: 0")
+    found = look({"s.prototxt": solver, "net.prototxt": frozen})
+    assert found["bn-global-stats-in-train"].severity is NOTE
+
+
+@pytest.mark.parametrize(("kind", "severity"), [("Sigmoid", NOTE), ("ReLU", WARNING)])
+def test_a_norm_without_scale_matters_before_a_rectifier(look, kind, severity):
+    text = INPUT % "dim: 1 dim: 3 dim: 8 dim: 8"
+    text += 'layer { name: "n" type: "BatchNorm" bottom: "data" top: "n" }\n'
+    text += f'layer {{ name: "a" type: "{kind}" bottom: "n" top: "a" }}\n'
+    assert look({"n.prototxt": text})["bn-without-scale"].severity is severity
+
+
+@pytest.mark.parametrize(("kind", "severity"), [("Adam", NOTE), ("SGD", WARNING)])
+def test_no_weight_decay_is_usual_with_adaptive_solvers(look, kind, severity):
+    solver = SOLVER.replace("weight_decay: 0.0001\n", "").replace('"SGD"', f'"{kind}"')
+    found = look({"s.prototxt": solver, "net.prototxt": half()})
+    assert found["weight-decay"].severity is severity
+
+
+def test_many_fields_and_types_of_one_fork_are_one_finding(look):
+    text = GRID + (
+        'layer { name: "n" type: "Normalize" bottom: "data" top: "n" norm_param { } }\n'
+        'layer { name: "p" type: "Permute" bottom: "n" top: "p" permute_param { order: 0 } }\n'
+        'layer { name: "q" type: "PriorBox" bottom: "p" bottom: "data" top: "q" '
+        "prior_box_param { min_size: 30 } }\n"
+    )
+    found = look({"n.prototxt": text})
+    assert worst(found) == ["unknown-field", "unknown-layer-type"]
+    assert (
+        "(SSD) has the fields norm_param, permute_param, prior_box_param"
+        in found["unknown-field"].what
+    )
+    assert "Normalize, Permute, PriorBox" in found["unknown-layer-type"].what
+    assert len(found["unknown-layer-type"].places) == 3
+
+
+def test_types_that_came_after_the_old_form(look):
+    old = 'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'
+    old += 'layers { name: "p" type: %s bottom: "data" top: "p" }'
+    found = look({"n.prototxt": old % "BATCH_NORM"})
+    assert 'layer { type: "BatchNorm" }' in found["unknown-layer-type"].fix
+
+
+# ---------------------------------------------------------------------------------------------
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "latin-1"])
+def test_comments_in_any_encoding(look, encoding):
+    """Caffe reads past them."""
+    comment = {"gb18030": "训练网络", "latin-1": "r\xe9seau"}.get(encoding, "訓練 é")
+    text = f"# {comment}\n".encode(encoding) + GRID.encode()
+    Path("n.prototxt").write_bytes(text)
+    assert check(Path("n.prototxt")).findings == ()
+    Path("n.prototxt").write_bytes(text + b"\0")
+    with pytest.raises(FormatError, match="binary"):
+        check(Path("n.prototxt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name:\u00a0'x'", "1:6: NO-BREAK SPACE"),
+        ("\n name: \u201cx\u201d", "2:8: LEFT DOUBLE QUOTATION MARK"),
+        ("name: 'x' # \u201c\nlayer\uff1a { }", "2:6: FULLWIDTH COLON"),
+    ],
+)
+def test_characters_that_caffe_does_not_take(text, words):
+    with pytest.raises(FormatError, match=words):
+        parse_prototxt(text, messages.NetParameter)
+    quoted = f'name: "{text[:5]}\u00a0\u201c" # \uff1a'.replace("\n", " ")
+    assert parse_prototxt(quoted, messages.NetParameter).name
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('name = "x"', "colon"),
+        ("layer { convolution_param { num_output: 4.0 } }", "whole number"),
+        ("layer { convolution_param { bias_term: FALSE } }", "small letters"),
+        ('name: "a" name: "b"', "leave one"),
+        ("layer { name: 'a'", "a } is missing"),
+        ("layer { } }", "one } more"),
+    ],
+)
+def test_hints_of_slips_of_the_pen(text, hint):
+    with pytest.raises(FormatError) as caught:
+        parse_prototxt(text, messages.NetParameter)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("policy", "is_fork"), [("multifixed", True), ("stepp", False)])
+def test_learning_rate_policies_of_forks(look, policy, is_fork):
+    found = look({"s.prototxt": SOLVER.replace('"step"', f'"{policy}"'), "net.prototxt": half()})
+    assert found["lr-policy"].severity is ERROR
+    assert ("(SSD) has it" in found["lr-policy"].what) is is_fork
+
+
+def test_fields_that_two_forks_share(look):
+    """They are meant where the one that the user names has them."""
+    text = (
+        half()
+        .replace("ImageData", "Data")
+        .replace("image_data_param {", "data_param { shuffle: true")
+    )
+    text = text.replace("shuffle: true", "shuffle: true backend: LMDB")
+    found = look({"n.prototxt": text})
+    assert "NVCaffe, as Intel Caffe, has it" in found["unknown-field"].what
+    assert "unknown-field" not in look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))
+
+
+@pytest.mark.parametrize(("kind", "words"), [("WarpCTC", []), ("Softmax", ["no-loss"])])
+def test_a_loss_of_a_type_that_nobody_knows(look, kind, words):
+    solver = SOLVER.replace("test_iter: 5\ntest_interval: 100\n", "")
+    net = half().replace(
+        'type: "SoftmaxWithLoss" bottom: "fc" bottom: "label"', f'type: "{kind}" bottom: "fc"'
+    )
+    found = worst(look({"s.prototxt": solver, "net.prototxt": net}))
+    assert [name for name in found if name != "unknown-layer-type"] == words

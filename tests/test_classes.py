@@ -16,7 +16,7 @@ from zoo import file_bytes, photo
 from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.examine import examine
 from irv2caffe.data.facts import database_facts
-from irv2caffe.data.manifest import read_manifest
+from irv2caffe.data.layout import read_manifest
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.text import escape_name
 from irv2caffe.errors import FormatError, InputError, UsageError
@@ -110,6 +110,21 @@ def test_a_class_table_in_utf16_is_called_that(tmp_path):
     with pytest.raises(FormatError, match="UTF-16 text") as caught:
         open_source(tmp_path / "images", labels=tmp_path / "labels.txt")
     assert "iconv -f UTF-16 -t UTF-8 labels.txt" in caught.value.hint
+
+
+def test_class_tables_of_strangers_end_no_inspection(tmp_path):
+    make_lmdb(open_source(fill(tmp_path / "images", "a/1.png", "b/1.png")), tmp_path / "db", SMALL)
+    table = tmp_path / "db/labels.txt"
+    table.write_text("crane\nship\ncrane\n")
+    found = examine(tmp_path / "db")
+    assert found.class_names == ["crane", "ship", "crane"]
+    assert "labels.txt has different classes of the same name: crane" in found.notes
+    assert database_facts(tmp_path / "db").class_names == ("crane", "ship", "crane")
+    for text in (b"", "a\nb\n".encode("utf-16"), b"a\0b\n"):
+        table.write_bytes(text)
+        assert examine(tmp_path / "db").class_names == []
+        assert examine(tmp_path / "db").num_classes == 2
+        assert database_facts(tmp_path / "db").class_names == ()
 
 
 # The order
@@ -281,6 +296,20 @@ def test_what_systems_leave_behind_is_no_class(tmp_path):
     assert [item.name for item in source.items] == ["cat/1.png", "dog/1.png"]
 
 
+def test_what_systems_pack_is_no_class_either(tmp_path):
+    """The tar of a Mac holds a second file beside each one."""
+    names = ["cat/1.png", "dog/1.png", "cat/._1.png", ".ipynb_checkpoints/1.png", "@eaDir/1.png"]
+    files = [(f".data/{name}", GOOD) for name in names]
+    files += [("__MACOSX/.data/cat/._1.png", GOOD), ("./._.data", b"")]
+    (tmp_path / "x.tar").write_bytes(tar_bytes(files))
+    source = open_source(tmp_path / "x.tar")
+    assert [item.name for item in source.items] == ["cat/1.png", "dog/1.png"]
+    inner = tar_bytes([("n01_1.JPEG", GOOD), ("._n01_1.JPEG", GOOD)])
+    files = [("n01.tar", inner), ("._n01.tar", b"AppleDouble" * 100)]
+    (tmp_path / "y.tar").write_bytes(tar_bytes(files))
+    assert [item.name for item in open_source(tmp_path / "y.tar").items] == ["n01/n01_1.JPEG"]
+
+
 def test_classes_with_few_images_are_said(tmp_path):
     root = fill(tmp_path / "images", "b/1.png", *(f"a/{number}.png" for number in range(10)))
     (root / "c").mkdir()
@@ -314,8 +343,14 @@ def test_a_folder_that_is_linked_twice_is_taken_twice(tmp_path):
     fill(tmp_path / "shared", "2.png")
     for name in ("a/x", "a/y", "b/x"):
         (root / name).symlink_to(tmp_path / "shared")
-    names = [item.name for item in open_source(root).items]
+    source = open_source(root)
+    names = [item.name for item in source.items]
     assert names == ["a/1.png", "a/x/2.png", "a/y/2.png", "b/1.png", "b/x/2.png"]
+    (note,) = source.notes
+    assert note.startswith(
+        "1 folder(s) belong to two classes through links, and so do their images"
+    )
+    assert note.endswith(" = b/x")
 
 
 def test_thousands_of_nested_folders_are_one_error(tmp_path):

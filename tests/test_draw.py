@@ -25,10 +25,12 @@ from irv2caffe.net.draw.ops import ops_of
 from irv2caffe.net.draw.pieces import COLORS
 from irv2caffe.net.draw.scene import Box, Line, Scene, Text
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
+from irv2caffe.net.shapes import Foreign
 from irv2caffe.net.stages import producers
 from irv2caffe.net.summary import default_phase, summarize
 from irv2caffe.plot_net import write_picture
 from irv2caffe.proto import messages
+from irv2caffe.proto.foreign import read_foreign_net
 from irv2caffe.proto.text import parse_prototxt, read_net, write_prototxt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,7 +197,7 @@ def test_layers_of_a_box():
         )
     )
     shapes = summarize(net_of(text), "TRAIN").shapes
-    data, conv, pool = ops_of(range(4 + 3), shapes.layers, producers(shapes.layers))
+    data, conv, pool = ops_of(range(4 + 3), shapes.layers, producers(shapes.layers), frozenset())
     assert data.kind == "data"
     assert conv.title == "1x7 conv depthwise, 12"
     assert conv.tail == ["BN", "ReLU", "dropout 0.25"]
@@ -279,6 +281,92 @@ def test_names_that_are_no_words_are_shown_as_text(tmp_path, name, shown):
     }
     assert root.find(f"{SVG}title").text == shown
     assert any(shown[:12] in (element.text or "") for element in root.iter(f"{SVG}text"))
+
+
+TWO_INPUTS = """
+name: "two inputs"
+input: "x" input_shape { dim: 6 dim: 3 dim: 8 dim: 8 }
+input: "cont" input_shape { dim: 6 }
+layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
+  inner_product_param { num_output: 5 } }
+layer { name: "rd" type: "Reshape" bottom: "fc" top: "rd"
+  reshape_param { shape { dim: 3 dim: 2 dim: 5 } } }
+layer { name: "rc" type: "Reshape" bottom: "cont" top: "rc"
+  reshape_param { shape { dim: 3 dim: 2 } } }
+layer { name: "lstm" type: "LSTM" bottom: "rd" bottom: "rc" top: "lstm"
+  recurrent_param { num_output: 4 } }
+"""
+
+
+def side_outputs():
+    """A net of two levels, long enough to be cut, and an output for each of them."""
+    n = foreign_nets.Text("side outputs", 1, 3, 32, 32)
+    low = n.conv("low", "data", 8, 3, 1, 1)
+    x = n.pool("pool", low, 2, 2)
+    for index in range(25):
+        x = n.conv(f"high_{index}", x, 16, 3, 1, 1)
+    body = "  convolution_param { num_output: 1 kernel_size: 2 stride: 2 }\n"
+    up = n.layer("Deconvolution", "up", n.conv("side_high", x, 1, 1), body)
+    n.concat("fuse", n.conv("side_low", low, 1, 1), up)
+    return str(n)
+
+
+def two_branches(stages=3):
+    """Refinement as in OpenPose: the first stage's branches are cut apart."""
+    n = foreign_nets.Text("refinement", 1, 3, 32, 32)
+    shared = n.conv("shared", "data", 8, 3, 1, 1)
+    outs = [shared]
+    for stage in range(1, stages + 1):
+        joined = n.concat(f"join{stage}", *outs, shared) if stage > 1 else shared
+        outs = []
+        for branch in (1, 2):
+            x = joined
+            for index in range(1, 8):
+                x = n.relu(
+                    f"r{index}_{stage}_{branch}",
+                    n.conv(f"c{index}_{stage}_L{branch}", x, 8, 3, 1, 1),
+                )
+            outs.append(x)
+    n.concat("out", *outs)
+    return str(n)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (TWO_INPUTS, "2   from cont"),
+        (side_outputs(), "1x32x32   from low"),
+        (two_branches(), "24x32x32   + shared"),
+        (foreign_nets.ssd300(), "2x8664   from fc7"),
+    ],
+    ids=["two inputs", "side outputs", "refinement", "ssd"],
+)
+def test_lines_are_true_or_not_drawn(tmp_path, text, shown):
+    """What reads a blob from elsewhere than the box above says so, and no line leads into it."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    read = read_foreign_net(path)
+    scene = draw(summarize(read.net, "TEST", foreign=Foreign({}, read.nodes)))
+    said = [item for item in scene.items if isinstance(item, Text) and "from " in item.words]
+    ends = [item.points[-1] for item in scene.items if isinstance(item, Line)]
+    assert any(shown in item.replace("\u00a0", " ") for item in words(scene))
+    for text in said:
+        box = next(
+            box
+            for box in boxes(scene)
+            if box.x <= text.x <= box.x + box.width and box.y < text.y < box.y + box.height
+        )
+        assert not [(x, y) for x, y in ends if box.x <= x <= box.x + box.width and y == box.y]
+
+
+def test_names_are_not_cut_where_there_is_room():
+    name = "a_name_of_more_than_thirty_six_characters_" * 2
+    n = foreign_nets.Text(name, 1, 3, 32, 32)
+    branches = [n.conv(f"branch{index}", "data", 8, 3, 1, 1) for index in range(8)]
+    n.concat(name, *branches)
+    shown = words(draw(summarize(net_of(str(n)), "TEST")))
+    assert shown[0] == name
+    assert shown.count(name) == 2
 
 
 def test_the_readmes_picture_is_what_is_drawn():

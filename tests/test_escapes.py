@@ -50,7 +50,9 @@ def desk(tmp_path_factory):
     (run / "state.json").write_text(
         json.dumps({"progress": HOSTILE, "phase": HOSTILE, "snapshot": HOSTILE})
     )
-    (run / "config.json").write_text(json.dumps({"ending": HOSTILE, "why": HOSTILE}))
+    (run / "config.json").write_text(
+        json.dumps({"irv2caffe": "1", "ending": HOSTILE, "why": HOSTILE})
+    )
     for name in ("a" + HOSTILE, "b"):
         (folder / "images" / name).mkdir(parents=True)
         image = np.zeros((9, 9, 3), np.uint8)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irv2caffe.log import events
+from irv2caffe.log.describe import finding_lines
 from irv2caffe.log.parse import parse, split_prefix
 from irv2caffe.log.read import Reader, read_lines
 from irv2caffe.log.summary import summarize
@@ -45,6 +46,10 @@ LINES = [
     ("    Test net output #1: a = b = 0.9", events.Output(*AT, True, 1, "a = b", 0.9)),
     ("(0.1)     Test net output #0: acc = 0.9", events.Output(*AT, True, 0, "acc", 0.9)),
     ("    Test net output mAP #0: mbox = 0.7", events.Output(*AT, True, 0, "mbox", 0.7)),
+    (
+        "Iteration 60 (0.1 iter/s, 6s/100 iter), loss = 3.4, remaining 212 hours and 14 minutes",
+        events.Loss(*AT, 60, 3.4),
+    ),
     ("Test score #0: 0.5", events.Output(*AT, True, 0, "score 0", 0.5)),
     ("Test loss: 2.5", events.Output(*AT, True, -1, "test loss", 2.5)),
     ("Iteration 5, lr = 0.045", events.LearningRate(*AT, 5, 0.045)),
@@ -182,6 +187,39 @@ def test_infinity(text):
 def stamped(second, message, thread=4242, date="1124"):
     clock = f"01:{second // 60:02d}:{second % 60:02d}.500000"
     return f"I{date} {clock} {thread:>5} solver.cpp:1] {message}"
+
+
+def test_scores_of_scripts():
+    """The script beside FCN prints them of all images, after so many iterations."""
+    lines = []
+    for iteration in (0, 4000):
+        lines += [
+            stamped(0, f"Iteration {iteration}, loss = 9"),
+            f">>> 2017-05-06 10:11:12.345678 Iteration {iteration + 4000} loss 5.5",
+            f">>> 2017-05-06 10:11:12 Iteration {iteration + 4000} overall accuracy 0.75",
+            f">>> 2017-05-06 10:11:12.345678 Iteration {iteration + 4000} mean IU 0.{iteration}1",
+            ">>> 2017-05-06 10:11:12.345678 Begin seg tests",
+        ]
+    log = read_lines(lines)
+    assert [(test.iteration, test.outputs) for test in log.test] == [
+        (4000, {"loss": 5.5, "overall accuracy": 0.75, "mean IU": 0.01}),
+        (8000, {"loss": 5.5, "overall accuracy": 0.75, "mean IU": 0.40001}),
+    ]
+    assert list(log.train.iteration) == [0, 4000]
+    assert make_table(log).test[0].top1_error is None
+
+
+def test_scores_of_classes():
+    lines = [
+        stamped(0, "Iteration 5, Testing net (#0)"),
+        stamped(1, "class1: 0.5"),
+        stamped(1, "class2: 0.25"),
+        stamped(1, "    Test net output #0: detection_eval = 0.375"),
+        stamped(2, "Iteration 5, loss = 1"),
+        "class1: 7",  # a script's
+    ]
+    log = read_lines(lines)
+    assert log.test[0].outputs == {"class1": 0.5, "class2": 0.25, "detection_eval": 0.375}
 
 
 LOSS_LINE = stamped(7, "Iteration 5, loss = 2.5")
@@ -334,6 +372,38 @@ def test_two_writers_in_one_file():
             lines.append(stamped(i, f"Iteration {i // 3}, loss = 2", 7777))
     log = read_lines(lines)
     assert [point.loss for point in log.train] == [1.0] * 10
+
+
+@pytest.mark.parametrize("faster", [1, 3])
+def test_two_processes_at_once_in_one_file(faster):
+    """The later one counts, and it is said that there are others."""
+    lines = [stamped(0, "Initializing solver from parameters: ", 11), "display: 10"]
+    lines += [stamped(i, f"Iteration {10 * i}, loss = 1", 11) for i in range(20)]
+    lines += [stamped(20, "Initializing solver from parameters: ", 22), "display: 10"]
+    for i in range(20):
+        first = 20 + faster * i
+        lines += [
+            stamped(20 + i, f"Iteration {10 * (first + k)}, loss = 1", 11) for k in range(faster)
+        ]
+        lines.append(stamped(20 + i, f"Iteration {10 * i}, loss = 2", 22))
+        lines.append(stamped(20 + i, f"Iteration {10 * i}, lr = 0.5", 22))
+    log = read_lines(lines)
+    assert list(log.train.iteration) == list(range(0, 200, 10))
+    assert set(log.train.loss) == {2.0}
+    assert log.num_aside == 20 * faster
+    said = dict(finding_lines(make_table(log), log))
+    assert "displays of another process in the same file are left out" in said["processes"]
+
+
+def test_threads_that_have_the_same_numbers_again():
+    """In a container each process has them."""
+    lines = []
+    for start in (0, 100):
+        lines += [stamped(start, "Initializing solver from parameters: ", 1), "display: 10"]
+        lines += [stamped(start + i, f"Iteration {start + i}, loss = 1", 25) for i in range(50)]
+    log = read_lines(lines)
+    assert list(log.train.iteration) == [*range(50), *range(100, 150)]
+    assert (log.num_aside, log.restarts) == (0, [100])
 
 
 def test_pieces_without_heads_are_joined():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from irv2caffe.log.read import Reader
 
 if TYPE_CHECKING:
     import random
+
+LOGS = Path(__file__).parent / "data/logs"
 
 
 def stamp(second, thread="18399", date="1123"):
@@ -174,6 +177,9 @@ SPECIAL = [
     "> " + stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3",
     "solver.cpp:239] Iteration 99999, loss = 3",
     stamp(99)[1:] + "solver.cpp:239] Iteration 99999, loss = 3",
+    stamp(99) + "solver.cpp:239] Iteration 99999, loss = 3, remaining 2 hours",
+    stamp(99) + "solver.cpp:239] class3: 0.5",
+    ">>> 2017-05-06 10:11:12.345678 Iteration 99999 mean IU 0.5",
     stamp(99) + f"solver.cpp:258]     Train net output #1: {'n' * 300} = 4",
     stamp(99) + f"solver.cpp:258]     Train net output #1: {'n' * 300}m = 5 (* 1 = 5 loss)",
     stamp(99) + "C:\\my caffe\\solver.cpp:239] Iteration 99999, loss = 3",
@@ -225,4 +231,72 @@ def test_any_mixture(specials, sizes, chance: random.Random):
 def test_any_bytes(soup):
     data = "\n".join(run_of(20)).encode() + b"\n" + soup + b"\n" + "\n".join(run_of(40)).encode()
     slow, fast = both_ways(data)
+    assert slow == fast
+
+
+@pytest.mark.parametrize("name", [path.name for path in LOGS.glob("*.log")])
+def test_real_logs(name):
+    """Which begin with the text of nets and what Caffe says of each layer."""
+    data = (LOGS / name).read_bytes()
+    for sizes in ((1 << 30,), (4096,), (333, 7000)):
+        slow, fast = both_ways(data, sizes)
+        assert slow == fast
+    slow, fast = both_ways(data.replace(b"\n", b"\r\n"))
+    assert slow == fast
+
+
+def test_a_start_is_read_at_once(monkeypatch):
+    slow_lines = []
+    feed_line = Reader.feed_line
+    monkeypatch.setattr(
+        Reader, "feed_line", lambda self, line: slow_lines.append(line) or feed_line(self, line)
+    )
+    text = ["layer {", '  name: "conv"', "  convolution_param {", "    num_output: 3", "  }", "}"]
+    lines = [
+        stamp(0) + "net.cpp:51] Initializing net from parameters: ",
+        *text * 500,
+        *[stamp(0) + "net.cpp:84] Creating Layer conv"] * 500,
+    ]
+    reader = Reader()
+    reader.feed_bytes("".join(f"{line}\n" for line in lines).encode())
+    assert len(slow_lines) < 10
+    reader.finish()
+    assert reader.log.nets[0].num_layers == 500
+    assert reader.log.num_lines == 3501
+
+
+START = [
+    "",
+    "layer {",
+    '  name: "a] b"',
+    '  name: "\u00e4"',
+    "  batch_size: 7",
+    "}  ",
+    "# no line of a text",
+    "x: 1<br>",
+    "x: 1\r",
+    "> layer {",
+    "caffe_1 | layer {",
+    "caffe_1 | " + stamp(2) + "net.cpp:51] Initializing net from parameters: ",
+    "\x1b[0mx: 1",
+    "y: " + "z" * 70_000,
+    stamp(1) + "net.cpp:84] Creating Layer conv",
+    stamp(1, "7") + "net.cpp:84] Creating Layer conv",
+    stamp(1) + "net.cpp:409]     with loss weight 1",
+    stamp(1) + "solver.cpp:44] Initializing solver from parameters: ",
+    stamp(1) + "net.cpp:51] Initializing net from parameters: ",
+    stamp(1) + "net.cpp:52] ",
+    stamp(1) + "solver.cpp:239] Iteration 5, loss = 3",
+    *(stamp(1) + f"solver.cpp:239] Iteration {iteration}, loss = 3" for iteration in (10, 20)),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(START), st.integers(1, 30)), max_size=30),
+    st.lists(st.integers(40, 5000), min_size=1, max_size=4),
+)
+def test_any_start(lines, sizes):
+    text = [line for line, count in lines for _ in range(count)]
+    slow, fast = both_ways("\n".join([*text, *run_of(20), *text]).encode(), sizes)
     assert slow == fast

@@ -262,7 +262,7 @@ def test_a_stall_is_one_for_its_iterations():
     assert found(lines(cut, [3 * at for at in cut])) == {}
 
 
-def test_what_caffe_says_of_its_future_is_no_finding():
+def test_what_caffe_says_of_its_future_and_timings_is_no_finding():
     def warned(message):
         return stamped(0, message).replace("I1124", "W1124")
 
@@ -270,6 +270,10 @@ def test_what_caffe_says_of_its_future_is_no_finding():
         warned("Note that future Caffe releases will only support transform_param messages"),
         warned("Attempting to upgrade input file specified using deprecated V1LayerParameter: x"),
         warned("Successfully upgraded file specified using deprecated V1LayerParameter"),
+        warned("DELTA FORWARD TIME: 41.628 ms"),
+        warned("LAYER-0 Data: forward_time: 1.636 ms"),
+        warned("####################"),
+        warned(""),
         warned("DEPRECATION WARNING - deprecated use of Python interface"),
         *run_of(falling(20)),
     ]

@@ -25,6 +25,9 @@ from irv2caffe.log.table import make_table
         ("prec@1", "accuracy", "up"),
         ("pixelAcc", "accuracy", "up"),
         ("accuracy[1]", "accuracy", "up"),
+        ("accuarcy", "accuracy", "up"),  # as R-FCN's nets have it
+        ("fwavacc", "other", "up"),
+        ("accumulated", "other", None),
         ("top5_error", "error", "down"),
         ("err", "error", "down"),
         ("loss", "loss", "down"),

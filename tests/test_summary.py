@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,36 @@ def test_equal_blocks_fold_and_different_ones_do_not():
         if stage.name == "res4"
     )
     assert [(block.name, times) for block, times in res4.runs()] == [("res4a", 1), ("res4b", 5)]
+
+
+def test_a_family_of_very_many_blocks_ends_where_the_grid_changes():
+    """Names that number all blocks of a net, as published deep ResNets have them."""
+    text = foreign_nets.resnet((3, 8, 36, 3))
+    tags = re.findall(r'name: "res(\d[a-z]\d*)"', text)
+    numbers = {tag: number for number, tag in enumerate(tags, 1)}
+    text = re.sub(
+        r'"(res|bn|scale)(\d[a-z]\d*)(["_])', lambda m: f'"{m[1]}{numbers[m[2]]}{m[3]}', text
+    )
+    found = [stage for stage in stages(infer(net_of(text), "TEST")) if len(stage.blocks) > 2]
+    assert [len(stage.blocks) for stage in found] == [3, 8, 36, 3]
+    assert [stage.name for stage in found] == [
+        "res1..res3",
+        "res4..res11",
+        "res12..res47",
+        "res48..res50",
+    ]
+
+
+def test_a_block_is_called_as_most_of_its_layers():
+    """ShuffleNet: the shuffle inside a block has a name of its own."""
+    n = foreign_nets.Text("blocks", 1, 8, 16, 16)
+    x = n.conv("stem", "data", 8, 1)
+    for index in range(1, 4):
+        y = n.conv(f"resx{index}_conv1", x, 8, 1)
+        y = n.conv(f"resx{index}_conv2", n.layer("AbsVal", f"shuffle{index}", y), 8, 1)
+        x = n.layer("Eltwise", f"resx{index}_elewise", [x, y])
+    labels = [stage.label for stage in stages(infer(net_of(str(n)), "TEST"))]
+    assert labels == ["data", "stem", "3 x resx"]
 
 
 def test_heads_stand_apart_from_the_main_line():

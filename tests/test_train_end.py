@@ -267,19 +267,20 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
         assert "does not end" in result.verdict.why
         run = RunDir(tmp_path / "run")
         assert run.num_starts() == 1
-        assert not is_gone(sent[0][0])
+        assert not is_gone(sent[-1][0])
         refused = irv2caffe("--resume", "run", "--caffe", stand_in, cwd=tmp_path)
         assert refused.returncode == 1
         assert "another training works in" in refused.stderr  # it holds the folder
     finally:
         monkeypatch.undo()
-        os.killpg(sent[0][0], signal.SIGKILL)
+        os.killpg(sent[-1][0], signal.SIGKILL)
 
 
 def outcome(**changes):
     fields = {
         "exit_status": 0, "stop_requested": False, "stalled": "", "abandoned": False,
-        "diverged": False, "newest": 100, "max_iter": 100, "free_bytes": None, "pair_bytes": None,
+        "diverged": False, "flooded": "", "newest": 100, "max_iter": 100, "free_bytes": None,
+        "pair_bytes": None,
     }  # fmt: skip
     return Outcome(**{**fields, **changes})
 

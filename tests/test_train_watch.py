@@ -84,6 +84,19 @@ def test_outputs_that_are_no_loss_may_be_anything():
     assert len(rows) == 2
 
 
+def test_outputs_of_several_elements_are_kept_one_by_one():
+    start = "I1124 10:00:20.000000 100 solver.cpp:1]"
+    test = [f"{start} Iteration 10, Testing net (#0)"]
+    test += [
+        f"{start}     Test net output #{k}: acc = {value}" for k, value in enumerate((0.5, 0.25))
+    ]
+    _, rows = feed(display(0, 2.3, ("a", 1), ("a", 2), ("b", 3)), test, display(10, 2, ("a", 4)))
+    assert [row["outputs"] for row in rows] == [
+        {"a[0]": 1.0, "a[1]": 2.0, "b": 3.0}, {"acc[0]": 0.5, "acc[1]": 0.25}, {"a": 4.0}
+    ]  # fmt: skip
+    assert rows[1]["top1_error"] is None
+
+
 def test_lines_of_other_threads_change_nothing():
     """With several GPUs, gradient clipping and multistep are said by every thread."""
     other = ["I1124 10:00:00.1 101 sgd_solver.cpp:9] MultiStep Status: Iteration 10, step = 1"]

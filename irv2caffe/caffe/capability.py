@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.verify import version
 from irv2caffe.errors import InstallError
+from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from irv2caffe.caffe.find import FoundCaffe
 
 # Messages that are compiled into tools/caffe.cpp where the feature is not.
@@ -16,6 +21,7 @@ _NO_GPU = b"Cannot use GPU in CPU-only Caffe"
 _NO_NCCL = b"rebuild with USE_NCCL"
 _NVCAFFE = b"NVCaffe"
 _ELF = b"\x7fELF"
+_MAX_PROGRAM_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -55,22 +61,33 @@ def capability(found: FoundCaffe) -> Capability:
         InstallError: it cannot be run, or is no Caffe.
     """
     said = version(found)
-    program = b"" if found.image else _program(found)
+    holds = frozenset[bytes]() if found.image else _messages(found)
     # NVCaffe's versions are 0.14 to 0.17; BVLC's counted on from 1.0.0-rc.
-    flavor = "nvcaffe" if _NVCAFFE in program or said.startswith("0.1") else "bvlc"
-    if not program.startswith(_ELF):
+    flavor = "nvcaffe" if _NVCAFFE in holds or said.startswith("0.1") else "bvlc"
+    if _ELF not in holds:
         return Capability(said, flavor, None, None)
-    gpu = _NO_GPU not in program
-    return Capability(said, flavor, gpu, gpu and _NO_NCCL not in program)
+    gpu = _NO_GPU not in holds
+    return Capability(said, flavor, gpu, gpu and _NO_NCCL not in holds)
 
 
-def _program(found: FoundCaffe) -> bytes:
-    """The bytes of ``caffe``; source trees name it ``caffe.bin`` and link it."""
+def _messages(found: FoundCaffe) -> frozenset[bytes]:
+    """What of the above is in ``caffe``; source trees name it ``caffe.bin`` and link it."""
     for name in ("caffe", "caffe.bin"):
         path = found.tools / name
         if path.is_file():
             try:
-                return path.read_bytes()
+                with open_regular(path) as stream:
+                    return _found_in(stream)
             except OSError as error:
                 raise InstallError(f"{path} cannot be read: {error.strerror}") from error
-    return b""
+    return frozenset()
+
+
+def _found_in(stream: BinaryIO) -> frozenset[bytes]:
+    """Looked for where it lies on the disk: a program may be of any size."""
+    length = min(os.fstat(stream.fileno()).st_size, _MAX_PROGRAM_BYTES)
+    if not length:
+        return frozenset()
+    with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ) as program:
+        words = [word for word in (_NO_GPU, _NO_NCCL, _NVCAFFE) if program.find(word) >= 0]
+        return frozenset([*words, *([_ELF] if program[: len(_ELF)] == _ELF else [])])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irv2caffe.caffe.bounded import printed
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import InstallError, Irv2CaffeError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
 
 _TIMEOUT_S = 300
+_MAX_PRINTED_BYTES = 4 << 20  # a training of two iterations prints thirty kilobytes
 _NET = """
 name: "trial"
 layer { name: "data" type: "DummyData" top: "data" top: "label"
@@ -82,23 +83,18 @@ def _output(found: FoundCaffe, tool: str, args: Sequence[str], folder: Path | No
     """Everything that a program of Caffe prints; it must end well."""
     try:
         command = tool_command(found, tool, args)
-        done = subprocess.run(
-            command.argv,
-            env={**command.env, "GLOG_logtostderr": "1"},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_S,
-            check=False,
+        env = {**command.env, "GLOG_logtostderr": "1"}
+        status, text = printed(
+            command.argv, env, folder, timeout_s=_TIMEOUT_S, limit_bytes=_MAX_PRINTED_BYTES
         )
+    except InstallError:
+        raise
     except Irv2CaffeError as error:
         raise InstallError(error.message, error.hint) from error
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise InstallError(f"{tool} cannot be run: {error}") from error
-    text = done.stdout.decode("utf-8", "replace")
-    if done.returncode != 0:
-        raise InstallError(f"{tool} ended with {done.returncode}", _tail(text))
+    if status != 0:
+        raise InstallError(f"{tool} ended with {status}", _tail(text))
     return text
 
 

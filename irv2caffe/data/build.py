@@ -10,8 +10,8 @@ from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.estimate import Estimate, check_space, estimate
 from irv2caffe.data.filling import Filling
 from irv2caffe.data.items import GONE, LeftOutError
-from irv2caffe.data.layout import is_made_here
-from irv2caffe.data.manifest import BuildReport, read_manifest, write_side_files
+from irv2caffe.data.layout import is_made_here, read_manifest
+from irv2caffe.data.manifest import BuildReport, write_side_files
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.partial import open_partial
 from irv2caffe.data.plan import make_plan

@@ -36,7 +36,6 @@ _ALLOWED = {
     "compare": "irv2caffe.data.compare",
     "draw_sheet": "irv2caffe.data.sheet",
 }
-_WITHOUT_PROGRESS = {"draw_sheet"}
 _SHOWN_EVERY_S = 0.2
 # Without a further record: of work, which has then no end, or of silence, as of a lost disk.
 _WORK_S = 20.0
@@ -185,9 +184,7 @@ def main() -> None:
 
 def _answer(call: dict[str, Any], answers: IO[bytes]) -> None:
     function = getattr(importlib.import_module(_ALLOWED[call["what"]]), call["what"])
-    arguments = call["arguments"]
-    if call["what"] not in _WITHOUT_PROGRESS:
-        arguments["progress"] = _Progress(answers)
+    arguments = {**call["arguments"], "progress": _Progress(answers)}
     # Not time but work: a disk may be slow. Its signal ends the process, wherever it is.
     signal.setitimer(signal.ITIMER_PROF, _WORK_S)
     try:

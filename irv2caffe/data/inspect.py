@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.data.facts import SourceFacts, described_labels
 from irv2caffe.data.guarded import Guard
-from irv2caffe.data.layout import LABELS, MEAN_FILE
-from irv2caffe.data.manifest import read_manifest
-from irv2caffe.data.sources.text import read_labels
+from irv2caffe.data.layout import LABELS, MEAN_FILE, read_manifest
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 
 if TYPE_CHECKING:
@@ -161,7 +159,9 @@ def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
 
 def _refuse_other_classes(train: Path, val: Path) -> None:
     """The same label must mean the same class in both, where both say what it means."""
-    tables = [read_labels(place) for place in (train, val) if (place / LABELS).is_file()]
+    from irv2caffe.data.sources.text import class_names
+
+    tables = [names for place in (train, val) if (names := class_names(place))]
     if len(tables) == 2 and tables[0] != tables[1]:
         raise InputError(
             f"the classes in {train / LABELS} and {val / LABELS} are not the same",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import is_aside
+from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,11 @@ COMPLAINTS = "complaints.csv"
 _ALL = frozenset(
     {RECORDS, "lock.mdb", LABELS, WORDS, MEAN_FILE, MANIFEST, SKIPPED, COMPLAINTS},
 )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a database; empty where it has none."""
+    return read_json_object(folder / MANIFEST)
 
 
 def is_of_database(name: str) -> bool:

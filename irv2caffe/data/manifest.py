@@ -119,12 +119,3 @@ def _manifest(plan: Plan, state: State, backend: str) -> dict[str, Any]:
         "seconds": round(state.seconds, 3),
         "versions": system.versions(),
     }
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a database; empty where it has none."""
-    try:
-        values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}

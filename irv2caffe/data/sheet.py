@@ -9,13 +9,13 @@ import numpy as np
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.image import draw_text, encode_image, resize
-from irv2caffe.data.layout import LABELS
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.sources.text import read_labels
+from irv2caffe.data.sources.text import class_names
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,21 +30,30 @@ _PAPER, _INK, _FAINT = 250, (40, 40, 40), (130, 130, 130)
 _CHARACTERS = 22
 
 
-def draw_sheet(folder: Path, out: Path, count: int = 48) -> int:
+def draw_sheet(
+    folder: Path,
+    out: Path,
+    count: int = 48,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
     """Draws records spread over a database, in their order; how many they are.
 
     Args:
         folder: of the database.
         out: a PNG or JPEG file.
         count: at most so many records.
+        progress: called with (records drawn, at most so many).
 
     Raises:
         InputError: no records.
         OutputError: ``out`` cannot be written.
     """
-    names = read_labels(folder) if (folder / LABELS).is_file() else ()
+    names = class_names(folder)
     with open_reader(folder) as reader:
-        tiles = [_tile(key, value, names) for key, value in reader.sample(count)]
+        tiles = []
+        for key, value in reader.sample(count):
+            tiles.append(_tile(key, value, names))
+            progress(len(tiles), count)
     if not tiles:
         raise InputError(f"{folder} has no records", "build it again")
     columns = min(_COLUMNS, len(tiles))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
@@ -16,7 +15,30 @@ if TYPE_CHECKING:
 
     from irv2caffe.data.items import LeftOutError, Skipped
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _HEADINGS = {SKIPPED: ("path", "reason", "detail"), COMPLAINTS: ("path", "complaint")}
+
+
+def escape_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula.
+
+    A path such as ``=HYPERLINK(...)`` comes from strangers and would be run. Such a cell has an
+    apostrophe before it; so has one that begins with an apostrophe, so that the text is what is
+    left without the first one.
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _quoted(text: str) -> str:
+    """As csv.writer has it, but for a carriage return, which that leaves bare."""
+    cell = escape_cell(text)
+    if not any(char in cell for char in ',"\r\n'):
+        return cell
+    return '"' + cell.replace('"', '""') + '"'
+
+
+def _unescape_cell(cell: str) -> str:
+    return cell.removeprefix("'")
 
 
 class SideTables:
@@ -53,16 +75,14 @@ class SideTables:
         self._add(COMPLAINTS, rows)
 
     def _add(self, name: str, rows: Iterable[Sequence[str]]) -> None:
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerows(rows)
-        if not text.getvalue():
+        text = "".join(",".join(map(_quoted, row)) + "\n" for row in rows)
+        if not text:
             return
         if name not in self._streams:
             self._streams[name] = (self._folder / name).open("ab")
             if self._streams[name].tell() == 0:
                 self._streams[name].write((",".join(_HEADINGS[name]) + "\n").encode())
-        self._streams[name].write(text.getvalue().encode("utf-8", "surrogateescape"))
+        self._streams[name].write(text.encode("utf-8", "surrogateescape"))
 
     def sync(self) -> dict[str, int]:
         """Brings all rows to the disk; the lengths to cut back to."""
@@ -107,4 +127,5 @@ def read_skipped(folder: Path, most: int = 1_000_000) -> list[tuple[str, str, st
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         rows = csv.reader(stream)
         next(rows, None)
-        return [(row[0], row[1], row[2]) for _, row in zip(range(most), rows, strict=False)]
+        found = (map(_unescape_cell, row) for _, row in zip(range(most), rows, strict=False))
+        return [(path, reason, detail) for path, reason, detail in found]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Kind = Literal["accuracy", "error", "loss", "other"]
 
 _ACCURACY = re.compile(
-    r"accurac|(?<![a-z])acc(?![a-z])|(?<![a-z])top[-_@ ]?\d"
+    r"accu(?!m)|(?<![a-z])acc(?![a-z])|(?<![a-z])top[-_@ ]?\d"
     r"|(?<![a-z])prec(?:ision)?[-_@ ]?(?:top)?\d",
     re.IGNORECASE,
 )
@@ -29,7 +29,7 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # Words beside which an accuracy is still that of the whole net: phases, heads, layers.
 _PLAIN = frozenset(
     {
-        "acc", "accuracy", "err", "error", "rate", "score", "output",
+        "acc", "accuracy", "accuarcy", "err", "error", "rate", "score", "output",
         "val", "valid", "validation", "test", "testing", "train", "training", "eval",
         "cls", "classification", "classifier", "loss", "head", "main", "final", "aux",
         "softmax", "prob", "fc", "ip", "net",
@@ -39,7 +39,7 @@ _OLD_SCORE = re.compile(r"score \d+")
 # Measures of which more is better, and less.
 _UP = re.compile(
     r"(?<![a-z])(?:m?ap|m?iou|m?iu|psnr|ssim|auc|f1|dice|prec)(?![a-z])"
-    r"|precision|recall|detection_eval|jaccard|f-?score|\Amap\Z",
+    r"|fwavacc|precision|recall|detection_eval|jaccard|f-?score|\Amap\Z",
     re.IGNORECASE,
 )
 _CAMEL_UP = re.compile(r"[a-z](?:AP|IoU|IU|AUC)(?![a-z])")

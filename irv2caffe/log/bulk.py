@@ -40,7 +40,7 @@ def feed_many(reader: Reader, *parts: bytes | memoryview) -> None:
     place = 0
     while place < lines.count:
         if not reader.is_steady:
-            place = _slowly(reader, lines, place, place + MIN_RUN)
+            place = _start(reader, lines, place)
             continue
         # Stretches of lines that this module understands lie between those that it does not.
         slow = lines.next_slow(place)
@@ -48,6 +48,21 @@ def feed_many(reader: Reader, *parts: bytes | memoryview) -> None:
             place = _slowly(reader, lines, place, slow + 1)
             continue
         place = _run(reader, lines, place, slow)
+
+
+def _start(reader: Reader, lines: Lines, place: int) -> int:
+    """Lines of a start, of which most are a net's text and what Caffe says of each layer."""
+    if reader.in_dump:
+        taken = reader.feed_dump(lines, place)
+        if taken:
+            return place + taken
+    else:
+        end = lines.next_told(place)
+        if end > place:
+            reader.log.num_lines += end - place
+            reader.log.num_other += end - place
+            return end
+    return _slowly(reader, lines, place, place + 1)
 
 
 def _slowly(reader: Reader, lines: Lines, first: int, end: int) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.clock import Clock
     from irv2caffe.log.events import LogTime
 
-Told = events.Loss | events.LearningRate | events.TestStart | events.Output
+Told = events.Loss | events.LearningRate | events.TestStart | events.Output | events.Score
 
 
 class Course:
@@ -58,6 +58,8 @@ class Course:
                     self.log.train.lr[-1] = lr
                 else:  # before its loss, as the first Caffes had it
                     self._pending_lr = (iteration, lr)
+            case events.Score():
+                self._add_score(event)
             case events.Output(name=name, value=value):
                 if event.weight is not None:
                     self.log.note_weight(name, event.weight)
@@ -65,6 +67,15 @@ class Course:
                     self.log.num_dropped += not self._test_outputs.add(name, value)
                 elif not event.is_test and self.shown is not None:
                     self.log.num_dropped += not self.outputs.add(name, self.shown, value)
+
+    def _add_score(self, event: events.Score) -> None:
+        """Adds to the test at that iteration, which nobody announced."""
+        tests = self.log.test
+        known = bool(tests) and (tests[-1].iteration, tests[-1].net) == (event.iteration, 0)
+        if not known or self._test_outputs is None:
+            self._start_test(events.TestStart(event.time, event.thread, event.iteration, 0))
+        if self._test_outputs is not None:
+            self.log.num_dropped += not self._test_outputs.add(event.name, event.value)
 
     def was_shown(self, iteration: int, outputs: Iterable[str] = ()) -> None:
         """Displays up to this one, which said these outputs, were added from outside."""

@@ -12,9 +12,13 @@ from typing import Any
 
 # A line of protobuf's text format; what looks otherwise ends a dump in logs without prefixes.
 LINE = re.compile(r"\s*(?:(\w+): ?(\S.*)|(\w+):? ?\{|(\}))\s*", re.ASCII)
+_LINES = re.compile(
+    r"(?:[^\S\n]*(?:(?:\w+: ?\S[^\n]*|\w+:? ?\{|\})[^\S\n]*)?\n)+", re.ASCII
+)  # many of them, or blank ones
 _MAX_LINES = 500_000  # of one dump, which is ten times the largest nets there are
 _MAX_CHARACTERS = 50_000_000
 _MAX_DEPTH = 20
+_OF_NETS = frozenset({"name", "phase", "source", "batch_size", "dim", "num_output"})
 _INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 
 Fields = dict[str, list[Any]]
@@ -59,6 +63,11 @@ class Dump:
         self._lead = re.compile(re.sub(r"\d+", r"\\d+", re.escape(lead))) if lead else None
         self._size = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing stands before its lines."""
+        return self._lead is None
+
     def takes(self, message: str) -> bool:
         """Whether a line without a prefix belongs to it; if so, it is kept."""
         if self._lead is not None and (match := self._lead.match(message)) is not None:
@@ -69,6 +78,24 @@ class Dump:
             self.lines.append(message)
             self._size += len(message)
         return True
+
+    def takes_many(self, text: str) -> int:
+        """How many of the first lines in a text belong to it; they are kept.
+
+        Args:
+            text: lines with their ends, none of which holds a prefix.
+        """
+        match = _LINES.match(text)
+        if match is None:
+            return 0
+        lines = match[0].split("\n")[:-1]
+        if len(self.lines) + len(lines) <= _MAX_LINES and self._size < _MAX_CHARACTERS - len(text):
+            self.lines += lines
+            self._size += len(match[0]) - len(lines)
+            return len(lines)
+        for line in lines:
+            self.takes(line)
+        return len(lines)
 
     def ends_with(self, thread: int | None, message: str) -> bool:
         """Whether a line with a prefix comes after it; another thread's may come in between.
@@ -83,8 +110,13 @@ def is_line(text: str) -> bool:
     return not text.strip() or LINE.fullmatch(text) is not None
 
 
-def read_fields(lines: list[str]) -> Fields:
-    """Field name to its values, in order; a message is again such a mapping."""
+def read_fields(lines: list[str], wanted: frozenset[str] | None = None) -> Fields:
+    """Field name to its values, in order; a message is again such a mapping.
+
+    Args:
+        lines: of a text; those that are of no known form are left out.
+        wanted: the fields that are kept; None keeps all. Messages always are.
+    """
     root: Fields = {}
     stack = [root]
     for line in lines:
@@ -93,7 +125,8 @@ def read_fields(lines: list[str]) -> Fields:
             continue
         name, value, message, end = match.groups()
         if name:
-            stack[-1].setdefault(name, []).append(_value(value.rstrip()))
+            if wanted is None or name in wanted:
+                stack[-1].setdefault(name, []).append(_value(value.rstrip()))
         elif message and len(stack) < _MAX_DEPTH:
             inside: Fields = {}
             stack[-1].setdefault(message, []).append(inside)
@@ -116,7 +149,7 @@ def solver_fields(lines: list[str]) -> dict[str, Any]:
 
 def net_info(lines: list[str]) -> NetInfo:
     """What a net says about its data."""
-    fields = read_fields(lines)
+    fields = read_fields(lines, _OF_NETS)
     layers = [layer for name in ("layer", "layers") for layer in _messages(fields, name)]
     batch, source = None, None
     for layer in layers:

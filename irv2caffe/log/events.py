@@ -135,6 +135,15 @@ class Output(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Score(Event):
+    """A figure of a test that a script made after an iteration."""
+
+    iteration: int
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Clip(Event):
     """Gradients were scaled down; every GPU's thread says so in newer versions."""
 

@@ -31,7 +31,7 @@ _MAX_SOURCE = 24  # bytes of "solver.cpp:239"
 Array = Any  # of numpy
 
 
-_FIRST_BYTES = [word_of(word.encode()[:3]) for word in (*RULES, "Train", "Test")]
+_FIRST_BYTES = [word_of(word.encode()[:3]) for word in (*RULES, "Train", "Test", "class")]
 
 
 _DEBUG = [
@@ -77,6 +77,7 @@ class Lines(Text):
         self._find_others(prefixed[self.kind[prefixed] == SLOW])
         self.kind[self.escaped] = SLOW
         self._slow = np.append(np.flatnonzero(self.kind == SLOW), self.count)
+        self._told = np.append(np.flatnonzero(self.kind != OTHER), self.count)
 
     def names(self, places: Array) -> tuple[list[bytes], Array]:
         """The different names in OUTPUT lines, and which of them each line has."""
@@ -103,6 +104,10 @@ class Lines(Text):
     def next_slow(self, place: int) -> int:
         """The first SLOW line from ``place`` on; ``count`` if there is none."""
         return int(self._slow[np.searchsorted(self._slow, place)])
+
+    def next_told(self, place: int) -> int:
+        """The first line from ``place`` on that is not OTHER; ``count`` if there is none."""
+        return int(self._told[np.searchsorted(self._told, place)])
 
     def stamps(self, places: Array) -> tuple[Array, Array, Array, Array]:
         """Year (-1 where it is not written), month, day and microseconds of the day."""

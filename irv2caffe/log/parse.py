@@ -35,6 +35,14 @@ _OUTPUT = re.compile(
 # The rate may be garbage, which Microsoft's printf writes as "-nan(ind)".
 _STEP = r"Iteration (\d{1,18})(?: \((?:[^()]|\([^()]*\))*\))?"
 
+# What SSD's solver says of each class, and what the script beside FCN prints of all images.
+_CLASS = re.compile(rf"class(\d{{1,6}}): {_NUM}", re.ASCII | re.IGNORECASE)
+_SCORE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? Iteration (\d{1,18}) "
+    rf"(loss|overall accuracy|mean accuracy|mean IU|fwavacc) {_NUM}",
+    re.ASCII | re.IGNORECASE,
+)
+
 _Stamp = tuple[LogTime | None, int | None]
 _Maker = Callable[[_Stamp, "re.Match[str]"], Event]
 
@@ -51,7 +59,8 @@ def _loss(stamp: _Stamp, match: re.Match[str]) -> Event:
 # By the first word of a message: the patterns of the messages that begin with it, and their event.
 RULES: dict[str, tuple[tuple[re.Pattern[str], _Maker], ...]] = {
     "Iteration": (
-        _rule(rf"{_STEP}(?:, {_NUM}/{_NUM}ep)?, loss = {_NUM}", _loss),
+        # Xilinx' fork goes on ", remaining 2 hours".
+        _rule(rf"{_STEP}(?:, {_NUM}/{_NUM}ep)?, loss = {_NUM}(?:, [a-z].*)?", _loss),
         _rule(
             rf"{_STEP}, lr = {_NUM}(?:, (?:m|lrm|wd|gs) = {_NUM})*",
             lambda at, m: events.LearningRate(*at, int(m[1]), number(m[2])),
@@ -236,6 +245,13 @@ def _said(stamp: _Stamp, message: str) -> Event | None:
     word = message.partition(" ")[0]
     if word in {"Train", "Test"} and (output := _output(stamp, message)) is not None:
         return output
+    if word.startswith("class") and stamp[0] is not None:
+        match = _CLASS.fullmatch(message)
+        if match is not None:
+            name = f"class{match[1]}"
+            return events.Output(*stamp, True, int(match[1]), name, number(match[2]))
+    if word[4:5] == "-" and (match := _SCORE.fullmatch(message)) is not None:
+        return events.Score(*stamp, int(match[1]), match[2], number(match[3]))
     for pattern, make in RULES.get(word, ()):
         match = pattern.fullmatch(message)
         if match is not None:

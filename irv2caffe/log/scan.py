@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from irv2caffe.log.digits import (
 from irv2caffe.log.parse import NUMBER, number
 
 PAD = 64  # bytes around a piece, so that nobody has to ask whether there are any
+_STRETCH_BYTES = 1 << 16  # longer lines are cut off
 _ESCAPE = 0x1B
+_UNCLEAN = re.compile(rb"\r|\x1b|>\n")
 Array = Any  # of numpy
 
 
@@ -72,6 +75,15 @@ class Text:
     def text(self, place: int) -> bytes:
         """One line without its end."""
         return self._slice(self._start[place], self._end[place])
+
+    def unprefixed(self, place: int) -> str:
+        """Some lines from one on that hold no prefix and need no cleaning, with their ends."""
+        first = int(self._start[place])
+        end = min(int(self._next("]", self._start[place])), first + _STRETCH_BYTES)
+        text = self._slice(first, min(end, len(self._bytes) - PAD))
+        unclean = _UNCLEAN.search(text)
+        end = text.rfind(b"\n", 0, None if unclean is None else unclean.start())
+        return text[: end + 1].decode("utf-8", "replace")
 
     def _slice(self, first: int, end: int) -> bytes:
         text: bytes = self._bytes[first:end].tobytes()

@@ -9,11 +9,11 @@ make a stage. Heads that do not lead to the net's main output are blocks of thei
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from irv2caffe.net.block_names import common_folder, family_of, folder_of, of_most, shared
 from irv2caffe.net.rules import RULES
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ _ENDS = frozenset(name for name, rule in RULES.items() if rule.auto_tops) | {
 }
 # Larger blocks are nets with connections over many blocks, such as U-Net's; they are cut again.
 _MOST_COMPUTING = 24
-_INDEX = re.compile(r"(?<=[A-Za-z])\d+$|(?<=\d)[a-z]\d*$")
-_DESCRIPTION = re.compile(r"^(\d+x\d+|s\d+|x\d+)$")
+_MOST_BLOCKS = 8  # that make a stage across several grids, such as a stem
 
 
 @dataclass(frozen=True)
@@ -99,21 +98,39 @@ def stages(shapes: NetShapes) -> tuple[Stage, ...]:
     main, sides = _main_and_sides(shapes.layers, read)
     spans = _joined(_spans(main, shapes.layers, read), shapes.layers)
     spans = sorted([*spans, *sides], key=lambda span: span[0])
-    common = _common_folder([layer.name for layer in shapes.layers])
+    common = common_folder([layer.name for layer in shapes.layers])
     blocks = [_block(span, shapes.layers, read, common) for span in spans]
     families: list[tuple[str, list[Block]]] = []
     for block in blocks:
-        family = _family(block.name)
+        family = family_of(block.name)
         if families and family and families[-1][0] == family:
             families[-1][1].append(block)
         else:
             families.append((family, [block]))
+    families = [
+        (family, part) for family, same in families for part in _same_grids(same, shapes.layers)
+    ]
     found = [
         Stage(same[0].name if len(same) == 1 else family.strip("_-/"), tuple(same))
         for family, same in families
     ]
     counts = Counter(stage.name for stage in found)
     return tuple(_renamed(stage) if counts[stage.name] > 1 else stage for stage in found)
+
+
+def _same_grids(blocks: list[Block], layers: Sequence[LayerInfo]) -> list[list[Block]]:
+    """A family of very many blocks ends where the spatial size changes: ``res1 .. res89``."""
+    if len(blocks) <= _MOST_BLOCKS:
+        return [blocks]
+    return [
+        list(same) for _, same in itertools.groupby(blocks, key=lambda block: _grid(block, layers))
+    ]
+
+
+def _grid(block: Block, layers: Sequence[LayerInfo]) -> tuple[int, ...]:
+    """The spatial size of what a block makes."""
+    shapes = [shape for index in block.layers for shape in layers[index].top_shapes]
+    return next((shape[2:] for shape in reversed(shapes) if len(shape) > 2), ())
 
 
 def _renamed(stage: Stage) -> Stage:
@@ -187,7 +204,7 @@ def _belongs(span: Sequence[int], above: Sequence[int], layers: Sequence[LayerIn
     """Whether a span is a tail of the one above: its ReLU, another input, another measure."""
     last = layers[above[-1]]
     if all(layers[index].type in FOLLOWERS for index in span):
-        folder = _folder([layers[index].name for index in span])
+        folder = folder_of([layers[index].name for index in span])
         named_alike = not folder or any(layers[i].name.startswith(folder) for i in above)
         return bool(layers[above[0]].bottoms) and (layers[span[0]].in_place or named_alike)
     if all(layers[index].type in _ENDS for index in span):
@@ -224,33 +241,14 @@ def _cuts(
     return found
 
 
-def _folder(names: Sequence[str]) -> str:
-    """The folder that all names stand in, or that is itself one of them; empty for none."""
-    split = [name.split("/") for name in names]
-    depth = 0
-    while all(len(parts) > depth and parts[depth] == split[0][depth] for parts in split):
-        depth += 1
-    if len(split) == 1:
-        depth -= 1
-    return "/".join(split[0][:depth])
-
-
-def _common_folder(names: Sequence[str]) -> str:
-    """What many exporters put before every name."""
-    inside = [name for name in names if "/" in name]
-    folder = inside[0].split("/")[0] if inside else ""
-    outside = sum(not name.startswith(f"{folder}/") for name in names)
-    return f"{folder}/" if folder and outside <= 4 else ""
-
-
 def _joined(spans: list[list[int]], layers: Sequence[LayerInfo]) -> list[list[int]]:
     """Neighbours in one folder are one block: ``fire2/squeeze1x1`` and ``fire2/expand``."""
-    common = _common_folder([layer.name for layer in layers])
+    common = common_folder([layer.name for layer in layers])
     joined: list[list[int]] = []
     folders: list[str] = []
     for span in spans:
         computing = [i for i in span if layers[i].type not in FOLLOWERS]
-        folder = _folder([layers[i].name.removeprefix(common) for i in computing or span[:1]])
+        folder = folder_of([layers[i].name.removeprefix(common) for i in computing or span[:1]])
         if joined and folder and folder == folders[-1]:
             joined[-1] += span
         else:
@@ -267,7 +265,7 @@ def _block(
 ) -> Block:
     names = [layers[i].name.removeprefix(common) for i in span if layers[i].type not in FOLLOWERS]
     names = names or [layers[span[0]].name]
-    name = _shared(names) or _shared(names[:-1]) or names[-1]
+    name = shared(names) or shared(names[:-1]) or of_most(names) or names[-1]
     place = {index: at for at, index in enumerate(span)}
     signature = tuple(
         (
@@ -287,29 +285,3 @@ def _settings(layer: LayerInfo) -> bytes:
     for field in ("name", "bottom", "top", "param", "blobs"):
         proto.ClearField(field)
     return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _shared(names: Sequence[str]) -> str:
-    """What names have in common up to a boundary: ``res2a`` of ``res2a_branch1`` and ``res2a``."""
-    if not names:
-        return ""
-    shared = names[0]
-    for name in names[1:]:
-        while not name.startswith(shared):
-            shared = shared[:-1]
-    if all(len(name) == len(shared) or name[len(shared)] in "/_-." for name in names):
-        return shared
-    cut = max(shared.rfind(mark) for mark in "/_-.")
-    return shared[:cut] if cut > 0 else ""
-
-
-def _family(name: str) -> str:
-    """A block's name without what numbers it: ``res2`` of ``res2a``, ``stem`` of ``stem4_3x3``."""
-    folder, slash, last = name.rpartition("/")
-    words = last.split("_")
-    while len(words) > 1 and _DESCRIPTION.match(words[-1]):
-        words.pop()
-    if len(words) > 1 and words[-1].isdecimal():
-        return f"{folder}{slash}{'_'.join(words[:-1])}"
-    base = _INDEX.sub("", words[-1])
-    return f"{folder}{slash}{'_'.join([*words[:-1], base])}" if base != words[-1] else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
+import unicodedata
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from google.protobuf import text_format
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.messages import NetParameter, SolverParameter
+from irv2caffe.proto.mistakes import beyond_ascii, meant
 from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
 
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _NO_FIELD_OF_NET = re.compile("NetParameter has no field")
-_NOT_A_STRING = re.compile(r"Expected string but found: '([\w.+-]*)'")
-_NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named "?([^"\s]*?)"?\.?$')
-_FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*$")
 _PLACE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _MAX_TEXT_BYTES = 1 << 25
 _MAX_STRING = 1 << 20  # of a name or path; protobuf's reader takes a hundred times the memory
 _MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
@@ -78,8 +78,10 @@ def read_text(path: Path) -> str:
     _refuse_byte_order_mark(data, path)
     try:
         text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
+    except UnicodeDecodeError:  # comments in GBK or Latin-1, which Caffe reads past
+        text = data.decode("latin-1")
+        if _CONTROL.search(text):
+            text = "\0"
     if "\0" in text:
         raise FormatError(
             "this is a binary file, not a prototxt", "a net prototxt is wanted", path=path
@@ -132,6 +134,7 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
     """
     message = cls()
     _refuse_long_strings(text, path)
+    _refuse_beyond_ascii(text, path)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -142,7 +145,7 @@ def parse_prototxt(text: str, cls: Any, *, path: Path | None = None) -> Any:
             problem = f"{unknown.group(1).removeprefix('caffe.')} has no field {unknown.group(2)!r}"
             hint = _nearest_field(message, unknown.group(1), unknown.group(2)) or hint
         line, column = error.GetLine(), error.GetColumn()
-        hint = _hint_on_value(problem, text, line, column) or hint
+        hint = meant(problem, text, line, column) or hint
         raise FormatError(_short(problem), hint, path=path, line=line, column=column) from error
     except RecursionError as error:
         raise FormatError("nested too deeply", path=path) from error
@@ -164,29 +167,19 @@ def _refuse_long_strings(text: str, path: Path | None) -> None:
             raise FormatError(problem, "is this file damaged?", path=path, line=line)
 
 
-def _hint_on_value(problem: str, text: str, line: int | None, column: int | None) -> str:
-    """What was probably meant by a value of the wrong kind."""
-    bare, value = _NOT_A_STRING.search(problem), _NO_VALUE.search(problem)
-    if value and value.group(1) == "caffe.V1LayerParameter.LayerType":
-        return (
-            "layers { } is the form before 2014, with types in capitals such as SOFTMAX; a type "
-            f'such as "{value.group(2)[:60]}" belongs in layer {{ }}'
+def _refuse_beyond_ascii(text: str, path: Path | None) -> None:
+    """Caffe's reader takes nothing else outside of strings and comments; that for Python does."""
+    place = None if text.isascii() else beyond_ascii(text)
+    if place is not None:
+        line = text.count("\n", 0, place) + 1
+        raise FormatError(
+            f"{unicodedata.name(text[place], 'a character')} (U+{ord(text[place]):04X}) outside of "
+            "a text in quotes",
+            'Caffe takes plain blanks and straight quotes only: "..."',
+            path=path,
+            line=line,
+            column=place - text.rfind("\n", 0, place),
         )
-    if value:
-        enum = value.group(1).removeprefix("caffe.").replace(".", " ")
-        return f"a fork may have it; Caffe 1.0's {enum} does not"
-    if not bare:
-        return ""
-    word = bare.group(1)[:60]
-    lines = text.split("\n")
-    before = lines[line - 1][: (column or 1) - 1] if line and line <= len(lines) else ""
-    field = _FIELD_BEFORE.search(before)
-    if field and field.group(1) == "type" and word.isupper():
-        return (
-            f"type: {word} is of the form before 2014, which stands in layers {{ }}; layer {{ }} "
-            'takes a type in quotes, such as "Softmax"'
-        )
-    return f'a text stands in quotes: {field.group(1) if field else "name"}: "{word}"'
 
 
 def _incomplete(message: Any, text: str, path: Path | None) -> FormatError:

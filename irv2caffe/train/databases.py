@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Facts = Mapping[Path, SourceFacts | Irv2CaffeError]
 
+_NO_LOCK = "a Caffe that was built with ALLOW_LMDB_NOLOCK may do without: --ignore-findings"
 _MAKES = os.W_OK | os.X_OK
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 
@@ -124,7 +125,7 @@ def check_locks(uses: list[DatabaseUse]) -> None:
                 f"{lock} may not be written, and Caffe opens it for writing", LOCK_FILE
             )
         if not _has_locks(source / "data.mdb"):
-            raise InputError(f"{source}: its file system has no locks", NO_LOCKS)
+            raise InputError(f"{source}: its file system has no locks", f"{NO_LOCKS}; {_NO_LOCK}")
 
 
 def _has_locks(file: Path) -> bool:

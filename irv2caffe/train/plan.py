@@ -196,7 +196,9 @@ def make_plan(solver_path: Path, found: FoundCaffe, wishes: Wishes = Wishes()) -
     override.set_sources(job, wishes.told)
     facts = look_at_databases(job)
     uses = read_databases(job, facts, problems)
-    if not found.image:  # docker gives a container databases on read-only mounts
+    # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
+    takes_locks = (can is None or can.flavor == "bvlc") and not found.image
+    if takes_locks and not wishes.ignore_findings:
         with noted(problems):
             check_locks(uses)
     plan = Plan(job, found, can, devices, wishes, tuple(uses), 0, ())

@@ -27,7 +27,11 @@ _FALLOC_FL_KEEP_SIZE = 1
 
 
 class RawLog:
-    """One start's log. The stitched log gets the same bytes, behind those of earlier starts."""
+    """One start's log. The stitched log gets the same bytes, behind those of earlier starts.
+
+    Attributes:
+        is_cut: what was not read by the end of the child is thrown away: it is a flood.
+    """
 
     def __init__(self, path: Path, stitched: Path) -> None:
         """Makes the file.
@@ -45,7 +49,13 @@ class RawLog:
         self._read_bytes = 0
         self._behind = False
         self._reserved_to = 0
+        self.is_cut = False
         self._reserve()
+
+    @property
+    def num_bytes(self) -> int:
+        """That the child has written, also those that were not read yet."""
+        return os.fstat(self.writing).st_size
 
     def poll(self, on_line: Callable[[str], None]) -> bool:
         """Passes on the lines that came since; whether there may be more at once."""
@@ -64,6 +74,9 @@ class RawLog:
 
     def finish(self, on_line: Callable[[str], None]) -> None:
         """Reads what is left after the end of the child, and gives the reserved room back."""
+        if self.is_cut:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, self._read_bytes)
         while self.poll(on_line):
             pass
         if self._rest:

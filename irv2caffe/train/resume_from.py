@@ -64,6 +64,11 @@ def find_starting_point(
         MissingInputError: nothing there to go on from.
         InputError: a snapshot that cannot be used.
     """
+    if named is None and (solver is not None or model is not None):
+        raise UsageError(
+            "--resume takes solver and weights from the run folder",
+            "--resume FOLDER or --resume FILE.solverstate goes with another --solver",
+        )
     place = named or run_dir or RUNS / "latest"
     if named is not None and not place.exists():
         raise MissingInputError(
@@ -116,8 +121,12 @@ def _of_state(
             f"--resume {state}: a model, which does not say where its solver was",
             f"--resume {beside} goes on from there; --weights {state} begins at iteration 0",
         )
-    if not state.is_file():
-        raise InputError(f"--resume {state}: not a file", "it takes a .solverstate")
+    if not state.is_file() or state.suffix == ".prototxt":
+        what = "a prototxt" if state.is_file() else "not a file"
+        raise InputError(
+            f"--resume {state}: {what}",
+            "it takes a .solverstate or a folder; --solver FILE beside it names a solver",
+        )
     pair = whole_pair(state, model, solver)
     run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
     if run is not None and solver is None and run_dir is None and model is None:

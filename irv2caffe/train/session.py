@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from irv2caffe.atomic import unwritable
 from irv2caffe.log import events
 from irv2caffe.train import control, progress
 from irv2caffe.train.lock import Owner, began, read_owner, write_owner
+from irv2caffe.train.log_watch import LogWatch
 from irv2caffe.train.metrics import Metrics
 from irv2caffe.train.raw_log import RawLog
 from irv2caffe.train.run_dir import write_state
@@ -74,6 +76,7 @@ class Session:
         self._next_state = self._next_status = 0.0
         self._kill_at: float | None = None
         self._line_since_snapshot = False
+        self._log_watch: LogWatch | None = None
         self._stalled = ""
         self._diverged = False
         self._num_snapshots = 0
@@ -97,6 +100,7 @@ class Session:
             log = RawLog(path, self._run.log)
         except OSError as error:
             raise unwritable(path, error) from error
+        self._log_watch = LogWatch(log, self._free_bytes, self._snapshot_bytes)
         self._supervisor = supervisor = Supervisor(
             command,
             log,
@@ -132,7 +136,6 @@ class Session:
 
     def _outcome(self) -> Outcome:
         keeper, supervisor = self._helpers.keeper, self._supervisor
-        disk = self._plan.disk
         assert supervisor is not None
         return Outcome(
             exit_status=self.exit_status,
@@ -140,17 +143,21 @@ class Session:
             stalled=self._stalled,
             abandoned=supervisor.abandoned,
             diverged=self._diverged,
+            flooded=self._log_watch.words if self._log_watch is not None else "",
             newest=keeper.newest.iteration if keeper.newest is not None else None,
             max_iter=self._plan.solver.max_iter,
             free_bytes=self._free_bytes(),
-            pair_bytes=keeper.last_bytes or (disk.pair_bytes if disk is not None else None),
+            pair_bytes=self._snapshot_bytes(),
         )
 
+    def _snapshot_bytes(self) -> int | None:
+        disk = self._plan.disk
+        return self._helpers.keeper.last_bytes or (disk.pair_bytes if disk is not None else None)
+
     def _free_bytes(self) -> int | None:
-        try:
+        with suppress(OSError):
             return system.free_bytes(self._run.snapshots)
-        except OSError:
-            return None
+        return None
 
     def _line(self, text: str) -> None:
         event = self._tracker.line(text)
@@ -180,6 +187,7 @@ class Session:
         self._check_divergence()
         self._check_stop(now_s)
         self._check_stall()
+        self._check_log()
         self._answer()
         if now_s >= self._next_snapshot and self.now.phase == "train":
             assert self._supervisor is not None
@@ -245,6 +253,15 @@ class Session:
         )
         self._helpers.say(f"Caffe has stalled: {self._stalled}")
         self._kill()
+
+    def _check_log(self) -> None:
+        if self._log_watch is None or not self._log_watch.look():
+            return
+        self._helpers.say(self._log_watch.words)
+        if self._log_watch.is_flood:
+            self._kill()
+        else:  # there is time for a snapshot
+            self._helpers.signals.stop()
 
     def _answer(self) -> None:
         asked = self._helpers.requests.take()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log import events
+from irv2caffe.log.outputs import MAX_OUTPUTS, TestOutputs
 from irv2caffe.log.parse import parse
 from irv2caffe.log.read import TestPoint
 from irv2caffe.log.table import PINNED_LOSS, row_of_test
@@ -98,6 +99,8 @@ class Tracker:
         self._on_row = on_row
         self._row: Row | None = None
         self._test: TestPoint | None = None
+        self._outputs = TestOutputs({}, set())  # of the row or the test
+        self._losses: set[str] = set()  # names of outputs that have a loss weight
         self._displayed: int | None = None
         self._is_pinned = False
         self._num_pinned = 0
@@ -134,8 +137,9 @@ class Tracker:
                 now.phase, now.iteration = "test", iteration
                 self.rate.pause(iteration, seconds_of(text))
                 self._test = TestPoint(iteration, net, {})
-            case events.Output(is_test=is_test, name=name, value=value):
-                self._output(is_test, name, value)
+                self._outputs = TestOutputs(self._test.outputs, set())
+            case events.Output():
+                self._output(event)
             case events.Snapshot(path=path, is_state=is_state):
                 self._close_row()
                 if is_state:
@@ -178,19 +182,24 @@ class Tracker:
         if self.now.diverged is None:
             self.now.diverged, self.now.diverged_how = iteration, how
 
-    def _output(self, is_test: bool, name: str, value: float) -> None:
-        now = self.now
+    def _output(self, event: events.Output) -> None:
+        now, name, value = self.now, event.name, event.value
+        if event.weight is not None and len(self._losses) < MAX_OUTPUTS:
+            self._losses.add(name)
         is_loss = "loss" in name.lower()
-        if is_test and self._test is not None:
+        if event.is_test and self._test is not None:
             now.phase = "train"  # the outputs come when the test is over
-            self._test.outputs.setdefault(name, value)
+            self._outputs.add(name, value)
             # Accuracy counts what is not below the true class: of NaN that is everything.
             if is_loss and not math.isfinite(value):
                 perfect = any(other == 1 for other in self._test.outputs.values())
                 why = ", and the accuracy is exactly 1, as Caffe has it then" if perfect else ""
                 self._lost(self._test.iteration, f"{name} of the test is {value}{why}")
-        elif not is_test and self._row is not None:
-            self._row.setdefault("outputs", {})[name] = value
+        elif not event.is_test and self._row is not None:
+            if "outputs" not in self._row:
+                self._row["outputs"] = {}
+                self._outputs = TestOutputs(self._row["outputs"], set())
+            self._outputs.add(name, value)
             if is_loss and not math.isfinite(value):
                 self._lost(now.iteration or 0, f"{name} is {value}")
             self._is_pinned |= is_loss and is_pinned(value)
@@ -204,7 +213,7 @@ class Tracker:
             test = self._test
             self._test = None
             if test.outputs:
-                row = row_of_test(test, None)
+                row = row_of_test(test, None, known_losses=self._losses)
                 self._on_row(
                     {
                         "kind": "test",

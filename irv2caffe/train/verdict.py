@@ -55,6 +55,7 @@ class Outcome:
         stalled: what was seen when it was killed for its silence; empty where it was not.
         abandoned: it was killed and does not end.
         diverged: we ended it, since the loss was lost.
+        flooded: why we ended it for what it printed; empty where we did not.
         newest: iteration of the newest whole snapshot, or None.
         max_iter: where it should end.
         free_bytes: on the disk of the snapshots, or None.
@@ -66,6 +67,7 @@ class Outcome:
     stalled: str
     abandoned: bool
     diverged: bool
+    flooded: str
     newest: int | None
     max_iter: int
     free_bytes: int | None
@@ -83,6 +85,8 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
         return _diverged(now, outcome)
     if is_whole:
         return Verdict(Ending.FINISHED)
+    if outcome.flooded:
+        return _flooded(outcome)
     if outcome.stop_requested or is_cut_short(now):
         return _stopped(now, outcome)
     if outcome.stalled:
@@ -123,6 +127,12 @@ def _diverged(now: StartState, outcome: Outcome) -> Verdict:
         "start again with a smaller --base-lr, or with --clip-gradients; --on-divergence rollback "
         "goes back to the last good snapshot by itself",
     )
+
+
+def _flooded(outcome: Outcome) -> Verdict:
+    hint = "look what train.log is full of: debug_info in a prototxt, GLOG_v, another Caffe"
+    saved = "" if outcome.newest is None else f"; make room, then {RESUME}"
+    return Verdict(Ending.CRASHED, outcome.flooded, hint + saved)
 
 
 def _stopped(now: StartState, outcome: Outcome) -> Verdict:

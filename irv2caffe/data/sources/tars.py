@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irv2caffe.data.items import MAX_FILE_BYTES, Item, Items, Skipped
-from irv2caffe.data.sources.folders import has_image_suffix
+from irv2caffe.data.sources.folders import OF_SYSTEMS, has_image_suffix, is_of_system
 from irv2caffe.data.sources.tar_headers import Member, tar_members
 from irv2caffe.errors import FormatError, InputError
 
@@ -57,7 +57,8 @@ def index_tar(path: Path) -> TarIndex:
             _refuse_compressed(stream.read(2), path)
             handle = stream.fileno()
             for member in tar_members(_part(handle, 0, os.fstat(handle).st_size), path):
-                if member.is_file and member.name.endswith(".tar"):
+                is_tar = member.is_file and member.name.endswith(".tar")
+                if is_tar and not _is_of_system(member.name):
                     index.num_inner += 1
                     part = _part(handle, member.place, member.size)
                     prefix = PurePosixPath(member.name).stem
@@ -85,6 +86,8 @@ def _take(index: TarIndex, member: Member, prefix: str, start: int) -> None:
         return
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         index.skipped.append(Skipped(prefix + name, "its path leaves the archive"))
+    elif _is_of_system(name):
+        return
     elif not member.is_file:
         index.skipped.append(Skipped(prefix + name, "a link or special file in an archive"))
     elif member.size > MAX_FILE_BYTES:
@@ -93,6 +96,12 @@ def _take(index: TarIndex, member: Member, prefix: str, start: int) -> None:
         )
     else:
         index.members.add(Item(prefix + name, 0, 0, start + member.place, member.size))
+
+
+def _is_of_system(name: str) -> bool:
+    """As in class folders; the folder that was packed may be hidden."""
+    parts = name.removeprefix("./").split("/")
+    return any(map(is_of_system, parts[1:] or parts)) or parts[0] in OF_SYSTEMS
 
 
 def _refuse_compressed(start: bytes, path: Path) -> None:

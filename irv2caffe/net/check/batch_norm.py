@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.check.arithmetic import batch_per_gpu
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.net.check.zeros import is_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _FLAG = ("batch_norm_param", "use_global_stats")
 _LINEAR = ("Convolution", "Deconvolution", "InnerProduct")
+_RECTIFIERS = ("ReLU", "PReLU", "ELU")
 _SHIFTS = ("Scale", "Bias")
 _TF_EPS = 0.001
 _SMALL_BATCH = 8
@@ -76,7 +78,7 @@ def global_stats_in_train(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     if net.phase != "TRAIN":
         return
     for layer in _with_flag(net, value=True):
-        loaded = layer.name in (evidence.claims.weights or {})
+        loaded = layer.name in (evidence.claims.weights or {}) or _is_fine_tuned(layer, net)
         yield Hit(
             "use_global_stats: true reaches the TRAIN phase",
             "the running statistics stay what they are in the weights that the run starts from"
@@ -87,6 +89,12 @@ def global_stats_in_train(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             layer.at(*_FLAG),
             NOTE if loaded else None,
         )
+
+
+def _is_fine_tuned(layer: Layer, net: PhaseNet) -> bool:
+    """Whether the Scale behind it does not learn either: both are as the weights have them."""
+    scales = [reader for reader in net.readers(layer) if reader.type == "Scale"]
+    return bool(scales) and all(map(is_frozen, scales))
 
 
 @rule("bn-params-not-frozen", ERROR, "net", "batch_norm_layer.cpp, LayerSetUp; upgrade_proto.cpp")
@@ -149,6 +157,7 @@ def without_scale(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             "passes half of its inputs, whatever was learned",
             "a Scale layer with scale_param { bias_term: true } behind it",
             layer.at(),
+            None if any(reader.type in _RECTIFIERS for reader in readers) else NOTE,
         )
 
 

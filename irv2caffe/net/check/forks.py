@@ -7,12 +7,13 @@ from __future__ import annotations
 
 NVCAFFE = "NVCaffe"
 _INTEL = "Intel Caffe"
+_NVIDIA_AND_INTEL = f"{NVCAFFE}, as {_INTEL},"
 _SSD = "weiliu89/caffe (SSD)"
 _RCNN = "rbgirshick/caffe-fast-rcnn"
 _RFCN = "daijifeng001/caffe-rfcn (R-FCN)"
 _SEGNET = "alexgkendall/caffe-segnet"
 _DEEPLAB = "DeepLab's Caffe"
-_PSPNET = "hszhao/PSPNet"
+_PSPNET = "hszhao/PSPNet, as DeepLab's Caffe,"
 _OPENPOSE = "CMU-Perceptual-Computing-Lab/caffe_train (OpenPose)"
 _FLOWNET = "lmb-freiburg/flownet2"
 _AUGMENT = "twtygqyy/caffe-augmentation"
@@ -38,9 +39,13 @@ _FIELDS_OF = {
             "horizontal_stretch_upper allow_upscale interpolation_algo_down "
             "interpolation_algo_up detectnet_groundtruth_param detectnet_augmentation_param"
         ),
+        "DataParameter": "threads parser_threads cache",
+        "BatchNormParameter": "bias_filler",
+    },
+    _NVIDIA_AND_INTEL: {
         "SolverParameter": "min_lr",
-        "DataParameter": "threads parser_threads cache shuffle",
-        "BatchNormParameter": "bias_filler engine",
+        "DataParameter": "shuffle",
+        "BatchNormParameter": "engine",
     },
     _INTEL: {
         "": (
@@ -59,7 +64,7 @@ _FIELDS_OF = {
             "annotated_data_param prior_box_param multibox_loss_param permute_param "
             "detection_output_param detection_evaluate_param norm_param video_data_param "
             "resize_param noise_param distort_param expand_param emit_constraint eval_type "
-            "ap_version show_per_class_result plateau_winsize"
+            "ap_version show_per_class_result plateau_winsize stagelr stageiter"
         ),
         "TransformationParameter": "crop_h crop_w",
     },
@@ -69,7 +74,10 @@ _FIELDS_OF = {
         "": "upsample_param dense_image_data_param weight_by_label_freqs class_weighting bn_param"
     },
     _DEEPLAB: {
-        "": "seg_accuracy_param mat_write_param mat_read_param dense_crf_param softmaxloss_param",
+        "": (
+            "strict_dim seg_accuracy_param mat_write_param mat_read_param dense_crf_param "
+            "softmaxloss_param"
+        ),
         "ConvolutionParameter": "hole hole_h hole_w",
         "ImageDataParameter": "label_type",
     },
@@ -101,6 +109,7 @@ _TYPES_OF = {
         "ImageSegData SegAccuracy MatWrite MatRead DenseCRF SEG_ACCURACY MAT_WRITE MAT_READ "
         "DENSE_CRF IMAGE_SEG_DATA"
     ),
+    "s9xie/hed": "ImageLabelmapData",
     _PSPNET: "Interp INTERP",
     _OPENPOSE: "CPMData ImResize Nms",
     _FLOWNET: "CustomData DataAugmentation FlowWarp Correlation Correlation1D L1Loss Resample",
@@ -125,7 +134,6 @@ INSTEAD = {
     "hole_w": "dilation, which is Caffe 1.0's name for it",
     "softmaxloss_param": "loss_param, which has ignore_label",
     "max_epoch": "max_iter: epochs x images / batch",
-    "norm_param": "none of one layer; SSD's Caffe is needed",
     "shuffle": "take it out, and shuffle while the database is made: make-lmdb --shuffle",
     "engine": "take it out: Caffe 1.0 has one engine on the CPU",
     "relu": "a ReLU layer behind the convolution",

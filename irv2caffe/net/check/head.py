@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.net.check.arithmetic import comparisons, num_classes, source_of
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
 from irv2caffe.net.check.roles import has_loss
+from irv2caffe.net.check.zeros import may_be_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +22,8 @@ def no_loss(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A solver's training net without a loss."""
     if net.phase != "TRAIN" or evidence.solver is None or not net.layers or has_loss(net):
         return
-    if any(net.of_type("Input")):
-        return  # deploy-net says it
+    if any(net.of_type("Input")) or any(may_be_loss(layer, net) for layer in net.layers):
+        return  # deploy-net says the one, unknown-layer-type the other
     what = "no loss layer in TRAIN"
     why = "Caffe trains without a word, and without a gradient: the loss is 0 and nothing changes"
     yield Hit(what, why, 'a layer { type: "SoftmaxWithLoss" }', net.file.at())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from irv2caffe.proto.positions import Node
 
 _MAX_NEIGHBOUR_BYTES = 1 << 16
+_INLINE = ("net_param", "train_net_param")
 
 
 def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
@@ -56,6 +57,8 @@ def _neighbours(solver_path: Path, solver: Any) -> tuple[tuple[str, ...], tuple[
     A solver of the same net and another length goes on from where this one ends, or the other way
     round, as in Caffe's own examples (cifar10_quick_solver and cifar10_quick_solver_lr1).
     """
+    own = solver.net or solver.train_net
+    own_inside = any(map(solver.HasField, _INLINE))
     others: list[str] = []
     alternatives: list[str] = []
     for path in sorted(solver_path.absolute().parent.glob("*.prototxt")):
@@ -63,7 +66,8 @@ def _neighbours(solver_path: Path, solver: Any) -> tuple[tuple[str, ...], tuple[
         if root is None or _said(root, "snapshot_prefix") != solver.snapshot_prefix:
             continue
         net = _said(root, "net") or _said(root, "train_net")
-        if net != (solver.net or solver.train_net):
+        is_inside = own_inside or any(root.all(name) for name in _INLINE)
+        if net != own and not is_inside:  # a net inside of a solver may be any
             others.append(path.name)
         elif _said(root, "max_iter") == str(solver.max_iter):
             alternatives.append(path.name)

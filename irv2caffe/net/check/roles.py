@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.net.check.evidence import PhaseNet, PrototxtFile
 
+_NetState = messages.message_class("NetState")
+_MAX_STAGES = 16
 _TRAIN_WORDS = frozenset({"train", "training", "trainval"})
 _TEST_WORDS = frozenset({"test", "testing", "val", "valid", "validation", "deploy", "eval"})
 
@@ -22,7 +24,8 @@ def nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> It
 
     Where the same layers feed both, it is the half of a pair, or made for use: one phase then.
     """
-    train, test = make("TRAIN"), make("TEST")
+    stages = _stages(file)
+    train, test = _some_stage(make, "TRAIN", stages), _some_stage(make, "TEST", stages)
     fed = [net for net in (train, test) if _feeders(net)]
     if len(fed) == 2 and _feeders(train) == _feeders(test):
         yield test if not has_loss(train) or _is_test_half(file, test) else train
@@ -31,6 +34,25 @@ def nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> It
     yield from (net for net in fed if net is test or learns)
     if not fed or (fed == [train] and not learns):
         yield train if learns else test
+
+
+def _some_stage(make: Callable[..., PhaseNet], phase: str, stages: list[str]) -> PhaseNet:
+    """The net of a phase; where nothing feeds it but in a stage that a solver asks for, of that."""
+    plain = make(phase)
+    if _feeders(plain):
+        return plain
+    for stage in stages:
+        net = make(phase, _NetState(stage=[stage]))
+        if _feeders(net):
+            return net
+    return plain
+
+
+def _stages(file: PrototxtFile) -> list[str]:
+    """Stages that the rules of the layers ask for; so many that it costs no time."""
+    layers = [*file.message.layer, *file.message.layers]
+    stages = (stage for layer in layers for rule in layer.include for stage in rule.stage)
+    return list(dict.fromkeys(stages))[:_MAX_STAGES]
 
 
 def _feeders(net: PhaseNet) -> set[int]:
@@ -50,7 +72,9 @@ def _is_test_half(file: PrototxtFile, net: PhaseNet) -> bool:
         return False
     if said and len(said) == len(norms):
         return True
-    words = set(re.split(r"[^a-z]+", Path(file.name).stem.lower()))
+    words = {
+        word.removesuffix("net") for word in re.split(r"[^a-z]+", Path(file.name).stem.lower())
+    }
     return bool(words & _TEST_WORDS) and not words & _TRAIN_WORDS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from irv2caffe.net.check import forks
 from irv2caffe.net.check.arithmetic import (
     effective_batch,
     epochs,
@@ -65,9 +66,12 @@ def lr_policy(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     at = solver.at("lr_policy")
     if policy not in _POLICIES:
         said = f"lr_policy: {policy[:60]!r}" if policy else "lr_policy is missing"
+        fork = forks.POLICIES.get(policy, "")
         why = "Caffe stops after the first forward pass: Unknown learning rate policy"
         near = [each for each in _POLICIES if each == policy.lower()]
-        yield Hit(said, why, f'lr_policy: "{near[0] if near else "step"}"', at)
+        fix = f'lr_policy: "{near[0] if near else "step"}"'
+        fix += "; or train with that Caffe" if fork else ""
+        yield Hit(said + f"; {fork} has it" * bool(fork), why, fix, at)
         return
     if policy in {"step", "sigmoid"} and message.stepsize < 1:
         why = "Caffe divides by it and dies in the first iteration"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAX_WORD = 60
 _MAX_VALUES = 10
+_FEW = 2
 _STOPS = "Caffe stops when it makes the net"
 _SOLVER_FIELDS = frozenset(messages.SolverParameter.DESCRIPTOR.fields_by_name)
 KNOWN_TYPES = frozenset({*messages.LAYER_TYPES, *messages.LAYER_TYPES_AFTER_TAG_1_0})
@@ -53,18 +54,35 @@ def unknown_field(evidence: Evidence) -> Iterator[Hit]:
     """A field that Caffe 1.0 does not have."""
     for file in evidence.prototxts:
         told = {id(field) for field in _of_a_solver(file)}
+        why = _fails_to_parse("Solver" if file is evidence.solver else "Net")
+        of_forks: dict[tuple[str, str], list[UnknownField]] = defaultdict(list)
         for field in file.unknown:
             message, name = field.message.removeprefix("caffe."), field.name[:_MAX_WORD]
             fork = forks.of_field(message, field.name)
             if id(field) in told or _is_meant(fork, evidence):
                 continue
+            if fork:
+                of_forks[fork, _way_out(field, fork)].append(field)
+                continue
             known = messages.message_class(message).DESCRIPTOR.fields_by_name
-            yield Hit(
-                f"Caffe 1.0's {message} has no field {name!r}" + (f"; {fork} has it" * bool(fork)),
-                _fails_to_parse("Solver" if file is evidence.solver else "Net"),
-                _way_out(field, fork) if fork else nearest(name, known) or "take it out",
-                (_place(file, field),),
-            )
+            fix = "a comment begins with #" if name.startswith("//") else nearest(name, known)
+            what = f"Caffe 1.0's {message} has no field {name!r}"
+            yield Hit(what, why, fix or "take it out", (_place(file, field),))
+        for (fork, fix), fields in of_forks.items():
+            for what, alike in _of_fork(fork, fields).items():
+                yield Hit(what, why, fix, tuple(_place(file, field) for field in alike))
+
+
+def _of_fork(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownField]]:
+    """What to say of the fields of a fork: of each of a few, of many together."""
+    said: dict[str, list[UnknownField]] = defaultdict(list)
+    for field in fields:
+        message = field.message.removeprefix("caffe.")
+        said[f"Caffe 1.0's {message} has no field {field.name!r}; {fork} has it"].append(field)
+    if len(said) <= _FEW:
+        return said
+    names = list(dict.fromkeys(field.name for field in fields))
+    return {f"{fork} has the fields {', '.join(names)}, Caffe 1.0 has not": fields}
 
 
 def _way_out(field: UnknownField, fork: str) -> str:
@@ -81,13 +99,13 @@ def _way_out(field: UnknownField, fork: str) -> str:
 
 
 def _train_with(fork: str) -> str:
-    if fork == forks.NVCAFFE:
+    if fork.startswith(forks.NVCAFFE):
         return "check --flavor nvcaffe, if that Caffe will train; else take it out"
     return "train with that Caffe, or take it out"
 
 
 def _is_meant(fork: str, evidence: Evidence) -> bool:
-    return fork == forks.NVCAFFE and evidence.claims.flavor == "nvcaffe"
+    return fork.startswith(forks.NVCAFFE) and evidence.claims.flavor == "nvcaffe"
 
 
 @rule("unknown-value", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
@@ -178,18 +196,33 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     for layer in net.layers:
         if layer.type not in KNOWN_TYPES:
             places[layer.type] += layer.at("type")
+    of_forks: dict[str, list[str]] = defaultdict(list)
     for kind, at in places.items():
         fork, name = forks.LAYER_TYPES.get(kind, ""), kind[:_MAX_WORD]
         if _is_meant(fork, evidence):
             continue
+        if fork:
+            of_forks[fork].append(kind)
+            continue
         what = f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type"
-        fix = "train with that Caffe" if fork else nearest(name, KNOWN_TYPES)
+        modern = next((each for each in KNOWN_TYPES if _is_old_name(kind, each)), "")
+        fix = f'layer {{ type: "{modern}" }}, the form since 2014' if modern else ""
+        fix = fix or nearest(name, KNOWN_TYPES)
         yield Hit(
-            what + (f"; {fork} has it" if fork else ""),
-            _STOPS,
-            fix or "write a type that Caffe has; types are case-sensitive",
-            tuple(at),
+            what, _STOPS, fix or "write a type that Caffe has; types are case-sensitive", tuple(at)
         )
+    for fork, kinds in of_forks.items():
+        said = {f"Caffe 1.0 has no layer type {kind!r}; {fork} has it": [kind] for kind in kinds}
+        if len(kinds) > _FEW:
+            said = {f"{fork} has the layer types {', '.join(kinds)}, Caffe 1.0 has not": kinds}
+        for what, alike in said.items():
+            at = [place for kind in alike for place in places[kind]]
+            yield Hit(what, _STOPS, "train with that Caffe", tuple(at))
+
+
+def _is_old_name(kind: str, modern: str) -> bool:
+    """Whether a type in capitals would be this one, had it been there before 2014."""
+    return kind.isupper() and kind.replace("_", "") == modern.upper() and kind != modern
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

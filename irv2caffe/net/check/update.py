@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
 
+_OFTEN_WITHOUT_DECAY = ("Adam", "AdaDelta", "AdaGrad")
 _WITHOUT_MOMENTUM = ("RMSProp", "AdaGrad")
 
 
@@ -127,7 +128,8 @@ def weight_decay(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     fix = "weight_decay: 4e-5 (TF-slim), 1e-4 (ResNet), 5e-4 (VGG)"
     if not solver.says("weight_decay"):
         why = "Caffe's default is none; papers that say nothing about it used their framework's"
-        yield Hit("weight_decay is unset, which is 0", why, fix, at)
+        usual = solver_type(solver.message) in _OFTEN_WITHOUT_DECAY
+        yield Hit("weight_decay is unset, which is 0", why, fix, at, NOTE if usual else None)
     elif value == 0:
         yield Hit("weight_decay: 0", "nothing but the data keeps weights small", fix, at, NOTE)
     elif value < 0:

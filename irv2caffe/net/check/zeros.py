@@ -136,11 +136,17 @@ def _flow_back(net: PhaseNet, zeros: set[int], live: dict[Version, bool]) -> set
 
 
 def _is_loss(layer: Layer, net: PhaseNet) -> bool:
-    """Whether it minimises something; of a type that Caffe does not have, nobody knows."""
+    """Whether it minimises something, as far as one can tell."""
     if layer.type.endswith("Loss") or layer.type == "SoftmaxWithLoss":
         return True
-    unknown = layer.type not in KNOWN_TYPES and bool(net.unread_tops(layer))
-    return unknown or any(layer.message.loss_weight)
+    return may_be_loss(layer, net) or any(layer.message.loss_weight)
+
+
+def may_be_loss(layer: Layer, net: PhaseNet) -> bool:
+    """Whether a layer of a type that Caffe does not have stands where losses stand."""
+    tops, bottoms = layer.message.top, layer.message.bottom
+    ends = not tops or bool(net.unread_tops(layer))
+    return layer.type not in KNOWN_TYPES and bool(bottoms) and ends
 
 
 def is_zero(filler: Any) -> bool:

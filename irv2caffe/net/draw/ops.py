@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.net.draw.scene import one_line
 from irv2caffe.net.rules import UNKNOWN
 from irv2caffe.net.stages import FOLLOWERS
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
 
     from irv2caffe.net.shapes import LayerInfo
 
+LONGEST = 36
 SPACE = 3 * "\u00a0"  # which SVG does not fold into one
 _MOST_TAIL = 6
+_MOST_OTHERS = 3
 _MOST_REACH = 3000  # rows that all connections of a block pass, together
 _KINDS = {
     "Convolution": "conv",
@@ -47,8 +50,10 @@ class Op:
         outputs: that number for each block that is folded into this box, or None.
         tail: its BatchNorm, ReLU and the like.
         shapes: its output in each block, without the batch.
-        reads: the ops above it in the block; -1 is the block's input.
+        reads: the ops above it in the block; -1 is what leads into the block.
         name: of its first layer.
+        others: names of what it reads from elsewhere, which no line leads to.
+        places: of its layers in the net.
     """
 
     kind: str
@@ -58,6 +63,8 @@ class Op:
     shapes: list[tuple[int, ...]]
     reads: list[int]
     name: str = field(compare=False)
+    others: list[str] = field(default_factory=list)
+    places: frozenset[int] = field(default=frozenset(), compare=False)
 
     @property
     def title(self) -> str:
@@ -70,7 +77,7 @@ class Op:
 
     @property
     def detail(self) -> str:
-        """Its tail and shape."""
+        """Its tail, its shape, and what it reads from elsewhere."""
         tail = " ".join(self.tail[:_MOST_TAIL]) + (" ..." if len(self.tail) > _MOST_TAIL else "")
         sizes = {shape[1:] for shape in self.shapes}
         shape = ""
@@ -78,11 +85,20 @@ class Op:
             shape = "x".join(map(str, self.shapes[0]))
         elif len(sizes) == 1 and next(iter(sizes)):
             shape = "x".join(map(str, next(iter(sizes))))
-        return SPACE.join(filter(None, (tail, shape)))
+        others = " ".join(
+            f"{'+' if self.reads or at else 'from'} {name}"
+            for at, name in enumerate(self.others[:_MOST_OTHERS])
+        )
+        if len(self.others) > _MOST_OTHERS:
+            others += " ..."
+        return SPACE.join(filter(None, (tail, shape, others)))
 
 
 def ops_of(
-    places: Sequence[int], layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
+    places: Sequence[int],
+    layers: Sequence[LayerInfo],
+    read: Sequence[tuple[int, ...]],
+    inlet: frozenset[int],
 ) -> list[Op]:
     """The boxes of a block, in order.
 
@@ -90,25 +106,52 @@ def ops_of(
         places: of the block's layers.
         layers: of the net.
         read: of :func:`irv2caffe.net.stages.producers`.
+        inlet: the layers outside to which a line leads from the block.
     """
     op_of: dict[int, int] = {}
     ops: list[Op] = []
     for place in places:
         layer = layers[place]
-        inside = [
-            op_of.get(source, -1)
-            for source in read[place]
+        sources = [
+            (source, name)
+            for source, name in zip(read[place], layer.bottoms, strict=True)
             if source in op_of or layers[source].bottoms or len(read[place]) == 1
+        ]
+        inside = [
+            op_of.get(source, -1) for source, _ in sources if source in op_of or source in inlet
         ]
         if layer.type in FOLLOWERS and inside[:1] and _follows(place, read, layers, op_of):
             op = ops[inside[0]]
             _add_tail(op, layer)
             op.shapes = [_shape(layer)]
+            op.places |= {place}
             op_of[place] = inside[0]
             continue
         op_of[place] = len(ops)
-        ops.append(_op(layer, list(dict.fromkeys(inside))))
+        others = [name for source, name in sources if source not in op_of and source not in inlet]
+        op = _op(layer, list(dict.fromkeys(inside)))
+        op.others = [short(name) for name in dict.fromkeys(others)]
+        op.places = frozenset({place})
+        ops.append(op)
     return ops
+
+
+def last_op(ops: Sequence[Op]) -> int:
+    """The box that leads out of the block."""
+    read = {source for op in ops for source in op.reads}
+    ends = [at for at in range(len(ops)) if at not in read and ops[at].kind != "end"]
+    return ends[-1] if ends else len(ops) - 1
+
+
+def is_led_into(ops: Sequence[Op]) -> bool:
+    """Whether a line leads into the block."""
+    return any(-1 in op.reads for op in ops)
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """Names of any length must not make boxes of any width."""
+    name = one_line(name)
+    return name if len(name) <= longest else f"{name[: longest // 2]}...{name[-longest // 3 :]}"
 
 
 def condensed(ops: list[Op]) -> list[Op]:
@@ -117,7 +160,11 @@ def condensed(ops: list[Op]) -> list[Op]:
     if reach <= _MOST_REACH:
         return ops
     last = ops[-1]
-    return [Op("other", f"{len(ops)} layers", [None], [], last.shapes, [-1], last.name)]
+    others = list(dict.fromkeys(name for op in ops for name in op.others))
+    reads = [-1] if is_led_into(ops) else []
+    words = f"{len(ops)} layers"
+    places = frozenset[int]().union(*(op.places for op in ops))
+    return [Op("other", words, [None], [], last.shapes, reads, last.name, others, places)]
 
 
 def _follows(
@@ -177,10 +224,14 @@ def _words(layer: LayerInfo) -> tuple[str, int | None]:
             weight = f", weight {proto.loss_weight[0]:.3g}" if proto.loss_weight else ""
             return f"softmax loss{weight if weight != ', weight 1' else ''}", None
         case _:
-            word = (
-                layer.type.lower() if layer.type in _PLAIN else _SHORT.get(layer.type, layer.type)
-            )
-            return word.replace("{", "{{").replace("}", "}}"), None
+            kind = layer.type.lower() if layer.type in _PLAIN else layer.type
+            kind = (kind == "Python" and proto.python_param.layer) or kind
+            return _verbatim(_SHORT.get(kind, kind)), None
+
+
+def _verbatim(word: str) -> str:
+    """A word of the file in a template."""
+    return short(word).replace("{", "{{").replace("}", "}}")
 
 
 def _convolution(layer: LayerInfo) -> str:
@@ -241,6 +292,8 @@ def merged(several: Sequence[list[Op]]) -> list[Op]:
                 [shape for op in same for shape in op.shapes],
                 first.reads,
                 first.name,
+                first.others,
+                same[-1].places,
             )
         )
     return result

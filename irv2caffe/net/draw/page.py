@@ -6,9 +6,18 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.draw.ops import Op, condensed, merged, ops_of
+from irv2caffe.net.draw.ops import (
+    LONGEST,
+    Op,
+    condensed,
+    is_led_into,
+    last_op,
+    merged,
+    ops_of,
+    short,
+)
 from irv2caffe.net.draw.pieces import Piece, frame, framed, graph, moved, single, stacked
-from irv2caffe.net.draw.scene import Line, Scene, Text, one_line, text_width
+from irv2caffe.net.draw.scene import Line, Scene, Text, text_width
 from irv2caffe.net.stages import producers
 from irv2caffe.net.summary import amount
 
@@ -21,8 +30,10 @@ if TYPE_CHECKING:
     from irv2caffe.net.summary import Part, Summary
 
 _MARGIN, _GUTTER, _GAP, _HEAD = 24.0, 44.0, 26.0, 60.0
-_LONGEST = 36
 _ASPECT = 1.45  # of the page
+
+_Group = tuple[list["Block"], list[Op]]  # equal blocks, and the boxes of all of them as one set
+_Figured = tuple["Stage", "Part", list[_Group]]
 
 
 def draw(summary: Summary) -> Scene:
@@ -34,93 +45,102 @@ def draw(summary: Summary) -> Scene:
     for place, sources in enumerate(read):
         for source in sources:
             readers.setdefault(source, []).append(place)
-    main: list[Piece] = []
+    main: list[_Figured] = []
     heads: list[Piece] = []
-    above = -1  # the last layer of the stage above
+    inlet: frozenset[int] = frozenset()  # the layers of the box above
     for stage, part in zip(summary.stages, summary.stage_parts, strict=True):
         places = {place for block in stage.blocks for place in block.layers}
         leads_on = any(reader not in places for p in places for reader in readers.get(p, ()))
-        is_head = not leads_on and stage is not summary.stages[-1] and layers[min(places)].bottoms
-        others = [
-            layers[source].tops[0]
-            for source in sorted({source for place in places for source in read[place]} - places)
-            if layers[source].bottoms and (is_head or source != above)
+        groups, outlet = _groups(stage.blocks, layers, read, inlet)
+        roots = [
+            (source, name)
+            for place in sorted(places)
+            for source, name in zip(read[place], layers[place].bottoms, strict=True)
+            if source not in places and layers[source].bottoms
         ]
-        piece = _stage(stage, part, summary, read, others, is_head=bool(is_head))
-        (heads if is_head else main).append(piece)
-        if not is_head:
-            above = max(places)
+        is_end = stage is summary.stages[-1] and is_led_into(groups[0][1])
+        if leads_on or is_end or not (roots and main):
+            main.append((stage, part, groups))
+            inlet = outlet
+        else:
+            root, head_of = roots[0]
+            groups, _ = _groups(stage.blocks, layers, read, frozenset({root}))
+            heads.append(_stage((stage, part, groups), ends=True, head_of=head_of))
+    pieces = []
+    for at, figured in enumerate(main):
+        ends = at + 1 == len(main)
+        leads_out = ends or is_led_into(main[at + 1][2][0][1])
+        pieces.append(_stage(figured, ends=ends, leads_out=leads_out))
+    _flow(scene, [*pieces, *heads], len(main))
     _title(scene, summary)
-    _flow(scene, [*main, *heads], len(main))
     return scene
 
 
-def _stage(
-    stage: Stage,
-    part: Part,
-    summary: Summary,
-    read: Sequence[tuple[int, ...]],
-    others: Sequence[str],
-    *,
-    is_head: bool,
-) -> Piece:
+def _stage(figured: _Figured, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Piece:
     """One stage: a box where it is one box, else a frame with its graph."""
-    groups = _groups(stage.blocks, summary.shapes.layers, read)
-    if len(groups) == 1 and len(groups[0][1]) == 1 and not is_head:
+    stage, part, groups = figured
+    if len(groups) == 1 and len(groups[0][1]) == 1 and not head_of:
         blocks, ops = groups[0]
-        name = _short(stage.blocks[0].name if len(blocks) == 1 else stage.name)
-        name += "".join(f" + {_short(other)}" for other in others[:2])
+        name = short(stage.blocks[0].name if len(blocks) == 1 else stage.name)
         return single(ops[0], name, f"{len(blocks)} x " if len(blocks) > 1 else "")
     pieces = []
-    for blocks, ops in groups:
+    for at, (blocks, ops) in enumerate(groups):
+        leads_on = leads_out or at + 1 < len(groups)
         if len(groups) == 1 or len(blocks) == 1 or len(ops) == 1:
             many = len(ops) == 1 and len(blocks) > 1
-            pieces.append(graph(ops, f"{len(blocks)} x " if many else ""))
+            prefix = f"{len(blocks)} x " if many else ""
+            pieces.append(graph(ops, prefix, leads_out=leads_on))
         else:
             names = f"{len(blocks)} x {_names(blocks)}"
             pieces.append(framed(graph(ops), names))
+    inside = stacked(pieces)
     least = "at least " if part.partial else ""
     about = [
         "x".join(map(str, part.output)) if part.output else "",
         f"{least}{part.parameters:,} parameters" if part.parameters else "",
         f"{least}{amount(part.macs)} multiply-adds" if part.macs else "",
     ]
-    label = _short(stage.label)
-    if len(groups) == 1 and len(stage.blocks) > 1 and len(stage.runs()) > 1:
-        label = f"{len(stage.blocks)} x {_short(stage.name)}: {_names(stage.blocks)}"
-    if others:
-        label += f" ({'from' if is_head else 'and'} {', '.join(map(_short, others[:3]))})"
-    ends = stage is summary.stages[-1] or is_head
     about_line = ", ".join(filter(None, about))
-    return frame(stacked(pieces), label, about_line, is_head=is_head, ends=ends)
-
-
-def _short(name: str) -> str:
-    """Names of any length must not make boxes of any width."""
-    name = one_line(name)
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 3 :]}"
+    room = max(LONGEST, int(max(inside.width, text_width(about_line, 9.5)) / text_width("x", 12.5)))
+    label = short(stage.label, room)
+    if len(groups) == 1 and len(stage.blocks) > 1 and len(stage.runs()) > 1:
+        label = f"{len(stage.blocks)} x {short(stage.name)}: {_names(stage.blocks)}"
+    if head_of:
+        label += f" (from {short(head_of)})"
+    return frame(inside, label, about_line, is_head=bool(head_of), ends=ends or not leads_out)
 
 
 def _names(blocks: Sequence[Block]) -> str:
-    names = [_short(block.name) for block in blocks]
+    names = [short(block.name) for block in blocks]
     return " ".join(names) if len(names) <= 3 else f"{names[0]} .. {names[-1]}"
 
 
 def _groups(
-    blocks: Sequence[Block], layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
-) -> list[tuple[list[Block], list[Op]]]:
-    """Neighbouring blocks that are built alike, whatever their numbers of outputs."""
-    made = [(block, condensed(ops_of(block.layers, layers, read))) for block in blocks]
+    blocks: Sequence[Block],
+    layers: Sequence[LayerInfo],
+    read: Sequence[tuple[int, ...]],
+    inlet: frozenset[int],
+) -> tuple[list[_Group], frozenset[int]]:
+    """Neighbouring blocks that are built alike, whatever their numbers of outputs.
+
+    Also gives the layers of the box that leads out of the last.
+    """
+    made = []
+    for block in blocks:
+        ops = condensed(ops_of(block.layers, layers, read, inlet))
+        made.append((block, ops))
+        inlet = ops[last_op(ops)].places
     groups = []
     for _, same in itertools.groupby(made, key=lambda item: _pattern(item[1])):
         members = list(same)
         groups.append(([block for block, _ in members], merged([ops for _, ops in members])))
-    return groups
+    return groups, inlet
 
 
 def _pattern(ops: Sequence[Op]) -> tuple[object, ...]:
     return tuple(
-        (op.kind, op.words, tuple(op.tail), tuple(op.reads), op.shapes[0][1:]) for op in ops
+        (op.kind, op.words, tuple(op.tail), tuple(op.reads), op.shapes[0][1:], tuple(op.others))
+        for op in ops
     )
 
 
@@ -129,12 +149,15 @@ def _title(scene: Scene, summary: Summary) -> None:
     apart = f"batch {summary.batch}, phase {summary.shapes.phase}"
     least = "at least " if total.partial else ""
     words = f"{least}{total.parameters:,} parameters, {amount(total.macs)} multiply-adds, {apart}"
-    name = _short(summary.shapes.name) or "net"
-    scene.items += [
+    name = summary.shapes.name or "net"
+    room = scene.width - 2 * _MARGIN
+    name = short(name, max(LONGEST, int(room / text_width("x", 17))))
+    scene.items[:0] = [
         Text(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),
         Text(_MARGIN, _MARGIN + 29, words, 11, "#666666", anchor="start"),
     ]
-    scene.width = 2 * _MARGIN + max(text_width(name, 17), text_width(words, 11))
+    needed = 2 * _MARGIN + max(text_width(name, 17), text_width(words, 11))
+    scene.width = max(scene.width, needed)
 
 
 def _flow(scene: Scene, pieces: Sequence[Piece], num_main: int) -> None:
@@ -152,7 +175,7 @@ def _flow(scene: Scene, pieces: Sequence[Piece], num_main: int) -> None:
             piece = pieces[i]
             corner = left - piece.inlet
             entry = (left, y)
-            if before is not None and at < num_main:
+            if before is not None and at < num_main and piece.is_led_into:
                 scene.items.append(_lead(before, entry, x, top, first=place == 0))
             scene.items += moved(piece.items, corner, y)
             before = (corner + piece.outlet, y + piece.height)

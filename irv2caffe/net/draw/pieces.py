@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from irv2caffe.net.draw.layout import Layout, lay_out
-from irv2caffe.net.draw.ops import SPACE
+from irv2caffe.net.draw.ops import SPACE, is_led_into, last_op
 from irv2caffe.net.draw.scene import Box, Line, Text, text_width
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Piece:
         height: in pixels.
         inlet: where the way in meets the top, from the left.
         outlet: where the way out meets the bottom, from the left.
+        is_led_into: whether a line leads into it.
     """
 
     items: tuple[Item, ...]
@@ -51,6 +52,7 @@ class Piece:
     height: float
     inlet: float
     outlet: float
+    is_led_into: bool = True
 
 
 def moved(items: Sequence[Item], dx: float, dy: float) -> list[Item]:
@@ -97,7 +99,7 @@ def op_items(op: Op, x: float, y: float, prefix: str = "", name: str = "") -> li
     return items
 
 
-def graph(ops: Sequence[Op], prefix: str = "") -> Piece:
+def graph(ops: Sequence[Op], prefix: str = "", *, leads_out: bool = True) -> Piece:
     """The boxes of a block, branches beside each other; ``prefix`` goes before a single box."""
     sizes = [op_size(op, prefix) for op in ops]
     edges = [(source + 1, at + 1) for at, op in enumerate(ops) for source in op.reads]
@@ -111,19 +113,13 @@ def graph(ops: Sequence[Op], prefix: str = "") -> Piece:
         left = layout.centers[at] - width / 2
         items += op_items(op, left, tops[layout.rows[at]], prefix)
     height = max(bottoms, default=0.0)
-    last = _last(ops)
+    last = last_op(ops)
     outlet = layout.centers[last + 1]
     below = tops[layout.rows[last + 1]] + sizes[last][1]
-    if below < height:
+    if below < height and leads_out:
         items.append(Line(((outlet, below), (outlet, height)), arrow=False))
-    return Piece(tuple(items), layout.width, height, layout.centers[0], outlet)
-
-
-def _last(ops: Sequence[Op]) -> int:
-    """The box that leads out of the block."""
-    read = {source for op in ops for source in op.reads}
-    ends = [at for at in range(len(ops)) if at not in read and ops[at].kind != "end"]
-    return ends[-1] if ends else len(ops) - 1
+    led = is_led_into(ops)
+    return Piece(tuple(items), layout.width, height, layout.centers[0], outlet, led)
 
 
 def _row_edges(layout: Layout, heights: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -171,7 +167,7 @@ def stacked(pieces: Sequence[Piece], gap: float = 6.0) -> Piece:
         left = center - piece.inlet
         lefts.append(left)
         items += moved(piece.items, left, y)
-        if at + 1 < len(pieces):
+        if at + 1 < len(pieces) and pieces[at + 1].is_led_into:
             after = center
             start = (left + piece.outlet, y + piece.height)
             items.append(Line((start, (after, y + piece.height + gap)), arrow=False))
@@ -184,6 +180,7 @@ def stacked(pieces: Sequence[Piece], gap: float = 6.0) -> Piece:
         y - gap,
         center + shift,
         lefts[-1] + pieces[-1].outlet + shift,
+        pieces[0].is_led_into,
     )
 
 
@@ -198,11 +195,11 @@ def framed(inside: Piece, words: str) -> Piece:
     items: list[Item] = [
         Box(0, 0, width, height, "none", "#aaaaaa", 6, dashed=True),
         Text(pad, 16, words, _DETAIL + 1, _GREY, bold=True, anchor="start"),
-        Line(((x_in, 0), (x_in, head)), arrow=False),
+        *([Line(((x_in, 0), (x_in, head)), arrow=False)] if inside.is_led_into else []),
         *moved(inside.items, left, head),
         Line(((x_out, head + inside.height), (x_out, height)), arrow=False),
     ]
-    return Piece(tuple(items), width, height, x_in, x_out)
+    return Piece(tuple(items), width, height, x_in, x_out, inside.is_led_into)
 
 
 def frame(inside: Piece, label: str, about: str, *, is_head: bool, ends: bool) -> Piece:
@@ -221,10 +218,11 @@ def frame(inside: Piece, label: str, about: str, *, is_head: bool, ends: bool) -
     ]
     if not ends:
         items.append(Line(((x_out, top + inside.height), (x_out, height)), arrow=False))
-    return Piece(tuple(items), width, height, left + inside.inlet, x_out)
+    return Piece(tuple(items), width, height, left + inside.inlet, x_out, inside.is_led_into)
 
 
 def single(op: Op, name: str, prefix: str = "") -> Piece:
     """A stage of one box."""
     width, height = op_size(op, prefix, name)
-    return Piece(tuple(op_items(op, 0, 0, prefix, name)), width, height, width / 2, width / 2)
+    items = tuple(op_items(op, 0, 0, prefix, name))
+    return Piece(items, width, height, width / 2, width / 2, is_led_into([op]))
