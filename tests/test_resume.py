@@ -339,6 +339,34 @@ def test_a_hanging_worker_ends_the_job(images, tmp_path):
     assert "no end after 1 s" in errors
 
 
+def test_a_job_that_was_stopped_is_not_taken_for_a_stalled_one(images, tmp_path):
+    """Ctrl-Z stops all its processes, and not the clock."""
+    boot = (
+        "import json, sys, time; sys.path[:] = json.loads(sys.argv[1])\n"
+        "from irv2caffe.data import record, worker\n"
+        "make = record.RecordMaker.make\n"
+        "def slow(*args):\n"
+        "    for _ in range(20): time.sleep(0.01)\n"
+        "    return make(*args)\n"
+        "record.RecordMaker.make = slow\n"
+        "worker.main()"
+    )
+    extra = (
+        f"from irv2caffe.data import pool, process\npool.STALL_S = 2.0\nprocess._BOOT = {boot!r}"
+    )
+    with start(images, tmp_path / "db", extra=extra, start_new_session=True) as child:
+        wait_for(lambda: has_commits(tmp_path / "db"))
+        os.killpg(child.pid, signal.SIGSTOP)
+        time.sleep(4)
+        os.killpg(child.pid, signal.SIGCONT)
+        files = partial_folder(tmp_path / "db")
+        last = last_transaction(files)
+        wait_for(lambda: child.poll() is not None or last_transaction(files) > last)
+        assert child.poll() is None, child.communicate()[1]
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+
+
 def test_a_killed_parent_takes_its_workers_along(images, tmp_path):
     with start(images, tmp_path / "db", extra=SLOW) as child:
         wait_for(lambda: has_commits(tmp_path / "db"))
