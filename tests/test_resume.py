@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
 import random
@@ -339,32 +340,23 @@ def test_a_hanging_worker_ends_the_job(images, tmp_path):
     assert "no end after 1 s" in errors
 
 
-def test_a_job_that_was_stopped_is_not_taken_for_a_stalled_one(images, tmp_path):
+def test_a_job_that_was_stopped_is_not_taken_for_a_stalled_one(tiny, tmp_path, monkeypatch):
     """Ctrl-Z stops all its processes, and not the clock."""
+    from irv2caffe.data import process
+
     boot = (
         "import json, sys, time; sys.path[:] = json.loads(sys.argv[1])\n"
         "from irv2caffe.data import record, worker\n"
         "make = record.RecordMaker.make\n"
-        "def slow(*args):\n"
-        "    for _ in range(20): time.sleep(0.01)\n"
-        "    return make(*args)\n"
+        "def slow(*args): time.sleep(1.5); return make(*args)\n"
         "record.RecordMaker.make = slow\n"
         "worker.main()"
     )
-    extra = (
-        f"from irv2caffe.data import pool, process\npool.STALL_S = 2.0\nprocess._BOOT = {boot!r}"
-    )
-    with start(images, tmp_path / "db", extra=extra, start_new_session=True) as child:
-        wait_for(lambda: has_commits(tmp_path / "db"))
-        os.killpg(child.pid, signal.SIGSTOP)
-        time.sleep(4)
-        os.killpg(child.pid, signal.SIGCONT)
-        files = partial_folder(tmp_path / "db")
-        last = last_transaction(files)
-        wait_for(lambda: child.poll() is not None or last_transaction(files) > last)
-        assert child.poll() is None, child.communicate()[1]
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+    monkeypatch.setattr(process, "_BOOT", boot)
+    clock = itertools.count(0, 400.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    report = make_lmdb(tiny, tmp_path / "db", BuildOptions(size=(8, 8), workers=8))
+    assert report.num_images == 7
 
 
 def test_a_killed_parent_takes_its_workers_along(images, tmp_path):
