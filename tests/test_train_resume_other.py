@@ -235,6 +235,7 @@ def test_snapshots_of_another_name(job, tmp_path):
         (("--resume", "nothing"), 1, "no such file or folder"),
         (("--resume", "empty"), 1, "holds neither a run nor a solver"),
         (("--resume", "job/tiny_iter_400.caffemodel"), 2, "--resume job/tiny_iter_400.solverstate"),
+        (("--resume", "job/solver.prototxt"), 1, "--solver FILE beside it"),
         (("--resume", "job/caffe_output.log"), 1, "not a solver state"),
         (("--resume", "job", "--recipe", "paper"), 2, "--solver FILE with --resume"),
         (("--resume", "job", "--weights", "x"), 2, "of which snapshot"),
