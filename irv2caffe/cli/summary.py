@@ -151,7 +151,7 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
     """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
-    from irv2caffe.net.rules.forks import is_told_shape
+    from irv2caffe.net.rules.told import is_told_shape
 
     name, equals, shapes = told.rpartition("=")
     tops = tuple(shapes.split(","))
