@@ -35,6 +35,12 @@ layer { name: "acc/top-1" type: "Accuracy" bottom: "fc" bottom: "label" top: "ac
 layer { name: "acc/top-5" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc/top-5"
   include { phase: TEST } accuracy_param { top_k: 5 } }
 """
+# An output of eight elements, in training too, and a second loss with a weight.
+PER_CLASS = """
+layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc" top: "per_class" }
+layer { name: "aux" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "aux"
+  loss_weight: 0.25 }
+"""
 SOLVER = {
     "net": '"net.prototxt"',
     "test_iter": "4",
@@ -118,6 +124,12 @@ def two_tests(folder: Folder) -> bytes:
     return folder.train(**TWO_TESTS)
 
 
+def per_class(folder: Folder) -> bytes:
+    """Accuracies of each class, and a second loss."""
+    (folder.path / "net.prototxt").write_text(NET + PER_CLASS)
+    return folder.train()
+
+
 def steps(folder: Folder) -> bytes:
     """Steps of the learning rate, and gradients that are clipped."""
     return folder.train(**STEPS)
@@ -169,7 +181,10 @@ def fatal(folder: Folder) -> bytes:
     return folder.train("-snapshot", "missing.solverstate")
 
 
-ALL = (healthy, two_tests, steps, nan, stopped, killed, terminated, resumed, debug_info, fatal)
+ALL = (
+    healthy, two_tests, per_class, steps, nan, stopped, killed, terminated, resumed, debug_info,
+    fatal,
+)  # fmt: skip
 
 
 def clean(log: bytes, folder: Path) -> bytes:

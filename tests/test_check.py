@@ -24,6 +24,7 @@ from check_cases import (
     claims,
     net,
     solver,
+    total,
 )
 
 from irv2caffe.net.check import RULES, Severity, findings, gather, read
@@ -321,6 +322,13 @@ CASES = {
         "the trunk is multiplied by 0.1",
         "one",
         net(base="tf"),
+    ),
+    "deploy-sum-factors": (
+        NOTE,
+        net(base=DEPLOY + total("sum", "conv1", "conv1", "coeff: 1 coeff: 0.5"), solver=None),
+        "1 sum with factors",
+        "sum",
+        net(base=DEPLOY + total("sum", "conv1", "conv1", "coeff: 1 coeff: 1"), solver=None),
     ),
     "residual-bn-on-branch": (
         NOTE,

@@ -112,6 +112,21 @@ def test_a_class_table_in_utf16_is_called_that(tmp_path):
     assert "iconv -f UTF-16 -t UTF-8 labels.txt" in caught.value.hint
 
 
+def test_class_tables_of_strangers_end_no_inspection(tmp_path):
+    make_lmdb(open_source(fill(tmp_path / "images", "a/1.png", "b/1.png")), tmp_path / "db", SMALL)
+    table = tmp_path / "db/labels.txt"
+    table.write_text("crane\nship\ncrane\n")
+    found = examine(tmp_path / "db")
+    assert found.class_names == ["crane", "ship", "crane"]
+    assert "labels.txt has different classes of the same name: crane" in found.notes
+    assert database_facts(tmp_path / "db").class_names == ("crane", "ship", "crane")
+    for text in (b"", "a\nb\n".encode("utf-16"), b"a\0b\n"):
+        table.write_bytes(text)
+        assert examine(tmp_path / "db").class_names == []
+        assert examine(tmp_path / "db").num_classes == 2
+        assert database_facts(tmp_path / "db").class_names == ()
+
+
 # The order
 
 
@@ -328,8 +343,14 @@ def test_a_folder_that_is_linked_twice_is_taken_twice(tmp_path):
     fill(tmp_path / "shared", "2.png")
     for name in ("a/x", "a/y", "b/x"):
         (root / name).symlink_to(tmp_path / "shared")
-    names = [item.name for item in open_source(root).items]
+    source = open_source(root)
+    names = [item.name for item in source.items]
     assert names == ["a/1.png", "a/x/2.png", "a/y/2.png", "b/1.png", "b/x/2.png"]
+    (note,) = source.notes
+    assert note.startswith(
+        "1 folder(s) belong to two classes through links, and so do their images"
+    )
+    assert note.endswith(" = b/x")
 
 
 def test_thousands_of_nested_folders_are_one_error(tmp_path):

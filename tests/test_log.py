@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irv2caffe.log import events
+from irv2caffe.log.describe import finding_lines
 from irv2caffe.log.parse import parse, split_prefix
 from irv2caffe.log.read import Reader, read_lines
 from irv2caffe.log.summary import summarize
@@ -371,6 +372,38 @@ def test_two_writers_in_one_file():
             lines.append(stamped(i, f"Iteration {i // 3}, loss = 2", 7777))
     log = read_lines(lines)
     assert [point.loss for point in log.train] == [1.0] * 10
+
+
+@pytest.mark.parametrize("faster", [1, 3])
+def test_two_processes_at_once_in_one_file(faster):
+    """The later one counts, and it is said that there are others."""
+    lines = [stamped(0, "Initializing solver from parameters: ", 11), "display: 10"]
+    lines += [stamped(i, f"Iteration {10 * i}, loss = 1", 11) for i in range(20)]
+    lines += [stamped(20, "Initializing solver from parameters: ", 22), "display: 10"]
+    for i in range(20):
+        first = 20 + faster * i
+        lines += [
+            stamped(20 + i, f"Iteration {10 * (first + k)}, loss = 1", 11) for k in range(faster)
+        ]
+        lines.append(stamped(20 + i, f"Iteration {10 * i}, loss = 2", 22))
+        lines.append(stamped(20 + i, f"Iteration {10 * i}, lr = 0.5", 22))
+    log = read_lines(lines)
+    assert list(log.train.iteration) == list(range(0, 200, 10))
+    assert set(log.train.loss) == {2.0}
+    assert log.num_aside == 20 * faster
+    said = dict(finding_lines(make_table(log), log))
+    assert "displays of another process in the same file are left out" in said["processes"]
+
+
+def test_threads_that_have_the_same_numbers_again():
+    """In a container each process has them."""
+    lines = []
+    for start in (0, 100):
+        lines += [stamped(start, "Initializing solver from parameters: ", 1), "display: 10"]
+        lines += [stamped(start + i, f"Iteration {start + i}, loss = 1", 25) for i in range(50)]
+    log = read_lines(lines)
+    assert list(log.train.iteration) == [*range(50), *range(100, 150)]
+    assert (log.num_aside, log.restarts) == (0, [100])
 
 
 def test_pieces_without_heads_are_joined():

@@ -156,8 +156,8 @@ def test_what_does_not_end_and_is_no_log():
 
 @pytest.mark.parametrize("filling", [bytes(1 << 20), b"x" * (1 << 20), b"x\n" * (1 << 19)])
 def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
-    monkeypatch.setattr("irv2caffe.log.read._MAX_SILENT_BYTES", 4 << 20)
-    monkeypatch.setattr("irv2caffe.log.read._MAX_SILENT_LINES", 1_000_000)
+    monkeypatch.setattr("irv2caffe.log.silence.MAX_BYTES", 4 << 20)
+    monkeypatch.setattr("irv2caffe.log.silence.MAX_LINES", 1_000_000)
     with gzip.open(tmp_path / "bomb.log.gz", "wb", 1) as stream:
         stream.write(TEXT)
         for _ in range(12):
@@ -176,7 +176,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
 
 def test_lines_of_others_do_not_end_a_log(tmp_path, monkeypatch):
     """Between them Caffe goes on."""
-    monkeypatch.setattr("irv2caffe.log.read._MAX_SILENT_LINES", 100_000)
+    monkeypatch.setattr("irv2caffe.log.silence.MAX_LINES", 100_000)
     with (tmp_path / "a.log").open("wb") as stream:
         for _ in range(8):
             stream.write(TEXT + b"Premature end of JPEG file\n" * 60_000)

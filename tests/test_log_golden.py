@@ -8,6 +8,7 @@ from pathlib import Path
 import make_logs
 import pytest
 
+from irv2caffe.log.metrics import metrics_of
 from irv2caffe.log.read import read_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
@@ -176,6 +177,27 @@ def test_two_test_nets():
     assert [row.outputs["acc/top-1"] for row in first.test] == list(map(float, values[::2]))
     assert [row.outputs["acc/top-1"] for row in second.test] == list(map(float, values[1::2]))
     assert [row.net for row in first.other_tests] == [1, 1, 1, 1]
+
+
+def test_an_output_of_eight_elements():
+    text = (LOGS / "per_class.log").read_text()
+    log = read_log(LOGS / "per_class.log")
+    for phase, series in (
+        ("Test", [[p.outputs[f"per_class[{k}]"] for p in log.test] for k in range(8)]),
+        ("Train", [list(log.outputs[f"per_class[{k}]"].values()) for k in range(8)]),
+    ):
+        values = re.findall(rf"{phase} net output #\d+: per_class = (\S+)", text)
+        if phase == "Train":  # the last iteration is displayed twice
+            values = values[: 8 * len(log.train)]
+        assert series == [list(map(float, values[k::8])) for k in range(8)]
+    assert log.loss_weights == {"loss/loss": 1.0, "aux": 0.25}
+    table = make_table(log)
+    kinds = {(one.phase, one.name): one.kind for one in metrics_of(table)}
+    assert kinds["test", "aux"] == "loss"
+    assert kinds["train", "per_class[7]"] == "other"  # its name does not say what
+    displayed = re.search(r"Iteration 0 \(.*, loss = (\S+)", text)[1]
+    parts = [log.outputs[name].get(0) * weight for name, weight in log.loss_weights.items()]
+    assert sum(parts) == pytest.approx(float(displayed), rel=1e-5)
 
 
 def test_clipped_gradients_and_steps():

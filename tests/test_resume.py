@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
 import random
@@ -337,6 +338,25 @@ def test_a_hanging_worker_ends_the_job(images, tmp_path):
     assert child.returncode == 1
     # Stopped between two images it is as silent as stopped in one.
     assert "no end after 1 s" in errors
+
+
+def test_a_job_that_was_stopped_is_not_taken_for_a_stalled_one(tiny, tmp_path, monkeypatch):
+    """Ctrl-Z stops all its processes, and not the clock."""
+    from irv2caffe.data import process
+
+    boot = (
+        "import json, sys, time; sys.path[:] = json.loads(sys.argv[1])\n"
+        "from irv2caffe.data import record, worker\n"
+        "make = record.RecordMaker.make\n"
+        "def slow(*args): time.sleep(1.5); return make(*args)\n"
+        "record.RecordMaker.make = slow\n"
+        "worker.main()"
+    )
+    monkeypatch.setattr(process, "_BOOT", boot)
+    clock = itertools.count(0, 400.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    report = make_lmdb(tiny, tmp_path / "db", BuildOptions(size=(8, 8), workers=8))
+    assert report.num_images == 7
 
 
 def test_a_killed_parent_takes_its_workers_along(images, tmp_path):

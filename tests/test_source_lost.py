@@ -80,7 +80,13 @@ def replace_root(images):
     (images / "ant" / "other.jpg").write_bytes(b"")
 
 
-@pytest.mark.parametrize("lose", [rename_root, replace_root])
+def exchange_root(images):
+    """Another version of the data set takes its place, with images of the same names."""
+    rename_root(images)
+    save_images(images, 1)
+
+
+@pytest.mark.parametrize("lose", [rename_root, replace_root, exchange_root])
 @pytest.mark.parametrize("num_done", [4, 200])
 def test_a_root_that_goes_away_ends_the_job(images, original, tmp_path, lose, num_done):
     """The same command goes on when it is back."""

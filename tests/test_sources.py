@@ -644,6 +644,19 @@ def test_small_archives_of_large_headers(tmp_path, kind, name):
     assert peak < 16 << 20
 
 
+def test_flipped_bits_in_a_compressed_archive(tmp_path):
+    """Its checksum stands behind the end of the tar, where nobody has to look for files."""
+    files = [("c/batches.meta.txt", b"cat\n")]
+    files += [(f"c/data_batch_{number}.bin", bytes(3073)) for number in range(1, 6)]
+    data = bytearray(gzip.compress(tar_bytes(files), 0))
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(data)
+    assert len(open_source(tmp_path / "cifar-10-binary.tar.gz").items) == 5
+    data[3000] ^= 1
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(data)
+    with pytest.raises(FormatError, match="CRC"):
+        open_source(tmp_path / "cifar-10-binary.tar.gz")
+
+
 def test_many_small_headers_unpack_to_no_more_than_files_may(tmp_path):
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
@@ -691,6 +704,15 @@ def test_matlab_files_are_read_as_scipy_reads_them(caffe, tmp_path):
     kept = ("ILSVRC2012_ID", "WNID", "words", "num_children")
     assert [{key: row[key] for key in kept} for row in rows] == SYNSETS
     assert rows[4]["children"] == [1, 2]
+
+
+def test_small_matlab_files_of_large_variables():
+    variable = struct.pack("<IIIIII", 14, (12 << 20) + 16, 6, 8, 9, 0) + bytes(12 << 20)
+    packed = zlib.compress(variable)
+    element = struct.pack("<II", 15, len(packed)) + packed
+    head = bytes(124) + b"\0\1IM"
+    with pytest.raises(FormatError, match="would unpack to more than 16 MB"):
+        read_mat(head + 2 * element)
 
 
 # CIFAR
@@ -1007,6 +1029,8 @@ def test_a_deep_image_takes_twice_the_memory():
     png[16:24] = struct.pack(">II", 10_000, 10_000)
     with pytest.raises(UndecodableImageError, match="too many pixels: 10000 x 10000"):
         open_image(bytes(png))
+    with pytest.raises(UndecodableImageError, match="too many pixels"):
+        decode_record(bytes(png))
     png[24] = 8
     assert open_image(bytes(png)).kind == "png"
 

@@ -155,6 +155,18 @@ def test_a_family_of_very_many_blocks_ends_where_the_grid_changes():
     ]
 
 
+def test_a_block_is_called_as_most_of_its_layers():
+    """ShuffleNet: the shuffle inside a block has a name of its own."""
+    n = foreign_nets.Text("blocks", 1, 8, 16, 16)
+    x = n.conv("stem", "data", 8, 1)
+    for index in range(1, 4):
+        y = n.conv(f"resx{index}_conv1", x, 8, 1)
+        y = n.conv(f"resx{index}_conv2", n.layer("AbsVal", f"shuffle{index}", y), 8, 1)
+        x = n.layer("Eltwise", f"resx{index}_elewise", [x, y])
+    labels = [stage.label for stage in stages(infer(net_of(str(n)), "TEST"))]
+    assert labels == ["data", "stem", "3 x resx"]
+
+
 def test_heads_stand_apart_from_the_main_line():
     labels = [s.label for s in summarize(train_val(net_options(aux=True), 50), "TRAIN").stages]
     assert "AuxLogits" in labels

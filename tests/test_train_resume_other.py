@@ -235,6 +235,7 @@ def test_snapshots_of_another_name(job, tmp_path):
         (("--resume", "nothing"), 1, "no such file or folder"),
         (("--resume", "empty"), 1, "holds neither a run nor a solver"),
         (("--resume", "job/tiny_iter_400.caffemodel"), 2, "--resume job/tiny_iter_400.solverstate"),
+        (("--resume", "job/solver.prototxt"), 1, "--solver FILE beside it"),
         (("--resume", "job/caffe_output.log"), 1, "not a solver state"),
         (("--resume", "job", "--recipe", "paper"), 2, "--solver FILE with --resume"),
         (("--resume", "job", "--weights", "x"), 2, "of which snapshot"),
@@ -305,3 +306,40 @@ def test_a_state_with_a_model_of_another_iteration_is_refused(job, tmp_path):
     done = irv2caffe("--resume", Path("job/tiny_iter_200.solverstate"), cwd=tmp_path)
     assert done.returncode == 1
     assert "torn" in done.stderr
+
+
+def as_of_2014(model, path):
+    """A model with layers of the version before, as those of the model zoo have them."""
+    old = messages.NetParameter(name=model.name)
+    for layer in model.layer:
+        kept = old.layers.add()
+        kept.name = layer.name
+        kept.bottom.extend(layer.bottom)
+        kept.top.extend(layer.top)
+        kept.type = {"Convolution": 4, "InnerProduct": 14, "SoftmaxWithLoss": 21, "Data": 5}.get(
+            layer.type, 22
+        )
+        for blob in layer.blobs:
+            shape = [1] * (4 - len(blob.shape.dim)) + list(blob.shape.dim)
+            fields = dict(zip(("num", "channels", "height", "width"), shape, strict=True))
+            kept.blobs.add(data=blob.data, **fields)
+    write_binary(path, old)
+
+
+def test_snapshots_of_a_caffe_of_2014(job, root, tmp_path):
+    """Its models have layers of another kind, which Caffe 1.0 upgrades when it reads them."""
+    model = read_binary(job / "tiny_iter_400.caffemodel", messages.NetParameter)
+    as_of_2014(model, job / "tiny_iter_400.caffemodel")
+    done = irv2caffe("--resume", "job/tiny_iter_400.solverstate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    check_goes_on(run, 400)
+    assert read_log(run).train[0].loss < 0.2  # of weights that have learned
+    shutil.copy(job / "tiny_iter_400.caffemodel", tmp_path / "zoo.caffemodel")
+    solver = write_job(root, tmp_path / "new", max_iter=20)
+    tuned = irv2caffe(
+        "--solver", solver, "--weights", "zoo.caffemodel", "--run-dir", "t", cwd=tmp_path
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    assert "weights of 2 layers come from zoo.caffemodel" in tuned.stderr
+    assert read_log(tmp_path / "t").train[0].loss < 0.2

@@ -185,6 +185,27 @@ def test_two_mean_images_of_one_name_stay_two(caffe, root, tmp_path):
     assert [mean.ravel()[0] for mean in means] == [10.0, 11.0]
 
 
+def test_a_mean_image_of_a_run_that_was_moved(caffe, root, tmp_path):
+    """It lies in the run folder, wherever that is; a new run from there takes it along."""
+    solver = write_job(root, tmp_path / "job", max_iter=400)
+    net = read_prototxt(tmp_path / "job/net.prototxt", messages.NetParameter)
+    for layer in net.layer[:2]:
+        layer.transform_param.mean_file = str(tmp_path / "mean.binary")
+    write_binary(tmp_path / "mean.binary", blob_from_array(np.full((1, 3, 10, 10), 9.0, "f4")))
+    (tmp_path / "job/net.prototxt").write_text(str(net))
+    done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "mean.binary").unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for args in (("moved/snapshots/tiny_iter_200.solverstate",), ("moved", "--epochs", 75)):
+        done = irv2caffe("--resume", *args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (new,) = [path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]
+    for folder in (new, tmp_path / "moved"):
+        copied = read_prototxt(folder / "net.prototxt", messages.NetParameter)
+        assert copied.layer[0].transform_param.mean_file == str(folder / "mean.binary")
+
+
 @pytest.mark.parametrize("name", ["lock", "train.log", "config.json"])
 def test_files_named_as_the_run_folders_own(caffe, root, tmp_path, name):
     solver = write_job(root, tmp_path / "job", net=f'"{tmp_path}/job/{name}"', max_iter=20)
@@ -193,3 +214,18 @@ def test_files_named_as_the_run_folders_own(caffe, root, tmp_path, name):
     assert done.returncode == 0, done.stderr
     assert config(tmp_path / "run")["ending"] == "finished"
     assert (tmp_path / f"run/net_{name}").is_file()
+
+
+def test_a_layer_that_would_write_over_a_file(run, tmp_path):
+    """HDF5Output begins its file anew, whatever it was: a net from somebody else may name any."""
+    (tmp_path / "letter.txt").write_text("years of work")
+    net = (run.path / "net.prototxt").read_text()
+    layer = 'layer { name: "out" type: "HDF5Output" bottom: "fc" bottom: "label" '
+    layer += (
+        f'hdf5_output_param {{ file_name: "{tmp_path}/letter.txt" }} include {{ phase: TEST }} }}'
+    )
+    (run.path / "net.prototxt").write_text(net + layer)
+    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"layer out would write over {tmp_path}/letter.txt" in done.stderr
+    assert (tmp_path / "letter.txt").read_text() == "years of work"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -253,6 +254,38 @@ def test_keras_without_its_top(keras_files, tmp_path):
     assert (report.num_classes, report.left_to_fillers) == (0, ["classifier"])
     written = read_binary(out, messages.NetParameter)
     assert "classifier" not in [layer.name for layer in written.layer]
+
+
+@pytest.mark.parametrize("by_number", [True, False])
+def test_keras_models_with_another_head(keras_files, tmp_path, by_number):
+    """A network that was trained further ends in a layer of any name, or in several."""
+    net, out = write_deploy(tmp_path, num_classes=10, crop=139), tmp_path / "m.caffemodel"
+    source = tmp_path / ("w.weights.h5" if by_number else "w.h5")
+    layer = "layers/dense/vars" if by_number else "model_weights/my_head/my_head"
+    names = ("0", "1") if by_number else ("kernel:0", "bias:0")
+    shutil.copy(keras_files / ("bare.weights.h5" if by_number else "old.h5"), source)
+    with h5py.File(source, "a") as file:
+        if not by_number:
+            del file["model_weights/predictions"]
+        file[f"{layer}/{names[0]}"] = np.full((1536, 10), 0.5, "f4")
+        file[f"{layer}/{names[1]}"] = np.arange(10, dtype="f4")
+    report = import_weights(source, net, out)
+    assert report.num_classes == 10
+    (classifier,) = (
+        layer
+        for layer in read_binary(out, messages.NetParameter).layer
+        if layer.name == "classifier"
+    )
+    assert read_array(classifier.blobs[1]).tolist() == list(range(10))
+    with h5py.File(source, "a") as file:  # one layer more
+        second = layer.replace("dense", "dense_1").replace("my_head", "second")
+        file[f"{second}/{names[0]}"] = np.ones((10, 10), "f4")
+    with pytest.raises(WeightsError) as caught:
+        import_weights(source, net, out, force=True)
+    assert "--without-classifier" in caught.value.hint
+    assert f"{second}/{names[0]}" in caught.value.problems[-1]
+    report = import_weights(source, net, out, without_classifier=True, force=True)
+    assert (report.num_classes, len(report.unused)) == (0, 3)
 
 
 SMALL = {"width": 0.05, "crop": 75, "num_classes": 7}
@@ -553,6 +586,63 @@ def test_other_numbers_of_classes(caffe, state, tmp_path):
     assert fresh.std() > 0  # by the fillers, not zero
 
 
+@pytest.mark.parametrize(
+    ("place", "prefix"),
+    [
+        ("", "model."),  # Lightning, in safetensors
+        ("state_dict", "model."),
+        ("state_dict", "module."),
+        ("model", "_orig_mod.module."),
+        ("checkpoint.model", "backbone."),
+        ("", "self_made.cnn."),
+    ],
+)
+def test_networks_in_something_larger(small, state, tmp_path, place, prefix):
+    """What a trainer keeps beside it, or puts before its names, does not matter."""
+    net, _ = small
+    save_file(state, tmp_path / "w.safetensors")
+    import_weights(tmp_path / "w.safetensors", net, tmp_path / "plain.caffemodel")
+    wrapped = {f"{prefix}{name}": torch.from_numpy(value) for name, value in state.items()}
+    zeros = {f"ema.{name}": torch.zeros_like(value) for name, value in wrapped.items()}
+    content = {**wrapped, **zeros, "loss.weight": torch.ones(7)}
+    names = [name for name in place.split(".") if name]
+    if names:
+        for name in reversed(names):
+            content = {name: content, "epoch": 3}
+        torch.save({**content, "optimizer": {"a": torch.ones(3)}}, tmp_path / "w.pth")
+        source = tmp_path / "w.pth"
+    else:
+        source = tmp_path / "w.safetensors"
+        save_file({name: value.numpy() for name, value in content.items()}, source)
+    report = import_weights(source, net, tmp_path / "m.caffemodel")
+    assert report.prefix == "".join(f"{name}." for name in names) + prefix
+    assert report.num_ignored == len(zeros) + 1 + bool(names)
+    assert (tmp_path / "m.caffemodel").read_bytes() == (tmp_path / "plain.caffemodel").read_bytes()
+
+
+def test_several_networks_in_a_file(small, state, tmp_path):
+    net, _ = small
+    both = {
+        f"{who}.{name}": value for who in ("teacher", "student") for name, value in state.items()
+    }
+    save_file(both, tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"several networks: student\., teacher\."):
+        import_weights(tmp_path / "w.safetensors", net, tmp_path / "m.caffemodel")
+
+
+def test_another_head_of_timm(small, state, tmp_path):
+    net, _ = small
+    weight = state.pop("classif.weight")
+    state = {**state, "classif.0.weight": weight, "classif.2.weight": np.ones((7, 7), "f4")}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"ends in other layers: classif\.0\.weight") as caught:
+        import_weights(tmp_path / "w.safetensors", net, tmp_path / "m.caffemodel")
+    assert "--without-classifier" in caught.value.hint
+    import_weights(
+        tmp_path / "w.safetensors", net, tmp_path / "m.caffemodel", without_classifier=True
+    )
+
+
 @pytest.mark.parametrize("options", [{"residual_bn": True}, {"width": 0.1}])
 def test_another_net_of_the_family_is_refused(small, state, tmp_path, options):
     _, trained = small
@@ -664,7 +754,7 @@ def test_what_is_no_plain_tensor_is_listed(small, state, tmp_path):
         "Conv2d_1a_3x3: weight is of type torch.sparse_coo float32 in the source",
         "Conv2d_2a_3x3: weight is of type meta float32 in the source",
         "Conv2d_2b_3x3: weight is of type int in the source",
-        "more: unknown",
+        "state_dict.more.a: unknown",
     }
 
 

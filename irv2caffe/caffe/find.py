@@ -82,8 +82,9 @@ def find_same(place: Path) -> FoundCaffe | None:
     root = os.environ.get("CAFFE_ROOT")
     in_root = _in_folder(Path(root).absolute(), f"CAFFE_ROOT={root}") if root else None
     for found in filter(None, (in_root, _on_path(), _installed())):
-        if there is not None and (found.tools / "caffe").samefile(there.tools / "caffe"):
-            return found
+        with suppress(OSError):  # a program of another name
+            if there is not None and (found.tools / "caffe").samefile(there.tools / "caffe"):
+                return found
     return None
 
 

@@ -97,6 +97,8 @@ def import_weights_command(
 def _import_notes(report: ImportReport) -> Iterator[str]:
     """What a user should know of the result."""
     yield f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f}"
+    if report.prefix:
+        yield f"the names in the source begin with {report.prefix}, which was left out"
     if report.dropped_background:
         yield "class 0 of the source, the background, is left out: all labels are one lower"
     if report.gamma == "ones":

@@ -14,7 +14,7 @@ from irv2caffe.data.headers import AFTER_CAFFE
 from irv2caffe.data.layout import LABELS, read_manifest
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.mean import MeanSums, UnitSums, shape_of
-from irv2caffe.data.sources.text import read_labels
+from irv2caffe.data.sources.text import read_names, some
 from irv2caffe.data.stored import encoding_of, stored_pixels
 from irv2caffe.errors import FormatError
 
@@ -204,9 +204,18 @@ def _count_classes(folder: Path, found: Examination, labels: array[int]) -> None
     if counts:
         found.min_label, found.max_label = min(counts), max(counts)
         found.num_classes = found.max_label + 1
-    if (folder / LABELS).is_file():
-        found.class_names = list(read_labels(folder))
-        found.num_classes = len(found.class_names)
+    if not (folder / LABELS).is_file():
+        return
+    try:
+        names = read_names(folder / LABELS)
+    except FormatError as error:
+        found.notes.append(error.message)
+        return
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        found.notes.append(f"labels.txt has different classes of the same name: {some(twice)}")
+    if names:
+        found.class_names, found.num_classes = list(names), len(names)
 
 
 def _look_at_order(found: Examination, labels: array[int]) -> None:

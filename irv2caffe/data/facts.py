@@ -11,7 +11,7 @@ from irv2caffe.data.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.headers import image_kind, looks_cut_off
 from irv2caffe.data.layout import read_manifest
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.errors import FormatError, InputError
+from irv2caffe.errors import FormatError
 from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
@@ -162,12 +162,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     """The table that make-lmdb writes beside a database."""
     if not (folder / "labels.txt").exists():
         return ()
-    from irv2caffe.data.sources.text import read_names
+    from irv2caffe.data.sources.text import class_names
 
-    try:
-        return read_names(folder / "labels.txt")
-    except InputError:
-        return ()
+    return class_names(folder)
 
 
 def list_facts(path: Path) -> SourceFacts:

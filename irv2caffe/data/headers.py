@@ -96,25 +96,48 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     return JpegHeader(width, height, components, has_exif, None)
 
 
-def size_if_too_large(data: bytes, kind: str, jpeg: JpegHeader | None) -> str:
-    """The sides of an image that would take too much memory; OpenCV itself only counts pixels."""
+def find_excess(
+    data: bytes, kind: str, jpeg: JpegHeader | None, *, any_size: bool = False
+) -> tuple[str, str] | None:
+    """Why an image takes more memory or work to decode than any is worth: (reason, detail).
+
+    Args:
+        data: the file.
+        kind: of it.
+        jpeg: its header, if it is a JPEG file.
+        any_size: only look at the work.
+    """
+    if jpeg is not None and _has_too_many_scans(data, jpeg):
+        return "too many scans", ""
+    if kind == "png" and _has_torn_chunk(data):
+        return "damaged", "a part of it is longer than the file"
     most, width, height = MAX_PIXELS, 0, 0
     if jpeg is not None:
         width, height = jpeg.width, jpeg.height
-    elif kind == "png" and has_16_bits(data, kind):
+    elif kind == "png" and has_16_bits(data, kind):  # OpenCV itself only counts pixels
         width, height = struct.unpack_from(">II", data, 16)
         most = MAX_PIXELS * 3 // 8  # bytes of a pixel: of one with 8 bits, of one with 16 and alpha
-    return f"{width} x {height}" if width * height > most else ""
+    if any_size or width * height <= most:
+        return None
+    return "too many pixels", f"{width} x {height}"
 
 
-def has_too_many_scans(data: bytes, jpeg: JpegHeader | None = None) -> bool:
-    """Whether a file is a JPEG that takes more work to decode than any image is worth."""
-    if jpeg is None and image_kind(data) == "jpg":
-        jpeg = read_jpeg_header(data)
-    if jpeg is None or jpeg.scan is None:
+def _has_torn_chunk(data: bytes) -> bool:
+    """Whether a chunk says that it goes on behind the end; OpenCV takes memory for what it says."""
+    place = 8
+    while place + 8 <= len(data):
+        size = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND":
+            return False
+        place += 12 + size
+    return place > len(data)
+
+
+def _has_too_many_scans(data: bytes, jpeg: JpegHeader) -> bool:
+    if jpeg.scan is None:
         return False
     pixels = max(jpeg.width * jpeg.height, _PIXELS_WORTH_A_SCAN)
-    most = _MAX_PIXELS_OF_ALL_SCANS // pixels
+    most = max(1, _MAX_PIXELS_OF_ALL_SCANS // pixels)
     if data.count(b"\xff\xda", jpeg.scan) <= most:  # as in all but a few files
         return False
     place, num_scans = jpeg.scan, 0  # what follows the image counts not, such as a film

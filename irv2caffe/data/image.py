@@ -10,12 +10,11 @@ import numpy as np
 
 from irv2caffe.data.headers import (
     AFTER_CAFFE,
+    find_excess,
     has_16_bits,
-    has_too_many_scans,
     image_kind,
     is_cut_short,
     read_jpeg_header,
-    size_if_too_large,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ cv2.setNumThreads(1)
 
 UNREADABLE = "not an image that can be decoded"
 CUT_SHORT = "cut short"
-TOO_MANY_SCANS = "too many scans"
 _NO_MEMORY = -4  # cv::Error::StsNoMem
 _FILL_GRAY = 127
 _IMAGINED_ENDS = b"\xff\xd9" * 33_000
@@ -152,10 +150,8 @@ def open_image(data: bytes, *, exactly_like_caffe: bool = False) -> ImageFile:
         raise UndecodableImageError("a format that Caffe's OpenCV cannot read", kind)
     if (kind == "png" or not exactly_like_caffe) and is_cut_short(data, kind, jpeg):
         raise UndecodableImageError(CUT_SHORT)
-    if not exactly_like_caffe and (size := size_if_too_large(data, kind, jpeg)):
-        raise UndecodableImageError("too many pixels", size)
-    if has_too_many_scans(data, jpeg):
-        raise UndecodableImageError(TOO_MANY_SCANS)
+    if excess := find_excess(data, kind, jpeg, any_size=exactly_like_caffe):
+        raise UndecodableImageError(*excess)
     return ImageFile(data, kind, jpeg, exactly_like_caffe)
 
 
@@ -288,8 +284,11 @@ def decode_record(data: bytes | Pixels) -> NDArray[Any]:
     """
     if not len(data):
         raise UndecodableImageError("no data")
-    if isinstance(data, bytes) and has_too_many_scans(data):  # arrays are our own
-        raise UndecodableImageError(TOO_MANY_SCANS)
+    if isinstance(data, bytes):  # of strangers; arrays are our own
+        kind = image_kind(data)
+        jpeg = read_jpeg_header(data) if kind == "jpg" else None
+        if excess := find_excess(data, kind, jpeg):
+            raise UndecodableImageError(*excess)
     return _decode(data, cv2.IMREAD_UNCHANGED)
 
 

@@ -159,9 +159,9 @@ def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
 
 def _refuse_other_classes(train: Path, val: Path) -> None:
     """The same label must mean the same class in both, where both say what it means."""
-    from irv2caffe.data.sources.text import read_labels
+    from irv2caffe.data.sources.text import class_names
 
-    tables = [read_labels(place) for place in (train, val) if (place / LABELS).is_file()]
+    tables = [names for place in (train, val) if (names := class_names(place))]
     if len(tables) == 2 and tables[0] != tables[1]:
         raise InputError(
             f"the classes in {train / LABELS} and {val / LABELS} are not the same",

@@ -18,6 +18,7 @@ from irv2caffe.data.layout import MANIFEST, is_of_database
 from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.state import State, read_state, write_state
 from irv2caffe.errors import OutputError, OutputExistsError
+from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,11 +38,11 @@ class Partial:
 
     def is_complete(self) -> bool:
         """Whether only the renaming is left to do."""
-        return _read_json(self.folder / MANIFEST).get("fingerprint") == self.fingerprint
+        return read_json_object(self.folder / MANIFEST).get("fingerprint") == self.fingerprint
 
     def is_of_this_plan(self) -> bool:
         """Whether there is something to go on with."""
-        return _read_json(self.folder / _PLAN).get("fingerprint") == self.fingerprint
+        return read_json_object(self.folder / _PLAN).get("fingerprint") == self.fingerprint
 
     def has_commits(self) -> bool:
         """Whether anything would be lost with the folder."""
@@ -196,7 +197,7 @@ def _refuse_others(partial: Partial, told: dict[str, Any], *, may_go: bool) -> N
     if not may_go and partial.has_commits():
         raise OutputExistsError(
             f"{folder} is an unfinished database of other images or options"
-            f"{_difference(_read_json(folder / _PLAN).get('told'), told)}",
+            f"{_difference(read_json_object(folder / _PLAN).get('told'), told)}",
             "run its command again to go on, or --no-resume to start over",
         )
 
@@ -232,14 +233,6 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     plain = json.loads(json.dumps(now))
     names = [name for name in plain if before.get(name) != plain[name]]
     return f" ({', '.join(names)} differ)" if names and before else ""
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _sync_folder(folder: Path) -> None:

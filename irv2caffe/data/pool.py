@@ -10,7 +10,6 @@ import mmap
 import os
 import queue
 import signal
-import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -173,7 +172,7 @@ class Pool:
 
     def _next_answer(self) -> dict[str, Any]:
         """Waits for any worker, and watches over all of them."""
-        last_at = [(worker.number, _UNKNOWN, time.monotonic()) for worker in self._workers]
+        last_at = [(worker.number, _UNKNOWN, 0.0) for worker in self._workers]
         while True:
             try:
                 number, answer = self._answers.get(timeout=_POLL_S)
@@ -193,20 +192,20 @@ class Pool:
 
     def _refuse_stall(self, last_at: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
         """Ends the job if a worker has been at one image for too long."""
-        now = time.monotonic()
         seen = []
-        for number, index, since in last_at:
+        for number, index, waited_s in last_at:
             at = int(self._at[number])
             if at != index or self._workers[number].num_begun == 0:
-                seen.append((number, at, now))
+                seen.append((number, at, 0.0))
                 continue
-            if now - since > STALL_S:
+            if waited_s > STALL_S:
                 raise WorkerDiedError(
                     f"{self._name_at(number)}: no end after {STALL_S:.0f} s",
                     "is the disk there? else replace the image by an empty file, and run the same "
                     "command again: it goes on from here",
                 )
-            seen.append((number, index, since))
+            # Not by a clock: it goes on while all processes are stopped, as by Ctrl-Z.
+            seen.append((number, index, waited_s + _POLL_S))
         return seen
 
     def _died(self, worker: Worker) -> WorkerDiedError:

@@ -79,6 +79,15 @@ class RecordMaker:
         self.sums = UnitSums(is_wanted=options.mean != "none")
         self.depth = Depth()
 
+    def look_at_source(self) -> None:
+        """Sees to it that whole files still come from where they were counted.
+
+        Raises:
+            OSError: the source is gone.
+        """
+        if self._seen is not None and not self._stores:
+            self._seen.refuse_other()
+
     def make(self, item: Item, index: int, space: Space) -> tuple[int, int]:
         """Lays the record of an image into a space.
 

@@ -56,10 +56,18 @@ class Seen:
         Raises:
             OSError: because its source is gone.
         """
-        if self._is_other():
-            raise OSError(errno.ENOENT, f"{self.root} is gone, or another one")
+        self.refuse_other()
         if self.is_walked and not _holds_anything(os.path.dirname(f"{self.root}/{name}")):  # noqa: PTH120
             raise OSError(errno.ENOENT, "its folder is gone, or empty now")
+
+    def refuse_other(self) -> None:
+        """Refuses another folder of the same name, whose images may be called the same.
+
+        Raises:
+            OSError: saying so.
+        """
+        if self._is_other():
+            raise OSError(errno.ENOENT, f"{self.root} is gone, or another one")
 
     def refuse_gone(self) -> None:
         """Refuses what was made while the source went away.

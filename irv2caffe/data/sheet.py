@@ -9,9 +9,8 @@ import numpy as np
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.datum import read_head
 from irv2caffe.data.image import draw_text, encode_image, resize
-from irv2caffe.data.layout import LABELS
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.sources.text import read_labels
+from irv2caffe.data.sources.text import class_names
 from irv2caffe.data.stored import stored_pixels
 from irv2caffe.errors import InputError
 
@@ -49,7 +48,7 @@ def draw_sheet(
         InputError: no records.
         OutputError: ``out`` cannot be written.
     """
-    names = read_labels(folder) if (folder / LABELS).is_file() else ()
+    names = class_names(folder)
     with open_reader(folder) as reader:
         tiles = []
         for key, value in reader.sample(count):

@@ -86,6 +86,8 @@ class _Worker:
         space = Space(self._memory[start : start + self._slot_bytes])
         records: list[list[Any]] = []
         complaints: list[list[Any]] = []
+        self._at[0] = unit["indices"][0]
+        self._maker.look_at_source()
         for index, parts in zip(unit["indices"], unit["items"], strict=True):
             self._at[0] = index
             item = Item(*parts)

@@ -32,6 +32,7 @@ _NO_FINDING = re.compile(
     re.IGNORECASE,
 )
 _MAX_OUTPUTS = 12
+_MANY_ASIDE = 3  # displays; fewer may be torn lines
 
 
 def summary_items(summary: Summary) -> list[tuple[str, str]]:
@@ -113,6 +114,9 @@ def _endings(log: Log) -> Iterator[tuple[str, str]]:
     if log.num_dropped:
         text = f"more than {MAX_OUTPUTS} names: {log.num_dropped:,} values of others are left out"
         yield "outputs", text
+    if log.num_aside >= _MANY_ASIDE:
+        text = f"{log.num_aside:,} displays of another process in the same file are left out"
+        yield "processes", text
     if log.gave_up:
         yield "unread", "no line of Caffe's for very long: what follows was not read"
     told = [pair for pair in log.warnings.items() if _NO_FINDING.search(pair[0]) is None]

@@ -86,6 +86,7 @@ class Log:
         stopped: a signal ended it, with a snapshot.
         killed: the name of the signal that ended it without one, or empty.
         fatal: Caffe's last words, or empty.
+        num_aside: displays of another process in the same file, which do not count.
         gave_up: the rest was not read, since it held no line of Caffe's for very long.
         num_lines: lines read.
         num_events: lines understood.
@@ -119,6 +120,7 @@ class Log:
     stopped: bool = False
     killed: str = ""
     fatal: str = ""
+    num_aside: int = 0
     gave_up: bool = False
     num_lines: int = 0
     num_events: int = 0

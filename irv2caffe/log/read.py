@@ -14,6 +14,7 @@ from irv2caffe.log.course import Course, Told
 from irv2caffe.log.follow import read_into, resolve_log
 from irv2caffe.log.history import Log, TestPoint
 from irv2caffe.log.parse import clean, fork_of, lead_of, parse_message, split_prefix
+from irv2caffe.log.silence import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,9 +27,6 @@ __all__ = ["Log", "Reader", "TestPoint", "TrainPoint", "read_lines", "read_log",
 
 MAX_LINE_BYTES = 1 << 16  # a longer one is no line of Caffe's; what is over is dropped
 _BULK_BYTES = 1 << 15
-# Without a line of Caffe's after so much there is none to come: a bomb, a device, another file.
-_MAX_SILENT_BYTES = 1 << 28
-_MAX_SILENT_LINES = 4_000_000
 _NUM_FIRST = 6  # displays and learning rates of a process that show whose Caffe it is
 _STATE = re.compile(r"_iter_(\d{1,18})\.solverstate(?:\.h5)?$", re.ASCII)
 
@@ -58,8 +56,9 @@ class Reader:
         self._dump: dump.Dump | None = None
         self._aside: deque[Told] = deque(maxlen=1000)
         self._num_first = 0
-        self._silent_bytes = 0
-        self._spoke_at = (0, 0)  # lines of Caffe's, and lines in all, when one came last
+        self._silence = Silence()
+        self._starter: int | None = None  # the thread that started the newest process
+        self._stale: int | None = None  # the root of one that may still speak
 
     def feed(self, line: str) -> Event | None:
         """Takes one line; returns its event."""
@@ -98,20 +97,7 @@ class Reader:
                 feed_many(self, self._rest, memoryview(data)[:end])
             rest = bytes(data[end:]) if end else self._rest + bytes(data[:MAX_LINE_BYTES])
         self._rest = rest[:MAX_LINE_BYTES]
-        self._listen(len(data))
-
-    def _listen(self, num_bytes: int) -> None:
-        """Notes whether so many bytes held a line of Caffe's."""
-        log = self.log
-        known = log.num_events + log.num_other
-        if known > self._spoke_at[0]:
-            self._silent_bytes, self._spoke_at = 0, (known, log.num_lines)
-        else:
-            self._silent_bytes += num_bytes
-        log.gave_up = (
-            self._silent_bytes > _MAX_SILENT_BYTES
-            or log.num_lines - self._spoke_at[1] > _MAX_SILENT_LINES
-        )
+        self.log.gave_up = self._silence.lasts(self.log, len(data))
 
     @property
     def has_enough(self) -> bool:
@@ -192,11 +178,19 @@ class Reader:
                 self.root = event.thread
                 self._recall(event.thread)
             else:
-                self._aside.append(event)
-                self._adopt()
+                self._set_aside(event)
                 return
+        elif self.course.new_process and event.thread == self._stale is not None:
+            self._set_aside(event)
+            return
         self._aside.clear()
         self.course.tell(event)
+
+    def _set_aside(self, event: Told) -> None:
+        self.log.num_aside += isinstance(event, events.Loss)
+        self._aside.append(event)
+        if event.thread != self._stale:
+            self._adopt()
 
     def _recall(self, thread: int) -> None:
         """The first Caffes wrote the learning rate before the loss, and so before we know whose."""
@@ -215,6 +209,7 @@ class Reader:
         self._aside.clear()
         self.course.new_process = True
         self.root = last
+        self.log.num_aside -= sum(isinstance(event, events.Loss) for event in mine)
         for event in mine:
             self.course.tell(event)
 
@@ -223,6 +218,10 @@ class Reader:
         self._dump = dump.Dump(event.thread, lead, is_net=isinstance(event, events.NetDump))
         if isinstance(event, events.SolverDump):
             self.course.new_process = True
+            # Its threads may have the numbers of the last one's, where containers count anew.
+            is_other = event.thread not in {None, self.root, self._starter}
+            self._stale = self.root if is_other else None
+            self._starter = event.thread
             self._num_first = 0
             self.log.note_process()
 

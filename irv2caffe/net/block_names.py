@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ def shared(names: Sequence[str]) -> str:
         return shared
     cut = max(shared.rfind(mark) for mark in "/_-.")
     return shared[:cut] if cut > 0 else ""
+
+
+def of_most(names: Sequence[str]) -> str:
+    """The first word that most names have in common: ``resx3`` of ``resx3_conv1 .. shuffle3``."""
+    words = Counter(re.split("[/_.-]", name, maxsplit=1)[0] for name in names)
+    word, times = words.most_common(1)[0]
+    return word if times > max(2, len(names) / 2) else ""
 
 
 def family_of(name: str) -> str:

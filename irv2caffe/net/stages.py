@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.block_names import common_folder, family_of, folder_of, shared
+from irv2caffe.net.block_names import common_folder, family_of, folder_of, of_most, shared
 from irv2caffe.net.rules import RULES
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _block(
 ) -> Block:
     names = [layers[i].name.removeprefix(common) for i in span if layers[i].type not in FOLLOWERS]
     names = names or [layers[span[0]].name]
-    name = shared(names) or shared(names[:-1]) or names[-1]
+    name = shared(names) or shared(names[:-1]) or of_most(names) or names[-1]
     place = {index: at for at, index in enumerate(span)}
     signature = tuple(
         (

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Field numbers of caffe.proto.
 _STATE_ITER, _STATE_LEARNED_NET, _STATE_HISTORY, _STATE_STEP = 1, 2, 3, 4
-_NET_NAME, _NET_LAYER = 1, 100
+_NET_NAME, _NET_LAYER, _NET_OLD_LAYER = 1, 100, 2
+_OLD_NAME, _OLD_BLOBS = 4, 6  # of V1LayerParameter, which Caffe wrote until 2015
 _LAYER_BLOBS = 7
 _BLOB_DATA, _BLOB_SHAPE, _SHAPE_DIM = 5, 7, 1
 _BLOB_LEGACY = (1, 2, 3, 4)
@@ -60,10 +61,12 @@ class ModelOutline:
     Attributes:
         layers: in order.
         is_finite: no weight is infinite or not a number; True where nobody looked.
+        is_old: of a Caffe of 2014, which the definitions have only their names of.
     """
 
     layers: tuple[LayerOutline, ...]
     is_finite: bool
+    is_old: bool = False
 
 
 def read_state_outline(path: Path) -> StateOutline:
@@ -106,20 +109,21 @@ def read_model_outline(path: Path, *, check_finite: bool = False) -> ModelOutlin
         UnreadableError: it is there, and a disk or a right keeps it from being read.
     """
     layers: list[LayerOutline] = []
-    finite = True
+    finite, is_old = True, False
     with _mapped(path) as data:
         for number, wire, value in _fields(data):
             if number == _NET_NAME and wire != LENGTH:
                 raise FormatError("not a model", "a .solverstate goes to --resume")
-            if number != _NET_LAYER or isinstance(value, int):
+            if number not in {_NET_LAYER, _NET_OLD_LAYER} or isinstance(value, int):
                 continue
-            layer, blobs = _layer(value)
+            is_old |= number == _NET_OLD_LAYER
+            layer, blobs = _old_layer(value) if number == _NET_OLD_LAYER else _layer(value)
             layers.append(layer)
             if check_finite:
                 finite = finite and all(map(_is_finite, blobs))
         if not layers:
             raise FormatError("not a model", "it holds no layers")
-    return ModelOutline(tuple(layers), finite)
+    return ModelOutline(tuple(layers), finite, is_old)
 
 
 def with_learned_net(path: Path, learned_net: str) -> Iterator[bytes]:
@@ -145,6 +149,18 @@ def _layer(data: memoryview) -> tuple[LayerOutline, list[memoryview]]:
     except DecodeError as error:
         raise FormatError("not a binary NetParameter", "is it torn?") from error
     return LayerOutline(message, tuple(map(_shape, blobs))), blobs
+
+
+def _old_layer(data: memoryview) -> tuple[LayerOutline, list[memoryview]]:
+    """A V1LayerParameter's name and shapes, and its blobs."""
+    definition = messages.LayerParameter()
+    blobs = []
+    for number, _, value in _fields(data):
+        if number == _OLD_BLOBS and not isinstance(value, int):
+            blobs.append(value)
+        elif number == _OLD_NAME and not isinstance(value, int):
+            definition.name = bytes(value).decode("utf-8", "replace")
+    return LayerOutline(definition, tuple(map(_shape, blobs))), blobs
 
 
 def _shape(blob: memoryview) -> tuple[int, ...]:

@@ -15,11 +15,13 @@ from irv2caffe.errors import (
     MissingInputError,
     NetError,
     OutputError,
+    OutputExistsError,
 )
 from irv2caffe.proto.outline import read_model_outline
 from irv2caffe.train.estimate import Estimate, estimate
 from irv2caffe.train.findings import is_error, look, problem
 from irv2caffe.train.gpus import notes as gpu_notes
+from irv2caffe.train.hdf5_snapshots import is_hdf5
 from irv2caffe.train.job import noted
 from irv2caffe.train.memory import check_memory
 from irv2caffe.train.plan_text import size
@@ -85,6 +87,8 @@ def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
     if folder is not None and (start is not None or not plan.wishes.moved):
         with noted(problems):
             refuse_used(folder)
+    with noted(problems):
+        _refuse_overwriting(plan)
     place = folder or Path.cwd()
     with noted(problems):
         _check_writable(place)
@@ -100,6 +104,22 @@ def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
     return replace(
         plan, disk=disk, estimate=found, findings=seen, notes=tuple(notes), problems=tuple(problems)
     )
+
+
+def _refuse_overwriting(plan: Plan) -> None:
+    """Layers that write files begin them anew, whatever stands there.
+
+    Raises:
+        OutputExistsError: something else than an earlier output.
+    """
+    for net in plan.job.nets.values():
+        for layer in net.layer:
+            path = Path(layer.hdf5_output_param.file_name)
+            if layer.type == "HDF5Output" and path.exists() and not is_hdf5(path):
+                raise OutputExistsError(
+                    f"layer {layer.name} would write over {path}, which is no HDF5 file",
+                    "another file_name in its hdf5_output_param, or move the file away",
+                )
 
 
 def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
@@ -198,7 +218,8 @@ def _weights(plan: Plan, path: Path) -> list[str]:
             f"--weights {path}: no layer of it has a name of this net",
             "Caffe takes weights by the names of layers; irv2caffe summary shows them",
         )
-    changed = [d for d in net_differences(outline.layers, plan.job.train_net) if "changed" in d]
+    differences = [] if outline.is_old else net_differences(outline.layers, plan.job.train_net)
+    changed = [line for line in differences if "changed" in line]
     lines = [f"weights of {len(theirs & ours)} layers come from {path}"]
     if changed:
         lines.append(f"warning: {path} differs from the net: {'; '.join(changed[:3])}")

@@ -43,6 +43,11 @@ class Estimate:
     pair_bytes: int
     num_params: int
 
+    @property
+    def model_bytes(self) -> int:
+        """Of the weights, as a .caffemodel holds them."""
+        return _FLOAT_BYTES * self.num_params
+
     def on_device(self, place: int, flavor: str) -> int:
         """Bytes on one of the devices, by its place in --gpus."""
         tests = place == 0 or flavor == "nvcaffe"

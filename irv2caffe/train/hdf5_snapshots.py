@@ -133,6 +133,15 @@ def _arrays(path: Path, stack: ExitStack) -> dict[str, Raw]:
     """The data sets of a file; together they hold no more than the file does."""
     arrays = read_hdf5(path, stack)
     size = path.stat().st_size
-    if sum(4 * math.prod(raw.shape) for raw in arrays.values()) > size:
+    if sum(math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values()) > size:
         raise FormatError("holds less than it says", "is it cut short?", path=path)
     return arrays
+
+
+def _item_bytes(kind: str) -> int:
+    import numpy as np
+
+    try:
+        return int(np.dtype(kind).itemsize)
+    except TypeError:
+        return 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NEAR = 0.8
 _TESTS_AT_MOST = 0.25  # of the room, where the tests do not fit as they are
+_MAX_TRIED = 100_000
 _ANYWAY = "--ignore-findings tries all the same"
 
 
@@ -32,22 +33,24 @@ def check_memory(
     ]
     if not plan.gpus:
         room = memory_room()
-        places = [(room.where, room.how, room.num_bytes, found.on_device(0, plan.flavor), True)]
+        # Besides, a model is copied into a message before it is written (Net::ToProto).
+        need = found.on_device(0, plan.flavor) + found.model_bytes
+        places = [(room.where, room.how, room.num_bytes, need, True)]
     for where, how, there, need, tests in places:
         also = f" ({size(found.test_bytes)} of it for the tests)" if tests else ""
         what = f"{where} has {size(there)} {how}, the training takes about {size(need)}{also}"
         if need > there and not plan.wishes.ignore_findings:
-            problems.append(
-                InputError(what, f"{_way_out(plan, found, there, tests=tests)}; {_ANYWAY}")
-            )
+            besides = 0 if plan.gpus else found.model_bytes
+            way_out = _way_out(plan, found, int(_NEAR * there) - besides, tests=tests)
+            problems.append(InputError(what, f"{way_out}; {_ANYWAY}"))
         elif need > _NEAR * there:
             notes.append(f"warning: {what}")
 
 
 def _way_out(plan: Plan, found: Estimate, there: int, *, tests: bool) -> str:
-    """Batches that fit, with the same number of images in an update and in a test."""
+    """Batches that fit into so much, with the same number of images in an update and in a test."""
     batch, test_batch = plan.batch_size, plan.test_batch
-    room = int(_NEAR * there) - (found.test_bytes if tests else 0)
+    room = there - (found.test_bytes if tests else 0)
     told = []
     if tests and found.train_bytes - (batch - 1) * found.train_image_bytes > room:
         fewer = _largest(
@@ -71,7 +74,7 @@ def _way_out(plan: Plan, found: Estimate, there: int, *, tests: bool) -> str:
 
 def _largest(whole: int, takes: int, of_each: int, batch: int, room: int) -> int:
     """The largest batch, up to the one there is, that divides a number and has room; else 0."""
-    low = [number for number in range(1, int(whole**0.5) + 1) if whole % number == 0]
-    divisors = {*low, *(whole // number for number in low)}
-    fits = (n for n in divisors if n <= batch and takes - (batch - n) * of_each <= room)
-    return max(fits, default=0)
+    if of_each < 1:
+        return batch if takes <= room else 0
+    most = min(batch, batch - -(-(takes - room) // of_each))
+    return next((n for n in range(most, max(0, most - _MAX_TRIED), -1) if whole % n == 0), 0)

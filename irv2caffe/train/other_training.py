@@ -14,6 +14,7 @@ from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.outline import read_state_outline
 from irv2caffe.proto.text import read_prototxt
+from irv2caffe.system import read_regular
 from irv2caffe.train import checksums
 from irv2caffe.train import hdf5_snapshots as hdf5
 from irv2caffe.train.retention import prune
@@ -28,6 +29,7 @@ _STATE = re.compile(
     r"(?P<prefix>.*)_iter_(?P<iteration>\d{1,10})(?:_score[\w.]*?)?\.solverstate(?:\.h5)?"
 )
 _MAX_SOLVER_BYTES = 1 << 20
+_OF_SOLVERS = (b"max_iter", b"base_lr")  # nets, which can be long, have no such words
 _NET_FIELDS = ("net", "train_net", "net_param", "train_net_param")
 
 
@@ -36,7 +38,7 @@ def solvers_in(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.glob("*.prototxt")):
         try:
-            if path.is_file() and path.stat().st_size <= _MAX_SOLVER_BYTES:
+            if any(word in read_regular(path, _MAX_SOLVER_BYTES) for word in _OF_SOLVERS):
                 solver = _solver(path)
                 if any(getattr(solver, name) for name in _NET_FIELDS[:2]) or any(
                     solver.HasField(name) for name in _NET_FIELDS[2:]

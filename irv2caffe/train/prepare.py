@@ -48,7 +48,7 @@ def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> Pair | Non
     run.write_config({**earlier, **_record(plan, options, earlier)})
     names: dict[str, Path] = {}
     for name, net in plan.job.nets.items():
-        _copy_files(run, net, names, plan.job.nets.keys())
+        _copy_files(run, net, plan.job.path, names, plan.job.nets.keys())
         write_prototxt(run.path / name, net)
     deploy = plan.job.path.absolute().parent / "deploy.prototxt"
     if deploy.is_file() and deploy.parent != run.path.absolute():
@@ -113,22 +113,28 @@ def _prefix(path: str) -> str:
     return name if name not in {"", ".", ".."} else "net"
 
 
-def _copy_files(run: RunDir, net: Any, names: dict[str, Path], taken: Set[str]) -> None:
+def _copy_files(
+    run: RunDir, net: Any, solver: Path, names: dict[str, Path], taken: Set[str]
+) -> None:
     """Mean images and matrices lie in the run folder, too, so that it is whole.
 
     Args:
         run: the run folder.
         net: gets the paths of the copies.
+        solver: that names the net.
         names: of the copies so far, and what they are of.
         taken: names of other files.
     """
     folder = run.path.absolute()
+    beside = solver.absolute().parent
     for layer in net.layer:
         for param, field in COPIED_FIELDS:
             if not layer.HasField(param) or not getattr(getattr(layer, param), field):
                 continue
             message = getattr(layer, param)
             source = Path(getattr(message, field))
+            if not source.is_file() and (beside / source.name).is_file():
+                source = beside / source.name  # of a run folder that was moved
             target = folder / source.name
             if source.is_file() and source.parent != folder:
                 target = folder / _free_name(source, names, taken)

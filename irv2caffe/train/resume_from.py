@@ -121,8 +121,12 @@ def _of_state(
             f"--resume {state}: a model, which does not say where its solver was",
             f"--resume {beside} goes on from there; --weights {state} begins at iteration 0",
         )
-    if not state.is_file():
-        raise InputError(f"--resume {state}: not a file", "it takes a .solverstate")
+    if not state.is_file() or state.suffix == ".prototxt":
+        what = "a prototxt" if state.is_file() else "not a file"
+        raise InputError(
+            f"--resume {state}: {what}",
+            "it takes a .solverstate or a folder; --solver FILE beside it names a solver",
+        )
     pair = whole_pair(state, model, solver)
     run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
     if run is not None and solver is None and run_dir is None and model is None:

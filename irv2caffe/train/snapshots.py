@@ -108,7 +108,7 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
             f"{pair.state}: torn: holds the history of {state.num_history} of {num_weights} weights"
         )
     if net is not None:
-        differences = net_differences(model.layers, net)
+        differences = (old_differences if model.is_old else net_differences)(model.layers, net)
         if differences:
             return f"{pair.model}: is of another net: {differences[0]}"
     return ""
@@ -116,7 +116,9 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
 
 def _num_learned(model: ModelOutline) -> int:
     """Blobs that the solver keeps a history of, or two; 0 where layers share some by name."""
-    if any(param.name for layer in model.layers for param in layer.definition.param):
+    if model.is_old or any(
+        param.name for layer in model.layers for param in layer.definition.param
+    ):
         return 0
     return sum(len(layer.shapes) for layer in model.layers)
 
@@ -253,6 +255,15 @@ def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
         if layer.name not in names and not (layer.include or layer.exclude)
     ]
     return differences
+
+
+def old_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
+    """The same for a snapshot of which only the names of its layers are known."""
+    names = {layer.name for layer in (*net.layer, *net.layers)}
+    learned = [layer.definition.name for layer in layers if layer.shapes]
+    return [
+        f"layer {name} is not in the net now" for name in learned if names and name not in names
+    ]
 
 
 def _same(left: Any, right: Any) -> bool:

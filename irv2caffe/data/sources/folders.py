@@ -163,6 +163,8 @@ class _Walk:
         self._root = root
         self.skipped: list[Skipped] = []
         self._other_suffixes: Counter[str] = Counter()
+        self._first_path: dict[tuple[int, int], str] = {}
+        self._shared: list[str] = []
 
     def images_below(self, folder: str) -> list[str]:
         """Paths of all images below a class folder, from the root, with ``/``.
@@ -181,6 +183,9 @@ class _Walk:
                 continue
             place, found = entered
             num_paths[place.identity] += 1
+            first = self._first_path.setdefault(place.identity, path)
+            if first.partition("/")[0] != folder:
+                self._shared.append(f"{first} = {path}")
             if num_paths[place.identity] > _MAX_PATHS:
                 raise InputError(
                     f"{self._root / path} is met on more than {_MAX_PATHS} ways through links",
@@ -238,11 +243,16 @@ class _Walk:
 
     def notes(self) -> list[str]:
         """What else lay there."""
-        if not self._other_suffixes:
-            return []
+        notes = []
+        if self._shared:
+            what = "folder(s) belong to two classes through links, and so do their images"
+            notes.append(f"{len(self._shared):,} {what}: {some(self._shared)}")
         total = sum(self._other_suffixes.values())
-        kinds = [f"{count:,} {suffix}" for suffix, count in self._other_suffixes.most_common()]
-        return [f"{total:,} file(s) that are not called like images are not taken: {some(kinds)}"]
+        if total:
+            kinds = [f"{count:,} {suffix}" for suffix, count in self._other_suffixes.most_common()]
+            what = "file(s) that are not called like images are not taken"
+            notes.append(f"{total:,} {what}: {some(kinds)}")
+        return notes
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from irv2caffe.errors import FormatError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 16 << 20  # of all variables; the devkit's take a part of it
 _MAX_DEPTH = 8
+_TOO_LARGE = "it would unpack to more than 16 MB"
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
@@ -35,10 +36,14 @@ def read_mat(data: bytes) -> dict[str, Any]:
     if order is None:
         raise FormatError("not a MATLAB 5 file")
     found: dict[str, Any] = {}
+    left = _MAX_BYTES
     try:
         for kind, body in _elements(data[_HEADER_BYTES:], order):
             if kind == _COMPRESSED:
-                ((kind, body),) = _elements(_inflated(body), order)  # noqa: PLW2901
+                ((kind, body),) = _elements(_inflated(body, left), order)  # noqa: PLW2901
+            left -= len(body)
+            if left < 0:
+                raise ValueError(_TOO_LARGE)
             if kind == _MATRIX:
                 name, value = _matrix(body, order, 0)
                 found[name] = value
@@ -47,11 +52,11 @@ def read_mat(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _inflated(body: bytes) -> bytes:
+def _inflated(body: bytes, most: int) -> bytes:
     inflater = zlib.decompressobj()
-    data = inflater.decompress(body, _MAX_BYTES)
+    data = inflater.decompress(body, most + 1)
     if inflater.unconsumed_tail:
-        raise ValueError("it would unpack to more than 256 MB")
+        raise ValueError(_TOO_LARGE)
     return data
 
 

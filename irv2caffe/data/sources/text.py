@@ -84,6 +84,14 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(_unescape(line.strip()) for _, line in read_lines(path))
 
 
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The class table beside a database; empty where there is none that can be read."""
+    try:
+        return read_names(folder / "labels.txt")
+    except InputError:
+        return ()
+
+
 def escape_name(name: str) -> str:
     r"""A class name as a line of a class table; nearly all names are lines as they are.
 

@@ -131,4 +131,6 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> d
                 found[name] = read(member.place, member.size)
                 if len(found[name]) < member.size:
                     raise FormatError("cut short", "is its download complete?", path=path)
+        while read(stream.tell(), 1):  # to the checksum behind it
+            pass
     return found

@@ -131,8 +131,9 @@ def average_pool_padding(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         if any(_is_exact(reader) for reader in net.readers(layer)):
             yield Hit(
                 "an average pool as TensorFlow computes it, of six stock layers",
-                "logits equal TensorFlow's with imported weights; toolchains of accelerators may "
-                "not know DummyData, Reshape or a Scale with two bottoms",
+                "logits equal TensorFlow's with imported weights; OpenCV's dnn does not load "
+                "DummyData, and toolchains of accelerators may not know it, Reshape or a Scale "
+                "with two bottoms",
                 "build-net --average-pool caffe where only simple layers will do",
                 layer.at(),
             )

@@ -176,6 +176,28 @@ def scale_on_trunk(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             )
 
 
+@rule("deploy-sum-factors", NOTE, "net", "github.com/NVIDIA/TensorRT, issue 1321")
+def deploy_sum_factors(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+    """A net for use whose sums have factors: not every program that reads prototxts knows them."""
+    del evidence
+    if not any(net.of_type("Input")) or any("Loss" in layer.type for layer in net.layers):
+        return
+    sums = [
+        layer
+        for layer in net.of_type("Eltwise")
+        if any(factor != 1 for factor in layer.message.eltwise_param.coeff)
+    ]
+    if sums:
+        yield Hit(
+            f"{len(sums)} sum{'s' if sums[1:] else ''} with factors (eltwise_param coeff)",
+            "Caffe and OpenCV's dnn multiply with them; TensorRT's parser of Caffe's nets leaves "
+            "them out without a word, and Caffe2's translator refuses them",
+            "where such a program will run it, multiply weights and bias of the linear layer "
+            "before the sum instead",
+            sums[0].at("eltwise_param", "coeff"),
+        )
+
+
 @rule("residual-bn-on-branch", NOTE, "net", f"{_PAPER}, section 3.2; TF-slim")
 def bn_on_branch(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """BatchNorm on the linear up-projection."""

@@ -224,10 +224,14 @@ def _words(layer: LayerInfo) -> tuple[str, int | None]:
             weight = f", weight {proto.loss_weight[0]:.3g}" if proto.loss_weight else ""
             return f"softmax loss{weight if weight != ', weight 1' else ''}", None
         case _:
-            word = (
-                layer.type.lower() if layer.type in _PLAIN else _SHORT.get(layer.type, layer.type)
-            )
-            return word.replace("{", "{{").replace("}", "}}"), None
+            kind = layer.type.lower() if layer.type in _PLAIN else layer.type
+            kind = (kind == "Python" and proto.python_param.layer) or kind
+            return _verbatim(_SHORT.get(kind, kind)), None
+
+
+def _verbatim(word: str) -> str:
+    """A word of the file in a template."""
+    return short(word).replace("{", "{{").replace("}", "}}")
 
 
 def _convolution(layer: LayerInfo) -> str:

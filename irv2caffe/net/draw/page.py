@@ -51,14 +51,20 @@ def draw(summary: Summary) -> Scene:
     for stage, part in zip(summary.stages, summary.stage_parts, strict=True):
         places = {place for block in stage.blocks for place in block.layers}
         leads_on = any(reader not in places for p in places for reader in readers.get(p, ()))
-        if leads_on or stage is summary.stages[-1] or not layers[min(places)].bottoms:
-            groups, inlet = _groups(stage.blocks, layers, read, inlet)
+        groups, outlet = _groups(stage.blocks, layers, read, inlet)
+        roots = [
+            (source, name)
+            for place in sorted(places)
+            for source, name in zip(read[place], layers[place].bottoms, strict=True)
+            if source not in places and layers[source].bottoms
+        ]
+        is_end = stage is summary.stages[-1] and is_led_into(groups[0][1])
+        if leads_on or is_end or not (roots and main):
             main.append((stage, part, groups))
+            inlet = outlet
         else:
-            outside = {source for place in places for source in read[place]} - places
-            roots = [source for source in sorted(outside) if layers[source].bottoms] or [0]
-            groups, _ = _groups(stage.blocks, layers, read, frozenset(roots[:1]))
-            head_of = layers[roots[0]].tops[0]
+            root, head_of = roots[0]
+            groups, _ = _groups(stage.blocks, layers, read, frozenset({root}))
             heads.append(_stage((stage, part, groups), ends=True, head_of=head_of))
     pieces = []
     for at, figured in enumerate(main):

@@ -43,6 +43,7 @@ class ImportReport:
         gamma: ``source``, or ``ones`` where the source has none.
         left_to_fillers: layers that are not in the file, so that Caffe fills them.
         unused: arrays of the source that this net has no use for.
+        prefix: what stands before the names in the source, and is left out.
         num_ignored: arrays that a trainer kept beside the weights.
         differences: what makes the logits others than the source's, one line each.
     """
@@ -59,6 +60,7 @@ class ImportReport:
     gamma: str = "source"
     left_to_fillers: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    prefix: str = ""
     num_ignored: int = 0
     differences: list[str] = field(default_factory=list)
 
@@ -114,6 +116,7 @@ def import_weights(
             gamma="source" if any(key.part == GAMMA for key in named.tensors) else "ones",
             left_to_fillers=[found.units[scope].layer.name for scope in sorted(matched.left_out)],
             unused=matched.unused,
+            prefix=named.prefix,
             num_ignored=len(named.ignored),
             differences=differences(found.net, found.units),
         )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from irv2caffe.net.weights.places import NetPlaces
 
 _WITH_BACKGROUND, _WITHOUT = 1001, 1000
+_NUM_SHOWN = 4
 
 
 @dataclass
@@ -57,6 +58,10 @@ def match(found: NetPlaces, named: Named, *, without_classifier: bool = False) -
         elif key.part != GAMMA or has_gamma:
             result.problems.append(f"{key.scope}: the source has no {key.part}")
         result.tensors[key] = tensor
+    if without_classifier:
+        result.unused += named.head
+    elif named.head:
+        result.problems.append(f"{LOGITS}: the source ends in other layers: {_some(named.head)}")
     for key, tensor in named.tensors.items():
         if key.scope in classifiers or (key not in found.places and key.scope.startswith(AUX)):
             result.unused.append(tensor.origin)
@@ -83,6 +88,11 @@ def _misfits(key: Key, tensor: Tensor, shape: tuple[int, ...]) -> list[str]:
         return []
     ours, theirs = (sizes_text(sizes) for sizes in (shape, tensor.shape))
     return [f"{key.scope}: {key.part} is {theirs} in the source, {ours} in the net"]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NUM_SHOWN
+    return ", ".join(names[:_NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def sizes_text(shape: tuple[int, ...]) -> str:

@@ -92,7 +92,12 @@ def open_weights(
         )
     if averaged and kind not in {"torch", "checkpoint"}:
         raise UsageError(f"--ema: a {kind} file holds one set of weights only", "leave out --ema")
-    named = _NAMERS[kind](path, stack, averaged)
+    try:
+        named = _NAMERS[kind](path, stack, averaged)
+    except FormatError as error:
+        if error.path is not None:
+            raise
+        raise FormatError(error.message, error.hint, path=path) from error
     if not named.tensors:
         examples = ", ".join([*named.unexpected, *named.ignored][:3]) or "none at all"
         raise FormatError(
@@ -110,7 +115,7 @@ def _safetensors(path: Path, stack: ExitStack, averaged: bool) -> Named:
 
 def _torch(path: Path, stack: ExitStack, averaged: bool) -> Named:
     del stack
-    return from_timm(read_torch(path, averaged=averaged))
+    return from_timm(read_torch(path), averaged=averaged)
 
 
 def _hdf5(path: Path, stack: ExitStack, averaged: bool) -> Named:

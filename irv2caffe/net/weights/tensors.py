@@ -82,11 +82,15 @@ class Named:
         tensors: those that Inception-ResNet-v2 has.
         unexpected: names that mean nothing in it.
         ignored: names of what a training keeps beside the weights.
+        head: names of layers behind the network that are not its classifier.
+        prefix: what stands before all names, since the network was a part of something larger.
     """
 
     tensors: dict[Key, Tensor] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    head: list[str] = field(default_factory=list)
+    prefix: str = ""
 
 
 HWIO = (3, 2, 0, 1)

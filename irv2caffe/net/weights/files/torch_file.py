@@ -14,7 +14,7 @@ from irv2caffe.net.weights.tensors import Raw
 from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 # Before PyTorch 1.6: a magic number, the version, the machine, the tensors, names of storages.
 _NUM_PICKLES = 5
 _SAVE_TENSORS = "save the state dict alone: torch.save(model.state_dict(), FILE)"
-_INSIDE = ("state_dict", "model", "model_state_dict")
-_AVERAGED_INSIDE = ("state_dict_ema", "model_ema")
+_MAX_DEPTH = 50
 
 
-def read_torch(path: Path, *, averaged: bool = False) -> dict[str, Raw]:
-    """The state dict of a file, or the one inside of a training checkpoint.
+def read_torch(path: Path) -> dict[str, Raw]:
+    """The tensors of a file: a state dict, or a training checkpoint with one or several in it.
+
+    Tables in tables make longer names: ``state_dict.conv2d_1a.conv.weight``.
 
     Args:
         path: the file.
-        averaged: of a training checkpoint, take the moving average of the weights.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
@@ -54,11 +54,10 @@ def read_torch(path: Path, *, averaged: bool = False) -> dict[str, Raw]:
         raise FormatError(
             "PyTorch cannot read it", "is it cut short, or another kind of file?", path=path
         ) from error
-    state = _state_dict(content, averaged)
-    if state is None:
-        what = "averaged weights" if averaged else "state dict of tensors"
-        raise FormatError(f"holds no {what}", path=path)
-    return {str(name): _raw(tensor) for name, tensor in state.items()}
+    arrays = {name: _raw(tensor) for name, tensor in _tensors(content, "", set())}
+    if not arrays:
+        raise FormatError("holds no state dict of tensors", path=path)
+    return arrays
 
 
 def _look_inside(path: Path) -> None:
@@ -86,15 +85,17 @@ def _torch(purpose: str) -> Any:
     return torch
 
 
-def _state_dict(content: Any, averaged: bool) -> dict[Any, Any] | None:
-    """The table of tensors in what was loaded; training checkpoints have it under a name."""
-    if not isinstance(content, dict):
-        return None
-    for name in _AVERAGED_INSIDE if averaged else _INSIDE:
-        if isinstance(content.get(name), dict):
-            return dict(content[name])
-    tensors = content and all(hasattr(value, "dtype") for value in content.values())
-    return dict(content) if tensors and not averaged else None
+def _tensors(content: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """All tensors in tables of tables, each table once, and what stands in their place."""
+    if not isinstance(content, dict) or id(content) in seen or place.count(".") > _MAX_DEPTH:
+        return
+    seen.add(id(content))
+    is_state = any(hasattr(value, "dtype") for value in content.values())
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _tensors(value, f"{place}{name}.", seen)
+        elif is_state:
+            yield f"{place}{name}", value
 
 
 def _raw(tensor: Any) -> Raw:
@@ -107,7 +108,10 @@ def _raw(tensor: Any) -> Raw:
 
     def read() -> NDArray[Any]:
         values = tensor.detach()
-        array: NDArray[Any] = (values.float() if kind == "bfloat16" else values).numpy()
+        try:
+            array: NDArray[Any] = (values.float() if kind == "bfloat16" else values).numpy()
+        except (RuntimeError, TypeError) as error:
+            raise FormatError(f"values of type {kind} cannot be read") from error
         return array
 
     return Raw(tuple(tensor.shape), kind, read)

@@ -28,8 +28,8 @@ from irv2caffe.net.weights.tensors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_CONV, _BN, _DENSE = "conv2d", "batch_normalization", "dense"
-_NUMBERED = re.compile(r"(conv2d|batch_normalization|dense)(?:_v[12])?(?:_(\d+))?")
+_CONV, _BN = "conv2d", "batch_normalization"
+_NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_v[12])?(?:_(\d+))?")
 _VARIABLES = {
     "kernel": WEIGHT,
     "bias": BIAS,
@@ -58,10 +58,12 @@ def from_keras(arrays: Mapping[str, Raw]) -> Named:
             weights[name] = raw
     by_number = any("/vars/" in name for name in weights)
     meanings = _meanings_of_vars(weights) if by_number else _meanings_of_names(weights)
+    meanings |= _classifier(weights)
     for name, raw in weights.items():
         key = meanings.get(name)
         if key is None:
-            found.unexpected.append(name)
+            # All convolutions of the network are found by their numbers; a head has matrices.
+            (found.unexpected if len(raw.shape) > 2 else found.head).append(name)
         else:
             axes = () if key.part != WEIGHT else IN_OUT if key.scope == LOGITS else HWIO
             found.tensors[key] = Tensor(name, raw, axes)
@@ -72,7 +74,6 @@ def _meanings_of_names(weights: Iterable[str]) -> dict[str, Key]:
     """Of the older files: ``.../conv2d_7/kernel:0``, numbered as the layers were made."""
     named = {scope.keras: scope.slim for scope in CONVOLUTIONS if scope.keras}
     named |= {f"{keras}_bn": slim for keras, slim in named.items()}
-    named["predictions"] = LOGITS
     layers = {_layer(name) for name in weights}
     named |= _numbered(layers, [scope for scope in CONVOLUTIONS if not scope.keras])
     meanings = {}
@@ -107,6 +108,17 @@ def _meanings_of_vars(weights: Iterable[str]) -> dict[str, Key]:
     return meanings
 
 
+def _classifier(weights: Mapping[str, Raw]) -> dict[str, Key]:
+    """The only fully connected layer, whatever it is called; several are another head."""
+    kernels = [name for name, raw in weights.items() if len(raw.shape) == 2]
+    if len(kernels) != 1:
+        return {}
+    layer, _, kernel = kernels[0].rpartition("/")
+    bias = f"{layer}/{kernel.replace('kernel', 'bias') if 'kernel' in kernel else 1}"
+    found = {kernels[0]: Key(LOGITS, WEIGHT)}
+    return found | ({bias: Key(LOGITS, BIAS)} if bias in weights else {})
+
+
 def _listed(scopes: Iterable[Scope]) -> list[Scope]:
     """The order of ``model.layers``: by their distance to the output, then as they were made."""
     blocks: dict[str, list[Scope]] = {}
@@ -124,7 +136,7 @@ def _numbered(layers: Iterable[str], convolutions: list[Scope]) -> dict[str, str
 
     Numbers go on from model to model of one program, so the lowest one counts as the first.
     """
-    numbers: dict[str, dict[str, int]] = {_CONV: {}, _BN: {}, _DENSE: {}}
+    numbers: dict[str, dict[str, int]] = {_CONV: {}, _BN: {}}
     for layer in layers:
         match = _NUMBERED.fullmatch(layer)
         if match:
@@ -132,7 +144,6 @@ def _numbered(layers: Iterable[str], convolutions: list[Scope]) -> dict[str, str
     order = {
         _CONV: [scope.slim for scope in convolutions],
         _BN: [scope.slim for scope in convolutions if scope.has_bn],
-        _DENSE: [LOGITS],
     }
     scopes = {}
     for kind, numbered in numbers.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from irv2caffe.net.weights.scopes import CONVOLUTIONS, LOGITS
+from irv2caffe.net.weights.sources.wrapped import prefix_of
 from irv2caffe.net.weights.tensors import (
     BETA,
     BIAS,
@@ -28,7 +29,7 @@ _BN = {
     "bn.running_mean": MEAN,
     "bn.running_var": VARIANCE,
 }
-_PREFIX = "module."  # of a model saved while it was spread over several GPUs
+_HEADS = ("classif.", "last_linear.")  # the first is timm's, the second that of its origin
 
 
 def timm_names() -> dict[str, Key]:
@@ -46,16 +47,28 @@ def timm_names() -> dict[str, Key]:
     return names
 
 
-def from_timm(arrays: Mapping[str, Raw]) -> Named:
-    """The arrays of a state dict by their meaning."""
+def from_timm(arrays: Mapping[str, Raw], *, averaged: bool = False) -> Named:
+    """The arrays of a state dict by their meaning.
+
+    Args:
+        arrays: of a file, in which the network may be a part of something larger.
+        averaged: take the moving averages that the trainer kept of the weights.
+
+    Raises:
+        FormatError: no such averages, or several networks.
+    """
     names = timm_names()
-    # The classifier's name in the ports that timm's model was taken from.
     names |= {f"last_linear.{part}": Key(LOGITS, part) for part in (WEIGHT, BIAS)}
-    found = Named()
+    prefix = prefix_of(arrays, names, averaged=averaged)
+    found = Named(prefix=prefix)
     for name, raw in arrays.items():
-        plain = name.removeprefix(_PREFIX)
-        if plain in names:
+        plain = name.removeprefix(prefix)
+        if not name.startswith(prefix):
+            found.ignored.append(name)
+        elif plain in names:
             found.tensors[names[plain]] = Tensor(name, raw)
+        elif plain.startswith(_HEADS):
+            found.head.append(name)
         elif not plain.endswith(f".bn.{BATCHES}"):
             found.unexpected.append(name)
     return found
