@@ -65,8 +65,8 @@ def snapshot_never(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
         return
     if not between and not message.snapshot_after_train and message.snapshot != message.max_iter:
         what, why = "no snapshot at all", "the weights are lost when the run ends"
-        severity = NOTE if 0 < message.max_iter < _TRIAL else ERROR
-        yield Hit(what, why, "snapshot: one epoch", at, severity)
+        is_trial = 0 < message.max_iter < _TRIAL
+        yield Hit(what, why, "snapshot: one epoch", at, NOTE if is_trial else ERROR)
     elif not between and message.snapshot != message.max_iter:
         why = "a crash or a full disk loses the whole run"
         severity = WARNING if message.max_iter >= _LONG else None
