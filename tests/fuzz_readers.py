@@ -726,12 +726,13 @@ def _side_files(folder: Path) -> list[Seed]:
 def _read_side_files(folder: Path) -> None:
     from irv2caffe.data.examine import examine
     from irv2caffe.data.facts import database_facts
-    from irv2caffe.data.inspect import database_mean
+    from irv2caffe.data.inspect import database_mean, dataset_sizes
 
     path = folder / "db"
     _each(
         lambda: json.dumps(asdict(examine(path))),
         lambda: database_facts(path),
+        lambda: dataset_sizes(str(path), str(path)),
         lambda: database_mean(path),
     )
 
@@ -858,7 +859,7 @@ READERS = {
         Reader("devkit", _devkits, _read_devkit, text=False),
         Reader("image", _images, _read_image, _IMAGE),
         Reader("lmdb", _databases, _read_database, share=0.02),
-        Reader("database-files", _side_files, _read_side_files, _JSON, text=True, share=0.5),
+        Reader("database-files", _side_files, _read_side_files, _JSON, text=True, share=0.02),
         Reader("partial", _partials, _read_partial, _JSON, text=True, share=0.5),
         Reader("datum", lambda _: _seeds("record", *_datum_values()), _read_datum, _PROTO),
         Reader("mean", _means, _read_mean, _PROTO),

@@ -244,6 +244,17 @@ def test_datums(data):
     assert head.data[0] + head.data[1] <= len(data)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_png_chunk_that_goes_on_behind_the_file(ended):
+    """OpenCV takes as much memory as the chunk says before it reads it, 2 GB here."""
+    png = next(data for data in IMAGES if data.startswith(b"\x89PNG"))
+    at = png.index(b"IDAT") - 4
+    data = png[:at] + b"\x7f\xff\xff\xf0" + png[at + 4 : None if ended else -12]
+    for read in (open_image, decode_record):
+        with pytest.raises(UndecodableImageError, match=r"damaged|cut short"):
+            read(data)
+
+
 def test_whole_files_pass(tmp_path):
     jpeg = next(data for data in IMAGES if data.startswith(b"\xff\xd8"))
     for data in (*IMAGES, jpeg[:20] + b"stray\xff\0" + jpeg[20:]):

@@ -109,6 +109,8 @@ def find_excess(
     """
     if jpeg is not None and _has_too_many_scans(data, jpeg):
         return "too many scans", ""
+    if kind == "png" and _has_torn_chunk(data):
+        return "damaged", "a part of it is longer than the file"
     most, width, height = MAX_PIXELS, 0, 0
     if jpeg is not None:
         width, height = jpeg.width, jpeg.height
@@ -118,6 +120,17 @@ def find_excess(
     if any_size or width * height <= most:
         return None
     return "too many pixels", f"{width} x {height}"
+
+
+def _has_torn_chunk(data: bytes) -> bool:
+    """Whether a chunk says that it goes on behind the end; OpenCV takes memory for what it says."""
+    place = 8
+    while place + 8 <= len(data):
+        size = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND":
+            return False
+        place += 12 + size
+    return place > len(data)
 
 
 def _has_too_many_scans(data: bytes, jpeg: JpegHeader) -> bool:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.history import Log
 
 # After so much there is none to come: a bomb, a device, another kind of file.
-MAX_BYTES = 1 << 28
+MAX_BYTES = 1 << 30
 MAX_LINES = 4_000_000
 
 
