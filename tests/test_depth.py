@@ -131,12 +131,15 @@ def test_depths_that_there_are_none(bits):
         BuildOptions(bit_depth=12, exactly_like_caffe=True)
 
 
-@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm", "ppm", "bmp", "jpg"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [
+        *((suffix, np.uint8) for suffix in ("png", "tiff", "pgm", "ppm", "bmp", "jpg")),
+        *((suffix, np.uint16) for suffix in ("png", "tiff", "pgm", "ppm")),
+    ],
+)
 def test_the_header_says_how_deep_a_file_is(suffix, dtype):
     pixels = values(200, (6, 7, 3) if suffix == "ppm" else (6, 7), dtype)
-    if dtype == np.uint16 and suffix in {"bmp", "jpg"}:
-        pytest.skip("a format of 8 bits")
     data = cv2.imencode(f".{suffix}", pixels)[1].tobytes()
     assert has_16_bits(data, image_kind(data)) == (dtype == np.uint16)
 
