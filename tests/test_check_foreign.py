@@ -572,3 +572,11 @@ def test_a_loss_of_a_type_that_nobody_knows(look, kind, words):
     )
     found = worst(look({"s.prototxt": solver, "net.prototxt": net}))
     assert [name for name in found if name != "unknown-layer-type"] == words
+
+
+@pytest.mark.parametrize(("max_iter", "severity"), [(20, NOTE), (1000, ERROR)])
+def test_a_trial_needs_no_snapshot(look, max_iter, severity):
+    solver = SOLVER.replace("max_iter: 1000", f"max_iter: {max_iter}")
+    solver = solver.replace("snapshot: 500", "snapshot_after_train: false")
+    found = look({"s.prototxt": solver, "net.prototxt": half()})
+    assert found["snapshot-never"].severity is severity

@@ -132,6 +132,9 @@ build.write_side_files = manifest.write_side_files
 """
 
 
+READING = {os.O_RDONLY | more | os.O_CLOEXEC for more in (0, os.O_NONBLOCK | os.O_NOCTTY)} | {0}
+
+
 class Watched:
     """All that a run does to its output's folder goes through here, one call after the other.
 
@@ -156,7 +159,7 @@ class Watched:
 
     def _watching(self, name, function):
         def call(what, *args, **kwargs):
-            is_reading = name == "open" and (args or ["r"])[0] in {"r", "rb"}
+            is_reading = name == "open" and (args or ["r"])[0] in {"r", "rb"} | READING
             if is_reading or not self._concerns(what):
                 return function(what, *args, **kwargs)
             self._look()

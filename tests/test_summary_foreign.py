@@ -252,7 +252,7 @@ def test_sources_of_forks_take_their_shapes_from_the_command_line(tmp_path):
     text = layer("MagicData", "magic_param { }", "", "l t") + layer("ReLU", bottoms="l")
     (tmp_path / "net.prototxt").write_text(text.replace('name: "l"', 'name: "r"', 2))
     done = run("net.prototxt", cwd=tmp_path)
-    assert "--input-shape l=1x3x224x224 --input-shape t=1x3x224x224" in done.stdout
+    assert "--input-shape l=1x3x224x224 --input-shape t=1\n" in done.stdout
     told = ("--input-shape", "l=2x3x8x8")
     blobs = json.loads(run("net.prototxt", "--json", "--layers", *told, cwd=tmp_path).stdout)
     assert blobs["layers"][0]["tops"] == {"l": [2, 3, 8, 8], "t": None}
@@ -273,6 +273,26 @@ def test_a_layer_type_that_says_nothing_is_a_usage_error(tmp_path, told, words):
     done = run("net.prototxt", "--layer-type", told, cwd=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            MAP + layer("Convolution", "convolution_param { num_ouput: 2 kernel_size: 1 }"),
+            "does not know ConvolutionParameter.num_ouput: 2 (line 2); did you mean num_output",
+        ),
+        (
+            layer_snippets.OLD_INPUT + ' layers { type: "Softmax" bottom: "x" top: "y" }',
+            'V1LayerParameter.type: "Softmax" (line 1); layers { } is the form before 2014',
+        ),
+    ],
+    ids=["a field that shapes want", "a type of today in the old form"],
+)
+def test_a_slip_of_the_pen_is_named(tmp_path, text, words):
+    (tmp_path / "net.prototxt").write_text(text)
+    done = run("net.prototxt", cwd=tmp_path)
+    assert words in done.stdout + done.stderr
 
 
 def test_a_net_that_is_broken_otherwise_says_its_first_fault(tmp_path):

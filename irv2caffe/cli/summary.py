@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.errors import Irv2CaffeError, UsageError
+from irv2caffe.errors import Irv2CaffeError, NetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,15 +74,19 @@ def summary_command(
     read = read_foreign_net(prototxt)
     default = default_phase(read.net)
     chosen: Phase = phase.upper() if phase else default  # type: ignore[assignment]
-    made = summarize(
-        read.net,
-        chosen,
-        batch_size,
-        data_shapes=lambda layer: _records(layer, told, asked),
-        lines=read.lines,
-        path=prototxt,
-        foreign=Foreign(types, read.nodes),
-    )
+    try:
+        made = summarize(
+            read.net,
+            chosen,
+            batch_size,
+            data_shapes=lambda layer: _records(layer, told, asked),
+            lines=read.lines,
+            path=prototxt,
+            foreign=Foreign(types, read.nodes),
+        )
+    except NetError as error:  # what was left aside may be why
+        error.hint = "; ".join(filter(None, (error.hint, *read.notes())))
+        raise
     made = _with_notes(made, read.notes(), types)
     for name in told:
         if name not in asked:
@@ -147,7 +151,7 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
     """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
-    from irv2caffe.net.rules.forks import is_told_shape
+    from irv2caffe.net.rules.told import is_told_shape
 
     name, equals, shapes = told.rpartition("=")
     tops = tuple(shapes.split(","))

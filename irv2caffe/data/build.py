@@ -158,8 +158,15 @@ def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
         start: the record that this process started from.
         num_done: records that it went through.
         seconds: that it took.
+
+    Raises:
+        OutputError: its manifest cannot be read.
     """
     manifest = read_manifest(out)
+    if not manifest:
+        raise OutputError(
+            f"{out} is complete, but its manifest.json cannot be read", "does its disk fail?"
+        )
     return BuildReport(
         out=out,
         source=manifest["source"],

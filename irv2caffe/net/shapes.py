@@ -95,7 +95,7 @@ class Foreign:
 
     Attributes:
         told: by the name of a layer or layer type, the shapes of its tops
-            (:func:`irv2caffe.net.rules.forks.told_rule`).
+            (:func:`irv2caffe.net.rules.told.told_rule`).
         nodes: the layers of the file as they are written; empty where that says no more than they.
     """
 

@@ -137,7 +137,9 @@ class Summary:
             if first.bottoms:
                 way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
             else:
-                way = " ".join(f"--input-shape {top[:60]}=1x3x224x224" for top in first.tops)
+                sizes = ["1x3x224x224", *["1"] * len(first.tops)]
+                tops = zip(first.tops, sizes, strict=False)
+                way = " ".join(f"--input-shape {top[:60]}={size}" for top, size in tops)
             lines.append(f"type {kind[:60]} ({names}): say its tops with {way}")
         behind = sum(part.partial for part in self.layer_parts) - len(self.shapes.unknown)
         if lines and behind:

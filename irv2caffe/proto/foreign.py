@@ -32,23 +32,27 @@ class ForeignNet:
         lines: where its layers begin.
         nodes: its layers as they are written; empty where all of the file is known.
         unknown: fields, and fields with values, that Caffe 1.0 does not have.
+        hint: what was probably meant by the first of them.
     """
 
     net: Any
     lines: list[int]
     nodes: tuple[Node, ...] = ()
     unknown: tuple[UnknownField, ...] = ()
+    hint: str = ""
 
     def notes(self) -> list[str]:
         """What was left aside, in words."""
         names: dict[str, int] = {}
         for field in self.unknown:
             message = field.message.removeprefix("caffe.")
-            names.setdefault(f"{message}.{field.name}"[:80], field.node.line)
+            value = f": {field.node.value}" if field.node.value else ""
+            names.setdefault(f"{message}.{field.name}{value}"[:80], field.node.line)
         shown = [f"{name} (line {line})" for name, line in list(names.items())[:_MOST_NAMED]]
         if len(names) > _MOST_NAMED:
             shown.append(f"and {len(names) - _MOST_NAMED} more")
-        return [f"Caffe 1.0 does not know {', '.join(shown)}"] if shown else []
+        said = f"Caffe 1.0 does not know {', '.join(shown)}"
+        return [said + (f"; {self.hint}" if self.hint else "")] if shown else []
 
 
 def read_foreign_net(path: Path) -> ForeignNet:
@@ -60,7 +64,7 @@ def read_foreign_net(path: Path) -> ForeignNet:
     """
     try:
         return ForeignNet(*read_net(path))
-    except FormatError:
+    except FormatError as error:
         text = read_text(path)
         root = scan(text)
         layers = tuple(node for node in root.children if node.name in {"layer", "layers"})
@@ -76,4 +80,5 @@ def read_foreign_net(path: Path) -> ForeignNet:
             net = None
         if net is None:
             raise
-        return ForeignNet(net, layer_lines(text), layers, unknown)
+        hint = "" if error.hint.startswith("the file should be") else error.hint
+        return ForeignNet(net, layer_lines(text), layers, unknown, hint)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from irv2caffe.net.check.evidence import Evidence, PrototxtFile
 
 _LONG = 10_000
+_TRIAL = 1000  # iterations of a run that tries something out, whose weights nobody wants
 _WRITE = "solver.cpp, CheckSnapshotWritePermissions and Snapshot"
 
 
@@ -63,8 +64,9 @@ def snapshot_never(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
     if is_stepped_by_python(evidence):
         return
     if not between and not message.snapshot_after_train and message.snapshot != message.max_iter:
-        what = "no snapshot at all"
-        yield Hit(what, "the weights are lost when the run ends", "snapshot: one epoch", at, ERROR)
+        what, why = "no snapshot at all", "the weights are lost when the run ends"
+        is_trial = 0 < message.max_iter < _TRIAL
+        yield Hit(what, why, "snapshot: one epoch", at, NOTE if is_trial else ERROR)
     elif not between and message.snapshot != message.max_iter:
         why = "a crash or a full disk loses the whole run"
         severity = WARNING if message.max_iter >= _LONG else None
