@@ -43,6 +43,7 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.files import write_binary
 from irv2caffe.proto.positions import blank_out, scan, unknown_fields
 from irv2caffe.proto.text import layer_lines
+from irv2caffe.train.job import read_job
 
 NOTE, WARNING, ERROR = Severity.NOTE, Severity.WARNING, Severity.ERROR
 
@@ -695,3 +696,17 @@ def test_the_list_of_rules(tmp_path):
     rows = json.loads(command("--json", "--list-rules", cwd=tmp_path).stdout)
     assert len(rows) > 80
     assert all(row["summary"].endswith(".") and row["source"] for row in rows)
+
+
+@pytest.mark.parametrize("name", ["n" * 5000, "a/" * 3000])
+def test_names_that_no_file_can_have(name, tmp_path):
+    """Longer than the system takes them: nothing is there, whoever asks."""
+    path = tmp_path / "solver.prototxt"
+    for line in (f'net: "{name}"', f'net: "x" snapshot_prefix: "{name}"'):
+        path.write_text(f'{line} base_lr: 1 lr_policy: "fixed" max_iter: 1')
+        assert "net-missing" in {each.rule for each in check(path).findings}
+        problems = []
+        read_job(path, problems)
+        assert "is not there" in problems[0].message
+    with pytest.raises(FormatError, match="File name too long"):
+        check(tmp_path / name)

@@ -108,9 +108,9 @@ def read_input(path: Path, limit_bytes: int) -> bytes:
         MissingInputError: not there, or a folder.
         FormatError: larger than ``limit_bytes``, or not readable.
     """
-    if path.is_dir():
-        raise MissingInputError(f"{path} is a folder, not a file")
     try:
+        if path.is_dir():
+            raise MissingInputError(f"{path} is a folder, not a file")
         size = path.stat().st_size
         if size > limit_bytes:
             raise FormatError(f"{size:,} bytes are more than such a file can have", path=path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, Irv2CaffeError, MissingInputError
+from irv2caffe.net.check.files import exists, is_file
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir import OWN_NAMES
@@ -139,7 +140,7 @@ def _read_net(
     name: str, field: str, base: Path, nets: dict[str, Any], solver_path: Path, moved: bool
 ) -> str:
     path = base / Path(name).name if moved else _resolve(name, base)
-    if not path.is_file():
+    if not is_file(path):
         raise MissingInputError(
             f"{solver_path}: {field} {name!r} is not there",
             "run it from the folder its paths start from, or mend the path",
@@ -179,7 +180,7 @@ def _resolve(name: str, base: Path) -> Path:
     """A path from the working folder, or from ``base`` where only that exists."""
     path = Path(name)
     beside = base / path
-    return beside if not path.exists() and beside.exists() else path.absolute()
+    return beside if not exists(path) and exists(beside) else path.absolute()
 
 
 def data_layers(net: Any, phase: str) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.check.facts import SnapshotFacts
+from irv2caffe.net.check.files import exists
 from irv2caffe.proto.positions import scan
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
     ending = re.compile(re.escape(full.name) + r"_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?")
     return SnapshotFacts(
         folder=str(Path(prefix).parent),
-        is_there=folder.is_dir(),
+        is_there=exists(folder) and folder.is_dir(),
         is_writable=_is_writable(folder),
         existing=tuple(sorted(name for name in made if ending.fullmatch(name))),
         shared_with=shared,
