@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import FormatError
+from irv2caffe.errors import FormatError, first_of
 from irv2caffe.proto.messages import NetParameter
 from irv2caffe.proto.positions import (
     Node,
@@ -48,10 +48,8 @@ class ForeignNet:
             message = field.message.removeprefix("caffe.")
             value = f": {field.node.value}" if field.node.value else ""
             names.setdefault(f"{message}.{field.name}{value}"[:80], field.node.line)
-        shown = [f"{name} (line {line})" for name, line in list(names.items())[:_MOST_NAMED]]
-        if len(names) > _MOST_NAMED:
-            shown.append(f"and {len(names) - _MOST_NAMED} more")
-        said = f"Caffe 1.0 does not know {', '.join(shown)}"
+        shown = [f"{name} (line {line})" for name, line in names.items()]
+        said = f"Caffe 1.0 does not know {first_of(shown, _MOST_NAMED)}"
         return [said + (f"; {self.hint}" if self.hint else "")] if shown else []
 
 
