@@ -295,6 +295,14 @@ def test_a_slip_of_the_pen_is_named(tmp_path, text, words):
     assert words in done.stdout + done.stderr
 
 
+def test_a_field_that_is_a_forks_is_no_slip(tmp_path):
+    normalize = layer("Normalize", "norm_param { across_spatial: false }")
+    (tmp_path / "net.prototxt").write_text(MAP + normalize)
+    done = run("net.prototxt", cwd=tmp_path)
+    assert "LayerParameter.norm_param (line 2; weiliu89/caffe (SSD) has it)\n" in done.stdout
+    assert "did you mean" not in done.stdout
+
+
 def test_a_net_that_is_broken_otherwise_says_its_first_fault(tmp_path):
     (tmp_path / "net.prototxt").write_text(f"{ODD}layer {{ nmae: 3 }} layer {{ name }}")
     with pytest.raises(FormatError, match="has no field 'wavelet_param'"):
