@@ -140,10 +140,8 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
         if name in RULES and name != "Python":
             raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
     kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in RULES)
-    whose = [
-        f"{kind[:60]} ({forks.LAYER_TYPES[kind]})" if kind in forks.LAYER_TYPES else kind[:60]
-        for kind in kinds
-    ]
+    forks_of = {kind: forks.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
+    whose = [kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items()]
     said = [f"Caffe 1.0 cannot load this net: it has no {', '.join(whose)}"] if whose else []
     shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes, *said))
     return replace(made, shapes=shapes)
