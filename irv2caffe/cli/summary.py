@@ -12,7 +12,7 @@ from irv2caffe import ui
 from irv2caffe.errors import Irv2CaffeError, NetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from irv2caffe.net.phases import Phase
     from irv2caffe.net.summary import Summary
@@ -128,7 +128,6 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
     Raises:
         UsageError: a layer type of the command line that the net does not have.
     """
-    from irv2caffe.net.check import forks
     from irv2caffe.net.rules import RULES
 
     layers = made.shapes.layers
@@ -140,11 +139,17 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
         if name in RULES and name != "Python":
             raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
     kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in RULES)
-    forks_of = {kind: forks.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
-    whose = [kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items()]
-    said = [f"Caffe 1.0 cannot load this net: it has no {', '.join(whose)}"] if whose else []
-    shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes, *said))
+    if kinds:
+        notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {_whose(kinds)}")
+    shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes))
     return replace(made, shapes=shapes)
+
+
+def _whose(kinds: Iterable[str]) -> str:
+    from irv2caffe.net.check import forks  # takes its time, and few nets need it
+
+    forks_of = {kind: forks.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
+    return ", ".join(kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items())
 
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
