@@ -154,10 +154,8 @@ def _fork_of(message: str, name: str) -> str:
 def _whose(kinds: Iterable[str]) -> str:
     from irv2caffe.net.check import forks  # takes its time, and few nets need it
 
-    return ", ".join(
-        f"{kind[:60]} ({forks.LAYER_TYPES[kind]})" if kind in forks.LAYER_TYPES else kind[:60]
-        for kind in kinds
-    )
+    forks_of = {kind: forks.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
+    return ", ".join(kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items())
 
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
