@@ -368,6 +368,16 @@ def test_what_is_not_committed_is_gone(tmp_path):
         assert [key for key, _ in reader] == [b"1"]
 
 
+def test_the_disk_holds_all_of_the_lock_file_before_it_is_mapped(tmp_path):
+    """A hole in it would end the process by SIGBUS when the disk is full."""
+    (tmp_path / "lock.mdb").touch()  # a disk that was full left it
+    writer = Writer(tmp_path)
+    writer.put(b"1", b"one")
+    lock = (tmp_path / "lock.mdb").stat()
+    writer.close()
+    assert lock.st_blocks * 512 >= lock.st_size == 8192
+
+
 def test_keys_must_ascend(tmp_path):
     from irv2caffe.errors import OutputError
 

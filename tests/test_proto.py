@@ -18,6 +18,7 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import blob_from_array, read_array, read_binary, write_binary
+from irv2caffe.proto.positions import scan
 from irv2caffe.proto.text import (
     format_prototxt,
     parse_prototxt,
@@ -306,3 +307,12 @@ def test_a_text_of_megabytes_is_one_error_in_little_memory(tmp_path):
         assert int(peak_kb) < 300_000
     path.write_text(f"{layer} # {'x' * 2_000_000}\n")
     assert read_net(path)[1] == [1]
+
+
+def test_fields_of_a_message_of_thousands_are_found():
+    lines = (f'layer {{ name: "{n}" }} y {{ a: {n} }} x{n % 7}: 1\n' for n in range(2000))
+    root = scan("".join(lines))
+    for name in ("layer", "x3", "y", "none"):
+        assert root.all(name) == [node for node in root.children if node.name == name]
+    assert len(root.all("x3")) == 286
+    assert root.find("layer", "name").value == '"1999"'

@@ -582,3 +582,17 @@ def test_a_crash_in_the_worker_is_told(images, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_BOOT", boot)
     with pytest.raises(WorkerDiedError, match=r"exit code 1\) at .*RuntimeError: a bug"):
         make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
+
+
+def test_pages_of_an_unfinished_database_that_are_lost(images, whole, unfinished):
+    """All but the two meta pages are zeros; what LMDB says of it is no error of this program's."""
+    file = partial_folder(unfinished) / "data.mdb"
+    file.write_bytes(file.read_bytes()[:8192].ljust(file.stat().st_size, b"\0"))
+    code, errors = finish(images, unfinished)
+    assert code == 1, errors
+    assert "Traceback" not in errors
+    assert "db.partial: data.mdb is damaged" in errors
+    assert "--no-resume starts over" in errors
+    code, errors = finish(images, unfinished, "--no-resume")
+    assert code == 3, errors
+    assert database_contents(unfinished) == whole[0]

@@ -51,7 +51,7 @@ def inspect_lmdb_command(
     if peek is not None and peek.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         raise UsageError(f"--peek {peek}: give a file name that ends in .png or .jpg")
     with Guard() as guard:
-        with ui.progress("records read or decoded") as progress:
+        with ui.progress("records" if other is not None else "reading and decoding") as progress:
             if other is not None:
                 found = guard.call("compare", [database, other], {}, progress)
             else:

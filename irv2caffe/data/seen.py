@@ -15,7 +15,7 @@ from irv2caffe.data.datum import record_key
 from irv2caffe.data.items import Skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.sources.text import some
-from irv2caffe.errors import InputError, OutputExistsError
+from irv2caffe.errors import FormatError, InputError, OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,17 +113,21 @@ def refuse_changed(plan: Plan, folder: Path, done: int, pool: Pool) -> None:
 
     Raises:
         ChangedSourceError: naming images whose records are others now.
+        OutputError: the database is damaged.
     """
     changed, num_compared = [], 0
-    with open_reader(folder) as reader:
-        for made in pool.run(plan.sample(_NUM_MADE_AGAIN, done)):
-            item, record = made.unit.items[0], made.records[0]
-            stored = reader.get(record_key(made.unit.indices[0], item.name))
-            if stored is None:  # it was left out then
-                continue
-            num_compared += 1
-            if isinstance(record, Skipped) or record != stored:
-                changed.append(item.name)
+    try:
+        with open_reader(folder) as reader:
+            for made in pool.run(plan.sample(_NUM_MADE_AGAIN, done)):
+                item, record = made.unit.items[0], made.records[0]
+                stored = reader.get(record_key(made.unit.indices[0], item.name))
+                if stored is None:  # it was left out then
+                    continue
+                num_compared += 1
+                if isinstance(record, Skipped) or record != stored:
+                    changed.append(item.name)
+    except FormatError as error:
+        raise OutputError(error.message, "--no-resume starts over") from error
     if changed:
         raise ChangedSourceError(
             f"{folder} holds other records than the images give now: {len(changed)} of "

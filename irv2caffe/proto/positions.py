@@ -20,6 +20,9 @@ _TOKEN = re.compile(
 )
 
 
+_MANY = 100  # children that are worth an index
+
+
 @dataclass(slots=True)
 class Node:
     """A field as it was written.
@@ -41,10 +44,17 @@ class Node:
     end: int = 0
     value: str = ""
     children: list[Node] = field(default_factory=list)
+    _by_name: dict[str, list[Node]] | None = field(default=None, init=False, repr=False)
 
     def all(self, name: str) -> list[Node]:
-        """The fields of one name."""
-        return [child for child in self.children if child.name == name]
+        """The fields of one name; the children of a text that was read do not change."""
+        if len(self.children) < _MANY:
+            return [child for child in self.children if child.name == name]
+        if self._by_name is None:  # a message of thousands may be asked for each of them
+            self._by_name = {}
+            for child in self.children:
+                self._by_name.setdefault(child.name, []).append(child)
+        return self._by_name.get(name, [])
 
     def find(self, *names: str) -> Node:
         """The last field at the end of a path of names, or as far as the path goes."""

@@ -63,7 +63,7 @@ class Reader:
 
     def get(self, key: bytes) -> bytes | None:
         """A record; None where there is none of that key."""
-        with self._environment.begin() as transaction:
+        with self._transaction(buffers=False) as transaction:
             value: bytes | None = transaction.get(key)
             return value
 

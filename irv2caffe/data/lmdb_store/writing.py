@@ -21,6 +21,8 @@ _EMPTY_BYTES = _META_PAGES * mmap.PAGESIZE
 _ROOM_BYTES = 512 << 20
 _SMALLEST_MAP_BYTES = 1 << 30
 _PAGE_HEADER_BYTES = 16
+# MDB_txninfo and the table of 126 readers, as mdb_env_setup_locks makes it.
+_LOCK_BYTES = 8192
 # MDB_meta in mdb.c of LMDB 0.9: what does not matter here, the last page, the transaction.
 _META = struct.Struct("=120xQQ")
 
@@ -106,9 +108,18 @@ class Writer:
         map_bytes = _SMALLEST_MAP_BYTES
         while map_bytes < used + self._room_bytes:
             map_bytes *= 2
+        self._fill_lock_file()
         return lmdb.open(
             str(self._folder), map_size=map_bytes, readahead=False, meminit=True, mode=0o644
         )
+
+    def _fill_lock_file(self) -> None:
+        """Takes the disk's room for the lock file; LMDB only sets its length, then maps it.
+
+        Touching a page for which the disk has no room ends a process by SIGBUS, without a word.
+        """
+        with (self._folder / "lock.mdb").open("ab") as stream:
+            stream.write(bytes(max(0, _LOCK_BYTES - stream.tell())))
 
     @property
     def _file(self) -> Path:

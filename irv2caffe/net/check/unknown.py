@@ -58,7 +58,7 @@ def unknown_field(evidence: Evidence) -> Iterator[Hit]:
         for field in file.unknown:
             message, name = field.message.removeprefix("caffe."), field.name[:_MAX_WORD]
             fork = forks.of_field(message, field.name)
-            if id(field) in told or _is_meant(fork, evidence):
+            if id(field) in told or _is_meant(fork, field.name, evidence):
                 continue
             if fork:
                 of_forks[fork, _way_out(field, fork)].append(field)
@@ -86,8 +86,8 @@ def _of_fork(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownFie
 
 def _way_out(field: UnknownField, fork: str) -> str:
     """What to write instead of a field of a fork."""
-    if field.name == "ceil_mode":
-        if field.node.value == "true":
+    if field.name in {"ceil_mode", "torch_pooling"}:
+        if (field.node.value == "true") == (field.name == "ceil_mode"):
             return "take it out: Caffe 1.0 always rounds up"
         return (
             "round_mode: FLOOR, which builds of 2018 and later have (install-caffe's is one); "
@@ -103,8 +103,8 @@ def _train_with(fork: str) -> str:
     return "train with that Caffe, or take it out"
 
 
-def _is_meant(fork: str, evidence: Evidence) -> bool:
-    return fork.startswith(forks.NVCAFFE) and evidence.claims.flavor == "nvcaffe"
+def _is_meant(fork: str, name: str, evidence: Evidence) -> bool:
+    return evidence.claims.flavor == "nvcaffe" and forks.in_nvcaffe(fork, name)
 
 
 @rule("unknown-value", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
@@ -114,7 +114,7 @@ def unknown_value(evidence: Evidence) -> Iterator[Hit]:
         for field in file.unknown_values:
             message, value = field.message.removeprefix("caffe."), field.node.value
             fork = forks.VALUES.get(value, "")
-            if _is_meant(fork, evidence) or (_is_old_type(field) and '"' not in value):
+            if _is_meant(fork, value, evidence) or (_is_old_type(field) and '"' not in value):
                 continue  # unknown-layer-type says the latter
             what = f"Caffe 1.0 knows no {field.name}: {value[:_MAX_WORD]} in {message}"
             yield Hit(
@@ -198,7 +198,7 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     of_forks: dict[str, list[str]] = defaultdict(list)
     for kind, at in places.items():
         fork, name = forks.LAYER_TYPES.get(kind, ""), kind[:_MAX_WORD]
-        if _is_meant(fork, evidence):
+        if _is_meant(fork, kind, evidence):
             continue
         if fork:
             of_forks[fork].append(kind)
