@@ -85,9 +85,9 @@ def summary_command(
             foreign=Foreign(types, read.nodes),
         )
     except NetError as error:  # what was left aside may be why
-        error.hint = "; ".join(filter(None, (error.hint, *read.notes())))
+        error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of))))
         raise
-    made = _with_notes(made, read.notes(), types)
+    made = _with_notes(made, read.notes(_fork_of), types)
     for name in told:
         if name not in asked:
             raise UsageError(
@@ -143,6 +143,12 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
         notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {_whose(kinds)}")
     shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes))
     return replace(made, shapes=shapes)
+
+
+def _fork_of(message: str, name: str) -> str:
+    from irv2caffe.net.check import forks
+
+    return forks.of_field(message, name)
 
 
 def _whose(kinds: Iterable[str]) -> str:
