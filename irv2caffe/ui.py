@@ -118,6 +118,9 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         )
 
 
+_LEAST_PACE_S = 0.001  # two words of progress that arrive together say nothing of a rate
+
+
 class _Pace:
     """How fast something goes, from the first time it is asked."""
 
@@ -130,7 +133,7 @@ class _Pace:
         if self._start is None:
             self._start = (now, done)
         seconds, count = now - self._start[0], done - self._start[1]
-        if count <= 0 or seconds <= 0:
+        if count <= 0 or seconds < _LEAST_PACE_S:
             return ""
         left = (total - done) * seconds / count
         rate = f"{count / seconds:,.0f} a second"

@@ -9,7 +9,7 @@ from check_cases import SOLVER, conv, head, pool
 
 from irv2caffe.check import CheckOptions, check
 from irv2caffe.errors import FormatError
-from irv2caffe.net.check import Severity
+from irv2caffe.net.check import Severity, forks
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import parse_prototxt
 
@@ -145,13 +145,17 @@ def test_how_often_is_tested(look, changes, severity, words):
 
 
 @pytest.mark.parametrize(
-    ("value", "way_out"), [("false", "round_mode: FLOOR"), ("true", "always rounds up")]
+    ("said", "way_out"),
+    [
+        ("ceil_mode: false", "round_mode: FLOOR"),
+        ("ceil_mode: true", "always rounds up"),
+        ("torch_pooling: true", "round_mode: FLOOR"),
+        ("torch_pooling: false", "always rounds up"),
+    ],
 )
-def test_ceil_mode(look, value, way_out):
+def test_rounding_of_forks(look, said, way_out):
     """What rounding does to the grid is not said: nobody knows which grid is meant."""
-    found = look(
-        {"n.prototxt": GRID + pool("p", "data", f"stride: 2 kernel_size: 3 ceil_mode: {value}")}
-    )
+    found = look({"n.prototxt": GRID + pool("p", "data", f"stride: 2 kernel_size: 3 {said}")})
     assert list(found) == ["unknown-field"]
     assert way_out in found["unknown-field"].fix
     found = look({"n.prototxt": GRID + pool("p", "data", "stride: 2 kernel_size: 3")})
@@ -180,6 +184,18 @@ def test_what_is_left_out_draws_nothing_after_it(look):
         ("batch_norm_param {", "batch_norm_param { scale_bias: true", "NVCaffe"),
         ('"Pooling"', '"Pooling" roi_pooling_param { pooled_w: 7 }', "fast-rcnn"),
         ('"Pooling"', '"Pooling" psroi_pooling_param { group_size: 7 }', "R-FCN"),
+        ('"Pooling"', '"Pooling" loss_param { normalization: PRE_FIXED }', "R-FCN"),
+        ('"Pooling"', '"Pooling" loss_param { pre_fixed_normalizer: 2 }', "R-FCN"),
+        ('"Pooling"', '"Pooling" loss_param { label_smoothing: 0.1 }', "Intel"),
+        ('"Pooling"', '"Pooling" bn_param { frozen: true }', "PSPNet"),
+        ('"Pooling"', '"Pooling" proposal_param { feat_stride: 16 }', "PVANet"),
+        ('"Pooling"', '"Pooling" imresize_param { factor: 8 }', "caffe_rtpose"),
+        ("batch_norm_param {", "batch_norm_param { use_weight_bias: false", "Intel"),
+        ("batch_norm_param {", "batch_norm_param { bias_filler { }", "NVCaffe, as Intel Caffe"),
+        ('type: "ReLU"', 'type: "BN"', "caffe-segnet, as hszhao/PSPNet"),
+        ('type: "ReLU"', 'type: "Proposal"', "PVANet"),
+        ('type: "ReLU"', 'type: "MarginInnerProduct"', "sphereface"),
+        ('type: "ReLU"', 'type: "LpqLoss"', "flownet2"),
         ('type: "ReLU"', 'type: "Axpy"', "SENet"),
         ('type: "ReLU"', 'type: "PriorBox"', "SSD"),
     ],
@@ -544,11 +560,19 @@ def test_hints_of_slips_of_the_pen(text, hint):
     assert hint in caught.value.hint
 
 
-@pytest.mark.parametrize(("policy", "is_fork"), [("multifixed", True), ("stepp", False)])
-def test_learning_rate_policies_of_forks(look, policy, is_fork):
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("multifixed", "'multifixed'; yeahkun/caffe-yolo has it"),
+        ("plateau", "'plateau'; weiliu89/caffe (SSD) has it"),
+        ("sgdr", "'sgdr'; jolibrain/caffe (DeepDetect) has it"),
+        ("stepp", "'stepp'"),
+    ],
+)
+def test_learning_rate_policies_of_forks(look, policy, words):
     found = look({"s.prototxt": SOLVER.replace('"step"', f'"{policy}"'), "net.prototxt": half()})
     assert found["lr-policy"].severity is ERROR
-    assert ("(SSD) has it" in found["lr-policy"].what) is is_fork
+    assert found["lr-policy"].what == f"lr_policy: {words}"
 
 
 def test_fields_that_two_forks_share(look):
@@ -562,6 +586,54 @@ def test_fields_that_two_forks_share(look):
     found = look({"n.prototxt": text})
     assert "NVCaffe, as Intel Caffe, has it" in found["unknown-field"].what
     assert "unknown-field" not in look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_known"),
+    [
+        ('type: "Permute" bottom: "data" permute_param { order: 0 }', True),
+        ('type: "Axpy" bottom: "data"', True),
+        ('type: "Dropout" bottom: "data" dropout_param { random_seed: 1 }', True),
+        ('type: "Pooling" bottom: "data" pooling_param { kernel_size: 2 axis: 1 }', False),
+        ('type: "Interp" bottom: "data"', False),
+    ],
+)
+def test_nvcaffe_has_the_layers_of_ssd(look, layer, is_known):
+    """Since 0.17; and SENet's Axpy."""
+    files = {"n.prototxt": GRID + f'layer {{ name: "n" top: "n" {layer} }}'}
+    names = {"unknown-field", "unknown-layer-type"}
+    assert names & set(look(files))
+    found = set(look(files, CheckOptions(flavor="nvcaffe")))
+    assert found.isdisjoint(names) is is_known
+
+
+@pytest.mark.parametrize(("kind", "is_known"), [("xavierstatic", True), ("constantstatic", False)])
+def test_fillers_of_nvcaffe(look, kind, is_known):
+    text = half().replace('"xavier"', f'"{kind}"').replace('"msra"', f'"{kind}"')
+    assert kind in text
+    found = look({"n.prototxt": text})["unknown-filler"]
+    assert ("NVCaffe has it" in found.what) is is_known
+    assert (found.fix == 'type: "xavier"') is is_known
+    told = look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))
+    assert ("unknown-filler" in told) is not is_known
+
+
+def test_each_name_is_of_one_fork():
+    """And of none that Caffe 1.0 has itself."""
+    fields = [
+        (message, name)
+        for messages_of in forks._FIELDS_OF.values()
+        for message, names in messages_of.items()
+        for name in names.split()
+    ]
+    types = " ".join(forks._TYPES_OF.values()).split()
+    assert len(fields) == len(set(fields))
+    assert len(types) == len(set(types))
+    assert not set(types) & set(messages.LAYER_TYPES)
+    for message, name in fields:
+        if message:
+            known = messages.message_class(message).DESCRIPTOR.fields_by_name
+            assert name not in known, (message, name)
 
 
 @pytest.mark.parametrize(("kind", "words"), [("WarpCTC", []), ("Softmax", ["no-loss"])])

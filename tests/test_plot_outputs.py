@@ -59,6 +59,7 @@ def test_a_test_loss_stands_beside_the_training_loss():
     made = figure([run(LOSS_ONLY)])
     line = drawn(made)["test loss (2.25)"]
     assert line.axes is drawn(made)["training loss"].axes
+    assert line.axes.get_ylabel() == "loss"
     assert made.axes[0].get_ylabel() == ""  # there are tests
 
 
@@ -129,6 +130,7 @@ def test_the_report_has_every_output(tmp_path):
     assert panels["validation top-1 error"] == ("main", "left")
     assert panels["test mIoU"] == ("value", "left")
     assert panels["test loss"] == ("main", "right")
+    assert data["labels"]["main"]["right"] == "loss"
     assert "test mIoU" in [entry["name"] for entry in data["legend"]]
     write_report([run(MAP)], tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import foreign_nets
 import layer_snippets
+import program
 import pytest
 
 from irv2caffe.errors import FormatError, NetError
@@ -70,6 +70,26 @@ KNOWN = {
         ),
         [(8, 3, 30, 40), (1, 1, 1, 8)],
     ),
+    "AnnotatedData cropped": (  # the crop is taken of the resized image
+        layer(
+            "AnnotatedData",
+            "transform_param { crop_h: 20 crop_w: 25 resize_param { height: 30 width: 40 } } "
+            "data_param { batch_size: 8 }",
+            "",
+            "d t",
+        ),
+        [(8, 3, 20, 25), (1, 1, 1, 8)],
+    ),
+    "ImageSegData": (
+        layer(
+            "ImageSegData",
+            "transform_param { crop_h: 20 crop_w: 25 } "
+            "image_data_param { batch_size: 8 is_color: false label_type: PIXEL }",
+            "",
+            "d t s",
+        ),
+        [(8, 1, 20, 25), (8, 1, 20, 25), (8, 1, 1, 2)],
+    ),
     "ROIPooling": (
         MAP + REGIONS + layer("ROIPooling", "roi_pooling_param { pooled_h: 7 pooled_w: 6 }", "x r"),
         [(5, 6, 7, 6)],
@@ -80,6 +100,12 @@ KNOWN = {
         + layer("PSROIPooling", "psroi_pooling_param { output_dim: 2 group_size: 3 }", "x r"),
         [(5, 2, 3, 3)],
     ),
+    "Proposal": (
+        data(2, 6, 9, 11)
+        + layer("Proposal", "proposal_param { post_nms_topn: 100 }", "x x x", "a b"),
+        [(200, 5), (200,)],
+    ),
+    "Proposal of its own": (MAP + layer("Proposal", bottoms="x x x"), [(300, 5)]),
     "ProposalLayer": (
         MAP + layer("Python", python("ProposalLayer"), "x x x", "a b"),
         [(1, 5), (1, 1, 1, 1)],
@@ -102,9 +128,40 @@ KNOWN = {
         MAP + layer("Upsample", "upsample_param { upsample_h: 17 upsample_w: 21 }", "x x"),
         [(1, 6, 17, 21)],
     ),
+    "Upsample by one side": (
+        MAP + layer("Upsample", "upsample_param { upsample_h: 17 scale: 2 }", "x x"),
+        [(1, 6, 18, 22)],
+    ),
+    "BN with statistics": (
+        MAP + layer("BN", "bn_param { }", "x", "a b c"),
+        [(1, 6, 9, 11), (1, 6, 1, 1), (1, 6, 1, 1)],
+    ),
+    "ConvolutionDepthwise": (  # whatever number of outputs it is told
+        MAP + layer("ConvolutionDepthwise", "convolution_param { num_output: 4 kernel_size: 3 }"),
+        [(1, 6, 7, 9)],
+    ),
     "Interp": (MAP + layer("Interp", "interp_param { height: 60 width: 70 }"), [(1, 6, 60, 70)]),
     "Interp zoom": (MAP + layer("Interp", "interp_param { zoom_factor: 8 }"), [(1, 6, 65, 81)]),
     "Interp shrink": (MAP + layer("Interp", "interp_param { shrink_factor: 2 }"), [(1, 6, 5, 6)]),
+    "Interp by both factors": (
+        MAP + layer("Interp", "interp_param { shrink_factor: 2 zoom_factor: 3 }"),
+        [(1, 6, 13, 16)],
+    ),
+    "Interp to, not by both factors": (
+        MAP
+        + layer("Interp", "interp_param { shrink_factor: 2 zoom_factor: 3 height: 4 width: 5 }"),
+        [(1, 6, 4, 5)],
+    ),
+    "Interp like another": (
+        MAP + data(1, 2, 30, 40, top="i") + layer("Interp", "interp_param { }", "x i"),
+        [(1, 6, 30, 40)],
+    ),
+    "Interp by a factor, not like another": (
+        MAP
+        + data(1, 2, 30, 40, top="i")
+        + layer("Interp", "interp_param { zoom_factor: 2 pad_beg: -1 }", "x i"),
+        [(1, 6, 15, 19)],
+    ),
     "V1 UPSAMPLE": (
         layer_snippets.OLD_INPUT
         + ' layers { name: "u" type: UPSAMPLE bottom: "x" top: "y" upsample_param { scale: 2 } }',
@@ -112,6 +169,10 @@ KNOWN = {
     ),
     "rounding down": (
         MAP + layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }"),
+        [(1, 6, 4, 5)],
+    ),
+    "rounding down as Torch": (
+        MAP + layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 torch_pooling: true }"),
         [(1, 6, 4, 5)],
     ),
     "hole": (
@@ -128,6 +189,45 @@ def test_layers_of_forks_have_their_shapes(tmp_path, key):
     assert list(shapes.layers[-1].top_shapes) == tops
     assert not shapes.unknown
     assert not any(each.partial for each in shapes.layers)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            layer("PriorBox", "prior_box_param { min_size: 30 min_size: 9 max_size: 60 }", "x x"),
+            "as many max_size",
+        ),
+        (layer("PriorBox", "prior_box_param { min_size: 30 max_size: 30 }", "x x"), "larger"),
+        (
+            REGIONS
+            + layer("PSROIPooling", "psroi_pooling_param { output_dim: 2 group_size: 3 }", "x r"),
+            "must have 18 channels",
+        ),
+        (layer("Axpy", bottoms="x x x"), "one value for each channel"),
+        (
+            data(1, 6, 4, 5, top="m") + layer("Upsample", "upsample_param { }", "x m"),
+            "its mask, bottom 'm' .1x6x4x5., must have the same shape",
+        ),
+        (layer("Interp", "interp_param { height: 4 }"), "height and width, or a factor"),
+        (layer("Interp", "interp_param { zoom_factor: 2 pad_end: 1 }"), "must not be positive"),
+        (layer("Interp", "interp_param { zoom_factor: 2 pad_end: -9 }"), "leave nothing"),
+        (layer("ShuffleChannel", "shuffle_channel_param { group: 4 }"), "6 channels cannot be"),
+        (layer("DetectionOutput", bottoms="x x x x x"), "takes 3 to 4 bottom"),
+    ],
+)
+def test_what_forks_refuse(tmp_path, text, words):
+    """The conditions of the LayerSetUp and Reshape of the fork."""
+    with pytest.raises(NetError, match=words):
+        shapes_of(tmp_path, MAP + text)
+
+
+def test_a_size_that_keeps_proportions_is_the_images(tmp_path):
+    mode = "resize_param { height: 30 width: 40 resize_mode: FIT_SMALL_SIZE }"
+    said = f"transform_param {{ {mode} }} data_param {{ batch_size: 8 }}"
+    last = shapes_of(tmp_path, layer("AnnotatedData", said, "", "d t")).layers[-1]
+    assert last.partial
+    assert last.top_shapes[0] is UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -218,9 +318,7 @@ def test_the_user_may_say_the_tops_of_a_type_or_layer(tmp_path, told, shape):
         assert [each.name for each in shapes.layers if each.partial] == ["w"]
 
 
-def run(*args, cwd):
-    command = [sys.executable, "-m", "irv2caffe", "summary", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+run = partial(program.run, "summary")
 
 
 def test_the_command_shows_what_is_not_known_and_the_way_to_say_it(tmp_path):
@@ -293,6 +391,14 @@ def test_a_slip_of_the_pen_is_named(tmp_path, text, words):
     (tmp_path / "net.prototxt").write_text(text)
     done = run("net.prototxt", cwd=tmp_path)
     assert words in done.stdout + done.stderr
+
+
+def test_a_field_that_is_a_forks_is_no_slip(tmp_path):
+    normalize = layer("Normalize", "norm_param { across_spatial: false }")
+    (tmp_path / "net.prototxt").write_text(MAP + normalize)
+    done = run("net.prototxt", cwd=tmp_path)
+    assert "LayerParameter.norm_param (line 2; weiliu89/caffe (SSD) has it)\n" in done.stdout
+    assert "did you mean" not in done.stdout
 
 
 def test_a_net_that_is_broken_otherwise_says_its_first_fault(tmp_path):

@@ -75,6 +75,7 @@ def test_a_signal_stops_with_a_snapshot_and_the_run_goes_on(root, tmp_path, numb
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
+    assert "hint: irv2caffe train --resume run goes on from the newest snapshot" in err
     assert out.rstrip().endswith("stopped: run")
     assert "--resume" in err
     stopped_at = newest(run)
@@ -308,5 +309,9 @@ def test_other_shells_can_look_snapshot_and_stop(root, tmp_path):
         late = irv2caffe(what, "run", cwd=tmp_path)
         assert late.returncode == 1
         assert "no training works in" in late.stderr
+        assert "irv2caffe train --resume run goes on with it" in late.stderr
     assert irv2caffe("--status", "run", cwd=tmp_path).returncode == 0
-    assert irv2caffe("--status", "nowhere", cwd=tmp_path).returncode == 1
+    lost = irv2caffe("--status", "nowhere", cwd=tmp_path)
+    assert lost.returncode == 1
+    assert "nowhere holds no run" in lost.stderr
+    assert "--resume" not in lost.stderr  # nobody asked for that

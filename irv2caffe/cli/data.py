@@ -58,7 +58,7 @@ _report = section("Other")
     show_default=True,
     help="Of class folders; auto: text, but folders 0 to N or 1 to N as numbers.",
 )
-@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is, also against appearances.")
+@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is.  [default: as it looks]")
 @_source("--split", type=click.Choice(["train", "val"]), help="Where SOURCE holds both.")
 @_source("--devkit", type=_PATH, help="ILSVRC's, for the labels of its validation images.")
 @_images("--resize", default="328", show_default=True, metavar="N|WxH|none", help="To pixels.")
@@ -85,7 +85,7 @@ _report = section("Other")
 )
 @_images("--quality", type=int, default=95, show_default=True, help="Of JPEG records.")
 @_images("--gray", is_flag=True, help="One channel instead of three.")
-@_images("--bit-depth", type=int, help="Bits that the values of 16-bit images use: 8 to 16.")
+@_images("--bit-depth", type=int, help="Bits that 16-bit images use: 8 to 16; scales them.")
 @_images("--fast-decode", is_flag=True, help="Decode large JPEG files smaller; other bytes.")
 @_images("--exactly-like-caffe", is_flag=True, help="Take whatever convert_imageset takes.")
 @_images(

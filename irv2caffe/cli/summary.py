@@ -12,7 +12,7 @@ from irv2caffe import ui
 from irv2caffe.errors import Irv2CaffeError, NetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from irv2caffe.net.phases import Phase
     from irv2caffe.net.summary import Summary
@@ -85,9 +85,9 @@ def summary_command(
             foreign=Foreign(types, read.nodes),
         )
     except NetError as error:  # what was left aside may be why
-        error.hint = "; ".join(filter(None, (error.hint, *read.notes())))
+        error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of))))
         raise
-    made = _with_notes(made, read.notes(), types)
+    made = _with_notes(made, read.notes(_fork_of), types)
     for name in told:
         if name not in asked:
             raise UsageError(
@@ -128,7 +128,6 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
     Raises:
         UsageError: a layer type of the command line that the net does not have.
     """
-    from irv2caffe.net.check import forks
     from irv2caffe.net.rules import RULES
 
     layers = made.shapes.layers
@@ -140,13 +139,23 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
         if name in RULES and name != "Python":
             raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
     kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in RULES)
-    whose = [
-        f"{kind[:60]} ({forks.LAYER_TYPES[kind]})" if kind in forks.LAYER_TYPES else kind[:60]
-        for kind in kinds
-    ]
-    said = [f"Caffe 1.0 cannot load this net: it has no {', '.join(whose)}"] if whose else []
-    shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes, *said))
+    if kinds:
+        notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {_whose(kinds)}")
+    shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes))
     return replace(made, shapes=shapes)
+
+
+def _fork_of(message: str, name: str) -> str:
+    from irv2caffe.net.check import forks
+
+    return forks.of_field(message, name)
+
+
+def _whose(kinds: Iterable[str]) -> str:
+    from irv2caffe.net.check import forks  # takes its time, and few nets need it
+
+    forks_of = {kind: forks.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
+    return ", ".join(kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items())
 
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:

@@ -141,7 +141,10 @@ def _with_build_options(command: click.Command) -> click.Command:
 @_shells("--status", metavar="RUN", type=click.Path(path_type=Path), help="Show what it does.")
 @_shells("--snapshot-now", metavar="RUN", type=click.Path(path_type=Path), help="Let it write one.")
 @_shells(
-    "--stop", metavar="RUN", type=click.Path(path_type=Path), help="Snapshot, then stop; --resume."
+    "--stop",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Snapshot, then stop; --resume RUN goes on.",
 )
 @_other("--plot/--no-plot", default=True, show_default=True, help="Keep plot.png up to date.")
 @_other("--json", "as_json", is_flag=True, help="Report as JSON.")

@@ -142,7 +142,9 @@ class Log:
         """The effective batch: batch_size x GPUs x iter_size.
 
         A log prints the batch of one GPU: BVLC's batch_size is that of each, and NVCaffe, whose
-        batch_size is that of all, divides it before it prints the net (net.cpp, parallel.cpp).
+        batch_size is that of all, divides it before it prints the net (NVIDIA/caffe and
+        borisgin/nvcaffe: net.cpp, Net::Init, and parallel.cpp, divide_batch_size; of nets for
+        TRAIN in the older one, of all in 0.17, which rounds up instead of stopping).
         """
         if piece.batch is None:
             return None

@@ -10,7 +10,8 @@ from irv2caffe.errors import NetError
 from irv2caffe.net.phases import Phase, selected
 from irv2caffe.net.rules import RULES, UNKNOWN, Layer, Made, Rule, Shape, count
 from irv2caffe.net.rules.base import check_counts, check_loss_weights
-from irv2caffe.net.rules.forks import foreign_rule, unknown
+from irv2caffe.net.rules.detection import foreign_rule
+from irv2caffe.net.rules.forks import unknown
 from irv2caffe.net.sharing import SharedWeights
 from irv2caffe.net.wiring import Wiring
 

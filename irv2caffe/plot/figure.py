@@ -1,4 +1,4 @@
-"""The figure: validation error on the left, training loss on the right, epochs below."""
+"""The figure: validation error on the left, losses on the right, epochs below."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ def figure(runs: Sequence[Run], look: Look = _PLAIN) -> Figure:
         _draw_run(scales, curves, COLORS[place % len(COLORS)], single=single)
     for axis, panel in zip(axes[1:], panels, strict=True):
         _draw_panel(axis, panel, shown, single=single)
+    loss_axis.set_ylabel("loss" if "loss" in sides else "training loss")
     scale(main, loss_axis, shown, look)
     _finish(made, list(axes), list(dict.fromkeys(scales.values())), shown)
     if has_errors:
@@ -268,8 +269,6 @@ def _finish(made: Figure, axes: list[Axes], told: list[Axes], shown: Sequence[Cu
     """Labels, grid, and one legend for the scales ``told``, below where it hides nothing."""
     main, loss_axis = told[:2]
     axes[-1].set_xlabel("epoch" if shown[0].in_epochs else "iteration")
-    if not loss_axis.get_ylabel():
-        loss_axis.set_ylabel("training loss")
     main.grid(visible=True, linewidth=0.5, alpha=0.4)
     main.set_zorder(loss_axis.get_zorder() + 1)  # markers over the loss
     main.patch.set_visible(False)

@@ -96,8 +96,10 @@ def _axis(shown: Sequence[Curves], window: Window | None) -> dict[str, Any]:
 
 def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str, str]]:
     images = all(one.rate_is_images for one in shown)
+    has_losses = any(one.side == "loss" for curves in shown for one in curves.scalars)
+    right = "loss" if has_losses else "training loss"
     return {
-        "main": {"left": _left(shown, has_errors=has_errors), "right": "training loss"},
+        "main": {"left": _left(shown, has_errors=has_errors), "right": right},
         "value": {"left": "outputs", "right": ""},
         "lr": {"left": "learning rate", "right": ""},
         "rate": {"left": "images/s" if images else "iterations/s", "right": ""},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import FormatError
+from irv2caffe.errors import FormatError, first_of
 from irv2caffe.proto.messages import NetParameter
 from irv2caffe.proto.positions import (
     Node,
@@ -18,6 +18,7 @@ from irv2caffe.proto.positions import (
 from irv2caffe.proto.text import layer_lines, parse_prototxt, read_net, read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _MOST_NAMED = 6
@@ -41,18 +42,25 @@ class ForeignNet:
     unknown: tuple[UnknownField, ...] = ()
     hint: str = ""
 
-    def notes(self) -> list[str]:
-        """What was left aside, in words."""
-        names: dict[str, int] = {}
-        for field in self.unknown:
+    def notes(self, fork_of: Callable[[str, str], str] = lambda _message, _name: "") -> list[str]:
+        """What was left aside, in words.
+
+        Args:
+            fork_of: whose a field of a message is, or nothing.
+        """
+        names: dict[str, str] = {}
+        hint = self.hint
+        for field in sorted(self.unknown, key=lambda field: field.node.line):
             message = field.message.removeprefix("caffe.")
             value = f": {field.node.value}" if field.node.value else ""
-            names.setdefault(f"{message}.{field.name}{value}"[:80], field.node.line)
-        shown = [f"{name} (line {line})" for name, line in list(names.items())[:_MOST_NAMED]]
-        if len(names) > _MOST_NAMED:
-            shown.append(f"and {len(names) - _MOST_NAMED} more")
-        said = f"Caffe 1.0 does not know {', '.join(shown)}"
-        return [said + (f"; {self.hint}" if self.hint else "")] if shown else []
+            fork = fork_of(message, field.name)
+            where = f"line {field.node.line}" + (f"; {fork} has it" if fork else "")
+            if not names and fork:
+                hint = ""
+            names.setdefault(f"{message}.{field.name}{value}"[:80], where)
+        shown = [f"{name} ({where})" for name, where in names.items()]
+        said = f"Caffe 1.0 does not know {first_of(shown, _MOST_NAMED)}"
+        return [said + (f"; {hint}" if hint else "")] if shown else []
 
 
 def read_foreign_net(path: Path) -> ForeignNet:

@@ -7,7 +7,8 @@ import signal
 from dataclasses import dataclass
 
 LOG = "the whole log is in train.log of the run folder"
-RESUME = "irv2caffe train --resume goes on from the newest snapshot"
+RESUME_COMMAND = "irv2caffe train --resume"
+RESUME = f"{RESUME_COMMAND} goes on from the newest snapshot"
 
 
 @dataclass(frozen=True)

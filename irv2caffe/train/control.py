@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
 from irv2caffe.system import open_own, read_json_object
+from irv2caffe.train.advice import RESUME_COMMAND
 from irv2caffe.train.lock import is_locked, read_owner
 from irv2caffe.train.resume import says_finished
 from irv2caffe.train.run_dir import RunDir, read_config
@@ -64,7 +66,10 @@ def request(run: RunDir, what: str) -> None:
         OutputError: the folder may not be written.
     """
     if not is_locked(run):
-        raise InputError(f"no training works in {run.path}", "irv2caffe train --resume starts it")
+        raise InputError(
+            f"no training works in {run.path}",
+            f"{RESUME_COMMAND} {shlex.quote(str(run.path))} goes on with it",
+        )
     asked = _folder(run) / what
     try:
         asked.parent.mkdir(exist_ok=True)

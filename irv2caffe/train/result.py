@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import shlex
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import Irv2CaffeError, OutputError
 from irv2caffe.log.read import read_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
+from irv2caffe.train.advice import RESUME_COMMAND
 from irv2caffe.train.run_dir import read_config
 
 if TYPE_CHECKING:
@@ -74,4 +76,7 @@ def conclude(
         run.write_config({**read_config(run.path), **ending})
     except OutputError as error:
         say(f"warning: {error.message}")
+    # Without the name of the run, which says nothing of it, the command takes runs/latest.
+    named = f"{RESUME_COMMAND} {shlex.quote(str(run.path))}"
+    verdict = replace(verdict, hint=verdict.hint.replace(RESUME_COMMAND, named))
     return TrainResult(run.path, verdict, summary, newest.model if newest else None)

@@ -190,8 +190,8 @@ def existing_run_dir(path: Path | None) -> RunDir:
     path = RUNS / "latest" if path is None else path
     if not is_run(path):
         raise MissingInputError(
-            f"{path} holds no run to resume",
-            "--run-dir names the run folder; without --resume a new run starts",
+            f"{path} holds no run",
+            "give the folder that train made: it holds solver.prototxt, config.json and train.log",
         )
     return RunDir(path.resolve() if path.is_symlink() else path)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.errors import did_you_mean, first_of
 from irv2caffe.net.check import forks
 from irv2caffe.net.check.finding import ERROR, WARNING, Hit, Place, rule
 from irv2caffe.proto import messages
@@ -32,9 +32,8 @@ def solver_as_net(evidence: Evidence) -> Iterator[Hit]:
         found = _of_a_solver(file)
         if found:
             names = list(dict.fromkeys(field.name for field in found))
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             yield Hit(
-                f"fields of a solver stand in a net: {', '.join(names[:3])}{more}",
+                f"fields of a solver stand in a net: {first_of(names, 3)}",
                 _fails_to_parse("Net"),
                 "a file of their own, with net: and the name of this one",
                 tuple(Place(file.name, field.node.line) for field in found),
@@ -59,13 +58,13 @@ def unknown_field(evidence: Evidence) -> Iterator[Hit]:
         for field in file.unknown:
             message, name = field.message.removeprefix("caffe."), field.name[:_MAX_WORD]
             fork = forks.of_field(message, field.name)
-            if id(field) in told or _is_meant(fork, evidence):
+            if id(field) in told or _is_meant(fork, field.name, evidence):
                 continue
             if fork:
                 of_forks[fork, _way_out(field, fork)].append(field)
                 continue
             known = messages.message_class(message).DESCRIPTOR.fields_by_name
-            fix = "a comment begins with #" if name.startswith("//") else nearest(name, known)
+            fix = "a comment begins with #" if name.startswith("//") else did_you_mean(name, known)
             what = f"Caffe 1.0's {message} has no field {name!r}"
             yield Hit(what, why, fix or "take it out", (_place(file, field),))
         for (fork, fix), fields in of_forks.items():
@@ -87,8 +86,8 @@ def _of_fork(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownFie
 
 def _way_out(field: UnknownField, fork: str) -> str:
     """What to write instead of a field of a fork."""
-    if field.name == "ceil_mode":
-        if field.node.value == "true":
+    if field.name in {"ceil_mode", "torch_pooling"}:
+        if (field.node.value == "true") == (field.name == "ceil_mode"):
             return "take it out: Caffe 1.0 always rounds up"
         return (
             "round_mode: FLOOR, which builds of 2018 and later have (install-caffe's is one); "
@@ -104,8 +103,8 @@ def _train_with(fork: str) -> str:
     return "train with that Caffe, or take it out"
 
 
-def _is_meant(fork: str, evidence: Evidence) -> bool:
-    return fork.startswith(forks.NVCAFFE) and evidence.claims.flavor == "nvcaffe"
+def _is_meant(fork: str, name: str, evidence: Evidence) -> bool:
+    return evidence.claims.flavor == "nvcaffe" and forks.in_nvcaffe(fork, name)
 
 
 @rule("unknown-value", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
@@ -115,7 +114,7 @@ def unknown_value(evidence: Evidence) -> Iterator[Hit]:
         for field in file.unknown_values:
             message, value = field.message.removeprefix("caffe."), field.node.value
             fork = forks.VALUES.get(value, "")
-            if _is_meant(fork, evidence) or (_is_old_type(field) and '"' not in value):
+            if _is_meant(fork, value, evidence) or (_is_old_type(field) and '"' not in value):
                 continue  # unknown-layer-type says the latter
             what = f"Caffe 1.0 knows no {field.name}: {value[:_MAX_WORD]} in {message}"
             yield Hit(
@@ -143,7 +142,7 @@ def _value_instead(field: UnknownField, fork: str) -> str:
     if bare in known:
         return f"{field.name}: {bare}, without quotes"
     instead = forks.INSTEAD.get(field.name, "") if fork else ""
-    return instead or nearest(bare, known) or _one_of(known)
+    return instead or did_you_mean(bare, known) or _one_of(known)
 
 
 def _one_of(names: Iterable[str]) -> str:
@@ -199,7 +198,7 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     of_forks: dict[str, list[str]] = defaultdict(list)
     for kind, at in places.items():
         fork, name = forks.LAYER_TYPES.get(kind, ""), kind[:_MAX_WORD]
-        if _is_meant(fork, evidence):
+        if _is_meant(fork, kind, evidence):
             continue
         if fork:
             of_forks[fork].append(kind)
@@ -207,7 +206,7 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         what = f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type"
         modern = next((each for each in KNOWN_TYPES if _is_old_name(kind, each)), "")
         fix = f'layer {{ type: "{modern}" }}, the form since 2014' if modern else ""
-        fix = fix or nearest(name, KNOWN_TYPES)
+        fix = fix or did_you_mean(name, KNOWN_TYPES)
         yield Hit(
             what, _STOPS, fix or "write a type that Caffe has; types are case-sensitive", tuple(at)
         )
@@ -223,9 +222,3 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 def _is_old_name(kind: str, modern: str) -> bool:
     """Whether a type in capitals would be this one, had it been there before 2014."""
     return kind.isupper() and kind.replace("_", "") == modern.upper() and kind != modern
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What was probably meant, as a question; nothing where nothing is near."""
-    found = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {', '.join(found)}?" if found else ""

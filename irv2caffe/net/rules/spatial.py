@@ -167,10 +167,12 @@ def _pooling(layer: Layer) -> Made:
     axes = list(zip(size, kernel, stride, pad, strict=True))
     down = [pooled(*values, floor=True, clip=any(pad)) for values in axes]
     top = down
-    # Converters from PyTorch write ceil_mode, for a Caffe that knows it.
-    if param.round_mode == param.CEIL and "false" not in layer.settings(
-        "pooling_param", "ceil_mode"
-    ):
+    # Converters from PyTorch write ceil_mode, for a Caffe that knows it; NVCaffe 0.17 has
+    # torch_pooling, which rounds down (src/caffe/proto/caffe.proto, PoolingParameter).
+    down_in_forks = "false" in layer.settings("pooling_param", "ceil_mode") or (
+        "true" in layer.settings("pooling_param", "torch_pooling")
+    )
+    if param.round_mode == param.CEIL and not down_in_forks:
         top = [pooled(*values, clip=any(pad)) for values in axes]
     shape = (*layer.bottoms[0][:2], *top)
     return Made([shape] * layer.num_tops, rounded_up=top != down)
