@@ -1,8 +1,8 @@
 """Lines as Caffe wrote them, from what terminals, containers and web pages made of them.
 
 What cannot be part of a message (colours, a container's JSON, a quote's mark, a line break or a
-blank of HTML) is taken off every line. What might be part of one (a backslash, an entity) only where the line says
-nothing as it stands.
+blank of HTML) is taken off every line. What might be part of one (a backslash, an entity) only
+where the line says nothing as it stands.
 """
 
 from __future__ import annotations
