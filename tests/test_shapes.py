@@ -267,7 +267,7 @@ def test_what_caffe_refuses_is_refused_with_the_layer(real, key):
 def test_fewer_shapes_than_inputs_are_refused():
     """Caffe reads beyond the end of the list there, and does what it happens to find."""
     text = 'input: "x" input: "z" input_shape { dim: 1 }' + layer_snippets.layer("ReLU")
-    with pytest.raises(NetError, match="2 input.s. want 2 input_shape, there are 1"):
+    with pytest.raises(NetError, match=r"2 input.s. want 2 input_shape, there are 1"):
         infer(net_of(text), "TEST")
 
 
