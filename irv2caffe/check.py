@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.data.facts import MAX_LIST_BYTES, list_facts
 from irv2caffe.data.inspect import read_facts
-from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError
+from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError, did_you_mean
 from irv2caffe.net.check import RULES, Finding, Severity, findings, gather, read
 from irv2caffe.net.check.arithmetic import source_of, summary
 from irv2caffe.net.check.evidence import DATA_PARAMS
@@ -135,8 +134,7 @@ def check(path: Path, options: CheckOptions | None = None) -> Report:
 def _known(names: frozenset[str]) -> frozenset[str]:
     for name in sorted(names):
         if name not in RULES:
-            near = difflib.get_close_matches(name, RULES, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else "check --list-rules names them"
+            hint = did_you_mean(name, RULES) or "check --list-rules names them"
             raise UsageError(f"no rule {name!r}", hint)
     return names
 

@@ -25,10 +25,11 @@ Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 EXIT_DONE = 0
@@ -36,6 +37,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_FINDINGS = 3
 EXIT_INTERRUPTED = 130
+_MAX_WORD = 80  # to find what is near a longer one takes long
 
 
 class Irv2CaffeError(Exception):
@@ -190,3 +192,15 @@ class InterruptedRunError(Irv2CaffeError):
     """The user or the system asked to stop."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What was probably meant, as a hint; empty where nothing is near."""
+    near = difflib.get_close_matches(word[:_MAX_WORD], list(known), n=3)
+    return f"did you mean {', '.join(near)}?" if near else ""
+
+
+def first_of(words: Sequence[str], most: int) -> str:
+    """``a, b and 1,234 more``: the first few of many, for a message."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")

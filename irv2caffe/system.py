@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from io import BufferedReader
+    from subprocess import Popen
 
 _MAX_JSON_BYTES = 16 << 20  # as Python's objects it takes thirty times as much
 
@@ -128,6 +130,24 @@ def _require_regular(found: os.stat_result, path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def kill_group(child: Popen[Any]) -> None:
+    """Kills the process group that a child leads, also what is left of it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def stat_fields(process: Path) -> list[str]:
+    """What follows the program's name in the ``stat`` file of a process or thread in ``/proc``.
+
+    First its state, then proc(5)'s fields from the fourth on; nothing where it is gone.
+    """
+    try:
+        text = (process / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
 
 
 def folder_bytes(folder: Path) -> int:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import tempfile
 
 import numpy as np
 import pytest
+
+# A shell without job control has programs in the background ignore SIGINT, and theirs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVER = """
 import caffe, json, sys
@@ -106,3 +111,52 @@ def stand_in(tmp_path_factory):
     from train_helpers import make_stand_in
 
     return make_stand_in(tmp_path_factory.mktemp("stand-in"))
+
+
+@pytest.fixture(autouse=True)
+def _no_trainer_left():
+    """A test that fails leaves no training behind that has no end."""
+    yield
+    from train_helpers import end_started
+
+    end_started()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with the databases that train_helpers' solvers train with."""
+    from train_helpers import make_databases
+
+    folder = tmp_path_factory.mktemp("root")
+    make_databases(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(caffe, tmp_path_factory):
+    """The folder of a run of the real Caffe, with snapshots of 200, 400 and 600."""
+    from train_helpers import irv2caffe, make_databases, write_job
+
+    folder = tmp_path_factory.mktemp("finished")
+    make_databases(folder)
+    solver = write_job(folder, folder / "job", max_iter=600)
+    done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, to be changed."""
+    from irv2caffe.train.run_dir import RunDir
+
+    shutil.copytree(finished, tmp_path / "run")
+    return RunDir(tmp_path / "run")
+
+
+@pytest.fixture
+def docker(tmp_path):
+    """The environment in which ``docker`` is the stand-in."""
+    from train_helpers import make_docker
+
+    return make_docker(tmp_path / "docker")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +13,7 @@ import foreign_nets
 import foreign_runs
 import lmdb
 import numpy as np
+import program
 import pytest
 from check_cases import FLAG, SOLVER, plain, tf
 from hypothesis import HealthCheck, given, settings
@@ -634,9 +634,7 @@ def test_no_other_value_makes_check_crash(tmp_path_factory, text, edits):
 # The command
 
 
-def command(*args, cwd):
-    argv = [sys.executable, "-m", "irv2caffe", "check", *map(str, args)]
-    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+command = partial(program.run, "check")
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from archives import tar_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from program import run
 from zoo import file_bytes, photo
 
 from irv2caffe.data.build import BuildOptions, make_lmdb
@@ -34,11 +34,6 @@ def fill(root, *names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(GOOD)
     return root
-
-
-def program(*args, cwd):
-    command = [sys.executable, "-m", "irv2caffe", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 # The class table
@@ -93,7 +88,7 @@ def test_names_that_are_no_lines(tmp_path):
         ),
         "different classes with nearly the same name: cat, 'cat '",
     )
-    shown = program("inspect-lmdb", "db", cwd=tmp_path)
+    shown = run("inspect-lmdb", "db", cwd=tmp_path)
     rows = [line.rpartition("#  ")[2] for line in shown.stdout.splitlines() if "##" in line]
     assert rows[:3] == [r"\x09tab", r"\x20", r"b\x0ax"]
 
@@ -240,12 +235,12 @@ def test_one_level_too_high_is_refused(tmp_path, names, meant):
 
 def test_the_command_names_the_folder_that_is_meant(tmp_path):
     fill(tmp_path / "img", "train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png")
-    done = program("make-lmdb", "img", "db", cwd=tmp_path)
+    done = run("make-lmdb", "img", "db", cwd=tmp_path)
     assert done.returncode == 1
     assert "img holds the parts of a data set, not its classes: train, val" in done.stderr
     assert "give img/train as SOURCE; --kind folders takes them for classes" in done.stderr
     assert not (tmp_path / "db").exists()
-    done = program("make-lmdb", "img", "db", "--kind", "folders", cwd=tmp_path)
+    done = run("make-lmdb", "img", "db", "--kind", "folders", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "db/labels.txt").read_text() == "train\nval\n"
 

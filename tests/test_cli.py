@@ -13,6 +13,7 @@ import click
 import cv2
 import numpy as np
 import pytest
+from program import run
 
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
@@ -20,13 +21,6 @@ from irv2caffe.cli.main import cli as program
 ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb"]
 ORDER += ["check", "train"]
 ORDER += ["plot-log", "import-weights", "export-weights"]
-
-
-def run(*args, cwd=None, env=None):
-    command = [sys.executable, "-m", "irv2caffe", *map(str, args)]
-    return subprocess.run(
-        command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300
-    )
 
 
 @pytest.fixture(scope="module")

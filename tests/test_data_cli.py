@@ -12,16 +12,12 @@ import numpy as np
 import pytest
 from archives import VAL_LABELS, devkit, idx, ilsvrc_train, ilsvrc_val
 from PIL import Image
+from program import run
 from zoo import photo
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.stored import stored_pixels
-
-
-def program(*args, cwd):
-    command = [sys.executable, "-m", "irv2caffe", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +34,20 @@ def desk(tmp_path_factory):
 
 def test_dry_run_writes_nothing_and_tells_the_size(desk):
     before = sorted(desk.iterdir())
-    done = program("make-lmdb", "images", "out", "--dry-run", "--json", cwd=desk)
+    done = run("make-lmdb", "images", "out", "--dry-run", "--json", cwd=desk)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert sorted(desk.iterdir()) == before
     assert (told["num_images"], told["num_classes"], told["is_shuffled"]) == (24, 2, True)
-    made = program("make-lmdb", "images", "out", cwd=desk)
+    made = run("make-lmdb", "images", "out", cwd=desk)
     size = (desk / "out/data.mdb").stat().st_size
     assert told["size_bytes"] == pytest.approx(size, rel=0.01)
     assert "24 images of 2 classes" in made.stdout
-    text = program("make-lmdb", "images", "other", "--dry-run", "--encoded", "jpg", cwd=desk)
+    text = run("make-lmdb", "images", "other", "--dry-run", "--encoded", "jpg", cwd=desk)
     assert "images (folders): 24 images of 2 classes, shuffled" in text.stdout
     assert "GB are free" in text.stdout
-    json_told = program(
-        "make-lmdb", "images", "o", "--dry-run", "--encoded", "jpg", "--json", cwd=desk
-    )
-    program("make-lmdb", "images", "jpg", "--encoded", "jpg", cwd=desk)
+    json_told = run("make-lmdb", "images", "o", "--dry-run", "--encoded", "jpg", "--json", cwd=desk)
+    run("make-lmdb", "images", "jpg", "--encoded", "jpg", cwd=desk)
     size = (desk / "jpg/data.mdb").stat().st_size
     assert json.loads(json_told.stdout)["size_bytes"] == pytest.approx(size, rel=0.05)
 
@@ -67,9 +61,9 @@ def test_ilsvrc_from_the_downloads(caffe, tmp_path):
     ilsvrc_val(downloads / "ILSVRC2012_img_val.tar", rng)
     devkit(caffe, downloads, compressed=True)
     small = ("--resize", "32", "--json")
-    train = program("make-lmdb", "downloads", "train", "--split", "train", *small, cwd=tmp_path)
+    train = run("make-lmdb", "downloads", "train", "--split", "train", *small, cwd=tmp_path)
     assert train.returncode == 0, train.stderr
-    val = program(
+    val = run(
         *("make-lmdb", "downloads", "val", "--split", "val", "--labels", "train"),
         *small,
         cwd=tmp_path,
@@ -93,11 +87,11 @@ def test_max_skipped_allows_for_bad_images(desk, tmp_path):
     (bad / "text.jpg").write_text("words")
     (bad / "good.jpg").write_bytes((desk / "images/cat/0.jpg").read_bytes())
     args = ("make-lmdb", "images", "out", "--resize", "8", "--force")
-    assert program(*args, cwd=tmp_path).returncode == 3
-    allowed = program(*args, "--max-skipped", "1", cwd=tmp_path)
+    assert run(*args, cwd=tmp_path).returncode == 3
+    allowed = run(*args, "--max-skipped", "1", cwd=tmp_path)
     assert allowed.returncode == 0
     assert "1: not an image that can be decoded" in allowed.stderr
-    assert program(*args, "--max-skipped", "0", cwd=tmp_path).returncode == 1
+    assert run(*args, "--max-skipped", "0", cwd=tmp_path).returncode == 1
 
 
 def test_damaged_images_are_taken_and_named(desk, tmp_path):
@@ -107,7 +101,7 @@ def test_damaged_images_are_taken_and_named(desk, tmp_path):
     middle = len(whole) * 2 // 3
     (folder / "damaged.jpg").write_bytes(whole[:middle] + bytes(40) + whole[middle + 40 :])
     (folder / "whole.jpg").write_bytes(whole)
-    done = program("make-lmdb", "images", "out", "--json", cwd=tmp_path)
+    done = run("make-lmdb", "images", "out", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["num_complaints"] == 1
     rows = (tmp_path / "out/complaints.csv").read_text().splitlines()
@@ -118,7 +112,7 @@ def test_damaged_images_are_taken_and_named(desk, tmp_path):
 
 
 def test_progress_on_a_terminal_and_elsewhere(desk, tmp_path):
-    plain = program("make-lmdb", desk / "images", "plain", "--resize", "8", cwd=tmp_path)
+    plain = run("make-lmdb", desk / "images", "plain", "--resize", "8", cwd=tmp_path)
     assert "images: 24 of 24" in plain.stderr
     command = [sys.executable, "-m", "irv2caffe", "make-lmdb", str(desk / "images"), "db"]
     reading, writing = pty.openpty()
@@ -146,10 +140,10 @@ def test_progress_on_a_terminal_and_elsewhere(desk, tmp_path):
 def test_mnist_without_unpacking(tmp_path):
     (tmp_path / "mnist").mkdir()
     idx(tmp_path / "mnist", np.random.default_rng(0))
-    done = program("make-lmdb", "mnist", "db", "--resize", "none", "--gray", cwd=tmp_path)
+    done = run("make-lmdb", "mnist", "db", "--resize", "none", "--gray", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "10 images of 5 classes" in done.stdout
-    val = program("make-lmdb", "mnist", "val", "--split", "val", "--labels", "db", cwd=tmp_path)
+    val = run("make-lmdb", "mnist", "val", "--split", "val", "--labels", "db", cwd=tmp_path)
     assert val.returncode == 0, val.stderr
     assert "in order" in val.stderr
 
@@ -168,7 +162,7 @@ np.savez(sys.argv[2], data=net.blobs["data"].data, label=net.blobs["label"].data
 def test_caffe_reads_what_we_wrote(caffe, desk, tmp_path, encoded):
     """The values of Caffe's Data layer, against ours and, where nothing is lost, Pillow's."""
     args = ("--encoded", encoded, "--resize", "60x50", "--seed", "3")
-    done = program("make-lmdb", desk / "images", "db", *args, cwd=tmp_path)
+    done = run("make-lmdb", desk / "images", "db", *args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = (
         'layer { name: "data" type: "Data" top: "data" top: "label" '

@@ -16,6 +16,7 @@ import layer_snippets
 import pytest
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
+from program import run
 
 from irv2caffe.config import VARIANTS, net_options
 from irv2caffe.errors import OutputError, UsageError
@@ -399,11 +400,6 @@ def test_colours_of_the_picture_are_where_the_scene_says(scenes, tmp_path):
     for box in boxes(scene):
         blue, green, red = image[int(2 * (box.y + box.height - 4)), int(2 * (box.x + 4))]
         assert f"#{red:02x}{green:02x}{blue:02x}" == box.fill
-
-
-def run(*args, cwd):
-    command = [sys.executable, "-m", "irv2caffe", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_command_draws(tmp_path):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from functools import partial
 
 import lmdb
 import numpy as np
+import program
 import pytest
 from PIL import Image
 from zoo import file_bytes, photo
@@ -38,9 +39,7 @@ UNKNOWN_FIELDS = b"".join(
 )
 
 
-def program(*args, cwd=None):
-    command = [sys.executable, "-m", "irv2caffe", "inspect-lmdb", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+inspected = partial(program.run, "inspect-lmdb")
 
 
 def write(folder, records):
@@ -156,7 +155,7 @@ def test_databases_of_strangers(tmp_path):
     assert draw_sheet(tmp_path / "db", tmp_path / "sheet.png") == 11
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * 168 + 8, 2 * 202 + 8)
-    done = program(tmp_path / "db")
+    done = inspected(tmp_path / "db")
     assert done.returncode == 3
     assert "finding: 5 record(s) cannot be decoded" in done.stdout
 
@@ -170,7 +169,7 @@ def test_a_class_table_that_does_not_fit(tmp_path):
 def test_an_empty_database(tmp_path):
     folder = write(tmp_path / "db", [])
     assert examine(folder).findings == ["no records: Caffe dies of that when it starts"]
-    done = program(folder, "--peek", tmp_path / "sheet.png")
+    done = inspected(folder, "--peek", tmp_path / "sheet.png")
     assert done.returncode == 3
     assert not (tmp_path / "sheet.png").exists()
     with pytest.raises(InputError):
@@ -225,15 +224,15 @@ def test_comparing(images, tmp_path):
     assert (result.num_equal, result.num_other_label, result.num_other_image) == (1, 1, 1)
     assert (result.num_only_first, result.num_only_second) == (0, 1)
     assert dict(result.examples)["2"] == "label 1 and 2"
-    assert program(tmp_path / "raw", "--compare", tmp_path / "raw").returncode == 0
-    done = program(first, "--compare", second)
+    assert inspected(tmp_path / "raw", "--compare", tmp_path / "raw").returncode == 0
+    done = inspected(first, "--compare", second)
     assert done.returncode == 3
     assert "1 with another label" in done.stdout
 
 
 def test_the_command(images, tmp_path):
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions(size=(48, 40), encoded="jpg"))
-    done = program("db", "--peek", "sheet.jpg", "--all", cwd=tmp_path)
+    done = inspected("db", "--peek", "sheet.jpg", "--all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for words in (
         "records       60",
@@ -246,11 +245,11 @@ def test_the_command(images, tmp_path):
     with Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.format == "JPEG"
         assert np.asarray(sheet).std() > 20
-    done = program("db", "--json", "--sample", "5", cwd=tmp_path)
+    done = inspected("db", "--json", "--sample", "5", cwd=tmp_path)
     found = json.loads(done.stdout)
     assert (found["num_decoded"], found["is_whole"]) == (5, False)
-    assert program("db", "--peek", "sheet.gif", cwd=tmp_path).returncode == 2
-    assert program("db", "--peek", "no/such/../x.png", cwd=tmp_path).returncode in {0, 1}
+    assert inspected("db", "--peek", "sheet.gif", cwd=tmp_path).returncode == 2
+    assert inspected("db", "--peek", "no/such/../x.png", cwd=tmp_path).returncode in {0, 1}
 
 
 def test_what_is_no_database(tmp_path):
@@ -337,7 +336,7 @@ def test_a_disk_that_fails_is_no_damaged_database(tmp_path, monkeypatch):
 def test_names_that_no_terminal_can_show(tmp_path):
     folder = write(tmp_path / "db", [(b"a", raw(0)), (b"b", raw(1))])
     (folder / "labels.txt").write_bytes(b"caf\xe9\ndog\n")
-    done = program(folder, "--classes")
+    done = inspected(folder, "--classes")
     assert done.returncode == 0, done.stderr
     assert "caf\\udce9" in done.stdout
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from archives import tar_bytes
+from program import run
 from zoo import file_bytes, photo
 
 from irv2caffe.caffe.command import tool_command
@@ -38,11 +38,6 @@ def listed(root, text, **options):
     path = root.parent / "list.txt"
     path.write_bytes(text.encode())
     return open_source(root, path, **options)
-
-
-def program(*args, cwd):
-    command = [sys.executable, "-m", "irv2caffe", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 # What the tool takes
@@ -162,7 +157,7 @@ def test_where_the_images_of_a_list_are(root, tmp_path, monkeypatch):
 def test_the_table_of_skipped_images_is_kept_where_nothing_else_is(root, tmp_path):
     table = tmp_path / "db.skipped.csv"
     listed(root, "x.png 0\ny.png 1\n")
-    done = program("make-lmdb", root, "db", "--list", "list.txt", cwd=tmp_path)
+    done = run("make-lmdb", root, "db", "--list", "list.txt", cwd=tmp_path)
     assert done.returncode == 1
     assert f"{Path('db.skipped.csv')} lists all of them" in done.stderr
     assert sorted(table.read_text().splitlines()) == [
@@ -172,11 +167,11 @@ def test_the_table_of_skipped_images_is_kept_where_nothing_else_is(root, tmp_pat
     ]
     assert not (tmp_path / "db.partial").exists()
     listed(root, "x.png 0\na/0.png 1\n")
-    done = program("make-lmdb", root, "db", "--list", "list.txt", "--max-skipped", 0, cwd=tmp_path)
+    done = run("make-lmdb", root, "db", "--list", "list.txt", "--max-skipped", 0, cwd=tmp_path)
     assert done.returncode == 1
     assert "db.skipped.csv lists all of them" in done.stderr
     assert table.read_text() == "path,reason,detail\nx.png,no such file,\n"
-    done = program("make-lmdb", root, "db", "--list", "list.txt", cwd=tmp_path)
+    done = run("make-lmdb", root, "db", "--list", "list.txt", cwd=tmp_path)
     assert done.returncode == 3
     assert f"listed in db/skipped.csv; the first: {root}/x.png" in done.stderr
     assert not table.exists()

@@ -9,11 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import pytest
+from train_helpers import wait_for
 
 from irv2caffe.log.export import read_csv
 from irv2caffe.log.read import read_log
@@ -189,12 +190,17 @@ def test_what_a_log_says_does_not_reach_the_terminal_raw(tmp_path):
     assert "\x1b" not in done.stdout
 
 
-def wait_until(true, seconds=60):
-    for _ in range(int(seconds / 0.05)):
-        if true():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
+@contextmanager
+def watching(*args, cwd):
+    """The program while it watches a log; it is ended in any case."""
+    child = subprocess.Popen(
+        [*COMMAND, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def test_watching_a_real_training(caffe, tmp_path):
@@ -206,13 +212,11 @@ def test_watching_a_real_training(caffe, tmp_path):
     log = tmp_path / "run/train.log"
     log.touch()
     args = ("run", "--html", "r.html", "--csv", "r.csv", "--watch", "--every", "0.2", "--json")
-    with subprocess.Popen(
-        [*COMMAND, *args], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as watcher:
+    with watching(*args, cwd=tmp_path) as watcher:
         first = folder.train_until(b"Iteration 30,", signal.SIGKILL, max_iter="1000000")
         log.write_bytes(first[: first.index(b"Iteration 30, lr") + 30])
-        wait_until((tmp_path / "r.csv").exists)
-        wait_until((tmp_path / "r.html").exists)
+        wait_for((tmp_path / "r.csv").exists)
+        wait_for((tmp_path / "r.html").exists)
         assert 'http-equiv="refresh"' in (tmp_path / "r.html").read_text()
         assert watcher.poll() is None
         rest = folder.train("-snapshot", "snap_iter_20.solverstate")
@@ -234,13 +238,10 @@ def test_watching_refuses_what_no_test_has(tmp_path):
 def test_watching_is_ended_by_ctrl_c(tmp_path):
     (tmp_path / "a.log").write_text("")
     args = ("a.log", "--out", "f.png", "--watch", "--every", "0.1")
-    with subprocess.Popen(
-        [*COMMAND, *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    ) as watcher:
-        time.sleep(1)
+    with watching(*args, cwd=tmp_path) as watcher:
         with (tmp_path / "a.log").open("a") as stream:
             stream.write("Iteration 0, loss = 7\n")
-        wait_until((tmp_path / "f.png").exists)
+        wait_for((tmp_path / "f.png").exists)
         watcher.send_signal(signal.SIGINT)
         assert watcher.wait(30) == 130
         assert "interrupted" in watcher.stderr.read()

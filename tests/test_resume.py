@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from train_helpers import database_contents, is_gone, wait_for
 
 from irv2caffe.data import filling, plan
 from irv2caffe.data.build import BuildOptions, make_lmdb
@@ -69,15 +70,6 @@ def finish(images, out, *args, **kwargs):
         return child.returncode, errors
 
 
-def contents(folder):
-    """The bytes of everything that a run must repeat."""
-    return {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if path.name not in {"manifest.json", "lock.mdb"}
-    }
-
-
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
     """What a run without interruption ends with."""
@@ -85,8 +77,13 @@ def whole(images, tmp_path_factory):
     started = time.monotonic()
     code, errors = finish(images, out)
     assert code == 3, errors
-    assert set(contents(out)) == {"data.mdb", "labels.txt", "mean.binaryproto", "skipped.csv"}
-    return contents(out), time.monotonic() - started
+    assert set(database_contents(out)) == {
+        "data.mdb",
+        "labels.txt",
+        "mean.binaryproto",
+        "skipped.csv",
+    }
+    return database_contents(out), time.monotonic() - started
 
 
 def test_twenty_random_kills_end_with_the_same_bytes(images, whole, tmp_path):
@@ -105,12 +102,12 @@ def test_twenty_random_kills_end_with_the_same_bytes(images, whole, tmp_path):
             kills += 1
             continue
         # It came to its end; the kill may have struck between the renaming and the exit.
-        assert contents(out) == wanted
+        assert database_contents(out) == wanted
         assert not partial_folder(out).exists()
         shutil.rmtree(out)
     code, errors = finish(images, out)
     assert code == 3, errors
-    assert contents(out) == wanted
+    assert database_contents(out) == wanted
     assert json.loads((out / "manifest.json").read_text())["num_images"] == 400
 
 
@@ -229,7 +226,7 @@ def test_a_death_at_any_moment(tiny, tmp_path, monkeypatch, dead_pid, force):
     with monkeypatch.context() as patch:
         watched = Watched(patch, here)
         make_lmdb(tiny, here / "db", options, force=force)
-    wanted = contents(here / "db")
+    wanted = database_contents(here / "db")
     assert set(wanted) == {"data.mdb", "labels.txt", "mean.binaryproto", "skipped.csv"}
     assert len(watched.seen) > 30
     assert any(".partial-" in name for files in watched.seen for name in files)
@@ -238,7 +235,7 @@ def test_a_death_at_any_moment(tiny, tmp_path, monkeypatch, dead_pid, force):
         if force or "db" not in files:
             make_lmdb(tiny, here / "db", options, force=force)
         assert [path.name for path in here.iterdir()] == ["db"], files.keys()
-        assert contents(here / "db") == wanted, files.keys()
+        assert database_contents(here / "db") == wanted, files.keys()
 
 
 def test_a_disk_that_fails_at_any_moment(tiny, tmp_path, monkeypatch):
@@ -248,7 +245,7 @@ def test_a_disk_that_fails_at_any_moment(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         calls = Watched(patch, here).calls
         make_lmdb(tiny, here / "db", options)
-    wanted = contents(here / "db")
+    wanted = database_contents(here / "db")
     # Of calls that come once for each commit, the first few; LMDB's own are for real disks.
     places = [
         at
@@ -266,7 +263,7 @@ def test_a_disk_that_fails_at_any_moment(tiny, tmp_path, monkeypatch):
         if not (here / "db").exists():
             make_lmdb(tiny, here / "db", options)
         assert [path.name for path in here.iterdir()] == ["db"], (place, calls[place])
-        assert contents(here / "db") == wanted, (place, calls[place])
+        assert database_contents(here / "db") == wanted, (place, calls[place])
 
 
 @pytest.mark.parametrize("size", [None, 0, 100, 4096])
@@ -282,15 +279,7 @@ def test_a_file_that_was_just_begun(images, tmp_path, size):
         path.write_bytes(path.read_bytes()[:size])
     code, errors = finish(images, tmp_path / "db", *args)
     assert code == 3, errors
-    assert contents(tmp_path / "db") == contents(tmp_path / "whole")
-
-
-def wait_for(condition):
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it never came")
+    assert database_contents(tmp_path / "db") == database_contents(tmp_path / "whole")
 
 
 def children_of(pid):
@@ -327,7 +316,7 @@ def test_a_dead_worker_ends_the_job(images, whole, tmp_path, how):
     code, errors = finish(images, out)
     assert code == 3
     assert "going on at record" in errors
-    assert contents(out) == whole[0]
+    assert database_contents(out) == whole[0]
 
 
 def test_a_hanging_worker_ends_the_job(images, tmp_path):
@@ -369,14 +358,7 @@ def test_a_killed_parent_takes_its_workers_along(images, tmp_path):
         assert len(workers) == 2
         child.kill()
         child.communicate()
-    wait_for(lambda: not any(is_running(worker) for worker in workers))
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_for(lambda: all(is_gone(worker) for worker in workers))
 
 
 def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path):
@@ -394,7 +376,7 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path
     code, errors = finish(images, out)
     assert code == 3
     assert "going on at record" in errors
-    assert contents(out) == whole[0]
+    assert database_contents(out) == whole[0]
 
 
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkeypatch):
@@ -418,7 +400,7 @@ def test_ctrl_c_keeps_what_is_done(images, whole, tmp_path):
     code, errors = finish(images, out)
     assert code == 3
     assert "going on at record" in errors
-    assert contents(out) == whole[0]
+    assert database_contents(out) == whole[0]
 
 
 def test_nothing_stays_of_what_had_no_time_to_begin(images, tmp_path):
@@ -448,7 +430,7 @@ def test_a_disk_that_lost_the_end_of_a_commit(images, whole, unfinished):
     code, errors = finish(images, unfinished)
     assert code == 3, errors
     assert "going on at record" in errors
-    assert contents(unfinished) == whole[0]
+    assert database_contents(unfinished) == whole[0]
 
 
 @pytest.mark.parametrize("size", [100, 8192, 100_000])
@@ -460,7 +442,7 @@ def test_a_disk_that_lost_all_commits(images, whole, unfinished, size):
     assert "--no-resume starts over" in errors
     code, errors = finish(images, unfinished, "--no-resume")
     assert code == 3, errors
-    assert contents(unfinished) == whole[0]
+    assert database_contents(unfinished) == whole[0]
 
 
 def test_a_foreign_file_in_an_unfinished_database(images, unfinished):
@@ -483,7 +465,7 @@ def test_other_options_do_not_go_on(images, whole, unfinished):
     code, errors = finish(images, unfinished, "--no-resume")
     assert code == 3
     assert "going on" not in errors
-    assert contents(unfinished) == whole[0]
+    assert database_contents(unfinished) == whole[0]
 
 
 def test_other_images_do_not_go_on(images, unfinished, tmp_path):
@@ -499,20 +481,20 @@ def test_workers_and_limits_may_change(images, whole, unfinished):
     code, errors = finish(images, unfinished, "--workers", "3", "--max-skipped", "2")
     assert code == 0
     assert "going on at record" in errors
-    assert contents(unfinished) == whole[0]
+    assert database_contents(unfinished) == whole[0]
 
 
 def test_replacing_goes_on_too(images, whole, tmp_path):
     out = tmp_path / "db"
     make_lmdb(open_source(images), out, BuildOptions(size=(8, 8)))
-    old = contents(out)
+    old = database_contents(out)
     extra = DIE.format(where="lmdb_store.Writer.commit", when="after", count=2)
     assert finish(images, out, "--force", extra=extra)[0] == -signal.SIGKILL
-    assert contents(out) == old
+    assert database_contents(out) == old
     code, errors = finish(images, out, "--force")
     assert code == 3
     assert "going on at record" in errors
-    assert contents(out) == whole[0]
+    assert database_contents(out) == whole[0]
 
 
 def test_two_at_a_time(images, tmp_path):
@@ -567,7 +549,7 @@ def test_too_many_skipped_ends_early_and_goes_on(images, whole, tmp_path):
     assert "2 images cannot be taken" in errors
     code, errors = finish(images, tmp_path / "db", "--max-skipped", "2")
     assert code == 0, errors
-    assert contents(tmp_path / "db") == whole[0]
+    assert database_contents(tmp_path / "db") == whole[0]
 
 
 def test_a_failing_disk_ends_the_job(images, tmp_path, monkeypatch):
@@ -613,4 +595,4 @@ def test_pages_of_an_unfinished_database_that_are_lost(images, whole, unfinished
     assert "--no-resume starts over" in errors
     code, errors = finish(images, unfinished, "--no-resume")
     assert code == 3, errors
-    assert contents(unfinished) == whole[0]
+    assert database_contents(unfinished) == whole[0]

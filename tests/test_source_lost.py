@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from train_helpers import database_contents
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build import BuildOptions, make_lmdb
@@ -62,14 +63,6 @@ def after(num_done, do):
     return progress
 
 
-def contents(folder):
-    return {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if path.name not in {"manifest.json", "lock.mdb"}
-    }
-
-
 def rename_root(images):
     images.rename(images.with_name("gone"))
 
@@ -100,7 +93,7 @@ def test_a_root_that_goes_away_ends_the_job(images, original, tmp_path, lose, nu
     assert (report.num_images, report.num_skipped) == (NUM_IMAGES, 0)
     assert report.resumed_at > 0 or num_done == 4
     make_lmdb(open_source(images), tmp_path / "whole", OPTIONS)
-    assert contents(out) == contents(tmp_path / "whole")
+    assert database_contents(out) == database_contents(tmp_path / "whole")
 
 
 def test_a_class_whose_disk_is_unmounted_ends_the_job(images, tmp_path):
@@ -195,23 +188,23 @@ def begun(images, tmp_path):
 
 def test_images_that_were_replaced_are_noticed(begun, tmp_path):
     out = tmp_path / "db"
-    before = contents(partial_folder(out))
+    before = database_contents(partial_folder(out))
     save_images(begun, 1)
     with pytest.raises(ChangedSourceError, match="32 of 32 that were made again, ") as caught:
         make_lmdb(open_source(begun), out, OPTIONS)
     assert "start over with --no-resume or --force" in caught.value.hint
-    assert contents(partial_folder(out)) == before
+    assert database_contents(partial_folder(out)) == before
     make_lmdb(open_source(begun), tmp_path / "whole", OPTIONS)
     report = make_lmdb(open_source(begun), out, OPTIONS, force=True)
     assert report.resumed_at == 0
-    assert contents(out) == contents(tmp_path / "whole")
+    assert database_contents(out) == database_contents(tmp_path / "whole")
 
 
 def test_starting_over_takes_the_new_images(begun, tmp_path):
     save_images(begun, 1)
     make_lmdb(open_source(begun), tmp_path / "whole", OPTIONS)
     make_lmdb(open_source(begun), tmp_path / "db", OPTIONS, resume=False)
-    assert contents(tmp_path / "db") == contents(tmp_path / "whole")
+    assert database_contents(tmp_path / "db") == database_contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -222,5 +215,5 @@ def test_images_that_are_the_same_are_gone_on_with(begun, tmp_path, force):
     report = make_lmdb(open_source(begun), tmp_path / "db", OPTIONS, force=force)
     assert report.resumed_at > 0
     make_lmdb(open_source(begun), tmp_path / "whole", OPTIONS)
-    assert contents(tmp_path / "db") == contents(tmp_path / "whole")
+    assert database_contents(tmp_path / "db") == database_contents(tmp_path / "whole")
     assert read_skipped(tmp_path / "db") == []

@@ -609,7 +609,7 @@ def test_headers_are_read_as_python_reads_them(tmp_path, form):
         b"-6 a=b\n",
     ],
 )
-def test_extended_headers_of_an_attack(tmp_path, body):
+def test_extended_headers_that_claim_too_much(tmp_path, body):
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, len(body)
     header = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
@@ -745,16 +745,16 @@ def test_cifar(tmp_path, rng, hundred, python):
 
 class Evil:
     def __reduce__(self):
-        return os.system, ("touch /tmp/irv2caffe-was-here",)
+        return os.system, ("touch was-here",)
 
 
-def test_pickles_run_nothing(tmp_path):
-    mark = Path("/tmp/irv2caffe-was-here")
+def test_pickles_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for protocol in range(5):
         for value in (Evil(), {b"data": Evil()}, [Evil]):
             with pytest.raises(FormatError, match="it asks for"):
                 load_pickle(pickle.dumps(value, protocol=protocol))
-    assert not mark.exists()
+    assert list(tmp_path.iterdir()) == []
     hostile = [
         b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00utf7\x86R.",

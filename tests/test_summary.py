@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import foreign_nets
 import layer_snippets
 import pytest
+from program import run
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import net_options
@@ -25,11 +25,6 @@ from irv2caffe.proto.text import format_prototxt, parse_prototxt, write_prototxt
 
 def net_of(text):
     return parse_prototxt(text, messages.NetParameter)
-
-
-def run(*args, cwd=None):
-    command = [sys.executable, "-m", "irv2caffe", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

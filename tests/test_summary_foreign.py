@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import foreign_nets
 import layer_snippets
+import program
 import pytest
 
 from irv2caffe.errors import FormatError, NetError
@@ -318,9 +318,7 @@ def test_the_user_may_say_the_tops_of_a_type_or_layer(tmp_path, told, shape):
         assert [each.name for each in shapes.layers if each.partial] == ["w"]
 
 
-def run(*args, cwd):
-    command = [sys.executable, "-m", "irv2caffe", "summary", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+run = partial(program.run, "summary")
 
 
 def test_the_command_shows_what_is_not_known_and_the_way_to_say_it(tmp_path):

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import subprocess
 
-import pytest
-from train_helpers import config, irv2caffe, make_databases, metrics, write_job
+from train_helpers import config, irv2caffe, metrics
 
 from irv2caffe.log.read import read_log
-from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.snapshots import newest_whole, pairs
-
-
-@pytest.fixture(scope="module")
-def finished(caffe, tmp_path_factory):
-    """A run of the real Caffe, with snapshots of 200, 400 and 600."""
-    root = tmp_path_factory.mktemp("checksums")
-    make_databases(root)
-    solver = write_job(root, root / "job", max_iter=600)
-    done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=root)
-    assert done.returncode == 0, done.stderr
-    return root / "run"
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    return RunDir(tmp_path / "run")
 
 
 def flip(path, place, bit):

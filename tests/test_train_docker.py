@@ -13,13 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from train_helpers import (
     FOREVER,
     config,
     irv2caffe,
     is_gone,
-    make_databases,
     newest,
     start,
     wait_for,
@@ -31,32 +29,7 @@ from irv2caffe.caffe.docker import Container, docker_argv, own_exit_status
 from irv2caffe.train.run_dir import RunDir
 
 HERE = Path(__file__).parent
-REAL = [sys.executable, "-m", "irv2caffe", "caffe"]
 STAND_IN = [sys.executable, str(HERE / "stand_in_caffe.py")]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("docker")
-    make_databases(folder)
-    return folder
-
-
-@pytest.fixture
-def docker(tmp_path):
-    """The environment in which ``docker`` is the stand-in."""
-    state = tmp_path / "docker"
-    state.mkdir()
-    (state / "bin").mkdir()
-    program = state / "bin/docker"
-    stand_in = HERE / "stand_in_docker.py"
-    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{stand_in}' \"$@\"\n")
-    program.chmod(0o755)
-    return {
-        "PATH": f"{state}/bin:{os.environ['PATH']}",
-        "DOCKER_STATE": str(state),
-        "DOCKER_CAFFE": shlex.join(REAL),
-    }
 
 
 def asked(docker):

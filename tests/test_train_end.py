@@ -13,7 +13,6 @@ from train_helpers import (
     config,
     irv2caffe,
     is_gone,
-    make_databases,
     metrics,
     newest,
     start,
@@ -35,13 +34,6 @@ LONG_TEST = {
     "max_iter": 100, "test_interval": 100, "test_iter": 40_000, "test_initialization": "false",
     "snapshot": 40,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("end")
-    make_databases(folder)
-    return folder
 
 
 def in_the_last_test(root, tmp_path, *args):

@@ -19,7 +19,6 @@ from train_helpers import (
     config,
     irv2caffe,
     is_gone,
-    make_databases,
     metrics,
     newest,
     start,
@@ -41,13 +40,6 @@ from irv2caffe.train.snapshots import pairs
 from irv2caffe.train.tracker import Tracker
 
 RESUME = ("--resume", "run", "--caffe")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("failures")
-    make_databases(folder)
-    return folder
 
 
 def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):

@@ -8,32 +8,9 @@ import shutil
 import subprocess
 
 import pytest
-from train_helpers import config, irv2caffe, make_databases, write_job
+from train_helpers import config, irv2caffe, write_job
 
 from irv2caffe.train.git_revision import git_revision
-from irv2caffe.train.run_dir import RunDir
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("foreign")
-    make_databases(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(caffe, root):
-    """A run of the real Caffe."""
-    solver = write_job(root, root / "job", max_iter=400)
-    done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=root)
-    assert done.returncode == 0, done.stderr
-    return root / "run"
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    return RunDir(tmp_path / "run")
 
 
 def change(run, **values):
@@ -54,12 +31,12 @@ def test_the_program_that_a_run_folder_names_is_not_run(run, tmp_path, root_name
     trap = make_trap(run.path / "tools/caffe", tmp_path)
     named = root_name.format(run=run.path)
     change(run, caffe={"root": named, "image": "", "reason": reason})
-    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path, CAFFE_ROOT="")
+    done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path, CAFFE_ROOT="")
     assert done.returncode == 1
     assert f"was trained by the Caffe in {named}" in done.stderr
     assert f"--caffe {named} uses it again" in done.stderr
     assert not (tmp_path / "TRACE").exists()
-    done = irv2caffe("--resume", "run", "--epochs", 75, "--caffe", trap, cwd=tmp_path)
+    done = irv2caffe("--resume", "run", "--epochs", 100, "--caffe", trap, cwd=tmp_path)
     assert (tmp_path / "TRACE").exists()  # said by the user himself
 
 
@@ -67,7 +44,7 @@ def test_the_image_that_a_run_folder_names_is_not_run(run, tmp_path):
     make_trap(tmp_path / "bin/docker", tmp_path)
     path = f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"
     change(run, caffe={"root": "/", "image": "evil/caffe", "reason": "--docker evil/caffe"})
-    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path, PATH=path)
+    done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path, PATH=path)
     assert done.returncode == 1
     assert "--docker evil/caffe uses it again" in done.stderr
     assert not (tmp_path / "TRACE").exists()
@@ -77,7 +54,7 @@ def test_a_caffe_that_would_be_found_anyway_needs_no_name(caffe, run, tmp_path):
     """Named at the start, by a path of its own, and installed all the same."""
     (tmp_path / "link").symlink_to(caffe.root)
     change(run, caffe={"root": f"{tmp_path}/link", "image": "", "reason": "--caffe link"})
-    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path)
+    done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert config(run.path)["caffe"]["root"] == str(caffe.root)
 
@@ -89,7 +66,7 @@ def test_a_caffe_that_would_be_found_anyway_needs_no_name(caffe, run, tmp_path):
 ])  # fmt: skip
 def test_a_config_of_other_kinds_of_values(run, tmp_path, values):
     change(run, **values)
-    for args in (("--status", "run"), ("--resume", "run", "--epochs", 75)):
+    for args in (("--status", "run"), ("--resume", "run", "--epochs", 100)):
         done = irv2caffe(*args, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
@@ -100,7 +77,7 @@ def test_a_config_of_other_kinds_of_values(run, tmp_path, values):
 ])  # fmt: skip
 def test_options_that_nobody_can_have_told(run, tmp_path, name, value, option):
     change(run, options={name: value})
-    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path)
+    done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert done.returncode == 1
     assert f"{name} cannot be" in done.stderr
     assert f"{option} says it anew" in done.stderr
@@ -112,7 +89,7 @@ def test_weights_that_are_gone_are_not_left_out(run, tmp_path):
         path.unlink()
     run.state.unlink()
     change(run, weights=[str(tmp_path / "gone.caffemodel")])
-    done = irv2caffe("--resume", "run", "--epochs", 75, cwd=tmp_path)
+    done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert done.returncode == 1
     assert "gone.caffemodel, which is not there" in done.stderr
 

@@ -7,20 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from train_helpers import make_databases, write_job
+from train_helpers import write_job
 
 from irv2caffe.train.advice import advise, advise_exit
 from irv2caffe.train.memory_room import MemoryRoom, cgroup_room, memory_room
 from irv2caffe.train.plan import Wishes, make_plan
 
 GB = 1 << 30
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("memory")
-    make_databases(folder)
-    return folder
 
 
 def group(folder, limit, used, cache, *, old=False):

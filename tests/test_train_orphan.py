@@ -12,13 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train_docker import docker  # noqa: F401 - a fixture
 from train_helpers import (
     FOREVER,
     caffe_pid,
     irv2caffe,
     is_gone,
-    make_databases,
     start,
     wait_for,
     wait_for_text,
@@ -28,13 +26,6 @@ from train_helpers import (
 from irv2caffe.train.holders import grip, holders, is_caffe_of
 from irv2caffe.train.lock import began, locked
 from irv2caffe.train.run_dir import RunDir, new_run_dir
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("orphans")
-    make_databases(folder)
-    return folder
 
 
 @pytest.fixture
@@ -151,7 +142,7 @@ def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):
         assert held is None
 
 
-def test_a_container_that_a_lock_names_is_not_removed(caffe, root, tmp_path, stranger, docker):  # noqa: F811
+def test_a_container_that_a_lock_names_is_not_removed(caffe, root, tmp_path, stranger, docker):
     """It is asked of docker what runs in it."""
     solver = write_job(root, tmp_path / "job", max_iter=40)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")

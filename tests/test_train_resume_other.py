@@ -8,20 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from train_helpers import config, irv2caffe, make_databases, metrics, write_job
+from train_helpers import config, contents, irv2caffe, metrics, write_job
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.log.read import read_log
 from irv2caffe.proto import messages
 from irv2caffe.proto.files import read_binary, write_binary
 from irv2caffe.proto.text import read_prototxt
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("other")
-    make_databases(folder)
-    return folder
 
 
 def train_plainly(caffe, root, folder, *, cwd=None, prefix="tiny", **changes):
@@ -54,10 +47,6 @@ def job(plain, tmp_path):
     """A copy of it."""
     shutil.copytree(plain, tmp_path / "job")
     return tmp_path / "job"
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def only_run(folder):

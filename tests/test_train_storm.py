@@ -13,7 +13,6 @@ from train_helpers import (
     FOREVER,
     config,
     irv2caffe,
-    make_databases,
     newest,
     start,
     wait_for,
@@ -22,13 +21,6 @@ from train_helpers import (
 )
 
 from irv2caffe.train.run_dir import RunDir
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("storm")
-    make_databases(folder)
-    return folder
 
 
 def hears(pid):

@@ -15,7 +15,6 @@ from train_helpers import (
     command,
     config,
     irv2caffe,
-    make_databases,
     make_stand_in,
     wait_for_text,
     write_job,
@@ -27,13 +26,6 @@ from irv2caffe.train.raw_log import RawLog, stitch
 from irv2caffe.train.run_dir import RunDir
 from irv2caffe.train.tracker import Tracker
 from irv2caffe.train.watch import StallWatch
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("watch")
-    make_databases(folder)
-    return folder
 
 
 def display(iteration, loss, *outputs, at="10:00:00.000000", lr=0.01):

@@ -575,7 +575,7 @@ def test_arrays_of_more_axes_than_there_are(tmp_path, axes):
         read_array(blob)
 
 
-def test_headers_that_only_an_attack_has(tmp_path):
+def test_hostile_headers(tmp_path):
     with (tmp_path / "a.safetensors").open("wb") as stream:
         stream.write((90 << 20).to_bytes(8, "little"))
         stream.truncate(100 << 20)

@@ -1,9 +1,10 @@
-"""What the tests of train share: a net of one layer whose iterations take a moment, and waits."""
+"""What tests of long jobs share: waits, files compared, and a net that trains in a moment."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.run_dir import RunDir
 
 STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
+DOCKER = Path(__file__).with_name("stand_in_docker.py")
 NUM_TRAIN, NUM_VAL, BATCH = 64, 20, 8
 NET = """
 name: "tiny"
@@ -45,6 +47,7 @@ SOLVER = {
     "random_seed": 1,
 }  # fmt: skip
 FOREVER = 100_000_000
+_started: list[subprocess.Popen] = []
 
 
 def make_databases(root: Path) -> None:
@@ -86,6 +89,30 @@ def make_stand_in(folder: Path) -> Path:
     return folder
 
 
+def make_docker(folder: Path) -> dict[str, str]:
+    """The environment in which ``docker`` is the stand-in; the real Caffe works inside of it."""
+    program = folder / "bin/docker"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{DOCKER}' \"$@\"\n")
+    program.chmod(0o755)
+    return {
+        "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        "DOCKER_STATE": str(folder),
+        "DOCKER_CAFFE": shlex.join([sys.executable, "-m", "irv2caffe", "caffe"]),
+    }
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def database_contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of everything that making a database again must repeat."""
+    files = (path for path in folder.iterdir() if path.name not in {"manifest.json", "lock.mdb"})
+    return {path.name: path.read_bytes() for path in files}
+
+
 def irv2caffe(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
     """The program as a user runs it, to its end."""
     return subprocess.run(
@@ -104,8 +131,8 @@ def command(*args: object) -> list[str]:
 
 
 def start(*args: object, cwd: Path, **env: str) -> subprocess.Popen:
-    """The program as a user starts it."""
-    return subprocess.Popen(
+    """The program as a user starts it; :func:`end_started` ends it where a test fails before."""
+    child = subprocess.Popen(
         command(*args),
         cwd=cwd,
         env={**os.environ, **env},
@@ -113,6 +140,15 @@ def start(*args: object, cwd: Path, **env: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(child)
+    return child
+
+
+def end_started() -> None:
+    """Ends what :func:`start` has started and what still works."""
+    while _started:
+        with _started.pop() as child:
+            child.kill()
 
 
 def wait_for(condition, what: str = "", seconds: float = 60):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import subprocess
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InstallError
+from irv2caffe.system import kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,8 +50,7 @@ def printed(
             raise InstallError(f"{argv[0]} printed more than {limit_bytes:,} bytes")
     finally:
         # Before its end is taken note of: until then nobody else can have its number.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        kill_group(child)
         child.wait()
         assert child.stdout is not None
         child.stdout.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from irv2caffe.errors import InstallError
-from irv2caffe.system import folder_bytes
+from irv2caffe.system import folder_bytes, kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,8 +127,7 @@ def _started(
                 os.killpg(child.pid, signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            kill_group(child)
             child.wait()
     finally:
         os.close(write_end)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
+from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError, first_of
 
 _PATH = click.Path(path_type=Path)
 _NUM_CLASSES_SHOWN = 10
@@ -112,9 +112,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:5]]
-    more = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "") or "none"
+    return first_of([f"{name} ({count:,})" for name, count in counts.items()], 5) or "none"
 
 
 def _show_classes(found: dict[str, Any], *, every_class: bool) -> None:

@@ -259,7 +259,6 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
     """The figures of each run, what is conspicuous, and what epochs were taken for."""
     from irv2caffe.log.describe import finding_lines
     from irv2caffe.log.summary import summarize
-    from irv2caffe.plot.look import printable
 
     for name, images in session.why_epochs():
         if images.number is None:
@@ -270,11 +269,11 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
         ui.show_json(session.report(runs))
         return
     for run in runs:
-        ui.show(printable(run.name))
+        ui.show(run.name)
         for line in summary_lines(summarize(run.table)):
-            ui.show(f"  {printable(line)}")
+            ui.show(f"  {line}")
         for kind, text in finding_lines(run.table, run.log):
-            ui.show(f"  {kind:<21} {printable(text)}")  # the log's own words may be anything
+            ui.show(f"  {kind:<21} {text}")
 
 
 def summary_lines(summary: Summary) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 import typing
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.config.options import NetOptions, SolverOptions
-from irv2caffe.errors import FormatError, MissingInputError, UsageError
+from irv2caffe.errors import FormatError, MissingInputError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,9 +87,7 @@ def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> 
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
-            raise FormatError(f"unknown key {key!r}", hint, path=path)
+            raise FormatError(f"unknown key {key!r}", did_you_mean(key, known), path=path)
         try:
             checked[key] = _converted(known[key], value)
         except TypeError as error:

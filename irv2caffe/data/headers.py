@@ -19,7 +19,7 @@ _SIGNATURES = (
 )
 # Readable for today's OpenCV, not for the one that Caffe was built with (4.5.1 in Debian 11).
 AFTER_CAFFE = frozenset({"gif", "avif", "jxl"})
-MAX_PIXELS = 200_000_000  # of an image; more is taken for an attack, or for a mistake
+MAX_PIXELS = 200_000_000  # of an image; a larger one is taken for damaged or hostile
 # Every scan of a JPEG file goes over all pixels, and takes a few bytes; files have about ten.
 _MAX_PIXELS_OF_ALL_SCANS = 20 * MAX_PIXELS
 _PIXELS_WORTH_A_SCAN = 1 << 16  # to begin one costs as much

@@ -140,7 +140,7 @@ def open_image(data: bytes, *, exactly_like_caffe: bool = False) -> ImageFile:
             cannot read.
 
     Raises:
-        UndecodableImageError: empty, cut short, or of a size that only an attack would have.
+        UndecodableImageError: empty, cut short, or of a size that no real image has.
     """
     if not data:
         raise UndecodableImageError("empty file")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAX_LABEL = 0x7FFFFFFF  # Datum.label is an int32
-MAX_FILE_BYTES = 1 << 30  # of an image file; a larger one is a mistake, or an attack
+MAX_FILE_BYTES = 1 << 30  # of an image file; a larger one is a mistake or hostile
 WHOLE_FILE = -1
 GONE = "no such file"
 # These errors say something of one file or folder; all others say something of the disk.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import UsageError
+from irv2caffe.errors import UsageError, did_you_mean
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class NetSpec:
         if layer_type not in messages.LAYER_TYPES:
             raise UsageError(
                 f"layer {name}: Caffe 1.0 has no layer type {layer_type!r}",
-                _nearest(layer_type, messages.LAYER_TYPES),
+                did_you_mean(layer_type, messages.LAYER_TYPES),
             )
         _claim(self._layers, name, phase, "layer")
         for bottom in bottoms:
@@ -123,7 +122,9 @@ def _owner(layer: Any, key: str) -> Any:
         if key in param.DESCRIPTOR.fields_by_name:
             return param
         known += list(param.DESCRIPTOR.fields_by_name)
-    raise UsageError(f"layer {layer.name}: {layer.type} has no field {key!r}", _nearest(key, known))
+    raise UsageError(
+        f"layer {layer.name}: {layer.type} has no field {key!r}", did_you_mean(key, known)
+    )
 
 
 def _assign(message: Any, key: str, value: Any) -> None:
@@ -157,7 +158,7 @@ def _fill(message: Any, values: Mapping[str, Any]) -> None:
         if key not in message.DESCRIPTOR.fields_by_name:
             raise UsageError(
                 f"{message.DESCRIPTOR.full_name} has no field {key!r}",
-                _nearest(key, message.DESCRIPTOR.fields_by_name),
+                did_you_mean(key, message.DESCRIPTOR.fields_by_name),
             )
         _assign(message, key, value)
 
@@ -174,8 +175,3 @@ def _claim(taken: dict[str, set[str | None]], name: str, phase: str | None, what
     if None in phases or phase in phases or (phase is None and phases):
         raise UsageError(f"two {what}s are called {name!r}")
     phases.add(phase)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {', '.join(matches)}?" if matches else ""

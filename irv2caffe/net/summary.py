@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import NetError
+from irv2caffe.errors import NetError, first_of
 from irv2caffe.net.memory import Memory, add, log_bytes, memory
 from irv2caffe.net.rules import RULES, UNKNOWN
 from irv2caffe.net.rules.base import text
@@ -131,8 +131,7 @@ class Summary:
         lines = []
         for kind, layers in by_type.items():
             first = layers[0]
-            names = ", ".join(repr(layer.name[:60]) for layer in layers[:3])
-            names += f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+            names = first_of([repr(layer.name[:60]) for layer in layers], 3)
             each = first.name if kind in RULES or not kind else kind
             if first.bottoms:
                 way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"

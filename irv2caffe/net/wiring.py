@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from irv2caffe.errors import NetError
+from irv2caffe.errors import NetError, did_you_mean, first_of
 from irv2caffe.net.rules import RULES
 
 if TYPE_CHECKING:
@@ -81,13 +80,11 @@ class Wiring:
         if not unknown:
             return
         self.at, first = unknown[0]
-        listed = [f"{layer.type!r} (layer {layer.name!r})" for _, layer in unknown]
-        if len(listed) > _MOST_LISTED:
-            listed[_MOST_LISTED:] = [f"and {len(listed) - _MOST_LISTED} more"]
-        near = difflib.get_close_matches(first.type[:80], list(RULES), n=3)
+        types = [f"{layer.type!r} (layer {layer.name!r})" for _, layer in unknown]
+        listed = first_of(types, _MOST_LISTED)
         raise NetError(
-            f"unknown layer type{'s' if len(unknown) > 1 else ''}: {', '.join(listed)}",
-            f"did you mean {', '.join(near)}?" if near else "Caffe 1.0 does not have it",
+            f"unknown layer type{'s' if len(unknown) > 1 else ''}: {listed}",
+            did_you_mean(first.type, RULES) or "Caffe 1.0 does not have it",
             layer=first.name,
         )
 
@@ -145,13 +142,10 @@ def _dangling(
 ) -> NoReturn:
     """A bottom that nobody made; says whether it comes later or is misspelt."""
     bottom = layer.bottom[place]
-    hint = ""
     maker = next((other.name for other in later if bottom in other.top), None)
-    near = difflib.get_close_matches(bottom[:80], list(known), n=3)
+    hint = did_you_mean(bottom, known)
     if maker is not None:
         hint = f"layer {maker!r} makes it, but stands below; Caffe takes layers in their order"
-    elif near:
-        hint = f"did you mean {', '.join(near)}?"
     raise NetError(
         f"layer {layer.name!r} ({layer.type}): bottom {bottom!r} (index {place}) is made by no "
         "layer above",

@@ -58,14 +58,14 @@ def check_references(references: Sequence[Reference], *, in_epochs: bool) -> Non
         )
 
 
-def printable(text: str) -> str:
-    """A text without what no file format or terminal takes: controls, and bytes of file names."""
+def without_controls(text: str) -> str:
+    """A name for files and pictures: no control characters, no bytes that are no text."""
     return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in {"Cc", "Cs"} else c for c in text)
 
 
 def plain(text: str, max_length: int = _MAX_NAME) -> str:
     """Somebody's name as matplotlib shows it: no formulas, no hidden entries, no long lines."""
-    text = printable(" ".join(text.split()))
+    text = without_controls(" ".join(text.split()))
     if len(text) > max_length:
         half = max_length // 2
         text = f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"

@@ -19,7 +19,7 @@ from irv2caffe.atomic import write_text
 from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.curves import Run, curves_of
-from irv2caffe.plot.look import check_references, printable
+from irv2caffe.plot.look import check_references, without_controls
 from irv2caffe.plot.report_data import page_data
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def write_report(
         InputError: there is nothing to draw.
         OutputError: the file cannot be written.
     """
-    runs = [Run(printable(run.name), run.table, run.log) for run in runs]
+    runs = [Run(without_controls(run.name), run.table, run.log) for run in runs]
     shown = curves_of(runs, smooth=smooth)
     check_references(references, in_epochs=shown[0].in_epochs)
     script, css = _part("report_math.js") + _part("report.js"), _part("report.css")
     page = Template(_part("report.html")).substitute(
-        title=escape(printable(title) or " and ".join(run.name for run in runs)),
+        title=escape(without_controls(title) or " and ".join(run.name for run in runs)),
         policy=_policy(script),
         refresh=f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else "",
         css=css,

@@ -17,7 +17,7 @@ from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
 from irv2caffe.log.tensorboard import write_events
 from irv2caffe.plot.curves import Run
-from irv2caffe.plot.look import printable
+from irv2caffe.plot.look import without_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,9 +105,9 @@ class Session:
         self._sources: list[_Source] = []
         for place, paths in enumerate(groups):
             named = request.names[place] if place < len(request.names) else _name(paths[0])
-            named = printable(named)
+            named = without_controls(named)
             taken = {source.name for source in self._sources}
-            name = named if named not in taken else printable(str(paths[0]))
+            name = named if named not in taken else without_controls(str(paths[0]))
             name = name if name not in taken else f"{name} ({place + 1})"
             reader = Reader(year=request.year, on_unknown=self._keep)
             self._sources.append(_Source(name, paths, reader))
@@ -156,7 +156,7 @@ class Session:
         names = dict.fromkeys(name for test in tests for name in test.outputs)
         for option, name in zip(("--top1", "--top5"), request.outputs, strict=True):
             if names and name is not None and name not in names:
-                known = ", ".join(printable(name) for name in names)
+                known = ", ".join(without_controls(name) for name in names)
                 raise UsageError(f"{option} {name}: no such output of a test", f"one of: {known}")
 
     def poll(self) -> bool:

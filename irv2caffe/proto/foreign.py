@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import FormatError
+from irv2caffe.errors import FormatError, first_of
 from irv2caffe.proto.messages import NetParameter
 from irv2caffe.proto.positions import (
     Node,
@@ -58,10 +58,8 @@ class ForeignNet:
             if not names and fork:
                 hint = ""
             names.setdefault(f"{message}.{field.name}{value}"[:80], where)
-        shown = [f"{name} ({where})" for name, where in list(names.items())[:_MOST_NAMED]]
-        if len(names) > _MOST_NAMED:
-            shown.append(f"and {len(names) - _MOST_NAMED} more")
-        said = f"Caffe 1.0 does not know {', '.join(shown)}"
+        shown = [f"{name} ({where})" for name, where in names.items()]
+        said = f"Caffe 1.0 does not know {first_of(shown, _MOST_NAMED)}"
         return [said + (f"; {hint}" if hint else "")] if shown else []
 
 

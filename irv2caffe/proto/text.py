@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import re
 import unicodedata
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 
 from irv2caffe.atomic import write_text
-from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.errors import FormatError, MissingInputError, did_you_mean
 from irv2caffe.proto.messages import NetParameter, SolverParameter
 from irv2caffe.proto.mistakes import beyond_ascii, meant
 from irv2caffe.system import read_regular
@@ -250,5 +249,4 @@ def write_prototxt(path: Path, message: Any, *, header: str = "") -> None:
 def _nearest_field(message: Any, full_name: str, word: str) -> str:
     """Names the field that was probably meant."""
     descriptor = message.DESCRIPTOR.file.pool.FindMessageTypeByName(full_name)
-    near = difflib.get_close_matches(word[:80], list(descriptor.fields_by_name), n=3)
-    return f"did you mean {', '.join(near)}?" if near else ""
+    return did_you_mean(word, descriptor.fields_by_name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe.system import read_regular
+from irv2caffe.system import read_regular, stat_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,14 +127,14 @@ def grip(holder: Holder, run: RunDir) -> Iterator[Grip | None]:
 
 def _holder(pid: int) -> Holder | None:
     folder = _PROC / str(pid)
+    fields = stat_fields(folder)
     try:
-        stat = read_regular(folder / "stat", _MAX_PROC_BYTES).decode("utf-8", "replace")
         argv = read_regular(folder / "cmdline", _MAX_PROC_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
-    state, parent, _, session, *_ = stat.rpartition(")")[2].split()
-    if state in {"Z", "X"}:
+    if not fields or fields[0] in {"Z", "X"}:
         return None
+    _, parent, _, session, *_ = fields
     output = _identity(folder / "fd/1")
     return Holder(pid, int(parent), int(session), tuple(argv.rstrip("\0").split("\0")), output)
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
-from irv2caffe.system import open_own, open_regular, read_regular
+from irv2caffe.system import open_own, open_regular, read_regular, stat_fields
 from irv2caffe.train.holders import holders, is_caffe_of
 
 if TYPE_CHECKING:
@@ -128,8 +128,5 @@ def began(pid: int) -> str:
 
     A number alone may belong to another process by now.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat_fields(Path(f"/proc/{pid}"))
+    return fields[19] if fields else ""

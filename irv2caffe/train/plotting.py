@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import remove_files_aside
+from irv2caffe.system import kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +106,6 @@ class Plotter:
         if child is None:
             return
         if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
+            kill_group(child)
             child.wait()
         remove_files_aside(self._run.plot)

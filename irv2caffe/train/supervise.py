@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import kill_container, own_exit_status, remove_container
 from irv2caffe.errors import CaffeFailedError
+from irv2caffe.system import kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,8 +143,7 @@ class Supervisor:
             self._killed_at = time.monotonic()
         if self._command.container:
             kill_container(self._command.container)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        kill_group(self._child)
 
     @property
     def _patience_s(self) -> float:
@@ -162,8 +162,7 @@ class Supervisor:
                 self._child.wait(self._patience_s)
             except subprocess.TimeoutExpired:
                 self.abandoned = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        kill_group(self._child)
         if self._command.container:
             remove_container(self._command.container)
 

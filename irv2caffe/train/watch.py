@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from irv2caffe.system import stat_fields
+
 # Silence longer than this many of the longest silences so far is a stall.
 _TIMES_LONGEST = 10.0
 _FLOOR_S = 600.0
@@ -90,19 +92,10 @@ def evidence(pid: int) -> str:
 
 
 def _cpu_ticks(pid: int) -> int | None:
-    parts = _stat(Path(f"/proc/{pid}"))
+    parts = stat_fields(Path(f"/proc/{pid}"))
     return int(parts[11]) + int(parts[12]) if parts else None
 
 
 def _state(task: Path) -> str:
-    parts = _stat(task)
+    parts = stat_fields(task)
     return parts[0] if parts else ""
-
-
-def _stat(folder: Path) -> list[str]:
-    """What follows the name of the program in a ``stat`` file."""
-    try:
-        text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()

@@ -64,14 +64,7 @@ def open_source(
     table = read_labels(labels) if labels is not None else None
     is_told = kind is not None
     kind = kind or detect_kind(root, list_file)
-    if devkit is not None and kind != "tar":
-        raise UsageError("--devkit goes with ILSVRC's validation archive only")
-    if class_order != "auto" and (kind not in {"folders", "tar"} or list_file is not None):
-        raise UsageError("--class-order goes with class folders only")
-    if list_file is not None and kind not in {"list", "tar"}:
-        raise UsageError(f"--list does not go with {kind}")
-    if split is not None and kind in {"folders", "list"}:
-        raise _no_split(root, split, kind)
+    _check_options(root, list_file, kind, split, devkit, class_order)
     if kind == "cifar":
         return read_cifar(root, split or "train", table)
     if kind == "idx":
@@ -93,6 +86,25 @@ def open_source(
             raise UsageError("--kind list needs --list FILE")
         return read_list(root, list_file, table)
     return read_class_folders(root, table, order=class_order, is_told=is_told)
+
+
+def _check_options(
+    root: Path,
+    list_file: Path | None,
+    kind: str,
+    split: str | None,
+    devkit: Path | None,
+    class_order: str,
+) -> None:
+    """Refuses what does not go with a kind of source."""
+    if devkit is not None and kind != "tar":
+        raise UsageError("--devkit goes with ILSVRC's validation archive only")
+    if class_order != "auto" and (kind not in {"folders", "tar"} or list_file is not None):
+        raise UsageError("--class-order goes with class folders only")
+    if list_file is not None and kind not in {"list", "tar"}:
+        raise UsageError(f"--list does not go with {kind}")
+    if split is not None and kind in {"folders", "list"}:
+        raise _no_split(root, split, kind)
 
 
 def detect_kind(root: Path, list_file: Path | None = None) -> str:

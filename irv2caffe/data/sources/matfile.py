@@ -30,7 +30,7 @@ def read_mat(data: bytes) -> dict[str, Any]:
     An array of one value is that value; other arrays are flat lists in column order.
 
     Raises:
-        FormatError: no MATLAB 5 file, a torn one, or one that only an attack would hold.
+        FormatError: no MATLAB 5 file, a torn one, or one that no program of good faith writes.
     """
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.errors import FormatError, InputError, MissingInputError, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,8 +57,7 @@ def split_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]
 def some(names: list[str]) -> str:
     """The first few of many names; those that would not show as they are in quotation marks."""
     shown = [name if escape_name(name) == name else repr(name) for name in names[:_NUM_SHOWN]]
-    more = len(names) - _NUM_SHOWN
-    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+    return first_of(shown + names[_NUM_SHOWN:], _NUM_SHOWN)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.errors import did_you_mean
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, rule
-from irv2caffe.net.check.unknown import nearest
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def unknown_bottom(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
             later = net.layers[layer.index + 1 :]
             is_below = any(bottom in other.message.top for other in later)
             below = "; it is made below" if is_below else ""
-            near = nearest(bottom, made)
+            near = did_you_mean(bottom, made)
             yield Hit(
                 f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}{below}",
                 f"{_STOPS}: Unknown bottom blob",

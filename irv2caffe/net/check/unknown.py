@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.errors import did_you_mean, first_of
 from irv2caffe.net.check import forks
 from irv2caffe.net.check.finding import ERROR, WARNING, Hit, Place, rule
 from irv2caffe.proto import messages
@@ -32,9 +32,8 @@ def solver_as_net(evidence: Evidence) -> Iterator[Hit]:
         found = _of_a_solver(file)
         if found:
             names = list(dict.fromkeys(field.name for field in found))
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             yield Hit(
-                f"fields of a solver stand in a net: {', '.join(names[:3])}{more}",
+                f"fields of a solver stand in a net: {first_of(names, 3)}",
                 _fails_to_parse("Net"),
                 "a file of their own, with net: and the name of this one",
                 tuple(Place(file.name, field.node.line) for field in found),
@@ -65,7 +64,7 @@ def unknown_field(evidence: Evidence) -> Iterator[Hit]:
                 of_forks[fork, _way_out(field, fork)].append(field)
                 continue
             known = messages.message_class(message).DESCRIPTOR.fields_by_name
-            fix = "a comment begins with #" if name.startswith("//") else nearest(name, known)
+            fix = "a comment begins with #" if name.startswith("//") else did_you_mean(name, known)
             what = f"Caffe 1.0's {message} has no field {name!r}"
             yield Hit(what, why, fix or "take it out", (_place(file, field),))
         for (fork, fix), fields in of_forks.items():
@@ -143,7 +142,7 @@ def _value_instead(field: UnknownField, fork: str) -> str:
     if bare in known:
         return f"{field.name}: {bare}, without quotes"
     instead = forks.INSTEAD.get(field.name, "") if fork else ""
-    return instead or nearest(bare, known) or _one_of(known)
+    return instead or did_you_mean(bare, known) or _one_of(known)
 
 
 def _one_of(names: Iterable[str]) -> str:
@@ -207,7 +206,7 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
         what = f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type"
         modern = next((each for each in KNOWN_TYPES if _is_old_name(kind, each)), "")
         fix = f'layer {{ type: "{modern}" }}, the form since 2014' if modern else ""
-        fix = fix or nearest(name, KNOWN_TYPES)
+        fix = fix or did_you_mean(name, KNOWN_TYPES)
         yield Hit(
             what, _STOPS, fix or "write a type that Caffe has; types are case-sensitive", tuple(at)
         )
@@ -223,9 +222,3 @@ def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 def _is_old_name(kind: str, modern: str) -> bool:
     """Whether a type in capitals would be this one, had it been there before 2014."""
     return kind.isupper() and kind.replace("_", "") == modern.upper() and kind != modern
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What was probably meant, as a question; nothing where nothing is near."""
-    found = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {', '.join(found)}?" if found else ""

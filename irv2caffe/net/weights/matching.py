@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from irv2caffe.errors import first_of
 from irv2caffe.net.weights.scopes import AUX, AUX_LOGITS, LOGITS
 from irv2caffe.net.weights.tensors import BIAS, FLOAT_KINDS, GAMMA, WEIGHT, Key, Named, Tensor
 
@@ -61,7 +62,8 @@ def match(found: NetPlaces, named: Named, *, without_classifier: bool = False) -
     if without_classifier:
         result.unused += named.head
     elif named.head:
-        result.problems.append(f"{LOGITS}: the source ends in other layers: {_some(named.head)}")
+        head = first_of(named.head, _NUM_SHOWN)
+        result.problems.append(f"{LOGITS}: the source ends in other layers: {head}")
     for key, tensor in named.tensors.items():
         if key.scope in classifiers or (key not in found.places and key.scope.startswith(AUX)):
             result.unused.append(tensor.origin)
@@ -88,11 +90,6 @@ def _misfits(key: Key, tensor: Tensor, shape: tuple[int, ...]) -> list[str]:
         return []
     ours, theirs = (sizes_text(sizes) for sizes in (shape, tensor.shape))
     return [f"{key.scope}: {key.part} is {theirs} in the source, {ours} in the net"]
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NUM_SHOWN
-    return ", ".join(names[:_NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def sizes_text(shape: tuple[int, ...]) -> str:

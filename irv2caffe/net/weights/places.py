@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import FormatError, WeightsError
+from irv2caffe.errors import FormatError, WeightsError, first_of
 from irv2caffe.net.weights.scopes import BN_EPS, CONVOLUTIONS, KNOWN, LOGITS
 from irv2caffe.net.weights.tensors import BETA, BIAS, GAMMA, MEAN, VARIANCE, WEIGHT, Key
 from irv2caffe.proto import messages
@@ -228,6 +228,6 @@ def _wrong_eps(units: dict[str, Unit]) -> list[str]:
     ]
     if not wrong:
         return []
-    names = wrong[0].name + (f" and {len(wrong) - 1} more" if wrong[1:] else "")
+    names = first_of([norm.name for norm in wrong], 1)
     eps = wrong[0].batch_norm_param.eps
     return [f"{names}: eps is {eps:g}, where the published network has {BN_EPS:g}"]
