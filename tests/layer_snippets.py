@@ -679,8 +679,4 @@ BAD = {
     ),
     "both forms": (X + 'layers { name: "d" type: RELU bottom: "x" top: "x" }', "both layer and la"),
     "input without shapes": ('input: "x"\n' + layer("ReLU"), "bottom 'x' .* is made by no layer"),
-    "too few shapes": (
-        'input: "x" input: "z" input_shape { dim: 1 }' + layer("ReLU"),
-        "2 input.s. want 2 input_shape, there are 1",
-    ),
 }

@@ -194,6 +194,8 @@ def test_what_is_left_out_draws_nothing_after_it(look):
         ("batch_norm_param {", "batch_norm_param { bias_filler { }", "NVCaffe, as Intel Caffe"),
         ('type: "ReLU"', 'type: "BN"', "caffe-segnet, as hszhao/PSPNet"),
         ('type: "ReLU"', 'type: "Proposal"', "PVANet"),
+        ('type: "ReLU"', 'type: "MarginInnerProduct"', "sphereface"),
+        ('type: "ReLU"', 'type: "LpqLoss"', "flownet2"),
         ('type: "ReLU"', 'type: "Axpy"', "SENet"),
         ('type: "ReLU"', 'type: "PriorBox"', "SSD"),
     ],
@@ -603,6 +605,17 @@ def test_nvcaffe_has_the_layers_of_ssd(look, layer, is_known):
     assert names & set(look(files))
     found = set(look(files, CheckOptions(flavor="nvcaffe")))
     assert found.isdisjoint(names) is is_known
+
+
+@pytest.mark.parametrize(("kind", "is_known"), [("xavierstatic", True), ("constantstatic", False)])
+def test_fillers_of_nvcaffe(look, kind, is_known):
+    text = half().replace('"xavier"', f'"{kind}"').replace('"msra"', f'"{kind}"')
+    assert kind in text
+    found = look({"n.prototxt": text})["unknown-filler"]
+    assert ("NVCaffe has it" in found.what) is is_known
+    assert (found.fix == 'type: "xavier"') is is_known
+    told = look({"n.prototxt": text}, CheckOptions(flavor="nvcaffe"))
+    assert ("unknown-filler" in told) is not is_known
 
 
 def test_each_name_is_of_one_fork():

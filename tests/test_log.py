@@ -237,6 +237,8 @@ OUTPUT_LINE = stamped(7, "    Test net output #1: a/loss_1 = 3 (* 0.5 = 1.5 loss
         lambda line: line.replace("] ", r"] \033[32m") + r"\033[0m",
         lambda line: f"{line}<br>",
         lambda line: f"{line} <br /></p>\r\n",
+        lambda line: line.replace("  ", " &nbsp;") + "<br>",
+        lambda line: line.replace(" ", "\u00a0"),
         lambda line: f'<pre><code class="c">{line}',
         lambda line: line.replace("=", "&#61;"),
         lambda line: f"> {line}",

@@ -260,8 +260,15 @@ def test_what_caffe_refuses_is_refused_with_the_layer(real, key):
     with pytest.raises(NetError, match=words) as caught:
         infer(net_of(text), "TEST")
     assert "\n" not in caught.value.message
-    assert caught.value.layer or key in {"both forms", "too few shapes"}
+    assert caught.value.layer or key == "both forms"
     assert "error" in real[f"bad {key}/TEST/0"]
+
+
+def test_fewer_shapes_than_inputs_are_refused():
+    """Caffe reads beyond the end of the list there, and does what it happens to find."""
+    text = 'input: "x" input: "z" input_shape { dim: 1 }' + layer_snippets.layer("ReLU")
+    with pytest.raises(NetError, match=r"2 input.s. want 2 input_shape, there are 1"):
+        infer(net_of(text), "TEST")
 
 
 SOURCES = {"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "Parameter"}

@@ -11,7 +11,6 @@ import click
 from irv2caffe import ui
 from irv2caffe.cli.sections import Command, section
 from irv2caffe.errors import InputError, UsageError
-from irv2caffe.log.describe import summary_items
 
 if TYPE_CHECKING:
     from irv2caffe.log.reference import Reference
@@ -235,6 +234,7 @@ def _watch(session: Session, wait_s: float, *, patient: bool) -> list[Run]:
 
 
 def _refresh(session: Session, runs: list[Run]) -> None:
+    from irv2caffe.log.describe import summary_items
     from irv2caffe.log.summary import summarize
 
     session.check_outputs(runs)
@@ -278,4 +278,6 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
 
 def summary_lines(summary: Summary) -> list[str]:
     """A run's figures for a person, one line each."""
+    from irv2caffe.log.describe import summary_items
+
     return [f"{name:<21} {value}" for name, value in summary_items(summary)]

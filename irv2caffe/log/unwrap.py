@@ -1,8 +1,8 @@
 """Lines as Caffe wrote them, from what terminals, containers and web pages made of them.
 
-What cannot be part of a message (colours, a container's JSON, a quote's mark, a line break of HTML)
-is taken off every line. What might be part of one (a backslash, an entity) only where the line says
-nothing as it stands.
+What cannot be part of a message (colours, a container's JSON, a quote's mark, a line break or a
+blank of HTML) is taken off every line. What might be part of one (a backslash, an entity) only
+where the line says nothing as it stands.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def unwrap(line: str) -> str:
         line = _json_line(line)
     if "\x1b" in line:
         line = _ESCAPES.sub("", line)
+    if "\xa0" in line or "&nbsp;" in line:  # editors of web pages keep rows of blanks so
+        line = line.replace("&nbsp;", " ").replace("\xa0", " ")
     if line.endswith(">"):
         line = _TAGS.sub("", line)
     if line.startswith((">", " >")):

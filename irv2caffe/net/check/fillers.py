@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.net.check.arithmetic import is_stepped_by_python
 from irv2caffe.net.check.finding import ERROR, NOTE, WARNING, Hit, Severity, rule
+from irv2caffe.net.check.forks import NVCAFFE
 from irv2caffe.net.check.roles import has_loss
 from irv2caffe.net.check.zeros import WEIGHTED, is_frozen, is_zero, stuck
 from irv2caffe.proto import messages
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _FILLER_FIELDS = ("weight_filler", "bias_filler", "filler", "data_filler")
 _TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
+# NVCaffe's, which draw once and give every blob the same numbers (NVIDIA/caffe, filler.hpp).
+_OF_NVCAFFE = {f"{name}static": name for name in _TYPES if name != "constant"}
 
 
 def _weighted(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, str, Any]]:
@@ -91,7 +94,7 @@ def constant_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
 @rule("unknown-filler", ERROR, "net", "filler.hpp, GetFiller")
 def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     """A type of filler that Caffe does not have."""
-    del evidence
+    known = {*_TYPES, *(_OF_NVCAFFE if evidence.claims.flavor == "nvcaffe" else ())}
     for layer in net.layers:
         param_name = messages.LAYER_TYPES.get(layer.type) or ""
         if not param_name or not layer.message.HasField(param_name):
@@ -102,12 +105,12 @@ def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
                 continue
             fillers = getattr(param, name)
             for filler in fillers if name == "data_filler" else [fillers]:
-                if filler.type not in _TYPES:
-                    kind = filler.type[:60]
+                if filler.type not in known:
+                    kind, instead = filler.type[:60], _OF_NVCAFFE.get(filler.type, "")
                     yield Hit(
-                        f"{name} of type {kind!r}",
+                        f"{name} of type {kind!r}" + f"; {NVCAFFE} has it" * bool(instead),
                         f"Caffe stops: Unknown filler name: {kind}",
-                        f"one of {', '.join(_TYPES)}",
+                        f'type: "{instead}"' if instead else f"one of {', '.join(_TYPES)}",
                         layer.at(param_name, name, "type"),
                     )
 

@@ -22,6 +22,7 @@ _OPENPOSE = "CMU-Perceptual-Computing-Lab/caffe_train (OpenPose)"
 _RTPOSE = "CMU-Perceptual-Computing-Lab/caffe_rtpose (OpenPose)"
 _PVANET = "sanghoon/caffe (PVANet)"
 _YOLO = "yeahkun/caffe-yolo"
+_SPHEREFACE = "wy1iu/sphereface"
 _FLOWNET = "lmb-freiburg/flownet2"
 _AUGMENT = "twtygqyy/caffe-augmentation"
 _DEPTHWISE = "a fork with depthwise convolution"
@@ -135,16 +136,18 @@ _FIELDS_OF = {
     _CONVERTED: {"PoolingParameter": "ceil_mode"},
     _LSTM: {"": "lstm_param"},
     "happynear/caffe-windows": {
-        "": "margin_inner_product_param center_loss_param",
+        "": "center_loss_param",
         "ImageDataParameter": (
             "face_transform max_shear_ratio max_aspect_ratio max_rotate_angle min_random_scale "
             "max_random_scale max_random_shift face_mirror face_point_num"
         ),
     },
+    _SPHEREFACE: {"": "margin_inner_product_param"},
     "farmingyard/ShuffleNet": {"": "shuffle_channel_param"},
 }
 _TYPES_OF = {
     NVCAFFE: "DetectNetTransformation",
+    _INTEL: "SpatialDropout ContinuationIndicator SimplerNMS",
     _SSD: (
         "AnnotatedData PriorBox MultiBoxLoss Permute DetectionOutput DetectionEvaluate Normalize "
         "VideoData"
@@ -156,18 +159,23 @@ _TYPES_OF = {
     _SEGNET: "Upsample DenseImageData UPSAMPLE DENSE_IMAGE_DATA",
     _DEEPLAB: (
         "ImageSegData SegAccuracy MatWrite MatRead DenseCRF SEG_ACCURACY MAT_WRITE MAT_READ "
-        "DENSE_CRF IMAGE_SEG_DATA"
+        "DENSE_CRF IMAGE_SEG_DATA DomainTransform"
     ),
     "s9xie/hed": "ImageLabelmapData",
     _PSPNET_AND_DEEPLAB: "Interp INTERP",
+    _PSPNET: "BatchReduction",
     _OPENPOSE: "CPMData",
     _RTPOSE: "ImResize Nms",
-    _FLOWNET: "CustomData DataAugmentation FlowWarp Correlation Correlation1D L1Loss Resample",
+    _FLOWNET: (
+        "CustomData DataAugmentation FlowAugmentation GenerateAugmentationParameters FlowWarp "
+        "Correlation Correlation1D ChannelNorm L1Loss LpqLoss Resample Downsample Mean FLOWriter"
+    ),
     "hujie-frank/SENet": "Axpy",
     _DEPTHWISE: "DepthwiseConvolution ConvolutionDepthwise",
     "farmingyard/ShuffleNet": "ShuffleChannel",
     _LSTM: "Lstm",
-    "happynear/caffe-windows": "MarginInnerProduct CenterLoss",
+    "happynear/caffe-windows": "CenterLoss",
+    _SPHEREFACE: "MarginInnerProduct",
 }
 _VALUES_OF = {
     _INTEL: "MKL2017 MKLDNN",
