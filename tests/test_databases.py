@@ -109,14 +109,20 @@ def test_build_net_refuses_negative_labels(tmp_path):
     assert "has label -2; labels count from 0" in done.stderr
 
 
-@pytest.mark.parametrize("kind", [".jpg", ".png"])
-def test_a_record_that_is_cut_off_is_found_before_the_start(caffe, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (".jpg", "not an image that can be decoded"),
+        (".png", "damaged: a part of it is longer than the file"),
+    ],
+)
+def test_a_record_that_is_cut_off_is_found_before_the_start(caffe, tmp_path, kind, reason):
     """Also between those that are decoded anyway: its last bytes say that it should be."""
     records = [encoded(number % 3, kind) for number in range(9000)]
     records[4321].data = records[4321].data[:30]
     db = write(tmp_path / "db", records)
     (error,) = errors_of(job(tmp_path, db), caffe)
-    assert "record 00004321_4321.png: not an image that can be decoded" in error
+    assert f"record 00004321_4321.png: {reason}" in error
     assert "[records-broken]" in error
     facts = database_facts(db)
     assert facts.num_looked_at == 9000

@@ -436,6 +436,17 @@ def test_last_words_of_the_real_caffe(caffe, root, tmp_path, name):
     assert meaning in advice_on(caffe, tmp_path, "-solver", solver).why
 
 
+def test_threads_that_go_on_printing_do_not_hide_the_cause():
+    tracker = Tracker()
+    stamp = "1126 10:00:00.000000 7"
+    tracker.line(f"E{stamp} io.cpp:176] Could not decode datum ")
+    last = "Check failed: channels == img_channels (3 vs. 1) "
+    tracker.line(f"F{stamp} data_transformer.cpp:239] {last}")
+    for number in range(100):
+        tracker.line(f"I{stamp} net.cpp:84] Creating Layer conv{number}")
+    assert "no image that can be decoded" in advise(tracker.now.telling).why
+
+
 def advice_on(caffe, cwd, *args):
     """What we make of the last words of a real Caffe, which gives up."""
     done = bare_caffe(caffe, cwd, *args)

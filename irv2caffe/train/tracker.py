@@ -110,7 +110,9 @@ class Tracker:
         event = parse(text)
         if event is None:
             self.now.interrupted |= text.endswith(_INTERRUPTED)
-            if text and (_FRAME in text or not text.startswith(" ")):
+            is_telling = any(word in text for word in (*_TELLING, _FRAME))
+            # Behind Caffe's last words other threads go on printing, a whole net at the start.
+            if is_telling or (text and not text.startswith(" ") and not self.now.fatal):
                 self.now.last_lines.append(text[:500])
             return None
         self._take(event, text)
