@@ -211,3 +211,10 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 60} min {whole % 60:02} s"
+
+
+def megabytes(size: float) -> str:
+    """``24.1 GB``, ``5.61 GB``, ``137.3 MB``, ``8.6 kB``: thousands of thousands of bytes."""
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB" if size >= 1e10 else f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

@@ -389,6 +389,13 @@ def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkey
     assert partial_folder(tmp_path / "db").exists()
 
 
+def test_a_disk_that_is_full_is_told_in_sizes_that_say_something(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: 4096)
+    with pytest.raises(OutputError, match=r"about [\d.]+ MB are needed for .*, 4\.1 kB are free"):
+        make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
+    assert not partial_folder(tmp_path / "db").exists()
+
+
 def test_ctrl_c_keeps_what_is_done(images, whole, tmp_path):
     out = tmp_path / "db"
     with start(images, out, extra=SLOW, start_new_session=True) as child:

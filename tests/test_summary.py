@@ -18,9 +18,10 @@ from irv2caffe.net.inception_resnet_v2 import deploy, train_val
 from irv2caffe.net.memory import add, memory
 from irv2caffe.net.shapes import infer
 from irv2caffe.net.stages import stages
-from irv2caffe.net.summary import Summary, amount, default_phase, megabytes, summarize
+from irv2caffe.net.summary import Summary, amount, default_phase, summarize
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import format_prototxt, parse_prototxt, write_prototxt
+from irv2caffe.ui import megabytes
 
 
 def net_of(text):

@@ -10,6 +10,7 @@ from irv2caffe.data.items import Skipped
 from irv2caffe.data.plan import make_plan, pages_bytes, raw_record_bytes
 from irv2caffe.data.pool import open_pool
 from irv2caffe.errors import OutputError
+from irv2caffe.ui import megabytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +121,7 @@ def check_space(estimate: Estimate, folder: Path) -> None:
     wanted = int(estimate.size_bytes * share)
     if wanted > estimate.free_bytes:
         raise OutputError(
-            f"about {wanted / 1e9:,.1f} GB are needed for {folder}, "
-            f"{estimate.free_bytes / 1e9:,.1f} GB are free",
+            f"about {megabytes(wanted)} are needed for {folder}, "
+            f"{megabytes(estimate.free_bytes)} are free",
             "choose another disk, a smaller --resize, or --encoded jpg",
         )

@@ -13,6 +13,7 @@ from irv2caffe.net.shapes import Foreign, LayerInfo, NetShapes, Records, infer
 from irv2caffe.net.stages import Stage, stages
 from irv2caffe.net.upgrade import upgrade
 from irv2caffe.proto import messages
+from irv2caffe.ui import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -273,10 +274,3 @@ def amount(value: float) -> str:
         if value >= size:
             return f"{value / size:,.3f} {unit}" if unit == "G" else f"{value / size:,.1f} {unit}"
     return f"{value:,.0f}"
-
-
-def megabytes(size: float) -> str:
-    """``24.1 GB``, ``5.61 GB``, ``137.3 MB``, ``8.6 kB``: thousands of thousands of bytes."""
-    if size >= 1e9:
-        return f"{size / 1e9:,.1f} GB" if size >= 1e10 else f"{size / 1e9:.2f} GB"
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
