@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import pytest
-from train_helpers import wait_for
+from train_helpers import child_of_test, wait_for
 
 from irv2caffe.log.export import read_csv
 from irv2caffe.log.read import read_log
@@ -190,17 +189,10 @@ def test_what_a_log_says_does_not_reach_the_terminal_raw(tmp_path):
     assert "\x1b" not in done.stdout
 
 
-@contextmanager
 def watching(*args, cwd):
-    """The program while it watches a log; it is ended in any case."""
-    child = subprocess.Popen(
-        [*COMMAND, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with child:
-        try:
-            yield child
-        finally:
-            child.kill()
+    """The program while it watches a log."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return child_of_test([*COMMAND, *args], cwd=cwd, **pipes)
 
 
 def test_watching_a_real_training(caffe, tmp_path):

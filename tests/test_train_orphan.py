@@ -15,6 +15,7 @@ import pytest
 from train_helpers import (
     FOREVER,
     caffe_pid,
+    child_of_test,
     irv2caffe,
     is_gone,
     start,
@@ -31,9 +32,8 @@ from irv2caffe.train.run_dir import RunDir, new_run_dir
 @pytest.fixture
 def stranger():
     """A process, and a group, that has nothing to do with any run."""
-    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as child:
+    with child_of_test(["sleep", "1000"], start_new_session=True) as child:
         yield child
-        child.kill()
 
 
 def name_in_lock(run, process, container=""):
@@ -63,10 +63,9 @@ def test_who_holds_the_lock_is_asked_of_the_kernel(tmp_path, stranger):
     with locked(run):
         name_in_lock(run, stranger)
         code = f"import time; f = open({str(run.lock)!r}); print(flush=True); time.sleep(1000)"
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as reader:
+        with child_of_test([sys.executable, "-c", code], stdout=subprocess.PIPE) as reader:
             reader.stdout.readline()
             assert holders(run) == []
-            reader.kill()
 
 
 def test_a_process_that_keeps_the_lock_is_named(root, tmp_path, stand_in):
@@ -130,14 +129,13 @@ def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):
     run = new_run_dir(tmp_path / "run")
     with run.lock.open("r+" if run.lock.exists() else "w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with subprocess.Popen(["sleep", "1000"], pass_fds=[lock.fileno()]) as child:
+        with child_of_test(["sleep", "1000"], pass_fds=[lock.fileno()]):
             (holder,) = wait_for(lambda: [one for one in holders(run) if one.argv[0] == "sleep"])
             with grip(holder, run) as held:
                 assert held is not None
                 assert not held.has_ended(0)
                 held.kill()
                 assert held.has_ended(60)
-            child.wait()
     with grip(holder, run) as held:
         assert held is None
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from irv2caffe.proto import messages
 from irv2caffe.train.snapshots import newest_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from irv2caffe.train.run_dir import RunDir
 
 STAND_IN = Path(__file__).with_name("stand_in_caffe.py")
@@ -142,6 +145,16 @@ def start(*args: object, cwd: Path, **env: str) -> subprocess.Popen:
     )
     _started.append(child)
     return child
+
+
+@contextmanager
+def child_of_test(argv: list[str], **options) -> Iterator[subprocess.Popen]:
+    """A process that ends with the block, also where a test fails in it."""
+    with subprocess.Popen(argv, **options) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def end_started() -> None:
