@@ -178,6 +178,8 @@ def test_the_summary_tells_what_the_log_has():
         line for at in (0, 10) for line in display(at, 1, outputs={"accuracy": 0.5 + at / 100})
     ]
     assert items(lines)["train accuracy"] == "last 0.6, best 0.6 at iteration 10"
+    in_epochs = table_of(run_of([3, 2, 1], tests), num_train_images=640, images_per_iteration=32)
+    assert dict(summary_items(summarize(in_epochs)))["test loss"] == "last 2, best 1 at epoch 0.5"
     many = items(run_of([3, 2], [{f"ap_{number}": 0.5 for number in range(40)}]))
     assert many["more outputs"].startswith("28, ")
     said = items(run_of([3, 2], [{"accuracy": 0.75}]))

@@ -34,7 +34,7 @@ def test_the_program_that_a_run_folder_names_is_not_run(run, tmp_path, root_name
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path, CAFFE_ROOT="")
     assert done.returncode == 1
     assert f"was trained by the Caffe in {named}" in done.stderr
-    assert f"--caffe {named} uses it again" in done.stderr
+    assert f"--caffe {named} uses it again, if you trust it" in done.stderr
     assert not (tmp_path / "TRACE").exists()
     done = irv2caffe("--resume", "run", "--epochs", 100, "--caffe", trap, cwd=tmp_path)
     assert (tmp_path / "TRACE").exists()  # said by the user himself

@@ -80,7 +80,7 @@ def _output_items(summary: Summary) -> Iterator[tuple[str, str]]:
         where = f"test net #{one.net}" if one.net else one.phase
         said = f"last {one.last:.4g}"
         if one.best is not None and one.best_iteration is not None:
-            said += f", best {one.best:.4g} at iteration {one.best_iteration:,}"
+            said += f", best {one.best:.4g} at {_place(one.best_iteration, one.best_epoch)}"
         yield f"{where} {one.name}", said
     if len(told) > _MAX_OUTPUTS:
         yield "more outputs", f"{len(told) - _MAX_OUTPUTS:,}, which --json, --csv and --html have"

@@ -34,6 +34,7 @@ class OutputSummary:
     last: float
     best: float | None
     best_iteration: int | None
+    best_epoch: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,11 @@ def summarize(table: Table) -> Summary:
         num_train_images=table.num_train_images,
         ended=table.ended,
         anomalies=find_anomalies(table, metrics),
-        outputs=tuple(_output(metric) for metric in metrics),
+        outputs=tuple(_output(metric, table) for metric in metrics),
     )
 
 
-def _output(metric: Metric) -> OutputSummary:
+def _output(metric: Metric, table: Table) -> OutputSummary:
     best = metric.best
     return OutputSummary(
         metric.name,
@@ -121,6 +122,7 @@ def _output(metric: Metric) -> OutputSummary:
         metric.value[-1],
         best[1] if best else None,
         best[0] if best else None,
+        table.epoch(best[0]) if best else None,
     )
 
 

@@ -137,7 +137,8 @@ def _caffe_of(config: dict[str, Any], run: Path) -> Path | None:
     if image:
         raise InputError(
             f"{run} was trained by Caffe in the docker image {image}",
-            f"--docker {quote(str(image))} uses it again, --caffe FOLDER another one",
+            f"--docker {quote(str(image))} uses it again, if you trust it; "
+            "--caffe FOLDER another one",
         )
     in_variable = reason.startswith("CAFFE_ROOT=") and not os.environ.get("CAFFE_ROOT")
     if not isinstance(root, str) or not (reason.startswith("--caffe ") or in_variable):
@@ -146,6 +147,6 @@ def _caffe_of(config: dict[str, Any], run: Path) -> Path | None:
     if found is None:
         raise InputError(
             f"{run} was trained by the Caffe in {root}, which is not the one found here",
-            f"--caffe {quote(root)} uses it again, --caffe FOLDER another one",
+            f"--caffe {quote(root)} uses it again, if you trust it; --caffe FOLDER another one",
         )
     return found.root
