@@ -17,6 +17,7 @@ from irv2caffe.data.convert_imageset import convert_imageset
 from irv2caffe.data.items import LeftOutError
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.sources import open_source
+from irv2caffe.data.sources.list_lines import parse_line
 from irv2caffe.data.tables import read_skipped
 from irv2caffe.errors import FormatError
 
@@ -184,3 +185,21 @@ def test_the_tool_keeps_it_too(caffe, root, tmp_path):
         convert_imageset(source, tmp_path / "db", SMALL, argv=tool.argv, env=tool.env)
     assert f"{root}/x.png" in caught.value.hint
     assert len((tmp_path / "db.skipped.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a.png " + 300_000 * "1" + "x", "no label at the end"),
+        (40_000 * "a.png 3 " + "x 1", None),
+        (40_000 * "a.png 3 " + "1", "several labels"),
+        ("a.png" + 300_000 * " 1", "several labels"),
+        (300_000 * ",1" + "x", "no label at the end"),
+    ],
+)
+def test_lines_of_any_length_are_told_apart_in_linear_time(line, words):
+    if words is None:
+        assert parse_line(line, None, lambda _: False).label == 1
+        return
+    with pytest.raises(ValueError, match=words):
+        parse_line(line, None, lambda _: False)

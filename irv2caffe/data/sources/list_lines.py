@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(r"(.*\S)[ \t]+(\S+)[ \t]*")
 _WHOLE = re.compile(r"([0-9]+)(?:\.0*)?")  # 1.0 is what pandas makes of 1; atoi, and so Caffe, too
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _SEVERAL_AT_END = re.compile(r"[0-9.]+(?:[,;|][-0-9.]+)+")
-_SEVERAL_BEFORE = re.compile(r".*\.[A-Za-z]{3,4}(?:[ \t]+[-+]?[0-9]+[.]?[0-9]*)+")
+_ENDING = re.compile(r"\.[A-Za-z]{3,4}$")
 _BY_COMMA = re.compile(r".*[,;][-+]?[0-9.]+[ \t]*")
 _PLAIN = "lines are PATH LABEL, label from 0"
 _HINTS = {
@@ -81,8 +81,17 @@ def _oddity(name: str) -> str:
     """What a path is probably meant to be, unless an image is called like that."""
     if name[-1] in ",;":
         return "a comma before the label"
-    if _SEVERAL_BEFORE.fullmatch(name):
+    if _ends_in_numbers(name):
         return "several labels"
     if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
         return "a path in quotation marks"
     return "a path with backslashes" if "\\" in name else ""
+
+
+def _ends_in_numbers(name: str) -> bool:
+    """Whether numbers follow what ends like a file name."""
+    words = name.split()
+    count = len(words)
+    while words and _NUMBER.fullmatch(words[-1]):
+        words.pop()
+    return 0 < len(words) < count and _ENDING.search(words[-1]) is not None
