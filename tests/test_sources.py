@@ -46,6 +46,7 @@ from irv2caffe.data.estimate import estimate_lmdb
 from irv2caffe.data.headers import has_16_bits
 from irv2caffe.data.image import UndecodableImageError, decode_record, open_image
 from irv2caffe.data.sources import open_source, read_labels
+from irv2caffe.data.sources.devkit import _class_ids
 from irv2caffe.data.sources.lists import ranges
 from irv2caffe.data.sources.matfile import read_mat
 from irv2caffe.data.sources.pickles import load_pickle
@@ -693,6 +694,14 @@ def test_broken_devkits(caffe, tmp_path, rng):
     kit.write_bytes(tar_bytes([("data/meta.mat", bytes(100 << 20))], "w:gz"))
     with pytest.raises(FormatError, match="holds more than"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1.5, "1", None])
+def test_classes_of_a_devkit_without_a_number(number):
+    row = {"ILSVRC2012_ID": 1.0, "WNID": "n01440764", "words": "tench", "num_children": 0}
+    assert _class_ids([row]) == {1: ("n01440764", "tench")}
+    with pytest.raises(FormatError, match="without a number"):
+        _class_ids([row | {"ILSVRC2012_ID": number}])
 
 
 def test_matlab_files_are_read_as_scipy_reads_them(caffe, tmp_path):
