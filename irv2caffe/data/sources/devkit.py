@@ -86,8 +86,9 @@ def _class_ids(synsets: Any) -> Mapping[int, tuple[str, str]]:
         number, wnid, words = (row.get(key) for key in ("ILSVRC2012_ID", "WNID", "words"))
         if row.get("num_children") != 0:
             continue
-        is_whole = isinstance(number, (int, float)) and float(number).is_integer()
-        if not is_whole or not _WNID.fullmatch(str(wnid)):
+        if not (isinstance(number, (int, float)) and float(number).is_integer()) or not (
+            _WNID.fullmatch(str(wnid))
+        ):
             raise FormatError("meta.mat: a class without a number or a WordNet ID")
         ids[int(number)] = (str(wnid), str(words or ""))
     if not ids:
