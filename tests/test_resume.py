@@ -27,6 +27,7 @@ from irv2caffe.data.build import BuildOptions, make_lmdb
 from irv2caffe.data.lmdb_store import Writer, last_transaction
 from irv2caffe.data.partial import partial_folder
 from irv2caffe.data.sources import open_source
+from irv2caffe.data.state import DAMAGED, State, read_state, write_state
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
 
 OPTIONS = BuildOptions(size=(96, 96), workers=2)
@@ -603,3 +604,25 @@ def test_pages_of_an_unfinished_database_that_are_lost(images, whole, unfinished
     code, errors = finish(images, unfinished, "--no-resume")
     assert code == 3, errors
     assert database_contents(unfinished) == whole[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"per_label": 3},
+        {"per_label": [1.5]},
+        {"skipped": 7},
+        {"mean": []},
+        {"mean": {"image": [10**30], "shape": None}},
+        {"depth": 1},
+        {"more": 1},
+    ],
+)
+def test_a_state_that_is_none(tmp_path, damage):
+    path = tmp_path / "state-2"
+    with path.open("wb") as stream:
+        write_state(State(num_written=5), stream)
+    assert read_state(path).num_written == 5
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | damage) + "\n")
+    with pytest.raises(DAMAGED):
+        read_state(path)

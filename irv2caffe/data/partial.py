@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from irv2caffe.atomic import is_aside, swap_in, unwritable
 from irv2caffe.data.layout import MANIFEST, is_of_database
 from irv2caffe.data.lmdb_store import last_transaction
-from irv2caffe.data.state import State, read_state, write_state
+from irv2caffe.data.state import DAMAGED, State, read_state, write_state
 from irv2caffe.errors import OutputError, OutputExistsError
 from irv2caffe.system import read_json_object
 
@@ -63,7 +63,7 @@ class Partial:
         path = self.folder / f"{_STATE}{transaction}"
         try:
             return read_state(path)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except (OSError, *DAMAGED) as error:
             lost = "data.mdb has lost records that were committed"
             why = f"{path.name} cannot be read" if path.exists() else lost
             raise OutputError(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+DAMAGED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
+
+
 @dataclass
 class State:
     """What a database holds when it is committed.
@@ -83,7 +86,7 @@ def read_state(path: Path) -> State:
 
     Raises:
         OSError: it cannot be read.
-        ValueError, LookupError, TypeError, RecursionError: it is damaged.
+        ValueError, LookupError, ...: one of DAMAGED, for what is no state.
     """
     with path.open("rb") as stream:
         values = json.loads(stream.readline())
@@ -95,5 +98,6 @@ def read_state(path: Path) -> State:
     values["mean"] = MeanSums(**mean)
     values["depth"] = Depth(**values.get("depth", {}))
     values["skipped"] = Counter(values["skipped"])
-    values["per_label"] = Counter({int(key): count for key, count in values["per_label"].items()})
+    per_label = dict(values["per_label"])
+    values["per_label"] = Counter({int(key): count for key, count in per_label.items()})
     return State(**values)
