@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from irv2caffe.errors import TerminatedError
+
 _INTERRUPTED = 130
 
 
@@ -17,9 +19,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     try:
         from irv2caffe.cli import run
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
-    code = run(sys.argv[1:])
+
+        code = run(sys.argv[1:])
+    except (KeyboardInterrupt, TerminatedError):  # while it starts, or once more on the way out
+        code = _INTERRUPTED
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done and said
     sys.exit(code)
 

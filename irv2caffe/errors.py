@@ -18,7 +18,6 @@
     +-- CaffeFailedError          exit 1   a Caffe program ended badly
     +-- PlanError                 exit 1   several of these at once, before a training starts
     +-- WorkerDiedError           exit 1   a process that helped this one is gone
-    +-- InterruptedRunError       exit 130 Ctrl-C or SIGTERM
 
 Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 130 interrupted.
 """
@@ -58,6 +57,14 @@ class Irv2CaffeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class TerminatedError(BaseException):
+    """SIGTERM came. No error that anything may wrap or collect: the way out, as for Ctrl-C.
+
+    Not a KeyboardInterrupt: where one passes through a text that ``exec`` runs, as those of
+    dataclasses are, Python 3.11 dies of SIGINT in the end, whoever handled it.
+    """
 
 
 class UsageError(Irv2CaffeError, ValueError):
@@ -186,12 +193,6 @@ class PlanError(Irv2CaffeError):
 
 class WorkerDiedError(Irv2CaffeError):
     """A process that helped this one is gone, or hangs."""
-
-
-class InterruptedRunError(Irv2CaffeError):
-    """The user or the system asked to stop."""
-
-    exit_code = EXIT_INTERRUPTED
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -24,9 +24,9 @@ from irv2caffe.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    InterruptedRunError,
     Irv2CaffeError,
     PlanError,
+    TerminatedError,
 )
 
 _REPEATS_S = 5.0
@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
         error.show(words)
         ui.say(words.getvalue().rstrip())
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort, InterruptedRunError):
+    except (KeyboardInterrupt, click.Abort, TerminatedError):
         ui.say("irv2caffe: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -113,7 +113,7 @@ class _Terminated:
         if now_s < self._heard_s + _REPEATS_S:
             return
         self._heard_s = now_s
-        raise InterruptedRunError("terminated")
+        raise TerminatedError
 
 
 for _command in _COMMANDS:
