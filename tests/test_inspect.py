@@ -25,7 +25,7 @@ from irv2caffe.data.datum import (
     read_head,
 )
 from irv2caffe.data.examine import examine
-from irv2caffe.data.guarded import call_guarded
+from irv2caffe.data.guarded import Guard
 from irv2caffe.data.inspect import summarize_database
 from irv2caffe.data.lmdb_store import Writer, last_transaction, open_reader, open_writer
 from irv2caffe.data.sheet import draw_sheet
@@ -282,6 +282,11 @@ def test_a_file_that_is_cut_short(images, tmp_path):
             look(tmp_path / "db")
 
 
+def examined(folder, **arguments):
+    with Guard() as guard:
+        return guard.call("examine", [folder], arguments)
+
+
 def test_a_damaged_file_is_an_error_and_no_crash(images, tmp_path):
     """LMDB believes its pages; whatever it does with bad ones, the program answers."""
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions(size=(24, 20)))
@@ -296,13 +301,13 @@ def test_a_damaged_file_is_an_error_and_no_crash(images, tmp_path):
         data[4096 * 2 : 4096 * 2 + 64] = rng.bytes(64)
         path.write_bytes(bytes(data))
         try:
-            call_guarded("examine", [tmp_path / "db"], {"sample": None})
+            examined(tmp_path / "db", sample=None)
             outcomes.add("read")
         except FormatError as error:
             outcomes.add(error.message.partition(":")[2].split()[0])
     assert outcomes
     path.write_bytes(whole)
-    assert call_guarded("examine", [tmp_path / "db"], {})["num_records"] == 60
+    assert examined(tmp_path / "db")["num_records"] == 60
 
 
 def test_a_process_that_dies_is_an_error(images, tmp_path, monkeypatch):
@@ -311,7 +316,7 @@ def test_a_process_that_dies_is_an_error(images, tmp_path, monkeypatch):
     boot = "import os, sys; os.kill(os.getpid(), 11)"
     monkeypatch.setattr(guarded, "_BOOT", boot)
     with pytest.raises(FormatError, match="reading it ends with SIGSEGV"):
-        call_guarded("examine", [tmp_path], {})
+        examined(tmp_path)
 
 
 def test_a_disk_that_fails_is_no_damaged_database(tmp_path, monkeypatch):
@@ -329,7 +334,7 @@ def test_a_disk_that_fails_is_no_damaged_database(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(guarded, "_BOOT", boot.format(error))
         with pytest.raises(InputError, match=words) as e:
-            call_guarded("examine", [tmp_path], {})
+            examined(tmp_path)
         assert not isinstance(e.value, FormatError)
 
 

@@ -284,20 +284,25 @@ def test_what_may_be_part_of_a_message_stays(line):
     assert event.path == line.removeprefix("Snapshotting to binary proto file ")
 
 
+DUMP = (
+    "state {",
+    "  phase: TRAIN",
+    "}",
+    "layer {",
+    "  data_param {",
+    "    batch_size: 32",
+    "  }",
+    "}",
+)
+
+
 @pytest.mark.parametrize(
     "lead", ["> ", "caffe_1  | ", "2020-01-02T03:04:05.{}Z stderr F ", "[0] ", "[1,0]<stderr>:"]
 )
 def test_dumps_that_were_wrapped(lead):
     lines = [
         stamped(0, "Initializing net from parameters: "),
-        "state {",
-        "  phase: TRAIN",
-        "}",
-        "layer {",
-        "  data_param {",
-        "    batch_size: 32",
-        "  }",
-        "}",
+        *DUMP,
         stamped(1, "Iteration 0, loss = 7"),
     ]
     wrapped = [lead.format(10**number) + line for number, line in enumerate(lines)]
@@ -592,14 +597,7 @@ def test_a_dump_that_begins_in_a_line_of_its_own():
     lines = [
         stamped(0, "Initializing net from parameters: "),
         stamped(0, ""),
-        "state {",
-        "  phase: TRAIN",
-        "}",
-        "layer {",
-        "  data_param {",
-        "    batch_size: 32",
-        "  }",
-        "}",
+        *DUMP,
         stamped(1, "Iteration 0, loss = 7"),
     ]
     assert make_table(read_lines(lines)).images_per_iteration == 32

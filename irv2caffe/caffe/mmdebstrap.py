@@ -111,15 +111,17 @@ def _started(
     """A process group of its own that ends with the block."""
     read_end, write_end = os.pipe()
     try:
-        child = subprocess.Popen(
-            ["sh", "-c", _ENDS_WITH_US, "sh", *command],
-            env={**os.environ, "TMPDIR": scratch, "LC_ALL": "C.UTF-8"},
-            stdin=read_end,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        os.close(read_end)
+        try:
+            child = subprocess.Popen(
+                ["sh", "-c", _ENDS_WITH_US, "sh", *command],
+                env={**os.environ, "TMPDIR": scratch, "LC_ALL": "C.UTF-8"},
+                stdin=read_end,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            os.close(read_end)
         try:
             yield child
         finally:

@@ -113,17 +113,6 @@ class Guard:
                     stream.close()
 
 
-def call_guarded(
-    what: str,
-    folders: list[Path],
-    arguments: dict[str, Any],
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Any:
-    """One call of :meth:`Guard.call` in a process of its own."""
-    with Guard() as guard:
-        return guard.call(what, folders, arguments, progress)
-
-
 def _begun() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],

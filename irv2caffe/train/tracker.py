@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STAMP = re.compile(r"[IWEF]\d{4,8} (\d\d):(\d\d):(\d\d(?:\.\d+)?) ")
-_DAY_S = 86_400.0
-_SET_BACK_S = 7200.0  # the end of summer time sets clocks back by one hour
+_DAY_S, _SET_BACK_S = 86_400.0, 7200.0  # the end of summer time sets clocks back by one hour
 # Displays whose loss is pinned before the run counts as lost; one may be an accident of rounding.
 _PINNED_DISPLAYS = 2
-_LAST_LINES = 30
+_LAST_LINES, _RATE_DISPLAYS = 30, 10
 _INTERRUPTED = "] Test interrupted."
-_RATE_DISPLAYS = 10
 # Lines without glog's prefix that say more of an end than Caffe's own last words.
 _TELLING = ("terminate called", "what():", "libprotobuf ERROR", "docker:", "error while loading")
 # A frame of the stack that says more than the exception: of an empty database 1.0 reads a length
