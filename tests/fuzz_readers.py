@@ -712,9 +712,10 @@ def _databases(folder: Path) -> list[Seed]:
 
 
 def _read_database(folder: Path) -> None:
-    from irv2caffe.data.guarded import call_guarded
+    from irv2caffe.data.guarded import Guard
 
-    call_guarded("examine", [folder / "db"], {"sample": 50})
+    with Guard() as guard:
+        guard.call("examine", [folder / "db"], {"sample": 50})
 
 
 def _side_files(folder: Path) -> list[Seed]:

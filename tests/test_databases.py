@@ -253,6 +253,11 @@ def test_damaged_pages_are_one_error_of_every_command(tmp_path, sound, broken):
         assert str(broken) in said, (command, said)
 
 
+def _facts(database):
+    with guarded.Guard() as guard:
+        return guard.call("database_facts", [database], {})
+
+
 def test_one_process_reads_all_and_outlives_none(tmp_path, sound):
     """The others are read whatever happens to one."""
     bad = tmp_path / "bad"
@@ -299,11 +304,11 @@ def test_what_has_no_end_is_ended(sound, monkeypatch):
         guarded._BOOT.replace("guarded.main()", "guarded._WORK_S = 0.2; guarded.main()"),
     )
     with pytest.raises(FormatError, match="reading it does not come to an end"):
-        guarded.call_guarded("database_facts", [sound], {})
+        _facts(sound)
     monkeypatch.setattr(guarded, "_BOOT", ENDLESS.format("time.sleep(1000)"))
     monkeypatch.setattr(guarded, "_SILENCE_S", 0.2)
     with pytest.raises(InputError, match="no record could be read"):
-        guarded.call_guarded("database_facts", [sound], {})
+        _facts(sound)
     assert _children() == set()
 
 
