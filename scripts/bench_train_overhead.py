@@ -28,8 +28,8 @@ from irv2caffe import system
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.datum import record_key
 from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.records.datum import record_key
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt

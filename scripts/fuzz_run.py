@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from fuzz_pool import Tally, fuzz, try_one
-from fuzz_readers import READERS
+from helpers.fuzz_pool import Tally, fuzz, try_one
+from helpers.fuzz_readers import READERS
 
 _HEADINGS = ("reader", "inputs", "refused", "failures", "slowest", "peak memory")
 _SHOWN_LINES, _SHOWN_CHARACTERS = 5, 200

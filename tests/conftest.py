@@ -91,8 +91,8 @@ def pycaffe(caffe):
 @pytest.fixture(scope="session")
 def noise_lmdb(tmp_path_factory):
     """A database of 8 colour images of 400x400, labels 0 and 1."""
-    from irv2caffe.data.datum import raw_head, raw_tail, record_key
     from irv2caffe.data.lmdb_store import open_writer
+    from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
 
     folder = tmp_path_factory.mktemp("noise") / "lmdb"
     folder.mkdir()
@@ -108,7 +108,7 @@ def noise_lmdb(tmp_path_factory):
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
     """A folder with a program ``caffe`` that is none."""
-    from train_helpers import make_stand_in
+    from helpers.train_helpers import make_stand_in
 
     return make_stand_in(tmp_path_factory.mktemp("stand-in"))
 
@@ -117,7 +117,7 @@ def stand_in(tmp_path_factory):
 def _no_trainer_left():
     """A test that fails leaves no training behind that has no end."""
     yield
-    from train_helpers import end_started
+    from helpers.train_helpers import end_started
 
     end_started()
 
@@ -125,7 +125,7 @@ def _no_trainer_left():
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A folder with the databases that train_helpers' solvers train with."""
-    from train_helpers import make_databases
+    from helpers.train_helpers import make_databases
 
     folder = tmp_path_factory.mktemp("root")
     make_databases(folder)
@@ -135,7 +135,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(caffe, tmp_path_factory):
     """The folder of a run of the real Caffe, with snapshots of 200, 400 and 600."""
-    from train_helpers import irv2caffe, make_databases, write_job
+    from helpers.train_helpers import irv2caffe, make_databases, write_job
 
     folder = tmp_path_factory.mktemp("finished")
     make_databases(folder)
@@ -148,7 +148,7 @@ def finished(caffe, tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of it, to be changed."""
-    from irv2caffe.train.run_dir import RunDir
+    from irv2caffe.train.run_dir.run_dir import RunDir
 
     shutil.copytree(finished, tmp_path / "run")
     return RunDir(tmp_path / "run")
@@ -157,6 +157,6 @@ def run(finished, tmp_path):
 @pytest.fixture
 def docker(tmp_path):
     """The environment in which ``docker`` is the stand-in."""
-    from train_helpers import make_docker
+    from helpers.train_helpers import make_docker
 
     return make_docker(tmp_path / "docker")

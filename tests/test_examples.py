@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from archives import devkit, ilsvrc_train, ilsvrc_val
-
-ROOT = Path(__file__).resolve().parent.parent
+from helpers.archives import devkit, ilsvrc_train, ilsvrc_val
+from helpers.paths import ROOT
 
 
 def test_imagenet_from_the_downloads_to_the_plot(caffe, tmp_path):

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fuzz_pool
-import fuzz_readers
 import pytest
-from fuzz_pool import DIED, HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, try_one
-from fuzz_readers import PROBE, READERS
+from helpers import fuzz_pool, fuzz_readers
+from helpers.fuzz_pool import DIED, HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, try_one
+from helpers.fuzz_readers import PROBE, READERS
 
 INPUTS = 400
 

@@ -1,21 +1,20 @@
-"""The wheel, outside of the checkout and without development packages; the README's tree."""
+"""The wheel, outside of the checkout and without development packages; the file tree in docs."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 CODE = """
 import json, sys
 from pathlib import Path
 from irv2caffe.config import NetOptions, SolverOptions, load_recipe, recipe_names, templates_dir
 import irv2caffe.plot.session, irv2caffe.plot.figure, irv2caffe.plot.report
-import irv2caffe, irv2caffe.train.launch, irv2caffe.data.build, irv2caffe.net.build
+import irv2caffe, irv2caffe.train.run.launch, irv2caffe.data.build.make_lmdb, irv2caffe.net.build
 out = Path(sys.argv[1])
 irv2caffe.net.build.build_net(out, NetOptions(), SolverOptions(), num_train=100, num_val=10)
 print(json.dumps([irv2caffe.__file__, recipe_names(), str(templates_dir())]))
@@ -67,9 +66,9 @@ def test_wheel_works_outside_of_the_checkout(wheel, tmp_path):
     assert "grpcio" not in listed
 
 
-def test_readme_tree_is_the_real_one():
+def test_the_file_tree_is_the_real_one():
     done = subprocess.run(
-        [sys.executable, "scripts/readme_tree.py"],
+        [sys.executable, "scripts/file_tree.py"],
         cwd=ROOT,
         capture_output=True,
         text=True,

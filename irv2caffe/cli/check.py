@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.sections import Command, section
+from irv2caffe.cli.help import Command, section
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.check import Report
-    from irv2caffe.net.check import Finding
+    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.run import Report
 
 _LEVELS = ("note", "warning", "error")
 _WIDTH = 96
@@ -24,7 +24,7 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Lists the rules and ends."""
     if not wanted:
         return
-    from irv2caffe.net.check import RULES
+    from irv2caffe.check.rules import RULES
 
     if "--json" in ctx.args or ctx.params.get("as_json"):
         keys = ("name", "severity", "topic", "summary", "source")
@@ -87,7 +87,7 @@ def check_command(
     SOLVER_OR_NET is anybody's solver.prototxt, with the nets it names, or a net. The databases of
     its Data layers are looked at where they exist. Exits with 3 if there is anything above a note.
     """
-    from irv2caffe.check import CheckOptions, check
+    from irv2caffe.check.run import CheckOptions, check
 
     for name in ("epochs", "lr_decay_epochs"):
         value = options[name]

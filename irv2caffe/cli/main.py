@@ -11,12 +11,12 @@ import traceback
 import click
 
 from irv2caffe import __version__, ui
+from irv2caffe.cli.build_net import build_net_command
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.check import check_command
-from irv2caffe.cli.data import make_lmdb_command
-from irv2caffe.cli.inspect import inspect_lmdb_command
-from irv2caffe.cli.net import build_net_command
-from irv2caffe.cli.plot import plot_log_command
+from irv2caffe.cli.inspect_lmdb import inspect_lmdb_command
+from irv2caffe.cli.make_lmdb import make_lmdb_command
+from irv2caffe.cli.plot_log import plot_log_command
 from irv2caffe.cli.summary import summary_command
 from irv2caffe.cli.train import train_command
 from irv2caffe.cli.weights import export_weights_command, import_weights_command

@@ -14,8 +14,8 @@ from irv2caffe.errors import Irv2CaffeError, NetError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from irv2caffe.net.phases import Phase
-    from irv2caffe.net.summary import Summary
+    from irv2caffe.shapes.phases import Phase
+    from irv2caffe.shapes.summary import Summary
 
 
 @click.command("summary", short_help="Show a net's stages, parameters, multiply-adds, memory.")
@@ -60,12 +60,12 @@ def summary_command(
     PROTOTXT is any net of any author and age. Layer types and fields of Caffe's forks (SSD,
     Faster R-CNN, SegNet ...) are taken as far as they are known; figures are then "at least".
     """
-    from irv2caffe.net.shapes import Foreign
-    from irv2caffe.net.summary import default_phase, summarize
     from irv2caffe.proto.foreign import read_foreign_net
+    from irv2caffe.shapes.infer import Foreign
+    from irv2caffe.shapes.summary import default_phase, summarize
 
     if draw is not None:
-        from irv2caffe.plot_net import check_suffix
+        from irv2caffe.shapes.draw.picture import check_suffix
 
         check_suffix(draw)
     told = dict(_shape(told) for told in input_shapes)
@@ -104,7 +104,7 @@ def summary_command(
 
 def show_summary(made: Summary, *, layers: bool = False) -> None:
     """A net's figures for a person; build-net shows them too."""
-    from irv2caffe.net.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
+    from irv2caffe.shapes.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
 
     ui.show(f"{made.shapes.name or 'net'}, phase {made.shapes.phase}, batch {made.batch}")
     headings = LAYER_HEADINGS if layers else HEADINGS
@@ -115,8 +115,8 @@ def show_summary(made: Summary, *, layers: bool = False) -> None:
 
 def draw_summary(made: Summary, out: Path) -> None:
     """Writes a net's picture and says where; build-net does it too."""
-    from irv2caffe.net.draw import draw
-    from irv2caffe.plot_net import write_picture
+    from irv2caffe.shapes.draw import draw
+    from irv2caffe.shapes.draw.picture import write_picture
 
     write_picture(draw(made), out)
     ui.say(f"picture: {out}")
@@ -128,7 +128,7 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
     Raises:
         UsageError: a layer type of the command line that the net does not have.
     """
-    from irv2caffe.net.rules import RULES
+    from irv2caffe.shapes.layer_types import RULES
 
     layers = made.shapes.layers
     for name in types:
@@ -146,21 +146,21 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
 
 
 def _fork_of(message: str, name: str) -> str:
-    from irv2caffe.net.check import forks
+    from irv2caffe.check import fork_fields
 
-    return forks.of_field(message, name)
+    return fork_fields.of_field(message, name)
 
 
 def _whose(kinds: Iterable[str]) -> str:
-    from irv2caffe.net.check import forks  # takes its time, and few nets need it
+    from irv2caffe.check import fork_fields  # takes its time, and few nets need it
 
-    forks_of = {kind: forks.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
+    forks_of = {kind: fork_fields.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
     return ", ".join(kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items())
 
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
     """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
-    from irv2caffe.net.rules.told import is_told_shape
+    from irv2caffe.shapes.layer_types.given import is_told_shape
 
     name, equals, shapes = told.rpartition("=")
     tops = tuple(shapes.split(","))
@@ -192,7 +192,7 @@ def _records(
 
     Adds the names by which the command line may call it to ``asked``.
     """
-    from irv2caffe.net.rules import RULES, UNKNOWN
+    from irv2caffe.shapes.layer_types import RULES, UNKNOWN
 
     asked.update((*layer.top, layer.name))
     named = [told[name] for name in layer.top if name in told]
@@ -204,7 +204,7 @@ def _records(
         return named
     if layer.type != "Data" or layer.transform_param.crop_size:
         return None
-    from irv2caffe.data.inspect import summarize_database
+    from irv2caffe.data.inspect.database import summarize_database
 
     source = Path(layer.data_param.source)
     if not source.exists():

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.net import build_net_command, told_options
-from irv2caffe.cli.sections import Command, Option, section
+from irv2caffe.cli.build_net import build_net_command, told_options
+from irv2caffe.cli.help import Command, Option, section
+from irv2caffe.cli.train_output import from_another_shell, show_plan, show_result
 from irv2caffe.cli.train_resume import refuse_mixed, to_resume
-from irv2caffe.cli.train_show import from_another_shell, show_plan, show_result
 from irv2caffe.errors import EXIT_DONE, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.plan import Wishes
-    from irv2caffe.train.session_options import SessionOptions
+    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.run.options import SessionOptions
 
 _what = section("What to train")
 _where = section("Where")
@@ -207,7 +207,7 @@ def train_command(
 
 
 def _session_options(more: dict[str, Any]) -> SessionOptions:
-    from irv2caffe.train.session_options import SessionOptions
+    from irv2caffe.train.run.options import SessionOptions
 
     stall = more.pop("stall_minutes")
     return SessionOptions(
@@ -222,7 +222,7 @@ def _session_options(more: dict[str, Any]) -> SessionOptions:
 
 
 def _wishes(more: dict[str, Any], **values: Any) -> Wishes:
-    from irv2caffe.train.plan import Wishes
+    from irv2caffe.train.plan.plan import Wishes
 
     return Wishes(
         keep_newest=more.pop("keep_snapshots"),
@@ -241,7 +241,7 @@ def _solver(
     if solver is not None:
         yield solver, wishes
         return
-    from irv2caffe.train.recipe import build_recipe
+    from irv2caffe.train.plan.recipe import build_recipe
 
     assert recipe is not None
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
@@ -254,7 +254,7 @@ def _solver(
 def _smoke(
     solver: Path, found: FoundCaffe, wishes: Wishes, options: SessionOptions, as_json: bool
 ) -> int:
-    from irv2caffe.train.smoke import smoke
+    from irv2caffe.train.run.smoke_test import smoke
 
     report = smoke(solver, found, wishes, options, say=ui.say)
     if as_json:
@@ -272,7 +272,7 @@ def _train(
     options: SessionOptions,
     as_json: bool,
 ) -> int:
-    from irv2caffe.train.launch import resume, train
+    from irv2caffe.train.run.launch import resume, train
 
     ui.say(f"Caffe: {found.name} ({found.reason})")
     with ui.status_line() as status:

@@ -13,10 +13,10 @@ from irv2caffe import ui
 from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.train.as_before import Choices
-    from irv2caffe.train.plan import Wishes
-    from irv2caffe.train.resume_from import StartingPoint
-    from irv2caffe.train.session_options import SessionOptions
+    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.run.as_before import Choices
+    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.resume_from import StartingPoint
 
 # Options that a resumed run remembers under another name.
 _FIELDS = {
@@ -67,8 +67,8 @@ def to_resume(
     docker: str | None,
 ) -> tuple[StartingPoint | None, Choices]:
     """With what a new run begins, or None where a run folder goes on itself; and how."""
-    from irv2caffe.train.as_before import Choices
-    from irv2caffe.train.resume_from import find_starting_point, run_of
+    from irv2caffe.train.run.as_before import Choices
+    from irv2caffe.train.run.resume_from import find_starting_point, run_of
 
     named, told_dir = Path(resume) if resume else None, wishes.run_dir
     point = find_starting_point(
@@ -102,7 +102,7 @@ def _as_before(
     docker: str | None,
 ) -> Choices:
     """What a resumed run was told in its time, where it is not told otherwise now."""
-    from irv2caffe.train.as_before import as_before
+    from irv2caffe.train.run.as_before import as_before
 
     context = click.get_current_context()
     told = {

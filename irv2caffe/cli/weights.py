@@ -15,7 +15,7 @@ from irv2caffe.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from irv2caffe.net.weights import ExportReport, ImportReport
+    from irv2caffe.weights import ExportReport, ImportReport
 
 _CHANNELS = click.Choice(["bgr", "rgb"])
 
@@ -69,7 +69,7 @@ def import_weights_command(
     .keras) or a TF-slim checkpoint (its one file, or the prefix of its files). All that does not
     fit is listed at once. Background, class 0 of 1001, is left out for a net of 1000 classes.
     """
-    from irv2caffe.net.weights import import_weights
+    from irv2caffe.weights import import_weights
 
     with _problems_listed():
         report = import_weights(
@@ -144,7 +144,7 @@ def export_weights_command(
     What import-weights took from timm goes back bit by bit. BatchNorm's statistics are divided by
     their factor as Caffe does it.
     """
-    from irv2caffe.net.weights import export_weights
+    from irv2caffe.weights import export_weights
 
     del target_format  # there is one so far
     with _problems_listed():

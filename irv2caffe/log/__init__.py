@@ -2,7 +2,7 @@
 
 As a library::
 
-    from irv2caffe.log.read import read_log
+    from irv2caffe.log.read.reader import read_log
     from irv2caffe.log.summary import summarize
     from irv2caffe.log.table import make_table
 
@@ -13,8 +13,8 @@ As a library::
         ...
     summarize(table).as_dict()   # best and last errors, rate, hours, anomalies ...
 
-:func:`irv2caffe.log.parse.parse` is the pure function from a line to an event;
-:class:`irv2caffe.log.read.Reader` takes lines or pieces of a file as they come;
+:func:`irv2caffe.log.read.parse.parse` is the pure function from a line to an event;
+:class:`irv2caffe.log.read.reader.Reader` takes lines or pieces of a file as they come;
 :func:`irv2caffe.log.export.write_csv` and :func:`~irv2caffe.log.export.read_csv` keep rows in a
 file; :func:`irv2caffe.log.reference.reference_runs` gives other people's curves.
 """

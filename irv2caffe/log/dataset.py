@@ -11,7 +11,7 @@ from irv2caffe.system import open_regular, read_json_object
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.log.history import Log
+    from irv2caffe.log.read.history import Log
 
 _ILSVRC12 = 1_281_167
 _ILSVRC12_NAMES = re.compile(r"ilsvrc|imagenet", re.IGNORECASE)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from irv2caffe import ui
 from irv2caffe.log.anomalies import find_anomalies
-from irv2caffe.log.outputs import MAX_OUTPUTS
+from irv2caffe.log.read.outputs import MAX_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.log.history import Log
+    from irv2caffe.log.read.history import Log
     from irv2caffe.log.summary import Summary
     from irv2caffe.log.table import Table
 

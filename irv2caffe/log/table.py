@@ -14,8 +14,8 @@ from irv2caffe.log.accuracy import Names, accuracy_names, error_of, losses_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from irv2caffe.log.columns import Series, TrainColumns, TrainPoint
-    from irv2caffe.log.history import Log, TestPoint
+    from irv2caffe.log.read.columns import Series, TrainColumns, TrainPoint
+    from irv2caffe.log.read.history import Log, TestPoint
 
 # -log of the smallest positive float: SoftmaxWithLoss of a net whose outputs overflowed.
 PINNED_LOSS = 87.3365
@@ -170,7 +170,7 @@ def make_table(
     """Rows from a history.
 
     Args:
-        log: from :func:`irv2caffe.log.read.read_log`; the rows go with it when it grows.
+        log: from :func:`irv2caffe.log.read.reader.read_log`; the rows go with it when it grows.
         num_train_images: turns iterations into epochs; few logs say it
             (:func:`irv2caffe.log.dataset.find_train_images`).
         images_per_iteration: the effective batch, where the log is wrong about it.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from irv2caffe import __version__
 from irv2caffe.atomic import refuse_existing
-from irv2caffe.net.crops import Grids, check_crop
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
-from irv2caffe.net.mean import check_mean_file
-from irv2caffe.net.smoothing import write_infogain
+from irv2caffe.net.infogain import write_infogain
+from irv2caffe.net.input_sizes import Grids, check_crop
+from irv2caffe.net.mean_file import check_mean_file
 from irv2caffe.net.solver import Schedule, plan_schedule, solver
 from irv2caffe.proto.text import write_prototxt
 

@@ -18,7 +18,7 @@ from irv2caffe.plot.scalars import Scalar, scalars_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from irv2caffe.log.history import Log
+    from irv2caffe.log.read.history import Log
 
 Array = Any  # of numpy
 

@@ -13,9 +13,9 @@ from irv2caffe.atomic import file_aside
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, smoothed, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
-from irv2caffe.plot.look import MAX_TITLE, Look, check_references, check_suffix, plain
 from irv2caffe.plot.outputs import draw_outputs, drawn_of
 from irv2caffe.plot.scales import plain_numbers, scale, visible
+from irv2caffe.plot.style import MAX_TITLE, Look, check_references, check_suffix, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.plot.colors import COLORS
 from irv2caffe.plot.curve import thinned
-from irv2caffe.plot.look import plain
+from irv2caffe.plot.style import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,8 +19,8 @@ from irv2caffe.atomic import write_text
 from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.curves import Run, curves_of
-from irv2caffe.plot.look import check_references, without_controls
 from irv2caffe.plot.report_data import page_data
+from irv2caffe.plot.style import check_references, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

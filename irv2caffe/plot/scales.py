@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
     from irv2caffe.plot.curves import Curves
-    from irv2caffe.plot.look import Look
+    from irv2caffe.plot.style import Look
 
 
 def visible(shown: Sequence[Curves], look: Look) -> tuple[float, float]:

@@ -11,18 +11,18 @@ from irv2caffe.errors import UsageError
 from irv2caffe.log.accuracy import Names
 from irv2caffe.log.dataset import TrainImages, find_train_images
 from irv2caffe.log.export import write_csv, write_jsonl
-from irv2caffe.log.follow import STDIN, Follower, read_into
-from irv2caffe.log.read import Reader, refuse_foreign
+from irv2caffe.log.read.follow import STDIN, Follower, read_into
+from irv2caffe.log.read.reader import Reader, refuse_foreign
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
 from irv2caffe.log.tensorboard import write_events
 from irv2caffe.plot.curves import Run
-from irv2caffe.plot.look import without_controls
+from irv2caffe.plot.style import without_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.plot.look import Look
+    from irv2caffe.plot.style import Look
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Session:
         if request.csv is not None and len(groups) > 1:
             raise UsageError("--csv takes one log at a time", "--jsonl takes several")
         if request.out is not None:
-            from irv2caffe.plot.look import check_suffix
+            from irv2caffe.plot.style import check_suffix
 
             check_suffix(request.out)
         _check_outputs(request)
@@ -214,7 +214,7 @@ class Session:
         written = []
         if request.out is not None:
             from irv2caffe.plot.figure import draw
-            from irv2caffe.plot.look import Look
+            from irv2caffe.plot.style import Look
 
             draw(runs, request.out, look or Look())
             written.append(request.out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import Item, Items, PixelFormat, Skipped, Source
+from irv2caffe.data.records.items import Item, Items, PixelFormat, Skipped, Source
 from irv2caffe.data.sources.cifar import is_cifar, read_cifar
 from irv2caffe.data.sources.folders import read_class_folders
 from irv2caffe.data.sources.idx import is_idx, read_idx

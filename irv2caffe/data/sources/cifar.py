@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import Item, Items, PixelFormat, Source
+from irv2caffe.data.records.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.classes import check_classes, notes_on_counts
 from irv2caffe.data.sources.pickles import load_pickle
 from irv2caffe.data.sources.unpack import read_members, scratch_file

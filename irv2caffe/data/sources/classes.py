@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.data.items import Items
+    from irv2caffe.data.records.items import Items
 
 _SPLIT = re.compile(
     r"(train|training|val|valid|validation|test|testing)[-_ ]?(set|data|images?)?[0-9]*"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.datum import MAX_KEY_BYTES
-from irv2caffe.data.items import OF_ONE_FILE, Item, Items, Skipped, Source, reason_of
+from irv2caffe.data.records.datum import MAX_KEY_BYTES
+from irv2caffe.data.records.items import OF_ONE_FILE, Item, Items, Skipped, Source, reason_of
 from irv2caffe.data.sources.classes import Layout, decide_classes, notes_on_counts
 from irv2caffe.data.sources.text import some
 from irv2caffe.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import Item, Items, PixelFormat, Source
+from irv2caffe.data.records.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.classes import notes_on_counts
 from irv2caffe.data.sources.unpack import copy_exactly, most_unpacked, open_plain, read_exactly
 from irv2caffe.errors import FormatError, InputError, MissingInputError

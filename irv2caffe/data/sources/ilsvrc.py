@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import Items, Skipped, Source
+from irv2caffe.data.records.items import Items, Skipped, Source
 from irv2caffe.data.sources.classes import Layout, decide_classes, notes_on_counts
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
 from irv2caffe.data.sources.lists import parse_list, refuse_beyond

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.items import MAX_LABEL, Item
+from irv2caffe.data.records.items import MAX_LABEL, Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable

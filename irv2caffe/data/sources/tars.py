@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irv2caffe.data.items import MAX_FILE_BYTES, Item, Items, Skipped
+from irv2caffe.data.records.items import MAX_FILE_BYTES, Item, Items, Skipped
 from irv2caffe.data.sources.folders import OF_SYSTEMS, has_image_suffix, is_of_system
 from irv2caffe.data.sources.tar_headers import Member, tar_members
 from irv2caffe.errors import FormatError, InputError

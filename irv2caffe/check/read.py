@@ -1,0 +1,115 @@
+"""From a solver or net on disk to what rules look at."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irv2caffe.check.files import NetRole, Reading, exists, parse_file
+from irv2caffe.check.find_nets import NET_MARKS, find_nets, looks_like_solver
+from irv2caffe.check.snapshot_paths import snapshot_facts
+from irv2caffe.errors import FormatError, Irv2CaffeError
+from irv2caffe.proto import messages
+from irv2caffe.proto.binary import read_array, read_binary
+from irv2caffe.proto.positions import scan
+from irv2caffe.proto.text import read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from irv2caffe.proto.positions import Node
+
+_PATH_FIELDS = (
+    ("data_param", "source"),
+    ("data_param", "mean_file"),
+    ("image_data_param", "source"),
+    ("image_data_param", "root_folder"),
+    ("image_data_param", "mean_file"),
+    ("hdf5_data_param", "source"),
+    ("window_data_param", "source"),
+    ("infogain_loss_param", "source"),
+    ("transform_param", "mean_file"),
+)
+_BLOB_FIELDS = tuple(each for each in _PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
+_MAX_BLOB_BYTES = 1 << 28
+_HEADER = re.compile(
+    r"^# effective batch .* x (\d{1,4}) GPU\(s\).*\n# ([\d,]{1,15}) training images", re.MULTILINE
+)
+
+
+def read(path: Path) -> Reading:
+    """Reads a solver with its nets, or a net.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: a file that is not a prototxt, or neither solver nor net.
+    """
+    text = read_text(path)
+    root = scan(text)
+    reading = Reading()
+    if _is_solver(root, path):
+        reading.solver = parse_file(text, root, path, messages.SolverParameter)
+        said = _HEADER.search(text[:4096])
+        if said:
+            reading.num_gpus = int(said.group(1))
+            reading.num_train = int(said.group(2).replace(",", ""))
+        find_nets(reading, path)
+        reading.snapshots = snapshot_facts(reading, path)
+    else:
+        reading.nets.append(NetRole(parse_file(text, root, path, messages.NetParameter), "both"))
+        beside = path.absolute().parent
+        reading.base = next(
+            (
+                folder
+                for folder in (Path(), beside, *beside.parents)
+                if any(exists(folder / name) for name in _written_paths(reading))
+            ),
+            Path(),
+        )
+    for name in _written_paths(reading):
+        found = reading.base / name
+        reading.paths[name] = found if exists(found) else None
+    for name in _written_paths(reading, _BLOB_FIELDS):
+        where = reading.paths[name]
+        if where is not None and where.is_file() and where.stat().st_size < _MAX_BLOB_BYTES:
+            reading.blobs[name] = _blob_shape(where)
+    return reading
+
+
+def _blob_shape(path: Path) -> tuple[int, ...] | None:
+    """The shape of a .binaryproto."""
+    try:
+        return tuple(read_array(read_binary(path, messages.BlobProto)).shape)
+    except Irv2CaffeError:
+        return None
+
+
+def _is_solver(root: Node, path: Path) -> bool:
+    """Tells a solver from a net by its top-level fields.
+
+    Raises:
+        FormatError: it is neither.
+    """
+    if looks_like_solver(root):
+        return True
+    if any(node.name in NET_MARKS for node in root.children):
+        return False
+    hint = "give the solver.prototxt, or the net it names"
+    raise FormatError("neither a solver nor a net", hint, path=path)
+
+
+def _written_paths(
+    reading: Reading, fields: tuple[tuple[str, str], ...] = _PATH_FIELDS
+) -> Iterator[str]:
+    """Paths in the layers of the nets, each once."""
+    seen: set[str] = set()
+    for net in reading.nets:
+        for layer in [*net.file.message.layer, *net.file.message.layers]:
+            for param, name in fields:
+                if param not in layer.DESCRIPTOR.fields_by_name or not layer.HasField(param):
+                    continue
+                written = str(getattr(getattr(layer, param), name))
+                if written and "\0" not in written and written not in seen:
+                    seen.add(written)
+                    yield written

@@ -1,0 +1,93 @@
+"""Where the snapshots of a run will lie, and what lies there already."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.check.files import exists
+from irv2caffe.check.inputs import SnapshotFacts
+from irv2caffe.proto.positions import scan
+
+if TYPE_CHECKING:
+    from irv2caffe.check.files import Reading
+    from irv2caffe.proto.positions import Node
+
+_MAX_NEIGHBOUR_BYTES = 1 << 16
+_INLINE = ("net_param", "train_net_param")
+
+
+def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
+    """Where the snapshots of a solver will lie."""
+    assert reading.solver is not None
+    prefix = str(reading.solver.message.snapshot_prefix)
+    if not prefix or "\0" in prefix:
+        return None
+    full = reading.base / prefix
+    folder = full.parent
+    try:
+        made = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except OSError:
+        made = []
+    shared, alternatives = _neighbours(solver_path, reading.solver.message)
+    ending = re.compile(re.escape(full.name) + r"_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?")
+    return SnapshotFacts(
+        folder=str(Path(prefix).parent),
+        is_there=exists(folder) and folder.is_dir(),
+        is_writable=_is_writable(folder),
+        existing=tuple(sorted(name for name in made if ending.fullmatch(name))),
+        shared_with=shared,
+        alternatives=alternatives,
+    )
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a file can be made; asking for permissions says yes to root everywhere."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _neighbours(solver_path: Path, solver: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Other solvers in the folder that would write the same snapshots: of other nets, of this one.
+
+    A solver of the same net and another length goes on from where this one ends, or the other way
+    round, as in Caffe's own examples (cifar10_quick_solver and cifar10_quick_solver_lr1).
+    """
+    own = solver.net or solver.train_net
+    own_inside = any(map(solver.HasField, _INLINE))
+    others: list[str] = []
+    alternatives: list[str] = []
+    for path in sorted(solver_path.absolute().parent.glob("*.prototxt")):
+        root = _fields(path, solver_path)
+        if root is None or _said(root, "snapshot_prefix") != solver.snapshot_prefix:
+            continue
+        net = _said(root, "net") or _said(root, "train_net")
+        is_inside = own_inside or any(root.all(name) for name in _INLINE)
+        if net != own and not is_inside:  # a net inside of a solver may be any
+            others.append(path.name)
+        elif _said(root, "max_iter") == str(solver.max_iter):
+            alternatives.append(path.name)
+    return tuple(others), tuple(alternatives)
+
+
+def _fields(path: Path, but: Path) -> Node | None:
+    """The fields of a small file that is not a certain other one."""
+    try:
+        if not path.is_file() or path.samefile(but):
+            return None
+        if path.stat().st_size > _MAX_NEIGHBOUR_BYTES:
+            return None
+        return scan(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _said(root: Node, name: str) -> str:
+    """The value of a field as it is written, without quotes."""
+    nodes = root.all(name)
+    return nodes[-1].value.strip("\"'") if nodes else ""

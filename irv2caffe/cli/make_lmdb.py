@@ -1,0 +1,299 @@
+"""make-lmdb."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irv2caffe import ui
+from irv2caffe.cli.help import Command, section
+from irv2caffe.data.options import CLASS_ORDERS, INTERPOLATIONS, KINDS, MEANS, RESIZE_MODES
+from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
+
+if TYPE_CHECKING:
+    from irv2caffe.data.build.make_lmdb import BuildOptions, BuildReport, Estimate
+    from irv2caffe.data.sources import Source
+
+_PATH = click.Path(path_type=Path)
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    """``328``, ``WIDTHxHEIGHT`` or ``none`` as (width, height)."""
+    if text == "none":
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 65_500 for part in parts):
+        raise UsageError(f"--resize {text}: give a side such as 328, WIDTHxHEIGHT, or none")
+    return int(parts[0]), int(parts[-1])
+
+
+def _pair(name: str, text: str) -> tuple[float, float]:
+    """Two numbers separated by a comma."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{name} {text}: give two numbers such as 0.5,1") from error
+    return low, high
+
+
+_source = section("Source")
+_images = section("Images")
+_order = section("Order and copies")
+_work = section("Work")
+_report = section("Other")
+
+
+@click.command("make-lmdb", cls=Command, short_help="Build the LMDB that Caffe reads from images.")
+@click.argument("source", type=_PATH)
+@click.argument("out", type=_PATH)
+@_source("--list", "list_file", type=_PATH, help="Lines of PATH LABEL.")
+@_source("--labels", type=_PATH, help="Class table: a labels.txt, or the database with one.")
+@_source(
+    "--class-order",
+    type=click.Choice(CLASS_ORDERS),
+    default="auto",
+    show_default=True,
+    help="Of class folders; auto: text, but folders 0 to N or 1 to N as numbers.",
+)
+@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is.  [default: as it looks]")
+@_source("--split", type=click.Choice(["train", "val"]), help="Where SOURCE holds both.")
+@_source("--devkit", type=_PATH, help="ILSVRC's, for the labels of its validation images.")
+@_images("--resize", default="328", show_default=True, metavar="N|WxH|none", help="To pixels.")
+@_images(
+    "--resize-mode",
+    type=click.Choice(RESIZE_MODES),
+    default="squash",
+    show_default=True,
+    help="What happens to the aspect ratio.",
+)
+@_images(
+    "--interpolation",
+    type=click.Choice(INTERPOLATIONS),
+    default="linear",
+    show_default=True,
+    help="Of the resizing; linear is convert_imageset's.",
+)
+@_images(
+    "--encoded",
+    type=click.Choice(["jpg", "png", "none"]),
+    default="none",
+    show_default=True,
+    help="Store compressed images, or raw pixels.",
+)
+@_images("--quality", type=int, default=95, show_default=True, help="Of JPEG records.")
+@_images("--gray", is_flag=True, help="One channel instead of three.")
+@_images("--bit-depth", type=int, help="Bits that 16-bit images use: 8 to 16; scales them.")
+@_images("--fast-decode", is_flag=True, help="Decode large JPEG files smaller; other bytes.")
+@_images("--exactly-like-caffe", is_flag=True, help="Take whatever convert_imageset takes.")
+@_images(
+    "--mean",
+    type=click.Choice(MEANS),
+    default="auto",
+    show_default=True,
+    help="Of the records; fast: of the pixels before JPEG; auto: that after 1,000 records.",
+)
+@_order(
+    "--shuffle/--no-shuffle",
+    default=None,
+    help="Mix the classes.  [default: all but validation sets]",
+)
+@_order("--seed", type=int, default=1, show_default=True, help="Of shuffle and augmentation.")
+@_order("--copies", type=int, default=1, show_default=True, help="Passes in different order.")
+@_order(
+    "--augment",
+    type=click.Choice(["none", "inception"]),
+    default="none",
+    show_default=True,
+    help="Random-resized crops and colours; every copy gets its own.",
+)
+@_order("--area", default="0.05,1", show_default=True, help="Share of the image in such a crop.")
+@_order("--aspect", default="0.75,1.3333", show_default=True, help="Its width / height.")
+@_order("--color/--no-color", default=True, show_default=True, help="Change colours as well.")
+@_work(
+    "--backend",
+    type=click.Choice(["native", "convert_imageset"]),
+    default="native",
+    show_default=True,
+    help="Who writes: this program, or Caffe's own tool.",
+)
+@_work("--caffe", "flag", type=_PATH, help="Caffe of that tool.")
+@_work("--workers", type=click.IntRange(0), default=0, help="Processes.  [default: one per core]")
+@_work("--max-skipped", type=click.IntRange(0), help="Images that may be left out: exit code 0.")
+@_work("--resume/--no-resume", default=True, help="Go on with OUT.partial.  [default: yes]")
+@_work("--force", is_flag=True, help="Replace an existing database.")
+@_report("--dry-run", is_flag=True, help="Say what would be built; write nothing.")
+@_report("--json", "as_json", is_flag=True, help="Report as JSON.")
+def make_lmdb_command(
+    source: Path,
+    out: Path,
+    list_file: Path | None,
+    labels: Path | None,
+    kind: str | None,
+    split: str | None,
+    devkit: Path | None,
+    class_order: str,
+    backend: str,
+    flag: Path | None,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
+) -> int:
+    """Build the LMDB that Caffe reads from the images in SOURCE.
+
+    SOURCE holds one folder per class, or the images that --list names; or it is an archive of
+    ILSVRC, another tar, CIFAR-10 or CIFAR-100, or a folder of MNIST's IDX files. Records equal
+    those of Caffe's convert_imageset.
+
+    Images that cannot be read are left out, listed in OUT/skipped.csv, and make the exit code 3,
+    unless --max-skipped allows for them; so does what is probably wrong with the records. After an
+    interruption the same command goes on.
+    """
+    from irv2caffe.data.build.make_lmdb import check_output
+    from irv2caffe.data.sources import open_source
+
+    options = _options(choices)
+    if not dry_run:
+        check_output(out, force=force)
+    images = open_source(
+        source,
+        list_file,
+        labels,
+        kind=kind,
+        split=split,
+        devkit=devkit,
+        class_order=class_order,
+    )
+    if dry_run:
+        _dry_run(images, out, options, as_json=as_json)
+        return EXIT_DONE
+    if backend == "native":
+        report = _native(images, out, options, force=force, resume=resume)
+    else:
+        report = _by_the_tool(images, out, options, flag, force=force)
+    _show_report(report, as_json=as_json)
+    allowed = options.max_skipped is not None
+    is_found = report.findings or (report.num_skipped and not allowed)
+    return EXIT_FINDINGS if is_found else EXIT_DONE
+
+
+def _options(choices: dict[str, Any]) -> BuildOptions:
+    from irv2caffe.data.build.make_lmdb import Augment, BuildOptions
+
+    area, aspect = choices.pop("area"), choices.pop("aspect")
+    color, wanted = choices.pop("color"), choices.pop("augment")
+    if wanted == "inception":
+        choices["augment"] = Augment(_pair("--area", area), _pair("--aspect", aspect), color)
+    choices["size"] = _size(choices.pop("resize"))
+    if choices["encoded"] == "none":
+        choices["encoded"] = None
+    return BuildOptions(**choices)
+
+
+def _native(
+    images: Source, out: Path, options: BuildOptions, *, force: bool, resume: bool
+) -> BuildReport:
+    from irv2caffe.data.build.make_lmdb import make_lmdb
+    from irv2caffe.data.build.partial import partial_folder
+    from irv2caffe.errors import OutputExistsError
+
+    try:
+        with ui.progress("images") as progress:
+            return make_lmdb(
+                images,
+                out,
+                options,
+                force=force,
+                resume=resume,
+                announce=_announce,
+                progress=progress,
+            )
+    except OutputExistsError:
+        raise  # nothing was begun
+    except BaseException:
+        if partial_folder(out).exists():
+            ui.say(f"{partial_folder(out)} is kept: the same command goes on from there")
+        raise
+
+
+def _by_the_tool(
+    images: Source, out: Path, options: BuildOptions, flag: Path | None, *, force: bool
+) -> BuildReport:
+    from irv2caffe.caffe.command import tool_command
+    from irv2caffe.caffe.find import find_caffe
+    from irv2caffe.data.build.convert_imageset import convert_imageset
+
+    tool = tool_command(find_caffe(flag), "convert_imageset")
+    with ui.progress("images") as progress:
+        return convert_imageset(
+            images,
+            out,
+            options,
+            argv=tool.argv,
+            env=tool.env,
+            force=force,
+            announce=_announce,
+            progress=progress,
+        )
+
+
+def _announce(expected: Estimate) -> None:
+    for line in _lines(expected):
+        ui.say(line)
+
+
+def _lines(expected: Estimate) -> list[str]:
+    order = "shuffled" if expected.is_shuffled else "in order"
+    images = f"{expected.num_images:,} images of {expected.num_classes:,} classes"
+    size = f"about {expected.size_bytes / 1e9:,.2f} GB"
+    lines = [
+        f"{expected.source} ({expected.kind}): {images}, {order}",
+        f"{expected.num_records:,} records, {size}; {expected.free_bytes / 1e9:,.1f} GB are free",
+        *(f"note: {note}" for note in expected.notes),
+    ]
+    if expected.num_unreadable:
+        lines.append(f"note: {expected.num_unreadable:,} of them were found to be no images")
+    if expected.resumes_at:
+        lines.append(f"going on at record {expected.resumes_at:,}")
+    return lines
+
+
+def _dry_run(images: Source, out: Path, options: BuildOptions, *, as_json: bool) -> None:
+    from irv2caffe.data.build.estimate import estimate_lmdb
+
+    expected = estimate_lmdb(images, options, out)
+    if as_json:
+        ui.show_json(asdict(expected))
+        return
+    for line in _lines(expected):
+        ui.show(line)
+
+
+def _show_report(report: BuildReport, *, as_json: bool) -> None:
+    from irv2caffe.data.build.tables import read_skipped
+
+    if as_json:
+        ui.show_json(asdict(report))
+    else:
+        ui.show(
+            f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
+            f"{report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
+        )
+    for finding in report.findings:
+        ui.say(f"finding: {finding}")
+    if report.num_complaints:
+        ui.say(
+            f"{report.num_complaints:,} images taken although damaged, listed in "
+            f"{report.out}/complaints.csv"
+        )
+    if report.num_skipped:
+        for reason, count in report.skipped.items():
+            ui.say(f"  {count:,}: {reason}")
+        first = "".join(
+            f"; the first: {report.source}/{row[0]}" for row in read_skipped(report.out, 1)
+        )
+        ui.say(f"{report.num_skipped:,} images left out, listed in {report.out}/skipped.csv{first}")

@@ -1,0 +1,92 @@
+"""What train shows: the plan, the end, and what other shells ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from irv2caffe import ui
+from irv2caffe.cli.plot_log import summary_lines
+from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.plan.plan import Plan, Wishes
+    from irv2caffe.train.run.result import TrainResult
+
+
+def show_plan(
+    solver: Path, found: FoundCaffe, wishes: Wishes, *, as_json: bool, config: bool
+) -> int:
+    """--dry-run and --print-config."""
+    from irv2caffe.train.plan.findings import is_error
+    from irv2caffe.train.plan.findings import line as finding_line
+    from irv2caffe.train.plan.plan import make_plan
+    from irv2caffe.train.plan.plan_text import as_dict, rows
+
+    plan = make_plan(solver, found, wishes)
+    if as_json:
+        values = as_dict(plan)
+        ui.show_json(values["config"] if config else values)
+    elif config:
+        ui.show_table(
+            ("value", "is", "from"), [(v.name, str(v.value), v.source) for v in plan.values]
+        )
+    else:
+        for name, text in rows(plan):
+            ui.show(f"{name:16} {text}")
+        shown = [finding_line(finding) for finding in plan.findings if not is_error(finding)]
+        for line in (*plan.notes, *shown):
+            ui.show(line)
+    return _problems(plan)
+
+
+def _problems(plan: Plan) -> int:
+    for problem in plan.problems:
+        ui.show_error(problem)
+    return max((problem.exit_code for problem in plan.problems), default=EXIT_DONE)
+
+
+def show_result(result: TrainResult, as_json: bool) -> int:
+    """How it ended, in figures and in a word; returns the exit code."""
+    from irv2caffe.train.run.verdict import Ending
+
+    verdict = result.verdict
+    if as_json:
+        ui.show_json(result.as_dict())
+    else:
+        for line in summary_lines(result.summary) if result.summary is not None else ():
+            ui.show(line)
+        if result.snapshot is not None:
+            ui.show(f"model                 {result.snapshot}")
+        ui.show(f"{verdict.ending}: {result.run_dir}")
+    if verdict.ending is Ending.FINISHED:
+        return EXIT_DONE
+    ui.say(f"irv2caffe: {verdict.ending}: {verdict.why}")
+    ui.say(f"  hint: {verdict.hint}")
+    return EXIT_INTERRUPTED if verdict.ending is Ending.STOPPED else EXIT_FAILED
+
+
+def from_another_shell(asked: dict[str, Path | None], as_json: bool) -> int:
+    """--status, --snapshot-now and --stop."""
+    from irv2caffe.train.run_dir import control
+    from irv2caffe.train.run_dir.run_dir import existing_run_dir
+
+    wanted = {name: path for name, path in asked.items() if path is not None}
+    if len(wanted) > 1:
+        raise UsageError("--status, --snapshot-now and --stop: one at a time")
+    ((name, path),) = wanted.items()
+    run = existing_run_dir(path)
+    if name == "status":
+        values = control.status(run)
+    elif name == "stop":
+        values = control.stop_run(run, ui.say)
+    else:
+        values = control.snapshot_now(run, ui.say)
+    if as_json:
+        ui.show_json(values)
+    else:
+        for line in control.status_text(values):
+            ui.show(line)
+    return EXIT_DONE

@@ -1,0 +1,232 @@
+"""The same job done by Caffe's own tool: our checks before it, our count after it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from irv2caffe.atomic import folder_aside
+from irv2caffe.data.build.estimate import check_space, estimate
+from irv2caffe.data.build.make_lmdb import check_output, refuse_inside, report
+from irv2caffe.data.build.manifest import write_side_files
+from irv2caffe.data.build.plan import make_plan
+from irv2caffe.data.build.pool import open_pool
+from irv2caffe.data.build.seen import look_at
+from irv2caffe.data.build.state import State
+from irv2caffe.data.build.tables import SideTables, keep_skipped
+from irv2caffe.data.lmdb_store import open_reader
+from irv2caffe.data.records.datum import record_key
+from irv2caffe.data.records.decode import stored_pixels
+from irv2caffe.data.records.depth import is_dark, words_on_dark_records
+from irv2caffe.data.records.image import UndecodableImageError, open_image
+from irv2caffe.data.records.items import LeftOutError, Skipped
+from irv2caffe.data.records.mean import UnitSums
+from irv2caffe.data.records.record import read_file
+from irv2caffe.errors import CaffeFailedError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from irv2caffe.data.build.estimate import Estimate
+    from irv2caffe.data.build.manifest import BuildReport
+    from irv2caffe.data.build.plan import Plan
+    from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.sources import Source
+
+_PROCESSED = re.compile(rb"Processed (\d+) files")
+_FATAL = re.compile(r"^F\d{4,8} .*?\] (.*)$", re.MULTILINE)
+_SUMS_OF = 4096
+
+
+def convert_imageset(
+    source: Source,
+    out: Path,
+    options: BuildOptions,
+    *,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    force: bool = False,
+    announce: Callable[[Estimate], None] = lambda _estimate: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> BuildReport:
+    """Builds the database by convert_imageset; else like ``make_lmdb.make_lmdb``.
+
+    The tool's own shuffle cannot be seeded, and it exits 0 after skipping every image: the list
+    it gets is checked and shuffled here, and its records are counted afterwards. It cannot go on
+    after an interruption.
+
+    Args:
+        source: of the images: class folders or a list.
+        out: the database folder.
+        options: only what the tool can do; ``workers`` means nothing to it.
+        argv: the start of the command that runs the tool.
+        env: its environment.
+        force: replace an existing database, when the new one is complete.
+        announce: called once, before the work begins.
+        progress: called with (images done, all images).
+
+    Raises:
+        UsageError: options or a source that the tool does not know.
+        CaffeFailedError: the tool ended badly.
+    """
+    begun = time.monotonic()
+    _check_options(source, options)
+    check_output(out, force=force)
+    refuse_inside(source, out)
+    plan = make_plan(source, options)
+    with open_pool(plan, num_workers=1) as pool:
+        expected = estimate(plan, pool, out, 0)
+    announce(expected)
+    check_space(expected, out)
+    with folder_aside(out, force=force) as folder:
+        database = folder / "lmdb"
+        with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=folder) as listing:
+            listing.writelines(_lines(plan))
+            listing.flush()
+            flags = [*_flags(options), f"{source.root.absolute()}/", listing.name, str(database)]
+            seen = look_at(source)
+            _run([*argv, *flags], env, lambda done: progress(done, len(plan)))
+        seen.refuse_gone()
+        for name in ("data.mdb", "lock.mdb"):
+            (database / name).rename(folder / name)
+        database.rmdir()
+        try:
+            state, largest = _count(plan, folder)
+        except LeftOutError as error:
+            keep_skipped(folder, out, error)
+            raise
+        state.seconds = time.monotonic() - begun
+        findings = [words_on_dark_records(largest)] if is_dark(largest) else []
+        write_side_files(folder, plan, state, "convert_imageset", findings)
+    return report(out, 0, len(plan), time.monotonic() - begun)
+
+
+def _check_options(source: Source, options: BuildOptions) -> None:
+    unknown = [
+        name
+        for name, is_used in (
+            ("--resize-mode", options.resize_mode not in {"squash", "none"}),
+            ("--interpolation", options.interpolation != "linear"),
+            ("--quality", options.quality != 95),
+            ("--augment", options.augment is not None),
+            ("--fast-decode", options.fast_decode),
+            ("--bit-depth", options.bit_depth not in {None, 16}),
+        )
+        if is_used
+    ]
+    if unknown:
+        raise UsageError(
+            f"convert_imageset has no {', '.join(unknown)}", "--backend native has them"
+        )
+    if source.kind not in {"folders", "list"}:
+        raise UsageError(f"convert_imageset does not read {source.kind}", "--backend native does")
+
+
+def _lines(plan: Plan) -> list[bytes]:
+    """The tool's list; it knows no way to write a name with a line break."""
+    lines = []
+    for index in range(len(plan)):
+        item = plan.item(index)
+        if "\n" in item.name or "\r" in item.name:
+            raise InputError(
+                f"convert_imageset cannot read {item.name!r}", "rename it, or --backend native"
+            )
+        lines.append(f"{item.name} {item.label}\n".encode("utf-8", "surrogateescape"))
+    return lines
+
+
+def _flags(options: BuildOptions) -> list[str]:
+    flags = ["-backend=lmdb", f"-gray={str(options.gray).lower()}"]
+    if options.size is not None:
+        flags += [f"-resize_width={options.size[0]}", f"-resize_height={options.size[1]}"]
+    if options.encoded is not None:
+        flags += ["-encoded", f"-encode_type={options.encoded}"]
+    return flags
+
+
+def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None]) -> None:
+    """Runs the tool to its end; what it prints is read for its progress and its last words."""
+    child = subprocess.Popen(
+        argv,
+        env={**env, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert child.stderr is not None
+        tail = b""
+        for line in child.stderr:
+            tail = (tail + line)[-8192:]
+            processed = _PROCESSED.search(line)
+            if processed:
+                progress(int(processed.group(1)))
+        if child.wait() != 0:
+            text = tail.decode("utf-8", "replace")
+            fatal = _FATAL.search(text)
+            said = fatal.group(1) if fatal else " ".join(text.split()[-30:])
+            raise CaffeFailedError(f"convert_imageset ended with {child.returncode}: {said}")
+    finally:
+        child.kill()
+        child.wait()
+        if child.stderr is not None:
+            child.stderr.close()
+
+
+def _count(plan: Plan, folder: Path) -> tuple[State, int]:
+    """Compares the records with the list; the tool leaves out what it cannot read.
+
+    Returns:
+        What the database holds, and the largest value of any record.
+    """
+    largest = 0
+    state = State(next_index=len(plan))
+    tables = SideTables(folder, {})
+    skipped = list(plan.source.skipped)
+    with open_reader(folder) as reader:
+        records = iter(reader)
+        record = next(records, None)
+        sums = UnitSums(is_wanted=plan.options.mean != "none")
+        for index in range(len(plan)):
+            item = plan.item(index)
+            if record is None or record[0] != record_key(index, item.name):
+                skipped.append(_why(plan, item.name))
+                continue
+            state.num_written += 1
+            state.num_bytes += len(record[1])
+            state.per_label[item.label] += 1
+            with suppress(ValueError):  # a file that is cut short, kept as it is
+                pixels = stored_pixels(record[1])
+                sums.add(pixels)
+                largest = max(largest, int(pixels.max()))
+            if state.num_written % _SUMS_OF == 0:
+                state.mean.add(sums.taken(), _SUMS_OF)
+            record = next(records, None)
+        state.mean.add(sums.taken(), state.num_written % _SUMS_OF)
+    tables.add_skipped(skipped)
+    tables.sync()
+    tables.close()
+    state.skipped = Counter(skip.reason for skip in skipped)
+    state.refuse_too_many_skipped(plan.options.max_skipped)
+    if state.num_written == 0:
+        raise LeftOutError(
+            f"none of the {len(plan):,} images could be read",
+            f"{skipped[0].reason}: {plan.source.root}/{skipped[0].name}",
+        )
+    return state, largest
+
+
+def _why(plan: Plan, name: str) -> Skipped:
+    """Why the tool left an image out; it does not say so itself."""
+    try:
+        data = read_file(f"{plan.source.root}/{name}")
+        open_image(data, exactly_like_caffe=True).decode()
+    except UndecodableImageError as error:
+        return Skipped(name, error.reason, error.detail)
+    return Skipped(name, "convert_imageset could not read it")

@@ -1,0 +1,215 @@
+"""make-lmdb: checks, workers, the growing database, and its renaming when it is complete."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.atomic import refuse_existing
+from irv2caffe.data.build.estimate import Estimate, check_space, estimate
+from irv2caffe.data.build.manifest import BuildReport, write_side_files
+from irv2caffe.data.build.partial import open_partial
+from irv2caffe.data.build.plan import make_plan
+from irv2caffe.data.build.pool import open_pool
+from irv2caffe.data.build.seen import ChangedSourceError, refuse_changed
+from irv2caffe.data.build.tables import beside, keep_skipped, read_skipped
+from irv2caffe.data.build.writer import Filling
+from irv2caffe.data.options import Augment, BuildOptions
+from irv2caffe.data.records.database_files import is_made_here, read_manifest
+from irv2caffe.data.records.items import GONE, LeftOutError
+from irv2caffe.data.sources.lists import way_to
+from irv2caffe.errors import OutputError, OutputExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from irv2caffe.data.build.partial import Partial
+    from irv2caffe.data.build.plan import Plan
+    from irv2caffe.data.build.state import State
+    from irv2caffe.data.sources import Source
+
+__all__ = ["Augment", "BuildOptions", "BuildReport", "Estimate", "make_lmdb"]
+
+
+def make_lmdb(
+    source: Source,
+    out: Path,
+    options: BuildOptions,
+    *,
+    force: bool = False,
+    resume: bool = True,
+    announce: Callable[[Estimate], None] = lambda _estimate: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> BuildReport:
+    """Builds an LMDB whose records equal convert_imageset's.
+
+    The database grows in ``OUT.partial``. After an error, an interruption or a power cut the same
+    call goes on from its last commit, and ends with the same bytes. When it is complete it is
+    renamed.
+
+    Args:
+        source: of the images, from :func:`irv2caffe.data.sources.open_source`.
+        out: the database folder.
+        options: size, encoding, order.
+        force: replace an existing database, when the new one is complete; start over where an
+            unfinished one is of other images or options.
+        resume: go on with an unfinished database; else start over.
+        announce: called once, before the work begins.
+        progress: called with (records done, all records).
+
+    Raises:
+        LeftOutError: no readable images, or too many left out.
+        InputError: the disk fails.
+        OutputExistsError: ``out`` exists and ``force`` is not set, or it is no database; or an
+            unfinished one is of other images or options.
+        OutputError: no space, or ``out`` cannot be written.
+        WorkerDiedError: a worker crashed or hangs.
+    """
+    check_output(out, force=force)
+    refuse_inside(source, out)
+    plan = make_plan(source, options)
+    try:
+        return _make(plan, out, announce, progress, force=force, resume=resume)
+    except ChangedSourceError:
+        if not force:
+            raise
+        return _make(plan, out, announce, progress, force=True, resume=False)
+
+
+def _make(
+    plan: Plan,
+    out: Path,
+    announce: Callable[[Estimate], None],
+    progress: Callable[[int, int], None],
+    *,
+    force: bool,
+    resume: bool,
+) -> BuildReport:
+    told = told_of(plan.source, plan.options)
+    with open_partial(out, plan.fingerprint, told, force=force, resume=resume) as partial:
+        begun = time.monotonic()
+        start = len(plan)
+        if not partial.is_complete():
+            state = partial.state()
+            start = state.next_index
+            try:
+                _fill(plan, partial, state, announce, progress)
+                if state.num_written == 0:
+                    raise _nothing(plan, state, partial.folder)
+            except LeftOutError as error:
+                if not partial.has_commits():
+                    keep_skipped(partial.folder, out, error)
+                raise
+            findings = state.depth.findings(state.num_written, plan.options.bit_depth)
+            write_side_files(partial.folder, plan, state, "native", findings)
+        try:
+            check_output(out, force=force)
+        except OutputExistsError as error:
+            raise OutputError(
+                f"{error.message}: it came while the database was built",
+                "move it away; then the same command only renames what is complete",
+            ) from error
+        partial.finish(out)
+        with suppress(OSError):
+            beside(out).unlink()  # of an earlier try
+    return report(out, start, len(plan) - start, time.monotonic() - begun)
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuses to replace what stands at ``out``, unless it is a database and ``force`` is set."""
+    if not force:
+        refuse_existing(out)
+    elif (out.exists() or out.is_symlink()) and not is_made_here(out):
+        raise OutputExistsError(
+            f"{out} exists and is no LMDB, or holds other files too",
+            "--force replaces databases only; choose another OUT",
+        )
+
+
+def refuse_inside(source: Source, out: Path) -> None:
+    """Refuses a database among the class folders: the next look would take it for a class.
+
+    Raises:
+        OutputError: saying so.
+    """
+    if source.kind == "folders" and source.root.resolve() in out.resolve().parents:
+        raise OutputError(
+            f"{out} lies in {source.root}, among the class folders", "choose an OUT elsewhere"
+        )
+
+
+def told_of(source: Source, options: BuildOptions) -> dict[str, Any]:
+    """What a database is made of, to say what differs from that of an unfinished one."""
+    return {
+        "source": str(source.root.absolute()),
+        "number of images": len(source.items),
+        "classes": len(source.classes),
+        **options.what_matters(),
+    }
+
+
+def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
+    """The report of a database that stands in its place.
+
+    Args:
+        out: the database.
+        start: the record that this process started from.
+        num_done: records that it went through.
+        seconds: that it took.
+
+    Raises:
+        OutputError: its manifest cannot be read.
+    """
+    manifest = read_manifest(out)
+    if not manifest:
+        raise OutputError(
+            f"{out} is complete, but its manifest.json cannot be read", "does its disk fail?"
+        )
+    return BuildReport(
+        out=out,
+        source=manifest["source"],
+        num_images=manifest["num_images"],
+        num_classes=manifest["num_classes"],
+        num_skipped=manifest["num_skipped"],
+        skipped=manifest["skipped"],
+        num_complaints=manifest["num_complaints"],
+        mean_values=manifest["mean_values"],
+        size_bytes=(out / "data.mdb").stat().st_size,
+        seconds=round(seconds, 3),
+        images_per_second=round(num_done / max(1e-3, seconds), 1),
+        resumed_at=start,
+        notes=tuple(manifest["notes"]),
+        findings=tuple(manifest.get("findings", ())),
+    )
+
+
+def _fill(
+    plan: Plan,
+    partial: Partial,
+    state: State,
+    announce: Callable[[Estimate], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Makes the records that are not committed yet."""
+    with open_pool(plan) as pool:
+        expected = estimate(plan, pool, partial.folder, state.next_index)
+        announce(expected)
+        check_space(expected, partial.folder)
+        with Filling(plan, partial, state) as filling:
+            if state.next_index:
+                refuse_changed(plan, partial.folder, state.next_index, pool)
+            progress(state.next_index, len(plan))
+            for made in pool.run(plan.units(state.next_index)):
+                filling.take(made)
+                progress(state.next_index, len(plan))
+
+
+def _nothing(plan: Plan, state: State, folder: Path) -> LeftOutError:
+    reason, count = state.skipped.most_common(1)[0]
+    name = next((row[0] for row in read_skipped(folder) if row[1] == reason), "")
+    hint = f"{count:,} of them because: {reason}; the first: {plan.source.root}/{name}"
+    if plan.source.kind == "list" and reason == GONE:
+        hint += way_to(plan.source.root, name)
+    return LeftOutError(f"none of the {len(plan):,} images could be read", hint)

@@ -1,0 +1,170 @@
+"""What a database will hold, decided before the first image is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from irv2caffe.data.build.pool import Unit
+from irv2caffe.data.records.datum import MAX_KEY_BYTES, record_key
+from irv2caffe.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.records.items import Item, Source
+
+FORMAT = 1  # of the records and of what resuming needs; another one is not gone on with
+COMMIT_BYTES = 64 << 20
+COMMIT_RECORDS = 2000
+MAX_RECORDS = 100_000_000  # keys have eight digits and must sort like numbers
+_UNIT_BYTES = 8 << 20
+_LARGEST_UNIT = 256
+_UNIT_OF_ANY_SIZE = 4
+_SLOT_OF_ANY_SIZE = 16 << 20
+_RECORD_OVERHEAD = 64
+_LEAF_BYTES = 96  # a node, its key, its share of the branches
+_PAGE = 4096
+_LARGEST_IN_LEAF = 2030
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The images in the order of the records, and how they are cut into units of work.
+
+    Attributes:
+        source: of the images.
+        options: of the database.
+        is_shuffled: what was decided about the order.
+        order: for each record its image's place in the source.
+        unit_size: records in a unit of work.
+        slot_bytes: shared memory that a unit needs.
+        fingerprint: equal for two plans that make the same database.
+    """
+
+    source: Source
+    options: BuildOptions
+    is_shuffled: bool
+    order: array[int]
+    unit_size: int
+    slot_bytes: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def item(self, index: int) -> Item:
+        """The image of a record."""
+        return self.source.items[self.order[index]]
+
+    def units(self, start: int = 0) -> Iterator[Unit]:
+        """The units of work from a record on, which must begin one."""
+        assert start % self.unit_size == 0 or start >= len(self)
+        for number, first in enumerate(range(start, len(self), self.unit_size)):
+            indices = range(first, min(first + self.unit_size, len(self)))
+            yield Unit(number, tuple(indices), tuple(self.item(index) for index in indices))
+
+    def sample(self, count: int, end: int | None = None) -> list[Unit]:
+        """A few units of one record each, spread over the database, or its records up to one."""
+        end = len(self) if end is None else end
+        places = sorted({index * end // count for index in range(count)})
+        return [
+            Unit(number, (place,), (self.item(place),))
+            for number, place in enumerate(places)
+            if place < end
+        ]
+
+    @property
+    def is_mean_exact(self) -> bool:
+        """Whether the mean is that of the records, all of them, as training decodes them."""
+        changes = self.options.encoded == "jpg"
+        return not changes or self.options.is_mean_exact(len(self) - 1)
+
+    @property
+    def room_bytes(self) -> int:
+        """More than one transaction can need."""
+        return 512 << 20 if self.options.fixed_shape is not None else 4 << 30
+
+
+def make_plan(source: Source, options: BuildOptions) -> Plan:
+    """Decides the order and checks the keys.
+
+    Args:
+        source: of the images.
+        options: of the database.
+
+    Raises:
+        InputError: more records than keys can count, or a path that is too long for a key.
+    """
+    is_shuffled = options.shuffle if options.shuffle is not None else not source.is_validation
+    num_records = len(source.items) * options.copies
+    if num_records > MAX_RECORDS:
+        raise InputError(
+            f"{num_records:,} records are more than the {MAX_RECORDS:,} that keys can count"
+        )
+    longest = source.items[source.items.longest_name].name
+    if len(record_key(0, longest)) > MAX_KEY_BYTES:
+        raise InputError(
+            f"the path {longest[:60]}... is too long for a key",
+            f"LMDB keys hold {MAX_KEY_BYTES} bytes; give a SOURCE nearer to the images",
+        )
+    order = _order(len(source.items), options, is_shuffled=is_shuffled)
+    unit_size, slot_bytes = _unit(options)
+    fingerprint = _fingerprint(source, options, order)
+    return Plan(source, options, is_shuffled, order, unit_size, slot_bytes, fingerprint)
+
+
+def _order(count: int, options: BuildOptions, *, is_shuffled: bool) -> array[int]:
+    rng = random.Random(options.seed)  # noqa: S311
+    order = array("I")
+    for _ in range(options.copies):
+        once = array("I", range(count))
+        if is_shuffled:
+            rng.shuffle(once)
+        order += once
+    return order
+
+
+def _unit(options: BuildOptions) -> tuple[int, int]:
+    """(records, bytes) of a unit of work; they depend on nothing but the options."""
+    shape = options.fixed_shape
+    if shape is None:
+        return _UNIT_OF_ANY_SIZE, _SLOT_OF_ANY_SIZE
+    num_bytes = shape[0] * shape[1] * shape[2]
+    size = max(1, min(_LARGEST_UNIT, _UNIT_BYTES // (num_bytes + _RECORD_OVERHEAD)))
+    return size, size * (num_bytes + _RECORD_OVERHEAD) + 4 * num_bytes
+
+
+def _fingerprint(source: Source, options: BuildOptions, order: array[int]) -> str:
+    known = {
+        "format": FORMAT,
+        "kind": source.kind,
+        "root": str(source.root.absolute()),
+        "classes": source.classes,
+        "options": options.what_matters(),
+    }
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    for part in source.items.packed():
+        digest.update(part)
+    digest.update(order.tobytes())
+    return digest.hexdigest()
+
+
+def pages_bytes(record_bytes: float) -> float:
+    """What a record takes in the file: large ones have pages of their own."""
+    if record_bytes <= _LARGEST_IN_LEAF:
+        return record_bytes + _LEAF_BYTES
+    return -(-(record_bytes + 16) // _PAGE) * _PAGE + _LEAF_BYTES
+
+
+def raw_record_bytes(options: BuildOptions) -> int | None:
+    """Of a raw record, where the options alone decide it."""
+    shape = options.fixed_shape
+    if shape is None or options.encoded is not None:
+        return None
+    return shape[0] * shape[1] * shape[2] + 24

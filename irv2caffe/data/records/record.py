@@ -1,0 +1,261 @@
+"""From the bytes of one image to the record that stands in the database."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irv2caffe.data.records import augment, datum, image
+from irv2caffe.data.records.depth import Depth, largest_value
+from irv2caffe.data.records.image import UndecodableImageError, open_image
+from irv2caffe.data.records.items import GONE, MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
+from irv2caffe.data.records.mean import UnitSums
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from irv2caffe.data.build.seen import Seen
+    from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.records.augment import Distortion
+    from irv2caffe.data.records.image import ImageFile
+    from irv2caffe.data.records.items import Item, PixelFormat
+
+    Pixels = NDArray[np.uint8]
+
+
+class Space:
+    """A piece of memory that records are laid into, one behind the other.
+
+    What does not fit into it is kept beside it.
+    """
+
+    def __init__(self, memory: Pixels) -> None:
+        self._memory = memory
+        self._used = 0
+        self.beside: list[Pixels] = []
+
+    def take(self, size: int) -> tuple[Pixels, tuple[int, int]]:
+        """Memory for so many bytes, and its place: (offset, size), offset -1 if beside."""
+        start = self._used
+        if start + size > len(self._memory):
+            self.beside.append(np.empty(size, np.uint8))
+            return self.beside[-1], (-1, size)
+        self._used += size
+        return self._memory[start : start + size], (start, size)
+
+
+class RecordMaker:
+    """Makes records by the options of a database."""
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        root: Path,
+        stores: Sequence[int] = (),
+        pixels: PixelFormat | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        """Remembers where images come from.
+
+        Args:
+            options: of the database.
+            root: the folder that names start from.
+            stores: descriptors of the files that hold many images.
+            pixels: how pixels lie in them; None where they hold image files.
+            seen: tells a source that is gone from an image that is.
+        """
+        self._options = options
+        self._seen = seen
+        self._root = str(root)
+        self._stores = stores
+        self._format = pixels
+        self.sums = UnitSums(is_wanted=options.mean != "none")
+        self.depth = Depth()
+
+    def look_at_source(self) -> None:
+        """Sees to it that whole files still come from where they were counted.
+
+        Raises:
+            OSError: the source is gone.
+        """
+        if self._seen is not None and not self._stores:
+            self._seen.refuse_other()
+
+    def make(self, item: Item, index: int, space: Space) -> tuple[int, int]:
+        """Lays the record of an image into a space.
+
+        Args:
+            item: the image.
+            index: its place in the database.
+            space: for the record.
+
+        Returns:
+            Where it lies there.
+
+        Raises:
+            UndecodableImageError: it is no image, or not a whole one.
+            OSError: the disk fails.
+        """
+        data = self._read(item)
+        if self._format is not None:
+            pixels = image.from_planes(data, self._format, gray=self._options.gray)
+            pixels = self._shaped(pixels, self._distortion(pixels.shape[:2], index))
+        else:
+            file = open_image(data, exactly_like_caffe=self._options.exactly_like_caffe)
+            pixels = self._decoded(file, index)
+            if self._is_kept(item.name) and self._passes(file, pixels):
+                return self._put_file(np.frombuffer(data, np.uint8), item.label, space)
+        if self._options.encoded is None:
+            return self._put_pixels(pixels, item.label, space)
+        encoded = image.encode_image(pixels, self._options.encoded, self._options.quality)
+        changes = self._options.encoded == "jpg" and self._options.is_mean_exact(index)
+        self.sums.add(image.decode_record(encoded) if changes else pixels)
+        return self._put_file(encoded, item.label, space)
+
+    def _read(self, item: Item) -> bytes:
+        if item.store == WHOLE_FILE:
+            try:
+                return read_file(f"{self._root}/{item.name}")
+            except UndecodableImageError:
+                if self._seen is not None:
+                    self._seen.refuse_lost(item.name)
+                raise
+        data = os.pread(self._stores[item.store], item.size, item.offset)
+        if len(data) < item.size:
+            raise OSError(errno.EIO, "the archive ends before it")
+        return data
+
+    def _decoded(self, file: ImageFile, index: int) -> Pixels:
+        """The pixels of an image file, cropped and resized as the options want it."""
+        gray = self._options.gray
+        if not self._options.fast_decode or file.jpeg is None:
+            pixels = file.decode(gray=gray, bits=self._options.bit_depth)
+            if file.has_16_bits:
+                self.depth.add(largest_value(file, pixels, self._options.bit_depth))
+            return self._shaped(pixels, self._distortion(pixels.shape[:2], index))
+        shape = (file.jpeg.height, file.jpeg.width)
+        if self._options.augment is not None and file.jpeg.has_exif:
+            pixels = file.decode(gray=gray)  # it may be turned, and so would be the crop
+            return self._shaped(pixels, self._distortion(pixels.shape[:2], index))
+        distort = self._distortion(shape, index)
+        reduced = self._reduction(shape, distort, may_turn=file.jpeg.has_exif)
+        return self._shaped(file.decode(gray=gray, reduced=reduced), distort)
+
+    def _reduction(
+        self, shape: tuple[int, int], distort: Distortion | None, *, may_turn: bool
+    ) -> int:
+        """How much smaller an image can be decoded without having to be enlarged afterwards."""
+        size = self._options.size
+        if size is None:
+            return 1
+        height, width = shape
+        if distort is not None:
+            height, width = int(height * distort.height), int(width * distort.width)
+        scales = [width / size[0], height / size[1]]
+        if may_turn:
+            scales += [height / size[0], width / size[1]]
+        if self._options.resize_mode == "short-side":
+            scales = [min(width, height) / min(size)]
+        return next((factor for factor in (8, 4, 2) if min(scales) >= factor), 1)
+
+    def _distortion(self, shape: tuple[int, ...], index: int) -> Distortion | None:
+        wanted = self._options.augment
+        if wanted is None:
+            return None
+        return augment.distortion(wanted, (shape[0], shape[1]), self._options.seed, index)
+
+    def _shaped(self, pixels: Pixels, distort: Distortion | None) -> Pixels:
+        if distort is not None:
+            pixels = augment.cropped(pixels, distort)
+        if self._options.size is not None:
+            mode, interpolation = self._options.resize_mode, self._options.interpolation
+            pixels = image.resize(pixels, self._options.size, mode, interpolation)
+        return augment.recolored(pixels, distort) if distort is not None else pixels
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether convert_imageset would store the file itself (matchExt in util/io.cpp)."""
+        wanted = self._options.encoded
+        if wanted is None or self._options.size is not None:
+            return False
+        suffix = name.rpartition(".")[2].lower()
+        return suffix == wanted or (wanted == "jpg" and suffix == "jpeg")
+
+    def _passes(self, file: ImageFile, pixels: Pixels) -> bool:
+        """Whether the file may be stored as it is, and if so adds it to the mean.
+
+        convert_imageset always does. We only where Caffe, decoding it in training, sees what a
+        raw database would hold: the same orientation, the same number of channels, 8 bits.
+        """
+        if file.looks_plain() and not self._options.gray:
+            self.sums.add(pixels)
+            return True
+        try:
+            seen: NDArray[Any] = image.decode_record(file.data)
+        except UndecodableImageError:
+            return self._options.exactly_like_caffe
+        is_same = seen.dtype == np.uint8 and np.array_equal(seen, pixels)
+        if is_same or self._options.exactly_like_caffe:
+            self.sums.add(seen)
+            return True
+        return False
+
+    def _put_pixels(self, pixels: Pixels, label: int, space: Space) -> tuple[int, int]:
+        self.sums.add(pixels)
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        head = datum.raw_head((channels, pixels.shape[0], pixels.shape[1]))
+        tail = datum.raw_tail(label)
+        memory, place = space.take(len(head) + pixels.size + len(tail))
+        memory[: len(head)] = np.frombuffer(head, np.uint8)
+        image.write_planes(pixels, memory[len(head) : len(head) + pixels.size])
+        memory[len(head) + pixels.size :] = np.frombuffer(tail, np.uint8)
+        return place
+
+    def _put_file(self, data: Pixels, label: int, space: Space) -> tuple[int, int]:
+        head, tail = datum.encoded_head(len(data)), datum.encoded_tail(label)
+        memory, place = space.take(len(head) + len(data) + len(tail))
+        memory[: len(head)] = np.frombuffer(head, np.uint8)
+        memory[len(head) : len(head) + len(data)] = data
+        memory[len(head) + len(data) :] = np.frombuffer(tail, np.uint8)
+        return place
+
+
+def read_file(path: str) -> bytes:
+    """A whole file.
+
+    Raises:
+        UndecodableImageError: not there, no file, not ours to read, or huge.
+        OSError: the disk fails.
+    """
+    try:
+        # Without O_NONBLOCK a named pipe would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in the name
+        raise UndecodableImageError(GONE) from error
+    except OSError as error:
+        if error.errno not in OF_ONE_FILE:
+            raise
+        raise UndecodableImageError(reason_of(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            is_folder = stat.S_ISDIR(status.st_mode)
+            raise UndecodableImageError("a folder" if is_folder else "not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UndecodableImageError("too large for an image", f"{status.st_size:,} bytes")
+        return _all_of(descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _all_of(descriptor: int, size: int) -> bytes:
+    data = os.read(descriptor, size + 1)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data

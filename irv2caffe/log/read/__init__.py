@@ -1,0 +1,1 @@
+"""Lines of a log become events, events a history of the run."""

@@ -1,0 +1,1 @@
+"""The same reading for long logs, a block of lines at a time."""

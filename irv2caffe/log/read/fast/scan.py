@@ -1,0 +1,187 @@
+"""A piece of a log as arrays: its lines, where signs stand in it, the numbers in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from irv2caffe.log.read.fast.digits import (
+    MASK_OF,
+    MAX_DIGITS,
+    POWERS,
+    leading_digits,
+    short_decimals,
+)
+from irv2caffe.log.read.parse import NUMBER, number
+
+PAD = 64  # bytes around a piece, so that nobody has to ask whether there are any
+_STRETCH_BYTES = 1 << 16  # longer lines are cut off
+_ESCAPE = 0x1B
+_UNCLEAN = re.compile(rb"\r|\x1b|>\n")
+Array = Any  # of numpy
+
+
+class Scratch:
+    """Memory that is used again for every piece: fresh pages cost more than the work on them."""
+
+    def __init__(self) -> None:
+        self._bytes = np.zeros(0, np.uint8)
+        self._flags = np.zeros(0, bool)
+
+    def take(self, *parts: bytes | memoryview) -> tuple[Array, Array]:
+        """The parts as one array with room around it, and as many flags."""
+        size = sum(map(len, parts)) + 2 * PAD
+        if size > len(self._bytes):
+            self._bytes = np.zeros(size + size // 4, np.uint8)
+            self._flags = np.zeros(len(self._bytes), bool)
+        taken = self._bytes[:size]
+        taken[:PAD] = taken[size - PAD :] = 0
+        place = PAD
+        for part in parts:
+            taken[place : place + len(part)] = np.frombuffer(part, np.uint8)
+            place += len(part)
+        return taken, self._flags[:size]
+
+
+class Text:
+    """Whole lines, and what is found in them by their places.
+
+    Attributes:
+        count: of lines.
+        escaped: lines that a terminal's escapes stand in.
+    """
+
+    def __init__(self, scratch: Scratch, *parts: bytes | memoryview) -> None:
+        """Takes what ends with a line end; good until the scratch is used again."""
+        self._bytes, self._flags = scratch.take(*parts)
+        self._end = np.flatnonzero(self._flagged("\n"))
+        controls = np.less_equal(self._bytes, _ESCAPE, out=self._flags)
+        escapes: Array = np.zeros(0, np.int64)
+        if np.count_nonzero(controls[PAD:-PAD]) > len(self._end):
+            text = self._bytes[PAD:-PAD].tobytes()  # as :func:`irv2caffe.log.read.parse.clean` does
+            text = text.replace(b"\0", b"").replace(b"\r\n", b"\n")
+            self._bytes, self._flags = scratch.take(text)
+            self._end = np.flatnonzero(self._flagged("\n"))
+            escapes = np.flatnonzero(np.equal(self._bytes, _ESCAPE, out=self._flags))
+        # The eight bytes from any place on, as one number.
+        self._words = np.ndarray(len(self._bytes) - 8, "<u8", self._bytes.data, strides=(1,))
+        self._start = np.concatenate(([PAD], self._end[:-1] + 1))
+        self._signs: dict[str, Array] = {}
+        self.count = len(self._end)
+        self.escaped = np.unique(np.searchsorted(self._end, escapes))
+
+    def text(self, place: int) -> bytes:
+        """One line without its end."""
+        return self._slice(self._start[place], self._end[place])
+
+    def unprefixed(self, place: int) -> str:
+        """Some lines from one on that hold no prefix and need no cleaning, with their ends."""
+        first = int(self._start[place])
+        end = min(int(self._next("]", self._start[place])), first + _STRETCH_BYTES)
+        text = self._slice(first, min(end, len(self._bytes) - PAD))
+        unclean = _UNCLEAN.search(text)
+        end = text.rfind(b"\n", 0, None if unclean is None else unclean.start())
+        return text[: end + 1].decode("utf-8", "replace")
+
+    def _slice(self, first: int, end: int) -> bytes:
+        text: bytes = self._bytes[first:end].tobytes()
+        return text
+
+    def _places(self, sign: str) -> Array:
+        """Where a sign stands, with one place before all of them and one behind.
+
+        ``()`` are both, whose codes differ in the last bit.
+        """
+        if sign not in self._signs:
+            found: Array = np.flatnonzero(self._flagged(sign))
+            behind = len(self._bytes) - PAD // 2
+            self._signs[sign] = np.concatenate(([PAD // 2], found, [behind]))
+        return self._signs[sign]
+
+    def _flagged(self, sign: str) -> Array:
+        if sign != "()":
+            return np.equal(self._bytes, ord(sign), out=self._flags)
+        both = np.bitwise_and(self._bytes, 0xFE, out=self._flags.view(np.uint8))
+        return np.equal(both, ord("("), out=self._flags)
+
+    def _next(self, sign: str, at: Array) -> Array:
+        """The first place of a sign from each place on; the last place of all if there is none."""
+        signs = self._places(sign)
+        return signs[np.minimum(np.searchsorted(signs, at), len(signs) - 1)]
+
+    def _following(self, sign: str, at: Array, count: int) -> list[Array]:
+        """The first, second ... place of a sign from each place on."""
+        signs = self._places(sign)
+        first = np.searchsorted(signs, at)
+        return [signs[np.minimum(first + more, len(signs) - 1)] for more in range(count)]
+
+    def _last(self, sign: str, end: Array) -> Array:
+        """The last place of a sign before each place."""
+        signs = self._places(sign)
+        return signs[np.searchsorted(signs, end) - 1]
+
+    def _integers(self, at: Array, max_digits: int) -> tuple[Array, Array]:
+        """The integers that begin at places, and where they end; at most so many digits."""
+        value, length = leading_digits(self._words[at])
+        stop = at + length
+        for place in np.flatnonzero(length == 8).tolist():  # there may be more
+            end = first = int(at[place])
+            while end - first < max_digits and ord("0") <= int(self._bytes[end]) <= ord("9"):
+                end += 1
+            stop[place], value[place] = end, int(self._slice(first, end))
+        return value, stop
+
+    def _numbers(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
+        """The floats between places, exactly as Python reads them, and which are numbers."""
+        length = np.where(wanted, end - start, 0)
+        start = np.where(wanted, start, 0)
+        negative = self._bytes[start] == ord("-")
+        value, valid = short_decimals(self._words[start + negative], length - negative)
+        longer = np.flatnonzero(~valid & (length > 8) & (length <= MAX_DIGITS))
+        if len(longer):
+            first = start[longer] + negative[longer]
+            value[longer], valid[longer] = self._decimals(first, length[longer] - negative[longer])
+        value = np.where(negative, -value, value)
+        known: dict[bytes, float | None] = {}
+        for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
+            text = self._slice(int(start[place]), int(start[place] + max(0, length[place])))
+            if text not in known:
+                said = text.decode("ascii", "replace")
+                known[text] = number(said) if NUMBER.fullmatch(said) else None
+            found = known[text]
+            if found is not None:
+                value[place], valid[place] = found, True
+        return value, valid & wanted
+
+    def _repeated(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
+        """As :meth:`_numbers`, where most are like the one before (learning rates)."""
+        length = np.where(wanted, np.minimum(end - start, 17), 0)
+        low = self._words[start] & MASK_OF[np.minimum(length, 8)]
+        high = self._words[start + 8] & MASK_OF[np.clip(length - 8, 0, 8)]
+        differs = np.ones(len(start), bool)
+        differs[1:] = length[1:] > 16
+        for column in (low, high, length):
+            differs[1:] |= column[1:] != column[:-1]
+        value, valid = self._numbers(start[differs], end[differs], wanted[differs])
+        same = np.cumsum(differs) - 1
+        return value[same], valid[same]
+
+    def _decimals(self, start: Array, length: Array) -> tuple[Array, Array]:
+        """As :func:`_short_decimals`, of up to fifteen characters, one after the other."""
+        simple = length > 0
+        whole = np.zeros(len(start), np.int64)
+        decimals = np.zeros(len(start), np.int64)
+        pointed = np.zeros(len(start), bool)
+        for offset in range(int(length.max(initial=0))):
+            inside = offset < length
+            sign = self._bytes[start + offset]
+            digit = sign - np.uint8(48)
+            is_digit = inside & (digit < 10)
+            is_point = inside & (sign == ord(".")) & ~pointed
+            simple &= ~inside | is_digit | is_point
+            whole = np.where(is_digit, whole * 10 + digit, whole)
+            decimals += is_digit & pointed
+            pointed |= is_point
+        return whole / POWERS[decimals], simple

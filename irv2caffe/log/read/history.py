@@ -1,0 +1,225 @@
+"""The history of a run, as its log tells it."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from irv2caffe.log.read import events
+from irv2caffe.log.read.columns import Series, TrainColumns
+from irv2caffe.log.read.outputs import MAX_OUTPUTS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from irv2caffe.log.read.dump import NetInfo
+    from irv2caffe.log.read.events import Event
+
+_MAX_NETS = 256
+_MAX_WARNINGS = 50
+_MAX_GPUS = 1000
+
+
+@dataclass(slots=True)
+class TestPoint:
+    """One pass over a validation set.
+
+    Attributes:
+        iteration: number of updates before it.
+        net: which of the test nets.
+        outputs: name to mean value, in the order of the log.
+        seconds: working time since the start of the run.
+    """
+
+    iteration: int
+    net: int
+    outputs: dict[str, float]
+    seconds: float | None = None
+
+
+class Piece(NamedTuple):
+    """What one process trained with; None where its log does not say."""
+
+    start: int
+    batch: int | None
+    iter_size: int
+    num_gpus: int
+
+
+@dataclass
+class Clips:
+    """Where gradients were scaled down, by iteration, and their L2 norm before it."""
+
+    iteration: array[int] = field(default_factory=lambda: array("q"))
+    norm: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass
+class Log:
+    """The history of a run; where restarts overlap, the later one counts.
+
+    Attributes:
+        train: displays of the loss, by iteration.
+        outputs: values of the training net's outputs, by name; the last batch of the first GPU.
+        loss_weights: of the outputs that are losses, by the names that the log prints.
+        num_dropped: values of outputs that had too many names to be kept.
+        test: tests, by iteration.
+        restarts: iterations at which a further process took over.
+        pieces: the processes whose rows are kept.
+        num_replaced: displays and tests that a later process made again.
+        fields: the last solver that was printed, by field name.
+        nets: the nets that were printed, the last process's.
+        train_batch: batch size of the TRAIN data layer, or None.
+        test_batch: of the TEST data layer, or None.
+        gpus: that trained together; empty for the CPU.
+        gpu_names: what they are called.
+        fork: whose Caffe, where its lines show it; empty for BVLC's.
+        epochs_at: the last (iteration, epoch) that NVCaffe said.
+        weights: the model that was finetuned.
+        snapshots: models written.
+        clips: of gradients, by the first GPU.
+        warnings: messages of severity W and E, and how often each came.
+        started: date of the first line, where the year is known.
+        latest: date of the last line, where the year is known.
+        finished: the log says that the training ended.
+        stopped: a signal ended it, with a snapshot.
+        killed: the name of the signal that ended it without one, or empty.
+        fatal: Caffe's last words, or empty.
+        num_aside: displays of another process in the same file, which do not count.
+        gave_up: the rest was not read, since it held no line of Caffe's for very long.
+        num_lines: lines read.
+        num_events: lines understood.
+        num_other: lines of Caffe that do not tell the course of a run.
+        num_unknown: lines that are not Caffe's, or torn.
+    """
+
+    train: TrainColumns = field(default_factory=TrainColumns)
+    outputs: dict[str, Series] = field(default_factory=dict)
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    num_dropped: int = 0
+    test: list[TestPoint] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    num_replaced: int = 0
+    fields: dict[str, Any] = field(default_factory=dict)
+    nets: list[NetInfo] = field(default_factory=list)
+    train_batch: int | None = None
+    test_batch: int | None = None
+    gpus: tuple[int, ...] = ()
+    gpu_names: dict[int, str] = field(default_factory=dict)
+    fork: str = ""
+    epochs_at: tuple[int, float] | None = None
+    weights: str = ""
+    snapshots: list[str] = field(default_factory=list)
+    clips: Clips = field(default_factory=Clips)
+    warnings: dict[str, int] = field(default_factory=dict)
+    started: datetime | None = None
+    latest: datetime | None = None
+    finished: bool = False
+    stopped: bool = False
+    killed: str = ""
+    fatal: str = ""
+    num_aside: int = 0
+    gave_up: bool = False
+    num_lines: int = 0
+    num_events: int = 0
+    num_other: int = 0
+    num_unknown: int = 0
+
+    @property
+    def num_gpus(self) -> int:
+        """That trained together; 1 for the CPU."""
+        return max(1, len(self.gpus))
+
+    @property
+    def last_iteration(self) -> int:
+        """The last that was displayed or tested; 0 where nothing was."""
+        shown = self.train.iteration[-1] if self.train else 0
+        return max(shown, self.test[-1].iteration if self.test else 0)
+
+    def images_per_iteration(self, piece: Piece) -> int | None:
+        """The effective batch: batch_size x GPUs x iter_size.
+
+        A log prints the batch of one GPU: BVLC's batch_size is that of each, and NVCaffe, whose
+        batch_size is that of all, divides it before it prints the net (NVIDIA/caffe and
+        borisgin/nvcaffe: net.cpp, Net::Init, and parallel.cpp, divide_batch_size; of nets for
+        TRAIN in the older one, of all in 0.17, which rounds up instead of stopping).
+        """
+        if piece.batch is None:
+            return None
+        return piece.batch * piece.num_gpus * piece.iter_size
+
+    def note(self, event: Event) -> None:
+        """Keeps what an event says of the run as a whole."""
+        match event:
+            case events.Devices(gpus=gpus):
+                self.gpus = gpus
+            case events.DeviceName(gpu=gpu, name=name) if len(self.gpu_names) < _MAX_GPUS:
+                self.gpu_names[gpu] = name
+            case events.DataShape(batch=batch) if self.train_batch is None:
+                self.train_batch = batch
+            case events.Fork(name=name):
+                self.fork = name
+            case events.Finetuning(path=path):
+                self.weights = path
+            case events.Snapshot(path=path, is_state=False):
+                self.snapshots.append(path)
+            case events.StoppedEarly():
+                self.stopped = True
+            case events.Done():
+                self.finished = True
+            case events.Warned(message=message):
+                if message in self.warnings or len(self.warnings) < _MAX_WARNINGS:
+                    self.warnings[message] = self.warnings.get(message, 0) + 1
+            case events.Killed(signal=name):
+                self.killed = name
+            case events.Fatal(message=message):
+                self.fatal = self.fatal or message
+
+    def note_process(self) -> None:
+        """A process has started: how an earlier one ended does not count any more."""
+        self.nets = []
+        self.finished = self.stopped = False
+        self.fatal = self.killed = ""
+
+    def note_net(self, info: NetInfo) -> None:
+        """A net was printed."""
+        if len(self.nets) < _MAX_NETS:
+            self.nets.append(info)
+        if info.batch is not None and info.phase == "TRAIN":
+            self.train_batch = info.batch
+        elif info.batch is not None and info.phase == "TEST":
+            self.test_batch = info.batch
+
+    def note_weight(self, name: str, weight: float) -> None:
+        """An output is a loss; the first weight that it had counts."""
+        if len(self.loss_weights) < MAX_OUTPUTS:
+            self.loss_weights.setdefault(name, weight)
+
+    def cut(self, iteration: int, *, keep_display: bool = False) -> None:
+        """Drops what an earlier process did from an iteration on.
+
+        Args:
+            iteration: the first.
+            keep_display: but not what was displayed at that iteration itself.
+        """
+        self.cut_displays(iteration + keep_display)
+        dropped = 0
+        while self.test and self.test[-1].iteration >= iteration:
+            self.test.pop()
+            dropped += 1
+        self.num_replaced += dropped
+        while self.restarts and self.restarts[-1] >= iteration:
+            self.restarts.pop()
+        while self.pieces and self.pieces[-1].start >= iteration:
+            self.pieces.pop()
+        while self.clips.iteration and self.clips.iteration[-1] >= iteration:
+            self.clips.iteration.pop()
+            self.clips.norm.pop()
+
+    def cut_displays(self, iteration: int) -> None:
+        """Drops what was displayed from an iteration on."""
+        self.num_replaced += self.train.cut(iteration)
+        for series in self.outputs.values():
+            series.cut(iteration)

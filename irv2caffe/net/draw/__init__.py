@@ -1,6 +1,0 @@
-"""A picture of any net: stages, equal blocks folded, branches visible, with shapes."""
-
-from irv2caffe.net.draw.page import draw
-from irv2caffe.net.draw.scene import Scene, to_svg
-
-__all__ = ["Scene", "draw", "to_svg"]

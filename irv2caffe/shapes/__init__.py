@@ -1,0 +1,1 @@
+"""What a net is made of: shapes, parameters, memory and pictures of any prototxt."""

@@ -1,0 +1,140 @@
+"""Draws the picture of a net into a file: SVG as text, PNG and PDF through matplotlib."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.atomic import file_aside, write_text
+from irv2caffe.errors import OutputError, UsageError
+from irv2caffe.shapes.draw import Scene, to_svg
+from irv2caffe.shapes.draw.scene import Box, Line, Text, arrow_head, curve_through, one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path as FilePath
+
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".svg", ".png", ".pdf")
+_PIXELS_PER_INCH = 96.0
+_MOST_PIXELS = 30_000  # a side; what image viewers and matplotlib's canvas still take
+_LEAST_SCALE = 0.4  # below it nobody can read the words
+_ANCHORS = {"start": "left", "middle": "center", "end": "right"}
+
+
+def check_suffix(out: FilePath) -> None:
+    """Refuses other kinds of files, before anything is computed.
+
+    Raises:
+        UsageError: names those that can be written.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--draw {out}: cannot draw a {out.suffix or 'file without suffix'}",
+            f"give one of {', '.join(SUFFIXES)}",
+        )
+
+
+def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
+    """Writes a picture; equal scenes give equal bytes.
+
+    Args:
+        scene: from :func:`irv2caffe.shapes.draw.draw`.
+        out: ``.svg``, ``.png`` or ``.pdf``.
+        scale: of a PNG: its pixels for each of the scene's.
+
+    Raises:
+        UsageError: another suffix.
+        OutputError: the file cannot be written, or not so large a one.
+    """
+    check_suffix(out)
+    if out.suffix.lower() == ".svg":
+        write_text(out, to_svg(scene))
+        return
+    fitting = _MOST_PIXELS / max(scene.width, scene.height)
+    if fitting < _LEAST_SCALE:
+        raise OutputError(
+            f"{out}: the picture of this net is {scene.width:,.0f} x {scene.height:,.0f} pixels, "
+            f"too large for {out.suffix}",
+            "draw it as .svg",
+        )
+    scale = min(scale, fitting)
+    metadata = {"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None}
+    from matplotlib import rc_context, rcdefaults
+
+    with rc_context(), file_aside(out) as aside:
+        rcdefaults()  # a matplotlibrc of the user's may ask for LaTeX, which need not be here
+        _figure(scene).savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
+
+
+def _figure(scene: Scene) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure((scene.width / _PIXELS_PER_INCH, scene.height / _PIXELS_PER_INCH))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, scene.width)
+    axes.set_ylim(scene.height, 0)
+    axes.set_axis_off()
+    for order, item in enumerate(scene.items):
+        if isinstance(item, Text):
+            axes.text(
+                item.x,
+                item.y,
+                one_line(item.words),
+                fontsize=item.size * 72 / _PIXELS_PER_INCH,
+                color=item.color,
+                weight="bold" if item.bold else "normal",
+                ha=_ANCHORS[item.anchor],
+                va="baseline",
+                family="DejaVu Sans",
+                parse_math=False,
+                zorder=order + 1,
+            )
+        else:
+            for patch in _box(item) if isinstance(item, Box) else _line(item):
+                patch.set_zorder(order + 1)
+                axes.add_patch(patch)
+    return figure
+
+
+def _box(item: Box) -> list[Any]:
+    from matplotlib.patches import FancyBboxPatch
+
+    style = f"round,pad=0,rounding_size={item.radius}"
+    return [
+        FancyBboxPatch(
+            (item.x, item.y),
+            item.width,
+            item.height,
+            boxstyle=style,
+            facecolor=item.fill,
+            edgecolor=item.stroke,
+            linewidth=0.75,
+            linestyle="--" if item.dashed else "-",
+        )
+    ]
+
+
+def _line(item: Line) -> list[Any]:
+    from matplotlib.patches import PathPatch, Polygon
+    from matplotlib.path import Path
+
+    vertices, codes = [item.points[0]], [Path.MOVETO]
+    for a, b in itertools.pairwise(item.points):
+        if item.curved and a[0] != b[0]:
+            vertices += [*curve_through(a, b), b]
+            codes += [Path.CURVE4] * 3
+        else:
+            vertices.append(b)
+            codes.append(Path.LINETO)
+    patches: list[Any] = [
+        PathPatch(
+            Path(vertices, codes),
+            facecolor="none",
+            edgecolor=item.stroke,
+            linewidth=item.width * 72 / _PIXELS_PER_INCH,
+        )
+    ]
+    if item.arrow:
+        patches.append(Polygon(arrow_head(item.points[-1]), facecolor=item.stroke, linewidth=0))
+    return patches

@@ -1,0 +1,265 @@
+"""Where data come in, and losses and measures at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from irv2caffe.shapes.layer_types.base import Layer, Made, Shape, count, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_OUTSIDE = "its shape is not in the prototxt: give it with --input-shape"
+
+
+def _batch(layer: Layer) -> int:
+    batch = layer.batch_size or layer.param.batch_size
+    layer.check(batch > 0, "batch_size must be positive")
+    return int(batch)
+
+
+def _image(layer: Layer, size: tuple[int, int] | None = None) -> Shape:
+    """Channels, height and width after the transformation."""
+    crop = layer.proto.transform_param.crop_size
+    if layer.records:
+        channels, height, width = _record(layer)
+        layer.check(
+            crop <= min(height, width),
+            f"crop_size {crop} is larger than the {height}x{width} image",
+        )
+        return (channels, crop or height, crop or width)
+    size = (crop, crop) if crop else size
+    if size is None:
+        layer.fail("without crop_size the size of its images decides", _OUTSIDE)
+    return (_channels(layer), *size)
+
+
+def _record(layer: Layer) -> Shape:
+    record = tuple(layer.records[0])
+    layer.check(len(record) == 3, f"a record has channels, height, width, not {len(record)} sizes")
+    return record
+
+
+def _channels(layer: Layer) -> int:
+    """Of the images: what the transformation says, else three, which is noted."""
+    transform = layer.proto.transform_param
+    if layer.proto.type == "ImageData":
+        return 3 if layer.param.is_color else 1
+    if transform.force_gray:
+        return 1
+    if not transform.force_color and len(transform.mean_value) != 3:
+        layer.notes.append(f"layer {layer.proto.name!r}: images taken as having 3 channels")
+    return 3
+
+
+@rule("Data", bottoms=0, tops=(1, 2))
+def _data(layer: Layer) -> Made:
+    batch = _batch(layer)
+    return Made([(batch, *_image(layer)), (batch,)][: layer.num_tops])
+
+
+@rule("ImageData", bottoms=0, tops=2)
+def _image_data(layer: Layer) -> Made:
+    size = (layer.param.new_height, layer.param.new_width)
+    layer.check(all(size) or not any(size), "takes new_height and new_width together")
+    batch = _batch(layer)
+    return Made([(batch, *_image(layer, size if all(size) else None)), (batch,)])
+
+
+@rule("WindowData", bottoms=0, tops=2)
+def _window_data(layer: Layer) -> Made:
+    layer.check(layer.proto.transform_param.crop_size > 0, "crop_size must be positive")
+    batch = _batch(layer)
+    return Made([(batch, *_image(layer)), (batch,)])
+
+
+@rule("MemoryData", bottoms=0, tops=2)
+def _memory_data(layer: Layer) -> Made:
+    param = layer.param
+    batch = _batch(layer)
+    return Made([(batch, param.channels, param.height, param.width), (batch,)])
+
+
+@rule("HDF5Data", bottoms=0, tops=(1, None))
+def _hdf5_data(layer: Layer) -> Made:
+    layer.check(len(layer.records) == layer.num_tops, "the file decides", _OUTSIDE)
+    batch = _batch(layer)
+    return Made([(batch, *record) for record in layer.records])
+
+
+@rule("Python", bottoms=(0, None), tops=(0, None))
+def _python(layer: Layer) -> Made:
+    layer.check(len(layer.records) == layer.num_tops, "its code decides", _OUTSIDE)
+    return Made([tuple(record) for record in layer.records])
+
+
+@rule("HDF5Output", bottoms=2, tops=0)
+def _hdf5_output(layer: Layer) -> Made:
+    layer.legacy()
+    return Made([])
+
+
+@rule("Input", bottoms=0, tops=(1, None))
+def _input(layer: Layer) -> Made:
+    shapes = [tuple(shape.dim) for shape in layer.param.shape]
+    if layer.records:
+        return Made([tuple(record) for record in layer.records])
+    layer.check(bool(shapes), "has no shape", _OUTSIDE)
+    return Made(_per_top(layer, shapes, "shape"))
+
+
+@rule("Parameter", bottoms=0)
+def _parameter(layer: Layer) -> Made:
+    shape = tuple(layer.param.shape.dim)
+    return Made([shape], [shape])
+
+
+@rule("DummyData", bottoms=0, tops=(1, None))
+def _dummy_data(layer: Layer) -> Made:
+    param = layer.param
+    layer.check(
+        len(param.data_filler) in {0, 1, layer.num_tops},
+        f"takes no, one or {layer.num_tops} data_filler, has {len(param.data_filler)}",
+    )
+    if param.shape:
+        shapes = [tuple(shape.dim) for shape in param.shape]
+        return Made(_per_top(layer, shapes, "shape"))
+    legacy = (param.num, param.channels, param.height, param.width)
+    for name, values in zip(("num", "channels", "height", "width"), legacy, strict=True):
+        layer.check(
+            len(values) in {1, layer.num_tops},
+            f"takes {name} once or {layer.num_tops} times, has it {len(values)} times",
+        )
+    spread = [list(values) * (layer.num_tops if len(values) == 1 else 1) for values in legacy]
+    return Made(_per_top(layer, list(zip(*spread, strict=True)), "shape"))
+
+
+def _per_top(layer: Layer, shapes: Sequence[Shape], name: str) -> list[Shape]:
+    """One shape for all tops or one for each, with the batch that was asked for.
+
+    Inputs with another first size than the net's first input (regions, weights of a layer) are no
+    batch and stay.
+    """
+    layer.check(
+        len(shapes) in {1, layer.num_tops},
+        f"takes {name} once or {layer.num_tops} times, has it {len(shapes)} times",
+    )
+    if layer.batch_size:
+        shapes = [
+            (layer.batch_size, *shape[1:]) if shape[:1] == (layer.batch_in_file,) else shape
+            for shape in shapes
+        ]
+    return list(shapes) * (layer.num_tops if len(shapes) == 1 else 1)
+
+
+def _same_items(layer: Layer) -> None:
+    """LossLayer::Reshape."""
+    first = [shape[:1] for shape in layer.bottoms[:2]]
+    layer.check(
+        first[0] == first[1] and bool(first[0]),
+        f"{layer.bottom(0)} and {layer.bottom(1)} must have the same first size",
+    )
+
+
+def _one_label_each(layer: Layer, axis: int) -> None:
+    shape = layer.bottoms[0]
+    predictions = count(shape, 0, axis) * count(shape, axis + 1)
+    layer.check(
+        predictions == count(layer.bottoms[1]),
+        f"{predictions:,} predictions of {layer.bottom(0)} want as many labels, "
+        f"{layer.bottom(1)} has {count(layer.bottoms[1]):,}",
+    )
+
+
+@rule("SoftmaxWithLoss", bottoms=2, tops=(1, 2), loss=True)
+def _softmax_loss(layer: Layer) -> Made:
+    """Two tops want two loss weights, and the Softmax inside, which is given both, has one top."""
+    layer.check(
+        layer.num_tops == 1,
+        "Caffe 1.0 cannot make its second top: it hands both loss weights to a layer with one top",
+        "take the probabilities from a Softmax layer",
+    )
+    _same_items(layer)
+    _one_label_each(layer, layer.axis(layer.proto.softmax_param.axis))
+    return Made([()])
+
+
+@rule("InfogainLoss", bottoms=(2, 3), tops=(1, 2), loss=True)
+def _infogain_loss(layer: Layer) -> Made:
+    _same_items(layer)
+    axis = layer.axis(layer.param.axis)
+    _one_label_each(layer, axis)
+    classes = layer.bottoms[0][axis]
+    if len(layer.bottoms) == 3:
+        layer.check(
+            count(layer.bottoms[2]) == classes**2,
+            f"{layer.bottom(2)} must hold {classes} x {classes} values",
+        )
+    else:
+        layer.check(layer.param.HasField("source"), "the infogain matrix wants a source")
+    return Made([(), layer.bottoms[0]][: layer.num_tops])
+
+
+@rule("EuclideanLoss", bottoms=2, loss=True)
+def _euclidean_loss(layer: Layer) -> Made:
+    _same_items(layer)
+    layer.check(
+        count(layer.bottoms[0], 1) == count(layer.bottoms[1], 1),
+        f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values per item",
+    )
+    layer.legacy(0)
+    return Made([()])
+
+
+@rule("SigmoidCrossEntropyLoss", bottoms=2, loss=True)
+def _sigmoid_loss(layer: Layer) -> Made:
+    _same_items(layer)
+    layer.check(
+        count(layer.bottoms[0]) == count(layer.bottoms[1]),
+        f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values",
+    )
+    return Made([()])
+
+
+@rule("HingeLoss", bottoms=2, loss=True)
+def _hinge_loss(layer: Layer) -> Made:
+    _same_items(layer)
+    layer.legacy(0)
+    return Made([()])
+
+
+@rule("MultinomialLogisticLoss", bottoms=2, loss=True)
+def _multinomial_loss(layer: Layer) -> Made:
+    _same_items(layer)
+    layer.check(count(layer.bottoms[1], 1) == 1, f"{layer.bottom(1)} must hold one label per item")
+    layer.legacy()
+    return Made([()])
+
+
+@rule("ContrastiveLoss", bottoms=3, loss=True)
+def _contrastive_loss(layer: Layer) -> Made:
+    _same_items(layer)
+    layer.legacy()
+    channels = [(*shape, 1)[1] for shape in layer.bottoms]
+    layer.check(
+        channels[0] == channels[1],
+        f"{layer.bottom(0)} and {layer.bottom(1)} must have as many channels",
+    )
+    for index, shape in enumerate(layer.bottoms):
+        size = count(shape, 2 if index < 2 else 1)
+        layer.check(size == 1, f"{layer.bottom(index)} must hold one value per item and channel")
+    return Made([()])
+
+
+@rule("Accuracy", bottoms=2, tops=(1, 2))
+def _accuracy(layer: Layer) -> Made:
+    param = layer.param
+    shape, labels = layer.bottoms
+    axis = layer.axis(param.axis)
+    classes = count(shape) // max(1, count(labels))
+    layer.check(
+        param.top_k <= classes,
+        f"top_k {param.top_k} is more than the {classes} classes of {layer.bottom(0)}",
+    )
+    _one_label_each(layer, axis)
+    return Made([(), (shape[axis],)][: layer.num_tops])

@@ -1,0 +1,187 @@
+"""What layer types of detectors make of shapes: SSD's, Faster R-CNN's, R-FCN's, PVANet's.
+
+Each rule follows the LayerSetUp and Reshape of its fork: src/caffe/layers of weiliu89/caffe (SSD),
+rbgirshick/caffe-fast-rcnn, daijifeng001/caffe-rfcn and, for Proposal, of
+openvinotoolkit/training_toolbox_caffe; lib/rpn of rbgirshick/py-faster-rcnn.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.shapes.layer_types.base import UNKNOWN, Layer, Made, Rule, count, rule_of
+from irv2caffe.shapes.layer_types.fork_layers import (
+    FORK_RULES,
+    UNKNOWN_RULE,
+    crop_of,
+    fork,
+    unknown,
+)
+from irv2caffe.shapes.layer_types.given import told_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@fork("PriorBox", bottoms=2)
+def _prior_box(layer: Layer) -> Made:
+    """prior_box_layer.cpp: boxes for each place of a map, then their variances."""
+    layer.num_axes(4)
+    flips = layer.setting("prior_box_param", "flip", "true") == "true"
+    ratios = [1.0]
+    for value in layer.settings("prior_box_param", "aspect_ratio"):
+        ratio = layer.real(value)
+        layer.check(ratio > 0, "aspect_ratio must be positive")
+        if any(abs(ratio - other) < 1e-6 for other in ratios):
+            continue
+        ratios += [ratio, 1 / ratio] if flips else [ratio]
+    smallest, largest = (
+        [layer.real(size) for size in layer.settings("prior_box_param", name)]
+        for name in ("min_size", "max_size")
+    )
+    layer.check(bool(smallest), "prior_box_param wants min_size")
+    layer.check(len(largest) in {0, len(smallest)}, "as many max_size as min_size, or none")
+    layer.check(
+        all(small < large for small, large in zip(smallest, largest, strict=False)),
+        "max_size must be larger than min_size",
+    )
+    boxes = len(ratios) * len(smallest) + len(largest)
+    return Made([(1, 2, count(layer.bottoms[0], 2) * boxes * 4)])
+
+
+@fork("DetectionOutput", bottoms=(3, 4), blind=True)
+def _detection_output(layer: Layer) -> Made:  # noqa: ARG001
+    """One row, as the layer says before it has run."""
+    return Made([(1, 1, 1, 7)])
+
+
+@fork("MultiBoxLoss", bottoms=4, tops=(1, 2), loss=True, blind=True)
+@fork("SmoothL1Loss", bottoms=(2, 4), loss=True, blind=True)
+def _loss(layer: Layer) -> Made:
+    return Made([()] * layer.num_tops)
+
+
+@fork("AnnotatedData", bottoms=0, tops=(1, 2))
+def _annotated_data(layer: Layer) -> Made:
+    """Images of the crop or ``resize_param``, and a row of eight numbers for each object.
+
+    data_transformer.cpp, InferBlobShape: the crop is taken of the resized image. FIT_SMALL_SIZE
+    keeps the proportions, so that its size is the image's to say.
+    """
+    batch = layer.batch_size or layer.proto.data_param.batch_size
+    layer.check(batch > 0, "batch_size must be positive")
+    sizes = list(crop_of(layer))
+    resize = ("transform_param", "resize_param")
+    if not all(sizes) and layer.setting(*resize, "resize_mode", "WARP") != "FIT_SMALL_SIZE":
+        sizes = [
+            size or layer.whole(layer.setting(*resize, name, "0"))
+            for size, name in zip(sizes, ("height", "width"), strict=True)
+        ]
+    image = (batch, 3, *sizes) if all(sizes) else UNKNOWN
+    if layer.records:
+        image = (batch, *layer.records[0][-3:])
+    return Made([image, (1, 1, 1, 8)][: layer.num_tops], partial=image is UNKNOWN)
+
+
+def _pooled(layer: Layer, param: str, channels: int) -> Made:
+    names = ("pooled_h", "pooled_w") if param != "psroi_pooling_param" else ("group_size",) * 2
+    sizes = [layer.whole(layer.setting(param, name, "0")) for name in names]
+    layer.check(all(size > 0 for size in sizes), f"{param} wants {names[0]}")
+    layer.check(bool(layer.bottoms[1]), f"{layer.bottom(1)} holds no regions")
+    return Made([(layer.bottoms[1][0], channels, *sizes)])
+
+
+@fork("ROIPooling", bottoms=2)
+def _roi_pooling(layer: Layer) -> Made:
+    layer.num_axes(4)
+    return _pooled(layer, "roi_pooling_param", layer.bottoms[0][1])
+
+
+@fork("ROIAlign", bottoms=2)
+def _roi_align(layer: Layer) -> Made:
+    layer.num_axes(4)
+    return _pooled(layer, "roi_align_param", layer.bottoms[0][1])
+
+
+@fork("PSROIPooling", bottoms=2)
+def _position_sensitive_pooling(layer: Layer) -> Made:
+    layer.num_axes(4)
+    channels = layer.whole(layer.setting("psroi_pooling_param", "output_dim", "0"))
+    made = _pooled(layer, "psroi_pooling_param", channels)
+    wanted = count(made.tops[0], 1)
+    layer.check(
+        layer.bottoms[0][1] == wanted,
+        f"{layer.bottom(0)} must have {wanted} channels: output_dim x group_size x group_size",
+    )
+    return made
+
+
+def _one_region(layer: Layer) -> Made:
+    """As the layer says before it has run, when it knows how many regions there are."""
+    layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
+    return Made([(1, 5), (1, 1, 1, 1)][: layer.num_tops])
+
+
+@fork("Proposal", bottoms=3, tops=(1, 2), blind=True)
+def _proposal(layer: Layer) -> Made:
+    """proposal_layer.cpp, before it has run: as many regions of each image as it may keep."""
+    kept = layer.whole(layer.setting("proposal_param", "post_nms_topn", "300"))
+    regions = kept * (layer.bottoms[0][0] if layer.bottoms[0] else 1)
+    layer.notes.append(
+        f"layer {layer.proto.name!r}: figures behind it are those of {regions} region(s)"
+    )
+    return Made([(regions, 5), (regions,)][: layer.num_tops])
+
+
+def _roi_data(layer: Layer) -> Made:
+    """Faster R-CNN's own reader of images; their size stands in its configuration."""
+    if layer.records or layer.num_tops != 3:
+        return unknown(layer)
+    layer.notes.append(
+        f"layer {layer.proto.name!r}: images taken as 600x1000, as in Faster R-CNN's configuration"
+    )
+    return Made([(1, 3, 600, 1000), (1, 3), (1, 4)])
+
+
+def _anchor_targets(layer: Layer) -> Made:
+    """Faster R-CNN's anchor_target_layer.py; two scores for each anchor come in."""
+    layer.num_axes(4)
+    _, scores, height, width = layer.bottoms[0]
+    anchors = scores // 2
+    boxes = (1, 4 * anchors, height, width)
+    return Made([(1, 1, anchors * height, width), boxes, boxes, boxes][: layer.num_tops])
+
+
+def _proposal_targets(layer: Layer) -> Made:
+    """Faster R-CNN's proposal_target_layer.py; its classes stand in ``param_str``."""
+    classes = re.search(r"num_classes\W{1,3}(\d{1,6})", layer.proto.python_param.param_str)
+    if classes is None:
+        return unknown(layer)
+    layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
+    boxes = (1, 4 * int(classes[1]))
+    return Made([(1, 5), (1, 1), boxes, boxes, boxes][: layer.num_tops])
+
+
+_PYTHON: dict[str, tuple[Callable[[Layer], Made], bool]] = {
+    "ProposalLayer": (_one_region, True),
+    "RoIDataLayer": (_roi_data, True),
+    "AnchorTargetLayer": (_anchor_targets, False),
+    "ProposalTargetLayer": (_proposal_targets, True),
+}
+
+
+def foreign_rule(proto: Any, told: Mapping[str, tuple[str, ...]]) -> Rule:
+    """The rule of a layer of any Caffe.
+
+    Args:
+        proto: the LayerParameter.
+        told: the tops of a layer or layer type, as the user says them.
+    """
+    named = told.get(proto.name) or told.get(proto.type)
+    if named:
+        return told_rule(named)
+    if proto.type == "Python":
+        function, blind = _PYTHON.get(proto.python_param.layer, (unknown, True))
+        return Rule(function, (0, None), (0, None), blind=blind)
+    return rule_of(proto.type) or FORK_RULES.get(proto.type, UNKNOWN_RULE)

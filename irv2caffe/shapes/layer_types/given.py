@@ -1,0 +1,61 @@
+"""Layer types of which the user says what they make of shapes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from irv2caffe.shapes.layer_types.base import Layer, Made, Rule, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SIZE = re.compile(r"(\d{0,9})([NCHW])|\d{1,10}")
+
+
+def told_rule(tops: Sequence[str]) -> Rule:
+    """The rule of a type of which the user says its tops: ``same``, ``scalar`` or sizes.
+
+    Sizes are numbers or N, C, H and W of the first bottom, perhaps times a number: ``NxCx2Hx2W``.
+    """
+    sizes = [re.split("[xX]", top) for top in tops if top not in {"same", "scalar"}]
+    blind = len(sizes) == len(tops) and all(size.isdecimal() for shape in sizes for size in shape)
+
+    def function(layer: Layer) -> Made:
+        wanted = list(tops) * (layer.num_tops if len(tops) == 1 else 1)
+        layer.check(
+            len(wanted) == layer.num_tops,
+            f"has {layer.num_tops} top(s), --layer-type says {len(wanted)} shapes",
+        )
+        made = [_told(layer, words, place) for place, words in enumerate(wanted)]
+        return Made(made, partial=bool(layer.bottoms))  # it may have weights
+
+    return Rule(function, (0, None), (0, None), blind=blind)
+
+
+def is_told_shape(words: str) -> bool:
+    """Whether :func:`told_rule` can read a top's shape."""
+    parts = re.split("[xX]", words)
+    return words in {"same", "scalar"} or all(_SIZE.fullmatch(part) for part in parts)
+
+
+def _told(layer: Layer, words: str, place: int) -> Shape:
+    if words == "scalar":
+        return ()
+    if words == "same":
+        layer.check(bool(layer.bottoms), "has no bottom whose shape could be the same")
+        return layer.bottoms[place if len(layer.bottoms) == layer.num_tops else 0]
+    return tuple(_told_size(layer, part) for part in re.split("[xX]", words))
+
+
+def _told_size(layer: Layer, part: str) -> int:
+    match = _SIZE.fullmatch(part)
+    assert match is not None
+    if not match[2]:
+        return int(part)
+    axis = "NCHW".index(match[2])
+    layer.check(
+        bool(layer.bottoms) and axis < len(layer.bottoms[0]),
+        f"has no bottom with an axis {match[2]}",
+    )
+    return int(match[1] or 1) * layer.bottoms[0][axis]

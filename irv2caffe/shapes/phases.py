@@ -1,0 +1,86 @@
+"""Which layers a net has in a phase, as Caffe's Net::FilterNet decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from irv2caffe.errors import NetError
+from irv2caffe.proto import messages
+from irv2caffe.shapes.upgrade import Upgraded, upgraded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Phase = Literal["TRAIN", "TEST"]
+
+
+def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()) -> Any:
+    """The net as Caffe would make it in a phase: upgraded, and without what its rules leave out.
+
+    Args:
+        net: a NetParameter; it is not changed.
+        phase: ``TRAIN`` or ``TEST``.
+        level: of the state; None takes the net's own.
+        stages: added to the net's own.
+
+    Returns:
+        A NetParameter with ``layer`` only: inputs are an Input layer, ``layers`` are upgraded,
+        and no layer has rules any more.
+
+    Raises:
+        NetError: a layer with both include and exclude rules, or what Caffe cannot upgrade.
+    """
+    return selected(net, phase, level=level, stages=stages).net
+
+
+def select_with_origins(
+    net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
+) -> tuple[Any, tuple[int | None, ...]]:
+    """As :func:`select`, and for each layer its place in the file, None for an added input."""
+    found = selected(net, phase, level=level, stages=stages)
+    return found.net, found.origins
+
+
+def selected(
+    net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
+) -> Upgraded:
+    """As :func:`select`, with where each layer came from and what the upgrade dropped."""
+    made = upgraded(net)
+    net = made.net
+    net.state.phase = {"TRAIN": messages.TRAIN, "TEST": messages.TEST}[phase]
+    if level is not None:
+        net.state.level = level
+    net.state.stage.extend(stages)
+    layers = list(net.layer)
+    del net.layer[:]
+    origins: list[int | None] = []
+    for layer, origin in zip(layers, made.origins, strict=True):
+        if _is_included(layer, net.state):
+            kept = net.layer.add()
+            kept.CopyFrom(layer)
+            del kept.include[:], kept.exclude[:]
+            origins.append(origin)
+    return Upgraded(net, tuple(origins), made.notes)
+
+
+def _is_included(layer: Any, state: Any) -> bool:
+    if layer.include and layer.exclude:
+        raise NetError(
+            f"layer {layer.name!r}: both include and exclude rules; Caffe takes one of them",
+            layer=layer.name,
+        )
+    if layer.include:
+        return any(_meets(state, rule) for rule in layer.include)
+    return not any(_meets(state, rule) for rule in layer.exclude)
+
+
+def _meets(state: Any, rule: Any) -> bool:
+    """All parts of a rule must hold."""
+    stages = set(state.stage)
+    return not (
+        (rule.HasField("phase") and rule.phase != state.phase)
+        or (rule.HasField("min_level") and state.level < rule.min_level)
+        or (rule.HasField("max_level") and state.level > rule.max_level)
+        or not set(rule.stage) <= stages
+        or set(rule.not_stage) & stages
+    )

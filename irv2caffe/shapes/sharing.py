@@ -1,0 +1,50 @@
+"""Which weights a net has, and which of them are another layer's, as Net::AppendParam decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.shapes.layer_types import RULES, count
+
+if TYPE_CHECKING:
+    from irv2caffe.shapes.layer_types import Layer, Made, Shape
+
+
+class SharedWeights:
+    """Weights with a name, in the layers so far."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, tuple[Shape, str]] = {}
+
+    def learned(self, layer: Layer, made: Made) -> tuple[int, int]:
+        """How many values a layer adds to those that are learned, and how many are frozen."""
+        specs = layer.proto.param
+        layer.check(
+            len(specs) <= len(made.params) or made.partial or layer.proto.type not in RULES,
+            f"has {len(specs)} param for {len(made.params)} weights",
+        )
+        if made.statistics:
+            return 0, 0
+        learned = frozen = 0
+        for number, shape in enumerate(made.params):
+            spec = specs[number] if number < len(specs) else None
+            if spec is not None and spec.name:
+                if spec.name in self._owners:
+                    self._check(layer, spec, shape)
+                    continue
+                self._owners[spec.name] = (shape, layer.proto.name)
+            learned += count(shape)
+            if spec is not None and spec.lr_mult == 0:
+                frozen += count(shape)
+        return learned, frozen
+
+    def _check(self, layer: Layer, spec: Any, shape: Shape) -> None:
+        """Net::AppendParam."""
+        owned, owner = self._owners[spec.name]
+        permissive = spec.share_mode == spec.PERMISSIVE
+        fits = count(owned) == count(shape) if permissive else owned == shape
+        layer.check(
+            fits,
+            f"cannot share param {spec.name!r} with layer {owner!r}: "
+            f"shape {'x'.join(map(str, shape))} there is {'x'.join(map(str, owned))}",
+        )

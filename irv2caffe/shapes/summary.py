@@ -1,0 +1,276 @@
+"""What a net is made of: per stage and per layer its outputs, parameters, multiply-adds, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import NetError, first_of
+from irv2caffe.proto import messages
+from irv2caffe.shapes.infer import Foreign, LayerInfo, NetShapes, Records, infer
+from irv2caffe.shapes.layer_types import RULES, UNKNOWN
+from irv2caffe.shapes.layer_types.base import text
+from irv2caffe.shapes.memory import Memory, add, log_bytes, memory
+from irv2caffe.shapes.stages import Stage, stages
+from irv2caffe.shapes.upgrade import upgrade
+from irv2caffe.ui import megabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from irv2caffe.shapes.phases import Phase
+
+# The fields of Memory in words.
+MEMORY_WORDS = {
+    "data": "data",
+    "gradients": "gradients of data",
+    "batch_norm": "kept by BatchNorm",
+    "scale": "kept by Scale in place",
+    "others": "kept by other layers",
+    "columns": "unfolded images of convolutions (im2col), whatever the batch",
+    "weights": "weights and statistics",
+    "weight_gradients": "gradients of weights",
+}
+NUMBERS = frozenset({"parameters", "multiply-adds", "memory"})
+HEADINGS = ("stage", "output", "parameters", "multiply-adds", "memory")
+LAYER_HEADINGS = ("layer", "type", "output", "parameters", "multiply-adds", "memory")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage or a layer in figures.
+
+    Attributes:
+        output: shape of its last top, without the batch; empty for scalars and no top.
+        parameters: learned values.
+        frozen: those of them with ``lr_mult: 0``.
+        statistics: values of BatchNorm's blobs.
+        macs: multiply-adds with a weight, for one image.
+        memory: for the batch.
+        partial: something of it is not known, and the figures are of the rest.
+    """
+
+    output: tuple[int, ...]
+    parameters: int
+    frozen: int
+    statistics: int
+    macs: int
+    memory: Memory
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A net in figures.
+
+    Attributes:
+        shapes: of all blobs and weights.
+        batch: first size of the net's first blob.
+        backward: whether ``memory`` is that of training.
+        stages: the net in blocks.
+        stage_parts: the figures of each stage.
+        layer_parts: the figures of each layer.
+        total: the figures of the net.
+        caffe_log_bytes: what Caffe's log will call "Memory required for data".
+    """
+
+    shapes: NetShapes
+    batch: int
+    backward: bool
+    stages: tuple[Stage, ...]
+    stage_parts: tuple[Part, ...]
+    layer_parts: tuple[Part, ...]
+    total: Part
+    caffe_log_bytes: int
+
+    def rows(self, *, layers: bool = False) -> list[tuple[str, ...]]:
+        """A table under :data:`HEADINGS`, or :data:`LAYER_HEADINGS` with ``layers``."""
+        if layers:
+            infos = zip(self.shapes.layers, self.layer_parts, strict=True)
+            rows = [(info.name, info.type, *_cells(part)) for info, part in infos]
+            return [*rows, ("total", "", *_cells(self.total))]
+        parts = zip(self.stages, self.stage_parts, strict=True)
+        return [*((s.label, *_cells(part)) for s, part in parts), ("total", *_cells(self.total))]
+
+    def lines(self) -> list[str]:
+        """The totals for a person."""
+        total, used = self.total, self.total.memory
+        least = "at least " if total.partial else ""
+        apart = [f"{total.frozen:,} of them frozen"] if total.frozen else []
+        apart += [f"{total.statistics:,} BatchNorm statistics apart"] if total.statistics else []
+        images = f"{self.batch} image{'s' if self.batch > 1 else ''}"
+        pass_ = "forward and backward pass" if self.backward else "forward pass"
+        lines = [
+            f"parameters      {least}{total.parameters:,}"
+            + (f" ({', '.join(apart)})" if apart else ""),
+            f"multiply-adds   {least}{amount(total.macs)} for one image",
+            f"memory          {least}{megabytes(used.total)}: a {pass_} of {images}",
+        ]
+        lines += [
+            f"  {megabytes(getattr(used, name)):>12}  {words}"
+            for name, words in MEMORY_WORDS.items()
+            if getattr(used, name)
+        ]
+        lines.append(f"each image      {megabytes(used.of_batch / self.batch)}")
+        if self.backward:
+            lines.append(
+                f"not counted     what the solver keeps: {megabytes(used.weights)} (SGD) to "
+                f"{megabytes(3 * used.weights)} (Adam)"
+            )
+        lines.append(
+            f"Caffe's log     Memory required for data: {self.caffe_log_bytes} (tops only)"
+        )
+        lines += [f"not known       {line}" for line in self._unknown()]
+        return [*lines, *(f"note            {note}" for note in self.shapes.notes)]
+
+    def _unknown(self) -> list[str]:
+        """What is not known, and how to say it."""
+        by_type: dict[str, list[LayerInfo]] = {}
+        for layer in self.shapes.unknown:
+            by_type.setdefault(layer.type, []).append(layer)
+        lines = []
+        for kind, layers in by_type.items():
+            first = layers[0]
+            names = first_of([repr(layer.name[:60]) for layer in layers], 3)
+            each = first.name if kind in RULES or not kind else kind
+            if first.bottoms:
+                way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
+            else:
+                sizes = ["1x3x224x224", *["1"] * len(first.tops)]
+                tops = zip(first.tops, sizes, strict=False)
+                way = " ".join(f"--input-shape {top[:60]}={size}" for top, size in tops)
+            lines.append(f"type {kind[:60]} ({names}): say its tops with {way}")
+        behind = sum(part.partial for part in self.layer_parts) - len(self.shapes.unknown)
+        if lines and behind:
+            lines.append(f"{behind} layer(s) that read from there")
+        return lines
+
+    def as_dict(self, *, layers: bool = False) -> dict[str, Any]:
+        """Everything for JSON; layers on request."""
+        from irv2caffe.shapes.summary_json import as_dict
+
+        return as_dict(self, layers=layers)
+
+
+def default_phase(net: Any) -> Phase:
+    """TRAIN for a net that has a loss or layers of that phase only, else TEST."""
+    try:
+        layers = upgrade(net).layer
+    except NetError:  # summarize says it
+        return "TEST"
+    for layer in layers:
+        if any(rule.phase == messages.TRAIN and rule.HasField("phase") for rule in layer.include):
+            return "TRAIN"
+        if layer.type.endswith("Loss"):
+            return "TRAIN"
+    return "TEST"
+
+
+def summarize(
+    net: Any,
+    phase: Phase,
+    batch_size: int | None = None,
+    *,
+    data_shapes: Records | None = None,
+    lines: Sequence[int] = (),
+    path: Path | None = None,
+    foreign: Foreign | None = None,
+) -> Summary:
+    """The figures of a net in a phase; the arguments are those of :func:`shapes.infer`.
+
+    In TRAIN memory is counted for a forward and a backward pass, in TEST for a forward pass.
+
+    Raises:
+        NetError: what Caffe would refuse.
+    """
+    shapes = infer(
+        net,
+        phase,
+        data_shapes=data_shapes,
+        batch_size=batch_size,
+        lines=lines,
+        path=path,
+        foreign=foreign,
+    )
+    batch = _batch(shapes)
+    backward = phase == "TRAIN"
+    layer_parts = [
+        Part(
+            _output([layer]),
+            layer.num_params,
+            layer.num_frozen,
+            layer.num_statistics,
+            macs,
+            used,
+            layer.partial,
+        )
+        for layer, used in zip(shapes.layers, memory(shapes, backward=backward), strict=True)
+        for macs in (layer.macs // batch,)
+    ]
+    found = stages(shapes)
+    stage_parts = [
+        _sum([layer_parts[i] for i in places], _output([shapes.layers[i] for i in places]))
+        for stage in found
+        for places in ([i for block in stage.blocks for i in block.layers],)
+    ]
+    total = _sum(layer_parts, ())
+    return Summary(
+        shapes,
+        batch,
+        backward,
+        found,
+        tuple(stage_parts),
+        tuple(layer_parts),
+        total,
+        log_bytes(shapes),
+    )
+
+
+def _batch(shapes: NetShapes) -> int:
+    for layer in shapes.layers:
+        if not layer.bottoms and layer.top_shapes and layer.top_shapes[0]:
+            return layer.top_shapes[0][0]
+    return 1
+
+
+def _sum(parts: Sequence[Part], output: tuple[int, ...]) -> Part:
+    return Part(
+        output,
+        sum(part.parameters for part in parts),
+        sum(part.frozen for part in parts),
+        sum(part.statistics for part in parts),
+        sum(part.macs for part in parts),
+        add(part.memory for part in parts),
+        any(part.partial for part in parts),
+    )
+
+
+def _output(layers: Sequence[LayerInfo]) -> tuple[int, ...]:
+    """Of the last layer that makes something larger than a number."""
+    for layer in reversed(layers):
+        for shape in layer.top_shapes:
+            if shape is UNKNOWN:
+                return UNKNOWN
+            if len(shape) > 1:
+                return shape[1:]
+    return ()
+
+
+def _cells(part: Part) -> tuple[str, str, str, str]:
+    more = " + ?" if part.partial else ""
+    output = "?" if part.output is UNKNOWN else text(part.output) if part.output else ""
+    return (
+        output,
+        f"{part.parameters:,}{more}" if part.parameters else more[3:],
+        f"{amount(part.macs)}{more}" if part.macs else more[3:],
+        f"{megabytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
+    )
+
+
+def amount(value: float) -> str:
+    """``9.258 G``, ``12.3 M``, ``450``: multiply-adds."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:,.3f} {unit}" if unit == "G" else f"{value / size:,.1f} {unit}"
+    return f"{value:,.0f}"

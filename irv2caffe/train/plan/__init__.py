@@ -1,0 +1,1 @@
+"""What a training will do, decided and checked before anything is written or started."""

@@ -1,0 +1,174 @@
+"""The command line over a solver: epochs, batch sizes, learning rate, databases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import UsageError
+from irv2caffe.train.plan.job import layer_batch, set_layer_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from irv2caffe.train.plan.databases import DatabaseUse
+    from irv2caffe.train.plan.job import Job
+
+# Option to field of SolverParameter, where they say the same.
+_SAME = {
+    "iter_size": "iter_size",
+    "type": "type",
+    "base_lr": "base_lr",
+    "lr_decay": "gamma",
+    "momentum": "momentum",
+    "rms_decay": "rms_decay",
+    "delta": "delta",
+    "weight_decay": "weight_decay",
+    "random_seed": "random_seed",
+}
+_IN_EPOCHS = {
+    "epochs": "max_iter",
+    "test_epochs": "test_interval",
+    "snapshot_epochs": "snapshot",
+    "lr_decay_epochs": "stepsize",
+}
+_SOURCES = {"train_lmdb": "TRAIN", "val_lmdb": "TEST"}
+_BATCHES = {"batch_size": "TRAIN", "test_batch_size": "TEST"}
+OPTIONS = frozenset({*_SAME, *_IN_EPOCHS, *_SOURCES, *_BATCHES, "clip_gradients"})
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the resolved config and where it came from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def refuse_foreign(told: Mapping[str, Any]) -> None:
+    """Raises UsageError for options that describe a net: those of a solver are fixed."""
+    for name in told:
+        if name not in OPTIONS:
+            raise UsageError(
+                f"--{name.replace('_', '-')} describes a net, and the net is given",
+                "it goes with --recipe, or with irv2caffe build-net",
+            )
+
+
+def set_sources(job: Job, told: Mapping[str, Any]) -> None:
+    """Other databases."""
+    for option, phase in _SOURCES.items():
+        if option in told:
+            for layer in job.data_layers(phase):
+                if layer.type == "Data":
+                    layer.data_param.source = str(Path(told[option]).absolute())
+
+
+def set_values(
+    job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], *, factor: int, num_sharing: int
+) -> None:
+    """Everything else that was told.
+
+    Args:
+        job: changed in place.
+        told: option to value.
+        uses: the databases, for what is told in epochs.
+        factor: GPUs whose batches add up.
+        num_sharing: GPUs that share one test batch.
+
+    Raises:
+        UsageError: epochs of an unknown number of images, or a test batch that does not fit.
+    """
+    solver = job.solver
+    for option, field in _SAME.items():
+        if option in told:
+            setattr(solver, field, told[option])
+    if "clip_gradients" in told:
+        # Caffe clips the sum over iter_size before it divides (sgd_solver.cpp, ClipGradients).
+        solver.clip_gradients = told["clip_gradients"] * solver.iter_size
+    if "batch_size" in told:
+        for layer in job.data_layers("TRAIN"):
+            set_layer_batch(layer, told["batch_size"])
+    if "test_batch_size" in told:
+        _set_test_batch(job, told["test_batch_size"], uses, num_sharing)
+    _set_epochs(job, told, uses, factor)
+
+
+def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_sharing: int) -> None:
+    """Every test goes on seeing every validation image once."""
+    num_val = next((use.summary.num_records for use in uses if use.phase == "TEST"), None)
+    if num_val is not None and (num_val % batch_size or batch_size % num_sharing):
+        raise UsageError(
+            f"--test-batch-size {batch_size} does not divide the {num_val:,} validation images",
+            "some would be tested twice and others never",
+        )
+    for layer in job.data_layers("TEST"):
+        set_layer_batch(layer, batch_size)
+    if num_val is not None and job.solver.test_iter:
+        job.solver.test_iter[0] = num_val // batch_size
+
+
+def _set_epochs(job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], factor: int) -> None:
+    wanted = {option: field for option, field in _IN_EPOCHS.items() if option in told}
+    if not wanted:
+        return
+    num_train = next((use.summary.num_records for use in uses if use.phase == "TRAIN"), None)
+    batch = next((layer_batch(layer) for layer in job.data_layers("TRAIN")), 0)
+    effective = batch * factor * job.solver.iter_size
+    if not num_train or not effective:
+        raise UsageError(
+            f"--{min(wanted).replace('_', '-')}: the number of training images is not known",
+            "write iterations into the solver instead",
+        )
+    for option, field in wanted.items():
+        setattr(job.solver, field, max(1, round(num_train * told[option] / effective)))
+    if "lr_decay_epochs" in told and job.solver.lr_policy != "step":
+        raise UsageError(
+            f'--lr-decay-epochs goes with lr_policy: "step", not {job.solver.lr_policy!r}'
+        )
+
+
+def rows(job: Job, told: Mapping[str, Any]) -> list[Value]:
+    """Every value of the solver and of the data layers, and where it came from."""
+    told_fields = {
+        **{field: option for option, field in {**_SAME, **_IN_EPOCHS}.items() if option in told},
+        **({"clip_gradients": "clip_gradients"} if "clip_gradients" in told else {}),
+        **({"test_iter": "test_batch_size"} if "test_batch_size" in told else {}),
+    }
+    found = []
+    for field in job.solver.DESCRIPTOR.fields:
+        value = getattr(job.solver, field.name)
+        repeated = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
+        is_set = len(value) > 0 if repeated else job.solver.HasField(field.name)
+        if field.name in told_fields:
+            source = f"command line, --{told_fields[field.name].replace('_', '-')}"
+        elif is_set:
+            source = str(job.path)
+        elif field.has_default_value:
+            source = "Caffe's default"
+        else:
+            continue
+        found.append(Value(field.name, _shown(field, value, repeated=repeated), source))
+    for options, get in ((_BATCHES, layer_batch), (_SOURCES, _layer_source)):
+        for option, phase in options.items():
+            for layer in job.data_layers(phase):
+                source = f"command line, --{option.replace('_', '-')}" if option in told else ""
+                found.append(Value(option, get(layer), source or f"layer {layer.name}"))
+    return found
+
+
+def _layer_source(layer: Any) -> str:
+    param = layer.image_data_param if layer.type == "ImageData" else layer.data_param
+    return str(param.source)
+
+
+def _shown(field: Any, value: Any, *, repeated: bool) -> Any:
+    if repeated:
+        return " ".join(map(str, value))
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    if isinstance(value, float):
+        return float(f"{value:.7g}")  # float32 as it was written
+    return value

@@ -1,0 +1,173 @@
+"""A plan as a person reads it, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.train.plan.memory_room import memory_room
+
+if TYPE_CHECKING:
+    from irv2caffe.train.plan.estimate import Estimate
+    from irv2caffe.train.plan.plan import Plan
+
+
+def sums(plan: Plan) -> str:
+    """Iterations, images and epochs in one line."""
+    line = f"{plan.solver.max_iter:,} iterations x {plan.effective_batch} images"
+    if plan.epochs is not None:
+        line += f" = {plan.epochs:.2f} epochs of {plan.num_train:,} images"
+    return line
+
+
+def rows(plan: Plan) -> list[tuple[str, str]]:
+    """(what, how) of everything that was found out."""
+    found = [
+        ("caffe", f"{plan.found.name} ({plan.found.reason})"),
+        ("which is", plan.can.text() if plan.can is not None else "not known"),
+        ("devices", plan.devices.text()),
+        ("solver", plan.wishes.origin or str(plan.job.path)),
+    ]
+    start = plan.wishes.snapshot
+    if start is not None:
+        found.append(("goes on from", f"iteration {start.iteration:,}: {start.state}"))
+        found.append(("run folder", str(plan.wishes.run_dir or "runs/DATE-TIME, a new one")))
+    found += [("net", f"{name}: {len(net.layer)} layers") for name, net in plan.job.nets.items()]
+    found += [(f"{use.phase.lower()} data", _database(use)) for use in plan.databases]
+    found.append(("effective batch", _batch(plan)))
+    if plan.iterations_per_epoch is not None:
+        per_epoch = f"{plan.iterations_per_epoch:,.2f} iterations per epoch"
+        found.append(("epochs", f"{sums(plan)}, {per_epoch}"))
+    else:
+        found.append(("iterations", sums(plan)))
+    found.append(("tests", _tests(plan)))
+    found.append(("snapshots", _snapshots(plan)))
+    if plan.estimate is not None:
+        found.append(("memory", _memory(plan, plan.estimate)))
+    return found
+
+
+def _database(use: Any) -> str:
+    summary = use.summary
+    crop = f", crop {use.crop}" if use.crop else ""
+    facts, seen = use.facts, []
+    if facts.num_looked_at < summary.num_records:
+        seen.append(f"labels of {facts.num_looked_at:,} looked at")
+    if summary.encoded and facts.num_decoded < summary.num_records:
+        seen.append(f"{facts.num_decoded:,} decoded")
+    told = f" ({', '.join(seen)})" if seen else ""
+    return (
+        f"{use.source}: {summary.num_records:,} images {summary.channels}x{summary.height}x"
+        f"{summary.width}{' (encoded)' if summary.encoded else ''}, labels up to "
+        f"{summary.max_label}{crop}{told}"
+    )
+
+
+def _batch(plan: Plan) -> str:
+    size = plan.solver.iter_size
+    if plan.flavor == "nvcaffe":
+        return (
+            f"{plan.effective_batch} = batch_size {plan.batch_size} shared by "
+            f"{plan.devices.count} GPU(s) x iter_size {size}"
+        )
+    per = "GPU(s)" if plan.gpus else "CPU"
+    return (
+        f"{plan.effective_batch} = batch_size {max(1, plan.batch_size)} x {plan.devices.count} "
+        f"{per} x iter_size {size}"
+    )
+
+
+def _tests(plan: Plan) -> str:
+    solver = plan.solver
+    if not solver.test_interval or not solver.test_iter:
+        return "none"
+    text = f"every {solver.test_interval:,} iterations"
+    if plan.iterations_per_epoch:
+        text += f" ({solver.test_interval / plan.iterations_per_epoch:.2f} epochs)"
+    if plan.tested:
+        of = f" of {plan.num_val:,}" if plan.num_val else ""
+        text += f", {plan.tested:,}{of} images each"
+    return text
+
+
+def _snapshots(plan: Plan) -> str:
+    keep, disk = plan.keep, plan.disk
+    text = f"every {plan.solver.snapshot:,} iterations" if plan.solver.snapshot else "on request"
+    text += f"; kept: the newest {keep.newest}"
+    if keep.every and plan.iterations_per_epoch:
+        text += f", every {keep.every / plan.iterations_per_epoch:g} epochs one"
+    if keep.scheduled:
+        text += ", all of the solver's schedule"
+    if disk is not None:
+        each = "" if disk.pair_bytes is None else f", {size(disk.pair_bytes)} each"
+        text += f": about {disk.num_kept} of them{each}; {size(disk.free_bytes)} are free"
+    return text
+
+
+def size(num_bytes: int) -> str:
+    """Bytes for a person."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.{1 if num_bytes >= 10 * unit else 2}f} {name}"
+    return f"{num_bytes} B"
+
+
+def _memory(plan: Plan, estimate: Estimate) -> str:
+    text = f"about {size(estimate.train_bytes)} to train"
+    if estimate.test_bytes:
+        text += f" and {size(estimate.test_bytes)} to test"
+    free = [size(gpu.free_bytes) for gpu in plan.devices.gpus]
+    if not plan.gpus:
+        room = memory_room()
+        return f"{text}; {room.where} has {size(room.num_bytes)} {room.how}"
+    return text + (f"; free on the GPUs: {', '.join(free)}" if free else "")
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """For JSON."""
+    can = plan.can
+    return {
+        "caffe": {
+            "program": plan.found.name,
+            "reason": plan.found.reason,
+            "version": can.version if can else None,
+            "flavor": plan.flavor,
+            "gpu": can.gpu if can else None,
+            "several_gpus": can.several_gpus if can else None,
+        },
+        "gpus": list(plan.devices.numbers),
+        "solver": plan.wishes.origin or str(plan.job.path),
+        "snapshot": None if plan.wishes.snapshot is None else str(plan.wishes.snapshot.state),
+        "from_iteration": plan.wishes.snapshot.iteration if plan.wishes.snapshot else 0,
+        "nets": {name: len(net.layer) for name, net in plan.job.nets.items()},
+        "databases": [
+            {
+                "layer": use.layer,
+                "phase": use.phase,
+                "source": str(use.source),
+                "batch_size": use.batch_size,
+                "crop": use.crop,
+                "num_records": use.summary.num_records,
+                "shape": [use.summary.channels, use.summary.height, use.summary.width],
+                "max_label": use.summary.max_label,
+            }
+            for use in plan.databases
+        ],
+        "batch_size": plan.batch_size,
+        "iter_size": plan.solver.iter_size,
+        "effective_batch": plan.effective_batch,
+        "max_iter": plan.solver.max_iter,
+        "iterations_per_epoch": plan.iterations_per_epoch,
+        "epochs": plan.epochs,
+        "images_per_test": plan.tested or None,
+        "snapshot_bytes": plan.disk.pair_bytes if plan.disk else None,
+        "num_snapshots_kept": plan.disk.num_kept if plan.disk else None,
+        "memory_bytes": asdict(plan.estimate) if plan.estimate else None,
+        "free_bytes": plan.disk.free_bytes if plan.disk else None,
+        "findings": [finding.as_dict() for finding in plan.findings],
+        "notes": list(plan.notes),
+        "problems": [{"what": p.message, "hint": p.hint} for p in plan.problems],
+        "config": {
+            value.name: {"value": value.value, "from": value.source} for value in plan.values
+        },
+    }

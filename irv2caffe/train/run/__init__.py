@@ -1,0 +1,1 @@
+"""Starts Caffe, watches it, restarts it and says how it ended."""

@@ -1,0 +1,82 @@
+"""What a training came to, for the person and for the run folder."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import Irv2CaffeError, OutputError
+from irv2caffe.log.read.reader import read_log
+from irv2caffe.log.summary import summarize
+from irv2caffe.log.table import make_table
+from irv2caffe.train.run.failure_causes import RESUME_COMMAND
+from irv2caffe.train.run_dir.run_dir import read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from irv2caffe.log.summary import Summary
+    from irv2caffe.train.run.verdict import Verdict
+    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.snapshots import Pair
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        run_dir: everything about it.
+        verdict: how it ended.
+        summary: its figures; None where Caffe said nothing.
+        snapshot: the newest whole model, or None.
+    """
+
+    run_dir: Path
+    verdict: Verdict
+    summary: Summary | None
+    snapshot: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "run_dir": str(self.run_dir),
+            **asdict(self.verdict),
+            "snapshot": str(self.snapshot) if self.snapshot is not None else None,
+            "summary": self.summary.as_dict() if self.summary is not None else None,
+        }
+
+
+def conclude(
+    run: RunDir,
+    verdict: Verdict,
+    newest: Pair | None,
+    num_train: int | None,
+    say: Callable[[str], None],
+) -> TrainResult:
+    """Sums up the log and writes into the run folder how the training ended.
+
+    Args:
+        run: the run folder.
+        verdict: on the last start.
+        newest: the newest whole snapshot.
+        num_train: images of an epoch, or None.
+        say: called with a warning where something cannot be read or written.
+    """
+    summary = None
+    try:
+        summary = summarize(make_table(read_log(run.log), num_train_images=num_train))
+    except Irv2CaffeError as error:
+        say(f"warning: {error.message}")
+    figures = summary.as_dict() if summary is not None else None
+    ending = {"ending": verdict.ending.value, "why": verdict.why, "summary": figures}
+    try:
+        run.write_config({**read_config(run.path), **ending})
+    except OutputError as error:
+        say(f"warning: {error.message}")
+    # Without the name of the run, which says nothing of it, the command takes runs/latest.
+    named = f"{RESUME_COMMAND} {shlex.quote(str(run.path))}"
+    verdict = replace(verdict, hint=verdict.hint.replace(RESUME_COMMAND, named))
+    return TrainResult(run.path, verdict, summary, newest.model if newest else None)

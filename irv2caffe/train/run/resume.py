@@ -1,0 +1,146 @@
+"""Where a run goes on, and what has changed since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import InputError, MissingInputError, UsageError
+from irv2caffe.system import read_json_object
+from irv2caffe.train.plan.plan_text import as_dict
+from irv2caffe.train.run.verdict import is_cut_short
+from irv2caffe.train.run_dir.orphan import last_words
+from irv2caffe.train.run_dir.run_dir import read_config, weights_of
+from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from irv2caffe.train.plan.plan import Plan
+    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.snapshots import Pair
+
+
+class FinishedError(UsageError):
+    """Of the run nothing is left to do."""
+
+
+def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
+    """The pair to go on from, with the path in it mended; None begins anew.
+
+    Raises:
+        InputError: the newest whole snapshot is of another net, or all of them are gone.
+        UnreadableError: there are snapshots, and a disk keeps them from being read.
+        FinishedError: nothing is left to do.
+    """
+    net = plan.job.train_net
+    for newest in pairs(run.snapshots):
+        if problem(newest, check_finite=False):
+            continue
+        why = problem(newest, net, check_finite=False)
+        if why:
+            raise InputError(
+                why, "put the run's own net back, or start a new run with --weights from this model"
+            )
+        break
+    pair, problems = newest_whole(run.snapshots, net)
+    for why in problems:
+        say(f"passed over: {why}")
+    if pair is None:
+        _refuse_emptied(run)
+        _refuse_without_weights(run)
+        say("there is no whole snapshot yet: the run begins anew")
+        return None
+    if _is_finished(run, pair, plan.solver.max_iter):
+        raise FinishedError(
+            f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
+            "--epochs makes the run longer; a new run starts without --resume",
+        )
+    if mend(pair):
+        say(f"{pair.state.name} names the model beside it now")
+    if pair.iteration == plan.solver.max_iter:
+        say("all iterations are done; what comes after the last is not")
+    else:
+        say("Caffe reads a database from its first record again; the learning rate goes on")
+    return pair
+
+
+def _refuse_emptied(run: RunDir) -> None:
+    """Raises InputError where snapshots were known and their folder is empty: another disk?"""
+    known = read_json_object(run.state).get("snapshot")
+    if known and not any(run.snapshots.iterdir()):
+        raise InputError(
+            f"{run.snapshots} is empty, and {Path(str(known)).name} was there",
+            "is its disk there? Where it was deleted, start a new run without --resume",
+        )
+
+
+def _refuse_without_weights(run: RunDir) -> None:
+    """Raises MissingInputError where a run that begins anew began from a model that is gone."""
+    for name in weights_of(read_config(run.path)):
+        if not Path(name).is_file():
+            raise MissingInputError(
+                f"{run.path} began from the weights in {name}, which is not there",
+                "put it back, or start a new run with --solver and --weights",
+            )
+
+
+def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
+    """Whether there is nothing left; Caffe tests after its last snapshot."""
+    if pair.iteration != max_iter:
+        return pair.iteration > max_iter
+    return says_finished(run)
+
+
+def says_finished(run: RunDir) -> bool:
+    """Whether the last start's log says that it came to its end."""
+    last = last_words(run)
+    return last.done and not is_cut_short(last)
+
+
+def differences(config: dict[str, Any], plan: Plan) -> list[str]:
+    """What is different from the last start, one line each."""
+    before, now = config.get("plan"), as_dict(plan)
+    if not isinstance(before, dict):
+        return []
+    try:
+        return _differences(before, now)
+    except (AttributeError, KeyError, TypeError):
+        return ["config.json, which was not written by this program"]
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{name} {_short(before.get(name))} -> {_short(now[name])}"
+        for name in ("gpus", "batch_size", "effective_batch", "nets", "databases")
+        if before.get(name) != now[name]
+    ]
+    for name in ("version", "flavor", "program"):
+        old, new = before.get("caffe", {}).get(name), now["caffe"][name]
+        if old != new:
+            lines.append(f"caffe {name} {old} -> {new}")
+    old_values, new_values = before.get("config", {}), now["config"]
+    for name in dict.fromkeys([*old_values, *new_values]):
+        old = old_values.get(name, {}).get("value")
+        new = new_values.get(name, {}).get("value")
+        if old != new and name not in _OURS:
+            lines.append(f"{name} {old} -> {new}")
+    return lines
+
+
+# Fields of the solver that the run folder's copy says in its own way, and what stands above.
+_OURS = frozenset(
+    {
+        "net", "train_net", "test_net", "snapshot_prefix", "solver_mode", "display",
+        "snapshot_after_train", "snapshot_format", "batch_size",
+    }
+)  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value) or "none"
+    if isinstance(value, dict) and "source" in value:
+        shape = "x".join(map(str, value["shape"]))
+        return f"{value['source']} ({value['num_records']} x {shape})"
+    return str(value)

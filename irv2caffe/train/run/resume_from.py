@@ -1,0 +1,254 @@
+"""What --resume names: a run folder, or a snapshot with which a new run folder begins.
+
+A training that another program started keeps its files as they are: its solver and nets are read,
+its snapshot is copied, and all that is written goes into a run folder of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError, UsageError
+from irv2caffe.train.run.other_training import (
+    prefix_of,
+    refuse_other_net,
+    solvers_in,
+    states_of,
+    whole_pair,
+)
+from irv2caffe.train.run_dir.run_dir import RUNS, RunDir, is_run
+from irv2caffe.train.run_dir.snapshots import Pair, newest_whole, pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+_MODEL_ENDINGS = (".caffemodel", ".caffemodel.h5")
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A snapshot that a new run goes on from.
+
+    Attributes:
+        solver: that goes with it.
+        pair: the two files, wherever they lie.
+        run: the run folder that it is of, or None where another program made it.
+    """
+
+    solver: Path
+    pair: Pair
+    run: Path | None = None
+
+
+def find_starting_point(
+    named: Path | None,
+    *,
+    run_dir: Path | None,
+    solver: Path | None,
+    model: Path | None,
+    say: Callable[[str], None],
+) -> StartingPoint | None:
+    """The snapshot that a new run begins with; None where a run folder itself goes on.
+
+    Args:
+        named: a run folder, a folder of another program's training, or a solver state.
+        run_dir: of the new run; without ``named`` the run to go on with.
+        solver: that was told.
+        model: that was told, where it is not the one the state names.
+        say: called with what was passed over.
+
+    Raises:
+        UsageError: what is meant is not clear; says which option decides.
+        MissingInputError: nothing there to go on from.
+        InputError: a snapshot that cannot be used.
+    """
+    if named is None and (solver is not None or model is not None):
+        raise UsageError(
+            "--resume takes solver and weights from the run folder",
+            "--resume FOLDER or --resume FILE.solverstate goes with another --solver",
+        )
+    place = named or run_dir or RUNS / "latest"
+    if named is not None and not place.exists():
+        raise MissingInputError(
+            f"--resume {place}: no such file or folder",
+            "it takes a run folder, the folder of another training, or a .solverstate",
+        )
+    if place.is_dir() and is_run(place):
+        return _of_run(place, named, run_dir, solver, model, say)
+    if place.is_dir():
+        return _of_folder(place, solver, model, say)
+    if named is None:
+        raise MissingInputError(
+            f"{place} holds no run to resume",
+            "--resume RUN names the run folder; without --resume a new run starts",
+        )
+    return _of_state(place, run_dir, solver, model)
+
+
+def _of_run(
+    run: Path,
+    named: Path | None,
+    run_dir: Path | None,
+    solver: Path | None,
+    model: Path | None,
+    say: Callable[[str], None],
+) -> StartingPoint | None:
+    in_place = named is None or run_dir is None or (run_dir.exists() and run_dir.samefile(run))
+    if solver is None and model is None and in_place:
+        return None
+    if in_place or model is not None:
+        raise UsageError(
+            "--resume RUN takes solver and weights from the run folder",
+            "with --run-dir NEW a new run goes on from its newest snapshot, with another --solver",
+        )
+    pair, problems = newest_whole(RunDir(run).snapshots)
+    for why in problems:
+        say(f"passed over: {why}")
+    if pair is None:
+        raise MissingInputError(f"{run} has no whole snapshot yet", "start it with --solver")
+    return StartingPoint(solver or RunDir(run).solver, pair, run)
+
+
+def _of_state(
+    state: Path, run_dir: Path | None, solver: Path | None, model: Path | None
+) -> StartingPoint | None:
+    """From the snapshot that was named; a run folder whose newest it is goes on itself."""
+    if state.name.endswith(_MODEL_ENDINGS):
+        beside = state.with_name(state.name.replace(".caffemodel", ".solverstate"))
+        raise UsageError(
+            f"--resume {state}: a model, which does not say where its solver was",
+            f"--resume {beside} goes on from there; --weights {state} begins at iteration 0",
+        )
+    if not state.is_file() or state.suffix == ".prototxt":
+        what = "a prototxt" if state.is_file() else "not a file"
+        raise InputError(
+            f"--resume {state}: {what}",
+            "it takes a .solverstate or a folder; --solver FILE beside it names a solver",
+        )
+    pair = whole_pair(state, model, solver)
+    run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
+    if run is not None and solver is None and run_dir is None and model is None:
+        newest, _ = newest_whole(RunDir(run).snapshots)
+        if newest is not None and newest.state.samefile(state):
+            return None
+    if solver is None:
+        solver = RunDir(run).solver if run is not None else _solver_near(state)
+    return StartingPoint(solver, pair, run)
+
+
+def run_of(named: Path | None, run_dir: Path | None) -> Path:
+    """The run folder that goes on itself, where :func:`find_starting_point` found none other."""
+    place = named or run_dir or RUNS / "latest"
+    return place if place.is_dir() else place.absolute().parent.parent
+
+
+def _of_folder(
+    folder: Path, solver: Path | None, model: Path | None, say: Callable[[str], None]
+) -> StartingPoint:
+    """From the newest whole snapshot of another program's training."""
+    if model is not None:
+        raise UsageError(
+            f"--resume {folder} --weights {model}: of which snapshot is it the model?",
+            f"name that one: --resume FILE.solverstate --weights {model}",
+        )
+    solvers = [solver] if solver is not None else solvers_in(folder)
+    above = [] if solvers else solvers_in(folder.absolute().parent)
+    if not solvers and not above:
+        raise MissingInputError(
+            f"{folder} holds neither a run nor a solver",
+            "--solver FILE names the solver that its snapshots are of",
+        )
+    found = {path: states_of(path, folder) for path in solvers or above}
+    if above:  # a neighbour's snapshots are not meant
+        for states in found.values():
+            states[:] = [state for state in states if state.parent.samefile(folder)]
+    having = [path for path, states in found.items() if states]
+    if len(having) > 1:
+        raise UsageError(
+            f"{folder} holds snapshots that {_names(having)} may be the solver of",
+            f"--solver FILE says which: --resume {folder} --solver {having[0]}",
+        )
+    if not having:
+        raise _no_snapshots(folder, list(found))
+    places = {state.parent.resolve() for state in found[having[0]]}
+    if len(places) > 1:
+        raise UsageError(
+            f"snapshots of {having[0]} lie in {_names(places)}",
+            f"name one itself: --resume {found[having[0]][0]}",
+        )
+    for state in found[having[0]]:
+        try:
+            return StartingPoint(having[0], whole_pair(state, None, having[0]))
+        except InputError as error:
+            say(f"passed over: {error.message}")
+    raise InputError(
+        f"no snapshot in {next(iter(places))} is whole",
+        "--weights FILE with --resume FILE.solverstate names the model of a solver state",
+    )
+
+
+def _no_snapshots(folder: Path, solvers: list[Path]) -> Irv2CaffeError:
+    others = [pair.state for pair in pairs(folder)]
+    if others:
+        prefixes = ", ".join(repr(prefix_of(path)) for path in solvers)
+        return UsageError(
+            f"the snapshots in {folder} are not named as snapshot_prefix {prefixes} says",
+            f"name one itself: --resume {others[0]} --solver {solvers[0]}",
+        )
+    return MissingInputError(
+        f"{folder} holds no .solverstate, nor does the folder of {_names(solvers)}'s "
+        "snapshot_prefix",
+        "--resume FILE.solverstate names it; --weights MODEL starts anew from a .caffemodel",
+    )
+
+
+def _solver_near(state: Path) -> Path:
+    """The solver of a state: in its folder, or the one above."""
+    for folder in (state.parent, state.absolute().parent.parent):
+        solvers = solvers_in(folder)
+        fitting = [path for path in solvers if state in states_of(path, state.parent)]
+        if len(solvers) == 1:
+            return solvers[0]
+        if len(fitting) == 1:
+            return fitting[0]
+        if solvers:
+            raise UsageError(
+                f"{state} may be of {_names(solvers)}",
+                f"--solver FILE says which: --resume {state} --solver {solvers[0]}",
+            )
+    raise MissingInputError(
+        f"there is no solver beside {state}, nor in the folder above",
+        f"--solver FILE names it: --resume {state} --solver FILE",
+    )
+
+
+def check_starting_point(pair: Pair, net: Any, max_iter: int) -> str:
+    """Checks that a new run can go on from a pair; returns what to say of it.
+
+    Raises:
+        InputError: it is of another net.
+        UsageError: nothing is left to do.
+    """
+    try:
+        refuse_other_net(pair, net)
+    except InputError as error:
+        raise InputError(
+            error.message,
+            "--solver names the one it was trained with; --weights starts anew from a model",
+        ) from error
+    if 0 < max_iter <= pair.iteration:
+        raise UsageError(
+            f"{pair.state} is of iteration {pair.iteration:,}, and max_iter is {max_iter:,}: "
+            "nothing is left to do",
+            "--epochs makes the run longer, and so does another --solver",
+        )
+    return (
+        f"goes on from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads a "
+        "database from its first record again"
+    )
+
+
+def _names(paths: Iterable[Path]) -> str:
+    return ", ".join(sorted(map(str, paths)))

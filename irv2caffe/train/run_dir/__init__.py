@@ -1,0 +1,1 @@
+"""The run folder: its files, its lock, its snapshots, and orders to the trainer at work in it."""

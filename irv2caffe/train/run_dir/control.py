@@ -1,0 +1,158 @@
+"""Words between a trainer and other shells: requests as files, the state as JSON.
+
+Files, not signals: they reach a trainer on another machine that shares the folder, and nobody has
+to trust a number in a file to be the right process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.atomic import unwritable
+from irv2caffe.errors import InputError
+from irv2caffe.system import open_own, read_json_object
+from irv2caffe.train.run.failure_causes import RESUME_COMMAND
+from irv2caffe.train.run.resume import says_finished
+from irv2caffe.train.run_dir.lock import is_locked, read_owner
+from irv2caffe.train.run_dir.run_dir import RunDir, read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+STOP, SNAPSHOT = "stop", "snapshot"
+_POLL_S = 1.0
+_ANSWER_S = 60.0
+
+
+def _folder(run: RunDir) -> Path:
+    return run.path / "control"
+
+
+class Requests:
+    """What other shells asked of this trainer."""
+
+    def __init__(self, run: RunDir) -> None:
+        """Forgets what was asked of an earlier trainer."""
+        self._folder = _folder(run)
+        self._next = 0.0
+        self.take(at_once=True)
+
+    def take(self, *, at_once: bool = False) -> set[str]:
+        """The requests since the last look, at most once a second; they are gone then."""
+        now = time.monotonic()
+        if now < self._next and not at_once:
+            return set()
+        self._next = now + _POLL_S
+        found: set[str] = set()
+        if self._folder.is_symlink():
+            return found
+        for name in (STOP, SNAPSHOT):
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+                found.add(name)
+        return found
+
+
+def request(run: RunDir, what: str) -> None:
+    """Asks the trainer that works in a run folder for something.
+
+    Raises:
+        InputError: nobody works there, or does not answer.
+        OutputError: the folder may not be written.
+    """
+    if not is_locked(run):
+        raise InputError(
+            f"no training works in {run.path}",
+            f"{RESUME_COMMAND} {shlex.quote(str(run.path))} goes on with it",
+        )
+    asked = _folder(run) / what
+    try:
+        asked.parent.mkdir(exist_ok=True)
+        if asked.parent.is_symlink():
+            raise InputError(f"{asked.parent} is a link: nothing is written through it")
+        os.close(open_own(asked, os.O_WRONLY))
+    except OSError as error:
+        raise unwritable(asked, error) from error
+    deadline = time.monotonic() + _ANSWER_S
+    while asked.exists():
+        if time.monotonic() > deadline or not is_locked(run):
+            asked.unlink(missing_ok=True)
+            raise InputError(
+                f"the training in {run.path} does not answer",
+                "irv2caffe train --status RUN shows what it does",
+            )
+        time.sleep(0.1)
+
+
+def stop_run(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
+    """Lets a training write a snapshot and stop; waits for its end.
+
+    Raises:
+        InputError: nobody works there.
+    """
+    request(run, STOP)
+    say(f"asked {run.path} to stop; waiting for its snapshot")
+    while is_locked(run):
+        time.sleep(0.2)
+    return status(run)
+
+
+def snapshot_now(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
+    """Lets a training write a snapshot and go on; waits until it is verified.
+
+    Raises:
+        InputError: nobody works there, or it ended before the snapshot.
+    """
+    before = read_json_object(run.state).get("num_snapshots")
+    request(run, SNAPSHOT)
+    say(f"asked {run.path} for a snapshot, which comes after the current iteration")
+    while is_locked(run):
+        state = read_json_object(run.state)
+        if state.get("num_snapshots") != before:
+            return status(run)
+        time.sleep(0.2)
+    raise InputError(f"the training in {run.path} ended before it wrote a snapshot")
+
+
+def status(run: RunDir) -> dict[str, Any]:
+    """What a run does now, or how it ended."""
+    config = read_config(run.path)
+    working = is_locked(run)
+    owner = read_owner(run) if working else None
+    ending = None if working else config.get("ending", "interrupted")
+    if ending == "running":  # its trainer was killed
+        ending = "finished" if says_finished(run) else "interrupted"
+    return {
+        **read_json_object(run.state),
+        "run_dir": str(run.path),
+        "working": working,
+        "host": owner.host if owner else None,
+        "pid": owner.pid if owner else None,
+        "ending": ending,
+        "why": None if working else config.get("why"),
+    }
+
+
+def status_text(values: dict[str, Any]) -> list[str]:
+    """A status for a person."""
+    lines = [f"run        {values['run_dir']}"]
+    if values["working"]:
+        where = f", process {values['pid']} on {values['host']}" if values["pid"] else ""
+        lines.append(f"state      {values.get('phase', 'starting')}{where}")
+    else:
+        why = f": {values['why']}" if values.get("why") else ""
+        lines.append(f"ended      {values['ending']}{why}")
+    for name, label in (
+        ("progress", "progress"),
+        ("snapshot", "snapshot"),
+        ("starts", "starts"),
+        ("updated", "as of"),
+    ):
+        if values.get(name) is not None:
+            lines.append(f"{label:10} {values[name]}")
+    return lines

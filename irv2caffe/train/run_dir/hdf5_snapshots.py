@@ -1,0 +1,147 @@
+"""Snapshots of ``snapshot_format: HDF5``: what they say, and the same as binary ones.
+
+As Caffe writes them (sgd_solver.cpp, SnapshotSolverStateToHDF5; net.cpp, ToHDF5): ``iter``,
+``learned_net``, ``current_step`` and ``history/0`` ... in one file, ``data/LAYER/0`` ... in the
+other.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import FormatError, InputError
+from irv2caffe.proto import messages
+from irv2caffe.proto.binary import blob_from_array, write_binary
+from irv2caffe.proto.snapshot_files import write_model
+from irv2caffe.proto.snapshot_outline import StateOutline
+from irv2caffe.shapes.phases import select
+from irv2caffe.system import open_regular
+from irv2caffe.weights.files.hdf5 import read_hdf5
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from irv2caffe.weights.tensors import Raw
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(len(_SIGNATURE)) == _SIGNATURE
+    except OSError:
+        return False
+
+
+def state_outline(path: Path) -> StateOutline:
+    """The outline of a solver state.
+
+    Raises:
+        FormatError: torn, or another kind of file.
+        MissingExtraError: h5py is not installed.
+    """
+    with ExitStack() as stack:
+        arrays = _arrays(path, stack)
+        return _state_outline(arrays, path)
+
+
+def _state_outline(arrays: dict[str, Raw], path: Path) -> StateOutline:
+    try:
+        iteration, step = (int(arrays[name].read().item()) for name in ("iter", "current_step"))
+        learned_net = bytes(arrays["learned_net"].read().item()).decode("utf-8", "replace")
+    except (KeyError, ValueError, TypeError) as error:
+        raise FormatError("not a solver state", "a .caffemodel goes to --weights", path=path) from (
+            error
+        )
+    count = sum(name.startswith("history/") for name in arrays)
+    return StateOutline(iteration, learned_net, count, step)
+
+
+def write_state(source: Path, target: Path, learned_net: str) -> None:
+    """Writes a solver state as a binary one that names another path of its model.
+
+    Raises:
+        FormatError: torn, or another kind of file.
+        OutputError: it cannot be written.
+    """
+    state = messages.SolverState()
+    with ExitStack() as stack:
+        arrays = _arrays(source, stack)
+        outline = _state_outline(arrays, source)
+        state.iter, state.current_step = outline.iteration, outline.current_step
+        state.learned_net = learned_net
+        for number in range(outline.num_history):
+            name = f"history/{number}"
+            if name not in arrays:
+                raise FormatError(f"torn: {name} is missing", path=source)
+            state.history.append(blob_from_array(arrays[name].read()))
+    write_binary(target, state)
+
+
+def write_weights(source: Path, target: Path, net: Any) -> None:
+    """Writes a model as a binary one, with the definitions of a net's layers.
+
+    Raises:
+        FormatError: torn, or another kind of file.
+        InputError: it is of another net.
+        OutputError: it cannot be written.
+    """
+    with ExitStack() as stack:
+        arrays = _arrays(source, stack)
+        _refuse_other_net(arrays, source, net)
+        head = messages.NetParameter(name=net.name)
+        write_model(target, head, _layers(arrays, net))
+
+
+def refuse_other_net(model: Path, net: Any) -> None:
+    """Raises InputError where a model has layers that a net has not; of old nets nothing is said.
+
+    Raises:
+        InputError: this.
+        FormatError: torn, or another kind of file.
+    """
+    with ExitStack() as stack:
+        _refuse_other_net(_arrays(model, stack), model, net)
+
+
+def _refuse_other_net(arrays: dict[str, Raw], path: Path, net: Any) -> None:
+    known = {layer.name for layer in select(net, "TRAIN").layer}
+    there = {name.split("/")[1] for name in arrays if name.count("/") == 2}
+    if not there or any(not name.startswith("data/") for name in arrays if "/" in name):
+        raise FormatError("not a model", "a .solverstate goes to --resume", path=path)
+    strange = sorted(there - known)
+    if strange and known:
+        raise InputError(f"{path}: is of another net: layer {strange[0]} is not in the net now")
+
+
+def _layers(arrays: dict[str, Raw], net: Any) -> Iterator[Any]:
+    for layer in select(net, "TRAIN").layer:
+        del layer.blobs[:]
+        number = 0
+        while (raw := arrays.get(f"data/{layer.name}/{number}")) is not None:
+            layer.blobs.append(blob_from_array(raw.read()))
+            number += 1
+        yield layer
+
+
+def _arrays(path: Path, stack: ExitStack) -> dict[str, Raw]:
+    """The data sets of a file; together they hold no more than the file does."""
+    arrays = read_hdf5(path, stack)
+    size = path.stat().st_size
+    if sum(math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values()) > size:
+        raise FormatError("holds less than it says", "is it cut short?", path=path)
+    return arrays
+
+
+def _item_bytes(kind: str) -> int:
+    import numpy as np
+
+    try:
+        return int(np.dtype(kind).itemsize)
+    except TypeError:
+        return 0

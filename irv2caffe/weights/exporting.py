@@ -1,0 +1,222 @@
+"""A ``.caffemodel`` into timm's state dict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.atomic import refuse_existing
+from irv2caffe.errors import FormatError, UsageError, WeightsError
+from irv2caffe.proto.binary import read_array
+from irv2caffe.proto.snapshot_files import ModelFile
+from irv2caffe.weights.files.safetensors import write_safetensors
+from irv2caffe.weights.files.torch_file import write_torch
+from irv2caffe.weights.importing import turned
+from irv2caffe.weights.matching import sizes_text
+from irv2caffe.weights.places import NetPlaces, Place, read_places
+from irv2caffe.weights.scopes import INPUT
+from irv2caffe.weights.sources.timm import BATCHES, timm_names
+from irv2caffe.weights.tensors import GAMMA, MEAN, VARIANCE, WEIGHT, Key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WRITERS = {".safetensors": write_safetensors, ".pth": write_torch, ".pt": write_torch}
+_STATISTICS = (MEAN, VARIANCE)
+
+
+@dataclass
+class ExportReport:
+    """What export-weights did.
+
+    Attributes:
+        out: the state dict.
+        model: the ``.caffemodel``.
+        channels: the order of colours that the net expected.
+        num_classes: outputs of the classifier.
+        num_parameters: learned values, without BatchNorm's statistics.
+        by_order: layers were recognised by their order, not by their names.
+        unused: layers with weights that timm's model does not have.
+        empty_statistics: BatchNorms that never saw an image; their variance is 0.
+    """
+
+    out: Path
+    model: Path
+    channels: str
+    num_classes: int
+    num_parameters: int = 0
+    by_order: bool = False
+    unused: list[str] = field(default_factory=list)
+    empty_statistics: list[str] = field(default_factory=list)
+
+
+def export_weights(
+    model: Path, net: Path, out: Path, *, channels: str = "bgr", force: bool = False
+) -> ExportReport:
+    """Writes a ``.caffemodel`` as the state dict of timm's ``inception_resnet_v2``.
+
+    BatchNorm's statistics are divided by their factor as Caffe does it, in float32. What came from
+    timm by import-weights goes back bit by bit, save for ``num_batches_tracked``, which Caffe has
+    no place for: it is 0.
+
+    Args:
+        model: the weights.
+        net: prototxt of the net: deploy or train_val.
+        out: ``.safetensors``, ``.pth`` or ``.pt``.
+        channels: order of colours that the net is given, ``bgr`` or ``rgb``.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: another suffix.
+        WeightsError: layers or values that timm's model has not, all of them.
+        InputError: a file that is not there, or damaged.
+        MissingExtraError: PyTorch, for ``.pth``, is not installed.
+        OutputError: the result exists or cannot be written.
+    """
+    writer = _WRITERS.get(out.suffix)
+    if writer is None:
+        raise UsageError(f"--out {out}: which format?", f"end it in {', '.join(_WRITERS)}")
+    if not force:
+        refuse_existing(out)
+    found = read_places(net)
+    reader = _Reader(ModelFile(model), found, channels)
+    arrays = reader.check()
+    report = ExportReport(out, model, channels, found.num_classes, by_order=found.by_order)
+    writer(out, arrays, reader.read)
+    report.num_parameters = reader.num_parameters
+    report.empty_statistics = reader.empty_statistics
+    report.unused = reader.unused()
+    return report
+
+
+class _Reader:
+    """Reads arrays from a model by timm's names."""
+
+    def __init__(self, model: ModelFile, found: NetPlaces, channels: str) -> None:
+        self._model = model
+        self._found = found
+        self._channels = channels
+        self._names = timm_names()
+        self._wanted = set(self._names.values())
+        self.num_parameters = 0
+        self.empty_statistics: list[str] = []
+
+    def check(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, type and shape of each array of the state dict.
+
+        Raises:
+            WeightsError: all that is missing, superfluous, or of another shape or not finite.
+        """
+        problems = list(self._found.problems)
+        arrays: list[tuple[str, str, tuple[int, ...]]] = []
+        for name, key in self._names.items():
+            place = self._found.places.get(key)
+            if place is None and not self._is_bias_layer(key):
+                problems.append(f"{key.scope}: the net has no {key.part}")
+                continue
+            problems += [] if place is None else self._misfits(key, place)
+            shape = place.shape if place else self._found.units[key.scope].shape[:1]
+            arrays.append((name, "float32", shape))
+            if key.part == VARIANCE:
+                arrays.append((f"{name.removesuffix('running_var')}{BATCHES}", "int64", ()))
+        for key in self._found.places:
+            if key not in self._wanted and not key.scope.startswith("AuxLogits"):
+                problems.append(f"{key.scope}: timm's model has no {key.part} here")
+        if problems:
+            count = f"{len(problems)} thing{'s' if problems[1:] else ''}"
+            raise WeightsError(
+                f"{self._model.path} does not fit timm's model: {count}", tuple(problems)
+            )
+        return arrays
+
+    def _is_bias_layer(self, key: Key) -> bool:
+        """Whether gamma is not learned, that is one: a Bias follows BatchNorm, not a Scale."""
+        unit = self._found.units.get(key.scope)
+        return bool(unit and unit.affine is not None and key.part == GAMMA)
+
+    def _misfits(self, key: Key, place: Place) -> list[str]:
+        """What is wrong with the blob of a place."""
+        import numpy as np
+
+        blobs = self._model.blobs(place.layer)
+        if place.index >= len(blobs) or (key.part in _STATISTICS and len(blobs) < 3):
+            return [f"{key.scope}: the model has no {key.part} (layer {place.layer})"]
+        blob = blobs[place.index]
+        try:
+            values = read_array(blob)
+        except FormatError as error:
+            return [f"{key.scope}: {key.part} is {error.message}"]
+        if not _same_shape(values.shape, place.shape, legacy=not blob.HasField("shape")):
+            theirs, ours = sizes_text(values.shape), sizes_text(place.shape)
+            return [f"{key.scope}: {key.part} is {theirs} in the model, {ours} in the net"]
+        if key.part in _STATISTICS:
+            inverse = _inverse(blobs[2])
+            if inverse is None:
+                return [f"{key.scope}: the factor of its {key.part} is not one number"]
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values * inverse
+        num_bad = values.size - int(np.isfinite(values).sum())
+        if num_bad:
+            return [f"{key.scope}: {key.part} has {num_bad} values not finite"]
+        if key.part == VARIANCE and values.size and values.min() < 0:
+            return [f"{key.scope}: {key.part} is below zero"]
+        return []
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The values of an array of the state dict."""
+        import numpy as np
+
+        key = self._names.get(name)
+        if key is None:
+            return np.zeros((), np.int64)
+        place = self._found.places.get(key)
+        shape = place.shape if place else self._found.units[key.scope].shape[:1]
+        if key.part not in _STATISTICS:
+            self.num_parameters += int(np.prod(shape))
+        if place is None:
+            return np.ones(shape, "f4")
+        blobs = self._model.blobs(place.layer)
+        values = read_array(blobs[place.index]).astype("f4", copy=False).reshape(shape)
+        if key.part in _STATISTICS:
+            inverse = _inverse(blobs[2])
+            if inverse == 0 and key.part == VARIANCE:
+                self.empty_statistics.append(place.layer)
+            return values * inverse
+        return turned(values) if key == Key(INPUT, WEIGHT) and self._channels == "bgr" else values
+
+    def unused(self) -> list[str]:
+        """Layers with blobs that no array came from."""
+        used = {
+            layer.name
+            for scope, unit in self._found.units.items()
+            for layer in unit.layers
+            if any(key.scope == scope for key in self._wanted)
+        }
+        return [name for name in self._model.layers if name not in used and self._model.blobs(name)]
+
+
+def _inverse(blob: Any) -> np.float32 | None:
+    """What Caffe multiplies sums with: 0 where nothing was summed (batch_norm_layer.cpp).
+
+    None where the blob is not one number.
+    """
+    import numpy as np
+
+    try:
+        factor = read_array(blob).astype("f4").ravel()
+    except FormatError:
+        return None
+    if factor.size != 1:
+        return None
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.float32(0) if factor[0] == 0 else np.float32(np.float32(1) / factor[0])
+
+
+def _same_shape(stored: tuple[int, ...], wanted: tuple[int, ...], *, legacy: bool) -> bool:
+    """Whether two shapes are the same; before 2015 all blobs had four axes, filled up with ones."""
+    if legacy:
+        wanted = (1,) * (4 - len(wanted)) + wanted
+    return stored == wanted

@@ -1,0 +1,171 @@
+"""TensorFlow's checkpoints of both versions, read without TensorFlow.
+
+V2 is a table of entries (``.index``) beside files of plain values (``.data-00000-of-00001``).
+V1 is one table with the values in it; the published checkpoint of 2016 is of this kind.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import FormatError, MissingInputError
+from irv2caffe.proto.wire import Fields, messages_in
+from irv2caffe.weights.files.crc32c import crc32c, masked
+from irv2caffe.weights.files.tf_table import MAGIC, Table, Where
+from irv2caffe.weights.files.values import from_bytes, num_values, read_at, value_bytes
+from irv2caffe.weights.tensors import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
+_KINDS = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    6: "int8",
+    9: "int64",
+    10: "bool",
+    14: "bfloat16",
+    19: "float16",
+}
+_PARTITIONED = "partitioned variable"
+_HEADER = b""  # the key of what describes all others
+_PART = b"\0"  # how keys of the parts of a variable begin
+
+
+def checkpoint_prefix(path: Path) -> Path | None:
+    """The name that the files of a V2 checkpoint share, given it or one of them."""
+    if path.name.endswith(".index"):
+        return path.with_name(path.name.removesuffix(".index"))
+    if _DATA.search(path.name):
+        return path.with_name(_DATA.sub("", path.name))
+    return path if path.with_name(f"{path.name}.index").is_file() else None
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file ends as tables do."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - len(MAGIC)))
+        return stream.read() == MAGIC
+
+
+def read_checkpoint(path: Path) -> dict[str, Raw]:
+    """The variables of a checkpoint.
+
+    Args:
+        path: the one file of a V1 checkpoint; of V2 the common prefix or any of its files.
+
+    Raises:
+        MissingInputError: a file of a V2 checkpoint is not there.
+        FormatError: damaged, or another kind of file.
+    """
+    prefix = checkpoint_prefix(path)
+    index = path if prefix is None else prefix.with_name(f"{prefix.name}.index")
+    if not index.is_file():
+        raise MissingInputError(f"{index}: no such file", "a checkpoint is all of its files")
+    table = Table(_mapped(index), index)
+    entries = dict(table.entries())
+    if _HEADER not in entries:
+        raise FormatError("a table, but not a checkpoint", path=index)
+    try:
+        if prefix is None:
+            return dict(_v1(table, entries, index))
+        return dict(_v2(table, entries, prefix))
+    except FormatError as error:
+        if error.path is not None:
+            raise
+        raise FormatError(f"a broken checkpoint: {error.message}", path=index) from error
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as stream:
+        if path.stat().st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _v2(table: Table, entries: dict[bytes, Where], prefix: Path) -> Iterator[tuple[str, Raw]]:
+    header = Fields(table.value(entries[_HEADER]))
+    num_shards = header.number(1)
+    if header.number(2) != 0:
+        raise FormatError("written on a big-endian machine")
+    for key, where in entries.items():
+        if key.startswith(_PART) or key == _HEADER:
+            continue
+        entry = Fields(table.value(where))
+        shard = f"{prefix.name}.data-{entry.number(3):05}-of-{num_shards:05}"
+        name = key.decode("utf-8", "replace")
+        yield name, _v2_raw(name, entry, prefix.with_name(shard))
+
+
+def _v2_raw(name: str, entry: Fields, path: Path) -> Raw:
+    """One variable: type, shape, and the place of its bytes in a file."""
+    shape = _shape(entry.data(2))
+    kind = _PARTITIONED if 7 in entry else _kind(entry.number(1))
+    place, size, checksum = entry.number(4), entry.number(5), entry.number(6)
+
+    def read() -> NDArray[Any]:
+        if num_values(shape) * value_bytes(kind) != size:
+            raise FormatError(f"{name} has {size} bytes for the shape {shape}", path=path)
+        data = read_at(path, place, size)
+        if masked(crc32c(data)) != checksum:
+            raise FormatError(f"{name} does not have its checksum", path=path)
+        return from_bytes(data, kind, shape)
+
+    return Raw(shape, kind, read)
+
+
+def _v1(table: Table, entries: dict[bytes, Where], path: Path) -> Iterator[tuple[str, Raw]]:
+    places: dict[str, list[Where]] = {}
+    for key, where in entries.items():
+        if key != _HEADER:
+            places.setdefault(_name_in(key), []).append(where)
+    for tensor in messages_in(Fields(table.value(entries[_HEADER])).data(1), 1):
+        meta = Fields(tensor)
+        name = bytes(meta.data(1)).decode("utf-8", "replace")
+        shape, kind = _shape(meta.data(2)), _kind(meta.number(3))
+        parts = places.get(name, [])
+        if not parts:
+            raise FormatError(f"the values of {name} are missing", path=path)
+        # float16 is stored as numbers of varying length, and was never a slim variable's type
+        kind = _PARTITIONED if len(parts) > 1 else f"V1 {kind}" if kind == "float16" else kind
+        yield name, Raw(shape, kind, _v1_reader(table, parts[0], kind, shape, path))
+
+
+def _v1_reader(
+    table: Table, where: Where, kind: str, shape: tuple[int, ...], path: Path
+) -> Callable[[], NDArray[Any]]:
+    field = 6 if kind == "float64" else 5
+
+    def read() -> NDArray[Any]:
+        try:
+            tensor = Fields(Fields(table.value(where)).data(2)).data(3)
+            return from_bytes(Fields(tensor).data(field), kind, shape)
+        except FormatError as error:
+            if error.path is not None:
+                raise
+            raise FormatError(f"a broken checkpoint: {error.message}", path=path) from error
+
+    return read
+
+
+def _name_in(key: bytes) -> str:
+    """The variable in a key of V1: a zero, then the name with its zeros and 255s escaped."""
+    name = key[1:].partition(b"\0\1")[0]
+    return name.replace(b"\0\xff", b"\0").replace(b"\xff\0", b"\xff").decode("utf-8", "replace")
+
+
+def _kind(number: int) -> str:
+    return _KINDS.get(number, f"TensorFlow type {number}")
+
+
+def _shape(data: memoryview) -> tuple[int, ...]:
+    return tuple(Fields(dim).number(1) for dim in messages_in(data, 2))

@@ -1,0 +1,142 @@
+"""The sorted tables that TensorFlow's checkpoints consist of, in the format of LevelDB's.
+
+A footer names the index block, which names the data blocks; a block is a list of keys, each
+without what it shares with the one before, and values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from irv2caffe.errors import FormatError
+from irv2caffe.proto.wire import read_varint
+from irv2caffe.weights.files.crc32c import crc32c, masked
+from irv2caffe.weights.files.snappy import decompress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FOOTER_BYTES = 48
+MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+_TRAILER_BYTES = 5  # the kind of compression, and the checksum of block and kind
+_NONE, _SNAPPY = 0, 1
+_MAX_ENTRIES = 1_000_000
+_KEY_BYTES = 64  # for each of the file: keys leave out what they share with the one before
+
+
+class Handle(NamedTuple):
+    """Where a block lies in the file."""
+
+    place: int
+    size: int
+
+
+class Where(NamedTuple):
+    """Where a value lies in the content of a block."""
+
+    block: Handle
+    place: int
+    size: int
+
+
+class Table:
+    """A table in memory or mapped into it; blocks are looked at when they are asked for."""
+
+    def __init__(self, data: memoryview, path: Path) -> None:
+        """Reads the footer.
+
+        Raises:
+            FormatError: not a table.
+        """
+        self._data = data
+        self._path = path
+        self._last: tuple[Handle, bool, memoryview] | None = None
+        footer = data[-FOOTER_BYTES:]
+        if len(footer) < FOOTER_BYTES or footer[-8:] != MAGIC:
+            raise FormatError("not a TensorFlow checkpoint", "is it cut short?", path=path)
+        try:
+            _, place = _handle(footer, 0)  # of the meta index, which is empty
+            self._index, _ = _handle(footer, place)
+        except FormatError as error:
+            raise self._broken(error) from error
+
+    def entries(self) -> Iterator[tuple[bytes, Where]]:
+        """All keys in their order, and where their values are.
+
+        Raises:
+            FormatError: a broken block.
+        """
+        try:
+            index, last, room = self._content(self._index), b"", _KEY_BYTES * len(self._data)
+            end = number = 0
+            for _, named in _entries(self._index, index):
+                block, _ = _handle(index[named.place :], 0)
+                if block.place < end:
+                    raise FormatError("its blocks do not follow each other")
+                end = block.place + block.size
+                for key, where in _entries(block, self._content(block)):
+                    number, room = number + 1, room - len(key)
+                    if (number > 1 and key <= last) or number > _MAX_ENTRIES or room < 0:
+                        raise FormatError("its keys are not in order, or too many")
+                    last = key
+                    yield key, where
+        except FormatError as error:
+            raise self._broken(error) from error
+
+    def value(self, where: Where) -> memoryview:
+        """A value; its block is checked by its checksum.
+
+        Raises:
+            FormatError: a broken block.
+        """
+        try:
+            content = self._content(where.block, check=True)
+        except FormatError as error:
+            raise self._broken(error) from error
+        return content[where.place : where.place + where.size]
+
+    def _content(self, block: Handle, *, check: bool = False) -> memoryview:
+        if self._last is not None and self._last[0] == block and self._last[1] >= check:
+            return self._last[2]
+        end = block.place + block.size
+        if end + _TRAILER_BYTES > len(self._data):
+            raise FormatError("a block lies outside of the file")
+        content, kind = self._data[block.place : end], self._data[end]
+        stored = int.from_bytes(self._data[end + 1 : end + _TRAILER_BYTES], "little")
+        if check and masked(crc32c(self._data[block.place : end + 1])) != stored:
+            raise FormatError("a block does not have its checksum")
+        if kind == _SNAPPY:
+            content = memoryview(decompress(content))
+        elif kind != _NONE:
+            raise FormatError(f"a block has the unknown compression {kind}")
+        self._last = (block, check, content)
+        return content
+
+    def _broken(self, error: FormatError) -> FormatError:
+        return FormatError(f"a broken checkpoint: {error.message}", path=self._path)
+
+
+def _handle(data: memoryview, place: int) -> tuple[Handle, int]:
+    start, place = read_varint(data, place)
+    size, place = read_varint(data, place)
+    return Handle(start, size), place
+
+
+def _entries(block: Handle, content: memoryview) -> Iterator[tuple[bytes, Where]]:
+    """Keys and values of a block; behind them stand the places of keys that are whole."""
+    num_restarts = int.from_bytes(content[-4:], "little")
+    end = len(content) - 4 * (num_restarts + 1)
+    if len(content) < 4 or end < 0:
+        raise FormatError("a block is too short for its own index")
+    place, key = 0, b""
+    while place < end:
+        shared, place = read_varint(content, place)
+        rest, place = read_varint(content, place)
+        size, place = read_varint(content, place)
+        if shared > len(key) or place + rest + size > end:
+            raise FormatError("a block has an impossible entry")
+        key = key[:shared] + content[place : place + rest].tobytes()
+        place += rest
+        yield key, Where(block, place, size)
+        place += size

@@ -1,0 +1,233 @@
+"""Where a net keeps its weights, learned from its layers, and what each of them is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import FormatError, WeightsError, first_of
+from irv2caffe.proto import messages
+from irv2caffe.proto.text import read_prototxt
+from irv2caffe.weights.scopes import BN_EPS, CONVOLUTIONS, KNOWN, LOGITS
+from irv2caffe.weights.tensors import BETA, BIAS, GAMMA, MEAN, VARIANCE, WEIGHT, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_CLASSIFIER = "classifier"
+_WITH_WEIGHTS = frozenset(
+    {"Convolution", "Deconvolution", "InnerProduct", "BatchNorm", "Scale", "Bias", "PReLU"}
+    | {"Embed", "LSTM", "RNN", "Parameter"}
+)
+_CHANNELS_OF_DATA = 3
+
+
+@dataclass
+class Unit:
+    """A convolution or inner product, and the BatchNorm and Scale (or Bias) that follow it."""
+
+    layer: Any
+    inputs: int
+    norm: Any = None
+    affine: Any = None
+
+    @property
+    def layers(self) -> list[Any]:
+        """All of them."""
+        return [layer for layer in (self.layer, self.norm, self.affine) if layer is not None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its weight."""
+        if self.layer.type == "InnerProduct":
+            return (self.layer.inner_product_param.num_output, self.inputs)
+        param = self.layer.convolution_param
+        return (param.num_output, self.inputs // max(1, param.group), *_kernel(param))
+
+
+@dataclass(frozen=True)
+class Place:
+    """One blob.
+
+    Attributes:
+        layer: name of its layer.
+        index: which of the layer's blobs.
+        shape: as Caffe will make it.
+    """
+
+    layer: str
+    index: int
+    shape: tuple[int, ...]
+
+
+@dataclass
+class NetPlaces:
+    """The weights of a net.
+
+    Attributes:
+        net: the NetParameter.
+        places: where each array goes; BatchNorm's third blob, a factor, is not among them.
+        units: the layers, by their scope.
+        by_order: the layers were recognised by their order, not by their names.
+        problems: what makes it another network than the published one.
+    """
+
+    net: Any
+    places: dict[Key, Place] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    by_order: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of its classifier; 0 without one."""
+        unit = self.units.get(LOGITS)
+        return unit.layer.inner_product_param.num_output if unit else 0
+
+
+def read_places(path: Path) -> NetPlaces:
+    """Finds the weights of the net in a prototxt.
+
+    Raises:
+        FormatError: no layers, or layers of the form before Caffe 1.0.
+        WeightsError: not the network whose weights are published.
+    """
+    net = read_prototxt(path, messages.NetParameter)
+    if not net.layer:
+        hint = "bring it up to date with Caffe's upgrade_net_proto_text" if net.layers else ""
+        raise FormatError("no net of Caffe 1.0: it has no layers", hint, path=path)
+    _refuse_loose_ends(net, path)
+    units, problems = _units(net)
+    found = NetPlaces(net, problems=problems)
+    names = {unit.layer.name for unit in units} & KNOWN
+    scopes = _scopes_by_name(units) if names else _scopes_by_order(units)
+    if scopes is None:
+        raise WeightsError(
+            f"{path}: not the network whose weights are published",
+            tuple(f"{unit.layer.name}: unknown" for unit in units),
+            "build it with: irv2caffe build-net --variant slim",
+        )
+    found.by_order = not names
+    for unit in units:
+        scope = scopes.get(unit.layer.name)
+        if scope is None:
+            problems.append(f"{unit.layer.name}: the published network has no such layer")
+            continue
+        found.units[scope] = unit
+        _add_places(found, scope, unit)
+    problems += _wrong_eps(found.units)
+    return found
+
+
+def _scopes_by_name(units: Iterable[Unit]) -> dict[str, str]:
+    scopes = {name: name for name in KNOWN} | {_CLASSIFIER: LOGITS}
+    return {unit.layer.name: scopes[unit.layer.name] for unit in units if unit.layer.name in scopes}
+
+
+def _scopes_by_order(units: list[Unit]) -> dict[str, str] | None:
+    """Other people's nets have other names, but the same layers in the same order."""
+    kinds = [unit.layer.type for unit in units]
+    if kinds != ["Convolution"] * len(CONVOLUTIONS) + ["InnerProduct"]:
+        return None
+    names = [*(scope.slim for scope in CONVOLUTIONS), LOGITS]
+    return {unit.layer.name: name for unit, name in zip(units, names, strict=True)}
+
+
+def _units(net: Any) -> tuple[list[Unit], list[str]]:
+    """The layers with weights, and those that no published array belongs to."""
+    channels = _input_channels(net)
+    reach: dict[str, Unit] = {}  # the blob that a unit's next layer would read
+    units: dict[str, Unit] = {}
+    problems = []
+    for layer in net.layer:
+        before = reach.pop(layer.bottom[0], None) if layer.bottom else None
+        if layer.type in {"Convolution", "InnerProduct"}:
+            unit = units.setdefault(layer.name, Unit(layer, channels.get(layer.bottom[0], 0)))
+            reach[layer.top[0]] = unit
+        elif layer.type == "BatchNorm" and before and not before.norm:
+            before.norm = layer
+            reach[layer.top[0]] = before
+        elif _is_affine(layer) and before and before.norm and not before.affine:
+            before.affine = layer
+        elif layer.type in _WITH_WEIGHTS and (layer.type != "Scale" or _is_affine(layer)):
+            problems.append(f"{layer.name}: the published network has no {layer.type} here")
+        for top in layer.top:
+            channels[top] = _channels(layer, channels)
+    return list(units.values()), problems
+
+
+def _refuse_loose_ends(net: Any, path: Path) -> None:
+    """Raises FormatError for a layer that reads or gives nothing, where it should do both."""
+    for layer in net.layer:
+        if layer.type in _WITH_WEIGHTS - {"Parameter"} and not (layer.bottom and layer.top):
+            lacking = "top" if layer.bottom else "bottom"
+            raise FormatError(f"layer {layer.name} has no {lacking}", path=path)
+
+
+def _input_channels(net: Any) -> dict[str, int]:
+    """Of inputs that stand before the layers, as deploy nets had them before 2016."""
+    sizes = [list(shape.dim) for shape in net.input_shape]
+    sizes = sizes or [list(net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)]
+    named = zip(net.input, sizes, strict=False)
+    return {name: int(dims[1]) for name, dims in named if len(dims) > 1}
+
+
+def _is_affine(layer: Any) -> bool:
+    """A Scale or Bias with blobs of its own; with two bottoms it takes its factors from there."""
+    return layer.type in {"Scale", "Bias"} and len(layer.bottom) == 1
+
+
+def _channels(layer: Any, channels: dict[str, int]) -> int:
+    """Of a layer's tops, as far as this family of networks needs it."""
+    if layer.type == "Convolution":
+        return int(layer.convolution_param.num_output)
+    if layer.type == "InnerProduct":
+        return int(layer.inner_product_param.num_output)
+    if layer.type == "Concat":
+        return sum(channels.get(bottom, 0) for bottom in layer.bottom)
+    if layer.type == "Input" and layer.input_param.shape and layer.input_param.shape[0].dim[1:2]:
+        return int(layer.input_param.shape[0].dim[1])
+    return channels.get(layer.bottom[0], 0) if layer.bottom else _CHANNELS_OF_DATA
+
+
+def _kernel(param: Any) -> tuple[int, int]:
+    if param.HasField("kernel_h"):
+        return param.kernel_h, param.kernel_w
+    sizes = list(param.kernel_size) or [1]
+    return sizes[0], sizes[-1]
+
+
+def _add_places(found: NetPlaces, scope: str, unit: Unit) -> None:
+    """Notes the blobs of a unit, or what it lacks."""
+    layer, outputs = unit.layer, (unit.shape[0],)
+    param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
+    found.places[Key(scope, WEIGHT)] = Place(layer.name, 0, unit.shape)
+    if param.bias_term:
+        found.places[Key(scope, BIAS)] = Place(layer.name, 1, outputs)
+    if unit.norm is None:
+        return
+    found.places[Key(scope, MEAN)] = Place(unit.norm.name, 0, outputs)
+    found.places[Key(scope, VARIANCE)] = Place(unit.norm.name, 1, outputs)
+    if unit.affine is None:
+        found.problems.append(f"{layer.name}: no Scale follows its BatchNorm")
+    elif unit.affine.type == "Bias":
+        found.places[Key(scope, BETA)] = Place(unit.affine.name, 0, outputs)
+    else:
+        found.places[Key(scope, GAMMA)] = Place(unit.affine.name, 0, outputs)
+        if unit.affine.scale_param.bias_term:
+            found.places[Key(scope, BETA)] = Place(unit.affine.name, 1, outputs)
+
+
+def _wrong_eps(units: dict[str, Unit]) -> list[str]:
+    """One line for all BatchNorms that add another epsilon than the published network's."""
+    norms = [unit.norm for unit in units.values() if unit.norm is not None]
+    wrong = [
+        norm for norm in norms if not math.isclose(norm.batch_norm_param.eps, BN_EPS, rel_tol=1e-4)
+    ]
+    if not wrong:
+        return []
+    names = first_of([norm.name for norm in wrong], 1)
+    eps = wrong[0].batch_norm_param.eps
+    return [f"{names}: eps is {eps:g}, where the published network has {BN_EPS:g}"]

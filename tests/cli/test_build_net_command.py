@@ -1,0 +1,145 @@
+"""build-net as users meet it: what databases and recipes say, and who wins."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from irv2caffe.cli.main import run
+from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
+from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+from irv2caffe.proto import messages
+from irv2caffe.proto.binary import blob_from_array, write_binary
+from irv2caffe.proto.text import read_prototxt
+
+SMALL = ("--variant", "small32", "--width", "0.1", "--batch-size", "4")
+
+
+def write_database(folder, labels, shape=(3, 36, 40)):
+    folder.mkdir()
+    with open_writer(folder) as writer:
+        for index, label in enumerate(labels):
+            planes = np.full(shape, index, np.uint8)
+            record = raw_head(planes.shape) + planes.tobytes() + raw_tail(label)
+            writer.put(record_key(index, f"{index}.png"), record)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_database(tmp_path / "train", [0, 1, 2, 3] * 5)
+    write_database(tmp_path / "val", [0, 1, 2, 3] * 2)
+    write_database(tmp_path / "more", [0, 7])
+    write_database(tmp_path / "gray", [0, 1] * 4, (1, 36, 40))
+    return tmp_path
+
+
+def config(capsys, *args):
+    """Each value of --print-config and where it came from."""
+    assert run(["build-net", "--out", "net", *SMALL, *args, "--print-config", "--json"]) == 0
+    return {
+        n: (row["value"], row["from"]) for n, row in json.loads(capsys.readouterr().out).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--crop", "64"), "--crop 64: train holds images of 40x36"),
+        (("--crop", "40"), "--crop 40: train holds images of 40x36"),
+        (("--num-classes", "3"), "train has label 3, too high for --num-classes 3"),
+        (("--val-lmdb", "more"), "more has label 7, too high for --num-classes 4"),
+        (("--val-lmdb", "gray"), "gray holds images of 1 channel"),
+        (("--train-lmdb", ""), "--train-lmdb is empty"),
+        (("--recipe", ""), "no recipe ''"),
+    ],
+)
+def test_a_net_that_does_not_fit_its_database_is_refused(desk, capsys, args, words):
+    code = run(["build-net", "--out", "net", *SMALL, "--train-lmdb", "train", *args])
+    assert code == EXIT_USAGE
+    assert words in capsys.readouterr().err
+    assert not (desk / "net").exists()
+
+
+def test_a_net_that_fits_is_not(desk):
+    told = ("--train-lmdb", "train", "--val-lmdb", "val", "--num-classes", "5")
+    assert run(["build-net", "--out", "net", *SMALL, *told]) == EXIT_DONE
+
+
+@pytest.mark.parametrize("talk", ["--traceback", "--json", "--summary"])
+def test_words_that_change_no_file_are_not_in_its_header(desk, monkeypatch, talk):
+    files = []
+    for words in ((), (talk,)):
+        argv = ["build-net", "--out", "net", *SMALL, *words, "--force"]
+        monkeypatch.setattr("sys.argv", ["irv2caffe", *argv])
+        assert run(argv) == EXIT_DONE
+        files.append((desk / "net/solver.prototxt").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_numbers_of_images_are_printed_with_their_sources(desk, capsys):
+    values = config(capsys)
+    assert values["num_train_images"] == (1_281_167, "default")
+    assert values["num_val_images"] == (50_000, "default")
+    values = config(capsys, "--train-lmdb", "train", "--num-val-images", "6")
+    assert values["num_train_images"] == (20, "database")
+    assert values["num_val_images"] == (6, "command line")
+    assert values["num_classes"] == (4, "database")
+
+
+def test_databases_that_a_recipe_names_are_looked_at(desk, capsys):
+    (desk / "mine.toml").write_text('[net]\ntrain_lmdb = "train"\nval_lmdb = "val"\n')
+    values = config(capsys, "--recipe", "mine.toml")
+    assert values["train_lmdb"] == ("train", "recipe mine")
+    assert values["num_train_images"] == (20, "database")
+    assert values["num_classes"] == (4, "database")
+    assert run(["build-net", "--out", "net", *SMALL, "--recipe", "mine.toml"]) == EXIT_DONE
+    solver = read_prototxt(desk / "net/solver.prototxt", messages.SolverParameter)
+    assert list(solver.test_iter) == [1]
+    assert solver.test_interval == 5  # 20 images, 4 in a batch
+
+
+def test_means_that_are_told_win_over_a_recipes_mean_file(desk, capsys):
+    write_binary(desk / "mean.binaryproto", blob_from_array(np.zeros((1, 3, 36, 40), "f4")))
+    (desk / "mine.toml").write_text('[net]\nmean_file = "mean.binaryproto"\n')
+    assert config(capsys, "--recipe", "mine.toml")["mean_file"] == (
+        "mean.binaryproto",
+        "recipe mine",
+    )
+    told = ("--recipe", "mine.toml", "--mean-value", "1,2,3")
+    assert config(capsys, *told)["mean_file"] == (None, "command line")
+    assert run(["build-net", "--out", "net", *SMALL, *told]) == EXIT_DONE
+    net = read_prototxt(desk / "net/train_val.prototxt", messages.NetParameter)
+    transform = net.layer[0].transform_param
+    assert (list(transform.mean_value), transform.mean_file) == ([1, 2, 3], "")
+
+
+def test_recipes_of_windows_editors_are_read(desk, capsys):
+    (desk / "mine.toml").write_text("[net]\nwidth = 0.2\n", encoding="utf-8-sig")
+    assert (
+        run(["build-net", "--out", "net", "--recipe", "mine.toml", "--print-config"]) == EXIT_DONE
+    )
+    assert "recipe mine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[net]\ncorp = 3\n", "mine.toml: unknown key 'corp'"),
+        ('[net]\nmean_file = "a"\nmean_value = 3\n', "mine.toml: mean_value and mean_file"),
+        ("[net]\na." + "b." * 100_000 + "c = 1", "mine.toml: too large for a recipe"),
+        ("[net]\na = " + "[" * 50_000, "mine.toml: not TOML: nested too deeply"),
+        ("[net]\ncrop = " + "9" * 5000, "mine.toml: not TOML: "),
+        (None, "mine.toml: cannot be read: Is a directory"),
+    ],
+)
+def test_bad_recipes_are_named(desk, capsys, text, words):
+    if text is None:
+        (desk / "mine.toml").mkdir()
+    else:
+        (desk / "mine.toml").write_text(text)
+    assert run(["build-net", "--out", "net", "--recipe", "mine.toml"]) == EXIT_FAILED
+    assert words in capsys.readouterr().err
