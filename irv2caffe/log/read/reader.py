@@ -13,7 +13,7 @@ from irv2caffe.log.read.columns import TrainPoint
 from irv2caffe.log.read.follow import read_into, resolve_log
 from irv2caffe.log.read.history import Log, TestPoint
 from irv2caffe.log.read.parse import clean, fork_of, lead_of, parse_message, split_prefix
-from irv2caffe.log.read.run_builder import RunBuilder, IterationEvent
+from irv2caffe.log.read.run_builder import IterationEvent, RunBuilder
 from irv2caffe.log.read.silence import Silence
 
 if TYPE_CHECKING:
