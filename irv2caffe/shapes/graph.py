@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from google.protobuf.descriptor import FieldDescriptor
 
 from irv2caffe.errors import NetError, did_you_mean, first_of
-from irv2caffe.shapes.layer_types import RULES
+from irv2caffe.shapes.layer_types import SHAPE_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,9 @@ class Wiring:
         return "", None
 
     def _refuse_unknown(self) -> None:
-        unknown = [(at, layer) for at, layer in enumerate(self.layers) if layer.type not in RULES]
+        unknown = [
+            (at, layer) for at, layer in enumerate(self.layers) if layer.type not in SHAPE_RULES
+        ]
         if not unknown:
             return
         self.at, first = unknown[0]
@@ -101,7 +103,7 @@ class Wiring:
         listed = first_of(types, _MOST_LISTED)
         raise NetError(
             f"unknown layer type{'s' if len(unknown) > 1 else ''}: {listed}",
-            did_you_mean(first.type, RULES) or "Caffe 1.0 does not have it",
+            did_you_mean(first.type, SHAPE_RULES) or "Caffe 1.0 does not have it",
             layer=first.name,
         )
 
