@@ -189,7 +189,7 @@ def test_images(tmp_path, data, way, png):
         offset, size = maker.make(Item(name, 7), 0, space)
     except UndecodableImageError:
         return
-    memory = space.beside[0] if offset < 0 else space_memory[offset:]
+    memory = space.extra[0] if offset < 0 else space_memory[offset:]
     value = memory[:size].tobytes()
     head = read_head(value)
     assert Datum.FromString(value).label == head.label == 7

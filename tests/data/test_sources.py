@@ -43,8 +43,8 @@ from helpers.zoo import file_bytes, photo
 from PIL import Image
 
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
+from irv2caffe.data.build.side_files import read_skipped
 from irv2caffe.data.build.size_estimate import estimate_lmdb
-from irv2caffe.data.build.tables import read_skipped
 from irv2caffe.data.records.datum import read_head
 from irv2caffe.data.records.decode import stored_pixels
 from irv2caffe.data.records.headers import has_16_bits

@@ -741,7 +741,7 @@ def _partials(folder: Path) -> list[Seed]:
         state, stream = State(), io.BytesIO()
         state.mean.image = image
         write_state(state, stream)
-        plan = json.dumps({"fingerprint": "f", "told": {"size": [3, 4], "seed": 0}})
+        plan = json.dumps({"fingerprint": "f", "inputs": {"size": [3, 4], "seed": 0}})
         files = {f"db.partial/state-{number}": stream.getvalue() for number in (2, 3)}
         files |= {"db.partial/plan.json": plan.encode(), "db.partial/data.mdb": database}
         seeds.append(Seed(files, tuple(name for name in files if not name.endswith(".mdb"))))
@@ -751,8 +751,8 @@ def _partials(folder: Path) -> list[Seed]:
 def _read_partial(folder: Path) -> None:
     from irv2caffe.data.build.partial import open_partial
 
-    told = {"size": (3, 4), "seed": 1}
-    with open_partial(folder / "db", "f", told, force=False, resume=True) as partial:
+    inputs = {"size": (3, 4), "seed": 1}
+    with open_partial(folder / "db", "f", inputs, force=False, resume=True) as partial:
         partial.state().refuse_too_many_skipped(3)
 
 

@@ -128,7 +128,7 @@ def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
     return found
 
 
-def way_to(root: Path, name: str) -> str:
+def hint_on_missing(root: Path, name: str) -> str:
     """Words that say where an image is that a list names and that is not below the root.
 
     Args:
