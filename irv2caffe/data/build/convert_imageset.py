@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from irv2caffe.data.build.side_files import BuildReport
     from irv2caffe.data.build.size_estimate import SizeEstimate
     from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.records.source_identity import SourceIdentity
     from irv2caffe.data.sources import Source
 
 _PROCESSED = re.compile(rb"Processed (\d+) files")
@@ -87,7 +88,7 @@ def convert_imageset(
     with folder_aside(out, force=force) as folder:
         identity = identify(source)
         _run_tool(plan, folder, argv, env, lambda done: progress(done, len(plan)))
-        identity.check_after_build()
+        _check_source(identity)
         try:
             state, largest = _count(plan, folder)
         except LeftOutError as error:
@@ -107,6 +108,14 @@ def _check_options(source: Source, options: BuildOptions) -> None:
         )
     if source.kind not in {"folders", "list"}:
         raise UsageError(f"convert_imageset does not read {source.kind}", "--backend native does")
+
+
+def _check_source(identity: SourceIdentity) -> None:
+    """Refuses a database that was built while its source disappeared."""
+    try:
+        identity.check()
+    except OSError as error:
+        raise InputError(str(error.strerror), "is its disk still there?") from error
 
 
 def _list_lines(plan: BuildPlan) -> list[bytes]:

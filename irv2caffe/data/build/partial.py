@@ -21,7 +21,7 @@ from irv2caffe.errors import OutputError, OutputExistsError
 from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _LOCK = "lock"
@@ -82,13 +82,9 @@ class Partial:
             OutputError: the disk is full or fails.
         """
         try:
-            aside = self.folder / f"{_STATE}new"
-            with aside.open("wb") as stream:
-                write_state(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(self.folder / f"{_STATE}{transaction}")
-            _sync_folder(self.folder)
+            _write_synced(
+                self.folder / f"{_STATE}{transaction}", lambda stream: write_state(state, stream)
+            )
             (self.folder / f"{_STATE}{transaction - 3}").unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -207,15 +203,20 @@ def _begin(partial: Partial, inputs: dict[str, Any]) -> None:
     text = json.dumps({"fingerprint": partial.fingerprint, "inputs": inputs}, indent=2) + "\n"
     try:
         partial.clear()
-        aside = folder / f"{_STATE}new"
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(folder / _PLAN)
-        _sync_folder(folder)
+        _write_synced(folder / _PLAN, lambda stream: stream.write(text.encode()))
     except OSError as error:
         raise unwritable(folder, error) from error
+
+
+def _write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replaces a file in one step that survives a power cut."""
+    aside = path.with_name(f"{_STATE}new")
+    with aside.open("wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    _sync_folder(path.parent)
 
 
 def _is_of_unfinished(name: str) -> bool:

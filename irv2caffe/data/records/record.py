@@ -13,7 +13,7 @@ from irv2caffe.data.records import augment, datum, image
 from irv2caffe.data.records.depth import Depth, largest_value
 from irv2caffe.data.records.image import UndecodableImageError, open_image
 from irv2caffe.data.records.items import GONE, MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
-from irv2caffe.data.records.mean import UnitSums
+from irv2caffe.data.records.mean import UnitSums, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,13 @@ class RecordBuffer:
             return self.extra[-1], (-1, size)
         self._used += size
         return self._memory[start : start + size], (start, size)
+
+    def put(self, head: bytes, size: int, tail: bytes) -> tuple[Pixels, tuple[int, int]]:
+        """Writes the head and the tail of a record; memory for its body, and its place."""
+        memory, place = self.take(len(head) + size + len(tail))
+        memory[: len(head)] = np.frombuffer(head, np.uint8)
+        memory[len(head) + size :] = np.frombuffer(tail, np.uint8)
+        return memory[len(head) : len(head) + size], place
 
 
 class RecordMaker:
@@ -213,21 +220,15 @@ class RecordMaker:
 
     def _put_pixels(self, pixels: Pixels, label: int, buffer: RecordBuffer) -> tuple[int, int]:
         self._add_to_mean(pixels)
-        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-        head = datum.raw_head((channels, pixels.shape[0], pixels.shape[1]))
-        tail = datum.raw_tail(label)
-        memory, place = buffer.take(len(head) + pixels.size + len(tail))
-        memory[: len(head)] = np.frombuffer(head, np.uint8)
-        image.write_planes(pixels, memory[len(head) : len(head) + pixels.size])
-        memory[len(head) + pixels.size :] = np.frombuffer(tail, np.uint8)
+        head, tail = datum.raw_head(shape_of(pixels)), datum.raw_tail(label)
+        body, place = buffer.put(head, pixels.size, tail)
+        image.write_planes(pixels, body)
         return place
 
     def _put_file(self, data: Pixels, label: int, buffer: RecordBuffer) -> tuple[int, int]:
         head, tail = datum.encoded_head(len(data)), datum.encoded_tail(label)
-        memory, place = buffer.take(len(head) + len(data) + len(tail))
-        memory[: len(head)] = np.frombuffer(head, np.uint8)
-        memory[len(head) : len(head) + len(data)] = data
-        memory[len(head) + len(data) :] = np.frombuffer(tail, np.uint8)
+        body, place = buffer.put(head, len(data), tail)
+        body[:] = data
         return place
 
 

@@ -51,13 +51,13 @@ def read_devkit(path: Path) -> Devkit:
         FormatError: a number that is no class of ILSVRC 2012, or a damaged archive.
     """
     rows = sorted(_class_rows(), key=lambda row: row[1])
-    label_of = {number: label for label, (number, _, _) in enumerate(rows)}
+    label_of = {number.encode(): label for label, (number, _, _) in enumerate(rows)}
     labels = []
-    text = _ground_truth(path).decode("ascii", "replace")
-    for line_number, number in enumerate(text.split(), 1):
+    for line_number, number in enumerate(_ground_truth(path).split(), 1):
         if number not in label_of:
+            shown = number[:20].decode("ascii", "replace")
             raise FormatError(
-                f"{GROUND_TRUTH}: {number[:20]!r} is none of ILSVRC 2012's classes, 1 to 1000",
+                f"{GROUND_TRUTH}: {shown!r} is none of ILSVRC 2012's classes, 1 to 1000",
                 "is it from another year's development kit?",
                 path=path,
                 line=line_number,
