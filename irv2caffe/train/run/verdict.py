@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run.caffe_log import RESERVED_BYTES
-from irv2caffe.train.run.failure_causes import LOG, RESUME, advise, advise_exit
+from irv2caffe.train.run_dir.failure_causes import LOG, RESUME, advise, advise_exit
 
 if TYPE_CHECKING:
     from irv2caffe.train.run.tracker import StartState
