@@ -39,17 +39,6 @@ def _floats(name: str, text: str) -> tuple[float, float, float]:
     return (values[0], values[0], values[0]) if len(values) == 1 else (*values,)  # type: ignore[return-value]
 
 
-def _num_gpus(gpus: str) -> int:
-    """How many GPUs ``--gpus`` names; 0 is the CPU."""
-    if gpus == "none":
-        return 0
-    parts = gpus.split(",")
-    known = all(part.isdecimal() and len(part) < 10 for part in parts)
-    if not known or len(set(map(int, parts))) != len(parts):
-        raise UsageError(f"--gpus {gpus}: give none, or different numbers such as 0,1")
-    return len(parts)
-
-
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
     "residual_scale": lambda text: None if text == "none" else _floats("--residual-scale", text),
     "mean_value": lambda text: text if text == "database" else _floats("--mean-value", text),
@@ -152,7 +141,14 @@ def build_net_command(
     Values that are not told come from the recipe, else from the variant, else from the defaults in
     brackets; --print-config shows which. The paper recipe is RMSProp 0.045 for 120 epochs.
     """
-    from irv2caffe.config import DEFAULT_RECIPE, NetOptions, SolverOptions, load_recipe, resolve
+    from irv2caffe.config import (
+        DEFAULT_RECIPE,
+        NetOptions,
+        SolverOptions,
+        load_recipe,
+        parse_gpus,
+        resolve,
+    )
     from irv2caffe.data.inspect.database import dataset_sizes
     from irv2caffe.net.build import build_net
 
@@ -162,7 +158,7 @@ def build_net_command(
         check_suffix(draw)
     told = told_options(options)
     if gpus is not None:
-        told["num_gpus"] = _num_gpus(gpus)
+        told["num_gpus"] = len(parse_gpus(gpus))
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
     places = {**values.net, **told}
     databases = places.get("train_lmdb"), places.get("val_lmdb")

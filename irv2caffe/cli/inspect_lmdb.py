@@ -92,9 +92,10 @@ def _show_examination(found: dict[str, Any], *, every_class: bool) -> None:
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     decoded = f"{found['num_decoded']:,} of {found['num_records']:,}"
+    size, map_size = (ui.format_bytes(found[name]) for name in ("size_bytes", "map_bytes"))
     rows = [
         ("records", f"{found['num_records']:,}"),
-        ("size", f"{found['size_bytes'] / 1e6:,.1f} MB, map {found['map_bytes'] / 1e6:,.0f} MB"),
+        ("size", f"{size}, map {map_size}"),
         ("encoding", _counts(found["encodings"])),
         ("shapes", _counts(found["shapes"])),
         ("decoded", f"{decoded}, {found['num_undecodable']:,} cannot be"),

@@ -249,10 +249,10 @@ def _announce(expected: Estimate) -> None:
 def _lines(expected: Estimate) -> list[str]:
     order = "shuffled" if expected.is_shuffled else "in order"
     images = f"{expected.num_images:,} images of {expected.num_classes:,} classes"
-    size = f"about {expected.size_bytes / 1e9:,.2f} GB"
+    size, free = ui.format_bytes(expected.size_bytes), ui.format_bytes(expected.free_bytes)
     lines = [
         f"{expected.source} ({expected.kind}): {images}, {order}",
-        f"{expected.num_records:,} records, {size}; {expected.free_bytes / 1e9:,.1f} GB are free",
+        f"{expected.num_records:,} records, about {size}; {free} are free",
         *(f"note: {note}" for note in expected.notes),
     ]
     if expected.num_unreadable:
@@ -281,7 +281,7 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
     else:
         ui.show(
             f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
-            f"{report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
+            f"{ui.format_bytes(report.size_bytes)} in {report.seconds:.1f} s"
         )
     for finding in report.findings:
         ui.say(f"finding: {finding}")

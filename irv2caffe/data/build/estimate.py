@@ -10,7 +10,7 @@ from irv2caffe.data.build.plan import make_plan, pages_bytes, raw_record_bytes
 from irv2caffe.data.build.pool import open_pool
 from irv2caffe.data.records.items import Skipped
 from irv2caffe.errors import OutputError
-from irv2caffe.ui import megabytes
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,7 @@ def check_space(estimate: Estimate, folder: Path) -> None:
     wanted = int(estimate.size_bytes * share)
     if wanted > estimate.free_bytes:
         raise OutputError(
-            f"about {megabytes(wanted)} are needed for {folder}, "
-            f"{megabytes(estimate.free_bytes)} are free",
+            f"about {format_bytes(wanted)} are needed for {folder}, "
+            f"{format_bytes(estimate.free_bytes)} are free",
             "choose another disk, a smaller --resize, or --encoded jpg",
         )
