@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.plan.plan import TrainOptions
     from irv2caffe.train.run.options import SessionOptions
 
 _what = section("What to train")
@@ -180,7 +180,7 @@ def train_command(
             "--engine torch: this version trains with Caffe only", "--engine caffe, or auto"
         )
     options = _session_options(more)
-    wishes = _wishes(more, gpus=gpus or "none", weights=weights, run_dir=run_dir)
+    train_options = _train_options(more, gpus=gpus or "none", weights=weights, run_dir=run_dir)
     refuse_mixed(solver, recipe, resume, weights)
     from irv2caffe.caffe.find import find_caffe
 
@@ -188,17 +188,17 @@ def train_command(
         if smoke:
             raise UsageError("--resume does not go with --smoke")
         point, choices = to_resume(
-            resume, solver, wishes, options, gpus=gpus, flag=flag, docker=docker
+            resume, solver, train_options, options, gpus=gpus, flag=flag, docker=docker
         )
         found = find_caffe(choices.caffe, docker=choices.docker)
         if point is None:
             if dry_run or print_config:
                 raise UsageError("--resume RUN goes with neither --dry-run nor --print-config")
-            return _train(None, found, choices.wishes, choices.options, as_json)
-        solver, wishes, options = point.solver, choices.wishes, choices.options
+            return _train(None, found, choices.train_options, choices.options, as_json)
+        solver, train_options, options = point.solver, choices.train_options, choices.options
     else:
         found = find_caffe(flag, docker=docker)
-    with _solver(solver, recipe, found, wishes) as (path, told):
+    with _solver(solver, recipe, found, train_options) as (path, told):
         if dry_run or print_config:
             return show_plan(path, found, told, as_json=as_json, config=print_config)
         if smoke:
@@ -221,42 +221,51 @@ def _session_options(more: dict[str, Any]) -> SessionOptions:
     )
 
 
-def _wishes(more: dict[str, Any], **values: Any) -> Wishes:
-    from irv2caffe.train.plan.plan import Wishes
+def _train_options(more: dict[str, Any], **values: Any) -> TrainOptions:
+    from irv2caffe.train.plan.plan import TrainOptions
 
-    return Wishes(
+    return TrainOptions(
         keep_newest=more.pop("keep_snapshots"),
         keep_epochs=more.pop("keep_epochs"),
         ignore_findings=more.pop("ignore_findings"),
-        told=told_options(more),
+        given=told_options(more),
         **values,
     )
 
 
 @contextmanager
 def _solver(
-    solver: Path | None, recipe: str | None, found: FoundCaffe, wishes: Wishes
-) -> Iterator[tuple[Path, Wishes]]:
+    solver: Path | None, recipe: str | None, found: FoundCaffe, train_options: TrainOptions
+) -> Iterator[tuple[Path, TrainOptions]]:
     """The solver that was given, or that of a recipe, built aside for as long as it is needed."""
     if solver is not None:
-        yield solver, wishes
+        yield solver, train_options
         return
     from irv2caffe.train.plan.recipe import build_recipe
 
     assert recipe is not None
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
-        built, values = build_recipe(Path(folder), recipe, wishes.told, found, wishes.gpus)
+        built, values = build_recipe(
+            Path(folder), recipe, train_options.given, found, train_options.gpus
+        )
         for line in built.warnings:
             ui.say(f"warning: {line}")
-        yield built.solver, replace(wishes, told={}, values=values, origin=f"recipe {recipe}")
+        yield (
+            built.solver,
+            replace(train_options, given={}, values=values, origin=f"recipe {recipe}"),
+        )
 
 
 def _smoke(
-    solver: Path, found: FoundCaffe, wishes: Wishes, options: SessionOptions, as_json: bool
+    solver: Path,
+    found: FoundCaffe,
+    train_options: TrainOptions,
+    options: SessionOptions,
+    as_json: bool,
 ) -> int:
     from irv2caffe.train.run.smoke_test import smoke
 
-    report = smoke(solver, found, wishes, options, say=ui.say)
+    report = smoke(solver, found, train_options, options, say=ui.say)
     if as_json:
         ui.show_json(report.as_dict())
     else:
@@ -268,7 +277,7 @@ def _smoke(
 def _train(
     solver: Path | None,
     found: FoundCaffe,
-    wishes: Wishes,
+    train_options: TrainOptions,
     options: SessionOptions,
     as_json: bool,
 ) -> int:
@@ -278,9 +287,9 @@ def _train(
     with ui.status_line() as status:
         talk = {"say": _to_nobody_too(ui.say), "status": _to_nobody_too(status)}
         if solver is None:
-            result = resume(found, wishes, options, **talk)
+            result = resume(found, train_options, options, **talk)
         else:
-            result = train(solver, found, wishes, options, **talk)
+            result = train(solver, found, train_options, options, **talk)
     return show_result(result, as_json)
 
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.plan.plan import Plan, Wishes
+    from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.result import TrainResult
 
 
 def show_plan(
-    solver: Path, found: FoundCaffe, wishes: Wishes, *, as_json: bool, config: bool
+    solver: Path, found: FoundCaffe, train_options: TrainOptions, *, as_json: bool, config: bool
 ) -> int:
     """--dry-run and --print-config."""
     from irv2caffe.train.plan.findings import is_error
@@ -25,7 +25,7 @@ def show_plan(
     from irv2caffe.train.plan.plan import make_plan
     from irv2caffe.train.plan.plan_text import as_dict, rows
 
-    plan = make_plan(solver, found, wishes)
+    plan = make_plan(solver, found, train_options)
     if as_json:
         values = as_dict(plan)
         ui.show_json(values["config"] if config else values)

@@ -13,7 +13,7 @@ from irv2caffe import ui
 from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.plan.plan import TrainOptions
     from irv2caffe.train.run.as_before import Choices
     from irv2caffe.train.run.options import SessionOptions
     from irv2caffe.train.run.resume_from import StartingPoint
@@ -59,7 +59,7 @@ def refuse_mixed(
 def to_resume(
     resume: str,
     solver: Path | None,
-    wishes: Wishes,
+    train_options: TrainOptions,
     options: SessionOptions,
     *,
     gpus: str | None,
@@ -70,31 +70,33 @@ def to_resume(
     from irv2caffe.train.run.as_before import Choices
     from irv2caffe.train.run.resume_from import find_starting_point, run_of
 
-    named, told_dir = Path(resume) if resume else None, wishes.run_dir
+    named, told_dir = Path(resume) if resume else None, train_options.run_dir
     point = find_starting_point(
         named,
         run_dir=told_dir,
         solver=solver,
-        model=wishes.weights[0] if wishes.weights else None,
+        model=train_options.weights[0] if train_options.weights else None,
         say=ui.say,
     )
-    wishes = replace(wishes, weights=(), run_dir=wishes.run_dir if named is not None else None)
+    train_options = replace(
+        train_options, weights=(), run_dir=train_options.run_dir if named is not None else None
+    )
     if point is None:
         run: Path | None = run_of(named, told_dir)
-        wishes = replace(wishes, run_dir=run)
+        train_options = replace(train_options, run_dir=run)
     else:
         run = point.run
         # A run's own solver names its nets where they lay when it was made.
         moved = run is not None and solver is None
-        wishes = replace(wishes, snapshot=point.pair, moved=moved)
+        train_options = replace(train_options, snapshot=point.pair, moved=moved)
     if run is None:
-        return point, Choices(wishes, options, flag, docker)
-    return point, _as_before(run, wishes, options, gpus=gpus, flag=flag, docker=docker)
+        return point, Choices(train_options, options, flag, docker)
+    return point, _as_before(run, train_options, options, gpus=gpus, flag=flag, docker=docker)
 
 
 def _as_before(
     run: Path,
-    wishes: Wishes,
+    train_options: TrainOptions,
     options: SessionOptions,
     *,
     gpus: str | None,
@@ -110,4 +112,4 @@ def _as_before(
         for name in context.params
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    return as_before(run, wishes, options, told, gpus=gpus, caffe=flag, docker=docker)
+    return as_before(run, train_options, options, told, gpus=gpus, caffe=flag, docker=docker)

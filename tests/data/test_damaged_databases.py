@@ -28,8 +28,8 @@ from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
 from irv2caffe.train.plan.databases import check_locks
-from irv2caffe.train.plan.plan import Wishes, make_plan
-from irv2caffe.train.run.failure_causes import advise
+from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.run_dir.failure_causes import advise
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.run_dir import RunDir
 
@@ -69,8 +69,10 @@ def job(folder, database, crop=""):
     return solver
 
 
-def errors_of(solver, caffe, **wishes):
-    return [error.message for error in make_plan(solver, caffe, Wishes(**wishes)).problems]
+def errors_of(solver, caffe, **train_options):
+    return [
+        error.message for error in make_plan(solver, caffe, TrainOptions(**train_options)).problems
+    ]
 
 
 def program(*args, cwd):

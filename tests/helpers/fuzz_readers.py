@@ -469,7 +469,7 @@ def _run_folders(_: Path) -> list[Seed]:
 
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
-    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.plan.plan import TrainOptions
     from irv2caffe.train.run.as_before import as_before
     from irv2caffe.train.run.options import SessionOptions
     from irv2caffe.train.run.resume import last_words
@@ -480,8 +480,10 @@ def _read_run(folder: Path) -> None:
     run = RunDir(folder)
 
     def resume() -> None:
-        wishes = Wishes(run_dir=folder)
-        as_before(folder, wishes, SessionOptions(), set(), gpus=None, caffe=None, docker=None)
+        train_options = TrainOptions(run_dir=folder)
+        as_before(
+            folder, train_options, SessionOptions(), set(), gpus=None, caffe=None, docker=None
+        )
         last_words(run)
 
     _each(

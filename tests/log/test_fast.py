@@ -52,7 +52,7 @@ def state(reader):
     }
     values["clips"] = (list(log.clips.iteration), list(map(repr, log.clips.norm)))
     values["test"] = [repr(point) for point in log.test]
-    clock = reader.course.clock
+    clock = reader.builder.clock
     return values, (clock.now_us, clock.year, clock.at, clock.last, clock.first), reader.root
 
 

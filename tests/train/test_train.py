@@ -32,7 +32,7 @@ from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.plan.gpus import Devices, choose, notes
-from irv2caffe.train.plan.plan import Wishes, make_plan
+from irv2caffe.train.plan.plan import TrainOptions, make_plan
 from irv2caffe.train.plan.plan_text import as_dict, rows
 from irv2caffe.train.run.launch import resume, train
 from irv2caffe.train.run.metrics import rebuild
@@ -93,7 +93,7 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
     result = train(
         job / "net/solver.prototxt",
         caffe,
-        Wishes(run_dir=tmp_path / "runs/first"),
+        TrainOptions(run_dir=tmp_path / "runs/first"),
         say=lines.append,
         status=states.append,
     )
@@ -125,9 +125,9 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
     assert cv2.imread(str(run.plot)) is not None
     assert (tmp_path / "runs/latest").resolve() == run.path
     with pytest.raises(OutputExistsError, match="--resume"):
-        train(job / "net/solver.prototxt", caffe, Wishes(run_dir=run.path))
+        train(job / "net/solver.prototxt", caffe, TrainOptions(run_dir=run.path))
     with pytest.raises(UsageError, match="is finished"):
-        resume(caffe, Wishes(run_dir=run.path))
+        resume(caffe, TrainOptions(run_dir=run.path))
     # What the plan said of the snapshot is what Caffe wrote, but for names and sizes of fields.
     plan = make_plan(job / "net/solver.prototxt", caffe)
     sizes = [path.stat().st_size for path in run.snapshots.glob("*_16.*")]
@@ -497,14 +497,14 @@ def test_values_of_gpus_that_are_none(gpus):
 def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
     monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: FULL)
     solver = job / "net/solver.prototxt"
-    plan = make_plan(solver, caffe, Wishes(gpus="0"))
+    plan = make_plan(solver, caffe, TrainOptions(gpus="0"))
     assert not plan.problems
     assert dict(rows(plan))["memory"].endswith("free on the GPUs: 24.7 GB")
-    plan = make_plan(solver, caffe, Wishes(gpus="0,1"))
+    plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))
     assert plan.effective_batch == 16  # BVLC: a whole batch on each
     assert "GPU 1 has 1.05 MB free" in plan.problems[0].message
     assert "--batch-size" in plan.problems[0].hint
-    assert not make_plan(solver, caffe, Wishes(gpus="0,1", ignore_findings=True)).problems
+    assert not make_plan(solver, caffe, TrainOptions(gpus="0,1", ignore_findings=True)).problems
 
 
 def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe, job, monkeypatch):
@@ -512,12 +512,12 @@ def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe, job, monkeypatch):
     monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: nvcaffe)
     monkeypatch.setattr(system, "gpus", lambda: [TWO[0], TWO[0]])
     solver = job / "net/solver.prototxt"
-    plan = make_plan(solver, caffe, Wishes(gpus="0,1"))
+    plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))
     assert plan.effective_batch == 8  # of both GPUs together
     assert (
         dict(rows(plan))["effective batch"] == "8 = batch_size 8 shared by 2 GPU(s) x iter_size 1"
     )
-    odd = make_plan(solver, caffe, Wishes(gpus="0,1", told={"batch_size": 7}))
+    odd = make_plan(solver, caffe, TrainOptions(gpus="0,1", given={"batch_size": 7}))
     assert odd.effective_batch == 8  # rounded up to what two GPUs can share
     assert as_dict(odd)["caffe"]["flavor"] == "nvcaffe"
 
@@ -579,8 +579,8 @@ def test_help_is_complete_and_short():
 
 def test_settings_of_a_session_are_kept(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", max_iter=10)
-    wishes = Wishes(run_dir=tmp_path / "run")
-    train(solver, caffe, wishes, SessionOptions(plot=False, max_restarts=7))
+    train_options = TrainOptions(run_dir=tmp_path / "run")
+    train(solver, caffe, train_options, SessionOptions(plot=False, max_restarts=7))
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["options"]["max_restarts"] == 7
     assert not (tmp_path / "run/plot.png").exists()

@@ -240,7 +240,7 @@ def test_sighup_between_two_starts_changes_nothing(stand_in, root, tmp_path):
 def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
     """In the kernel's D state a SIGKILL waits; here it is not sent."""
     from irv2caffe.caffe.find import find_caffe
-    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.plan.plan import TrainOptions
 
     sent = []
     monkeypatch.setattr(supervisor, "_UNKILLABLE_S", 1.0)
@@ -251,7 +251,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
         result = launch.train(
             write_job(root, tmp_path / "job", max_iter=100, snapshot=20),
             find_caffe(stand_in),
-            Wishes(run_dir=tmp_path / "run"),
+            TrainOptions(run_dir=tmp_path / "run"),
             SessionOptions(stall_s=1.0, plot=False),
             say=lines.append,
         )

@@ -34,8 +34,8 @@ from irv2caffe.data.records.datum import record_key
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
-from irv2caffe.train.run.failure_causes import advise, advise_exit
 from irv2caffe.train.run.tracker import Tracker
+from irv2caffe.train.run_dir.failure_causes import advise, advise_exit
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs
 

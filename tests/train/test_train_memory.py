@@ -10,8 +10,8 @@ import pytest
 from helpers.train_helpers import write_job
 
 from irv2caffe.train.plan.memory_room import MemoryRoom, cgroup_room, memory_room
-from irv2caffe.train.plan.plan import Wishes, make_plan
-from irv2caffe.train.run.failure_causes import advise, advise_exit
+from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.run_dir.failure_causes import advise, advise_exit
 
 GB = 1 << 30
 
@@ -54,16 +54,16 @@ def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
     monkeypatch.setattr("irv2caffe.train.plan.memory.memory_room", lambda: room)
     solver = write_job(root, tmp_path, iter_size=2)
     told = {"batch_size": 2_000_000}
-    plan = make_plan(solver, caffe, Wishes(told=told))
+    plan = make_plan(solver, caffe, TrainOptions(given=told))
     (error,) = plan.problems
     assert "the training takes about" in error.message
     batch, size = (int(word) for word in error.hint.split() if word.isdecimal())
     assert batch * size == 4_000_000
-    fits = make_plan(solver, caffe, Wishes(told={"batch_size": batch, "iter_size": size}))
+    fits = make_plan(solver, caffe, TrainOptions(given={"batch_size": batch, "iter_size": size}))
     assert fits.problems == ()
     assert fits.effective_batch == plan.effective_batch
     assert not any("memory" in note for note in fits.notes)
-    anyway = make_plan(solver, caffe, Wishes(told=told, ignore_findings=True))
+    anyway = make_plan(solver, caffe, TrainOptions(given=told, ignore_findings=True))
     assert anyway.problems == ()
     assert any("the training takes about" in note for note in anyway.notes)
 

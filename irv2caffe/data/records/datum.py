@@ -103,11 +103,7 @@ def read_head(value: bytes | memoryview) -> DatumHead:
                 place = _after(value, place, wire)
         if place != len(value):
             raise IndexError
-    except (
-        FormatError,
-        IndexError,
-        OverflowError,
-    ) as error:  # a size may be beyond what Python can count to
+    except (FormatError, IndexError, OverflowError) as error:  # some sizes exceed any offset
         raise FormatError("a record is not a Datum", "was it made for Caffe?") from error
     sides = [_int32(numbers.get(field, 0)) for field in (1, 2, 3)]
     label = _int32(numbers[_LABEL]) if _LABEL in numbers else None

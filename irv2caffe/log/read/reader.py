@@ -13,7 +13,7 @@ from irv2caffe.log.read.columns import TrainPoint
 from irv2caffe.log.read.follow import read_into, resolve_log
 from irv2caffe.log.read.history import Log, TestPoint
 from irv2caffe.log.read.parse import clean, fork_of, lead_of, parse_message, split_prefix
-from irv2caffe.log.read.run_builder import Course, Told
+from irv2caffe.log.read.run_builder import IterationEvent, RunBuilder
 from irv2caffe.log.read.silence import Silence
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class Reader:
             on_unknown: called with every line that is not understood and not Caffe's.
         """
         self.log = Log()
-        self.course = Course(self.log, Clock(year))
+        self.builder = RunBuilder(self.log, Clock(year))
         self.root: int | None = None
         self.scratch: Scratch | None = None  # of irv2caffe.log.read.fast.bulk
         self._on_unknown = on_unknown
         self._rest = b""
         self._dump: dump.Dump | None = None
-        self._aside: deque[Told] = deque(maxlen=1000)
+        self._aside: deque[IterationEvent] = deque(maxlen=1000)
         self._num_first = 0
         self._silence = Silence()
         self._starter: int | None = None  # the thread that started the newest process
@@ -119,7 +119,7 @@ class Reader:
     def is_steady(self) -> bool:
         """Whether the next lines are likely displays of a process whose ways are known."""
         known = self._num_first >= _NUM_FIRST
-        return known and not self.course.new_process and self._dump is None
+        return known and not self.builder.new_process and self._dump is None
 
     @property
     def in_dump(self) -> bool:
@@ -137,7 +137,7 @@ class Reader:
 
     def was_shown(self, iteration: int, outputs: Iterable[str]) -> None:
         """Displays of the root up to this one, which said these outputs, came from outside."""
-        self.course.was_shown(iteration, outputs)
+        self.builder.was_shown(iteration, outputs)
         self._aside.clear()
 
     def _count(self, time: LogTime | None, line: str) -> None:
@@ -149,7 +149,7 @@ class Reader:
                 self._on_unknown(line)
 
     def _take(self, event: Event) -> None:
-        course = self.course
+        builder = self.builder
         match event:
             case (
                 events.Loss()
@@ -159,34 +159,34 @@ class Reader:
                 | events.Score()
             ):
                 self._told(event)
-            case events.Clip(norm=norm) if event.thread == self.root and course.at is not None:
-                self.log.clips.iteration.append(course.at)
+            case events.Clip(norm=norm) if event.thread == self.root and builder.at is not None:
+                self.log.clips.iteration.append(builder.at)
                 self.log.clips.norm.append(norm)
             case events.Resuming(path=path):
                 found = _STATE.search(path)
-                course.resume_at = int(found[1]) if found else None
+                builder.resume_at = int(found[1]) if found else None
             case events.FileHeader(year=year, month=month):
-                course.clock.said_year(year, month)
+                builder.clock.said_year(year, month)
             case _:
                 self.log.note(event)
 
-    def _told(self, event: Told) -> None:
+    def _told(self, event: IterationEvent) -> None:
         """Something of an iteration: counts if it is the root solver's."""
         if event.thread != self.root and event.thread is not None:
             leads = isinstance(event, events.Loss | events.TestStart)
-            if self.course.new_process and leads:
+            if self.builder.new_process and leads:
                 self.root = event.thread
                 self._recall(event.thread)
             else:
                 self._set_aside(event)
                 return
-        elif self.course.new_process and event.thread == self._stale is not None:
+        elif self.builder.new_process and event.thread == self._stale is not None:
             self._set_aside(event)
             return
         self._aside.clear()
-        self.course.tell(event)
+        self.builder.handle(event)
 
-    def _set_aside(self, event: Told) -> None:
+    def _set_aside(self, event: IterationEvent) -> None:
         self.log.num_aside += isinstance(event, events.Loss)
         self._aside.append(event)
         if event.thread != self._stale:
@@ -196,7 +196,7 @@ class Reader:
         """The first Caffes wrote the learning rate before the loss, and so before we know whose."""
         for event in self._aside:
             if event.thread == thread and isinstance(event, events.LearningRate):
-                self.course.tell(event)
+                self.builder.handle(event)
 
     def _adopt(self) -> None:
         """Another thread displayed twice and the root was silent: it is another process's."""
@@ -207,17 +207,17 @@ class Reader:
         if sum(isinstance(event, events.Loss) for event in mine) < 2:
             return
         self._aside.clear()
-        self.course.new_process = True
+        self.builder.new_process = True
         self.root = last
         self.log.num_aside -= sum(isinstance(event, events.Loss) for event in mine)
         for event in mine:
-            self.course.tell(event)
+            self.builder.handle(event)
 
     def _begin_dump(self, event: Event, lead: str) -> None:
         self._end_dump()
         self._dump = dump.Dump(event.thread, lead, is_net=isinstance(event, events.NetDump))
         if isinstance(event, events.SolverDump):
-            self.course.new_process = True
+            self.builder.new_process = True
             # Its threads may have the numbers of the last one's, where containers count anew.
             is_other = event.thread not in {None, self.root, self._starter}
             self._stale = self.root if is_other else None

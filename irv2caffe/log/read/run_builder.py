@@ -1,4 +1,4 @@
-"""The course of a run: displays, tests and restarts, from what its root solver says."""
+"""RunBuilder: adds displays, tests and restarts to the history of a run, event by event."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from irv2caffe.log.read.clock import Clock
     from irv2caffe.log.read.events import LogTime
 
-Told = events.Loss | events.LearningRate | events.TestStart | events.Output | events.Score
+IterationEvent = events.Loss | events.LearningRate | events.TestStart | events.Output | events.Score
 
 
-class Course:
-    """Adds what one process after the other says of its iterations to a history.
+class RunBuilder:
+    """Adds the events of the root solver, process after process, to the history of a run.
 
     Attributes:
         log: the history.
@@ -45,8 +45,8 @@ class Course:
         self._test_outputs: TestOutputs | None = None
         self._test_names: set[str] = set()
 
-    def tell(self, event: Told) -> None:
-        """Takes one event."""
+    def handle(self, event: IterationEvent) -> None:
+        """Adds one event of the root solver."""
         match event:
             case events.TestStart():
                 self._start_test(event)

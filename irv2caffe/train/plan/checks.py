@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe import system
 from irv2caffe.errors import (
@@ -16,6 +16,7 @@ from irv2caffe.errors import (
     NetError,
     OutputError,
     OutputExistsError,
+    UsageError,
 )
 from irv2caffe.proto.snapshot_outline import read_model_outline
 from irv2caffe.train.plan.estimate import Estimate, estimate
@@ -23,8 +24,8 @@ from irv2caffe.train.plan.findings import is_error, look, problem
 from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import noted
 from irv2caffe.train.plan.memory import check_memory
-from irv2caffe.train.run.resume_from import check_starting_point
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
+from irv2caffe.train.run_dir.other_training import refuse_other_net
 from irv2caffe.train.run_dir.retention import Keep
 from irv2caffe.train.run_dir.run_dir import refuse_used
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from irv2caffe.check.rules import Finding
     from irv2caffe.train.plan.databases import Facts
     from irv2caffe.train.plan.plan import Plan
+    from irv2caffe.train.run_dir.snapshots import Pair
 
 # Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
 _KEEP_NEWEST = 3
@@ -57,13 +59,13 @@ class Disk:
 def keep_policy(plan: Plan) -> Keep:
     """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
 
-    Where a number was told, the solver's own go too, and those of earlier calls.
+    Where a number was given, the solver's own go too, and those of earlier calls.
     """
-    wishes = plan.wishes
+    options = plan.options
     per_epoch = plan.iterations_per_epoch
-    every = wishes.keep_epochs * per_epoch if per_epoch and wishes.keep_epochs else None
-    if wishes.keep_newest is not None:
-        return Keep(wishes.keep_newest, every)
+    every = options.keep_epochs * per_epoch if per_epoch and options.keep_epochs else None
+    if options.keep_newest is not None:
+        return Keep(options.keep_newest, every)
     return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
 
 
@@ -76,15 +78,15 @@ def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
         problems: that are known already.
     """
     notes = _notes(plan)
-    for path in plan.wishes.weights:
+    for path in plan.options.weights:
         with noted(problems):
             notes += _weights(plan, path)
-    start = plan.wishes.snapshot
+    start = plan.options.snapshot
     if start is not None:
         with noted(problems):
-            notes.append(check_starting_point(start, plan.job.train_net, plan.solver.max_iter))
-    folder = plan.wishes.run_dir
-    if folder is not None and (start is not None or not plan.wishes.moved):
+            notes.append(_starting_point(start, plan.job.train_net, plan.solver.max_iter))
+    folder = plan.options.run_dir
+    if folder is not None and (start is not None or not plan.options.moved):
         with noted(problems):
             refuse_used(folder)
     with noted(problems):
@@ -131,7 +133,7 @@ def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> E
         return estimate(plan.job, plan.databases, shared_by=shared_by)
     except NetError as error:
         is_foreign = "unknown layer type" in error.message
-        if is_foreign or plan.wishes.ignore_findings:
+        if is_foreign or plan.options.ignore_findings:
             notes.append(f"warning: {error.message}")
         else:
             problems.append(error)
@@ -151,7 +153,7 @@ def _findings(
             notes.append(f"warning: irv2caffe check fails: {error.message}")
         return ()
     errors = [finding for finding in seen if is_error(finding)]
-    if errors and not plan.wishes.ignore_findings:
+    if errors and not plan.options.ignore_findings:
         # It says more of a net that Caffe refuses than the error does that stands there by now.
         problems[:] = [error for error in problems if not isinstance(error, NetError)]
         problems += map(problem, errors)
@@ -226,6 +228,32 @@ def _weights(plan: Plan, path: Path) -> list[str]:
     return lines
 
 
+def _starting_point(pair: Pair, net: Any, max_iter: int) -> str:
+    """Checks that a new run can go on from a pair; returns what to say of it.
+
+    Raises:
+        InputError: it is of another net.
+        UsageError: nothing is left to do.
+    """
+    try:
+        refuse_other_net(pair, net)
+    except InputError as error:
+        raise InputError(
+            error.message,
+            "--solver names the one it was trained with; --weights starts anew from a model",
+        ) from error
+    if 0 < max_iter <= pair.iteration:
+        raise UsageError(
+            f"{pair.state} is of iteration {pair.iteration:,}, and max_iter is {max_iter:,}: "
+            "nothing is left to do",
+            "--epochs makes the run longer, and so does another --solver",
+        )
+    return (
+        f"goes on from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads a "
+        "database from its first record again"
+    )
+
+
 def _check_writable(folder: Path) -> None:
     place = folder.absolute()
     while not place.exists():
@@ -243,7 +271,7 @@ def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
     for interval in (keep.every, keep.scheduled):
         if interval:
             kept = max(kept, keep.newest - 1 + int(plan.solver.max_iter / interval))
-    start = plan.wishes.snapshot
+    start = plan.options.snapshot
     sizes = [pair.num_bytes for pair in (*pairs(place / "snapshots"), *([start] if start else ()))]
     expected = found.pair_bytes if found is not None else None
     return Disk(max(sizes, default=expected), kept, system.free_bytes(place))

@@ -15,7 +15,7 @@ from irv2caffe.data.inspect.database import read_facts, summary_of
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.train.plan.job import PHASES, Job, layer_batch, noted
-from irv2caffe.train.run.failure_causes import LOCK_FILE, NO_LOCKS
+from irv2caffe.train.run_dir.failure_causes import LOCK_FILE, NO_LOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

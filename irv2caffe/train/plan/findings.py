@@ -47,25 +47,25 @@ def look(plan: Plan, facts: Facts) -> tuple[Finding, ...]:
     Raises:
         Irv2CaffeError: a file cannot be read.
     """
-    told, is_resumed = plan.wishes.told, plan.wishes.moved
+    given, is_resumed = plan.options.given, plan.options.moved
     ignored = frozenset(RULES) - _OF_RECORDS if is_resumed else frozenset((*_MENDED, *_SAID))
-    start = plan.wishes.snapshot
+    start = plan.options.snapshot
     goes_on = start is not None and start.model.suffix == ".caffemodel"  # not HDF5
-    models = [*plan.wishes.weights, *([start.model] if start is not None and goes_on else ())]
+    models = [*plan.options.weights, *([start.model] if start is not None and goes_on else ())]
     options = CheckOptions(
         flavor="nvcaffe" if plan.flavor == "nvcaffe" else "bvlc",
         num_gpus=plan.devices.count,
         weights=models[0] if models else None,
-        train_lmdb=Path(told["train_lmdb"]) if "train_lmdb" in told else None,
-        val_lmdb=Path(told["val_lmdb"]) if "val_lmdb" in told else None,
-        epochs=told.get("epochs"),
-        lr_decay_epochs=told.get("lr_decay_epochs"),
+        train_lmdb=Path(given["train_lmdb"]) if "train_lmdb" in given else None,
+        val_lmdb=Path(given["val_lmdb"]) if "val_lmdb" in given else None,
+        epochs=given.get("epochs"),
+        lr_decay_epochs=given.get("lr_decay_epochs"),
         ignore=frozenset(RULES) & ignored,
         facts=facts,
     )
-    if set(told) <= _OF_DATA and not is_resumed:
+    if set(given) <= _OF_DATA and not is_resumed:
         found = check(plan.job.path, options).findings
-        built_aside = f"{plan.job.path.parent}/" if plan.wishes.origin else ""
+        built_aside = f"{plan.job.path.parent}/" if plan.options.origin else ""
         return tuple(_without(finding, built_aside) for finding in found)
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as name:
         folder = Path(name)

@@ -40,7 +40,7 @@ def check_memory(
         also = f" ({format_bytes(found.test_bytes)} of it for the tests)" if tests else ""
         has, takes = format_bytes(there), format_bytes(need)
         what = f"{where} has {has} {how}, the training takes about {takes}{also}"
-        if need > there and not plan.wishes.ignore_findings:
+        if need > there and not plan.options.ignore_findings:
             besides = 0 if plan.gpus else found.model_bytes
             way_out = _way_out(plan, found, int(_NEAR * there) - besides, tests=tests)
             problems.append(InputError(what, f"{way_out}; {_ANYWAY}"))
@@ -52,7 +52,7 @@ def _way_out(plan: Plan, found: Estimate, there: int, *, tests: bool) -> str:
     """Batches that fit into so much, with the same number of images in an update and in a test."""
     batch, test_batch = plan.batch_size, plan.test_batch
     room = there - (found.test_bytes if tests else 0)
-    told = []
+    given = []
     if tests and found.train_bytes - (batch - 1) * found.train_image_bytes > room:
         fewer = _largest(
             plan.num_val or 0,
@@ -62,15 +62,15 @@ def _way_out(plan: Plan, found: Estimate, there: int, *, tests: bool) -> str:
             int(_TESTS_AT_MOST * there),
         )
         if fewer:
-            told = [f"--test-batch-size {fewer}"]
+            given = [f"--test-batch-size {fewer}"]
             room += (test_batch - fewer) * found.test_image_bytes
     whole = batch * int(plan.solver.iter_size)
     fits = _largest(whole, found.train_bytes, found.train_image_bytes, batch, room)
     if not fits or plan.flavor == "nvcaffe":  # which shares a batch among its GPUs
         return "a smaller --batch-size with a larger --iter-size takes less; so does a smaller net"
     if fits < batch:
-        told = [f"--batch-size {fits} --iter-size {whole // fits}", *told]
-    return f"{' '.join(told)} would fit, with as many images in an update as now"
+        given = [f"--batch-size {fits} --iter-size {whole // fits}", *given]
+    return f"{' '.join(given)} would fit, with as many images in an update as now"
 
 
 def _largest(whole: int, takes: int, of_each: int, batch: int, room: int) -> int:

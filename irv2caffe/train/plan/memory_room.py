@@ -57,7 +57,7 @@ def cgroup_room(root: Path = Path("/sys/fs/cgroup"), groups: str | None = None) 
 
     Args:
         root: where control groups are mounted.
-        groups: as in ``/proc/self/cgroup``, which is read where this is not told.
+        groups: as in ``/proc/self/cgroup``, which is read where this is not given.
 
     Returns:
         Bytes, or None where there is no limit.

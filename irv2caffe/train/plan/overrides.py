@@ -47,9 +47,9 @@ class Value:
     source: str
 
 
-def refuse_foreign(told: Mapping[str, Any]) -> None:
+def refuse_foreign(given: Mapping[str, Any]) -> None:
     """Raises UsageError for options that describe a net: those of a solver are fixed."""
-    for name in told:
+    for name in given:
         if name not in OPTIONS:
             raise UsageError(
                 f"--{name.replace('_', '-')} describes a net, and the net is given",
@@ -57,24 +57,24 @@ def refuse_foreign(told: Mapping[str, Any]) -> None:
             )
 
 
-def set_sources(job: Job, told: Mapping[str, Any]) -> None:
+def set_sources(job: Job, given: Mapping[str, Any]) -> None:
     """Other databases."""
     for option, phase in _SOURCES.items():
-        if option in told:
+        if option in given:
             for layer in job.data_layers(phase):
                 if layer.type == "Data":
-                    layer.data_param.source = str(Path(told[option]).absolute())
+                    layer.data_param.source = str(Path(given[option]).absolute())
 
 
 def set_values(
-    job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], *, factor: int, num_sharing: int
+    job: Job, given: Mapping[str, Any], uses: list[DatabaseUse], *, factor: int, num_sharing: int
 ) -> None:
-    """Everything else that was told.
+    """Everything else that was given.
 
     Args:
         job: changed in place.
-        told: option to value.
-        uses: the databases, for what is told in epochs.
+        given: option to value.
+        uses: the databases, for what is given in epochs.
         factor: GPUs whose batches add up.
         num_sharing: GPUs that share one test batch.
 
@@ -83,17 +83,17 @@ def set_values(
     """
     solver = job.solver
     for option, field in _SAME.items():
-        if option in told:
-            setattr(solver, field, told[option])
-    if "clip_gradients" in told:
+        if option in given:
+            setattr(solver, field, given[option])
+    if "clip_gradients" in given:
         # Caffe clips the sum over iter_size before it divides (sgd_solver.cpp, ClipGradients).
-        solver.clip_gradients = told["clip_gradients"] * solver.iter_size
-    if "batch_size" in told:
+        solver.clip_gradients = given["clip_gradients"] * solver.iter_size
+    if "batch_size" in given:
         for layer in job.data_layers("TRAIN"):
-            set_layer_batch(layer, told["batch_size"])
-    if "test_batch_size" in told:
-        _set_test_batch(job, told["test_batch_size"], uses, num_sharing)
-    _set_epochs(job, told, uses, factor)
+            set_layer_batch(layer, given["batch_size"])
+    if "test_batch_size" in given:
+        _set_test_batch(job, given["test_batch_size"], uses, num_sharing)
+    _set_epochs(job, given, uses, factor)
 
 
 def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_sharing: int) -> None:
@@ -110,8 +110,8 @@ def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_shar
         job.solver.test_iter[0] = num_val // batch_size
 
 
-def _set_epochs(job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], factor: int) -> None:
-    wanted = {option: field for option, field in _IN_EPOCHS.items() if option in told}
+def _set_epochs(job: Job, given: Mapping[str, Any], uses: list[DatabaseUse], factor: int) -> None:
+    wanted = {option: field for option, field in _IN_EPOCHS.items() if option in given}
     if not wanted:
         return
     num_train = next((use.summary.num_records for use in uses if use.phase == "TRAIN"), None)
@@ -123,27 +123,27 @@ def _set_epochs(job: Job, told: Mapping[str, Any], uses: list[DatabaseUse], fact
             "write iterations into the solver instead",
         )
     for option, field in wanted.items():
-        setattr(job.solver, field, max(1, round(num_train * told[option] / effective)))
-    if "lr_decay_epochs" in told and job.solver.lr_policy != "step":
+        setattr(job.solver, field, max(1, round(num_train * given[option] / effective)))
+    if "lr_decay_epochs" in given and job.solver.lr_policy != "step":
         raise UsageError(
             f'--lr-decay-epochs goes with lr_policy: "step", not {job.solver.lr_policy!r}'
         )
 
 
-def rows(job: Job, told: Mapping[str, Any]) -> list[Value]:
+def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
     """Every value of the solver and of the data layers, and where it came from."""
-    told_fields = {
-        **{field: option for option, field in {**_SAME, **_IN_EPOCHS}.items() if option in told},
-        **({"clip_gradients": "clip_gradients"} if "clip_gradients" in told else {}),
-        **({"test_iter": "test_batch_size"} if "test_batch_size" in told else {}),
+    given_fields = {
+        **{field: option for option, field in {**_SAME, **_IN_EPOCHS}.items() if option in given},
+        **({"clip_gradients": "clip_gradients"} if "clip_gradients" in given else {}),
+        **({"test_iter": "test_batch_size"} if "test_batch_size" in given else {}),
     }
     found = []
     for field in job.solver.DESCRIPTOR.fields:
         value = getattr(job.solver, field.name)
         repeated = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
         is_set = len(value) > 0 if repeated else job.solver.HasField(field.name)
-        if field.name in told_fields:
-            source = f"command line, --{told_fields[field.name].replace('_', '-')}"
+        if field.name in given_fields:
+            source = f"command line, --{given_fields[field.name].replace('_', '-')}"
         elif is_set:
             source = str(job.path)
         elif field.has_default_value:
@@ -154,7 +154,7 @@ def rows(job: Job, told: Mapping[str, Any]) -> list[Value]:
     for options, get in ((_BATCHES, layer_batch), (_SOURCES, _layer_source)):
         for option, phase in options.items():
             for layer in job.data_layers(phase):
-                source = f"command line, --{option.replace('_', '-')}" if option in told else ""
+                source = f"command line, --{option.replace('_', '-')}" if option in given else ""
                 found.append(Value(option, get(layer), source or f"layer {layer.name}"))
     return found
 

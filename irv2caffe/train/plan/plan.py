@@ -31,12 +31,12 @@ KEEP_EPOCHS = 10.0
 
 
 @dataclass(frozen=True)
-class Wishes:
+class TrainOptions:
     """What is asked for besides a solver.
 
     Attributes:
         gpus: ``none``, ``all`` or numbers.
-        told: options that go over the solver's values.
+        given: options that go over the solver's values.
         weights: models to start from.
         run_dir: the run folder, or None where it has no name yet.
         keep_newest: snapshots that stay; None keeps all that the solver asks for.
@@ -49,7 +49,7 @@ class Wishes:
     """
 
     gpus: str = "none"
-    told: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
     weights: tuple[Path, ...] = ()
     run_dir: Path | None = None
     keep_newest: int | None = None
@@ -70,7 +70,7 @@ class Plan:
         found: the Caffe that trains.
         can: what it can do, or None where it cannot be asked.
         devices: where it runs.
-        wishes: what was asked for.
+        options: what was asked for.
         databases: that the nets read.
         batch_size: of the TRAIN data layer, as Caffe will use it; 0 where it is not known.
         values: the resolved config, with sources.
@@ -85,7 +85,7 @@ class Plan:
     found: FoundCaffe
     can: Capability | None
     devices: Devices
-    wishes: Wishes
+    options: TrainOptions
     databases: tuple[DatabaseUse, ...]
     batch_size: int
     values: tuple[overrides.Value, ...]
@@ -176,43 +176,45 @@ class Plan:
             raise PlanError(self.problems)
 
 
-def make_plan(solver_path: Path, found: FoundCaffe, wishes: Wishes = Wishes()) -> Plan:
+def make_plan(solver_path: Path, found: FoundCaffe, options: TrainOptions = TrainOptions()) -> Plan:
     """Reads a solver and all it names, and checks everything.
 
     Args:
         solver_path: a solver prototxt.
         found: the Caffe that will train.
-        wishes: what was asked for.
+        options: what was asked for.
 
     Raises:
         MissingInputError: no solver there.
         FormatError: it is none, or names no net.
         UsageError: options that describe a net, which is given.
     """
-    overrides.refuse_foreign(wishes.told)
+    overrides.refuse_foreign(options.given)
     problems: list[Irv2CaffeError] = []
     can: Capability | None = None
     devices = Devices()
     with noted(problems):
         can = capability(found)
     with noted(problems):
-        devices = choose(wishes.gpus, can)
-    job = read_job(solver_path, problems, moved=wishes.moved)
-    overrides.set_sources(job, wishes.told)
+        devices = choose(options.gpus, can)
+    job = read_job(solver_path, problems, moved=options.moved)
+    overrides.set_sources(job, options.given)
     facts = look_at_databases(job)
     uses = read_databases(job, facts, problems)
     # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
     takes_locks = (can is None or can.flavor == "bvlc") and not found.image
-    if takes_locks and not wishes.ignore_findings:
+    if takes_locks and not options.ignore_findings:
         with noted(problems):
             check_locks(uses)
-    plan = Plan(job, found, can, devices, wishes, tuple(uses), 0, ())
+    plan = Plan(job, found, can, devices, options, tuple(uses), 0, ())
     with noted(problems):
         sharing = 1 if plan.flavor == "bvlc" else devices.count
-        overrides.set_values(job, wishes.told, uses, factor=plan.batch_factor, num_sharing=sharing)
+        overrides.set_values(
+            job, options.given, uses, factor=plan.batch_factor, num_sharing=sharing
+        )
     if job.solver.max_iter < 1:
         problems.append(InputError(f"{solver_path}: max_iter is missing", "give --epochs"))
-    values = (*wishes.values, *overrides.rows(job, wishes.told))
+    values = (*options.values, *overrides.rows(job, options.given))
     plan = replace(plan, batch_size=_batch_size(plan), values=values)
     return checks.checked(plan, facts, problems)
 

@@ -27,12 +27,12 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ("caffe", f"{plan.found.name} ({plan.found.reason})"),
         ("which is", plan.can.text() if plan.can is not None else "not known"),
         ("devices", plan.devices.text()),
-        ("solver", plan.wishes.origin or str(plan.job.path)),
+        ("solver", plan.options.origin or str(plan.job.path)),
     ]
-    start = plan.wishes.snapshot
+    start = plan.options.snapshot
     if start is not None:
         found.append(("goes on from", f"iteration {start.iteration:,}: {start.state}"))
-        found.append(("run folder", str(plan.wishes.run_dir or "runs/DATE-TIME, a new one")))
+        found.append(("run folder", str(plan.options.run_dir or "runs/DATE-TIME, a new one")))
     found += [("net", f"{name}: {len(net.layer)} layers") for name, net in plan.job.nets.items()]
     found += [(f"{use.phase.lower()} data", _database(use)) for use in plan.databases]
     found.append(("effective batch", _batch(plan)))
@@ -56,11 +56,11 @@ def _database(use: Any) -> str:
         seen.append(f"labels of {facts.num_looked_at:,} looked at")
     if summary.encoded and facts.num_decoded < summary.num_records:
         seen.append(f"{facts.num_decoded:,} decoded")
-    told = f" ({', '.join(seen)})" if seen else ""
+    looked_at = f" ({', '.join(seen)})" if seen else ""
     return (
         f"{use.source}: {summary.num_records:,} images {summary.channels}x{summary.height}x"
         f"{summary.width}{' (encoded)' if summary.encoded else ''}, labels up to "
-        f"{summary.max_label}{crop}{told}"
+        f"{summary.max_label}{crop}{looked_at}"
     )
 
 
@@ -129,9 +129,9 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             "several_gpus": can.several_gpus if can else None,
         },
         "gpus": list(plan.devices.numbers),
-        "solver": plan.wishes.origin or str(plan.job.path),
-        "snapshot": None if plan.wishes.snapshot is None else str(plan.wishes.snapshot.state),
-        "from_iteration": plan.wishes.snapshot.iteration if plan.wishes.snapshot else 0,
+        "solver": plan.options.origin or str(plan.job.path),
+        "snapshot": None if plan.options.snapshot is None else str(plan.options.snapshot.state),
+        "from_iteration": plan.options.snapshot.iteration if plan.options.snapshot else 0,
         "nets": {name: len(net.layer) for name, net in plan.job.nets.items()},
         "databases": [
             {

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def build_recipe(
-    out: Path, name: str, told: Mapping[str, Any], found: FoundCaffe, gpus: str
+    out: Path, name: str, given: Mapping[str, Any], found: FoundCaffe, gpus: str
 ) -> tuple[BuiltNet, tuple[Value, ...]]:
     """Writes the prototxts of a recipe for the Caffe and the GPUs that will train.
 
     Args:
         out: the folder.
         name: of the recipe, or a ``.toml`` file.
-        told: options of build-net that go over the recipe's values.
+        given: options of build-net that go over the recipe's values.
         found: whose batch_size it is: of each GPU, or of all.
         gpus: ``none``, ``all`` or numbers.
 
@@ -37,18 +37,18 @@ def build_recipe(
     Raises:
         UsageError: no databases, or options that do not go together.
     """
-    if not told.get("train_lmdb") or not told.get("val_lmdb"):
+    if not given.get("train_lmdb") or not given.get("val_lmdb"):
         raise UsageError(
             f"--recipe {name} needs --train-lmdb and --val-lmdb", "irv2caffe make-lmdb builds them"
         )
     can = capability(found)
     devices = choose(gpus, can)
-    sizes = dataset_sizes(told["train_lmdb"], told["val_lmdb"])
+    sizes = dataset_sizes(given["train_lmdb"], given["val_lmdb"])
     assert sizes.num_train is not None
     assert sizes.num_val is not None
     measured = {"num_classes": sizes.num_classes, "flavor": can.flavor}
     recipe = load_recipe(name)
-    whole = {**told, "num_gpus": len(devices.numbers)}
+    whole = {**given, "num_gpus": len(devices.numbers)}
     net = resolve(NetOptions, recipe, whole, measured=measured)
     solver = resolve(SolverOptions, recipe, whole)
     built = build_net(

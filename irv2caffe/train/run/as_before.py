@@ -18,7 +18,7 @@ from irv2caffe.train.run_dir.run_dir import read_config
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from irv2caffe.train.plan.plan import Wishes
+    from irv2caffe.train.plan.plan import TrainOptions
     from irv2caffe.train.run.options import SessionOptions
 
 # Options that are called otherwise.
@@ -32,13 +32,13 @@ class Choices:
     """With what a run goes on.
 
     Attributes:
-        wishes: GPUs, snapshots to keep.
+        train_options: GPUs, snapshots to keep.
         options: how it is looked after.
         caffe: folder or program that was named, or None.
         docker: image that was named, or None.
     """
 
-    wishes: Wishes
+    train_options: TrainOptions
     options: SessionOptions
     caffe: Path | None
     docker: str | None
@@ -46,7 +46,7 @@ class Choices:
 
 def as_before(
     run: Path,
-    wishes: Wishes,
+    train_options: TrainOptions,
     options: SessionOptions,
     told: set[str],
     *,
@@ -58,7 +58,7 @@ def as_before(
 
     Args:
         run: its folder.
-        wishes: of now.
+        train_options: of now.
         options: of now.
         told: names of the fields of both that were told now.
         gpus: told now, or None.
@@ -69,14 +69,14 @@ def as_before(
     kept = _options_of(config, run, told)
     if caffe is None and docker is None:
         caffe = _caffe_of(config, run)
-    wishes = replace(
-        wishes,
+    train_options = replace(
+        train_options,
         gpus=gpus or str(config.get("gpus", "none")),
         **{name: kept[name] for name in _WISHES_KEPT if name in kept},
     )
     known = {field.name for field in fields(options)}
     options = replace(options, **{name: kept[name] for name in known & kept.keys()})
-    return Choices(wishes, options, caffe, docker)
+    return Choices(train_options, options, caffe, docker)
 
 
 def _options_of(config: dict[str, Any], run: Path, told: set[str]) -> dict[str, Any]:

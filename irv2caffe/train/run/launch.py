@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import OutputError, UnreadableError
 from irv2caffe.train.plan.findings import lines as finding_lines
-from irv2caffe.train.plan.plan import Plan, Wishes, make_plan
+from irv2caffe.train.plan.plan import Plan, TrainOptions, make_plan
 from irv2caffe.train.plan.plan_text import sums
 from irv2caffe.train.run import prepare
 from irv2caffe.train.run.caffe_log import stitch
@@ -51,7 +51,7 @@ _LONGEST_WAIT_S = 300.0
 def train(
     solver: Path,
     found: FoundCaffe,
-    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    train_options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
     options: SessionOptions = SessionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
@@ -62,7 +62,7 @@ def train(
     Args:
         solver: a solver prototxt and, through it, the net.
         found: the Caffe that trains.
-        wishes: what is asked for besides; without a run folder it is ``runs/DATE-TIME``.
+        train_options: what is asked for besides; without a run folder it is ``runs/DATE-TIME``.
         options: how the training is looked after.
         say: called with lines for a person.
         status: called with the state of the training, again and again.
@@ -70,9 +70,9 @@ def train(
     Raises:
         Irv2CaffeError: before the start, for anything that would end the run later.
     """
-    plan = make_plan(solver, found, wishes)
+    plan = make_plan(solver, found, train_options)
     plan.raise_problems()
-    run = new_run_dir(wishes.run_dir)
+    run = new_run_dir(train_options.run_dir)
     with locked(run) as lock:
         remove_left_over(run)
         pair = prepare.write_inputs(run, plan, options)
@@ -82,7 +82,7 @@ def train(
 
 def resume(
     found: FoundCaffe,
-    wishes: Wishes = Wishes(),  # noqa: B008
+    train_options: TrainOptions = TrainOptions(),  # noqa: B008
     options: SessionOptions = SessionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
@@ -95,12 +95,12 @@ def resume(
         InputError: the net is another one now, or another training works there.
         UsageError: the run is finished.
     """
-    run = existing_run_dir(wishes.run_dir)
+    run = existing_run_dir(train_options.run_dir)
     make_complete(run)
     wait_for_orphan(run, say)
     with locked(run) as lock:
         remove_left_over(run)
-        plan = make_plan(run.solver, found, replace(wishes, run_dir=run.path, moved=True))
+        plan = make_plan(run.solver, found, replace(train_options, run_dir=run.path, moved=True))
         plan.raise_problems()
         try:
             pair = choose_pair(run, plan, say)

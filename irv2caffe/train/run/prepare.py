@@ -18,8 +18,8 @@ from irv2caffe.proto.text import write_prototxt
 from irv2caffe.train.plan.job import COPIED_FIELDS
 from irv2caffe.train.plan.plan_text import as_dict, sums
 from irv2caffe.train.run.git_revision import git_revision
-from irv2caffe.train.run.other_training import copy_pair
 from irv2caffe.train.run.supervisor import GLOG
+from irv2caffe.train.run_dir.other_training import copy_pair
 from irv2caffe.train.run_dir.run_dir import OWN_NAMES, copy_file, read_config, starts_of, weights_of
 from irv2caffe.train.run_dir.snapshots import Pair
 
@@ -60,7 +60,7 @@ def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> Pair | Non
 
 def _take_snapshot(run: RunDir, plan: Plan) -> Pair | None:
     """Copies the snapshot that a new run goes on from; None where it begins at the beginning."""
-    source = plan.wishes.snapshot
+    source = plan.options.snapshot
     if source is None:
         return None
     name = f"{_prefix(plan.solver.snapshot_prefix)}_iter_{source.iteration}"
@@ -161,11 +161,12 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         "irv2caffe": __version__,
         "argv": sys.argv,
         "started": earlier.get("started", _now()),
-        "solver": earlier.get("solver", plan.wishes.origin or str(plan.job.path.absolute())),
+        "solver": earlier.get("solver", plan.options.origin or str(plan.job.path.absolute())),
         "snapshot": earlier.get(
-            "snapshot", str(plan.wishes.snapshot.state.absolute()) if plan.wishes.snapshot else None
+            "snapshot",
+            str(plan.options.snapshot.state.absolute()) if plan.options.snapshot else None,
         ),
-        "weights": earlier.get("weights", [str(path.absolute()) for path in plan.wishes.weights]),
+        "weights": earlier.get("weights", [str(path.absolute()) for path in plan.options.weights]),
         "caffe": {
             "root": str(plan.found.root),
             "program": plan.found.name,
@@ -182,9 +183,9 @@ def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dic
         "plan": as_dict(plan),
         "options": {
             **asdict(options),
-            "keep_newest": plan.wishes.keep_newest,
-            "keep_epochs": plan.wishes.keep_epochs,
-            "ignore_findings": plan.wishes.ignore_findings,
+            "keep_newest": plan.options.keep_newest,
+            "keep_epochs": plan.options.keep_epochs,
+            "ignore_findings": plan.options.ignore_findings,
         },
         "versions": system.versions(),
         "machine": system.machine(),

@@ -7,12 +7,11 @@ its snapshot is copied, and all that is written goes into a run folder of its ow
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError, UsageError
-from irv2caffe.train.run.other_training import (
+from irv2caffe.train.run_dir.other_training import (
     prefix_of,
-    refuse_other_net,
     solvers_in,
     states_of,
     whole_pair,
@@ -221,32 +220,6 @@ def _solver_near(state: Path) -> Path:
     raise MissingInputError(
         f"there is no solver beside {state}, nor in the folder above",
         f"--solver FILE names it: --resume {state} --solver FILE",
-    )
-
-
-def check_starting_point(pair: Pair, net: Any, max_iter: int) -> str:
-    """Checks that a new run can go on from a pair; returns what to say of it.
-
-    Raises:
-        InputError: it is of another net.
-        UsageError: nothing is left to do.
-    """
-    try:
-        refuse_other_net(pair, net)
-    except InputError as error:
-        raise InputError(
-            error.message,
-            "--solver names the one it was trained with; --weights starts anew from a model",
-        ) from error
-    if 0 < max_iter <= pair.iteration:
-        raise UsageError(
-            f"{pair.state} is of iteration {pair.iteration:,}, and max_iter is {max_iter:,}: "
-            "nothing is left to do",
-            "--epochs makes the run longer, and so does another --solver",
-        )
-    return (
-        f"goes on from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads a "
-        "database from its first record again"
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.plan.plan import Plan, Wishes
+    from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.options import SessionOptions
 
 _ITERATIONS = 2
@@ -72,7 +72,7 @@ class Smoke:
 def smoke(
     solver: Path,
     found: FoundCaffe,
-    wishes: Wishes,
+    train_options: TrainOptions,
     options: SessionOptions,
     *,
     say: Callable[[str], None] = lambda _: None,
@@ -82,7 +82,7 @@ def smoke(
     Args:
         solver: a solver prototxt.
         found: the Caffe that trains.
-        wishes: what is asked for besides.
+        train_options: what is asked for besides.
         options: how a training is looked after.
         say: called with lines for a person.
 
@@ -90,10 +90,10 @@ def smoke(
         CaffeFailedError: it did not come through; the folder is left.
         Irv2CaffeError: before the start, as for a real run.
     """
-    plan = make_plan(solver, found, wishes)
+    plan = make_plan(solver, found, train_options)
     plan.raise_problems()
     whole = _shortened(plan)
-    beside = wishes.run_dir.parent if wishes.run_dir is not None else RUNS
+    beside = train_options.run_dir.parent if train_options.run_dir is not None else RUNS
     beside.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".smoke-", dir=beside))
     run = new_run_dir(folder / "run")

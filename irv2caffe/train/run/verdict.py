@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from irv2caffe.train.run.caffe_log import RESERVED_BYTES
-from irv2caffe.train.run.failure_causes import LOG, RESUME, advise, advise_exit
+from irv2caffe.train.run_dir.failure_causes import LOG, RESUME, advise, advise_exit
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:

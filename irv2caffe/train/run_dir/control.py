@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
 from irv2caffe.system import open_own, read_json_object
-from irv2caffe.train.run.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run.resume import says_finished
+from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run_dir.lock import is_locked, read_owner
 from irv2caffe.train.run_dir.run_dir import RunDir, read_config
 

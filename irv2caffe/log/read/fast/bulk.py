@@ -113,8 +113,8 @@ class _Block:
 
 def _add(reader: Reader, block: _Block) -> bool:
     """Adds the displays to the history; False, and nothing added, if they are not in order."""
-    shown = reader.course.shown
-    if shown is None or not len(block.losses) or block.iteration[0] < (reader.course.at or 0):
+    shown = reader.builder.shown
+    if shown is None or not len(block.losses) or block.iteration[0] < (reader.builder.at or 0):
         return False
     iteration = np.concatenate(([shown], block.iteration))
     if (np.diff(iteration) <= 0).any():
@@ -144,7 +144,7 @@ def _add(reader: Reader, block: _Block) -> bool:
 
 def _times(reader: Reader, block: _Block) -> tuple[_Array, _Array] | None:
     """Working times of the displays and the steps between them; moves the clock."""
-    clock, lines = reader.course.clock, block.lines
+    clock, lines = reader.builder.clock, block.lines
     if clock.at is None:
         return None
     year, month, day, of_day = lines.stamps(block.losses)
@@ -164,7 +164,7 @@ def _times(reader: Reader, block: _Block) -> tuple[_Array, _Array] | None:
     last_us = train.time_us[-1]
     time_us = clock.now_us + np.cumsum(np.maximum(steps, 0))
     step_us = np.diff(np.concatenate(([last_us], time_us)))
-    if reader.course.tested_since or last_us < 0:
+    if reader.builder.tested_since or last_us < 0:
         step_us[0] = 0
     last = LogTime(
         None if year[-1] < 0 else int(year[-1]), int(month[-1]), int(day[-1]), int(of_day[-1])
@@ -202,7 +202,7 @@ def _outputs(reader: Reader, block: _Block, iteration: _Array) -> list[_Output] 
         known = log.outputs.get(name)
         if known is not None and len(known) and known.iteration[-1] >= at[mine][0]:
             return None
-        if not reader.course.outputs.is_single(name):
+        if not reader.builder.outputs.is_single(name):
             return None
         weight = None if name in log.loss_weights else _weight(lines, block.outputs[mine])
         found[name] = _Output(name, at[mine], value[mine], weight)
