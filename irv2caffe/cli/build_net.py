@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from irv2caffe.net.build import BuiltNet
-    from irv2caffe.shapes.summary import Summary
+    from irv2caffe.shapes.summary import NetSummary
 
 _TALK = frozenset({"--force", "--summary", "--json", "--traceback"})
 _ILSVRC12 = (1_281_167, 50_000)
@@ -214,7 +214,7 @@ def _show_config(rows: list[tuple[str, Any, str]], *, as_json: bool) -> None:
         ui.show_table(("option", "value", "from"), [(n, str(v), s) for n, v, s in rows])
 
 
-def _summary(train_val: Path) -> Summary:
+def _summary(train_val: Path) -> NetSummary:
     from irv2caffe.proto.text import read_net
     from irv2caffe.shapes.summary import summarize
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError, first_of
 from irv2caffe.proto import messages
-from irv2caffe.shapes.infer import Foreign, LayerInfo, NetShapes, Records, infer
-from irv2caffe.shapes.layer_types import RULES, UNKNOWN
+from irv2caffe.shapes.infer import ForkLayers, LayerInfo, NetShapes, RecordShapes, infer
+from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
 from irv2caffe.shapes.layer_types.base import text
 from irv2caffe.shapes.memory import Memory, add, log_bytes, memory
 from irv2caffe.shapes.stages import Stage, stages
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Summary:
+class NetSummary:
     """A net in figures.
 
     Attributes:
@@ -133,7 +133,7 @@ class Summary:
         for kind, layers in by_type.items():
             first = layers[0]
             names = first_of([repr(layer.name[:60]) for layer in layers], 3)
-            each = first.name if kind in RULES or not kind else kind
+            each = first.name if kind in SHAPE_RULES or not kind else kind
             if first.bottoms:
                 way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
             else:
@@ -172,11 +172,11 @@ def summarize(
     phase: Phase,
     batch_size: int | None = None,
     *,
-    data_shapes: Records | None = None,
+    data_shapes: RecordShapes | None = None,
     lines: Sequence[int] = (),
     path: Path | None = None,
-    foreign: Foreign | None = None,
-) -> Summary:
+    foreign: ForkLayers | None = None,
+) -> NetSummary:
     """The figures of a net in a phase; the arguments are those of :func:`shapes.infer`.
 
     In TRAIN memory is counted for a forward and a backward pass, in TEST for a forward pass.
@@ -215,7 +215,7 @@ def summarize(
         for places in ([i for block in stage.blocks for i in block.layers],)
     ]
     total = _sum(layer_parts, ())
-    return Summary(
+    return NetSummary(
         shapes,
         batch,
         backward,

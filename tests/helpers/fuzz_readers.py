@@ -351,7 +351,7 @@ def _keras_archives(folder: Path) -> list[Seed]:
 def _checkpoints(_: Path) -> list[Seed]:
     from helpers.tf_table import table
     from irv2caffe.weights.files.crc32c import crc32c
-    from irv2caffe.weights.files.tf_table import Table
+    from irv2caffe.weights.files.tf_table import SortedTable
 
     real = FILES / "tf_checkpoints"
     seeds = []
@@ -359,7 +359,7 @@ def _checkpoints(_: Path) -> list[Seed]:
         stem = first.removesuffix(".index")
         files = {path.name: path.read_bytes() for path in real.glob(f"{stem}*")}
         seeds.append(Seed(files, (first,)))
-        read = Table(memoryview(files[first]), real)
+        read = SortedTable(memoryview(files[first]), real)
         entries = {key: bytes(read.value(where)) for key, where in read.entries()}
         for key in [b"", *sorted(entries)[1:4]]:  # one entry is damaged, the checksums fit
 

@@ -19,7 +19,7 @@ from irv2caffe.proto.text import format_prototxt, parse_prototxt, write_prototxt
 from irv2caffe.shapes.infer import infer
 from irv2caffe.shapes.memory import add, memory
 from irv2caffe.shapes.stages import stages
-from irv2caffe.shapes.summary import Summary, amount, default_phase, summarize
+from irv2caffe.shapes.summary import NetSummary, amount, default_phase, summarize
 from irv2caffe.ui import format_bytes
 
 
@@ -32,7 +32,7 @@ def slim():
     return summarize(train_val(net_options(), 50), "TRAIN")
 
 
-def parts(summary: Summary):
+def parts(summary: NetSummary):
     """The figures of each stage by its label."""
     return {
         stage.label: part for stage, part in zip(summary.stages, summary.stage_parts, strict=True)
