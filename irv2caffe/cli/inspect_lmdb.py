@@ -117,7 +117,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _show_classes(found: dict[str, Any], *, every_class: bool) -> None:
-    from irv2caffe.data.sources.text import escape_name
+    from irv2caffe.data.records.class_table import escape_name
 
     counts, names = found["images_per_label"], found["class_names"]
     if not counts:

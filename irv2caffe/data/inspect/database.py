@@ -159,7 +159,7 @@ def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
 
 def _refuse_other_classes(train: Path, val: Path) -> None:
     """The same label must mean the same class in both, where both say what it means."""
-    from irv2caffe.data.sources.text import class_names
+    from irv2caffe.data.records.class_table import class_names
 
     tables = [names for place in (train, val) if (names := class_names(place))]
     if len(tables) == 2 and tables[0] != tables[1]:

@@ -162,7 +162,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     """The table that make-lmdb writes beside a database."""
     if not (folder / "labels.txt").exists():
         return ()
-    from irv2caffe.data.sources.text import class_names
+    from irv2caffe.data.records.class_table import class_names
 
     return class_names(folder)
 
