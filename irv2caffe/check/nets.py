@@ -13,7 +13,7 @@ from irv2caffe.check.roles import nets_without_solver
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
 from irv2caffe.shapes.infer import infer
-from irv2caffe.shapes.layer_types import RULES as KNOWN_TYPES
+from irv2caffe.shapes.layer_types import SHAPE_RULES as KNOWN_TYPES
 from irv2caffe.shapes.phases import Phase, select_with_origins
 
 if TYPE_CHECKING:

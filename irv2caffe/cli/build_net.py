@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from irv2caffe.net.build import BuiltNet
-    from irv2caffe.shapes.summary import Summary
+    from irv2caffe.shapes.summary import NetSummary
 
 _TALK = frozenset({"--force", "--summary", "--json", "--traceback"})
 _ILSVRC12 = (1_281_167, 50_000)
@@ -37,17 +37,6 @@ def _floats(name: str, text: str) -> tuple[float, float, float]:
     if len(values) not in {1, 3}:
         raise UsageError(f"{name} {text}: give one number, or three as in 0.17,0.10,0.20")
     return (values[0], values[0], values[0]) if len(values) == 1 else (*values,)  # type: ignore[return-value]
-
-
-def _num_gpus(gpus: str) -> int:
-    """How many GPUs ``--gpus`` names; 0 is the CPU."""
-    if gpus == "none":
-        return 0
-    parts = gpus.split(",")
-    known = all(part.isdecimal() and len(part) < 10 for part in parts)
-    if not known or len(set(map(int, parts))) != len(parts):
-        raise UsageError(f"--gpus {gpus}: give none, or different numbers such as 0,1")
-    return len(parts)
 
 
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
@@ -152,7 +141,14 @@ def build_net_command(
     Values that are not told come from the recipe, else from the variant, else from the defaults in
     brackets; --print-config shows which. The paper recipe is RMSProp 0.045 for 120 epochs.
     """
-    from irv2caffe.config import DEFAULT_RECIPE, NetOptions, SolverOptions, load_recipe, resolve
+    from irv2caffe.config import (
+        DEFAULT_RECIPE,
+        NetOptions,
+        SolverOptions,
+        load_recipe,
+        parse_gpus,
+        resolve,
+    )
     from irv2caffe.data.inspect.database import read_pair
     from irv2caffe.net.build import build_net
 
@@ -162,7 +158,7 @@ def build_net_command(
         check_suffix(draw)
     told = told_options(options)
     if gpus is not None:
-        told["num_gpus"] = _num_gpus(gpus)
+        told["num_gpus"] = len(parse_gpus(gpus))
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
     places = {**values.net, **told}
     folders = [places.get(name) for name in ("train_lmdb", "val_lmdb")]
@@ -218,7 +214,7 @@ def _show_config(rows: list[tuple[str, Any, str]], *, as_json: bool) -> None:
         ui.show_table(("option", "value", "from"), [(n, str(v), s) for n, v, s in rows])
 
 
-def _summary(train_val: Path) -> Summary:
+def _summary(train_val: Path) -> NetSummary:
     from irv2caffe.proto.text import read_net
     from irv2caffe.shapes.summary import summarize
 

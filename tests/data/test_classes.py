@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
 from irv2caffe.data.inspect.database_report import examine
 from irv2caffe.data.inspect.sample import sample_database
+from irv2caffe.data.records.class_table import escape_name
 from irv2caffe.data.records.database_files import read_manifest
 from irv2caffe.data.sources import open_source, read_labels
-from irv2caffe.data.sources.text import escape_name
 from irv2caffe.errors import FormatError, InputError, UsageError
 
 SMALL = BuildOptions(size=(8, 8), shuffle=False)

@@ -20,7 +20,7 @@ from irv2caffe.data.inspect.contact_sheet import draw_sheet
 from irv2caffe.data.inspect.database import read_database
 from irv2caffe.data.inspect.database_report import examine
 from irv2caffe.data.inspect.sandbox import Guard
-from irv2caffe.data.lmdb_store import Writer, last_transaction, open_reader, open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction, open_reader, open_writer
 from irv2caffe.data.records.datum import (
     encoded_head,
     encoded_tail,
@@ -363,7 +363,7 @@ def test_a_database_grows_beyond_its_first_map(tmp_path):
 
 
 def test_what_is_not_committed_is_gone(tmp_path):
-    writer = Writer(tmp_path)
+    writer = DatabaseWriter(tmp_path)
     writer.put(b"1", b"one")
     writer.commit()
     writer.put(b"2", bytes(5 << 20))
@@ -376,7 +376,7 @@ def test_what_is_not_committed_is_gone(tmp_path):
 def test_the_disk_holds_all_of_the_lock_file_before_it_is_mapped(tmp_path):
     """A hole in it would end the process by SIGBUS when the disk is full."""
     (tmp_path / "lock.mdb").touch()  # a disk that was full left it
-    writer = Writer(tmp_path)
+    writer = DatabaseWriter(tmp_path)
     writer.put(b"1", b"one")
     lock = (tmp_path / "lock.mdb").stat()
     writer.close()
@@ -386,7 +386,7 @@ def test_the_disk_holds_all_of_the_lock_file_before_it_is_mapped(tmp_path):
 def test_keys_must_ascend(tmp_path):
     from irv2caffe.errors import OutputError
 
-    writer = Writer(tmp_path)
+    writer = DatabaseWriter(tmp_path)
     writer.put(b"2", b"")
     with pytest.raises(OutputError, match="does not sort"):
         writer.put(b"1", b"")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.data.inspect.database import Database
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.data.records.database_files import LABELS, MEAN_FILE, RECORDS, read_manifest
+from irv2caffe.data.records.class_table import class_names
+from irv2caffe.data.records.database_files import MEAN_FILE, RECORDS, read_manifest
 from irv2caffe.data.records.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.records.headers import image_kind, looks_cut_off
 from irv2caffe.errors import FormatError
@@ -94,7 +95,7 @@ def sample_database(
         num_broken=sample.num_broken,
         broken=sample.broken,
         height_first=sample.height_first,
-        class_names=_class_names(folder),
+        class_names=class_names(folder),
         **manifest,
     )
 
@@ -111,15 +112,6 @@ def _manifest_values(folder: Path, num_records: int) -> dict[str, Any]:
         if (folder / MEAN_FILE).is_file():
             found["mean_file"] = str(folder / MEAN_FILE)
     return found
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    """The class table that make-lmdb writes beside a database."""
-    if not (folder / LABELS).exists():
-        return ()
-    from irv2caffe.data.sources.text import class_names
-
-    return class_names(folder)
 
 
 def _label(value: memoryview) -> int:

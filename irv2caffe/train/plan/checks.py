@@ -24,12 +24,12 @@ from irv2caffe.train.plan.findings import is_error, look, problem
 from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import noted
 from irv2caffe.train.plan.memory import check_memory
-from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
 from irv2caffe.train.run_dir.other_training import refuse_other_net
 from irv2caffe.train.run_dir.retention import Keep
 from irv2caffe.train.run_dir.run_dir import refuse_used
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.check.rules import Finding
@@ -287,12 +287,12 @@ def _room(disk: Disk, place: Path) -> list[str]:
         return []
     if disk.free_bytes < 2 * disk.pair_bytes:
         raise OutputError(
-            f"{place}: {size(disk.free_bytes)} are free; a snapshot takes "
-            f"{size(disk.pair_bytes)}, and a second one before the first can go",
+            f"{place}: {format_bytes(disk.free_bytes)} are free; a snapshot takes "
+            f"{format_bytes(disk.pair_bytes)}, and a second one before the first can go",
             "make room, or name a folder on another disk with --run-dir",
         )
     need = disk.pair_bytes * (disk.num_kept + 1)
     if disk.free_bytes < need:
-        kept = f"warning: {disk.num_kept} snapshots will take {size(need)}"
-        return [f"{kept}, {size(disk.free_bytes)} are free: --keep-snapshots 2 keeps fewer"]
+        kept = f"warning: {disk.num_kept} snapshots will take {format_bytes(need)}"
+        return [f"{kept}, {format_bytes(disk.free_bytes)} are free: --keep-snapshots 2 keeps fewer"]
     return []

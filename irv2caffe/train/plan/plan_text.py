@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.train.plan.memory_room import memory_room
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.train.plan.databases import DatabaseUse
@@ -101,27 +102,19 @@ def _snapshots(plan: Plan) -> str:
     if keep.scheduled:
         text += ", all of the solver's schedule"
     if disk is not None:
-        each = "" if disk.pair_bytes is None else f", {size(disk.pair_bytes)} each"
-        text += f": about {disk.num_kept} of them{each}; {size(disk.free_bytes)} are free"
+        each = "" if disk.pair_bytes is None else f", {format_bytes(disk.pair_bytes)} each"
+        text += f": about {disk.num_kept} of them{each}; {format_bytes(disk.free_bytes)} are free"
     return text
 
 
-def size(num_bytes: int) -> str:
-    """Bytes for a person."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if num_bytes >= unit:
-            return f"{num_bytes / unit:.{1 if num_bytes >= 10 * unit else 2}f} {name}"
-    return f"{num_bytes} B"
-
-
 def _memory(plan: Plan, estimate: Estimate) -> str:
-    text = f"about {size(estimate.train_bytes)} to train"
+    text = f"about {format_bytes(estimate.train_bytes)} to train"
     if estimate.test_bytes:
-        text += f" and {size(estimate.test_bytes)} to test"
-    free = [size(gpu.free_bytes) for gpu in plan.devices.gpus]
+        text += f" and {format_bytes(estimate.test_bytes)} to test"
+    free = [format_bytes(gpu.free_bytes) for gpu in plan.devices.gpus]
     if not plan.gpus:
         room = memory_room()
-        return f"{text}; {room.where} has {size(room.num_bytes)} {room.how}"
+        return f"{text}; {room.where} has {format_bytes(room.num_bytes)} {room.how}"
     return text + (f"; free on the GPUs: {', '.join(free)}" if free else "")
 
 
