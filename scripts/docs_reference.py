@@ -22,7 +22,9 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs/reference"
-GENERATED = "<!-- Written by scripts/docs_reference.py; `scripts/docs reference` writes it anew. -->"
+GENERATED = (
+    "<!-- Written by scripts/docs_reference.py; `scripts/docs reference` writes it anew. -->"
+)
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/check")]
 
 from helpers.check_cases import FACTS  # noqa: E402
@@ -62,6 +64,23 @@ EXIT_CODES = {
     "`inspect-lmdb --compare` found a difference.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
+RECIPES = """\
+A recipe gives values to options of `build-net` and `train --recipe`. The command line wins over a
+recipe, a recipe over a variant's defaults; `--print-config` shows every value and where it came
+from. Your own recipe is a `.toml` file with the tables `[net]` and `[solver]`:
+`--recipe my.toml`. Keys are the options with underscores instead of hyphens."""
+ERRORS = """\
+An error is one line that says what is wrong, and a hint that says what to do. `--traceback` shows
+the rest. Files and folders appear whole or not at all. An existing output is refused; `--force`
+replaces what this program made, nothing else.
+
+Caffe's own exit code is no verdict: it is 0 after a loss that became NaN and after an interruption.
+`train` reads from the log how a training ended. `irv2caffe caffe` hands Caffe's exit code on as it
+is.
+
+## Errors in Python
+
+All errors that a user can cause or meet are classes of `irv2caffe.errors`:"""
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -90,7 +109,8 @@ def command_pages() -> Iterator[tuple[str, str]]:
 def command_parts(name: str, command: click.Command) -> Iterator[str]:
     """Usage, description and the options by section."""
     context = click.Context(command, info_name=f"irv2caffe {name}")
-    yield f"```text\n{' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n```"
+    usage = [context.command_path, *command.collect_usage_pieces(context)]
+    yield f"```text\n{' '.join(usage)}\n```"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         yield escaped(" ".join(paragraph.split()))
     yield f"Explained in [the guide](../../guide/{GUIDES[name]})."
@@ -162,7 +182,9 @@ def rule_section(rule: Rule) -> str:
     found = finding_in(bad, rule.name)
     rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix), ("Source", found.source)]
     parts.append("\n".join(f"- **{name}**: {escaped(text)}" for name, text in rows))
-    parts += [difference for difference in (file_diff(bad, good), value_diff(bad, good)) if difference]
+    parts += [
+        difference for difference in (file_diff(bad, good), value_diff(bad, good)) if difference
+    ]
     return "\n\n".join(parts)
 
 
@@ -200,7 +222,10 @@ def file_diff(bad: Any, good: Any) -> str:
     for name in [*before, *(name for name in after if name not in before)]:
         lines = list(
             difflib.unified_diff(
-                before.get(name, "").splitlines(), after.get(name, "").splitlines(), lineterm="", n=3
+                before.get(name, "").splitlines(),
+                after.get(name, "").splitlines(),
+                lineterm="",
+                n=3,
             )
         )[2:]
         hunks = [index for index, line in enumerate(lines) if line.startswith("@@")]
@@ -236,13 +261,7 @@ def changed_fields(bad: Any, good: Any) -> Iterator[str]:
 
 def recipes_page() -> str:
     """The recipes as they are, and where their values go."""
-    parts = [
-        "A recipe gives values to options of `build-net` and `train --recipe`. The command line "
-        "wins over a recipe, a recipe over a variant's defaults; `--print-config` shows every "
-        "value and where it came from. Your own recipe is a `.toml` file with the tables `[net]` "
-        "and `[solver]`: `--recipe my.toml`. Keys are the options with underscores instead of "
-        "hyphens."
-    ]
+    parts = [RECIPES]
     for name in recipe_names():
         load_recipe(name)
         text = (templates_dir() / f"{name}.toml").read_text().strip()
@@ -255,21 +274,7 @@ def exit_codes_page() -> str:
     rows = ["| code | meaning |", "|---|---|"]
     rows += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     tree = "\n".join(error_lines(errors.Irv2CaffeError, 0))
-    return page(
-        "Exit codes and errors",
-        [
-            "\n".join(rows),
-            "An error is one line that says what is wrong, and a hint that says what to do. "
-            "`--traceback` shows the rest. Files and folders appear whole or not at all. An "
-            "existing output is refused; `--force` replaces what this program made, nothing else.",
-            "Caffe's own exit code is no verdict: it is 0 after a loss that became NaN and after "
-            "an interruption. `train` reads from the log how a training ended. `irv2caffe caffe` "
-            "hands Caffe's exit code on as it is.",
-            "## Errors in Python",
-            "All errors that a user can cause or meet are classes of `irv2caffe.errors`:",
-            f"```text\n{tree}\n```",
-        ],
-    )
+    return page("Exit codes and errors", ["\n".join(rows), ERRORS, f"```text\n{tree}\n```"])
 
 
 def error_lines(error: type[errors.Irv2CaffeError], depth: int) -> Iterator[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from irv2caffe.shapes.phases import Phase
-    from irv2caffe.shapes.summary import Summary
+    from irv2caffe.shapes.summary import NetSummary
 
 
 @click.command("summary", short_help="Show a net's stages, parameters, multiply-adds, memory.")
@@ -61,7 +61,7 @@ def summary_command(
     Faster R-CNN, SegNet ...) are taken as far as they are known; figures are then "at least".
     """
     from irv2caffe.proto.foreign import read_foreign_net
-    from irv2caffe.shapes.infer import Foreign
+    from irv2caffe.shapes.infer import ForkLayers
     from irv2caffe.shapes.summary import default_phase, summarize
 
     if draw is not None:
@@ -82,7 +82,7 @@ def summary_command(
             data_shapes=lambda layer: _records(layer, told, asked),
             lines=read.lines,
             path=prototxt,
-            foreign=Foreign(types, read.nodes),
+            foreign=ForkLayers(types, read.nodes),
         )
     except NetError as error:  # what was left aside may be why
         error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of))))
@@ -102,7 +102,7 @@ def summary_command(
     show_summary(made, layers=layers)
 
 
-def show_summary(made: Summary, *, layers: bool = False) -> None:
+def show_summary(made: NetSummary, *, layers: bool = False) -> None:
     """A net's figures for a person; build-net shows them too."""
     from irv2caffe.shapes.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
 
@@ -113,7 +113,7 @@ def show_summary(made: Summary, *, layers: bool = False) -> None:
         ui.show(line)
 
 
-def draw_summary(made: Summary, out: Path) -> None:
+def draw_summary(made: NetSummary, out: Path) -> None:
     """Writes a net's picture and says where; build-net does it too."""
     from irv2caffe.shapes.draw import draw
     from irv2caffe.shapes.draw.picture import write_picture
@@ -122,13 +122,15 @@ def draw_summary(made: Summary, out: Path) -> None:
     ui.say(f"picture: {out}")
 
 
-def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str, ...]]) -> Summary:
+def _with_notes(
+    made: NetSummary, notes: Sequence[str], types: dict[str, tuple[str, ...]]
+) -> NetSummary:
     """With what Caffe 1.0 would not take, and whose it is.
 
     Raises:
         UsageError: a layer type of the command line that the net does not have.
     """
-    from irv2caffe.shapes.layer_types import RULES
+    from irv2caffe.shapes.layer_types import SHAPE_RULES
 
     layers = made.shapes.layers
     for name in types:
@@ -136,9 +138,9 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
             raise UsageError(
                 f"--layer-type {name}: no layer has that type or name in {made.shapes.phase}"
             )
-        if name in RULES and name != "Python":
+        if name in SHAPE_RULES and name != "Python":
             raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
-    kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in RULES)
+    kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in SHAPE_RULES)
     if kinds:
         notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {_whose(kinds)}")
     shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes))
@@ -160,11 +162,11 @@ def _whose(kinds: Iterable[str]) -> str:
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
     """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
-    from irv2caffe.shapes.layer_types.given import is_told_shape
+    from irv2caffe.shapes.layer_types.given import is_shape_text
 
     name, equals, shapes = told.rpartition("=")
     tops = tuple(shapes.split(","))
-    if not equals or not name or not all(map(is_told_shape, tops)):
+    if not equals or not name or not all(map(is_shape_text, tops)):
         raise UsageError(
             f"--layer-type {told}: give NAME=same or NAME=SHAPE",
             "SHAPE is scalar, or sizes such as 1x256x7x7 or NxCx2Hx2W; a comma between tops",
@@ -192,26 +194,26 @@ def _records(
 
     Adds the names by which the command line may call it to ``asked``.
     """
-    from irv2caffe.shapes.layer_types import RULES, UNKNOWN
+    from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
 
     asked.update((*layer.top, layer.name))
     named = [told[name] for name in layer.top if name in told]
     if not named and layer.name in told:
         named = [told[layer.name]]
-    if named and layer.type not in RULES:  # which says nothing of the others
+    if named and layer.type not in SHAPE_RULES:  # which says nothing of the others
         return [told.get(name, UNKNOWN) for name in layer.top]
     if named:
         return named
     if layer.type != "Data" or layer.transform_param.crop_size:
         return None
-    from irv2caffe.data.inspect.database import summarize_database
+    from irv2caffe.data.inspect.database import read_database
 
     source = Path(layer.data_param.source)
     if not source.exists():
         return None
     try:
-        found = summarize_database(source)
+        found = read_database(source)
     except Irv2CaffeError as error:
         ui.say(f"warning: {error.message}")
         return None
-    return [(found.channels, found.height, found.width)]
+    return [found.shape]

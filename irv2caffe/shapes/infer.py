@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
 from irv2caffe.shapes.graph import Wiring
-from irv2caffe.shapes.layer_types import RULES, UNKNOWN, Layer, Made, Rule, Shape, count
+from irv2caffe.shapes.layer_types import (
+    SHAPE_RULES,
+    UNKNOWN,
+    LayerSetup,
+    LayerShapes,
+    Shape,
+    ShapeRule,
+    count,
+)
 from irv2caffe.shapes.layer_types.base import check_counts, check_loss_weights
 from irv2caffe.shapes.layer_types.detection import foreign_rule
 from irv2caffe.shapes.layer_types.fork_layers import unknown
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.proto.positions import Node
 
-Records = Mapping[str, Shape] | Callable[[Any], Sequence[Shape] | None]
+RecordShapes = Mapping[str, Shape] | Callable[[Any], Sequence[Shape] | None]
 AUTOMATIC = "(automatic)"
 
 
@@ -91,16 +99,16 @@ class NetShapes:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForkLayers:
     """What lets :func:`infer` look at nets of Caffe's forks.
 
     Attributes:
-        told: by the name of a layer or layer type, the shapes of its tops
-            (:func:`irv2caffe.shapes.layer_types.given.told_rule`).
+        given: by the name of a layer or layer type, the shapes of its tops
+            (:func:`irv2caffe.shapes.layer_types.given.given_rule`).
         nodes: the layers of the file as they are written; empty where that says no more than they.
     """
 
-    told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    given: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nodes: Sequence[Node] = ()
 
 
@@ -108,11 +116,11 @@ def infer(
     net: Any,
     phase: Phase,
     *,
-    data_shapes: Records | None = None,
+    data_shapes: RecordShapes | None = None,
     batch_size: int | None = None,
     lines: Sequence[int] = (),
     path: Path | None = None,
-    foreign: Foreign | None = None,
+    foreign: ForkLayers | None = None,
 ) -> NetShapes:
     """The shapes of a net in a phase.
 
@@ -155,7 +163,7 @@ def infer(
     return NetShapes(chosen.net.name, phase, work.blobs, made, notes, tuple(work.unknown))
 
 
-def _node(foreign: Foreign | None, origin: int | None) -> Node | None:
+def _node(foreign: ForkLayers | None, origin: int | None) -> Node | None:
     """A layer as it is written."""
     if foreign is None or origin is None or origin >= len(foreign.nodes):
         return None
@@ -174,7 +182,7 @@ def _frozen(shape: Shape) -> Shape:
     return shape if shape is UNKNOWN else tuple(shape)
 
 
-def _lookup(data_shapes: Records | None) -> Callable[[Any], Sequence[Shape]]:
+def _lookup(data_shapes: RecordShapes | None) -> Callable[[Any], Sequence[Shape]]:
     """Shapes given from outside as a function of the layer."""
     if data_shapes is None:
         return lambda proto: ()  # noqa: ARG005
@@ -199,7 +207,7 @@ class _Inference:
         wiring: Wiring,
         records: Callable[[Any], Sequence[Shape]],
         batch_size: int | None,
-        foreign: Foreign | None,
+        foreign: ForkLayers | None,
     ) -> None:
         self.foreign = foreign
         self.unknown: list[LayerInfo] = []
@@ -219,11 +227,11 @@ class _Inference:
         if node is not None and not proto.type:  # the old form has no place for other types
             proto.type = node.find("type").value.strip("\"'")
         foreign = self.foreign
-        rule = RULES[proto.type] if foreign is None else foreign_rule(proto, foreign.told)
+        rule = SHAPE_RULES[proto.type] if foreign is None else foreign_rule(proto, foreign.given)
         names = [*proto.top]
         if rule.auto_tops:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
-        layer = Layer(
+        layer = LayerSetup(
             proto,
             tuple(self.blobs[name] for name in proto.bottom),
             len(names),
@@ -246,7 +254,9 @@ class _Inference:
         if made.partial and (begins or rule.function is unknown):
             self.unknown.append(self.layers[-1])
 
-    def _info(self, layer: Layer, made: Made, names: Sequence[str], line: int | None) -> LayerInfo:
+    def _info(
+        self, layer: LayerSetup, made: LayerShapes, names: Sequence[str], line: int | None
+    ) -> LayerInfo:
         learned, frozen = self.shared.learned(layer, made)
         at = self.wiring.at
         return LayerInfo(
@@ -267,11 +277,11 @@ class _Inference:
             partial=made.partial,
         )
 
-    def _made(self, rule: Rule, layer: Layer) -> Made:
+    def _made(self, rule: ShapeRule, layer: LayerSetup) -> LayerShapes:
         """Runs the rule; branches that do not meet may differ by how their sizes were rounded."""
-        if not rule.blind and _has_unknown(layer.bottoms):
+        if not rule.ignores_bottoms and _has_unknown(layer.bottoms):
             is_number = rule.auto_tops or layer.proto.type == "Accuracy"
-            return Made([() if is_number else UNKNOWN] * layer.num_tops, partial=True)
+            return LayerShapes([() if is_number else UNKNOWN] * layer.num_tops, partial=True)
         above = [self.rounded.get(name, frozenset()) for name in layer.proto.bottom]
         try:
             made = rule.function(layer)

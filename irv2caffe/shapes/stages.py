@@ -13,8 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irv2caffe.net.block_names import common_folder, family_of, folder_of, of_most, shared
-from irv2caffe.shapes.layer_types import RULES
+from irv2caffe.shapes.block_names import common_folder, family_of, folder_of, of_most, shared
+from irv2caffe.shapes.layer_types import SHAPE_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -29,7 +29,7 @@ FOLLOWERS = frozenset(
     }
 )
 # Layers that end a net; they stand together.
-_ENDS = frozenset(name for name, rule in RULES.items() if rule.auto_tops) | {
+_ENDS = frozenset(name for name, rule in SHAPE_RULES.items() if rule.auto_tops) | {
     "Accuracy",
     "ArgMax",
     "HDF5Output",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError, first_of
 from irv2caffe.proto import messages
-from irv2caffe.shapes.infer import Foreign, LayerInfo, NetShapes, Records, infer
-from irv2caffe.shapes.layer_types import RULES, UNKNOWN
+from irv2caffe.shapes.infer import ForkLayers, LayerInfo, NetShapes, RecordShapes, infer
+from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
 from irv2caffe.shapes.layer_types.base import text
 from irv2caffe.shapes.memory import Memory, add, log_bytes, memory
 from irv2caffe.shapes.stages import Stage, stages
 from irv2caffe.shapes.upgrade import upgrade
-from irv2caffe.ui import megabytes
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Summary:
+class NetSummary:
     """A net in figures.
 
     Attributes:
@@ -105,18 +105,18 @@ class Summary:
             f"parameters      {least}{total.parameters:,}"
             + (f" ({', '.join(apart)})" if apart else ""),
             f"multiply-adds   {least}{amount(total.macs)} for one image",
-            f"memory          {least}{megabytes(used.total)}: a {pass_} of {images}",
+            f"memory          {least}{format_bytes(used.total)}: a {pass_} of {images}",
         ]
         lines += [
-            f"  {megabytes(getattr(used, name)):>12}  {words}"
+            f"  {format_bytes(getattr(used, name)):>12}  {words}"
             for name, words in MEMORY_WORDS.items()
             if getattr(used, name)
         ]
-        lines.append(f"each image      {megabytes(used.of_batch / self.batch)}")
+        lines.append(f"each image      {format_bytes(used.of_batch / self.batch)}")
         if self.backward:
             lines.append(
-                f"not counted     what the solver keeps: {megabytes(used.weights)} (SGD) to "
-                f"{megabytes(3 * used.weights)} (Adam)"
+                f"not counted     what the solver keeps: {format_bytes(used.weights)} (SGD) to "
+                f"{format_bytes(3 * used.weights)} (Adam)"
             )
         lines.append(
             f"Caffe's log     Memory required for data: {self.caffe_log_bytes} (tops only)"
@@ -133,7 +133,7 @@ class Summary:
         for kind, layers in by_type.items():
             first = layers[0]
             names = first_of([repr(layer.name[:60]) for layer in layers], 3)
-            each = first.name if kind in RULES or not kind else kind
+            each = first.name if kind in SHAPE_RULES or not kind else kind
             if first.bottoms:
                 way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
             else:
@@ -172,11 +172,11 @@ def summarize(
     phase: Phase,
     batch_size: int | None = None,
     *,
-    data_shapes: Records | None = None,
+    data_shapes: RecordShapes | None = None,
     lines: Sequence[int] = (),
     path: Path | None = None,
-    foreign: Foreign | None = None,
-) -> Summary:
+    foreign: ForkLayers | None = None,
+) -> NetSummary:
     """The figures of a net in a phase; the arguments are those of :func:`shapes.infer`.
 
     In TRAIN memory is counted for a forward and a backward pass, in TEST for a forward pass.
@@ -215,7 +215,7 @@ def summarize(
         for places in ([i for block in stage.blocks for i in block.layers],)
     ]
     total = _sum(layer_parts, ())
-    return Summary(
+    return NetSummary(
         shapes,
         batch,
         backward,
@@ -264,7 +264,7 @@ def _cells(part: Part) -> tuple[str, str, str, str]:
         output,
         f"{part.parameters:,}{more}" if part.parameters else more[3:],
         f"{amount(part.macs)}{more}" if part.macs else more[3:],
-        f"{megabytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
+        f"{format_bytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
     )
 
 

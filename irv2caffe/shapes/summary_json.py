@@ -9,10 +9,10 @@ from irv2caffe.shapes.layer_types import UNKNOWN
 
 if TYPE_CHECKING:
     from irv2caffe.shapes.infer import LayerInfo
-    from irv2caffe.shapes.summary import Part, Summary
+    from irv2caffe.shapes.summary import NetSummary, Part
 
 
-def as_dict(summary: Summary, *, layers: bool = False) -> dict[str, Any]:
+def as_dict(summary: NetSummary, *, layers: bool = False) -> dict[str, Any]:
     """Everything of a summary; layers on request.
 
     A shape that is not known is null, and ``partial`` is true where figures are those of the rest.

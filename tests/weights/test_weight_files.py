@@ -30,7 +30,7 @@ from irv2caffe.weights.files.hdf5 import read_hdf5
 from irv2caffe.weights.files.safetensors import read_safetensors, write_safetensors
 from irv2caffe.weights.files.snappy import decompress
 from irv2caffe.weights.files.tf_checkpoint import read_checkpoint
-from irv2caffe.weights.files.tf_table import MAGIC, Table
+from irv2caffe.weights.files.tf_table import MAGIC, SortedTable
 from irv2caffe.weights.files.torch_file import read_torch
 from irv2caffe.weights.files.values import read_at
 from irv2caffe.weights.opening import detect, open_weights
@@ -110,7 +110,7 @@ def test_places_outside_of_a_file(tmp_path, place, size):
 def test_compressed_blocks(tmp_path):
     """As TensorFlow wrote V1 before version 1.2, where it was built with Snappy."""
     data = memoryview((REAL / "v1.ckpt").read_bytes())
-    real = Table(data, REAL)
+    real = SortedTable(data, REAL)
     entries = {key: bytes(real.value(where)) for key, where in real.entries()}
     for per_block in (1, 3, 100):
         compressed = table(entries, compress=True, per_block=per_block)
@@ -525,7 +525,7 @@ def test_types_that_numpy_has_not(tmp_path, kind):
     """Texts, handles and numbers of odd lengths are in a checkpoint, and are no weights."""
     for file in REAL.glob("v2.ckpt.data*"):
         shutil.copy(file, tmp_path)
-    real = Table(memoryview((REAL / "v2.ckpt.index").read_bytes()), REAL)
+    real = SortedTable(memoryview((REAL / "v2.ckpt.index").read_bytes()), REAL)
     entries = {key: bytes(real.value(where)) for key, where in real.entries()}
     entries[b"zeros"] = field(1, kind) + entries[b"zeros"][2:]
     (tmp_path / "v2.ckpt.index").write_bytes(table(entries))
@@ -559,7 +559,7 @@ def test_tables_do_not_grow_when_they_are_read(tmp_path):
     for words, case in cases.items():
         (tmp_path / "t").write_bytes(made(*case))
         with pytest.raises(FormatError, match=words):
-            list(Table(memoryview((tmp_path / "t").read_bytes()), tmp_path / "t").entries())
+            list(SortedTable(memoryview((tmp_path / "t").read_bytes()), tmp_path / "t").entries())
 
 
 @pytest.mark.parametrize("axes", [33, 200_000])

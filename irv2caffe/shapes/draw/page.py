@@ -16,8 +16,8 @@ from irv2caffe.shapes.draw.boxes import (
     ops_of,
     short,
 )
-from irv2caffe.shapes.draw.pieces import Piece, frame, framed, graph, moved, single, stacked
-from irv2caffe.shapes.draw.scene import Line, Scene, Text, text_width
+from irv2caffe.shapes.draw.panels import Panel, frame, framed, graph, moved, single, stacked
+from irv2caffe.shapes.draw.scene import Label, Line, Scene, text_width
 from irv2caffe.shapes.stages import producers
 from irv2caffe.shapes.summary import amount
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from irv2caffe.shapes.draw.scene import Point
     from irv2caffe.shapes.infer import LayerInfo
     from irv2caffe.shapes.stages import Block, Stage
-    from irv2caffe.shapes.summary import Part, Summary
+    from irv2caffe.shapes.summary import NetSummary, Part
 
 _MARGIN, _GUTTER, _GAP, _HEAD = 24.0, 44.0, 26.0, 60.0
 _ASPECT = 1.45  # of the page
@@ -36,7 +36,7 @@ _Group = tuple[list["Block"], list[Op]]  # equal blocks, and the boxes of all of
 _Figured = tuple["Stage", "Part", list[_Group]]
 
 
-def draw(summary: Summary) -> Scene:
+def draw(summary: NetSummary) -> Scene:
     """The picture of a net: stages in frames, equal blocks folded, their branches shown once."""
     scene = Scene(summary.shapes.name)
     layers = summary.shapes.layers
@@ -46,7 +46,7 @@ def draw(summary: Summary) -> Scene:
         for source in sources:
             readers.setdefault(source, []).append(place)
     main: list[_Figured] = []
-    heads: list[Piece] = []
+    heads: list[Panel] = []
     inlet: frozenset[int] = frozenset()  # the layers of the box above
     for stage, part in zip(summary.stages, summary.stage_parts, strict=True):
         places = {place for block in stage.blocks for place in block.layers}
@@ -76,7 +76,7 @@ def draw(summary: Summary) -> Scene:
     return scene
 
 
-def _stage(figured: _Figured, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Piece:
+def _stage(figured: _Figured, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Panel:
     """One stage: a box where it is one box, else a frame with its graph."""
     stage, part, groups = figured
     if len(groups) == 1 and len(groups[0][1]) == 1 and not head_of:
@@ -144,7 +144,7 @@ def _pattern(ops: Sequence[Op]) -> tuple[object, ...]:
     )
 
 
-def _title(scene: Scene, summary: Summary) -> None:
+def _title(scene: Scene, summary: NetSummary) -> None:
     total = summary.total
     apart = f"batch {summary.batch}, phase {summary.shapes.phase}"
     least = "at least " if total.partial else ""
@@ -153,14 +153,14 @@ def _title(scene: Scene, summary: Summary) -> None:
     room = scene.width - 2 * _MARGIN
     name = short(name, max(LONGEST, int(room / text_width("x", 17))))
     scene.items[:0] = [
-        Text(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),
-        Text(_MARGIN, _MARGIN + 29, words, 11, "#666666", anchor="start"),
+        Label(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),
+        Label(_MARGIN, _MARGIN + 29, words, 11, "#666666", anchor="start"),
     ]
     needed = 2 * _MARGIN + max(text_width(name, 17), text_width(words, 11))
     scene.width = max(scene.width, needed)
 
 
-def _flow(scene: Scene, pieces: Sequence[Piece], num_main: int) -> None:
+def _flow(scene: Scene, pieces: Sequence[Panel], num_main: int) -> None:
     """Places the pieces in columns and leads from each to the next."""
     columns = _columns(pieces)
     x, at = _MARGIN, 0
@@ -199,7 +199,7 @@ def _lead(before: Point, entry: Point, x: float, top: float, *, first: bool) -> 
     return Line(points, stroke="#444444", curved=False, width=1.5)
 
 
-def _columns(pieces: Sequence[Piece]) -> list[list[int]]:
+def _columns(pieces: Sequence[Panel]) -> list[list[int]]:
     """The pieces in as many columns as come nearest to the page's aspect."""
     best: tuple[float, list[list[int]]] | None = None
     height = sum(piece.height + _GAP for piece in pieces)
@@ -215,7 +215,7 @@ def _columns(pieces: Sequence[Piece]) -> list[list[int]]:
     return best[1]
 
 
-def _split(pieces: Sequence[Piece], number: int) -> list[list[int]]:
+def _split(pieces: Sequence[Panel], number: int) -> list[list[int]]:
     """In order into at most ``number`` columns, the tallest of them as low as can be."""
     heights = [piece.height + _GAP for piece in pieces]
     low, high = max(heights), sum(heights)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import file_aside, write_text
 from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.shapes.draw import Scene, to_svg
-from irv2caffe.shapes.draw.scene import Box, Line, Text, arrow_head, curve_through, one_line
+from irv2caffe.shapes.draw.scene import Box, Label, Line, arrow_head, curve_through, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path as FilePath
@@ -76,7 +76,7 @@ def _figure(scene: Scene) -> Figure:
     axes.set_ylim(scene.height, 0)
     axes.set_axis_off()
     for order, item in enumerate(scene.items):
-        if isinstance(item, Text):
+        if isinstance(item, Label):
             axes.text(
                 item.x,
                 item.y,

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, MissingExtraError
 from irv2caffe.weights.files.archive import is_zip, open_zip, refuse_packed
-from irv2caffe.weights.tensors import Raw
+from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -20,7 +20,7 @@ _MAX_DEPTH = 100
 _LENGTHS_AT = 26  # in the header before a member
 
 
-def read_hdf5(path: Path, stack: ExitStack) -> dict[str, Raw]:
+def read_hdf5(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
     """The data sets of a file, by their path in it.
 
     Links to other files and values that lie in other files are not followed.
@@ -37,7 +37,7 @@ def read_hdf5(path: Path, stack: ExitStack) -> dict[str, Raw]:
         import h5py
     except ImportError as error:
         raise MissingExtraError("h5py", "weights", "reading an .h5 file") from error
-    arrays: dict[str, Raw] = {}
+    arrays: dict[str, StoredArray] = {}
 
     def visit(name: str | bytes, item: Any) -> None:
         if isinstance(name, bytes):  # where it is not UTF-8
@@ -105,7 +105,7 @@ class _Window(io.RawIOBase):
         return count
 
 
-def _raw(name: str, dataset: Any, path: Path) -> Raw:
+def _raw(name: str, dataset: Any, path: Path) -> StoredArray:
     if dataset.external or dataset.is_virtual:
         raise FormatError(f"the values of {name} lie in another file", path=path)
 
@@ -116,4 +116,4 @@ def _raw(name: str, dataset: Any, path: Path) -> Raw:
             raise FormatError(f"{name} cannot be read", "is it cut short?", path=path) from error
         return array
 
-    return Raw(tuple(dataset.shape or ()), str(dataset.dtype), read)
+    return StoredArray(tuple(dataset.shape or ()), str(dataset.dtype), read)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.errors import FormatError
 from irv2caffe.weights.files.values import from_file, num_values
-from irv2caffe.weights.tensors import Raw
+from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _MAX_HEADER_BYTES = 16 << 20  # a hundred thousand arrays; the format itself all
 _METADATA = "__metadata__"
 
 
-def read_safetensors(path: Path) -> dict[str, Raw]:
+def read_safetensors(path: Path) -> dict[str, StoredArray]:
     """The arrays of a file.
 
     Raises:
@@ -49,7 +49,7 @@ def read_safetensors(path: Path) -> dict[str, Raw]:
             raise FormatError(f"a header of {length:,} bytes, too many for weights", path=path)
         header = _parse(stream.read(length), path)
     start = 8 + length
-    arrays: dict[str, Raw] = {}
+    arrays: dict[str, StoredArray] = {}
     spans = []
     for name, entry in header.items():
         if name == _METADATA:
@@ -77,7 +77,7 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     return header
 
 
-def _array(path: Path, start: int, name: str, entry: Any) -> tuple[Raw, tuple[int, int]]:
+def _array(path: Path, start: int, name: str, entry: Any) -> tuple[StoredArray, tuple[int, int]]:
     """One array and where its bytes are, after the header."""
     try:
         kind, value_bytes = _KINDS.get(entry["dtype"], (str(entry["dtype"]), None))
@@ -94,7 +94,7 @@ def _array(path: Path, start: int, name: str, entry: Any) -> tuple[Raw, tuple[in
     if value_bytes is not None and count * value_bytes != last - first:
         raise FormatError(f"array {name!r} of shape {shape} has {last - first} bytes", path=path)
     place = start + first
-    return Raw(shape, kind, lambda: from_file(path, kind, shape, place)), (first, last)
+    return StoredArray(shape, kind, lambda: from_file(path, kind, shape, place)), (first, last)
 
 
 def write_safetensors(

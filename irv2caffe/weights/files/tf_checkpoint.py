@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.wire import Fields, messages_in
 from irv2caffe.weights.files.crc32c import crc32c, masked
-from irv2caffe.weights.files.tf_table import MAGIC, Table, Where
+from irv2caffe.weights.files.tf_table import MAGIC, SortedTable, ValueLocation
 from irv2caffe.weights.files.values import from_bytes, num_values, read_at, value_bytes
-from irv2caffe.weights.tensors import Raw
+from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def is_table(path: Path) -> bool:
         return stream.read() == MAGIC
 
 
-def read_checkpoint(path: Path) -> dict[str, Raw]:
+def read_checkpoint(path: Path) -> dict[str, StoredArray]:
     """The variables of a checkpoint.
 
     Args:
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> dict[str, Raw]:
     index = path if prefix is None else prefix.with_name(f"{prefix.name}.index")
     if not index.is_file():
         raise MissingInputError(f"{index}: no such file", "a checkpoint is all of its files")
-    table = Table(_mapped(index), index)
+    table = SortedTable(_mapped(index), index)
     entries = dict(table.entries())
     if _HEADER not in entries:
         raise FormatError("a table, but not a checkpoint", path=index)
@@ -92,7 +92,9 @@ def _mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _v2(table: Table, entries: dict[bytes, Where], prefix: Path) -> Iterator[tuple[str, Raw]]:
+def _v2(
+    table: SortedTable, entries: dict[bytes, ValueLocation], prefix: Path
+) -> Iterator[tuple[str, StoredArray]]:
     header = Fields(table.value(entries[_HEADER]))
     num_shards = header.number(1)
     if header.number(2) != 0:
@@ -106,7 +108,7 @@ def _v2(table: Table, entries: dict[bytes, Where], prefix: Path) -> Iterator[tup
         yield name, _v2_raw(name, entry, prefix.with_name(shard))
 
 
-def _v2_raw(name: str, entry: Fields, path: Path) -> Raw:
+def _v2_raw(name: str, entry: Fields, path: Path) -> StoredArray:
     """One variable: type, shape, and the place of its bytes in a file."""
     shape = _shape(entry.data(2))
     kind = _PARTITIONED if 7 in entry else _kind(entry.number(1))
@@ -120,11 +122,13 @@ def _v2_raw(name: str, entry: Fields, path: Path) -> Raw:
             raise FormatError(f"{name} does not have its checksum", path=path)
         return from_bytes(data, kind, shape)
 
-    return Raw(shape, kind, read)
+    return StoredArray(shape, kind, read)
 
 
-def _v1(table: Table, entries: dict[bytes, Where], path: Path) -> Iterator[tuple[str, Raw]]:
-    places: dict[str, list[Where]] = {}
+def _v1(
+    table: SortedTable, entries: dict[bytes, ValueLocation], path: Path
+) -> Iterator[tuple[str, StoredArray]]:
+    places: dict[str, list[ValueLocation]] = {}
     for key, where in entries.items():
         if key != _HEADER:
             places.setdefault(_name_in(key), []).append(where)
@@ -137,11 +141,11 @@ def _v1(table: Table, entries: dict[bytes, Where], path: Path) -> Iterator[tuple
             raise FormatError(f"the values of {name} are missing", path=path)
         # float16 is stored as numbers of varying length, and was never a slim variable's type
         kind = _PARTITIONED if len(parts) > 1 else f"V1 {kind}" if kind == "float16" else kind
-        yield name, Raw(shape, kind, _v1_reader(table, parts[0], kind, shape, path))
+        yield name, StoredArray(shape, kind, _v1_reader(table, parts[0], kind, shape, path))
 
 
 def _v1_reader(
-    table: Table, where: Where, kind: str, shape: tuple[int, ...], path: Path
+    table: SortedTable, where: ValueLocation, kind: str, shape: tuple[int, ...], path: Path
 ) -> Callable[[], NDArray[Any]]:
     field = 6 if kind == "float64" else 5
 

@@ -32,7 +32,7 @@ class Handle(NamedTuple):
     size: int
 
 
-class Where(NamedTuple):
+class ValueLocation(NamedTuple):
     """Where a value lies in the content of a block."""
 
     block: Handle
@@ -40,7 +40,7 @@ class Where(NamedTuple):
     size: int
 
 
-class Table:
+class SortedTable:
     """A table in memory or mapped into it; blocks are looked at when they are asked for."""
 
     def __init__(self, data: memoryview, path: Path) -> None:
@@ -61,7 +61,7 @@ class Table:
         except FormatError as error:
             raise self._broken(error) from error
 
-    def entries(self) -> Iterator[tuple[bytes, Where]]:
+    def entries(self) -> Iterator[tuple[bytes, ValueLocation]]:
         """All keys in their order, and where their values are.
 
         Raises:
@@ -84,7 +84,7 @@ class Table:
         except FormatError as error:
             raise self._broken(error) from error
 
-    def value(self, where: Where) -> memoryview:
+    def value(self, where: ValueLocation) -> memoryview:
         """A value; its block is checked by its checksum.
 
         Raises:
@@ -123,7 +123,7 @@ def _handle(data: memoryview, place: int) -> tuple[Handle, int]:
     return Handle(start, size), place
 
 
-def _entries(block: Handle, content: memoryview) -> Iterator[tuple[bytes, Where]]:
+def _entries(block: Handle, content: memoryview) -> Iterator[tuple[bytes, ValueLocation]]:
     """Keys and values of a block; behind them stand the places of keys that are whole."""
     num_restarts = int.from_bytes(content[-4:], "little")
     end = len(content) - 4 * (num_restarts + 1)
@@ -138,5 +138,5 @@ def _entries(block: Handle, content: memoryview) -> Iterator[tuple[bytes, Where]
             raise FormatError("a block has an impossible entry")
         key = key[:shared] + content[place : place + rest].tobytes()
         place += rest
-        yield key, Where(block, place, size)
+        yield key, ValueLocation(block, place, size)
         place += size

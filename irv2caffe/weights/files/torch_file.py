@@ -11,7 +11,7 @@ from irv2caffe.errors import FormatError, MissingExtraError
 from irv2caffe.system import open_regular
 from irv2caffe.weights.files.archive import is_zip, open_zip, refuse_packed
 from irv2caffe.weights.files.pickle_scan import refuse_hostile
-from irv2caffe.weights.tensors import Raw
+from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ _SAVE_TENSORS = "save the state dict alone: torch.save(model.state_dict(), FILE)
 _MAX_DEPTH = 50
 
 
-def read_torch(path: Path) -> dict[str, Raw]:
+def read_torch(path: Path) -> dict[str, StoredArray]:
     """The tensors of a file: a state dict, or a training checkpoint with one or several in it.
 
     Tables in tables make longer names: ``state_dict.conv2d_1a.conv.weight``.
@@ -98,10 +98,10 @@ def _tensors(content: Any, place: str, seen: set[int]) -> Iterator[tuple[str, An
             yield f"{place}{name}", value
 
 
-def _raw(tensor: Any) -> Raw:
+def _raw(tensor: Any) -> StoredArray:
     """A tensor; of what is none, or has no plain values, the kind says so."""
     if not hasattr(tensor, "dtype"):
-        return Raw((), type(tensor).__name__, lambda: tensor)
+        return StoredArray((), type(tensor).__name__, lambda: tensor)
     kind = str(tensor.dtype).removeprefix("torch.")
     if str(tensor.layout) != "torch.strided" or tensor.is_meta:
         kind = f"{'meta' if tensor.is_meta else tensor.layout} {kind}"
@@ -114,7 +114,7 @@ def _raw(tensor: Any) -> Raw:
             raise FormatError(f"values of type {kind} cannot be read") from error
         return array
 
-    return Raw(tuple(tensor.shape), kind, read)
+    return StoredArray(tuple(tensor.shape), kind, read)
 
 
 def write_torch(
