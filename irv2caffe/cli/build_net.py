@@ -198,7 +198,9 @@ def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: b
     if made is not None and draw is not None:
         draw_summary(made, draw)
     if as_json:
-        of_net = {"summary": made.as_dict()} if made is not None and summary else {}
+        from irv2caffe.shapes.summary_json import as_dict
+
+        of_net = {"summary": as_dict(made)} if made is not None and summary else {}
         ui.show_json({**asdict(built), **of_net})
         return
     for path in built.files():

@@ -63,6 +63,7 @@ def summary_command(
     from irv2caffe.proto.foreign import read_foreign_net
     from irv2caffe.shapes.infer import ForkLayers
     from irv2caffe.shapes.summary import default_phase, summarize
+    from irv2caffe.shapes.summary_json import as_dict
 
     if draw is not None:
         from irv2caffe.shapes.draw.picture import check_suffix
@@ -97,7 +98,7 @@ def summary_command(
     if draw is not None:
         draw_summary(made, draw)
     if as_json:
-        ui.show_json(made.as_dict(layers=layers))
+        ui.show_json(as_dict(made, layers=layers))
         return
     show_summary(made, layers=layers)
 
