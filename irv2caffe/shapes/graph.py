@@ -12,41 +12,29 @@ from irv2caffe.errors import NetError, did_you_mean, first_of
 from irv2caffe.shapes.layer_types import SHAPE_RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-Top = tuple[int, int]
-"""A top of a net: the position of its layer, and its position among the layer's tops."""
+Blob = tuple[int, int]
+"""A bottom or top of a net: the position of its layer, and its position in the layer."""
 
 _FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 _MAX_LISTED = 20
 
 
-class Graph:
-    """The connections between layers, given in the order in which Caffe makes them.
+def bottom_sources(layers: Sequence[Any]) -> dict[Blob, Blob]:
+    """The top that each bottom of a list of LayerParameters reads.
 
-    A layer that works in place makes a new top of the same name.
-
-    Attributes:
-        sources: for each layer, the top that each of its bottoms reads; None where no layer
-            above makes it.
-        readers: for each top that is read, the layers that read it, once for each bottom.
+    A layer that works in place makes a new top of the same name. Bottoms that no layer above makes
+    are left out.
     """
-
-    def __init__(self, layers: Iterable[tuple[Iterable[str], Iterable[str]]]) -> None:
-        """Connects layers, each given by the names of its bottoms and tops."""
-        self.sources: list[tuple[Top | None, ...]] = []
-        self.readers: dict[Top, list[int]] = {}
-        last: dict[str, Top] = {}
-        for at, (bottoms, tops) in enumerate(layers):
-            self.sources.append(tuple(last.get(name) for name in bottoms))
-            for top in self.sources[-1]:
-                if top is not None:
-                    self.readers.setdefault(top, []).append(at)
-            last.update((name, (at, place)) for place, name in enumerate(tops))
-
-    def source_layers(self) -> list[tuple[int, ...]]:
-        """For each layer of a checked net, the layer that makes each bottom."""
-        return [tuple(top[0] for top in tops if top is not None) for tops in self.sources]
+    last: dict[str, Blob] = {}
+    sources = {}
+    for at, layer in enumerate(layers):
+        for place, bottom in enumerate(layer.bottom):
+            if bottom in last:
+                sources[at, place] = last[bottom]
+        last.update((top, (at, place)) for place, top in enumerate(layer.top))
+    return sources
 
 
 class CheckedGraph:
@@ -61,8 +49,8 @@ class CheckedGraph:
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers
         self.at = 0
-        self._graph = Graph((layer.bottom, layer.top) for layer in layers)
-        self.uses = Counter({top: len(read) for top, read in self._graph.readers.items()})
+        self._sources = bottom_sources(layers)
+        self.uses = Counter(self._sources.values())
         for at, layer in enumerate(layers):
             for place, weight in enumerate(layer.loss_weight[: len(layer.top)]):
                 self.uses[at, place] += weight != 0
@@ -79,10 +67,11 @@ class CheckedGraph:
         """
         if not allow_unknown:
             self._check_types()
-        for at, makers in enumerate(self._graph.sources):
+        for at, layer in enumerate(self.layers):
             self.at = at
-            if None in makers:
-                self._fail_at_bottom(self.layers[at], makers.index(None))
+            for place in range(len(layer.bottom)):
+                if (at, place) not in self._sources:
+                    self._fail_at_bottom(layer, place)
         made: set[str] = set()
         for at, layer in enumerate(self.layers):
             self.at = at
@@ -146,8 +135,7 @@ class CheckedGraph:
             if top in own or (top in made and not in_place):
                 _fail(layer, f"top {top!r} is produced by another layer already")
             own.add(top)
-            source = self._graph.sources[self.at][place] if in_place else None
-            if source is not None and self.uses[source] > 1:
+            if in_place and self.uses[self._sources[self.at, place]] > 1:
                 _fail(
                     layer,
                     f"works in place on {top!r}, which other layers read too; Caffe would give "

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
-from irv2caffe.shapes.graph import CheckedGraph, Graph
+from irv2caffe.shapes.graph import CheckedGraph, bottom_sources
 from irv2caffe.shapes.layer_types import (
     SHAPE_RULES,
     UNKNOWN,
@@ -101,7 +101,11 @@ class NetShapes:
     @cached_property
     def sources(self) -> list[tuple[int, ...]]:
         """For each layer, the positions of the layers that make its bottoms."""
-        return Graph((layer.bottoms, layer.tops) for layer in self.layers).source_layers()
+        top_of = bottom_sources([layer.proto for layer in self.layers])
+        return [
+            tuple(top_of[at, place][0] for place in range(len(layer.bottoms)))
+            for at, layer in enumerate(self.layers)
+        ]
 
 
 @dataclass(frozen=True)
