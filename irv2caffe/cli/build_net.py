@@ -77,7 +77,7 @@ def build_net_command(
         parse_gpus,
         resolve,
     )
-    from irv2caffe.data.inspect.database import dataset_sizes
+    from irv2caffe.data.inspect.database import read_pair
     from irv2caffe.net.build import build_net
 
     if draw is not None:
@@ -89,21 +89,21 @@ def build_net_command(
         told["num_gpus"] = len(parse_gpus(gpus))
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
     places = {**values.net, **told}
-    databases = places.get("train_lmdb"), places.get("val_lmdb")
-    sizes = dataset_sizes(*databases)
-    measured = database_means(told, databases[0])
-    if sizes.num_classes is not None:
-        measured["num_classes"] = sizes.num_classes
+    folders = [places.get(name) for name in ("train_lmdb", "val_lmdb")]
+    train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
+    measured = database_means(told, folders[0], train)
+    if train is not None:
+        measured["num_classes"] = train.num_classes
     net = resolve(NetOptions, values, told, measured=measured)
     solver = resolve(SolverOptions, values, told)
-    num_train = num_images("num_train_images", num_train_images, sizes.num_train, _ILSVRC12[0])
-    num_val = num_images("num_val_images", num_val_images, sizes.num_val, _ILSVRC12[1])
+    num_train = num_images("num_train_images", num_train_images, train, _ILSVRC12[0])
+    num_val = num_images("num_val_images", num_val_images, val, _ILSVRC12[1])
     if print_config:
         _show_config([*net.rows(), num_train, num_val, *solver.rows()], as_json=as_json)
         return
-    for database, found in zip(databases, (sizes.train, sizes.val), strict=True):
-        if database and found is not None:
-            refuse_misfit(database, found, net.options)
+    for folder, database in zip(folders, (train, val), strict=True):
+        if database is not None:
+            refuse_misfit(str(folder), database, net.options)
     built = build_net(
         out,
         net.options,

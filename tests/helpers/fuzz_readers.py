@@ -728,16 +728,15 @@ def _side_files(folder: Path) -> list[Seed]:
 
 
 def _read_side_files(folder: Path) -> None:
-    from irv2caffe.data.inspect.database import database_mean, dataset_sizes
-    from irv2caffe.data.inspect.report import examine
-    from irv2caffe.data.inspect.source_facts import database_facts
+    from irv2caffe.data.inspect.database import read_pair
+    from irv2caffe.data.inspect.database_report import examine
+    from irv2caffe.data.inspect.sample import sample_database
 
     path = folder / "db"
     _each(
         lambda: json.dumps(asdict(examine(path))),
-        lambda: database_facts(path),
-        lambda: dataset_sizes(str(path), str(path)),
-        lambda: database_mean(path),
+        lambda: sample_database(path),
+        lambda: read_pair(path, path),
     )
 
 

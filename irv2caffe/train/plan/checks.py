@@ -33,7 +33,7 @@ from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.check.rules import Finding
-    from irv2caffe.train.plan.databases import Facts
+    from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run_dir.snapshots import Pair
 
@@ -69,7 +69,7 @@ def keep_policy(plan: Plan) -> Keep:
     return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
 
 
-def checked(plan: Plan, facts: Facts, problems: list[Irv2CaffeError]) -> Plan:
+def checked(plan: Plan, facts: Databases, problems: list[Irv2CaffeError]) -> Plan:
     """The plan with its disk, its notes and all problems.
 
     Args:
@@ -141,7 +141,7 @@ def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> E
 
 
 def _findings(
-    plan: Plan, facts: Facts, problems: list[Irv2CaffeError], notes: list[str]
+    plan: Plan, facts: Databases, problems: list[Irv2CaffeError], notes: list[str]
 ) -> tuple[Finding, ...]:
     """What check finds: its errors keep the run from its start."""
     if not plan.job.nets:

@@ -9,6 +9,7 @@ from irv2caffe.train.plan.memory_room import memory_room
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
+    from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.estimate import Estimate
     from irv2caffe.train.plan.plan import Plan
 
@@ -48,19 +49,20 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     return found
 
 
-def _database(use: Any) -> str:
-    summary = use.summary
+def _database(use: DatabaseUse) -> str:
+    found = use.database
+    num_records = found.num_records or 0
     crop = f", crop {use.crop}" if use.crop else ""
-    facts, seen = use.facts, []
-    if facts.num_looked_at < summary.num_records:
-        seen.append(f"labels of {facts.num_looked_at:,} looked at")
-    if summary.encoded and facts.num_decoded < summary.num_records:
-        seen.append(f"{facts.num_decoded:,} decoded")
-    looked_at = f" ({', '.join(seen)})" if seen else ""
+    read = []
+    if found.num_looked_at < num_records:
+        read.append(f"labels of {found.num_looked_at:,} looked at")
+    if found.encoded and found.num_decoded < num_records:
+        read.append(f"{found.num_decoded:,} decoded")
+    sample = f" ({', '.join(read)})" if read else ""
+    shape = "x".join(map(str, found.shape)) + (" (encoded)" if found.encoded else "")
     return (
-        f"{use.source}: {summary.num_records:,} images {summary.channels}x{summary.height}x"
-        f"{summary.width}{' (encoded)' if summary.encoded else ''}, labels up to "
-        f"{summary.max_label}{crop}{looked_at}"
+        f"{use.source}: {num_records:,} images {shape}, labels up to {found.highest_label}"
+        f"{crop}{sample}"
     )
 
 
@@ -140,9 +142,9 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "source": str(use.source),
                 "batch_size": use.batch_size,
                 "crop": use.crop,
-                "num_records": use.summary.num_records,
-                "shape": [use.summary.channels, use.summary.height, use.summary.width],
-                "max_label": use.summary.max_label,
+                "num_records": use.database.num_records,
+                "shape": list(use.database.shape),
+                "max_label": use.database.highest_label,
             }
             for use in plan.databases
         ],
