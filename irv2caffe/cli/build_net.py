@@ -6,6 +6,7 @@ import itertools
 import shlex
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,6 @@ from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from irv2caffe.net.build import BuiltNet
     from irv2caffe.shapes.summary import NetSummary
