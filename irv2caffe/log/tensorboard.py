@@ -12,7 +12,7 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.log.export import OUTPUT, rows_of
 from irv2caffe.proto.wire import varint
 
@@ -44,13 +44,13 @@ def write_events(folder: Path, tables: Mapping[str, Table]) -> list[Path]:
         path = folder / _folder_name(name) / _FILE
         while path in written:  # of names that differ in signs that folders do not show
             path = path.parent.with_name(f"{path.parent.name}_") / _FILE
-        with file_aside(path) as aside:
+        with atomic_file(path) as aside:
             try:
                 with aside.open("wb") as stream:
                     for record in _records(table):
                         stream.write(record)
             except OSError as error:
-                raise unwritable(path, error) from error
+                raise write_error(path, error) from error
         written.append(path)
     return written
 
