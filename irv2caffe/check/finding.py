@@ -144,7 +144,7 @@ class Rule:
 
 RULES: dict[str, Rule] = {}
 _FEW = 3
-_OF_THE_TEXT = frozenset({"unknown", "schema"})  # topics that say what is written
+_OF_THE_TEXT = frozenset({"unknown_fields", "schema"})  # topics that say what is written
 
 
 def rule(

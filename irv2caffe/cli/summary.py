@@ -1,4 +1,4 @@
-"""summary."""
+"""The command summary."""
 
 from __future__ import annotations
 
@@ -15,36 +15,47 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from irv2caffe.shapes.phases import Phase
-    from irv2caffe.shapes.summary import Summary
+    from irv2caffe.shapes.summary import NetSummary
 
 
-@click.command("summary", short_help="Show a net's stages, parameters, multiply-adds, memory.")
+@click.command("summary", short_help="Show a net's layers, parameters and memory.")
 @click.argument("prototxt", type=click.Path(path_type=Path))
-@click.option("--layers", is_flag=True, help="Every layer instead of stages.")
+@click.option("--layers", is_flag=True, help="Print every layer instead of groups of layers.")
 @click.option(
     "--phase",
     type=click.Choice(["train", "test"]),
-    help="Of the net.  [default: train where it has a loss]",
+    help="Phase of the net to show.  [default: train if the net has a loss, else test]",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Instead of the file's.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batch size.  [default: from the prototxt]",
+)
 @click.option(
     "--input-shape",
     "input_shapes",
     multiple=True,
     metavar="TOP=3x299x299",
-    help="What the prototxt leaves open, such as the size of uncropped records. Repeatable.",
+    help="Shape of an input that the prototxt does not give, such as the size of uncropped images: "
+    "CHANNELSxHEIGHTxWIDTH.  Repeatable.",
 )
 @click.option(
     "--layer-type",
     "layer_types",
     multiple=True,
-    metavar="NAME=same|SHAPE",
-    help="Tops of a layer type, or of a layer, that Caffe 1.0 does not have: same (as its bottom), "
-    "scalar, or sizes such as 1x256x7x7; N, C, H, W are those of its first bottom (NxCx2Hx2W); "
-    "a comma between several tops. Repeatable.",
+    metavar="NAME=SHAPE",
+    help="Output shape of a layer, or of all layers of a type, that Caffe 1.0 does not have: same "
+    "(as its bottom), scalar, or sizes such as 1x256x7x7, in which N, C, H and W stand for those "
+    "of its first bottom (NxCx2Hx2W); separate several tops with commas.  Repeatable.",
 )
-@click.option("--draw", type=click.Path(path_type=Path), help="Picture: .svg, .png or .pdf.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option(
+    "--draw",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the network: .svg, .png or .pdf.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def summary_command(
     prototxt: Path,
     layers: bool,
@@ -55,14 +66,16 @@ def summary_command(
     draw: Path | None,
     as_json: bool,
 ) -> None:
-    """Show what a net is made of, without Caffe.
+    """Show a net's layers, output sizes, parameters, multiply-adds and memory.
 
-    PROTOTXT is any net of any author and age. Layer types and fields of Caffe's forks (SSD,
-    Faster R-CNN, SegNet ...) are taken as far as they are known; figures are then "at least".
+    PROTOTXT is any Caffe net, also in an old format; Caffe itself is not needed. Layer types and
+    fields of Caffe forks (SSD, Faster R-CNN, SegNet ...) are handled as far as they are known;
+    totals may then be lower bounds ("at least").
     """
     from irv2caffe.proto.foreign import read_foreign_net
-    from irv2caffe.shapes.infer import Foreign
+    from irv2caffe.shapes.infer import ForkLayers
     from irv2caffe.shapes.summary import default_phase, summarize
+    from irv2caffe.shapes.summary_json import as_dict
 
     if draw is not None:
         from irv2caffe.shapes.draw.picture import check_suffix
@@ -82,7 +95,7 @@ def summary_command(
             data_shapes=lambda layer: _records(layer, told, asked),
             lines=read.lines,
             path=prototxt,
-            foreign=Foreign(types, read.nodes),
+            foreign=ForkLayers(types, read.nodes),
         )
     except NetError as error:  # what was left aside may be why
         error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of))))
@@ -97,12 +110,12 @@ def summary_command(
     if draw is not None:
         draw_summary(made, draw)
     if as_json:
-        ui.show_json(made.as_dict(layers=layers))
+        ui.show_json(as_dict(made, layers=layers))
         return
     show_summary(made, layers=layers)
 
 
-def show_summary(made: Summary, *, layers: bool = False) -> None:
+def show_summary(made: NetSummary, *, layers: bool = False) -> None:
     """A net's figures for a person; build-net shows them too."""
     from irv2caffe.shapes.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
 
@@ -113,7 +126,7 @@ def show_summary(made: Summary, *, layers: bool = False) -> None:
         ui.show(line)
 
 
-def draw_summary(made: Summary, out: Path) -> None:
+def draw_summary(made: NetSummary, out: Path) -> None:
     """Writes a net's picture and says where; build-net does it too."""
     from irv2caffe.shapes.draw import draw
     from irv2caffe.shapes.draw.picture import write_picture
@@ -122,13 +135,15 @@ def draw_summary(made: Summary, out: Path) -> None:
     ui.say(f"picture: {out}")
 
 
-def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str, ...]]) -> Summary:
+def _with_notes(
+    made: NetSummary, notes: Sequence[str], types: dict[str, tuple[str, ...]]
+) -> NetSummary:
     """With what Caffe 1.0 would not take, and whose it is.
 
     Raises:
         UsageError: a layer type of the command line that the net does not have.
     """
-    from irv2caffe.shapes.layer_types import RULES
+    from irv2caffe.shapes.layer_types import SHAPE_RULES
 
     layers = made.shapes.layers
     for name in types:
@@ -136,9 +151,9 @@ def _with_notes(made: Summary, notes: Sequence[str], types: dict[str, tuple[str,
             raise UsageError(
                 f"--layer-type {name}: no layer has that type or name in {made.shapes.phase}"
             )
-        if name in RULES and name != "Python":
+        if name in SHAPE_RULES and name != "Python":
             raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
-    kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in RULES)
+    kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in SHAPE_RULES)
     if kinds:
         notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {_whose(kinds)}")
     shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes))
@@ -160,11 +175,11 @@ def _whose(kinds: Iterable[str]) -> str:
 
 def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
     """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
-    from irv2caffe.shapes.layer_types.given import is_told_shape
+    from irv2caffe.shapes.layer_types.given import is_shape_text
 
     name, equals, shapes = told.rpartition("=")
     tops = tuple(shapes.split(","))
-    if not equals or not name or not all(map(is_told_shape, tops)):
+    if not equals or not name or not all(map(is_shape_text, tops)):
         raise UsageError(
             f"--layer-type {told}: give NAME=same or NAME=SHAPE",
             "SHAPE is scalar, or sizes such as 1x256x7x7 or NxCx2Hx2W; a comma between tops",
@@ -192,26 +207,26 @@ def _records(
 
     Adds the names by which the command line may call it to ``asked``.
     """
-    from irv2caffe.shapes.layer_types import RULES, UNKNOWN
+    from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
 
     asked.update((*layer.top, layer.name))
     named = [told[name] for name in layer.top if name in told]
     if not named and layer.name in told:
         named = [told[layer.name]]
-    if named and layer.type not in RULES:  # which says nothing of the others
+    if named and layer.type not in SHAPE_RULES:  # which says nothing of the others
         return [told.get(name, UNKNOWN) for name in layer.top]
     if named:
         return named
     if layer.type != "Data" or layer.transform_param.crop_size:
         return None
-    from irv2caffe.data.inspect.database import summarize_database
+    from irv2caffe.data.inspect.database import read_database
 
     source = Path(layer.data_param.source)
     if not source.exists():
         return None
     try:
-        found = summarize_database(source)
+        found = read_database(source)
     except Irv2CaffeError as error:
         ui.say(f"warning: {error.message}")
         return None
-    return [(found.channels, found.height, found.width)]
+    return [found.shape]

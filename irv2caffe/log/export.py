@@ -9,7 +9,7 @@ import math
 from dataclasses import fields
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.log.table import Table, TestRow, TrainRow
 
@@ -70,12 +70,12 @@ def write_csv(path: Path, table: Table) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             with aside.open("w", encoding="utf-8", newline="") as stream:
                 dump_csv(stream, table)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
 
 
 def dump_csv(stream: IO[str], table: Table) -> None:
@@ -95,7 +95,7 @@ def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             with aside.open("w", encoding="utf-8") as stream:
                 for name, table in tables.items():
@@ -103,7 +103,7 @@ def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
                         line = {"run": name, **{key: _finite(row[key]) for key in row}}
                         stream.write(f"{json.dumps(line, allow_nan=False)}\n")
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
 
 
 def _finite(value: Any) -> Any:

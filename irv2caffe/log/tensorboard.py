@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import MissingExtraError
 from irv2caffe.log.export import OUTPUT, rows_of
 
@@ -49,14 +49,14 @@ def write_events(folder: Path, tables: Mapping[str, Table]) -> list[Path]:
         path = folder / (re.sub(r"[^\w.-]", "_", name).lstrip(".") or "run") / _FILE
         while path in written:  # of names that differ in characters that folders do not have
             path = path.parent.with_name(f"{path.parent.name}_") / _FILE
-        with file_aside(path) as aside:
+        with atomic_file(path) as aside:
             try:
                 with aside.open("wb") as stream:
                     writer = RecordWriter(stream)
                     for event in _events(table):
                         writer.write(event.SerializeToString())
             except OSError as error:
-                raise unwritable(path, error) from error
+                raise write_error(path, error) from error
         written.append(path)
     return written
 

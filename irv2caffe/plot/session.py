@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from irv2caffe.atomic import file_aside
+from irv2caffe.atomic import atomic_file
 from irv2caffe.errors import UsageError
 from irv2caffe.log.accuracy import AccuracyNames
 from irv2caffe.log.dataset import TrainImages, find_train_images
@@ -118,7 +118,7 @@ class Session:
 
     def __enter__(self) -> Self:
         if self._request.unknown is not None:
-            aside = self._stack.enter_context(file_aside(self._request.unknown))
+            aside = self._stack.enter_context(atomic_file(self._request.unknown))
             self._unknown = self._stack.enter_context(aside.open("w", encoding="utf-8"))
         return self
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.shapes.layer_types import RULES, count
+from irv2caffe.shapes.layer_types import SHAPE_RULES, count
 
 if TYPE_CHECKING:
-    from irv2caffe.shapes.layer_types import Layer, Made, Shape
+    from irv2caffe.shapes.layer_types import LayerSetup, LayerShapes, Shape
 
 
 class SharedWeights:
@@ -16,11 +16,11 @@ class SharedWeights:
     def __init__(self) -> None:
         self._owners: dict[str, tuple[Shape, str]] = {}
 
-    def learned(self, layer: Layer, made: Made) -> tuple[int, int]:
+    def learned(self, layer: LayerSetup, made: LayerShapes) -> tuple[int, int]:
         """How many values a layer adds to those that are learned, and how many are frozen."""
         specs = layer.proto.param
         layer.check(
-            len(specs) <= len(made.params) or made.partial or layer.proto.type not in RULES,
+            len(specs) <= len(made.params) or made.partial or layer.proto.type not in SHAPE_RULES,
             f"has {len(specs)} param for {len(made.params)} weights",
         )
         if made.statistics:
@@ -38,7 +38,7 @@ class SharedWeights:
                 frozen += count(shape)
         return learned, frozen
 
-    def _check(self, layer: Layer, spec: Any, shape: Shape) -> None:
+    def _check(self, layer: LayerSetup, spec: Any, shape: Shape) -> None:
         """Net::AppendParam."""
         owned, owner = self._owners[spec.name]
         permissive = spec.share_mode == spec.PERMISSIVE

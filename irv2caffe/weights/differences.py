@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from irv2caffe.weights.places import Unit
+    from irv2caffe.weights.places import LayerGroup
 
 _MEAN = 127.5
 _SCALES = {"Repeat": 0.17, "Repeat_1": 0.10, "Repeat_2": 0.20, "Block8": 1.0}
 _TOLERANCE = 1e-3
 
 
-def differences(net: Any, units: Mapping[str, Unit]) -> list[str]:
+def differences(net: Any, groups: Mapping[str, LayerGroup]) -> list[str]:
     """One line for each thing that makes the logits others, although all weights have a place.
 
     Args:
         net: the NetParameter.
-        units: its layers with weights, by their scope.
+        groups: its layers with weights, by their scope.
     """
-    found = [*_inputs(net), *_averages(net), *_residual_scales(net, units)]
+    found = [*_inputs(net), *_averages(net), *_residual_scales(net, groups)]
     return list(dict.fromkeys(found))
 
 
@@ -57,11 +57,11 @@ def _averages(net: Any) -> Iterator[str]:
             yield f"{layer.name}: the average counts the padding; published: it does not"
 
 
-def _residual_scales(net: Any, units: Mapping[str, Unit]) -> Iterator[str]:
+def _residual_scales(net: Any, groups: Mapping[str, LayerGroup]) -> Iterator[str]:
     """Factors of the residual branches, where the addition itself has them."""
     ups = {
-        unit.layer.top[0]: scope
-        for scope, unit in units.items()
+        group.layer.top[0]: scope
+        for scope, group in groups.items()
         if scope.endswith("/Conv2d_1x1") and "/Branch_" not in scope
     }
     others: dict[tuple[str, float], int] = {}

@@ -118,7 +118,7 @@ class _Reader:
                 problems.append(f"{key.scope}: the net has no {key.part}")
                 continue
             problems += [] if place is None else self._misfits(key, place)
-            shape = place.shape if place else self._found.units[key.scope].shape[:1]
+            shape = place.shape if place else self._found.groups[key.scope].shape[:1]
             arrays.append((name, "float32", shape))
             if key.part == VARIANCE:
                 arrays.append((f"{name.removesuffix('running_var')}{BATCHES}", "int64", ()))
@@ -134,8 +134,8 @@ class _Reader:
 
     def _is_bias_layer(self, key: Key) -> bool:
         """Whether gamma is not learned, that is one: a Bias follows BatchNorm, not a Scale."""
-        unit = self._found.units.get(key.scope)
-        return bool(unit and unit.affine is not None and key.part == GAMMA)
+        group = self._found.groups.get(key.scope)
+        return bool(group and group.affine is not None and key.part == GAMMA)
 
     def _misfits(self, key: Key, place: Place) -> list[str]:
         """What is wrong with the blob of a place."""
@@ -173,7 +173,7 @@ class _Reader:
         if key is None:
             return np.zeros((), np.int64)
         place = self._found.places.get(key)
-        shape = place.shape if place else self._found.units[key.scope].shape[:1]
+        shape = place.shape if place else self._found.groups[key.scope].shape[:1]
         if key.part not in _STATISTICS:
             self.num_parameters += int(np.prod(shape))
         if place is None:
@@ -191,8 +191,8 @@ class _Reader:
         """Layers with blobs that no array came from."""
         used = {
             layer.name
-            for scope, unit in self._found.units.items()
-            for layer in unit.layers
+            for scope, group in self._found.groups.items()
+            for layer in group.layers
             if any(key.scope == scope for key in self._wanted)
         }
         return [name for name in self._model.layers if name not in used and self._model.blobs(name)]

@@ -12,7 +12,7 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array
 from irv2caffe.proto.snapshot_files import write_model
 from irv2caffe.weights.differences import differences
-from irv2caffe.weights.matching import Matched, drops_background, match
+from irv2caffe.weights.matching import MatchedArrays, drops_background, match
 from irv2caffe.weights.opening import open_weights
 from irv2caffe.weights.places import NetPlaces, read_places
 from irv2caffe.weights.scopes import AUX_LOGITS, INPUT, LOGITS
@@ -114,17 +114,17 @@ def import_weights(
             by_order=found.by_order,
             dropped_background=_drops_background(found, matched),
             gamma="source" if any(key.part == GAMMA for key in named.tensors) else "ones",
-            left_to_fillers=[found.units[scope].layer.name for scope in sorted(matched.left_out)],
+            left_to_fillers=[found.groups[scope].layer.name for scope in sorted(matched.left_out)],
             unused=matched.unused,
             prefix=named.prefix,
             num_ignored=len(named.ignored),
-            differences=differences(found.net, found.units),
+            differences=differences(found.net, found.groups),
         )
         report.size_bytes = write_model(out, found.net, _layers(found, matched, report))
     return report
 
 
-def _drops_background(found: NetPlaces, matched: Matched) -> bool:
+def _drops_background(found: NetPlaces, matched: MatchedArrays) -> bool:
     key = Key(LOGITS, WEIGHT)
     tensor = matched.tensors.get(key)
     return tensor is not None and drops_background(key, tensor, found.places[key].shape)
@@ -141,7 +141,7 @@ def _refuse(source: Path, problems: list[str]) -> None:
     raise WeightsError(f"{source} does not fit the net: {count}", tuple(problems), hint)
 
 
-def _layers(found: NetPlaces, matched: Matched, report: ImportReport) -> Iterator[Any]:
+def _layers(found: NetPlaces, matched: MatchedArrays, report: ImportReport) -> Iterator[Any]:
     """The net's layers with their blobs, one by one.
 
     A layer that is left to the fillers is not in the file at all: Caffe aborts when a layer there
@@ -156,7 +156,7 @@ def _layers(found: NetPlaces, matched: Matched, report: ImportReport) -> Iterato
     blobs: dict[str, list[Key]] = {}
     for key in sorted(matched.tensors, key=lambda key: found.places[key].index):
         blobs.setdefault(found.places[key].layer, []).append(key)
-    done = {layer.name for scope in matched.left_out for layer in found.units[scope].layers}
+    done = {layer.name for scope in matched.left_out for layer in found.groups[scope].layers}
     for layer in found.net.layer:
         if layer.name in done:
             continue
@@ -176,7 +176,9 @@ def _layers(found: NetPlaces, matched: Matched, report: ImportReport) -> Iterato
     _refuse(report.source, problems)
 
 
-def _values(key: Key, found: NetPlaces, matched: Matched, channels: str) -> NDArray[np.float32]:
+def _values(
+    key: Key, found: NetPlaces, matched: MatchedArrays, channels: str
+) -> NDArray[np.float32]:
     """The values of a blob."""
     import numpy as np
 

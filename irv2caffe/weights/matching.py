@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.errors import first_of
 from irv2caffe.weights.scopes import AUX, AUX_LOGITS, LOGITS
-from irv2caffe.weights.tensors import BIAS, FLOAT_KINDS, GAMMA, WEIGHT, Key, Named, Tensor
+from irv2caffe.weights.tensors import (
+    BIAS,
+    FLOAT_KINDS,
+    GAMMA,
+    WEIGHT,
+    Key,
+    SourceArrays,
+    Tensor,
+)
 
 if TYPE_CHECKING:
     from irv2caffe.weights.places import NetPlaces
@@ -17,7 +25,7 @@ _NUM_SHOWN = 4
 
 
 @dataclass
-class Matched:
+class MatchedArrays:
     """The arrays for a net.
 
     Attributes:
@@ -33,7 +41,9 @@ class Matched:
     problems: list[str] = field(default_factory=list)
 
 
-def match(found: NetPlaces, named: Named, *, without_classifier: bool = False) -> Matched:
+def match(
+    found: NetPlaces, named: SourceArrays, *, without_classifier: bool = False
+) -> MatchedArrays:
     """Finds the array for each place of a net.
 
     An auxiliary classifier that the source does not have at all is left to the fillers, since only
@@ -47,8 +57,8 @@ def match(found: NetPlaces, named: Named, *, without_classifier: bool = False) -
     classifiers = {LOGITS, AUX_LOGITS} if without_classifier else set()
     has_aux = any(key.scope.startswith(AUX) for key in named.tensors)
     has_gamma = any(key.part == GAMMA for key in named.tensors)
-    aux = set() if has_aux else {scope for scope in found.units if scope.startswith(AUX)}
-    result = Matched(left_out=(classifiers | aux) & set(found.units))
+    aux = set() if has_aux else {scope for scope in found.groups if scope.startswith(AUX)}
+    result = MatchedArrays(left_out=(classifiers | aux) & set(found.groups))
     result.problems += [*found.problems, *(f"{name}: unknown" for name in named.unexpected)]
     for key, place in found.places.items():
         if key.scope in result.left_out:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from irv2caffe.weights.tensors import Named
+    from irv2caffe.weights.tensors import SourceArrays
 
 FORMATS = ("timm", "keras", "tf-slim")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -68,7 +68,7 @@ def detect(path: Path) -> str:
 
 def open_weights(
     path: Path, stack: ExitStack, *, source_format: str = "auto", averaged: bool = False
-) -> tuple[str, Named]:
+) -> tuple[str, SourceArrays]:
     """The arrays in a file by their meaning, and whose format it is.
 
     Args:
@@ -108,22 +108,22 @@ def open_weights(
     return found, named
 
 
-def _safetensors(path: Path, stack: ExitStack, averaged: bool) -> Named:
+def _safetensors(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
     del stack, averaged
     return from_timm(read_safetensors(path))
 
 
-def _torch(path: Path, stack: ExitStack, averaged: bool) -> Named:
+def _torch(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
     del stack
     return from_timm(read_torch(path), averaged=averaged)
 
 
-def _hdf5(path: Path, stack: ExitStack, averaged: bool) -> Named:
+def _hdf5(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
     del averaged
     return from_keras(read_hdf5(path, stack))
 
 
-def _checkpoint(path: Path, stack: ExitStack, averaged: bool) -> Named:
+def _checkpoint(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
     del stack
     return from_tf_slim(read_checkpoint(path), averaged=averaged)
 

@@ -25,7 +25,7 @@ _CHANNELS_OF_DATA = 3
 
 
 @dataclass
-class Unit:
+class LayerGroup:
     """A convolution or inner product, and the BatchNorm and Scale (or Bias) that follow it."""
 
     layer: Any
@@ -69,22 +69,22 @@ class NetPlaces:
     Attributes:
         net: the NetParameter.
         places: where each array goes; BatchNorm's third blob, a factor, is not among them.
-        units: the layers, by their scope.
+        groups: the layers, by their scope.
         by_order: the layers were recognised by their order, not by their names.
         problems: what makes it another network than the published one.
     """
 
     net: Any
     places: dict[Key, Place] = field(default_factory=dict)
-    units: dict[str, Unit] = field(default_factory=dict)
+    groups: dict[str, LayerGroup] = field(default_factory=dict)
     by_order: bool = False
     problems: list[str] = field(default_factory=list)
 
     @property
     def num_classes(self) -> int:
         """Outputs of its classifier; 0 without one."""
-        unit = self.units.get(LOGITS)
-        return unit.layer.inner_product_param.num_output if unit else 0
+        group = self.groups.get(LOGITS)
+        return group.layer.inner_product_param.num_output if group else 0
 
 
 def read_places(path: Path) -> NetPlaces:
@@ -99,53 +99,57 @@ def read_places(path: Path) -> NetPlaces:
         hint = "bring it up to date with Caffe's upgrade_net_proto_text" if net.layers else ""
         raise FormatError("no net of Caffe 1.0: it has no layers", hint, path=path)
     _refuse_loose_ends(net, path)
-    units, problems = _units(net)
+    groups, problems = _groups(net)
     found = NetPlaces(net, problems=problems)
-    names = {unit.layer.name for unit in units} & KNOWN
-    scopes = _scopes_by_name(units) if names else _scopes_by_order(units)
+    names = {group.layer.name for group in groups} & KNOWN
+    scopes = _scopes_by_name(groups) if names else _scopes_by_order(groups)
     if scopes is None:
         raise WeightsError(
             f"{path}: not the network whose weights are published",
-            tuple(f"{unit.layer.name}: unknown" for unit in units),
+            tuple(f"{group.layer.name}: unknown" for group in groups),
             "build it with: irv2caffe build-net --variant slim",
         )
     found.by_order = not names
-    for unit in units:
-        scope = scopes.get(unit.layer.name)
+    for group in groups:
+        scope = scopes.get(group.layer.name)
         if scope is None:
-            problems.append(f"{unit.layer.name}: the published network has no such layer")
+            problems.append(f"{group.layer.name}: the published network has no such layer")
             continue
-        found.units[scope] = unit
-        _add_places(found, scope, unit)
-    problems += _wrong_eps(found.units)
+        found.groups[scope] = group
+        _add_places(found, scope, group)
+    problems += _wrong_eps(found.groups)
     return found
 
 
-def _scopes_by_name(units: Iterable[Unit]) -> dict[str, str]:
+def _scopes_by_name(groups: Iterable[LayerGroup]) -> dict[str, str]:
     scopes = {name: name for name in KNOWN} | {_CLASSIFIER: LOGITS}
-    return {unit.layer.name: scopes[unit.layer.name] for unit in units if unit.layer.name in scopes}
+    return {
+        group.layer.name: scopes[group.layer.name] for group in groups if group.layer.name in scopes
+    }
 
 
-def _scopes_by_order(units: list[Unit]) -> dict[str, str] | None:
+def _scopes_by_order(groups: list[LayerGroup]) -> dict[str, str] | None:
     """Other people's nets have other names, but the same layers in the same order."""
-    kinds = [unit.layer.type for unit in units]
+    kinds = [group.layer.type for group in groups]
     if kinds != ["Convolution"] * len(CONVOLUTIONS) + ["InnerProduct"]:
         return None
     names = [*(scope.slim for scope in CONVOLUTIONS), LOGITS]
-    return {unit.layer.name: name for unit, name in zip(units, names, strict=True)}
+    return {group.layer.name: name for group, name in zip(groups, names, strict=True)}
 
 
-def _units(net: Any) -> tuple[list[Unit], list[str]]:
+def _groups(net: Any) -> tuple[list[LayerGroup], list[str]]:
     """The layers with weights, and those that no published array belongs to."""
     channels = _input_channels(net)
-    reach: dict[str, Unit] = {}  # the blob that a unit's next layer would read
-    units: dict[str, Unit] = {}
+    reach: dict[str, LayerGroup] = {}  # the blob that a group's next layer would read
+    groups: dict[str, LayerGroup] = {}
     problems = []
     for layer in net.layer:
         before = reach.pop(layer.bottom[0], None) if layer.bottom else None
         if layer.type in {"Convolution", "InnerProduct"}:
-            unit = units.setdefault(layer.name, Unit(layer, channels.get(layer.bottom[0], 0)))
-            reach[layer.top[0]] = unit
+            group = groups.setdefault(
+                layer.name, LayerGroup(layer, channels.get(layer.bottom[0], 0))
+            )
+            reach[layer.top[0]] = group
         elif layer.type == "BatchNorm" and before and not before.norm:
             before.norm = layer
             reach[layer.top[0]] = before
@@ -155,7 +159,7 @@ def _units(net: Any) -> tuple[list[Unit], list[str]]:
             problems.append(f"{layer.name}: the published network has no {layer.type} here")
         for top in layer.top:
             channels[top] = _channels(layer, channels)
-    return list(units.values()), problems
+    return list(groups.values()), problems
 
 
 def _refuse_loose_ends(net: Any, path: Path) -> None:
@@ -199,30 +203,30 @@ def _kernel(param: Any) -> tuple[int, int]:
     return sizes[0], sizes[-1]
 
 
-def _add_places(found: NetPlaces, scope: str, unit: Unit) -> None:
-    """Notes the blobs of a unit, or what it lacks."""
-    layer, outputs = unit.layer, (unit.shape[0],)
+def _add_places(found: NetPlaces, scope: str, group: LayerGroup) -> None:
+    """Notes the blobs of a group, or what it lacks."""
+    layer, outputs = group.layer, (group.shape[0],)
     param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
-    found.places[Key(scope, WEIGHT)] = Place(layer.name, 0, unit.shape)
+    found.places[Key(scope, WEIGHT)] = Place(layer.name, 0, group.shape)
     if param.bias_term:
         found.places[Key(scope, BIAS)] = Place(layer.name, 1, outputs)
-    if unit.norm is None:
+    if group.norm is None:
         return
-    found.places[Key(scope, MEAN)] = Place(unit.norm.name, 0, outputs)
-    found.places[Key(scope, VARIANCE)] = Place(unit.norm.name, 1, outputs)
-    if unit.affine is None:
+    found.places[Key(scope, MEAN)] = Place(group.norm.name, 0, outputs)
+    found.places[Key(scope, VARIANCE)] = Place(group.norm.name, 1, outputs)
+    if group.affine is None:
         found.problems.append(f"{layer.name}: no Scale follows its BatchNorm")
-    elif unit.affine.type == "Bias":
-        found.places[Key(scope, BETA)] = Place(unit.affine.name, 0, outputs)
+    elif group.affine.type == "Bias":
+        found.places[Key(scope, BETA)] = Place(group.affine.name, 0, outputs)
     else:
-        found.places[Key(scope, GAMMA)] = Place(unit.affine.name, 0, outputs)
-        if unit.affine.scale_param.bias_term:
-            found.places[Key(scope, BETA)] = Place(unit.affine.name, 1, outputs)
+        found.places[Key(scope, GAMMA)] = Place(group.affine.name, 0, outputs)
+        if group.affine.scale_param.bias_term:
+            found.places[Key(scope, BETA)] = Place(group.affine.name, 1, outputs)
 
 
-def _wrong_eps(units: dict[str, Unit]) -> list[str]:
+def _wrong_eps(groups: dict[str, LayerGroup]) -> list[str]:
     """One line for all BatchNorms that add another epsilon than the published network's."""
-    norms = [unit.norm for unit in units.values() if unit.norm is not None]
+    norms = [group.norm for group in groups.values() if group.norm is not None]
     wrong = [
         norm for norm in norms if not math.isclose(norm.batch_norm_param.eps, BN_EPS, rel_tol=1e-4)
     ]

@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Raw:
+class StoredArray:
     """An array in a file.
 
     Attributes:
@@ -55,7 +55,7 @@ class Tensor:
     """
 
     origin: str
-    raw: Raw
+    raw: StoredArray
     axes: tuple[int, ...] = ()
 
     @property
@@ -75,7 +75,7 @@ class Tensor:
 
 
 @dataclass
-class Named:
+class SourceArrays:
     """The arrays of a file by their meaning.
 
     Attributes:

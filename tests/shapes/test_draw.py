@@ -26,11 +26,10 @@ from irv2caffe.proto.text import parse_prototxt, read_net, write_prototxt
 from irv2caffe.shapes.draw import draw, to_svg
 from irv2caffe.shapes.draw.boxes import ops_of
 from irv2caffe.shapes.draw.layout import lay_out
+from irv2caffe.shapes.draw.panels import COLORS
 from irv2caffe.shapes.draw.picture import write_picture
-from irv2caffe.shapes.draw.pieces import COLORS
-from irv2caffe.shapes.draw.scene import Box, Line, Scene, Text
-from irv2caffe.shapes.infer import Foreign
-from irv2caffe.shapes.stages import producers
+from irv2caffe.shapes.draw.scene import Box, Label, Line, Scene
+from irv2caffe.shapes.infer import ForkLayers
 from irv2caffe.shapes.summary import default_phase, summarize
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -108,7 +107,7 @@ def test_boxes_do_not_overlap_and_lie_on_the_page(scenes, key):
 @pytest.mark.parametrize("key", NETS)
 def test_words_fit_into_their_boxes(scenes, key):
     scene = scenes[key]
-    texts = [item for item in scene.items if isinstance(item, Text)]
+    texts = [item for item in scene.items if isinstance(item, Label)]
     for text in texts:
         left, right = extent(text)
         assert left >= 0
@@ -145,7 +144,7 @@ def test_arrows_end_at_boxes_and_cross_none(scenes, key):
 
 
 def words(scene):
-    return [item.words for item in scene.items if isinstance(item, Text)]
+    return [item.words for item in scene.items if isinstance(item, Label)]
 
 
 def test_slims_picture_names_its_blocks_once(scenes):
@@ -196,7 +195,7 @@ def test_layers_of_a_box():
         )
     )
     shapes = summarize(net_of(text), "TRAIN").shapes
-    data, conv, pool = ops_of(range(4 + 3), shapes.layers, producers(shapes.layers), frozenset())
+    data, conv, pool = ops_of(range(4 + 3), shapes.layers, shapes.sources, frozenset())
     assert data.kind == "data"
     assert conv.title == "1x7 conv depthwise, 12"
     assert conv.tail == ["BN", "ReLU", "dropout 0.25"]
@@ -345,8 +344,8 @@ def test_lines_are_true_or_not_drawn(tmp_path, text, shown):
     path = tmp_path / "net.prototxt"
     path.write_text(text)
     read = read_foreign_net(path)
-    scene = draw(summarize(read.net, "TEST", foreign=Foreign({}, read.nodes)))
-    said = [item for item in scene.items if isinstance(item, Text) and "from " in item.words]
+    scene = draw(summarize(read.net, "TEST", foreign=ForkLayers({}, read.nodes)))
+    said = [item for item in scene.items if isinstance(item, Label) and "from " in item.words]
     ends = [item.points[-1] for item in scene.items if isinstance(item, Line)]
     assert any(shown in item.replace("\u00a0", " ") for item in words(scene))
     for text in said:
@@ -372,7 +371,7 @@ def test_the_readmes_picture_is_what_is_drawn():
     """scripts/golden draws it anew."""
     net, _ = read_net(ROOT / "templates/slim/train_val.prototxt")
     picture = to_svg(draw(summarize(net, "TRAIN")))
-    assert (ROOT / "examples/slim.svg").read_text(encoding="utf-8") == picture
+    assert (ROOT / "docs/images/slim.svg").read_text(encoding="utf-8") == picture
 
 
 def test_png_and_pdf(scenes, tmp_path):

@@ -25,7 +25,7 @@ from irv2caffe.proto.binary import write_binary
 from irv2caffe.proto.text import format_prototxt, layer_lines, parse_prototxt
 from irv2caffe.shapes import upgrade_v0
 from irv2caffe.shapes.infer import infer
-from irv2caffe.shapes.layer_types import RULES
+from irv2caffe.shapes.layer_types import SHAPE_RULES
 from irv2caffe.shapes.memory import log_bytes
 from irv2caffe.shapes.phases import select
 from irv2caffe.shapes.upgrade import upgrade
@@ -279,7 +279,7 @@ SOURCES |= {"Python", "WindowData"}
 def any_axes(caffe, tmp_path_factory):
     """For each layer type nets on scalars to blobs of six axes, and what Caffe made of them."""
     folder, cases, nets = tmp_path_factory.mktemp("axes"), {}, {}
-    for kind in sorted(set(RULES) - SOURCES):
+    for kind in sorted(set(SHAPE_RULES) - SOURCES):
         sizes = [(2, 3, 4, 5, 4, 3)[:num_axes] for num_axes in range(7)]
         texts = [text for dims in sizes for text in layer_snippets.with_axes(kind, *dims)]
         nets[kind] = {f"{kind} {index}": text for index, text in enumerate(texts)}
@@ -293,7 +293,7 @@ def any_axes(caffe, tmp_path_factory):
     return {kind: [(text, found[key]) for key, text in nets[kind].items()] for kind in nets}
 
 
-@pytest.mark.parametrize("kind", sorted(set(RULES) - SOURCES))
+@pytest.mark.parametrize("kind", sorted(set(SHAPE_RULES) - SOURCES))
 def test_any_number_of_axes_has_caffes_shapes_or_is_refused_by_both(any_axes, kind):
     """Some layers of Caffe's stop in their first pass only."""
     assert len(any_axes[kind]) >= 7
@@ -360,12 +360,12 @@ def test_phases_levels_and_stages_select_as_in_caffe(real, phase, level, stages)
 
 
 def test_there_is_a_rule_for_every_layer_type():
-    assert set(RULES) == set(messages.LAYER_TYPES) | messages.LAYER_TYPES_AFTER_TAG_1_0
+    assert set(SHAPE_RULES) == set(messages.LAYER_TYPES) | messages.LAYER_TYPES_AFTER_TAG_1_0
 
 
 def test_every_rule_is_compared_with_caffe(real):
     compared = {kind for found in real.found.values() for _, kind in found.get("layers", ())}
-    assert compared >= set(RULES)
+    assert compared >= set(SHAPE_RULES)
 
 
 def test_counts_of_the_published_nets():

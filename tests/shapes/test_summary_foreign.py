@@ -11,7 +11,7 @@ from helpers import foreign_nets, layer_snippets, program
 
 from irv2caffe.errors import FormatError, NetError
 from irv2caffe.proto.foreign import read_foreign_net
-from irv2caffe.shapes.infer import Foreign, infer
+from irv2caffe.shapes.infer import ForkLayers, infer
 from irv2caffe.shapes.layer_types import UNKNOWN
 from irv2caffe.shapes.layer_types.fork_layers import FORK_RULES
 
@@ -23,7 +23,7 @@ def shapes_of(tmp_path, text, phase="TEST", **told):
     path.write_text(text)
     read = read_foreign_net(path)
     types = {name: tuple(tops.split(",")) for name, tops in told.items()}
-    return infer(read.net, phase, lines=read.lines, foreign=Foreign(types, read.nodes))
+    return infer(read.net, phase, lines=read.lines, foreign=ForkLayers(types, read.nodes))
 
 
 def python(name, module="m", said=""):

@@ -16,9 +16,8 @@ from irv2caffe.shapes.draw.boxes import (
     ops_of,
     short,
 )
-from irv2caffe.shapes.draw.pieces import Piece, frame, framed, graph, moved, single, stacked
-from irv2caffe.shapes.draw.scene import Line, Scene, Text, text_width
-from irv2caffe.shapes.stages import producers
+from irv2caffe.shapes.draw.panels import Panel, frame, framed, graph, moved, single, stacked
+from irv2caffe.shapes.draw.scene import Label, Line, Scene, text_width
 from irv2caffe.shapes.summary import amount
 
 if TYPE_CHECKING:
@@ -27,44 +26,50 @@ if TYPE_CHECKING:
     from irv2caffe.shapes.draw.scene import Point
     from irv2caffe.shapes.infer import LayerInfo
     from irv2caffe.shapes.stages import Block, Stage
-    from irv2caffe.shapes.summary import Part, Summary
+    from irv2caffe.shapes.summary import NetSummary, Part
 
 _MARGIN, _GUTTER, _GAP, _HEAD = 24.0, 44.0, 26.0, 60.0
 _ASPECT = 1.45  # of the page
 
 _Group = tuple[list["Block"], list[Op]]  # equal blocks, and the boxes of all of them as one set
-_Figured = tuple["Stage", "Part", list[_Group]]
+_StageBoxes = tuple["Stage", "Part", list[_Group]]
 
 
-def draw(summary: Summary) -> Scene:
-    """The picture of a net: stages in frames, equal blocks folded, their branches shown once."""
+def draw(summary: NetSummary) -> Scene:
+    """Draws a net: a frame for each stage, in which equal blocks are drawn once."""
     scene = Scene(summary.shapes.name)
-    layers = summary.shapes.layers
-    read = producers(layers)
-    readers: dict[int, list[int]] = {}
-    for place, sources in enumerate(read):
-        for source in sources:
-            readers.setdefault(source, []).append(place)
-    main: list[_Figured] = []
-    heads: list[Piece] = []
+    layers, sources = summary.shapes.layers, summary.shapes.sources
+    stage_of = {
+        place: number
+        for number, stage in enumerate(summary.stages)
+        for block in stage.blocks
+        for place in block.layers
+    }
+    read_later = {
+        stage_of[maker]
+        for place, makers in enumerate(sources)
+        for maker in makers
+        if stage_of[maker] != stage_of[place]
+    }
+    main: list[_StageBoxes] = []
+    heads: list[Panel] = []
     inlet: frozenset[int] = frozenset()  # the layers of the box above
-    for stage, part in zip(summary.stages, summary.stage_parts, strict=True):
-        places = {place for block in stage.blocks for place in block.layers}
-        leads_on = any(reader not in places for p in places for reader in readers.get(p, ()))
-        groups, outlet = _groups(stage.blocks, layers, read, inlet)
+    for number, stage in enumerate(summary.stages):
+        part = summary.stage_parts[number]
+        groups, outlet = _groups(stage.blocks, layers, sources, inlet)
         roots = [
-            (source, name)
-            for place in sorted(places)
-            for source, name in zip(read[place], layers[place].bottoms, strict=True)
-            if source not in places and layers[source].bottoms
+            (maker, name)
+            for place in sorted(place for block in stage.blocks for place in block.layers)
+            for maker, name in zip(sources[place], layers[place].bottoms, strict=True)
+            if stage_of[maker] != number and layers[maker].bottoms
         ]
         is_end = stage is summary.stages[-1] and is_led_into(groups[0][1])
-        if leads_on or is_end or not (roots and main):
+        if number in read_later or is_end or not (roots and main):
             main.append((stage, part, groups))
             inlet = outlet
         else:
             root, head_of = roots[0]
-            groups, _ = _groups(stage.blocks, layers, read, frozenset({root}))
+            groups, _ = _groups(stage.blocks, layers, sources, frozenset({root}))
             heads.append(_stage((stage, part, groups), ends=True, head_of=head_of))
     pieces = []
     for at, figured in enumerate(main):
@@ -76,9 +81,9 @@ def draw(summary: Summary) -> Scene:
     return scene
 
 
-def _stage(figured: _Figured, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Piece:
+def _stage(drawing: _StageBoxes, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Panel:
     """One stage: a box where it is one box, else a frame with its graph."""
-    stage, part, groups = figured
+    stage, part, groups = drawing
     if len(groups) == 1 and len(groups[0][1]) == 1 and not head_of:
         blocks, ops = groups[0]
         name = short(stage.blocks[0].name if len(blocks) == 1 else stage.name)
@@ -144,7 +149,7 @@ def _pattern(ops: Sequence[Op]) -> tuple[object, ...]:
     )
 
 
-def _title(scene: Scene, summary: Summary) -> None:
+def _title(scene: Scene, summary: NetSummary) -> None:
     total = summary.total
     apart = f"batch {summary.batch}, phase {summary.shapes.phase}"
     least = "at least " if total.partial else ""
@@ -153,14 +158,14 @@ def _title(scene: Scene, summary: Summary) -> None:
     room = scene.width - 2 * _MARGIN
     name = short(name, max(LONGEST, int(room / text_width("x", 17))))
     scene.items[:0] = [
-        Text(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),
-        Text(_MARGIN, _MARGIN + 29, words, 11, "#666666", anchor="start"),
+        Label(_MARGIN, _MARGIN + 12, name, 17, bold=True, anchor="start"),
+        Label(_MARGIN, _MARGIN + 29, words, 11, "#666666", anchor="start"),
     ]
     needed = 2 * _MARGIN + max(text_width(name, 17), text_width(words, 11))
     scene.width = max(scene.width, needed)
 
 
-def _flow(scene: Scene, pieces: Sequence[Piece], num_main: int) -> None:
+def _flow(scene: Scene, pieces: Sequence[Panel], num_main: int) -> None:
     """Places the pieces in columns and leads from each to the next."""
     columns = _columns(pieces)
     x, at = _MARGIN, 0
@@ -199,7 +204,7 @@ def _lead(before: Point, entry: Point, x: float, top: float, *, first: bool) -> 
     return Line(points, stroke="#444444", curved=False, width=1.5)
 
 
-def _columns(pieces: Sequence[Piece]) -> list[list[int]]:
+def _columns(pieces: Sequence[Panel]) -> list[list[int]]:
     """The pieces in as many columns as come nearest to the page's aspect."""
     best: tuple[float, list[list[int]]] | None = None
     height = sum(piece.height + _GAP for piece in pieces)
@@ -215,7 +220,7 @@ def _columns(pieces: Sequence[Piece]) -> list[list[int]]:
     return best[1]
 
 
-def _split(pieces: Sequence[Piece], number: int) -> list[list[int]]:
+def _split(pieces: Sequence[Panel], number: int) -> list[list[int]]:
     """In order into at most ``number`` columns, the tallest of them as low as can be."""
     heights = [piece.height + _GAP for piece in pieces]
     low, high = max(heights), sum(heights)

@@ -31,7 +31,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Text:
+class Label:
     """One line; ``y`` is its base line, ``anchor`` start, middle or end."""
 
     x: float
@@ -61,7 +61,7 @@ class Scene:
     title: str
     width: float = 0
     height: float = 0
-    items: list[Box | Text | Line] = field(default_factory=list)
+    items: list[Box | Label | Line] = field(default_factory=list)
 
 
 def text_width(words: str, size: float) -> float:
@@ -108,7 +108,7 @@ def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _element(item: Box | Text | Line) -> str:
+def _element(item: Box | Label | Line) -> str:
     if isinstance(item, Box):
         dash = ' stroke-dasharray="5 3"' if item.dashed else ""
         return (
@@ -116,7 +116,7 @@ def _element(item: Box | Text | Line) -> str:
             f'height="{_n(item.height)}" rx="{_n(item.radius)}" fill="{item.fill}" '
             f'stroke="{item.stroke}"{dash}/>'
         )
-    if isinstance(item, Text):
+    if isinstance(item, Label):
         weight = ' font-weight="bold"' if item.bold else ""
         return (
             f'<text x="{_n(item.x)}" y="{_n(item.y)}" font-size="{_n(item.size)}" '

@@ -4,18 +4,26 @@ A rule follows the LayerSetUp and Reshape of the layer's source: what those chec
 and what they would abort with is what the error says.
 """
 
-from irv2caffe.shapes.layer_types.base import RULES, UNKNOWN, Layer, Made, Rule, Shape, count
+from irv2caffe.shapes.layer_types.base import (
+    SHAPE_RULES,
+    UNKNOWN,
+    LayerSetup,
+    LayerShapes,
+    Shape,
+    ShapeRule,
+    count,
+)
 
 # Importing a module of rules registers them.
 from irv2caffe.shapes.layer_types import arrange, data_loss, dense, spatial  # isort: skip
 
 __all__ = [
-    "RULES",
+    "SHAPE_RULES",
     "UNKNOWN",
-    "Layer",
-    "Made",
-    "Rule",
+    "LayerSetup",
+    "LayerShapes",
     "Shape",
+    "ShapeRule",
     "arrange",
     "count",
     "data_loss",

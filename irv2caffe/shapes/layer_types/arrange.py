@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-from irv2caffe.shapes.layer_types.base import Layer, Made, count, rule, text
+from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, count, rule, shape_text
 
 
 @rule("Concat", bottoms=(1, None))
-def _concat(layer: Layer) -> Made:
+def _concat(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     layer.check(
         not (param.HasField("axis") and param.HasField("concat_dim")),
@@ -28,11 +28,11 @@ def _concat(layer: Layer) -> Made:
                     f"except at axis {axis} ({size} vs. {other})"
                 )
         top[axis] += shape[axis]
-    return Made([tuple(top)])
+    return LayerShapes([tuple(top)])
 
 
 @rule("Slice", tops=(1, None))
-def _slice(layer: Layer) -> Made:
+def _slice(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     layer.check(
         not (param.HasField("axis") and param.HasField("slice_dim")),
@@ -58,21 +58,21 @@ def _slice(layer: Layer) -> Made:
         f"slice_point must rise, and end below {shape[axis]}",
     )
     cuts = [b - a for a, b in itertools.pairwise(edges)]
-    return Made([(*shape[:axis], cut, *shape[axis + 1 :]) for cut in cuts])
+    return LayerShapes([(*shape[:axis], cut, *shape[axis + 1 :]) for cut in cuts])
 
 
 @rule("Split", tops=(1, None))
-def _split(layer: Layer) -> Made:
-    return Made([layer.bottoms[0]] * layer.num_tops)
+def _split(layer: LayerSetup) -> LayerShapes:
+    return LayerShapes([layer.bottoms[0]] * layer.num_tops)
 
 
 @rule("Silence", bottoms=(1, None), tops=0)
-def _silence(layer: Layer) -> Made:  # noqa: ARG001
-    return Made([])
+def _silence(layer: LayerSetup) -> LayerShapes:  # noqa: ARG001
+    return LayerShapes([])
 
 
 @rule("Eltwise", bottoms=(2, None))
-def _eltwise(layer: Layer) -> Made:
+def _eltwise(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     coefficients = len(param.coeff)
     layer.check(
@@ -87,19 +87,19 @@ def _eltwise(layer: Layer) -> Made:
             layer.bottoms[index] == layer.bottoms[0],
             f"{layer.bottom(0)} and {layer.bottom(index)} must have the same shape",
         )
-    return Made([layer.bottoms[0]])
+    return LayerShapes([layer.bottoms[0]])
 
 
 @rule("Flatten")
-def _flatten(layer: Layer) -> Made:
+def _flatten(layer: LayerSetup) -> LayerShapes:
     layer.not_in_place()
     shape = layer.bottoms[0]
     start, end = layer.axis(layer.param.axis), layer.axis(layer.param.end_axis)
-    return Made([(*shape[:start], count(shape, start, end + 1), *shape[end + 1 :])])
+    return LayerShapes([(*shape[:start], count(shape, start, end + 1), *shape[end + 1 :])])
 
 
 @rule("Reshape")
-def _reshape(layer: Layer) -> Made:
+def _reshape(layer: LayerSetup) -> LayerShapes:
     """reshape_layer.cpp: 0 copies a size, one -1 takes what is left."""
     layer.not_in_place()
     param = layer.param
@@ -129,26 +129,26 @@ def _reshape(layer: Layer) -> Made:
     top = (*shape[:start], *dims, *shape[end:])
     layer.check(
         count(top) == count(shape),
-        f"{layer.bottom(0)} has {count(shape):,} values, {text(top)} has {count(top):,}",
+        f"{layer.bottom(0)} has {count(shape):,} values, {shape_text(top)} has {count(top):,}",
     )
-    return Made([top])
+    return LayerShapes([top])
 
 
 @rule("Tile")
-def _tile(layer: Layer) -> Made:
+def _tile(layer: LayerSetup) -> LayerShapes:
     axis = layer.axis(layer.param.axis)
     shape = layer.bottoms[0]
     layer.check(layer.param.tiles > 0, "tiles must be positive")
-    return Made([(*shape[:axis], shape[axis] * layer.param.tiles, *shape[axis + 1 :])])
+    return LayerShapes([(*shape[:axis], shape[axis] * layer.param.tiles, *shape[axis + 1 :])])
 
 
 @rule("Reduction")
-def _reduction(layer: Layer) -> Made:
-    return Made([layer.bottoms[0][: layer.axis(layer.param.axis)]])
+def _reduction(layer: LayerSetup) -> LayerShapes:
+    return LayerShapes([layer.bottoms[0][: layer.axis(layer.param.axis)]])
 
 
 @rule("ArgMax")
-def _argmax(layer: Layer) -> Made:
+def _argmax(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     shape = layer.bottoms[0]
     layer.check(param.top_k > 0, "top_k must be positive")
@@ -157,7 +157,7 @@ def _argmax(layer: Layer) -> Made:
         layer.check(
             param.top_k <= shape[axis], f"top_k {param.top_k} is more than the {shape[axis]} there"
         )
-        return Made([(*shape[:axis], param.top_k, *shape[axis + 1 :])])
+        return LayerShapes([(*shape[:axis], param.top_k, *shape[axis + 1 :])])
     layer.axis(0)
     layer.check(
         param.top_k <= count(shape, 1),
@@ -165,18 +165,18 @@ def _argmax(layer: Layer) -> Made:
     )
     axes = [1] * max(3, len(shape))
     axes[0], axes[1], axes[2] = shape[0], 2 if param.out_max_val else 1, param.top_k
-    return Made([tuple(axes)])
+    return LayerShapes([tuple(axes)])
 
 
 @rule("BatchReindex", bottoms=2)
-def _batch_reindex(layer: Layer) -> Made:
+def _batch_reindex(layer: LayerSetup) -> LayerShapes:
     layer.num_axes(1, 1)
     layer.axis(0)
-    return Made([(layer.bottoms[1][0], *layer.bottoms[0][1:])])
+    return LayerShapes([(layer.bottoms[1][0], *layer.bottoms[0][1:])])
 
 
 @rule("Filter", bottoms=(2, None), tops=(1, None))
-def _filter(layer: Layer) -> Made:
+def _filter(layer: LayerSetup) -> LayerShapes:
     """Keeps items while running; before the first run all of them, which is what is told here."""
     layer.check(
         layer.num_tops == len(layer.bottoms) - 1,
@@ -192,4 +192,4 @@ def _filter(layer: Layer) -> Made:
             layer.bottoms[index][:1] == selector[:1] != (),
             f"{layer.bottom(index)} and the selector differ in their number of items",
         )
-    return Made(layer.bottoms[:-1])
+    return LayerShapes(layer.bottoms[:-1])

@@ -35,7 +35,7 @@ def count(shape: Sequence[int], start: int = 0, end: int | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Made:
+class LayerShapes:
     """What a layer makes.
 
     Attributes:
@@ -56,7 +56,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSetup:
     """What a rule is given.
 
     Attributes:
@@ -125,7 +125,7 @@ class Layer:
 
     def bottom(self, index: int) -> str:
         """A bottom in words: its name and shape."""
-        return f"bottom {self.proto.bottom[index]!r} ({text(self.bottoms[index])})"
+        return f"bottom {self.proto.bottom[index]!r} ({shape_text(self.bottoms[index])})"
 
     def axis(self, value: int, index: int = 0) -> int:
         """An axis of a bottom counted from its start; negative values count from the end."""
@@ -163,9 +163,11 @@ class Layer:
         if len(shape) > _MAX_AXES:
             self.fail(f"{what} has {len(shape)} axes, Caffe's blobs have {_MAX_AXES} at most")
         if any(size < 1 for size in shape):
-            self.fail(f"{what} would be empty: {text(shape)}", self._empty_hint())
+            self.fail(f"{what} would be empty: {shape_text(shape)}", self._empty_hint())
         if count(shape) > _MAX_COUNT:
-            self.fail(f"{what} is too large: {text(shape)}; a blob has 2^31 - 1 values at most")
+            self.fail(
+                f"{what} is too large: {shape_text(shape)}; a blob has 2^31 - 1 values at most"
+            )
 
     def _empty_hint(self) -> str:
         if self.bottoms and len(self.bottoms[0]) == 4:
@@ -173,7 +175,7 @@ class Layer:
         return ""
 
 
-def text(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
     """``3x299x299``; a shape without axes is a scalar."""
     if shape is UNKNOWN:
         return "unknown"
@@ -181,7 +183,7 @@ def text(shape: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ShapeRule:
     """The rule of a layer type.
 
     Attributes:
@@ -192,20 +194,20 @@ class Rule:
         blind: it needs no shapes of bottoms.
     """
 
-    function: Callable[[Layer], Made]
+    function: Callable[[LayerSetup], LayerShapes]
     bottoms: tuple[int, int | None]
     tops: tuple[int, int | None]
     auto_tops: bool = False
-    blind: bool = False
+    ignores_bottoms: bool = False
 
 
-RULES: dict[str, Rule] = {}
+SHAPE_RULES: dict[str, ShapeRule] = {}
 
 _Range = int | tuple[int, int | None]
-_Function = Callable[[Layer], Made]
+_Function = Callable[[LayerSetup], LayerShapes]
 
 
-def register(rules: dict[str, Rule]) -> Callable[..., Callable[[_Function], _Function]]:
+def register(rules: dict[str, ShapeRule]) -> Callable[..., Callable[[_Function], _Function]]:
     """Makes the decorator that registers rules."""
 
     def rule(
@@ -213,13 +215,15 @@ def register(rules: dict[str, Rule]) -> Callable[..., Callable[[_Function], _Fun
         bottoms: _Range = 1,
         tops: _Range = 1,
         loss: bool = False,
-        blind: bool = False,
+        ignores_bottoms: bool = False,
     ) -> Callable[[_Function], _Function]:
         """Registers a function for layer types; one number means exactly so many."""
 
         def decorate(function: _Function) -> _Function:
             for name in types:
-                rules[name] = Rule(function, _pair(bottoms), _pair(tops), loss, blind)
+                rules[name] = ShapeRule(
+                    function, _pair(bottoms), _pair(tops), loss, ignores_bottoms
+                )
             return function
 
         return decorate
@@ -227,15 +231,15 @@ def register(rules: dict[str, Rule]) -> Callable[..., Callable[[_Function], _Fun
     return rule
 
 
-rule = register(RULES)
-rule_of: Callable[[str], Rule | None] = RULES.get
+rule = register(SHAPE_RULES)
+rule_of: Callable[[str], ShapeRule | None] = SHAPE_RULES.get
 
 
 def _pair(value: _Range) -> tuple[int, int | None]:
     return (value, value) if isinstance(value, int) else value
 
 
-def check_counts(layer: Layer, rule: Rule) -> None:
+def check_counts(layer: LayerSetup, rule: ShapeRule) -> None:
     """Layer::CheckBlobCounts."""
     for what, number, (least, most) in (
         ("bottom", len(layer.bottoms), rule.bottoms),
@@ -249,7 +253,7 @@ def check_counts(layer: Layer, rule: Rule) -> None:
         layer.fail(f"takes {wanted} {what}(s), has {number}")
 
 
-def check_loss_weights(layer: Layer, rule: Rule) -> None:
+def check_loss_weights(layer: LayerSetup, rule: ShapeRule) -> None:
     """Layer::SetLossWeights; a loss without any gets one."""
     given = len(layer.proto.loss_weight) or int(rule.auto_tops)
     layer.check(

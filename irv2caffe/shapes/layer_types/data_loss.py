@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.shapes.layer_types.base import Layer, Made, Shape, count, rule
+from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, Shape, count, rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 _OUTSIDE = "its shape is not in the prototxt: give it with --input-shape"
 
 
-def _batch(layer: Layer) -> int:
+def _batch(layer: LayerSetup) -> int:
     batch = layer.batch_size or layer.param.batch_size
     layer.check(batch > 0, "batch_size must be positive")
     return int(batch)
 
 
-def _image(layer: Layer, size: tuple[int, int] | None = None) -> Shape:
+def _image(layer: LayerSetup, size: tuple[int, int] | None = None) -> Shape:
     """Channels, height and width after the transformation."""
     crop = layer.proto.transform_param.crop_size
     if layer.records:
@@ -34,13 +34,13 @@ def _image(layer: Layer, size: tuple[int, int] | None = None) -> Shape:
     return (_channels(layer), *size)
 
 
-def _record(layer: Layer) -> Shape:
+def _record(layer: LayerSetup) -> Shape:
     record = tuple(layer.records[0])
     layer.check(len(record) == 3, f"a record has channels, height, width, not {len(record)} sizes")
     return record
 
 
-def _channels(layer: Layer) -> int:
+def _channels(layer: LayerSetup) -> int:
     """Of the images: what the transformation says, else three, which is noted."""
     transform = layer.proto.transform_param
     if layer.proto.type == "ImageData":
@@ -53,69 +53,69 @@ def _channels(layer: Layer) -> int:
 
 
 @rule("Data", bottoms=0, tops=(1, 2))
-def _data(layer: Layer) -> Made:
+def _data(layer: LayerSetup) -> LayerShapes:
     batch = _batch(layer)
-    return Made([(batch, *_image(layer)), (batch,)][: layer.num_tops])
+    return LayerShapes([(batch, *_image(layer)), (batch,)][: layer.num_tops])
 
 
 @rule("ImageData", bottoms=0, tops=2)
-def _image_data(layer: Layer) -> Made:
+def _image_data(layer: LayerSetup) -> LayerShapes:
     size = (layer.param.new_height, layer.param.new_width)
     layer.check(all(size) or not any(size), "takes new_height and new_width together")
     batch = _batch(layer)
-    return Made([(batch, *_image(layer, size if all(size) else None)), (batch,)])
+    return LayerShapes([(batch, *_image(layer, size if all(size) else None)), (batch,)])
 
 
 @rule("WindowData", bottoms=0, tops=2)
-def _window_data(layer: Layer) -> Made:
+def _window_data(layer: LayerSetup) -> LayerShapes:
     layer.check(layer.proto.transform_param.crop_size > 0, "crop_size must be positive")
     batch = _batch(layer)
-    return Made([(batch, *_image(layer)), (batch,)])
+    return LayerShapes([(batch, *_image(layer)), (batch,)])
 
 
 @rule("MemoryData", bottoms=0, tops=2)
-def _memory_data(layer: Layer) -> Made:
+def _memory_data(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     batch = _batch(layer)
-    return Made([(batch, param.channels, param.height, param.width), (batch,)])
+    return LayerShapes([(batch, param.channels, param.height, param.width), (batch,)])
 
 
 @rule("HDF5Data", bottoms=0, tops=(1, None))
-def _hdf5_data(layer: Layer) -> Made:
+def _hdf5_data(layer: LayerSetup) -> LayerShapes:
     layer.check(len(layer.records) == layer.num_tops, "the file decides", _OUTSIDE)
     batch = _batch(layer)
-    return Made([(batch, *record) for record in layer.records])
+    return LayerShapes([(batch, *record) for record in layer.records])
 
 
 @rule("Python", bottoms=(0, None), tops=(0, None))
-def _python(layer: Layer) -> Made:
+def _python(layer: LayerSetup) -> LayerShapes:
     layer.check(len(layer.records) == layer.num_tops, "its code decides", _OUTSIDE)
-    return Made([tuple(record) for record in layer.records])
+    return LayerShapes([tuple(record) for record in layer.records])
 
 
 @rule("HDF5Output", bottoms=2, tops=0)
-def _hdf5_output(layer: Layer) -> Made:
+def _hdf5_output(layer: LayerSetup) -> LayerShapes:
     layer.legacy()
-    return Made([])
+    return LayerShapes([])
 
 
 @rule("Input", bottoms=0, tops=(1, None))
-def _input(layer: Layer) -> Made:
+def _input(layer: LayerSetup) -> LayerShapes:
     shapes = [tuple(shape.dim) for shape in layer.param.shape]
     if layer.records:
-        return Made([tuple(record) for record in layer.records])
+        return LayerShapes([tuple(record) for record in layer.records])
     layer.check(bool(shapes), "has no shape", _OUTSIDE)
-    return Made(_per_top(layer, shapes, "shape"))
+    return LayerShapes(_per_top(layer, shapes, "shape"))
 
 
 @rule("Parameter", bottoms=0)
-def _parameter(layer: Layer) -> Made:
+def _parameter(layer: LayerSetup) -> LayerShapes:
     shape = tuple(layer.param.shape.dim)
-    return Made([shape], [shape])
+    return LayerShapes([shape], [shape])
 
 
 @rule("DummyData", bottoms=0, tops=(1, None))
-def _dummy_data(layer: Layer) -> Made:
+def _dummy_data(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     layer.check(
         len(param.data_filler) in {0, 1, layer.num_tops},
@@ -123,7 +123,7 @@ def _dummy_data(layer: Layer) -> Made:
     )
     if param.shape:
         shapes = [tuple(shape.dim) for shape in param.shape]
-        return Made(_per_top(layer, shapes, "shape"))
+        return LayerShapes(_per_top(layer, shapes, "shape"))
     legacy = (param.num, param.channels, param.height, param.width)
     for name, values in zip(("num", "channels", "height", "width"), legacy, strict=True):
         layer.check(
@@ -131,10 +131,10 @@ def _dummy_data(layer: Layer) -> Made:
             f"takes {name} once or {layer.num_tops} times, has it {len(values)} times",
         )
     spread = [list(values) * (layer.num_tops if len(values) == 1 else 1) for values in legacy]
-    return Made(_per_top(layer, list(zip(*spread, strict=True)), "shape"))
+    return LayerShapes(_per_top(layer, list(zip(*spread, strict=True)), "shape"))
 
 
-def _per_top(layer: Layer, shapes: Sequence[Shape], name: str) -> list[Shape]:
+def _per_top(layer: LayerSetup, shapes: Sequence[Shape], name: str) -> list[Shape]:
     """One shape for all tops or one for each, with the batch that was asked for.
 
     Inputs with another first size than the net's first input (regions, weights of a layer) are no
@@ -152,7 +152,7 @@ def _per_top(layer: Layer, shapes: Sequence[Shape], name: str) -> list[Shape]:
     return list(shapes) * (layer.num_tops if len(shapes) == 1 else 1)
 
 
-def _same_items(layer: Layer) -> None:
+def _same_items(layer: LayerSetup) -> None:
     """LossLayer::Reshape."""
     first = [shape[:1] for shape in layer.bottoms[:2]]
     layer.check(
@@ -161,7 +161,7 @@ def _same_items(layer: Layer) -> None:
     )
 
 
-def _one_label_each(layer: Layer, axis: int) -> None:
+def _one_label_each(layer: LayerSetup, axis: int) -> None:
     shape = layer.bottoms[0]
     predictions = count(shape, 0, axis) * count(shape, axis + 1)
     layer.check(
@@ -172,7 +172,7 @@ def _one_label_each(layer: Layer, axis: int) -> None:
 
 
 @rule("SoftmaxWithLoss", bottoms=2, tops=(1, 2), loss=True)
-def _softmax_loss(layer: Layer) -> Made:
+def _softmax_loss(layer: LayerSetup) -> LayerShapes:
     """Two tops want two loss weights, and the Softmax inside, which is given both, has one top."""
     layer.check(
         layer.num_tops == 1,
@@ -181,11 +181,11 @@ def _softmax_loss(layer: Layer) -> Made:
     )
     _same_items(layer)
     _one_label_each(layer, layer.axis(layer.proto.softmax_param.axis))
-    return Made([()])
+    return LayerShapes([()])
 
 
 @rule("InfogainLoss", bottoms=(2, 3), tops=(1, 2), loss=True)
-def _infogain_loss(layer: Layer) -> Made:
+def _infogain_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     axis = layer.axis(layer.param.axis)
     _one_label_each(layer, axis)
@@ -197,47 +197,47 @@ def _infogain_loss(layer: Layer) -> Made:
         )
     else:
         layer.check(layer.param.HasField("source"), "the infogain matrix wants a source")
-    return Made([(), layer.bottoms[0]][: layer.num_tops])
+    return LayerShapes([(), layer.bottoms[0]][: layer.num_tops])
 
 
 @rule("EuclideanLoss", bottoms=2, loss=True)
-def _euclidean_loss(layer: Layer) -> Made:
+def _euclidean_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     layer.check(
         count(layer.bottoms[0], 1) == count(layer.bottoms[1], 1),
         f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values per item",
     )
     layer.legacy(0)
-    return Made([()])
+    return LayerShapes([()])
 
 
 @rule("SigmoidCrossEntropyLoss", bottoms=2, loss=True)
-def _sigmoid_loss(layer: Layer) -> Made:
+def _sigmoid_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     layer.check(
         count(layer.bottoms[0]) == count(layer.bottoms[1]),
         f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values",
     )
-    return Made([()])
+    return LayerShapes([()])
 
 
 @rule("HingeLoss", bottoms=2, loss=True)
-def _hinge_loss(layer: Layer) -> Made:
+def _hinge_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     layer.legacy(0)
-    return Made([()])
+    return LayerShapes([()])
 
 
 @rule("MultinomialLogisticLoss", bottoms=2, loss=True)
-def _multinomial_loss(layer: Layer) -> Made:
+def _multinomial_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     layer.check(count(layer.bottoms[1], 1) == 1, f"{layer.bottom(1)} must hold one label per item")
     layer.legacy()
-    return Made([()])
+    return LayerShapes([()])
 
 
 @rule("ContrastiveLoss", bottoms=3, loss=True)
-def _contrastive_loss(layer: Layer) -> Made:
+def _contrastive_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     layer.legacy()
     channels = [(*shape, 1)[1] for shape in layer.bottoms]
@@ -248,11 +248,11 @@ def _contrastive_loss(layer: Layer) -> Made:
     for index, shape in enumerate(layer.bottoms):
         size = count(shape, 2 if index < 2 else 1)
         layer.check(size == 1, f"{layer.bottom(index)} must hold one value per item and channel")
-    return Made([()])
+    return LayerShapes([()])
 
 
 @rule("Accuracy", bottoms=2, tops=(1, 2))
-def _accuracy(layer: Layer) -> Made:
+def _accuracy(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     shape, labels = layer.bottoms
     axis = layer.axis(param.axis)
@@ -262,4 +262,4 @@ def _accuracy(layer: Layer) -> Made:
         f"top_k {param.top_k} is more than the {classes} classes of {layer.bottom(0)}",
     )
     _one_label_each(layer, axis)
-    return Made([(), (shape[axis],)][: layer.num_tops])
+    return LayerShapes([(), (shape[axis],)][: layer.num_tops])

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from irv2caffe.shapes.layer_types.base import Layer, Made, Shape, count, rule, text
+from irv2caffe.shapes.layer_types.base import (
+    LayerSetup,
+    LayerShapes,
+    Shape,
+    count,
+    rule,
+    shape_text,
+)
 
 _NEURONS = (
     "BNLL",
@@ -20,49 +27,49 @@ _NEURONS = (
 
 
 @rule(*_NEURONS)
-def _neuron(layer: Layer) -> Made:
-    return Made([layer.bottoms[0]])
+def _neuron(layer: LayerSetup) -> LayerShapes:
+    return LayerShapes([layer.bottoms[0]])
 
 
 @rule("Clip")
-def _clip(layer: Layer) -> Made:
+def _clip(layer: LayerSetup) -> LayerShapes:
     """Both fields of its message are required; without the message Caffe makes zeros of all."""
     if layer.proto.HasField("clip_param"):
         for name in ("min", "max"):
             layer.check(layer.proto.clip_param.HasField(name), f"clip_param wants {name}")
-    return Made([layer.bottoms[0]])
+    return LayerShapes([layer.bottoms[0]])
 
 
 @rule("MVN")
-def _normalize(layer: Layer) -> Made:
+def _normalize(layer: LayerSetup) -> LayerShapes:
     """mvn_layer.cpp: whatever comes in, what goes out has four axes."""
     layer.legacy()
     shape = layer.bottoms[0]
-    return Made([(*shape, *(1,) * (4 - len(shape)))])
+    return LayerShapes([(*shape, *(1,) * (4 - len(shape)))])
 
 
 @rule("AbsVal")
-def _absolute(layer: Layer) -> Made:
+def _absolute(layer: LayerSetup) -> LayerShapes:
     layer.not_in_place()
-    return Made([layer.bottoms[0]])
+    return LayerShapes([layer.bottoms[0]])
 
 
 @rule("Softmax")
-def _softmax(layer: Layer) -> Made:
+def _softmax(layer: LayerSetup) -> LayerShapes:
     layer.axis(layer.param.axis)
-    return Made([layer.bottoms[0]])
+    return LayerShapes([layer.bottoms[0]])
 
 
 @rule("PReLU")
-def _prelu(layer: Layer) -> Made:
+def _prelu(layer: LayerSetup) -> LayerShapes:
     shape = layer.bottoms[0]
     layer.check(len(shape) >= 2, f"{layer.bottom(0)} must have 2 axes or more")
     layer.legacy()
-    return Made([shape], [() if layer.param.channel_shared else (shape[1],)])
+    return LayerShapes([shape], [() if layer.param.channel_shared else (shape[1],)])
 
 
 @rule("BatchNorm")
-def _batch_norm(layer: Layer) -> Made:
+def _batch_norm(layer: LayerSetup) -> LayerShapes:
     """Mean, variance, and the scalar that both are divided by: statistics, not weights."""
     shape = layer.bottoms[0]
     layer.check(len(shape) >= 2, f"{layer.bottom(0)} must have 2 axes or more")
@@ -71,26 +78,26 @@ def _batch_norm(layer: Layer) -> Made:
         "its blobs are statistics and cannot be learned",
         "give it three param { lr_mult: 0 decay_mult: 0 }, or none",
     )
-    return Made([shape], [(shape[1],), (shape[1],), (1,)], statistics=True)
+    return LayerShapes([shape], [(shape[1],), (shape[1],), (1,)], statistics=True)
 
 
 @rule("Scale", bottoms=(1, 2))
-def _scale(layer: Layer) -> Made:
+def _scale(layer: LayerSetup) -> LayerShapes:
     """scale_layer.cpp: a learned factor, or the second bottom; ``bias_term`` adds a summand."""
     factor = _applied(layer)
     params = [factor] if len(layer.bottoms) == 1 else []
     if layer.param.bias_term:
         params.append(factor)
-    return Made([layer.bottoms[0]], params)
+    return LayerShapes([layer.bottoms[0]], params)
 
 
 @rule("Bias", bottoms=(1, 2))
-def _bias(layer: Layer) -> Made:
+def _bias(layer: LayerSetup) -> LayerShapes:
     summand = _applied(layer)
-    return Made([layer.bottoms[0]], [summand] if len(layer.bottoms) == 1 else [])
+    return LayerShapes([layer.bottoms[0]], [summand] if len(layer.bottoms) == 1 else [])
 
 
-def _applied(layer: Layer) -> Shape:
+def _applied(layer: LayerSetup) -> Shape:
     """The shape of a factor or summand, which fits the first bottom from an axis on."""
     param = layer.param
     shape = layer.bottoms[0]
@@ -112,7 +119,7 @@ def _applied(layer: Layer) -> Shape:
 
 
 @rule("InnerProduct")
-def _inner_product(layer: Layer) -> Made:
+def _inner_product(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     shape = layer.bottoms[0]
     axis = layer.axis(param.axis)
@@ -120,21 +127,23 @@ def _inner_product(layer: Layer) -> Made:
     inputs = count(shape, axis)
     weight = (inputs, param.num_output) if param.transpose else (param.num_output, inputs)
     params = [weight, (param.num_output,)] if param.bias_term else [weight]
-    return Made([(*shape[:axis], param.num_output)], params, count(weight) * count(shape, 0, axis))
+    return LayerShapes(
+        [(*shape[:axis], param.num_output)], params, count(weight) * count(shape, 0, axis)
+    )
 
 
 @rule("Embed")
-def _embed(layer: Layer) -> Made:
+def _embed(layer: LayerSetup) -> LayerShapes:
     param = layer.param
     layer.check(param.num_output > 0, "num_output must be positive")
     layer.check(param.input_dim > 0, "input_dim must be positive")
     weight = (param.input_dim, param.num_output)
     params = [weight, (param.num_output,)] if param.bias_term else [weight]
-    return Made([(*layer.bottoms[0], param.num_output)], params)
+    return LayerShapes([(*layer.bottoms[0], param.num_output)], params)
 
 
 @rule("LSTM", "RNN", bottoms=(2, None), tops=(1, None))
-def _recurrent(layer: Layer) -> Made:
+def _recurrent(layer: LayerSetup) -> LayerShapes:
     """recurrent_layer.cpp: x (TxNx...), cont (TxN), perhaps x_static (Nx...) and hidden states."""
     param = layer.param
     is_lstm = layer.proto.type == "LSTM"
@@ -150,7 +159,7 @@ def _recurrent(layer: Layer) -> Made:
     layer.check(
         len(x) >= 3, f"{layer.bottom(0)} must have 3 axes or more: times, streams, values ..."
     )
-    layer.check(cont == x[:2], f"{layer.bottom(1)} must be {text(x[:2])}: times, streams")
+    layer.check(cont == x[:2], f"{layer.bottom(1)} must be {shape_text(x[:2])}: times, streams")
     units = 4 * out if is_lstm else out
     params: list[Shape] = [(units, count(x, 2)), (units,)]
     steps, streams = x[:2]
@@ -167,11 +176,11 @@ def _recurrent(layer: Layer) -> Made:
         for index, shape in enumerate(params)
         if len(shape) == 2
     )
-    return Made([(steps, streams, out), *[(1, streams, out)] * hidden], params, macs)
+    return LayerShapes([(steps, streams, out), *[(1, streams, out)] * hidden], params, macs)
 
 
 @rule("LSTMUnit", bottoms=3, tops=2)
-def _lstm_unit(layer: Layer) -> Made:
+def _lstm_unit(layer: LayerSetup) -> LayerShapes:
     for index, axes in enumerate((3, 3, 2)):
         layer.num_axes(axes, index)
         layer.check(
@@ -182,4 +191,4 @@ def _lstm_unit(layer: Layer) -> Made:
         layer.bottoms[1][2] == 4 * layer.bottoms[0][2],
         f"{layer.bottom(1)} must be four times as wide as {layer.bottom(0)}",
     )
-    return Made([layer.bottoms[0]] * 2)
+    return LayerShapes([layer.bottoms[0]] * 2)

@@ -10,7 +10,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.shapes.layer_types.base import UNKNOWN, Layer, Made, Rule, count, rule_of
+from irv2caffe.shapes.layer_types.base import (
+    UNKNOWN,
+    LayerSetup,
+    LayerShapes,
+    ShapeRule,
+    count,
+    rule_of,
+)
 from irv2caffe.shapes.layer_types.fork_layers import (
     FORK_RULES,
     UNKNOWN_RULE,
@@ -18,14 +25,14 @@ from irv2caffe.shapes.layer_types.fork_layers import (
     fork,
     unknown,
 )
-from irv2caffe.shapes.layer_types.given import told_rule
+from irv2caffe.shapes.layer_types.given import given_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
 @fork("PriorBox", bottoms=2)
-def _prior_box(layer: Layer) -> Made:
+def _prior_box(layer: LayerSetup) -> LayerShapes:
     """prior_box_layer.cpp: boxes for each place of a map, then their variances."""
     layer.num_axes(4)
     flips = layer.setting("prior_box_param", "flip", "true") == "true"
@@ -47,23 +54,23 @@ def _prior_box(layer: Layer) -> Made:
         "max_size must be larger than min_size",
     )
     boxes = len(ratios) * len(smallest) + len(largest)
-    return Made([(1, 2, count(layer.bottoms[0], 2) * boxes * 4)])
+    return LayerShapes([(1, 2, count(layer.bottoms[0], 2) * boxes * 4)])
 
 
-@fork("DetectionOutput", bottoms=(3, 4), blind=True)
-def _detection_output(layer: Layer) -> Made:  # noqa: ARG001
+@fork("DetectionOutput", bottoms=(3, 4), ignores_bottoms=True)
+def _detection_output(layer: LayerSetup) -> LayerShapes:  # noqa: ARG001
     """One row, as the layer says before it has run."""
-    return Made([(1, 1, 1, 7)])
+    return LayerShapes([(1, 1, 1, 7)])
 
 
-@fork("MultiBoxLoss", bottoms=4, tops=(1, 2), loss=True, blind=True)
-@fork("SmoothL1Loss", bottoms=(2, 4), loss=True, blind=True)
-def _loss(layer: Layer) -> Made:
-    return Made([()] * layer.num_tops)
+@fork("MultiBoxLoss", bottoms=4, tops=(1, 2), loss=True, ignores_bottoms=True)
+@fork("SmoothL1Loss", bottoms=(2, 4), loss=True, ignores_bottoms=True)
+def _loss(layer: LayerSetup) -> LayerShapes:
+    return LayerShapes([()] * layer.num_tops)
 
 
 @fork("AnnotatedData", bottoms=0, tops=(1, 2))
-def _annotated_data(layer: Layer) -> Made:
+def _annotated_data(layer: LayerSetup) -> LayerShapes:
     """Images of the crop or ``resize_param``, and a row of eight numbers for each object.
 
     data_transformer.cpp, InferBlobShape: the crop is taken of the resized image. FIT_SMALL_SIZE
@@ -81,31 +88,31 @@ def _annotated_data(layer: Layer) -> Made:
     image = (batch, 3, *sizes) if all(sizes) else UNKNOWN
     if layer.records:
         image = (batch, *layer.records[0][-3:])
-    return Made([image, (1, 1, 1, 8)][: layer.num_tops], partial=image is UNKNOWN)
+    return LayerShapes([image, (1, 1, 1, 8)][: layer.num_tops], partial=image is UNKNOWN)
 
 
-def _pooled(layer: Layer, param: str, channels: int) -> Made:
+def _pooled(layer: LayerSetup, param: str, channels: int) -> LayerShapes:
     names = ("pooled_h", "pooled_w") if param != "psroi_pooling_param" else ("group_size",) * 2
     sizes = [layer.whole(layer.setting(param, name, "0")) for name in names]
     layer.check(all(size > 0 for size in sizes), f"{param} wants {names[0]}")
     layer.check(bool(layer.bottoms[1]), f"{layer.bottom(1)} holds no regions")
-    return Made([(layer.bottoms[1][0], channels, *sizes)])
+    return LayerShapes([(layer.bottoms[1][0], channels, *sizes)])
 
 
 @fork("ROIPooling", bottoms=2)
-def _roi_pooling(layer: Layer) -> Made:
+def _roi_pooling(layer: LayerSetup) -> LayerShapes:
     layer.num_axes(4)
     return _pooled(layer, "roi_pooling_param", layer.bottoms[0][1])
 
 
 @fork("ROIAlign", bottoms=2)
-def _roi_align(layer: Layer) -> Made:
+def _roi_align(layer: LayerSetup) -> LayerShapes:
     layer.num_axes(4)
     return _pooled(layer, "roi_align_param", layer.bottoms[0][1])
 
 
 @fork("PSROIPooling", bottoms=2)
-def _position_sensitive_pooling(layer: Layer) -> Made:
+def _position_sensitive_pooling(layer: LayerSetup) -> LayerShapes:
     layer.num_axes(4)
     channels = layer.whole(layer.setting("psroi_pooling_param", "output_dim", "0"))
     made = _pooled(layer, "psroi_pooling_param", channels)
@@ -117,53 +124,53 @@ def _position_sensitive_pooling(layer: Layer) -> Made:
     return made
 
 
-def _one_region(layer: Layer) -> Made:
+def _one_region(layer: LayerSetup) -> LayerShapes:
     """As the layer says before it has run, when it knows how many regions there are."""
     layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
-    return Made([(1, 5), (1, 1, 1, 1)][: layer.num_tops])
+    return LayerShapes([(1, 5), (1, 1, 1, 1)][: layer.num_tops])
 
 
-@fork("Proposal", bottoms=3, tops=(1, 2), blind=True)
-def _proposal(layer: Layer) -> Made:
+@fork("Proposal", bottoms=3, tops=(1, 2), ignores_bottoms=True)
+def _proposal(layer: LayerSetup) -> LayerShapes:
     """proposal_layer.cpp, before it has run: as many regions of each image as it may keep."""
     kept = layer.whole(layer.setting("proposal_param", "post_nms_topn", "300"))
     regions = kept * (layer.bottoms[0][0] if layer.bottoms[0] else 1)
     layer.notes.append(
         f"layer {layer.proto.name!r}: figures behind it are those of {regions} region(s)"
     )
-    return Made([(regions, 5), (regions,)][: layer.num_tops])
+    return LayerShapes([(regions, 5), (regions,)][: layer.num_tops])
 
 
-def _roi_data(layer: Layer) -> Made:
+def _roi_data(layer: LayerSetup) -> LayerShapes:
     """Faster R-CNN's own reader of images; their size stands in its configuration."""
     if layer.records or layer.num_tops != 3:
         return unknown(layer)
     layer.notes.append(
         f"layer {layer.proto.name!r}: images taken as 600x1000, as in Faster R-CNN's configuration"
     )
-    return Made([(1, 3, 600, 1000), (1, 3), (1, 4)])
+    return LayerShapes([(1, 3, 600, 1000), (1, 3), (1, 4)])
 
 
-def _anchor_targets(layer: Layer) -> Made:
+def _anchor_targets(layer: LayerSetup) -> LayerShapes:
     """Faster R-CNN's anchor_target_layer.py; two scores for each anchor come in."""
     layer.num_axes(4)
     _, scores, height, width = layer.bottoms[0]
     anchors = scores // 2
     boxes = (1, 4 * anchors, height, width)
-    return Made([(1, 1, anchors * height, width), boxes, boxes, boxes][: layer.num_tops])
+    return LayerShapes([(1, 1, anchors * height, width), boxes, boxes, boxes][: layer.num_tops])
 
 
-def _proposal_targets(layer: Layer) -> Made:
+def _proposal_targets(layer: LayerSetup) -> LayerShapes:
     """Faster R-CNN's proposal_target_layer.py; its classes stand in ``param_str``."""
     classes = re.search(r"num_classes\W{1,3}(\d{1,6})", layer.proto.python_param.param_str)
     if classes is None:
         return unknown(layer)
     layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
     boxes = (1, 4 * int(classes[1]))
-    return Made([(1, 5), (1, 1), boxes, boxes, boxes][: layer.num_tops])
+    return LayerShapes([(1, 5), (1, 1), boxes, boxes, boxes][: layer.num_tops])
 
 
-_PYTHON: dict[str, tuple[Callable[[Layer], Made], bool]] = {
+_PYTHON: dict[str, tuple[Callable[[LayerSetup], LayerShapes], bool]] = {
     "ProposalLayer": (_one_region, True),
     "RoIDataLayer": (_roi_data, True),
     "AnchorTargetLayer": (_anchor_targets, False),
@@ -171,17 +178,17 @@ _PYTHON: dict[str, tuple[Callable[[Layer], Made], bool]] = {
 }
 
 
-def foreign_rule(proto: Any, told: Mapping[str, tuple[str, ...]]) -> Rule:
+def foreign_rule(proto: Any, given: Mapping[str, tuple[str, ...]]) -> ShapeRule:
     """The rule of a layer of any Caffe.
 
     Args:
         proto: the LayerParameter.
-        told: the tops of a layer or layer type, as the user says them.
+        given: the tops of a layer or layer type, as the user says them.
     """
-    named = told.get(proto.name) or told.get(proto.type)
+    named = given.get(proto.name) or given.get(proto.type)
     if named:
-        return told_rule(named)
+        return given_rule(named)
     if proto.type == "Python":
-        function, blind = _PYTHON.get(proto.python_param.layer, (unknown, True))
-        return Rule(function, (0, None), (0, None), blind=blind)
+        function, ignores_bottoms = _PYTHON.get(proto.python_param.layer, (unknown, True))
+        return ShapeRule(function, (0, None), (0, None), ignores_bottoms=ignores_bottoms)
     return rule_of(proto.type) or FORK_RULES.get(proto.type, UNKNOWN_RULE)

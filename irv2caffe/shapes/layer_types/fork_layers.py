@@ -9,26 +9,33 @@ detectors are next door. Settings are read from the text, since the schema does 
 
 from __future__ import annotations
 
-from irv2caffe.shapes.layer_types.base import UNKNOWN, Layer, Made, Rule, Shape, register
-from irv2caffe.shapes.layer_types.spatial import convolve, convolved
+from irv2caffe.shapes.layer_types.base import (
+    UNKNOWN,
+    LayerSetup,
+    LayerShapes,
+    Shape,
+    ShapeRule,
+    register,
+)
+from irv2caffe.shapes.layer_types.spatial import conv_size, convolve
 
-FORK_RULES: dict[str, Rule] = {}
+FORK_RULES: dict[str, ShapeRule] = {}
 fork = register(FORK_RULES)
 
 
-def unknown(layer: Layer) -> Made:
+def unknown(layer: LayerSetup) -> LayerShapes:
     """A type of which nothing is known, but perhaps what the user says of its tops."""
     if len(layer.records) == layer.num_tops > 0:
         tops = [shape if shape is UNKNOWN else tuple(shape) for shape in layer.records]
-        return Made(tops, partial=any(shape is UNKNOWN for shape in tops))
+        return LayerShapes(tops, partial=any(shape is UNKNOWN for shape in tops))
     is_loss = layer.bottoms and layer.proto.type.endswith("Loss")
-    return Made([() if is_loss else UNKNOWN] * layer.num_tops, partial=True)
+    return LayerShapes([() if is_loss else UNKNOWN] * layer.num_tops, partial=True)
 
 
-UNKNOWN_RULE = Rule(unknown, (0, None), (0, None), blind=True)
+UNKNOWN_RULE = ShapeRule(unknown, (0, None), (0, None), ignores_bottoms=True)
 
 
-def crop_of(layer: Layer) -> tuple[int, int]:
+def crop_of(layer: LayerSetup) -> tuple[int, int]:
     """Height and width that images are cropped to, 0 for none; forks can tell them apart."""
     crop = layer.proto.transform_param.crop_size
     height, width = (
@@ -39,12 +46,12 @@ def crop_of(layer: Layer) -> tuple[int, int]:
 
 
 @fork("ReLU6")
-def _same(layer: Layer) -> Made:
-    return Made([layer.bottoms[0]])
+def _same(layer: LayerSetup) -> LayerShapes:
+    return LayerShapes([layer.bottoms[0]])
 
 
 @fork("ShuffleChannel")
-def _shuffle(layer: Layer) -> Made:
+def _shuffle(layer: LayerSetup) -> LayerShapes:
     """shuffle_channel_layer.cpp, which looks at the groups in its first pass."""
     group = layer.whole(layer.setting("shuffle_channel_param", "group", "1"))
     layer.check(len(layer.bottoms[0]) >= 2, f"{layer.bottom(0)} must have channels")
@@ -53,19 +60,19 @@ def _shuffle(layer: Layer) -> Made:
         group > 0 and channels % group == 0,
         f"{channels} channels cannot be split into {group} groups",
     )
-    return Made([layer.bottoms[0]])
+    return LayerShapes([layer.bottoms[0]])
 
 
 @fork("Normalize")
-def _normalize(layer: Layer) -> Made:
+def _normalize(layer: LayerSetup) -> LayerShapes:
     """normalize_layer.cpp: one learned scale, or one for each channel."""
     shared = layer.setting("norm_param", "channel_shared", "true") == "true"
     layer.check(len(layer.bottoms[0]) >= 2, f"{layer.bottom(0)} must have channels")
-    return Made([layer.bottoms[0]], [() if shared else (layer.bottoms[0][1],)])
+    return LayerShapes([layer.bottoms[0]], [() if shared else (layer.bottoms[0][1],)])
 
 
 @fork("Permute")
-def _permute(layer: Layer) -> Made:
+def _permute(layer: LayerSetup) -> LayerShapes:
     shape = layer.bottoms[0]
     order = [layer.whole(value) for value in layer.settings("permute_param", "order")]
     layer.check(
@@ -73,11 +80,11 @@ def _permute(layer: Layer) -> Made:
         f"order {order} is none of the axes of {layer.bottom(0)}",
     )
     order += [axis for axis in range(len(shape)) if axis not in order]
-    return Made([tuple(shape[axis] for axis in order)])
+    return LayerShapes([tuple(shape[axis] for axis in order)])
 
 
 @fork("Axpy", bottoms=3)
-def _scaled_sum(layer: Layer) -> Made:
+def _scaled_sum(layer: LayerSetup) -> LayerShapes:
     """axpy_layer.cpp: a factor for each channel times the second bottom plus the third."""
     layer.check(
         layer.bottoms[1] == layer.bottoms[2],
@@ -88,22 +95,22 @@ def _scaled_sum(layer: Layer) -> Made:
         len(summand) >= 2 and factors[:2] == summand[:2] and set(factors[2:4]) <= {1},
         f"{layer.bottom(0)} must have one value for each channel of {layer.bottom(1)}",
     )
-    return Made([summand])
+    return LayerShapes([summand])
 
 
 @fork("BN", "bn", tops=(1, 3))
-def _batch_normalization(layer: Layer) -> Made:
+def _batch_normalization(layer: LayerSetup) -> LayerShapes:
     """bn_layer.cpp: scale and shift are learned; PSPNet's has two more blobs, of statistics.
 
     SegNet's gives the batch's mean and variance, where asked for.
     """
     layer.check(len(layer.bottoms[0]) >= 2, f"{layer.bottom(0)} must have channels")
     each = (1, layer.bottoms[0][1], 1, 1)
-    return Made([layer.bottoms[0], each, each][: layer.num_tops], [each] * 2)
+    return LayerShapes([layer.bottoms[0], each, each][: layer.num_tops], [each] * 2)
 
 
 @fork("Upsample", "UPSAMPLE", bottoms=(1, 2))
-def _upsample(layer: Layer) -> Made:
+def _upsample(layer: LayerSetup) -> LayerShapes:
     """upsample_layer.cpp: both sizes, or a factor for each side or for both.
 
     SegNet's has a mask, of where a pool's maxima were; eric612/MobileNet-YOLO's has none.
@@ -126,11 +133,11 @@ def _upsample(layer: Layer) -> Made:
             - (layer.setting("upsample_param", f"pad_out_{side}", "false") == "true")
             for axis, side in ((2, "h"), (3, "w"))
         ]
-    return Made([(*layer.bottoms[0][:2], *sizes)])
+    return LayerShapes([(*layer.bottoms[0][:2], *sizes)])
 
 
 @fork("Interp", "INTERP", bottoms=(1, 2))
-def _interpolate(layer: Layer) -> Made:
+def _interpolate(layer: LayerSetup) -> LayerShapes:
     """interp_layer.cpp: one factor, else the sizes, else both factors, else the second bottom."""
     layer.num_axes(4)
 
@@ -150,20 +157,20 @@ def _interpolate(layer: Layer) -> Made:
         layer.num_axes(4, 1)
         sizes = [*layer.bottoms[1][2:]]
     layer.check(all(sizes), "interp_param wants height and width, or a factor")
-    return Made([(*layer.bottoms[0][:2], *sizes)])
+    return LayerShapes([(*layer.bottoms[0][:2], *sizes)])
 
 
 @fork("DepthwiseConvolution", "ConvolutionDepthwise")
-def _depthwise(layer: Layer) -> Made:
+def _depthwise(layer: LayerSetup) -> LayerShapes:
     """A convolution; ConvolutionDepthwise has a filter for each channel, whatever is said."""
     layer.num_axes(4)
     if layer.proto.type == "ConvolutionDepthwise":  # conv_dw_layer.cpp
         layer.param.group = layer.param.num_output = layer.bottoms[0][1]
-    return convolve(layer, convolved)
+    return convolve(layer, conv_size)
 
 
 @fork("ImageSegData", bottoms=0, tops=(1, 3))
-def _segmentation_data(layer: Layer) -> Made:
+def _segmentation_data(layer: LayerSetup) -> LayerShapes:
     """image_seg_data_layer.cpp: images, their label maps of the same size, and their sizes."""
     param = layer.proto.image_data_param
     batch = layer.batch_size or param.batch_size
@@ -175,4 +182,4 @@ def _segmentation_data(layer: Layer) -> Made:
     if not all(size):
         return unknown(layer)
     tops = [(batch, 3 if param.is_color else 1, *size), (batch, 1, *size), (batch, 1, 1, 2)]
-    return Made(tops[: layer.num_tops])
+    return LayerShapes(tops[: layer.num_tops])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from irv2caffe.shapes.layer_types.base import Layer, Made, Rule, Shape
+from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, Shape, ShapeRule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,42 +13,44 @@ if TYPE_CHECKING:
 _SIZE = re.compile(r"(\d{0,9})([NCHW])|\d{1,10}")
 
 
-def told_rule(tops: Sequence[str]) -> Rule:
+def given_rule(tops: Sequence[str]) -> ShapeRule:
     """The rule of a type of which the user says its tops: ``same``, ``scalar`` or sizes.
 
     Sizes are numbers or N, C, H and W of the first bottom, perhaps times a number: ``NxCx2Hx2W``.
     """
     sizes = [re.split("[xX]", top) for top in tops if top not in {"same", "scalar"}]
-    blind = len(sizes) == len(tops) and all(size.isdecimal() for shape in sizes for size in shape)
+    ignores_bottoms = len(sizes) == len(tops) and all(
+        size.isdecimal() for shape in sizes for size in shape
+    )
 
-    def function(layer: Layer) -> Made:
+    def function(layer: LayerSetup) -> LayerShapes:
         wanted = list(tops) * (layer.num_tops if len(tops) == 1 else 1)
         layer.check(
             len(wanted) == layer.num_tops,
             f"has {layer.num_tops} top(s), --layer-type says {len(wanted)} shapes",
         )
-        made = [_told(layer, words, place) for place, words in enumerate(wanted)]
-        return Made(made, partial=bool(layer.bottoms))  # it may have weights
+        made = [_given_shape(layer, words, place) for place, words in enumerate(wanted)]
+        return LayerShapes(made, partial=bool(layer.bottoms))  # it may have weights
 
-    return Rule(function, (0, None), (0, None), blind=blind)
+    return ShapeRule(function, (0, None), (0, None), ignores_bottoms=ignores_bottoms)
 
 
-def is_told_shape(words: str) -> bool:
+def is_shape_text(words: str) -> bool:
     """Whether :func:`told_rule` can read a top's shape."""
     parts = re.split("[xX]", words)
     return words in {"same", "scalar"} or all(_SIZE.fullmatch(part) for part in parts)
 
 
-def _told(layer: Layer, words: str, place: int) -> Shape:
+def _given_shape(layer: LayerSetup, words: str, place: int) -> Shape:
     if words == "scalar":
         return ()
     if words == "same":
         layer.check(bool(layer.bottoms), "has no bottom whose shape could be the same")
         return layer.bottoms[place if len(layer.bottoms) == layer.num_tops else 0]
-    return tuple(_told_size(layer, part) for part in re.split("[xX]", words))
+    return tuple(_given_size(layer, part) for part in re.split("[xX]", words))
 
 
-def _told_size(layer: Layer, part: str) -> int:
+def _given_size(layer: LayerSetup, part: str) -> int:
     match = _SIZE.fullmatch(part)
     assert match is not None
     if not match[2]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.shapes.layer_types.base import Layer, Made, Shape, count, rule
+from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, Shape, count, rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def convolved(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
+def conv_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
     """Output size of a convolution; rounds down (as C does: towards zero)."""
     reach = dilation * (kernel - 1) + 1
     return int((size + 2 * pad - reach) / stride) + 1
 
 
-def deconvolved(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
+def deconv_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
     """Output size of a deconvolution."""
     return stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
 
 
-def pooled(
+def pool_size(
     size: int, kernel: int, stride: int, pad: int, *, floor: bool = False, clip: bool = False
 ) -> int:
     """Output size of a pooling; rounds up.
@@ -43,16 +43,16 @@ def pooled(
 
 
 @rule("Convolution", bottoms=(1, None), tops=(1, None))
-def _convolution(layer: Layer) -> Made:
-    return convolve(layer, convolved)
+def _convolution(layer: LayerSetup) -> LayerShapes:
+    return convolve(layer, conv_size)
 
 
 @rule("Deconvolution", bottoms=(1, None), tops=(1, None))
-def _deconvolution(layer: Layer) -> Made:
-    return convolve(layer, deconvolved)
+def _deconvolution(layer: LayerSetup) -> LayerShapes:
+    return convolve(layer, deconv_size)
 
 
-def convolve(layer: Layer, out_size: Callable[..., int]) -> Made:
+def convolve(layer: LayerSetup, out_size: Callable[..., int]) -> LayerShapes:
     """base_conv_layer.cpp; several bottoms of one shape go through the same weights."""
     param = layer.param
     layer.check(
@@ -72,7 +72,7 @@ def convolve(layer: Layer, out_size: Callable[..., int]) -> Made:
     layer.check(group > 0, "group must be positive")
     layer.check(channels % group == 0, f"{channels} channels cannot be split into {group} groups")
     layer.check(num_output % group == 0, f"num_output {num_output} is no multiple of group {group}")
-    forward = out_size is convolved
+    forward = out_size is conv_size
     if forward:
         _check_kernel(layer, shape[axis + 1 :], kernel, pad, dilation)
     sizes = tuple(map(out_size, shape[axis + 1 :], kernel, stride, pad, dilation))
@@ -83,11 +83,11 @@ def convolve(layer: Layer, out_size: Callable[..., int]) -> Made:
         params.append((num_output,))
     positions = count(sizes if forward else shape[axis + 1 :]) * count(shape[:axis])
     macs = count(params[0]) * positions * len(layer.bottoms)
-    return Made([top] * layer.num_tops, params, macs)
+    return LayerShapes([top] * layer.num_tops, params, macs)
 
 
 def _check_kernel(
-    layer: Layer, sizes: Sequence[int], kernel: Shape, pad: Shape, dilation: Shape
+    layer: LayerSetup, sizes: Sequence[int], kernel: Shape, pad: Shape, dilation: Shape
 ) -> None:
     """A kernel that reaches over the padded input has no output."""
     for size, k, p, d in zip(sizes, kernel, pad, dilation, strict=True):
@@ -99,7 +99,7 @@ def _check_kernel(
             )
 
 
-def _window(layer: Layer, num_spatial: int) -> tuple[Shape, Shape, Shape, Shape]:
+def _window(layer: LayerSetup, num_spatial: int) -> tuple[Shape, Shape, Shape, Shape]:
     """Kernel, stride, padding and dilation for each spatial axis."""
     param = layer.param
     kernel = _per_axis(layer, "kernel", param.kernel_size, num_spatial, None)
@@ -114,7 +114,7 @@ def _window(layer: Layer, num_spatial: int) -> tuple[Shape, Shape, Shape, Shape]
 
 
 def _per_axis(
-    layer: Layer, name: str, values: Sequence[int], num_spatial: int, default: int | None
+    layer: LayerSetup, name: str, values: Sequence[int], num_spatial: int, default: int | None
 ) -> Shape:
     """One value, one per axis, or the ``_h`` and ``_w`` forms, but not both."""
     param = layer.param
@@ -127,7 +127,7 @@ def _per_axis(
 
 
 def _spread(
-    layer: Layer, name: str, values: Sequence[int], num_spatial: int, default: int | None
+    layer: LayerSetup, name: str, values: Sequence[int], num_spatial: int, default: int | None
 ) -> Shape:
     if not values and default is not None:
         return (default,) * num_spatial
@@ -139,18 +139,18 @@ def _spread(
 
 
 @rule("Im2col")
-def _im2col(layer: Layer) -> Made:
+def _im2col(layer: LayerSetup) -> LayerShapes:
     axis = layer.axis(layer.param.axis)
     shape = layer.bottoms[0]
     layer.check(axis + 1 < len(shape), f"{layer.bottom(0)} has no axes behind axis {axis}")
     kernel, stride, pad, dilation = _window(layer, len(shape) - axis - 1)
     _check_kernel(layer, shape[axis + 1 :], kernel, pad, dilation)
-    sizes = map(convolved, shape[axis + 1 :], kernel, stride, pad, dilation)
-    return Made([(*shape[:axis], shape[axis] * count(kernel), *sizes)])
+    sizes = map(conv_size, shape[axis + 1 :], kernel, stride, pad, dilation)
+    return LayerShapes([(*shape[:axis], shape[axis] * count(kernel), *sizes)])
 
 
 @rule("Pooling", tops=(1, 2))
-def _pooling(layer: Layer) -> Made:
+def _pooling(layer: LayerSetup) -> LayerShapes:
     """pooling_layer.cpp; the second top of a maximum holds where it came from."""
     param = layer.param
     layer.num_axes(4)
@@ -165,7 +165,7 @@ def _pooling(layer: Layer) -> Made:
             f"padding {max(pad)} must be smaller than the kernel {min(kernel)}",
         )
     axes = list(zip(size, kernel, stride, pad, strict=True))
-    down = [pooled(*values, floor=True, clip=any(pad)) for values in axes]
+    down = [pool_size(*values, floor=True, clip=any(pad)) for values in axes]
     top = down
     # Converters from PyTorch write ceil_mode, for a Caffe that knows it; NVCaffe 0.17 has
     # torch_pooling, which rounds down (src/caffe/proto/caffe.proto, PoolingParameter).
@@ -173,12 +173,12 @@ def _pooling(layer: Layer) -> Made:
         "true" in layer.settings("pooling_param", "torch_pooling")
     )
     if param.round_mode == param.CEIL and not down_in_forks:
-        top = [pooled(*values, clip=any(pad)) for values in axes]
+        top = [pool_size(*values, clip=any(pad)) for values in axes]
     shape = (*layer.bottoms[0][:2], *top)
-    return Made([shape] * layer.num_tops, rounded_up=top != down)
+    return LayerShapes([shape] * layer.num_tops, rounded_up=top != down)
 
 
-def _pool_window(layer: Layer, param: Any, size: Shape) -> tuple[Shape, Shape, Shape]:
+def _pool_window(layer: LayerSetup, param: Any, size: Shape) -> tuple[Shape, Shape, Shape]:
     """Kernel, stride and padding of a pooling, which has its own way of giving them."""
     both = {
         name: param.HasField(f"{name}_h") and param.HasField(f"{name}_w")
@@ -221,19 +221,19 @@ def _pool_window(layer: Layer, param: Any, size: Shape) -> tuple[Shape, Shape, S
 
 
 @rule("SPP")
-def _spatial_pyramid(layer: Layer) -> Made:
+def _spatial_pyramid(layer: LayerSetup) -> LayerShapes:
     """spp_layer.cpp: pooled into 1, 2x2, 4x4 ... bins, and all of that in one row."""
     height = layer.param.pyramid_height
     layer.num_axes(4)
     layer.check(height > 0, "pyramid_height must be positive")
     num, channels, *size = layer.bottoms[0]
     if height == 1:
-        return Made([(num, channels, 1, 1)])
+        return LayerShapes([(num, channels, 1, 1)])
     total = sum(count([_bins(layer, side, 2**level) for side in size]) for level in range(height))
-    return Made([(num, channels * total)])
+    return LayerShapes([(num, channels * total)])
 
 
-def _bins(layer: Layer, size: int, bins: int) -> int:
+def _bins(layer: LayerSetup, size: int, bins: int) -> int:
     """How many windows a side really gets."""
     kernel = -(-size // bins)
     pad = (kernel * bins - size + 1) // 2
@@ -242,18 +242,18 @@ def _bins(layer: Layer, size: int, bins: int) -> int:
         f"{layer.bottom(0)} is too small for {bins} bins",
         "take a smaller pyramid_height",
     )
-    return pooled(size, kernel, kernel, pad, clip=True)
+    return pool_size(size, kernel, kernel, pad, clip=True)
 
 
 @rule("LRN")
-def _lrn(layer: Layer) -> Made:
+def _lrn(layer: LayerSetup) -> LayerShapes:
     layer.num_axes(4)
     layer.check(layer.param.local_size % 2 == 1, "local_size must be odd")
-    return Made([layer.bottoms[0]])
+    return LayerShapes([layer.bottoms[0]])
 
 
 @rule("Crop", bottoms=2)
-def _crop(layer: Layer) -> Made:
+def _crop(layer: LayerSetup) -> LayerShapes:
     """crop_layer.cpp: the first bottom cut to the size of the second from an axis on."""
     param = layer.param
     shape, wanted = layer.bottoms
@@ -275,4 +275,4 @@ def _crop(layer: Layer) -> Made:
             + (f" from {moved} on" if moved else ""),
         )
         top[axis] = wanted[axis]
-    return Made([tuple(top)])
+    return LayerShapes([tuple(top)])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from irv2caffe.weights.tensors import Raw
+    from irv2caffe.weights.tensors import StoredArray
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -50,7 +50,7 @@ def state_outline(path: Path) -> StateOutline:
         return _state_outline(arrays, path)
 
 
-def _state_outline(arrays: dict[str, Raw], path: Path) -> StateOutline:
+def _state_outline(arrays: dict[str, StoredArray], path: Path) -> StateOutline:
     try:
         iteration, step = (int(arrays[name].read().item()) for name in ("iter", "current_step"))
         learned_net = bytes(arrays["learned_net"].read().item()).decode("utf-8", "replace")
@@ -109,7 +109,7 @@ def refuse_other_net(model: Path, net: Any) -> None:
         _refuse_other_net(_arrays(model, stack), model, net)
 
 
-def _refuse_other_net(arrays: dict[str, Raw], path: Path, net: Any) -> None:
+def _refuse_other_net(arrays: dict[str, StoredArray], path: Path, net: Any) -> None:
     known = {layer.name for layer in select(net, "TRAIN").layer}
     there = {name.split("/")[1] for name in arrays if name.count("/") == 2}
     if not there or any(not name.startswith("data/") for name in arrays if "/" in name):
@@ -119,7 +119,7 @@ def _refuse_other_net(arrays: dict[str, Raw], path: Path, net: Any) -> None:
         raise InputError(f"{path}: is of another net: layer {strange[0]} is not in the net now")
 
 
-def _layers(arrays: dict[str, Raw], net: Any) -> Iterator[Any]:
+def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
     for layer in select(net, "TRAIN").layer:
         del layer.blobs[:]
         number = 0
@@ -129,7 +129,7 @@ def _layers(arrays: dict[str, Raw], net: Any) -> Iterator[Any]:
         yield layer
 
 
-def _arrays(path: Path, stack: ExitStack) -> dict[str, Raw]:
+def _arrays(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
     """The data sets of a file; together they hold no more than the file does."""
     arrays = read_hdf5(path, stack)
     size = path.stat().st_size

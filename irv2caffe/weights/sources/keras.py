@@ -20,8 +20,8 @@ from irv2caffe.weights.tensors import (
     VARIANCE,
     WEIGHT,
     Key,
-    Named,
-    Raw,
+    SourceArrays,
+    StoredArray,
     Tensor,
 )
 
@@ -43,14 +43,14 @@ _BN_VARS = (GAMMA, BETA, MEAN, VARIANCE)  # without gamma where the net has none
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
 
 
-def from_keras(arrays: Mapping[str, Raw]) -> Named:
+def from_keras(arrays: Mapping[str, StoredArray]) -> SourceArrays:
     """The data sets of a Keras file by their meaning.
 
     Args:
         arrays: data sets by their path in the file.
     """
-    found = Named()
-    weights: dict[str, Raw] = {}
+    found = SourceArrays()
+    weights: dict[str, StoredArray] = {}
     for name, raw in arrays.items():
         if name.split("/", 1)[0] in _OPTIMIZERS:
             found.ignored.append(name)
@@ -108,7 +108,7 @@ def _meanings_of_vars(weights: Iterable[str]) -> dict[str, Key]:
     return meanings
 
 
-def _classifier(weights: Mapping[str, Raw]) -> dict[str, Key]:
+def _classifier(weights: Mapping[str, StoredArray]) -> dict[str, Key]:
     """The only fully connected layer, whatever it is called; several are another head."""
     kernels = [name for name, raw in weights.items() if len(raw.shape) == 2]
     if len(kernels) != 1:

@@ -15,8 +15,8 @@ from irv2caffe.weights.tensors import (
     VARIANCE,
     WEIGHT,
     Key,
-    Named,
-    Raw,
+    SourceArrays,
+    StoredArray,
     Tensor,
 )
 
@@ -42,11 +42,14 @@ def _names() -> dict[str, tuple[Key, tuple[int, ...]]]:
     for name, scope in scopes.items():
         for variable, part in _PARTS.items():
             axes = IN_OUT if scope in {LOGITS, AUX_LOGITS} else HWIO
-            names[f"{_ROOT}{name}/{variable}"] = Key(scope, part), axes if part == WEIGHT else ()
+            names[f"{_ROOT}{name}/{variable}"] = (
+                Key(scope, part),
+                axes if part == WEIGHT else (),
+            )
     return names
 
 
-def from_tf_slim(arrays: Mapping[str, Raw], *, averaged: bool = False) -> Named:
+def from_tf_slim(arrays: Mapping[str, StoredArray], *, averaged: bool = False) -> SourceArrays:
     """The variables of a checkpoint by their meaning.
 
     What an optimizer keeps has the name of its variable and one word more; it is left out, and so
@@ -57,7 +60,7 @@ def from_tf_slim(arrays: Mapping[str, Raw], *, averaged: bool = False) -> Named:
         averaged: take the moving averages that the trainer kept of the weights.
     """
     names = _names()
-    found = Named()
+    found = SourceArrays()
     for name, raw in arrays.items():
         plain = name.removesuffix(_AVERAGE) if averaged else name
         if plain in names and name.endswith(_AVERAGE) == averaged:

@@ -14,8 +14,8 @@ from irv2caffe.weights.tensors import (
     VARIANCE,
     WEIGHT,
     Key,
-    Named,
-    Raw,
+    SourceArrays,
+    StoredArray,
     Tensor,
 )
 
@@ -47,7 +47,7 @@ def timm_names() -> dict[str, Key]:
     return names
 
 
-def from_timm(arrays: Mapping[str, Raw], *, averaged: bool = False) -> Named:
+def from_timm(arrays: Mapping[str, StoredArray], *, averaged: bool = False) -> SourceArrays:
     """The arrays of a state dict by their meaning.
 
     Args:
@@ -60,7 +60,7 @@ def from_timm(arrays: Mapping[str, Raw], *, averaged: bool = False) -> Named:
     names = timm_names()
     names |= {f"last_linear.{part}": Key(LOGITS, part) for part in (WEIGHT, BIAS)}
     prefix = prefix_of(arrays, names, averaged=averaged)
-    found = Named(prefix=prefix)
+    found = SourceArrays(prefix=prefix)
     for name, raw in arrays.items():
         plain = name.removeprefix(prefix)
         if not name.startswith(prefix):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.shapes.draw.boxes import SPACE, is_led_into, last_op
 from irv2caffe.shapes.draw.layout import Layout, lay_out
-from irv2caffe.shapes.draw.scene import Box, Line, Text, text_width
+from irv2caffe.shapes.draw.scene import Box, Label, Line, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +31,11 @@ _HEIGHT, _JOIN_HEIGHT = 34.0, 20.0
 _ROW_GAP, _COLUMN_GAP = 20.0, 14.0
 _PADDING = 14.0
 
-Item = Box | Text | Line
+Item = Box | Label | Line
 
 
 @dataclass(frozen=True)
-class Piece:
+class Panel:
     """A part of the picture with one way in at the top and one way out at the bottom.
 
     Attributes:
@@ -85,21 +85,21 @@ def op_items(op: Op, x: float, y: float, prefix: str = "", name: str = "") -> li
     detail = SPACE.join(filter(None, (name, op.detail)))
     if height == _JOIN_HEIGHT:
         if not detail:
-            return [*items, Text(middle, y + 14, prefix + op.title, _TITLE)]
+            return [*items, Label(middle, y + 14, prefix + op.title, _TITLE)]
         left = x + 8 + text_width(prefix + op.title, _TITLE)
         return [
             *items,
-            Text(x + 8, y + 14, prefix + op.title, _TITLE, anchor="start"),
-            Text(left + 8, y + 14, detail, _DETAIL, _GREY, anchor="start"),
+            Label(x + 8, y + 14, prefix + op.title, _TITLE, anchor="start"),
+            Label(left + 8, y + 14, detail, _DETAIL, _GREY, anchor="start"),
         ]
     title_y = y + (15 if detail else 21)
-    items.append(Text(middle, title_y, prefix + op.title, _TITLE, bold=op.kind == "conv"))
+    items.append(Label(middle, title_y, prefix + op.title, _TITLE, bold=op.kind == "conv"))
     if detail:
-        items.append(Text(middle, y + 28, detail, _DETAIL, _GREY))
+        items.append(Label(middle, y + 28, detail, _DETAIL, _GREY))
     return items
 
 
-def graph(ops: Sequence[Op], prefix: str = "", *, leads_out: bool = True) -> Piece:
+def graph(ops: Sequence[Op], prefix: str = "", *, leads_out: bool = True) -> Panel:
     """The boxes of a block, branches beside each other; ``prefix`` goes before a single box."""
     sizes = [op_size(op, prefix) for op in ops]
     edges = [(source + 1, at + 1) for at, op in enumerate(ops) for source in op.reads]
@@ -119,7 +119,7 @@ def graph(ops: Sequence[Op], prefix: str = "", *, leads_out: bool = True) -> Pie
     if below < height and leads_out:
         items.append(Line(((outlet, below), (outlet, height)), arrow=False))
     led = is_led_into(ops)
-    return Piece(tuple(items), layout.width, height, layout.centers[0], outlet, led)
+    return Panel(tuple(items), layout.width, height, layout.centers[0], outlet, led)
 
 
 def _row_edges(layout: Layout, heights: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -158,7 +158,7 @@ def _edge(
     return Line(tuple(points))
 
 
-def stacked(pieces: Sequence[Piece], gap: float = 6.0) -> Piece:
+def stacked(pieces: Sequence[Panel], gap: float = 6.0) -> Panel:
     """Pieces under each other, each leading into the next."""
     center = max(max(piece.inlet, piece.outlet) for piece in pieces)
     items: list[Item] = []
@@ -174,7 +174,7 @@ def stacked(pieces: Sequence[Piece], gap: float = 6.0) -> Piece:
         y += piece.height + gap
     shift = -min(lefts)
     width = max(left + piece.width for left, piece in zip(lefts, pieces, strict=True)) + shift
-    return Piece(
+    return Panel(
         tuple(moved(items, shift, 0)),
         width,
         y - gap,
@@ -184,7 +184,7 @@ def stacked(pieces: Sequence[Piece], gap: float = 6.0) -> Piece:
     )
 
 
-def framed(inside: Piece, words: str) -> Piece:
+def framed(inside: Panel, words: str) -> Panel:
     """A frame around a repeated part, with how often beside the way in."""
     pad, head = 9.0, 16.0
     beside = text_width(words, _DETAIL + 1) + 2 * pad
@@ -194,15 +194,15 @@ def framed(inside: Piece, words: str) -> Piece:
     x_in, x_out = left + inside.inlet, left + inside.outlet
     items: list[Item] = [
         Box(0, 0, width, height, "none", "#aaaaaa", 6, dashed=True),
-        Text(pad, 16, words, _DETAIL + 1, _GREY, bold=True, anchor="start"),
+        Label(pad, 16, words, _DETAIL + 1, _GREY, bold=True, anchor="start"),
         *([Line(((x_in, 0), (x_in, head)), arrow=False)] if inside.is_led_into else []),
         *moved(inside.items, left, head),
         Line(((x_out, head + inside.height), (x_out, height)), arrow=False),
     ]
-    return Piece(tuple(items), width, height, x_in, x_out, inside.is_led_into)
+    return Panel(tuple(items), width, height, x_in, x_out, inside.is_led_into)
 
 
-def frame(inside: Piece, label: str, about: str, *, is_head: bool, ends: bool) -> Piece:
+def frame(inside: Panel, label: str, about: str, *, is_head: bool, ends: bool) -> Panel:
     """The frame of a stage: its name and figures above its graph; heads have a dashed one."""
     width = max(inside.width, text_width(label, 12.5), text_width(about, _DETAIL + 0.5))
     width += 2 * _PADDING
@@ -212,17 +212,17 @@ def frame(inside: Piece, label: str, about: str, *, is_head: bool, ends: bool) -
     x_out = left + inside.outlet
     items: list[Item] = [
         Box(0, 0, width, height, "#fcfcfc", "#bbbbbb", 8, dashed=is_head),
-        Text(_PADDING, 18, label, 12.5, bold=True, anchor="start"),
-        Text(_PADDING, 32, about, _DETAIL + 0.5, _GREY, anchor="start"),
+        Label(_PADDING, 18, label, 12.5, bold=True, anchor="start"),
+        Label(_PADDING, 32, about, _DETAIL + 0.5, _GREY, anchor="start"),
         *moved(inside.items, left, top),
     ]
     if not ends:
         items.append(Line(((x_out, top + inside.height), (x_out, height)), arrow=False))
-    return Piece(tuple(items), width, height, left + inside.inlet, x_out, inside.is_led_into)
+    return Panel(tuple(items), width, height, left + inside.inlet, x_out, inside.is_led_into)
 
 
-def single(op: Op, name: str, prefix: str = "") -> Piece:
+def single(op: Op, name: str, prefix: str = "") -> Panel:
     """A stage of one box."""
     width, height = op_size(op, prefix, name)
     items = tuple(op_items(op, 0, 0, prefix, name))
-    return Piece(items, width, height, width / 2, width / 2, is_led_into([op]))
+    return Panel(items, width, height, width / 2, width / 2, is_led_into([op]))
