@@ -7,8 +7,8 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside
-from irv2caffe.system import open_own, open_regular
+from irv2caffe.atomic import atomic_file
+from irv2caffe.system import open_for_writing, open_regular
 from irv2caffe.train.run.tracker import Row, Tracker
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Metrics:
         if not lines or self._behind:
             return
         try:
-            handle = open_own(self._path, os.O_WRONLY | os.O_APPEND)
+            handle = open_for_writing(self._path, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(handle, "ab", buffering=0) as stream:
                 self._behind = stream.write(lines) != len(lines)
         except OSError:
@@ -96,7 +96,7 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
         path = run.log_of(number)
         metrics = Metrics(path, number, batch, num_train)
         _read(path, metrics, kept)
-    with file_aside(run.metrics) as aside, aside.open("wb") as stream:
+    with atomic_file(run.metrics) as aside, aside.open("wb") as stream:
         for iteration, line in kept:
             if before is None or iteration < before:
                 stream.write(line)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import remove_files_aside
+from irv2caffe.atomic import remove_partial_files
 from irv2caffe.system import kill_group
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ class Plotter:
         if child.poll() is None:
             kill_group(child)
             child.wait()
-        remove_files_aside(self._run.plot)
+        remove_partial_files(self._run.plot)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
-from irv2caffe.atomic import unwritable
+from irv2caffe.atomic import write_error
 from irv2caffe.log.read import events
 from irv2caffe.train.run import progress
 from irv2caffe.train.run.caffe_log import RawLog
@@ -100,7 +100,7 @@ class Session:
         try:
             log = RawLog(path, self._run.log)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
         self._log_watch = LogWatch(log, self._free_bytes, self._snapshot_bytes)
         self._supervisor = supervisor = Supervisor(
             command,

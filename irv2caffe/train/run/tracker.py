@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log.read import events
+from irv2caffe.log.read.history import TestPoint
 from irv2caffe.log.read.outputs import MAX_OUTPUTS, TestOutputs
 from irv2caffe.log.read.parse import parse
-from irv2caffe.log.read.reader import TestPoint
 from irv2caffe.log.table import PINNED_LOSS, row_of_test
 
 if TYPE_CHECKING:

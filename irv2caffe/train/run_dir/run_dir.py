@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside, unwritable, write_text
+from irv2caffe.atomic import atomic_file, write_error, write_text
 from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
-from irv2caffe.system import open_own, open_regular, read_json_object
+from irv2caffe.system import open_for_writing, open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,7 +135,7 @@ def new_run_dir(path: Path | None) -> RunDir:
         run.snapshots.mkdir(parents=True, exist_ok=True)
         run.logs.mkdir(exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     return run
 
 
@@ -217,7 +217,7 @@ def make_complete(run: RunDir) -> None:
             with run.log_of(1).open("xb") as stream, open_regular(run.log) as log:
                 shutil.copyfileobj(log, stream)
     except OSError as error:
-        raise unwritable(run.path, error) from error
+        raise write_error(run.path, error) from error
 
 
 def remove_left_over(run: RunDir) -> None:
@@ -250,12 +250,12 @@ def copy_file(source: Path, target: Path) -> None:
         stream = open_regular(source)
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", path=source) from error
-    with stream, file_aside(target) as aside:
+    with stream, atomic_file(target) as aside:
         try:
             with aside.open("wb") as copy:
                 shutil.copyfileobj(stream, copy, _PIECE_BYTES)
         except OSError as error:
-            raise unwritable(target, error) from error
+            raise write_error(target, error) from error
 
 
 def link_latest(run: RunDir) -> None:
@@ -292,7 +292,9 @@ def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
     """Says what happens now; not forced to the disk, and given up where there is no room."""
     aside = run.path / ".state.json.partial"
     try:
-        with os.fdopen(open_own(aside, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as stream:
+        with os.fdopen(
+            open_for_writing(aside, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8"
+        ) as stream:
             stream.write(json.dumps(values, default=str) + "\n")
         aside.replace(run.state)
     except OSError:
