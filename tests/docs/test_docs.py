@@ -8,13 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import tomllib
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 from helpers.paths import ROOT
 
 from irv2caffe.cli.main import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGES = sorted(
     [
@@ -55,6 +59,23 @@ def test_links_lead_to_files_and_headings(page):
         assert ROOT in path.parents, f"{link} leads out of the repository"
         if anchor:
             assert anchor in anchors(path), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_of_the_repository_exist(page):
+    """Whole paths in code spans; words in capitals stand for a name."""
+    text = FENCE.sub("", page.read_text())
+    for path in re.findall(r"`((?:irv2caffe|tests|scripts|examples|docs)/[\w./-]+)`", text):
+        assert re.search("[A-Z]{4}", path) or (ROOT / path).exists(), path
+
+
+def test_the_floors_are_those_of_the_contract():
+    """docs/architecture.md against pyproject.toml."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(one["layers"] for one in contracts["contracts"] if one["type"] == "layers")
+    page = (ROOT / "docs/architecture.md").read_text()
+    block = FENCE.search(page, page.index("## Floors")).group(2)
+    assert [re.split(r" {2,}", line)[0] for line in block.splitlines()] == layers
 
 
 def command_lines(page: Path) -> list[list[str]]:
