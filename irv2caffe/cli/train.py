@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.options import SupervisionOptions
 
 _what = section("What to train")
 _where = section("Where")
@@ -206,11 +206,11 @@ def train_command(
         return _train(path, found, told, options, as_json)
 
 
-def _session_options(more: dict[str, Any]) -> SessionOptions:
-    from irv2caffe.train.run.options import SessionOptions
+def _session_options(more: dict[str, Any]) -> SupervisionOptions:
+    from irv2caffe.train.run.options import SupervisionOptions
 
     stall = more.pop("stall_minutes")
-    return SessionOptions(
+    return SupervisionOptions(
         max_restarts=more.pop("max_restarts"),
         on_divergence=more.pop("on_divergence"),
         max_rollbacks=more.pop("max_rollbacks"),
@@ -260,7 +260,7 @@ def _smoke(
     solver: Path,
     found: FoundCaffe,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     as_json: bool,
 ) -> int:
     from irv2caffe.train.run.smoke_test import smoke
@@ -278,7 +278,7 @@ def _train(
     solver: Path | None,
     found: FoundCaffe,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     as_json: bool,
 ) -> int:
     from irv2caffe.train.run.launch import resume, train

@@ -14,9 +14,9 @@ from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.as_before import Choices
-    from irv2caffe.train.run.options import SessionOptions
-    from irv2caffe.train.run.resume_from import StartingPoint
+    from irv2caffe.train.run.earlier_options import Choices
+    from irv2caffe.train.run.options import SupervisionOptions
+    from irv2caffe.train.run.starting_point import StartingPoint
 
 # Options that a resumed run remembers under another name.
 _FIELDS = {
@@ -60,15 +60,15 @@ def to_resume(
     resume: str,
     solver: Path | None,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     *,
     gpus: str | None,
     flag: Path | None,
     docker: str | None,
 ) -> tuple[StartingPoint | None, Choices]:
     """With what a new run begins, or None where a run folder goes on itself; and how."""
-    from irv2caffe.train.run.as_before import Choices
-    from irv2caffe.train.run.resume_from import find_starting_point, run_of
+    from irv2caffe.train.run.earlier_options import Choices
+    from irv2caffe.train.run.starting_point import find_starting_point, run_of
 
     named, told_dir = Path(resume) if resume else None, train_options.run_dir
     point = find_starting_point(
@@ -97,14 +97,14 @@ def to_resume(
 def _as_before(
     run: Path,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     *,
     gpus: str | None,
     flag: Path | None,
     docker: str | None,
 ) -> Choices:
     """What a resumed run was told in its time, where it is not told otherwise now."""
-    from irv2caffe.train.run.as_before import as_before
+    from irv2caffe.train.run.earlier_options import with_earlier_options
 
     context = click.get_current_context()
     told = {
@@ -112,4 +112,6 @@ def _as_before(
         for name in context.params
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    return as_before(run, train_options, options, told, gpus=gpus, caffe=flag, docker=docker)
+    return with_earlier_options(
+        run, train_options, options, told, gpus=gpus, caffe=flag, docker=docker
+    )

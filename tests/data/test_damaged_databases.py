@@ -16,7 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 from helpers.damaged import damage
-from helpers.train_helpers import write_job
+from helpers.training_jobs import write_job
 
 from irv2caffe import atomic
 from irv2caffe.caffe.command import tool_command

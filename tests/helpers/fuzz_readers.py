@@ -470,21 +470,20 @@ def _run_folders(_: Path) -> list[Seed]:
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.as_before import as_before
-    from irv2caffe.train.run.options import SessionOptions
-    from irv2caffe.train.run.resume import last_words
+    from irv2caffe.train.run.earlier_options import with_earlier_options
+    from irv2caffe.train.run.options import SupervisionOptions
     from irv2caffe.train.run_dir.control import status, status_text
     from irv2caffe.train.run_dir.lock import read_owner
-    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.run_dir import RunDir, last_log
 
     run = RunDir(folder)
 
     def resume() -> None:
         train_options = TrainOptions(run_dir=folder)
-        as_before(
-            folder, train_options, SessionOptions(), set(), gpus=None, caffe=None, docker=None
+        with_earlier_options(
+            folder, train_options, SupervisionOptions(), set(), gpus=None, caffe=None, docker=None
         )
-        last_words(run)
+        last_log(run)
 
     _each(
         lambda: status_text(status(run)),

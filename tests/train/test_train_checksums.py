@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 
-from helpers.train_helpers import config, irv2caffe, metrics
+from helpers.training_jobs import config, irv2caffe, metrics
 
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.train.run_dir.snapshots import newest_whole, pairs

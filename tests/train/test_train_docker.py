@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from helpers.paths import HELPERS
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     config,
     irv2caffe,

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     caffe_pid,
     config,
@@ -23,7 +23,7 @@ from helpers.train_helpers import (
 
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.train.run import launch, signals, supervisor
-from irv2caffe.train.run.options import SessionOptions
+from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.tracker import StartState
 from irv2caffe.train.run.verdict import Ending, Outcome, judge
 from irv2caffe.train.run_dir.run_dir import RunDir
@@ -252,7 +252,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
             write_job(root, tmp_path / "job", max_iter=100, snapshot=20),
             find_caffe(stand_in),
             TrainOptions(run_dir=tmp_path / "run"),
-            SessionOptions(stall_s=1.0, plot=False),
+            SupervisionOptions(stall_s=1.0, plot=False),
             say=lines.append,
         )
         assert result.verdict.ending is Ending.STALLED

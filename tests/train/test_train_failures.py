@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     caffe_pid,
     config,

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from helpers.train_helpers import config, irv2caffe, write_job
+from helpers.training_jobs import config, irv2caffe, write_job
 
 from irv2caffe.train.run.git_revision import git_revision
 

@@ -10,7 +10,7 @@ import signal
 
 import numpy as np
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     caffe_pid,
     config,
@@ -29,8 +29,7 @@ from irv2caffe.proto.binary import read_binary, write_binary
 from irv2caffe.proto.snapshot_outline import read_model_outline
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir import snapshots
-from irv2caffe.train.run_dir.keeper import Keeper
-from irv2caffe.train.run_dir.retention import Keep
+from irv2caffe.train.run_dir.retention import KeepPolicy, SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import net_differences, newest_whole, pair_of, pairs, problem
 
@@ -248,38 +247,38 @@ def keeper(root, tmp_path):
     def write(keeper, at, **how):
         for path in (root / "run/snapshots").glob(f"*_iter_{at}.*"):
             shutil.copy(path, folder)
-        keeper.written(str(folder / f"tiny_iter_{at}.solverstate"), **how)
-        assert keeper.look(complete=True)
+        keeper.add(str(folder / f"tiny_iter_{at}.solverstate"), **how)
+        assert keeper.verify(complete=True)
 
     net = read_prototxt(root / "run/net.prototxt", messages.NetParameter)
-    return folder, said, write, lambda keep: Keeper(folder, net, keep, None, said.append)
+    return folder, said, write, lambda keep: SnapshotKeeper(folder, net, keep, None, said.append)
 
 
 def test_older_ones_go_when_the_loss_after_a_newer_one_is_healthy(keeper):
     folder, _, write, make = keeper
-    kept = make(Keep(1))
+    kept = make(KeepPolicy(1))
     write(kept, 200)
-    kept.healthy(200)
+    kept.set_healthy(200)
     write(kept, 400)
     assert iterations(folder) == [200, 400]  # 400 may be lost already
-    kept.healthy(390)
+    kept.set_healthy(390)
     assert iterations(folder) == [200, 400]
-    kept.healthy(400)
+    kept.set_healthy(400)
     assert iterations(folder) == [400]
     write(kept, 600)
     write(kept, 800)
-    kept.healthy(700)
+    kept.set_healthy(700)
     assert iterations(folder) == [600, 800]
     kept.go_back(pair_of(folder / "tiny_iter_600.solverstate"))
     write(kept, 800)
     assert iterations(folder) == [600, 800]  # what was healthy before the rollback says nothing
-    kept.healthy(800)
+    kept.set_healthy(800)
     assert iterations(folder) == [800]
 
 
 def test_nothing_goes_for_a_snapshot_that_a_disk_did_not_take(keeper, monkeypatch):
     folder, said, write, make = keeper
-    kept = make(Keep(1))
+    kept = make(KeepPolicy(1))
 
     def fail(number):
         def fsync(handle):
@@ -290,13 +289,13 @@ def test_nothing_goes_for_a_snapshot_that_a_disk_did_not_take(keeper, monkeypatc
     write(kept, 200)
     fail(errno.EIO)
     write(kept, 400)
-    kept.healthy(500)
+    kept.set_healthy(500)
     assert iterations(folder) == [200, 400]
-    assert "older ones stay" in said[0]
+    assert "older ones are kept" in said[0]
     assert "Input/output error" in said[0]
     fail(errno.EINVAL)  # a file system that cannot force anything to a disk
     write(kept, 600)
-    kept.healthy(600)
+    kept.set_healthy(600)
     assert iterations(folder) == [600]
 
 
@@ -305,15 +304,15 @@ def test_what_was_asked_for_and_what_was_there_stays(keeper, root):
     for at in (200, 400):
         for path in (root / "run/snapshots").glob(f"*_iter_{at}.*"):
             shutil.copy(path, folder)
-    kept = make(Keep(1, earlier=True))
+    kept = make(KeepPolicy(1, earlier=True))
     write(kept, 600, requested=True)
     write(kept, 800)
     write(kept, 1000)
-    kept.healthy(1000)
+    kept.set_healthy(1000)
     assert iterations(folder) == [200, 400, 600, 1000]
-    kept = make(Keep(1))  # --keep-snapshots 1
+    kept = make(KeepPolicy(1))  # --keep-snapshots 1
     write(kept, 1000)
-    kept.healthy(1000)
+    kept.set_healthy(1000)
     assert iterations(folder) == [1000]
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.train_helpers import write_job
+from helpers.training_jobs import write_job
 
 from irv2caffe.train.plan.memory_room import MemoryRoom, cgroup_room, memory_room
 from irv2caffe.train.plan.plan import TrainOptions, make_plan

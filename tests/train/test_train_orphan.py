@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     caffe_pid,
     child_of_test,

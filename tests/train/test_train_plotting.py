@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from helpers.train_helpers import is_gone, wait_for
+from helpers.training_jobs import is_gone, wait_for
 
 from irv2caffe.train.run import plotting
 from irv2caffe.train.run.plotting import Plotter

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.train_helpers import config, contents, irv2caffe, write_job
+from helpers.training_jobs import config, contents, irv2caffe, write_job
 
 from irv2caffe.errors import OutputExistsError
 from irv2caffe.proto import messages

@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     caffe_pid,
     config,

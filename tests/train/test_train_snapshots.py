@@ -7,14 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.train_helpers import irv2caffe, make_databases, write_job
+from helpers.training_jobs import irv2caffe, make_databases, write_job
 
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_array, read_binary, write_binary
 from irv2caffe.proto.snapshot_outline import read_model_outline, read_state_outline
 from irv2caffe.proto.text import read_prototxt, write_prototxt
-from irv2caffe.train.run_dir.retention import Keep
+from irv2caffe.train.run_dir.retention import KeepPolicy
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import (
     Pair,
@@ -215,11 +215,11 @@ def pair(iteration):
 @pytest.mark.parametrize(
     ("keep", "stay"),
     [
-        (Keep(1), [100]),
-        (Keep(3), [80, 90, 100]),
-        (Keep(2, every=40), [40, 80, 90, 100]),
-        (Keep(1, every=33.4), [40, 70, 100]),  # the first at or after 33.4, 66.8 and 100.2
-        (Keep(1, scheduled=50), [50, 100]),
+        (KeepPolicy(1), [100]),
+        (KeepPolicy(3), [80, 90, 100]),
+        (KeepPolicy(2, every=40), [40, 80, 90, 100]),
+        (KeepPolicy(1, every=33.4), [40, 70, 100]),  # the first at or after 33.4, 66.8 and 100.2
+        (KeepPolicy(1, scheduled=50), [50, 100]),
     ],
 )
 def test_which_snapshots_stay(keep, stay):

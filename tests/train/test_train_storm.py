@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
     config,
     irv2caffe,

@@ -11,7 +11,7 @@ import subprocess
 import termios
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     command,
     config,
     irv2caffe,
@@ -22,7 +22,7 @@ from helpers.train_helpers import (
 
 from irv2caffe.train.run import stall_watch as watch_module
 from irv2caffe.train.run.caffe_log import RawLog, stitch
-from irv2caffe.train.run.metrics import Metrics
+from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import StallWatch
 from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run_dir.run_dir import RunDir
@@ -117,7 +117,7 @@ def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
     )
     assert tracker.rate.step_s == pytest.approx(1.0)
     assert tracker.rate.test_s == pytest.approx(60.5)
-    metrics = Metrics(tmp_path / "metrics", 1, 32, 3200)
+    metrics = MetricsFile(tmp_path / "metrics", 1, 32, 3200)
     whole = [metrics.complete(row) for row in rows]
     assert [row.get("images_per_second") for row in whole] == [None, 32.0, None, None, 32.0]
     assert whole[2]["top1_error"] == 75.0
@@ -352,7 +352,7 @@ def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
 def test_metrics_do_not_pile_up(tmp_path):
     """Where a log is read faster than anybody asks for a flush, as at the end of a burst."""
     path = tmp_path / "metrics"
-    metrics = Metrics(path, 1, 32, 3200)
+    metrics = MetricsFile(path, 1, 32, 3200)
     for iteration in range(2500):
         metrics.add({"kind": "train", "iteration": iteration, "loss": 2.0, "lr": 0.1})
     assert len(path.read_text().splitlines()) == 2000

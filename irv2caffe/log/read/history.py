@@ -84,6 +84,7 @@ class Log:
         latest: date of the last line, where the year is known.
         finished: the log says that the training ended.
         stopped: a signal ended it, with a snapshot.
+        interrupted: a signal ended a test.
         killed: the name of the signal that ended it without one, or empty.
         fatal: Caffe's last words, or empty.
         num_aside: displays of another process in the same file, which do not count.
@@ -118,6 +119,7 @@ class Log:
     latest: datetime | None = None
     finished: bool = False
     stopped: bool = False
+    interrupted: bool = False
     killed: str = ""
     fatal: str = ""
     num_aside: int = 0
@@ -167,6 +169,8 @@ class Log:
                 self.snapshots.append(path)
             case events.StoppedEarly():
                 self.stopped = True
+            case events.TestInterrupted():
+                self.interrupted = True
             case events.Done():
                 self.finished = True
             case events.Warned(message=message):
@@ -180,7 +184,7 @@ class Log:
     def note_process(self) -> None:
         """A process has started: how an earlier one ended does not count any more."""
         self.nets = []
-        self.finished = self.stopped = False
+        self.finished = self.stopped = self.interrupted = False
         self.fatal = self.killed = ""
 
     def note_net(self, info: NetInfo) -> None:

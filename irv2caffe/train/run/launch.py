@@ -13,19 +13,19 @@ from irv2caffe.train.plan.plan import Plan, TrainOptions, make_plan
 from irv2caffe.train.plan.plan_text import sums
 from irv2caffe.train.run import prepare
 from irv2caffe.train.run.caffe_log import stitch
-from irv2caffe.train.run.metrics import rebuild
-from irv2caffe.train.run.options import SessionOptions
+from irv2caffe.train.run.metrics_jsonl import rebuild
+from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.plotting import Plotter
 from irv2caffe.train.run.result import TrainResult, conclude
 from irv2caffe.train.run.resume import FinishedError, choose_pair, differences
-from irv2caffe.train.run.session import Helpers, Session
 from irv2caffe.train.run.signals import Signals
 from irv2caffe.train.run.stall_watch import StallWatch
+from irv2caffe.train.run.training_session import Helpers, TrainingSession
 from irv2caffe.train.run.verdict import STOP_ASKED, Ending, Verdict, stopped_hint
 from irv2caffe.train.run_dir import checksums, control
-from irv2caffe.train.run_dir.keeper import Keeper
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.orphan import wait_for_orphan
+from irv2caffe.train.run_dir.retention import SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import (
     RunDir,
     existing_run_dir,
@@ -52,7 +52,7 @@ def train(
     solver: Path,
     found: FoundCaffe,
     train_options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
-    options: SessionOptions = SessionOptions(),  # noqa: B008
+    options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[str], None] = lambda _: None,
@@ -83,7 +83,7 @@ def train(
 def resume(
     found: FoundCaffe,
     train_options: TrainOptions = TrainOptions(),  # noqa: B008
-    options: SessionOptions = SessionOptions(),  # noqa: B008
+    options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[str], None] = lambda _: None,
@@ -134,7 +134,7 @@ class Training:
         self,
         run: RunDir,
         plan: Plan,
-        options: SessionOptions,
+        options: SupervisionOptions,
         lock: IO[str],
         say: Callable[[str], None],
         status: Callable[[str], None],
@@ -162,7 +162,7 @@ class Training:
             self._say(line)
         self._say(f"run folder {run.path}, log {run.log}")
         helpers = Helpers(
-            keeper=Keeper(run.snapshots, plan.job.train_net, plan.keep, pair, self._say),
+            keeper=SnapshotKeeper(run.snapshots, plan.job.train_net, plan.keep, pair, self._say),
             watch=StallWatch(self._options.stall_s),
             plotter=Plotter(run, enabled=self._options.plot, say=self._say),
             say=self._say,
@@ -190,7 +190,7 @@ class Training:
             where = f"iteration {pair.iteration:,}" if pair is not None else "the beginning"
             self._say(f"{verdict.ending}: {verdict.why}; going on from {where}")
 
-    def _start(self, pair: Pair | None, helpers: Helpers) -> tuple[Session, Verdict]:
+    def _start(self, pair: Pair | None, helpers: Helpers) -> tuple[TrainingSession, Verdict]:
         run, plan = self._run, self._plan
         number = run.num_starts() + 1
         before = pair.iteration if pair is not None else 0
@@ -206,7 +206,7 @@ class Training:
             plan.found, "caffe", arguments, container=prepare.container(run, plan, number)
         )
         prepare.record_start(run, number, command, plan, pair)
-        session = Session(run, plan, self._options, helpers, number)
+        session = TrainingSession(run, plan, self._options, helpers, number)
         verdict = session.run(command, self._lock)
         prepare.record_end(run, verdict, session.exit_status, session.now.iteration)
         return session, verdict
@@ -256,7 +256,7 @@ class Training:
             time.sleep(0.1)
 
     def _roll_back(
-        self, session: Session, verdict: Verdict, pair: Pair | None, helpers: Helpers
+        self, session: TrainingSession, verdict: Verdict, pair: Pair | None, helpers: Helpers
     ) -> Verdict | None:
         """Sets aside what was written since the loss was healthy; None where it goes on there."""
         options, run = self._options, self._run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class SessionOptions:
+class SupervisionOptions:
     """How a training is looked after.
 
     Attributes:

@@ -19,7 +19,7 @@ from irv2caffe.train.plan.job import COPIED_FIELDS
 from irv2caffe.train.plan.plan_text import as_dict, sums
 from irv2caffe.train.run.git_revision import git_revision
 from irv2caffe.train.run.supervisor import GLOG
-from irv2caffe.train.run_dir.other_training import copy_pair
+from irv2caffe.train.run_dir.foreign_training import copy_pair
 from irv2caffe.train.run_dir.run_dir import OWN_NAMES, copy_file, read_config, starts_of, weights_of
 from irv2caffe.train.run_dir.snapshots import Pair
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.command import Command
     from irv2caffe.train.plan.plan import Plan
-    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.options import SupervisionOptions
     from irv2caffe.train.run.verdict import Verdict
     from irv2caffe.train.run_dir.run_dir import RunDir
 
 _DISPLAY = 20
 
 
-def write_inputs(run: RunDir, plan: Plan, options: SessionOptions) -> Pair | None:
+def write_inputs(run: RunDir, plan: Plan, options: SupervisionOptions) -> Pair | None:
     """Writes nets, solver and ``config.json`` into a run folder, new or to be resumed.
 
     Returns:
@@ -154,7 +154,7 @@ def _free_name(source: Path, names: dict[str, Path], taken: Set[str]) -> str:
     raise AssertionError
 
 
-def _record(plan: Plan, options: SessionOptions, earlier: dict[str, Any]) -> dict[str, Any]:
+def _record(plan: Plan, options: SupervisionOptions, earlier: dict[str, Any]) -> dict[str, Any]:
     """What the run is made of."""
     revision = git_revision(Path.cwd())
     return {

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import InputError, MissingInputError, UsageError
 from irv2caffe.system import read_json_object
 from irv2caffe.train.plan.plan_text import as_dict
-from irv2caffe.train.run.verdict import is_cut_short
-from irv2caffe.train.run_dir.orphan import last_words
-from irv2caffe.train.run_dir.run_dir import read_config, weights_of
+from irv2caffe.train.run_dir.run_dir import is_finished, read_config, weights_of
 from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
 
 if TYPE_CHECKING:
@@ -89,13 +87,7 @@ def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
     """Whether there is nothing left; Caffe tests after its last snapshot."""
     if pair.iteration != max_iter:
         return pair.iteration > max_iter
-    return says_finished(run)
-
-
-def says_finished(run: RunDir) -> bool:
-    """Whether the last start's log says that it came to its end."""
-    last = last_words(run)
-    return last.done and not is_cut_short(last)
+    return is_finished(run)
 
 
 def differences(config: dict[str, Any], plan: Plan) -> list[str]:

@@ -6,16 +6,24 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from irv2caffe.train.run.supervisor import Supervisor
-
 # Programs that pass a signal on to a process and to its group (timeout) are heard twice.
 _REPEAT_S = 1.0
+
+
+class Child(Protocol):
+    """A running Caffe that signals are passed to."""
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+
+    def kill(self) -> None:
+        """Kills it, and all it has started."""
 
 
 class Signals:
@@ -34,7 +42,7 @@ class Signals:
         self.stop_requested = False
         self.snapshot_requested = False
         self._requested_at = 0.0
-        self._child: Supervisor | None = None
+        self._child: Child | None = None
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -57,7 +65,7 @@ class Signals:
                 signal.signal(number, signal.SIG_IGN if is_heard else handler)
 
     @contextmanager
-    def passed_to(self, child: Supervisor) -> Iterator[None]:
+    def passed_to(self, child: Child) -> Iterator[None]:
         """What is asked for meanwhile is passed to a child."""
         self._child = child
         self.snapshot_requested = False

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan.plan import Plan, TrainOptions
-    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.options import SupervisionOptions
 
 _ITERATIONS = 2
 _TEST_BATCHES = 2
 
 
 @dataclass(frozen=True)
-class Smoke:
+class SmokeResult:
     """What a trial of the real thing measured.
 
     Attributes:
@@ -73,10 +73,10 @@ def smoke(
     solver: Path,
     found: FoundCaffe,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     *,
     say: Callable[[str], None] = lambda _: None,
-) -> Smoke:
+) -> SmokeResult:
     """Runs two iterations, two batches of the test and a snapshot, in a folder that goes again.
 
     Args:
@@ -132,7 +132,7 @@ def _shortened(plan: Plan) -> dict[str, int]:
     return whole
 
 
-def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None) -> Smoke:
+def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None) -> SmokeResult:
     tracker = Tracker()
     test_began = test_s = None
     from irv2caffe.log.read import events
@@ -153,7 +153,7 @@ def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None
         batches = plan.solver.test_iter[0]
         test_s *= whole["test_iter"] / batches
         total_s += test_s * (whole["max_iter"] // whole["test_interval"])
-    return Smoke(
+    return SmokeResult(
         step_s=step_s,
         test_s=test_s,
         pair_bytes=pair_bytes,

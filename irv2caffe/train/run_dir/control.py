@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import unwritable
 from irv2caffe.errors import InputError
 from irv2caffe.system import open_own, read_json_object
-from irv2caffe.train.run.resume import says_finished
 from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run_dir.lock import is_locked, read_owner
-from irv2caffe.train.run_dir.run_dir import RunDir, read_config
+from irv2caffe.train.run_dir.run_dir import RunDir, is_finished, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +125,7 @@ def status(run: RunDir) -> dict[str, Any]:
     owner = read_owner(run) if working else None
     ending = None if working else config.get("ending", "interrupted")
     if ending == "running":  # its trainer was killed
-        ending = "finished" if says_finished(run) else "interrupted"
+        ending = "finished" if is_finished(run) else "interrupted"
     return {
         **read_json_object(run.state),
         "run_dir": str(run.path),

@@ -8,22 +8,19 @@ import time
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import container_command, kill_container, remove_container
-from irv2caffe.system import open_regular
-from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run_dir.holders import Holder, grip, holders, is_caffe_of
 from irv2caffe.train.run_dir.lock import is_locked, read_owner
+from irv2caffe.train.run_dir.run_dir import last_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from irv2caffe.train.run.tracker import StartState
     from irv2caffe.train.run_dir.run_dir import RunDir
 
 # Caffe whose trainer was killed has been sent a SIGINT: it finishes its iteration and snapshot.
 _ORPHAN_S = 600.0
 _HANG_S = 10.0
 _POLL_S = 0.1
-_LOG_TAIL_BYTES = 1 << 16
 
 
 def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
@@ -68,7 +65,7 @@ def _comes_to_its_end(run: RunDir, orphan: Holder) -> bool:
         while time.monotonic() < deadline:
             if held.has_ended(_POLL_S):
                 return True
-            if stopped_at is None and last_words(run).stopped:
+            if stopped_at is None and last_log(run).stopped:
                 stopped_at = time.monotonic()
             if stopped_at is not None and time.monotonic() > stopped_at + _HANG_S:
                 break  # with several GPUs it hangs after that
@@ -91,17 +88,3 @@ def _remove_left_over(run: RunDir, container: str) -> None:
     """Removes a container that a file names, where it is one that trains this run."""
     if str(run.solver.absolute()) in container_command(container):
         remove_container(container)
-
-
-def last_words(run: RunDir) -> StartState:
-    """What the end of the last start's log says."""
-    tracker = Tracker()
-    try:
-        with open_regular(run.log_of(run.num_starts())) as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        tracker.line(line)
-    return tracker.now

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable, write_text
 from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
+from irv2caffe.log.read.reader import read_lines
 from irv2caffe.system import open_own, open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from irv2caffe.log.read.reader import Log
 
 RUNS = Path("runs")
 # Of these a config.json of ours holds at least one.
@@ -34,6 +37,7 @@ _OUR_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 _OLD_S = 3600.0
+_LOG_TAIL_BYTES = 1 << 16
 _START = re.compile(r"start-(\d{3,9})\.log")
 # What a run folder's own files are called; nets and mean images in it get other names.
 OWN_NAMES = frozenset(
@@ -298,3 +302,20 @@ def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
     except OSError:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def last_log(run: RunDir) -> Log:
+    """What the end of the last start's log says; empty where there is none."""
+    try:
+        with open_regular(run.log_of(run.num_starts())) as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    return read_lines(lines)
+
+
+def is_finished(run: RunDir) -> bool:
+    """Whether the last start's log says that the training came to its end, its last test too."""
+    log = last_log(run)
+    return log.finished and not log.stopped and not log.interrupted

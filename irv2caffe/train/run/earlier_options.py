@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.options import SupervisionOptions
 
 # Options that are called otherwise.
 _OPTIONS = {"stall_s": "stall_minutes", "snapshot_s": "snapshot_minutes"}
@@ -39,15 +39,15 @@ class Choices:
     """
 
     train_options: TrainOptions
-    options: SessionOptions
+    options: SupervisionOptions
     caffe: Path | None
     docker: str | None
 
 
-def as_before(
+def with_earlier_options(
     run: Path,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     told: set[str],
     *,
     gpus: str | None,

@@ -17,7 +17,7 @@ from irv2caffe.proto.text import read_prototxt
 from irv2caffe.system import read_regular
 from irv2caffe.train.run_dir import checksums
 from irv2caffe.train.run_dir import hdf5_snapshots as hdf5
-from irv2caffe.train.run_dir.retention import prune
+from irv2caffe.train.run_dir.retention import delete
 from irv2caffe.train.run_dir.run_dir import copy_file
 from irv2caffe.train.run_dir.snapshots import Pair, damage, mend, problem
 
@@ -131,7 +131,7 @@ def copy_pair(source: Pair, target: Pair, net: Any) -> None:
             raise InputError(f"{source.state} cannot be used: {why}")
         checksums.record((target.model, target.state))
     except BaseException:
-        prune([target])
+        delete([target])
         raise
 
 

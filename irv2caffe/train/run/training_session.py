@@ -13,9 +13,8 @@ from irv2caffe import system
 from irv2caffe.atomic import unwritable
 from irv2caffe.log.read import events
 from irv2caffe.train.run import progress
-from irv2caffe.train.run.caffe_log import RawLog
-from irv2caffe.train.run.log_watch import LogWatch
-from irv2caffe.train.run.metrics import Metrics
+from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
+from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import StallWatch, evidence
 from irv2caffe.train.run.supervisor import Supervisor
 from irv2caffe.train.run.tracker import Row, StartState, Tracker
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.command import Command
     from irv2caffe.train.plan.plan import Plan
-    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.options import SupervisionOptions
     from irv2caffe.train.run.plotting import Plotter
     from irv2caffe.train.run.signals import Signals
-    from irv2caffe.train.run_dir.keeper import Keeper
+    from irv2caffe.train.run_dir.retention import SnapshotKeeper
     from irv2caffe.train.run_dir.run_dir import RunDir
 
 _STATE_S = 2.0
@@ -49,7 +48,7 @@ _AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Do
 class Helpers:
     """What outlives a start."""
 
-    keeper: Keeper
+    keeper: SnapshotKeeper
     watch: StallWatch
     plotter: Plotter
     say: Callable[[str], None]
@@ -58,18 +57,18 @@ class Helpers:
     signals: Signals
 
 
-class Session:
+class TrainingSession:
     """Follows one process of Caffe and acts on what it says."""
 
     def __init__(
-        self, run: RunDir, plan: Plan, options: SessionOptions, helpers: Helpers, number: int
+        self, run: RunDir, plan: Plan, options: SupervisionOptions, helpers: Helpers, number: int
     ) -> None:
         self._run = run
         self._plan = plan
         self._options = options
         self._helpers = helpers
         self._number = number
-        self._metrics = Metrics(run.metrics, number, plan.effective_batch, plan.num_train)
+        self._metrics = MetricsFile(run.metrics, number, plan.effective_batch, plan.num_train)
         self._tracker = Tracker(self._row)
         self._error: float | None = None
         self._supervisor: Supervisor | None = None
@@ -77,7 +76,7 @@ class Session:
         self._next_state = self._next_status = 0.0
         self._kill_at: float | None = None
         self._line_since_snapshot = False
-        self._log_watch: LogWatch | None = None
+        self._log_watch: LogSizeWatch | None = None
         self._stalled = ""
         self._diverged = False
         self._num_snapshots = 0
@@ -101,7 +100,7 @@ class Session:
             log = RawLog(path, self._run.log)
         except OSError as error:
             raise unwritable(path, error) from error
-        self._log_watch = LogWatch(log, self._free_bytes, self._snapshot_bytes)
+        self._log_watch = LogSizeWatch(log, self._free_bytes, self._snapshot_bytes)
         self._supervisor = supervisor = Supervisor(
             command,
             log,
@@ -120,7 +119,7 @@ class Session:
         self._look_at_snapshot(complete=True)
         verdict = judge(self.now, self._outcome())
         if verdict.ending is Ending.FINISHED:
-            self._helpers.keeper.healthy(self._plan.solver.max_iter)
+            self._helpers.keeper.set_healthy(self._plan.solver.max_iter)
         self._write_state("ended")
         return verdict
 
@@ -167,7 +166,7 @@ class Session:
         if isinstance(event, events.Snapshot) and event.is_state:
             self._look_at_snapshot(complete=True)  # the one before, where nobody had the time
             signals = self._helpers.signals
-            self._helpers.keeper.written(event.path, requested=signals.snapshot_requested)
+            self._helpers.keeper.add(event.path, requested=signals.snapshot_requested)
             signals.snapshot_requested = False
             self._line_since_snapshot = False
         elif isinstance(event, _AFTER_SNAPSHOT):
@@ -207,7 +206,7 @@ class Session:
 
     def _look_at_snapshot(self, *, complete: bool) -> None:
         keeper = self._helpers.keeper
-        if keeper.is_pending and keeper.look(complete=complete):
+        if keeper.is_pending and keeper.verify(complete=complete):
             self._num_snapshots += 1
             self._next_snapshot = time.monotonic() + (self._options.snapshot_s or float("inf"))
             self._write_state(self.now.phase)
@@ -217,7 +216,7 @@ class Session:
         goes_on = now.diverged is not None and self._options.on_divergence == "continue"
         healthy = now.iteration if goes_on else now.last_healthy
         if healthy is not None:
-            self._helpers.keeper.healthy(healthy)
+            self._helpers.keeper.set_healthy(healthy)
 
     def _check_divergence(self) -> None:
         if self.now.diverged is None or self._diverged or self._options.on_divergence == "continue":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError, UsageError
-from irv2caffe.train.run_dir.other_training import (
+from irv2caffe.train.run_dir.foreign_training import (
     prefix_of,
     solvers_in,
     states_of,

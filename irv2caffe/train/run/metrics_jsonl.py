@@ -20,7 +20,7 @@ _MOST_WAITING = 1000
 _MAX_LINE_BYTES = 1 << 20
 
 
-class Metrics:
+class MetricsFile:
     """Appends rows; on a full disk it stays behind until the next start writes it anew."""
 
     def __init__(self, path: Path, start: int, batch: int, num_train: int | None) -> None:
@@ -94,7 +94,7 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
     kept: list[tuple[int, bytes]] = []
     for number in run.starts():
         path = run.log_of(number)
-        metrics = Metrics(path, number, batch, num_train)
+        metrics = MetricsFile(path, number, batch, num_train)
         _read(path, metrics, kept)
     with file_aside(run.metrics) as aside, aside.open("wb") as stream:
         for iteration, line in kept:
@@ -102,7 +102,7 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
                 stream.write(line)
 
 
-def _read(path: Path, metrics: Metrics, kept: list[tuple[int, bytes]]) -> None:
+def _read(path: Path, metrics: MetricsFile, kept: list[tuple[int, bytes]]) -> None:
     """Adds the rows of one start, and takes away what they replace."""
     is_first = True
 
