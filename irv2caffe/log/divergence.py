@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.log.table import PINNED_LOSS, column, is_lost
+from irv2caffe.log.table import PINNED_LOSS, column, is_lost, is_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def pinned_display(table: Table) -> tuple[int, float] | None:
     """The first iteration that displays it, and the weight that it is displayed with."""
     iterations, losses = column(table.train, "iteration"), column(table.train, "loss")
     for place, loss in enumerate(losses):
-        if abs(loss - PINNED_LOSS) < 1e-3:
+        if is_pinned(loss):
             return int(iterations[place]), 1.0
     weights = set(table.loss_weights.values()) | {sum(table.loss_weights.values())}
     for weight in sorted(weights - {0.0, 1.0}):
@@ -51,7 +51,7 @@ def pinned_heads(metrics: Sequence[Metric]) -> list[tuple[str, int]]:
         if metric.kind != "loss":
             continue
         pairs = zip(metric.iteration, metric.value, strict=True)
-        first = next((at for at, value in pairs if abs(value - PINNED_LOSS) < 1e-3), None)
+        first = next((at for at, value in pairs if is_pinned(value)), None)
         if first is not None:
             found[metric.name] = min(first, found.get(metric.name, first))
     return sorted(found.items(), key=lambda pair: pair[1])

@@ -444,7 +444,7 @@ def test_threads_that_go_on_printing_do_not_hide_the_cause():
     tracker.line(f"F{stamp} data_transformer.cpp:239] {last}")
     for number in range(100):
         tracker.line(f"I{stamp} net.cpp:84] Creating Layer conv{number}")
-    assert "no image that can be decoded" in advise(tracker.now.telling).why
+    assert "no image that can be decoded" in advise(tracker.now.failure_text).why
 
 
 def advice_on(caffe, cwd, *args):
@@ -454,8 +454,8 @@ def advice_on(caffe, cwd, *args):
     tracker = Tracker()
     for line in done.stderr.splitlines():
         tracker.line(line)
-    advice = advise(tracker.now.telling)
-    assert advice is not None, tracker.now.telling
+    advice = advise(tracker.now.failure_text)
+    assert advice is not None, tracker.now.failure_text
     assert not advice.passing
     assert advice.hint
     return advice

@@ -28,11 +28,12 @@ from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run_dir.run_dir import RunDir
 
 
-def display(iteration, loss, *outputs, at="10:00:00.000000", lr=0.01):
-    start = f"I1124 {at} 100 solver.cpp:1]"
+def display(iteration, loss, *outputs, at="10:00:00.000000", lr=0.01, day=1124, weight=1):
+    start = f"I{day} {at} 100 solver.cpp:1]"
     yield f"{start} Iteration {iteration} (1.5 iter/s, 6s/10 iters), loss = {loss}"
     for index, (name, value) in enumerate(outputs):
-        yield f"{start}     Train net output #{index}: {name} = {value} (* 1 = {value} loss)"
+        weighted = f" (* {weight} = {value} loss)" if weight else ""
+        yield f"{start}     Train net output #{index}: {name} = {value}{weighted}"
     yield f"{start} Iteration {iteration}, lr = {lr}"
 
 
@@ -71,9 +72,12 @@ def test_one_pinned_head_of_two_counts():
 
 
 def test_outputs_that_are_no_loss_may_be_anything():
-    tracker, rows = feed(display(0, 2.3, ("f1", "nan")), display(10, 2.3, ("f1", "nan")))
+    outputs = ("f1", "nan")
+    tracker, rows = feed(display(0, 2, outputs, weight=0), display(10, 2, outputs, weight=0))
     assert tracker.now.diverged is None
     assert len(rows) == 2
+    tracker, _ = feed(display(0, 2, outputs), display(10, 2, outputs))
+    assert tracker.now.diverged == 0
 
 
 def test_outputs_of_several_elements_are_kept_one_by_one():
@@ -82,10 +86,14 @@ def test_outputs_of_several_elements_are_kept_one_by_one():
     test += [
         f"{start}     Test net output #{k}: acc = {value}" for k, value in enumerate((0.5, 0.25))
     ]
-    _, rows = feed(display(0, 2.3, ("a", 1), ("a", 2), ("b", 3)), test, display(10, 2, ("a", 4)))
+    _, rows = feed(
+        display(0, 2.3, ("a", 1), ("a", 2), ("b", 3)), test, display(10, 2, ("a", 4), ("a", 5))
+    )
     assert [row["outputs"] for row in rows] == [
-        {"a[0]": 1.0, "a[1]": 2.0, "b": 3.0}, {"acc[0]": 0.5, "acc[1]": 0.25}, {"a": 4.0}
-    ]  # fmt: skip
+        {"a[0]": 1.0, "a[1]": 2.0, "b": 3.0},
+        {"acc[0]": 0.5, "acc[1]": 0.25},
+        {"a[0]": 4.0, "a[1]": 5.0},
+    ]
     assert rows[1]["top1_error"] is None
 
 
@@ -123,7 +131,9 @@ def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
     assert whole[2]["top1_error"] == 75.0
     assert whole[-1]["epoch"] == 0.3
     # over midnight
-    tracker, _ = feed(display(0, 1, at="23:59:59.000000"), display(10, 1, at="00:00:04.000000"))
+    tracker, _ = feed(
+        display(0, 1, at="23:59:59.000000"), display(10, 1, at="00:00:04.000000", day=1125)
+    )
     assert tracker.rate.step_s == pytest.approx(0.5)
 
 

@@ -98,6 +98,12 @@ class TrainColumns(Sequence[TrainPoint]):
             del column[place:]
         return dropped
 
+    def forget_before(self, iteration: int) -> None:
+        """Drops the displays before an iteration."""
+        index = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self.loss, self.lr, self.time_us, self.step_us):
+            del column[:index]
+
 
 class Series:
     """The values of one output of the training net, by iteration; of several at one, the mean."""
@@ -166,3 +172,9 @@ class Series:
         place = bisect_left(self.iteration, iteration)
         for column in (self.iteration, self._total, self._count):
             del column[place:]
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops the values before an iteration."""
+        index = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self._total, self._count):
+            del column[:index]

@@ -227,3 +227,14 @@ class Log:
         self.num_replaced += self.train.cut(iteration)
         for series in self.outputs.values():
             series.cut(iteration)
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops displays before an iteration, and all but the newest test and snapshot.
+
+        For a follower of a growing log, which has used them.
+        """
+        self.train.forget_before(iteration)
+        for series in self.outputs.values():
+            series.forget_before(iteration)
+        del self.test[:-1], self.snapshots[:-1]
+        self.clips = Clips()

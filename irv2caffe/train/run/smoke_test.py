@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import ui
 from irv2caffe.errors import CaffeFailedError
-from irv2caffe.log.read.parse import parse
+from irv2caffe.log.read import events
+from irv2caffe.log.read.clock import Clock
 from irv2caffe.train.plan.plan import make_plan
 from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run import prepare
@@ -133,20 +134,16 @@ def _shortened(plan: Plan) -> dict[str, int]:
 
 
 def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None) -> SmokeResult:
-    tracker = Tracker()
-    test_began = test_s = None
-    from irv2caffe.log.read import events
-    from irv2caffe.train.run.tracker import between, seconds_of
-
+    tracker, clock = Tracker(), Clock()
+    test_began_us = test_s = None
     with log.open("rb") as lines:
         for line in lines:
-            text = line.decode("utf-8", "replace").rstrip()
-            tracker.line(text)
-            event = parse(text)
+            event = tracker.line(line.decode("utf-8", "replace").rstrip())
+            time_us = clock.tick(event.time) if event is not None else None
             if isinstance(event, events.TestStart):
-                test_began = seconds_of(text)
-            elif isinstance(event, events.Done) and test_began is not None and test_s is None:
-                test_s = between(test_began, seconds_of(text) or test_began)
+                test_began_us = time_us
+            elif isinstance(event, events.Done) and test_began_us is not None:
+                test_s = ((time_us or test_began_us) - test_began_us) / 1e6
     step_s = tracker.rate.step_s or 0.0
     total_s = whole["max_iter"] * step_s
     if test_s is not None and whole["test_interval"]:

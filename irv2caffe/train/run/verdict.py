@@ -139,7 +139,7 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
     why = STOP_ASKED
     hint = stopped_hint(outcome.newest)
     if not now.stopped and not now.done:
-        if outcome.exit_status == -signal.SIGKILL and not now.telling:
+        if outcome.exit_status == -signal.SIGKILL and not now.failure_text:
             why += "; Caffe was killed before its snapshot"
         else:
             words, way_out, _ = _words(now, outcome)
@@ -161,7 +161,7 @@ def stopped_hint(newest: int | None) -> str:
 
 def _crashed(now: StartState, outcome: Outcome) -> Verdict:
     why, hint, passing = _words(now, outcome)
-    if not passing and now.first_iteration is not None and not now.telling:
+    if not passing and now.first_iteration is not None and not now.failure_text:
         passing = True  # it worked before
     return Verdict(Ending.CRASHED, why, hint, passing)
 
@@ -169,7 +169,7 @@ def _crashed(now: StartState, outcome: Outcome) -> Verdict:
 def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
     """(why, hint, whether it may pass)."""
     pair = outcome.pair_bytes
-    could_not_write = "SerializeToOstream" in now.telling or not now.telling
+    could_not_write = "SerializeToOstream" in now.failure_text or not now.failure_text
     is_full = (
         pair is not None
         and outcome.free_bytes is not None
@@ -178,12 +178,12 @@ def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
     if pair and is_full and could_not_write and outcome.exit_status != 0:
         hint = f"a snapshot takes {size(pair)}; make room, then: {RESUME}"
         return "the disk is full: a snapshot could not be written", hint, False
-    if now.telling:
-        known = advise(now.telling)
+    if now.failure_text:
+        known = advise(now.failure_text)
         if known is not None:
-            return f"{known.why} (Caffe: {_short(now.telling)})", known.hint, known.passing
+            return f"{known.why} (Caffe: {_short(now.failure_text)})", known.hint, known.passing
         # Words that nobody knows: a fault of the net or solver shows before the first iteration.
-        return f"Caffe gave up: {_short(now.telling)}", LOG, now.first_iteration is not None
+        return f"Caffe gave up: {_short(now.failure_text)}", LOG, now.first_iteration is not None
     advice = advise_exit(outcome.exit_status)
     return advice.why, advice.hint, advice.passing
 
