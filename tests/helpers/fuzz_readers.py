@@ -198,7 +198,7 @@ def _states(_: Path) -> list[Seed]:
 
 def _read_state(folder: Path) -> None:
     from irv2caffe.proto.snapshot_outline import read_state_outline, with_learned_net
-    from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
+    from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_whole, pairs, problem
 
     path = folder / "x_iter_20.solverstate"
     for pair in pairs(folder):
@@ -207,7 +207,7 @@ def _read_state(folder: Path) -> None:
     _each(
         lambda: read_state_outline(path),
         lambda: b"".join(with_learned_net(path, "other")),
-        lambda: [mend(pair) for pair in pairs(folder)],
+        lambda: [fix_model_path(pair) for pair in pairs(folder)],
     )
 
 
@@ -474,7 +474,8 @@ def _read_run(folder: Path) -> None:
     from irv2caffe.train.run.options import SupervisionOptions
     from irv2caffe.train.run_dir.control import status, status_text
     from irv2caffe.train.run_dir.lock import read_owner
-    from irv2caffe.train.run_dir.run_dir import RunDir, last_log
+    from irv2caffe.train.run_dir.records import last_log
+    from irv2caffe.train.run_dir.run_dir import RunDir
 
     run = RunDir(folder)
 

@@ -24,8 +24,8 @@ from helpers.training_jobs import (
     write_job,
 )
 
-from irv2caffe.train.run_dir.holders import grip, holders, is_caffe_of
-from irv2caffe.train.run_dir.lock import began, locked
+from irv2caffe.train.run_dir.holders import holders, is_caffe_of, open_process
+from irv2caffe.train.run_dir.lock import locked, start_time
 from irv2caffe.train.run_dir.run_dir import RunDir, new_run_dir
 
 
@@ -39,7 +39,7 @@ def stranger():
 def name_in_lock(run, process, container=""):
     owner = {
         "host": platform.node(), "pid": 999_999, "began": "1", "child_pid": process.pid,
-        "child_began": began(process.pid), "container": container,
+        "child_began": start_time(process.pid), "container": container,
     }  # fmt: skip
     run.lock.write_text(json.dumps(owner))
 
@@ -131,12 +131,12 @@ def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with child_of_test(["sleep", "1000"], pass_fds=[lock.fileno()]):
             (holder,) = wait_for(lambda: [one for one in holders(run) if one.argv[0] == "sleep"])
-            with grip(holder, run) as held:
+            with open_process(holder, run) as held:
                 assert held is not None
                 assert not held.has_ended(0)
                 held.kill()
                 assert held.has_ended(60)
-    with grip(holder, run) as held:
+    with open_process(holder, run) as held:
         assert held is None
 
 

@@ -18,13 +18,13 @@ from irv2caffe.train.run_dir.retention import KeepPolicy
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import (
     Pair,
-    mend,
+    fix_model_path,
     net_differences,
     newest_whole,
     pair_of,
     pairs,
     problem,
-    reject,
+    set_aside,
 )
 
 
@@ -144,10 +144,10 @@ def test_newest_whole_passes_over_what_cannot_be_used(folder):
 def test_mended_paths_change_nothing_else(folder):
     pair = pairs(folder)[0]
     before = read_binary(pair.state, messages.SolverState)
-    assert mend(pair)
+    assert fix_model_path(pair)
     after = read_binary(pair.state, messages.SolverState)
     assert after.learned_net == str(pair.model)
-    assert not mend(pair)
+    assert not fix_model_path(pair)
     before.learned_net = after.learned_net
     assert before == after
 
@@ -254,7 +254,7 @@ def test_timed_snapshots_are_pruned_and_the_schedule_stays(caffe, run, tmp_path)
 
 
 def test_rejected_snapshots_are_never_resumed_from(folder):
-    gone = reject(folder, 400)
+    gone = set_aside(folder, 400)
     assert len(gone) == 3
     assert [one.iteration for one in pairs(folder)] == [400, 200]
     assert len(list(folder.iterdir())) == 10  # set aside, not deleted

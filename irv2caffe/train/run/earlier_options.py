@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.find import find_same
 from irv2caffe.errors import InputError
-from irv2caffe.train.run_dir.run_dir import read_config
+from irv2caffe.train.run_dir.records import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable

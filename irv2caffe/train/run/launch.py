@@ -25,17 +25,17 @@ from irv2caffe.train.run.verdict import STOP_ASKED, Ending, Verdict, stopped_hin
 from irv2caffe.train.run_dir import checksums, control
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.orphan import wait_for_orphan
+from irv2caffe.train.run_dir.records import read_config
 from irv2caffe.train.run_dir.retention import SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import (
     RunDir,
+    add_missing_folders,
     existing_run_dir,
     link_latest,
-    make_complete,
     new_run_dir,
-    read_config,
-    remove_left_over,
+    remove_partial_files,
 )
-from irv2caffe.train.run_dir.snapshots import Pair, mend, newest_whole, reject
+from irv2caffe.train.run_dir.snapshots import Pair, fix_model_path, newest_whole, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def train(
     plan.raise_problems()
     run = new_run_dir(train_options.run_dir)
     with locked(run) as lock:
-        remove_left_over(run)
+        remove_partial_files(run)
         pair = prepare.write_inputs(run, plan, options)
         link_latest(run)
         return Training(run, plan, options, lock, say, status).run(pair)
@@ -96,10 +96,10 @@ def resume(
         UsageError: the run is finished.
     """
     run = existing_run_dir(train_options.run_dir)
-    make_complete(run)
+    add_missing_folders(run)
     wait_for_orphan(run, say)
     with locked(run) as lock:
-        remove_left_over(run)
+        remove_partial_files(run)
         plan = make_plan(run.solver, found, replace(train_options, run_dir=run.path, moved=True))
         plan.raise_problems()
         try:
@@ -195,7 +195,7 @@ class Training:
         number = run.num_starts() + 1
         before = pair.iteration if pair is not None else 0
         if pair is not None:
-            mend(pair)
+            fix_model_path(pair)
         checksums.forget_after(run.snapshots, before, self._say)
         if number > 1:
             rebuild(run, plan.effective_batch, plan.num_train, before=before)
@@ -272,7 +272,7 @@ class Training:
             healthy = pair.iteration - goes_back if pair is not None else -1
         try:
             good, _ = newest_whole(run.snapshots, self._plan.job.train_net, at_most=healthy)
-            for path in reject(run.snapshots, good.iteration if good is not None else -1):
+            for path in set_aside(run.snapshots, good.iteration if good is not None else -1):
                 self._say(f"set aside: {path.name}")
         except (UnreadableError, OutputError) as error:
             return _out_of_sight(verdict, error.message)

@@ -20,7 +20,8 @@ from irv2caffe.train.plan.plan_text import as_dict, sums
 from irv2caffe.train.run.git_revision import git_revision
 from irv2caffe.train.run.supervisor import GLOG
 from irv2caffe.train.run_dir.foreign_training import copy_pair
-from irv2caffe.train.run_dir.run_dir import OWN_NAMES, copy_file, read_config, starts_of, weights_of
+from irv2caffe.train.run_dir.records import read_config, starts_of, weights_of
+from irv2caffe.train.run_dir.run_dir import OWN_NAMES, copy_file
 from irv2caffe.train.run_dir.snapshots import Pair
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import InputError, MissingInputError, UsageError
 from irv2caffe.system import read_json_object
 from irv2caffe.train.plan.plan_text import as_dict
-from irv2caffe.train.run_dir.run_dir import is_finished, read_config, weights_of
-from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
+from irv2caffe.train.run_dir.records import is_finished, read_config, weights_of
+from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_whole, pairs, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
             f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
             "--epochs makes the run longer; a new run starts without --resume",
         )
-    if mend(pair):
+    if fix_model_path(pair):
         say(f"{pair.state.name} names the model beside it now")
     if pair.iteration == plan.solver.max_iter:
         say("all iterations are done; what comes after the last is not")

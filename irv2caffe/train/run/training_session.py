@@ -20,8 +20,8 @@ from irv2caffe.train.run.supervisor import Supervisor
 from irv2caffe.train.run.tracker import Row, StartState, Tracker
 from irv2caffe.train.run.verdict import Ending, Outcome, Verdict, judge
 from irv2caffe.train.run_dir import control
-from irv2caffe.train.run_dir.lock import Owner, began, read_owner, write_owner
-from irv2caffe.train.run_dir.run_dir import write_state
+from irv2caffe.train.run_dir.lock import Owner, read_owner, start_time, write_owner
+from irv2caffe.train.run_dir.records import write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ class TrainingSession:
         if owner is not None:
             write_owner(
                 lock,
-                Owner(owner.host, owner.pid, owner.began, pid, began(pid), command.container),
+                Owner(owner.host, owner.pid, owner.began, pid, start_time(pid), command.container),
             )
 
     def _outcome(self) -> Outcome:

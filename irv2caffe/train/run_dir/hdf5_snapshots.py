@@ -1,6 +1,6 @@
-"""Snapshots of ``snapshot_format: HDF5``: what they say, and the same as binary ones.
+"""Snapshots of ``snapshot_format: HDF5``: reading, and conversion to binary ones.
 
-As Caffe writes them (sgd_solver.cpp, SnapshotSolverStateToHDF5; net.cpp, ToHDF5): ``iter``,
+Caffe writes them (sgd_solver.cpp, SnapshotSolverStateToHDF5; net.cpp, ToHDF5): ``iter``,
 ``learned_net``, ``current_step`` and ``history/0`` ... in one file, ``data/LAYER/0`` ... in the
 other.
 """
@@ -30,7 +30,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 does."""
+    """Whether a file has the signature of HDF5."""
     try:
         with open_regular(path) as stream:
             return stream.read(len(_SIGNATURE)) == _SIGNATURE
@@ -63,7 +63,7 @@ def _state_outline(arrays: dict[str, StoredArray], path: Path) -> StateOutline:
 
 
 def write_state(source: Path, target: Path, learned_net: str) -> None:
-    """Writes a solver state as a binary one that names another path of its model.
+    """Converts a solver state to a binary one, with another path of its model.
 
     Raises:
         FormatError: torn, or another kind of file.
@@ -84,7 +84,7 @@ def write_state(source: Path, target: Path, learned_net: str) -> None:
 
 
 def write_weights(source: Path, target: Path, net: Any) -> None:
-    """Writes a model as a binary one, with the definitions of a net's layers.
+    """Converts a model to a binary one, with the layer definitions of a net.
 
     Raises:
         FormatError: torn, or another kind of file.
@@ -99,7 +99,7 @@ def write_weights(source: Path, target: Path, net: Any) -> None:
 
 
 def refuse_other_net(model: Path, net: Any) -> None:
-    """Raises InputError where a model has layers that a net has not; of old nets nothing is said.
+    """Raises InputError if a model has layers that the net lacks; old nets are not compared.
 
     Raises:
         InputError: this.
@@ -130,7 +130,7 @@ def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
 
 
 def _arrays(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
-    """The data sets of a file; together they hold no more than the file does."""
+    """The data sets of a file, whose declared sizes the file can hold."""
     arrays = read_hdf5(path, stack)
     size = path.stat().st_size
     if sum(math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values()) > size:

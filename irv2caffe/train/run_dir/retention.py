@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UnreadableError
 from irv2caffe.train.run_dir import checksums
-from irv2caffe.train.run_dir.snapshots import Pair, keep_on_disk, pair_of, pairs, problem
+from irv2caffe.train.run_dir.snapshots import Pair, force_to_disk, pair_of, pairs, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -134,7 +134,7 @@ class SnapshotKeeper:
         if why:
             self._say(f"warning: a snapshot cannot be used: {why}")
             return False
-        error = keep_on_disk(pair)
+        error = force_to_disk(pair)
         if error:
             self._say(f"warning: not forced to the disk, so older ones are kept: {error}")
         else:

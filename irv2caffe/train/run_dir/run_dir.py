@@ -1,4 +1,4 @@
-"""The run folder: its names, the link to the latest, what it says of itself."""
+"""RunDir: the files of a run folder; new folders, and those of earlier runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable, write_text
 from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
-from irv2caffe.log.read.reader import read_lines
-from irv2caffe.system import open_own, open_regular, read_json_object
+from irv2caffe.system import open_regular, read_json_object
+from irv2caffe.train.run_dir.records import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from irv2caffe.log.read.reader import Log
-
 RUNS = Path("runs")
-# Of these a config.json of ours holds at least one.
+# A config.json of this program holds at least one of these keys.
 _MARKS = frozenset({"irv2caffe", "effective_batch"})
 
 _PIECE_BYTES = 1 << 20
@@ -37,9 +35,8 @@ _OUR_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 _OLD_S = 3600.0
-_LOG_TAIL_BYTES = 1 << 16
 _START = re.compile(r"start-(\d{3,9})\.log")
-# What a run folder's own files are called; nets and mean images in it get other names.
+# Names of the run folder's own files, which nets and mean images in it may not have.
 OWN_NAMES = frozenset(
     {
         "solver.prototxt", "deploy.prototxt", "train.log", "logs", "snapshots", "config.json",
@@ -50,27 +47,27 @@ OWN_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class RunDir:
-    """The files of one run."""
+    """The paths of the files of one run."""
 
     path: Path
 
     @property
     def solver(self) -> Path:
-        """The solver as Caffe is given it; written last, so that a folder with it can start."""
+        """The solver that Caffe reads; written last, so that a folder that has it can start."""
         return self.path / "solver.prototxt"
 
     @property
     def log(self) -> Path:
-        """The logs of all starts, one after the other."""
+        """The logs of all starts, concatenated."""
         return self.path / "train.log"
 
     @property
     def logs(self) -> Path:
-        """The folder of Caffe's own logs, one per start, as they came."""
+        """The folder of Caffe's own logs, one file per start."""
         return self.path / "logs"
 
     def log_of(self, start: int) -> Path:
-        """Caffe's own log of a start, counted from 1."""
+        """Caffe's own log of a start; the first is 1."""
         return self.logs / f"start-{start:03}.log"
 
     @property
@@ -80,7 +77,7 @@ class RunDir:
 
     @property
     def config(self) -> Path:
-        """What the run was made of and how it ended, as JSON."""
+        """The inputs of the run, its starts and how it ended, as JSON."""
         return self.path / "config.json"
 
     @property
@@ -90,17 +87,17 @@ class RunDir:
 
     @property
     def state(self) -> Path:
-        """What happens now, as JSON."""
+        """The current state of the training, as JSON."""
         return self.path / "state.json"
 
     @property
     def plot(self) -> Path:
-        """The curves so far."""
+        """The curves, drawn while the run goes on."""
         return self.path / "plot.png"
 
     @property
     def lock(self) -> Path:
-        """Held by the trainer that works here, and by its Caffe."""
+        """The lock file, held by the trainer that works here and by its Caffe."""
         return self.path / "lock"
 
     def write_config(self, values: Mapping[str, Any]) -> None:
@@ -113,14 +110,14 @@ class RunDir:
         return sorted(int(match[1]) for match in found if match)
 
     def num_starts(self) -> int:
-        """How often Caffe was started in it."""
+        """Number of starts of Caffe that have a log."""
         return max(self.starts(), default=0)
 
 
 def new_run_dir(path: Path | None) -> RunDir:
-    """A run folder that holds no run yet: as named, or ``runs/DATE-TIME``.
+    """Makes a new run folder: the named one, or ``runs/DATE-TIME``.
 
-    What a trainer left that was killed before its run was complete is taken over.
+    A folder that a trainer left incomplete when it was killed is reused.
 
     Raises:
         OutputExistsError: it holds a run already, or something else.
@@ -144,11 +141,11 @@ def new_run_dir(path: Path | None) -> RunDir:
 
 
 def refuse_used(path: Path) -> None:
-    """Raises OutputExistsError where a new run cannot go."""
+    """Raises OutputExistsError for a folder that a new run cannot use."""
     if not (path.exists() or path.is_symlink()):
         return
     run = RunDir(path)
-    if path.is_dir() and (not any(path.iterdir()) or _is_half_made(run)):
+    if path.is_dir() and (not any(path.iterdir()) or _is_incomplete(run)):
         return
     if path.is_dir() and run.solver.is_file():
         raise OutputExistsError(
@@ -160,10 +157,10 @@ def refuse_used(path: Path) -> None:
     )
 
 
-def _is_half_made(run: RunDir) -> bool:
-    """Whether a trainer was killed here before its run was complete: Caffe was never started.
+def _is_incomplete(run: RunDir) -> bool:
+    """Whether a trainer was killed here before it started Caffe for the first time.
 
-    A config.json of ours comes before anything that might be somebody else's.
+    The config.json is written before any file that could belong to somebody else.
     """
     if run.solver.exists() or not run.snapshots.is_dir():
         return False
@@ -176,17 +173,17 @@ def _is_half_made(run: RunDir) -> bool:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether a file is a lock of ours, or none is there."""
+    """Whether a file is a lock of this program, or does not exist."""
     return not path.exists() or path.stat().st_size == 0 or "child_pid" in read_json_object(path)
 
 
 def is_run(path: Path) -> bool:
-    """Whether this program made the folder: any trainer's folder may hold a solver."""
+    """Whether this program made the folder; a solver alone may be of any trainer."""
     return RunDir(path).solver.is_file() and bool(_MARKS & read_config(path).keys())
 
 
 def existing_run_dir(path: Path | None) -> RunDir:
-    """The run folder at a place, or the one that ``runs/latest`` points at; nothing is written.
+    """The run folder at a path, or the one that ``runs/latest`` points at; writes nothing.
 
     Raises:
         MissingInputError: there is none.
@@ -200,18 +197,18 @@ def existing_run_dir(path: Path | None) -> RunDir:
     return RunDir(path.resolve() if path.is_symlink() else path)
 
 
-def make_complete(run: RunDir) -> None:
-    """Makes the folders of a run that an older version left without.
+def add_missing_folders(run: RunDir) -> None:
+    """Makes the folders that runs of older versions lack, and the log of their first start.
 
     Raises:
         InputError: one of them is a link.
         OutputError: they cannot be made.
     """
     for folder in (run.snapshots, run.logs, run.path / "control"):
-        if folder.is_symlink():  # from somebody else it may lead to any folder
+        if folder.is_symlink():  # in a foreign run folder it may lead anywhere
             raise InputError(
                 f"{folder} is a link: a run folder holds its files itself",
-                f"put the folder in its place, or begin a new run: --resume {folder}/"
+                f"put the folder in its place, or start a new run: --resume {folder}/"
                 "FILE.solverstate --run-dir NEW",
             )
     try:
@@ -224,27 +221,23 @@ def make_complete(run: RunDir) -> None:
         raise unwritable(run.path, error) from error
 
 
-def remove_left_over(run: RunDir) -> None:
-    """Removes what a killed trainer was just writing; whoever calls holds the run folder.
+def remove_partial_files(run: RunDir) -> None:
+    """Removes files that a killed trainer was writing; the caller holds the lock.
 
-    A figure or a table may be of somebody who looks at the run now: only old ones go.
+    A figure or a table may be written by another process right now: only old ones are removed.
     """
     for folder in (run.path, run.snapshots, run.logs):
         for path in folder.glob(".*partial*"):
             with contextlib.suppress(OSError):
-                is_ours = _ASIDE.fullmatch(path.name) is not None
                 found = path.lstat()
+                is_ours = stat.S_ISREG(found.st_mode) and _ASIDE.fullmatch(path.name) is not None
                 is_old = time.time() - found.st_mtime > _OLD_S
-                if (
-                    stat.S_ISREG(found.st_mode)
-                    and is_ours
-                    and (path.suffix in _OUR_SUFFIXES or is_old)
-                ):
+                if is_ours and (path.suffix in _OUR_SUFFIXES or is_old):
                     path.unlink()
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies a regular file in one step.
+    """Copies a regular file; the target appears complete or not at all.
 
     Raises:
         FormatError: the source cannot be read.
@@ -263,7 +256,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def link_latest(run: RunDir) -> None:
-    """Points ``latest``, beside the run folder, at it; what is no link to a run is left alone."""
+    """Points ``latest``, beside the run folder, at it, unless it is something else than a link."""
     link = run.path.parent / "latest"
     if link.exists() and not (link.is_symlink() and is_run(link)):
         return
@@ -272,50 +265,4 @@ def link_latest(run: RunDir) -> None:
         aside.symlink_to(run.path.name)
         aside.replace(link)
     except OSError:
-        aside.unlink(missing_ok=True)  # a file system without links: a convenience is missing
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The ``config.json`` of a run folder; empty where there is none."""
-    return read_json_object(path / "config.json")
-
-
-def starts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The starts that a ``config.json`` tells of; it may be somebody else's."""
-    starts = config.get("starts")
-    return [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []
-
-
-def weights_of(config: Mapping[str, Any]) -> list[str]:
-    """The models that a run started from, as its ``config.json`` says."""
-    names = config.get("weights")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
-    """Says what happens now; not forced to the disk, and given up where there is no room."""
-    aside = run.path / ".state.json.partial"
-    try:
-        with os.fdopen(open_own(aside, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(values, default=str) + "\n")
-        aside.replace(run.state)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def last_log(run: RunDir) -> Log:
-    """What the end of the last start's log says; empty where there is none."""
-    try:
-        with open_regular(run.log_of(run.num_starts())) as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    return read_lines(lines)
-
-
-def is_finished(run: RunDir) -> bool:
-    """Whether the last start's log says that the training came to its end, its last test too."""
-    log = last_log(run)
-    return log.finished and not log.stopped and not log.interrupted
+        aside.unlink(missing_ok=True)  # a file system without links: do without
