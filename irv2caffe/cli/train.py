@@ -263,9 +263,9 @@ def _smoke(
     options: SupervisionOptions,
     as_json: bool,
 ) -> int:
-    from irv2caffe.train.run.smoke_test import smoke
+    from irv2caffe.train.run.smoke_test import run_smoke_test
 
-    report = smoke(solver, found, train_options, options, say=ui.say)
+    report = run_smoke_test(solver, found, train_options, options, say=ui.say)
     if as_json:
         ui.show_json(report.as_dict())
     else:

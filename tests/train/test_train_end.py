@@ -184,8 +184,8 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
             told.append("kill")
 
     monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
-    heard = signals.Signals()
-    with heard.heard(), heard.passed_to(Child()):
+    handler = signals.Signals()
+    with handler.handled(), handler.forwarded_to(Child()):
         for passed_s in (0.0, 0.001, 0.5):
             clock[0] += passed_s
             os.kill(os.getpid(), signal.SIGTERM)
@@ -195,7 +195,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
         clock[0] += 1.0
         os.kill(os.getpid(), signal.SIGINT)
         assert told == [signal.SIGINT, signal.SIGHUP, "kill"]
-    assert heard.stop_requested
+    assert handler.stop_requested
 
 
 def waiting_for_a_start(stand_in, root, tmp_path):
@@ -278,7 +278,7 @@ def outcome(**changes):
 
 
 @pytest.mark.parametrize(
-    ("said", "happened", "ending", "passing"),
+    ("said", "happened", "ending", "retryable"),
     [
         ({"done": True}, {}, Ending.FINISHED, False),
         ({"done": True}, {"exit_status": -9, "stalled": "no line"}, Ending.FINISHED, False),
@@ -295,9 +295,9 @@ def outcome(**changes):
         ({}, {"exit_status": -9}, Ending.CRASHED, True),
     ],
 )
-def test_verdicts(said, happened, ending, passing):
+def test_verdicts(said, happened, ending, retryable):
     verdict = judge(StartState(**said), outcome(**happened))
-    assert (verdict.ending, verdict.passing) == (ending, passing)
+    assert (verdict.ending, verdict.retryable) == (ending, retryable)
 
 
 def test_the_snapshots_of_a_finished_run_are_those_of_its_schedule(caffe, root, tmp_path):

@@ -35,7 +35,7 @@ from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.train.run.tracker import Tracker
-from irv2caffe.train.run_dir.failure_causes import advise, advise_exit
+from irv2caffe.train.run_dir.failure_causes import cause_of, cause_of_exit
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs
 
@@ -444,7 +444,7 @@ def test_threads_that_go_on_printing_do_not_hide_the_cause():
     tracker.line(f"F{stamp} data_transformer.cpp:239] {last}")
     for number in range(100):
         tracker.line(f"I{stamp} net.cpp:84] Creating Layer conv{number}")
-    assert "no image that can be decoded" in advise(tracker.now.failure_text).why
+    assert "no image that can be decoded" in cause_of(tracker.now.failure_text).why
 
 
 def advice_on(caffe, cwd, *args):
@@ -454,9 +454,9 @@ def advice_on(caffe, cwd, *args):
     tracker = Tracker()
     for line in done.stderr.splitlines():
         tracker.line(line)
-    advice = advise(tracker.now.failure_text)
+    advice = cause_of(tracker.now.failure_text)
     assert advice is not None, tracker.now.failure_text
-    assert not advice.passing
+    assert not advice.retryable
     assert advice.hint
     return advice
 
@@ -579,7 +579,7 @@ def test_words_on_a_crop_that_does_not_fit_the_net(caffe, noise_lmdb, tmp_path):
 
 
 def test_exit_statuses_without_words():
-    assert "SIGKILL" in advise_exit(-9).why
-    assert advise_exit(-11).passing
-    assert not advise_exit(1).passing
-    assert advise("all is well") is None
+    assert "SIGKILL" in cause_of_exit(-9).why
+    assert cause_of_exit(-11).retryable
+    assert not cause_of_exit(1).retryable
+    assert cause_of("all is well") is None

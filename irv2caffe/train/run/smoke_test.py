@@ -1,4 +1,4 @@
-"""Two iterations, one test and one snapshot of the real thing, and what they say of the whole."""
+"""The smoke test: two iterations, a test and a snapshot, and an estimate of the whole run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from irv2caffe.log.read.clock import Clock
 from irv2caffe.train.plan.plan import make_plan
 from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run import prepare
-from irv2caffe.train.run.launch import Training
+from irv2caffe.train.run.restart_loop import run_training
 from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run.verdict import Ending
 from irv2caffe.train.run_dir.lock import locked
@@ -35,15 +35,15 @@ _TEST_BATCHES = 2
 
 @dataclass(frozen=True)
 class SmokeResult:
-    """What a trial of the real thing measured.
+    """The measurements of a smoke test.
 
     Attributes:
-        step_s: seconds of an iteration.
-        test_s: seconds of a whole test, from a few batches; None where there is none.
-        pair_bytes: of a snapshot.
-        memory_bytes: at most, of the process; a GPU's is not in it.
-        total_s: of the whole run.
-        images_per_second: of the training.
+        step_s: seconds per iteration.
+        test_s: seconds of a whole test, extrapolated from a few batches; None without a test.
+        pair_bytes: size of a snapshot, or None.
+        memory_bytes: peak memory of the process, without a GPU's.
+        total_s: estimated seconds of the whole run.
+        images_per_second: training speed.
     """
 
     step_s: float
@@ -58,7 +58,7 @@ class SmokeResult:
         return asdict(self)
 
     def text(self) -> list[str]:
-        """For a person."""
+        """Lines for the user."""
         lines = [
             f"iteration         {self.step_s:.3f} s, {self.images_per_second:.1f} images/s",
             f"memory            {size(self.memory_bytes)} of the process at most",
@@ -70,7 +70,7 @@ class SmokeResult:
         return [*lines, f"the whole run     {ui.duration(self.total_s)}, from these"]
 
 
-def smoke(
+def run_smoke_test(
     solver: Path,
     found: FoundCaffe,
     train_options: TrainOptions,
@@ -78,17 +78,17 @@ def smoke(
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> SmokeResult:
-    """Runs two iterations, two batches of the test and a snapshot, in a folder that goes again.
+    """Runs two iterations, two batches of the test and a snapshot, in a temporary folder.
 
     Args:
         solver: a solver prototxt.
         found: the Caffe that trains.
-        train_options: what is asked for besides.
-        options: how a training is looked after.
-        say: called with lines for a person.
+        train_options: what is trained.
+        options: how a training is supervised.
+        say: called with messages for the user.
 
     Raises:
-        CaffeFailedError: it did not come through; the folder is left.
+        CaffeFailedError: it failed; the folder is kept.
         Irv2CaffeError: before the start, as for a real run.
     """
     plan = make_plan(solver, found, train_options)
@@ -101,7 +101,7 @@ def smoke(
     short = replace(options, max_restarts=0, plot=False, on_divergence="stop", snapshot_s=0)
     with locked(run) as lock:
         prepare.write_inputs(run, plan, short)
-        result = Training(run, plan, short, lock, say, lambda _: None).run(None)
+        result = run_training(run, plan, short, lock, None, say=say)
     if result.verdict.ending is not Ending.FINISHED:
         raise CaffeFailedError(
             f"the trial {result.verdict.ending}: {result.verdict.why}",
@@ -117,7 +117,7 @@ def smoke(
 
 
 def _shortened(plan: Plan) -> dict[str, int]:
-    """Makes the solver short; returns what it would have been."""
+    """Shortens the plan's solver; returns the values of the whole run."""
     solver = plan.solver
     whole = {
         "max_iter": solver.max_iter,

@@ -1,4 +1,4 @@
-"""Caffe's last words as a sentence with the way out, and whether another try can help."""
+"""Caffe's last messages and exit statuses: their causes, what to do, and whether to retry."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ RESUME = f"{RESUME_COMMAND} goes on from the newest snapshot"
 
 
 @dataclass(frozen=True)
-class Advice:
-    """What a failure means.
+class FailureCause:
+    """The cause of a failure.
 
     Attributes:
-        why: one sentence.
-        hint: the way out.
-        passing: the same command may well succeed when it is tried again.
+        why: the cause, as a sentence.
+        hint: what to do.
+        retryable: the same command may succeed when it is tried again.
     """
 
     why: str
     hint: str
-    passing: bool = False
+    retryable: bool = False
 
 
 _BUILD = "build the net again with irv2caffe build-net; irv2caffe check says what is wrong with it"
@@ -46,11 +46,11 @@ _MEMORY = (
 )
 _SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
 
-# A pattern of Caffe's words, what they mean, the way out, and whether it may pass by itself. The
-# first that matches counts. Messages of 1.0; CUDA's codes before and after 10.1.
+# A pattern of Caffe's messages (of 1.0; CUDA's codes before and after 10.1), the cause, the hint,
+# and whether to retry. The first match counts.
 _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
-    (re.compile(pattern), why, hint, passing)
-    for pattern, why, hint, passing in (
+    (re.compile(pattern), why, hint, retryable)
+    for pattern, why, hint, retryable in (
         (r"libprotobuf ERROR.*has no field named \"([^\"]*)\"",
          "this Caffe does not know the field {0}", "it is of another version of Caffe", False),
         # GPUs
@@ -158,17 +158,17 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
 )  # fmt: skip
 
 
-def advise(words: str) -> Advice | None:
-    """What Caffe's last words mean; None for words that are not known."""
-    for pattern, why, hint, passing in _KNOWN:
-        match = pattern.search(words)
+def cause_of(message: str) -> FailureCause | None:
+    """The cause behind Caffe's last messages; None for an unknown one."""
+    for pattern, why, hint, retryable in _KNOWN:
+        match = pattern.search(message)
         if match is not None:
-            return Advice(why.format(*match.groups()), hint, passing)
+            return FailureCause(why.format(*match.groups()), hint, retryable)
     return None
 
 
-def advise_exit(exit_status: int) -> Advice:
-    """What an exit status means that came without words."""
+def cause_of_exit(exit_status: int) -> FailureCause:
+    """The cause behind an exit status without a message."""
     if exit_status < 0:
         try:
             name = signal.Signals(-exit_status).name
@@ -181,5 +181,5 @@ def advise_exit(exit_status: int) -> Advice:
             "SIGTERM": "somebody ended Caffe itself; irv2caffe train --stop RUN does it with a "
             "snapshot",
         }
-        return Advice(f"Caffe was ended by {name}", hints.get(name, LOG), passing=True)
-    return Advice(f"Caffe ended with {exit_status} before the training was done", LOG)
+        return FailureCause(f"Caffe was ended by {name}", hints.get(name, LOG), retryable=True)
+    return FailureCause(f"Caffe ended with {exit_status} before the training was done", LOG)
