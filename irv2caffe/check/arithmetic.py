@@ -10,7 +10,7 @@ from irv2caffe.check.evidence import DATA_PARAMS, Evidence, Layer, PhaseNet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.check.inputs import DatabaseFacts
+    from irv2caffe.data.inspect.database import Database
 
 _CLASSIFIERS = {"InnerProduct": "inner_product_param", "Convolution": "convolution_param"}
 _COMPARED = ("SoftmaxWithLoss", "Accuracy", "InfogainLoss", "MultinomialLogisticLoss", "HingeLoss")
@@ -36,7 +36,7 @@ def source_of(layer: Layer) -> str:
     return str(getattr(layer.message, DATA_PARAMS[layer.type]).source)
 
 
-def facts_of(net: PhaseNet, evidence: Evidence) -> DatabaseFacts | None:
+def facts_of(net: PhaseNet, evidence: Evidence) -> Database | None:
     """What is known of the first database a net reads."""
     for layer in net.data_layers:
         facts = evidence.databases.get(source_of(layer))

@@ -15,7 +15,8 @@ from irv2caffe.proto.positions import Node
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from irv2caffe.check.inputs import DatabaseFacts, SnapshotFacts
+    from irv2caffe.check.inputs import SnapshotFacts
+    from irv2caffe.data.inspect.database import Database
     from irv2caffe.errors import NetError
     from irv2caffe.proto.positions import UnknownField
     from irv2caffe.shapes.infer import LayerInfo
@@ -239,7 +240,7 @@ class Evidence:
     solver: PrototxtFile | None = None
     nets: tuple[PhaseNet, ...] = ()
     prototxts: tuple[PrototxtFile, ...] = ()
-    databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
+    databases: Mapping[str, Database] = field(default_factory=dict)
     files: Mapping[str, bool] = field(default_factory=dict)
     blobs: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     claims: Claims = field(default_factory=Claims)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.check.evidence import DATA_PARAMS, Evidence, Layer, PhaseNet, PrototxtFile
 from irv2caffe.check.finding import Hit, Place
-from irv2caffe.check.inputs import Claims, DatabaseFacts
+from irv2caffe.check.inputs import Claims
 from irv2caffe.check.roles import nets_without_solver
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from irv2caffe.check.files import NetRole, Reading
+    from irv2caffe.data.inspect.database import Database
     from irv2caffe.shapes.infer import NetShapes
 
 _MAX_VALUES = (1 << 31) - 1  # of a blob: blob.cpp, Reshape
@@ -28,17 +29,17 @@ _OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
 
 def gather(
     reading: Reading,
-    databases: Mapping[str, DatabaseFacts] | None = None,
+    databases: Mapping[str, Database] | None = None,
     claims: Claims | None = None,
 ) -> Evidence:
     """Everything the rules look at.
 
     Args:
         reading: the files.
-        databases: facts by the source as it is written in the net.
+        databases: by the source as it is written in the net; None where they are not read yet:
+            then shapes are not inferred.
         claims: what the user says.
     """
-    databases = databases or {}
     claims = replace(claims or Claims(), header_num_train=reading.num_train)
     if not claims.num_gpus:
         claims = replace(claims, num_gpus=reading.num_gpus)
@@ -50,13 +51,14 @@ def gather(
         except NetError as error:
             at = (Place(role.file.name, error.line or 0, error.layer),)
             troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
-    nets = [_with_shapes(net, databases, claims) for net in nets]
+    if databases is not None:
+        nets = [_with_shapes(net, databases, claims) for net in nets]
     nets.sort(key=lambda net: net.phase == "TEST")
     return Evidence(
         solver=reading.solver,
         nets=tuple(nets),
         prototxts=tuple(dict.fromkeys(_files(reading))),
-        databases=databases,
+        databases=databases or {},
         files={name: path is not None for name, path in reading.paths.items()},
         blobs=reading.blobs,
         claims=claims,
@@ -147,7 +149,7 @@ def _make(
     return PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
 
 
-def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts], claims: Claims) -> PhaseNet:
+def _with_shapes(net: PhaseNet, databases: Mapping[str, Database], claims: Claims) -> PhaseNet:
     """The net with what shape inference says, where other rules have nothing to say before."""
     if not _can_infer(net, databases):
         return net
@@ -189,7 +191,7 @@ def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
     )
 
 
-def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
+def _can_infer(net: PhaseNet, databases: Mapping[str, Database]) -> bool:
     made: set[str] = set()
     for layer in net.layers:
         if (
@@ -204,7 +206,7 @@ def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
     return bool(net.layers)
 
 
-def _size_is_open(layer: Any, databases: Mapping[str, DatabaseFacts]) -> bool:
+def _size_is_open(layer: Any, databases: Mapping[str, Database]) -> bool:
     """Whether the size of a layer's images is known to nobody."""
     if layer.type == "Input":
         return not layer.input_param.shape
@@ -217,7 +219,7 @@ def _size_is_open(layer: Any, databases: Mapping[str, DatabaseFacts]) -> bool:
     return facts is None or facts.height is None
 
 
-def record_shapes(databases: Mapping[str, DatabaseFacts]) -> Callable[[Any], Any]:
+def record_shapes(databases: Mapping[str, Database]) -> Callable[[Any], Any]:
     """Shapes of records, for the inference of shapes."""
 
     def look(layer: Any) -> list[tuple[int, ...]] | None:

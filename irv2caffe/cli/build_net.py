@@ -39,17 +39,6 @@ def _floats(name: str, text: str) -> tuple[float, float, float]:
     return (values[0], values[0], values[0]) if len(values) == 1 else (*values,)  # type: ignore[return-value]
 
 
-def _num_gpus(gpus: str) -> int:
-    """How many GPUs ``--gpus`` names; 0 is the CPU."""
-    if gpus == "none":
-        return 0
-    parts = gpus.split(",")
-    known = all(part.isdecimal() and len(part) < 10 for part in parts)
-    if not known or len(set(map(int, parts))) != len(parts):
-        raise UsageError(f"--gpus {gpus}: give none, or different numbers such as 0,1")
-    return len(parts)
-
-
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
     "residual_scale": lambda text: None if text == "none" else _floats("--residual-scale", text),
     "mean_value": lambda text: text if text == "database" else _floats("--mean-value", text),
@@ -152,8 +141,15 @@ def build_net_command(
     Values that are not told come from the recipe, else from the variant, else from the defaults in
     brackets; --print-config shows which. The paper recipe is RMSProp 0.045 for 120 epochs.
     """
-    from irv2caffe.config import DEFAULT_RECIPE, NetOptions, SolverOptions, load_recipe, resolve
-    from irv2caffe.data.inspect.database import dataset_sizes
+    from irv2caffe.config import (
+        DEFAULT_RECIPE,
+        NetOptions,
+        SolverOptions,
+        load_recipe,
+        parse_gpus,
+        resolve,
+    )
+    from irv2caffe.data.inspect.database import read_pair
     from irv2caffe.net.build import build_net
 
     if draw is not None:
@@ -162,24 +158,24 @@ def build_net_command(
         check_suffix(draw)
     told = told_options(options)
     if gpus is not None:
-        told["num_gpus"] = _num_gpus(gpus)
+        told["num_gpus"] = len(parse_gpus(gpus))
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
     places = {**values.net, **told}
-    databases = places.get("train_lmdb"), places.get("val_lmdb")
-    sizes = dataset_sizes(*databases)
-    measured = database_means(told, databases[0])
-    if sizes.num_classes is not None:
-        measured["num_classes"] = sizes.num_classes
+    folders = [places.get(name) for name in ("train_lmdb", "val_lmdb")]
+    train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
+    measured = database_means(told, folders[0], train)
+    if train is not None:
+        measured["num_classes"] = train.num_classes
     net = resolve(NetOptions, values, told, measured=measured)
     solver = resolve(SolverOptions, values, told)
-    num_train = num_images("num_train_images", num_train_images, sizes.num_train, _ILSVRC12[0])
-    num_val = num_images("num_val_images", num_val_images, sizes.num_val, _ILSVRC12[1])
+    num_train = num_images("num_train_images", num_train_images, train, _ILSVRC12[0])
+    num_val = num_images("num_val_images", num_val_images, val, _ILSVRC12[1])
     if print_config:
         _show_config([*net.rows(), num_train, num_val, *solver.rows()], as_json=as_json)
         return
-    for database, found in zip(databases, (sizes.train, sizes.val), strict=True):
-        if database and found is not None:
-            refuse_misfit(database, found, net.options)
+    for folder, database in zip(folders, (train, val), strict=True):
+        if database is not None:
+            refuse_misfit(str(folder), database, net.options)
     built = build_net(
         out,
         net.options,

@@ -88,6 +88,7 @@ def check_command(
     its Data layers are looked at where they exist. Exits with 3 if there is anything above a note.
     """
     from irv2caffe.check.run import CheckOptions, check
+    from irv2caffe.config import parse_gpus
 
     for name in ("epochs", "lr_decay_epochs"):
         value = options[name]
@@ -96,7 +97,7 @@ def check_command(
     report = check(
         prototxt,
         CheckOptions(
-            num_gpus=_num_gpus(gpus),
+            num_gpus=0 if gpus is None else max(1, len(parse_gpus(gpus))),
             num_train=num_train_images,
             num_val=num_val_images,
             ignore=frozenset(ignore),
@@ -109,19 +110,6 @@ def check_command(
         _show(report, _LEVELS.index(show))
     worst = -1 if report.worst is None else int(report.worst)
     return EXIT_FINDINGS if worst >= _LEVELS.index(fail_on) else EXIT_DONE
-
-
-def _num_gpus(gpus: str | None) -> int:
-    """How many devices ``--gpus`` names; 0 where nothing is said."""
-    if gpus is None:
-        return 0
-    if gpus == "none":
-        return 1
-    parts = gpus.split(",")
-    known = all(part.isdecimal() and len(part) < 10 for part in parts)
-    if not known or len(set(map(int, parts))) != len(parts):
-        raise UsageError(f"--gpus {gpus}: give none, or different numbers such as 0,1")
-    return len(parts)
 
 
 def _show(report: Report, least: int) -> None:

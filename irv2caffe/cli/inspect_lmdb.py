@@ -92,9 +92,10 @@ def _show_examination(found: dict[str, Any], *, every_class: bool) -> None:
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     decoded = f"{found['num_decoded']:,} of {found['num_records']:,}"
+    size, map_size = (ui.format_bytes(found[name]) for name in ("size_bytes", "map_bytes"))
     rows = [
         ("records", f"{found['num_records']:,}"),
-        ("size", f"{found['size_bytes'] / 1e6:,.1f} MB, map {found['map_bytes'] / 1e6:,.0f} MB"),
+        ("size", f"{size}, map {map_size}"),
         ("encoding", _counts(found["encodings"])),
         ("shapes", _counts(found["shapes"])),
         ("decoded", f"{decoded}, {found['num_undecodable']:,} cannot be"),
@@ -116,7 +117,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _show_classes(found: dict[str, Any], *, every_class: bool) -> None:
-    from irv2caffe.data.sources.text import escape_name
+    from irv2caffe.data.records.class_table import escape_name
 
     counts, names = found["images_per_label"], found["class_names"]
     if not counts:

@@ -14,7 +14,7 @@ from irv2caffe.data.options import CLASS_ORDERS, INTERPOLATIONS, KINDS, MEANS, R
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.data.build.make_lmdb import BuildOptions, BuildReport, Estimate
+    from irv2caffe.data.build.make_lmdb import BuildOptions, BuildReport, SizeEstimate
     from irv2caffe.data.sources import Source
 
 _PATH = click.Path(path_type=Path)
@@ -241,18 +241,18 @@ def _by_the_tool(
         )
 
 
-def _announce(expected: Estimate) -> None:
+def _announce(expected: SizeEstimate) -> None:
     for line in _lines(expected):
         ui.say(line)
 
 
-def _lines(expected: Estimate) -> list[str]:
+def _lines(expected: SizeEstimate) -> list[str]:
     order = "shuffled" if expected.is_shuffled else "in order"
     images = f"{expected.num_images:,} images of {expected.num_classes:,} classes"
-    size = f"about {expected.size_bytes / 1e9:,.2f} GB"
+    size, free = ui.format_bytes(expected.size_bytes), ui.format_bytes(expected.free_bytes)
     lines = [
         f"{expected.source} ({expected.kind}): {images}, {order}",
-        f"{expected.num_records:,} records, {size}; {expected.free_bytes / 1e9:,.1f} GB are free",
+        f"{expected.num_records:,} records, about {size}; {free} are free",
         *(f"note: {note}" for note in expected.notes),
     ]
     if expected.num_unreadable:
@@ -263,7 +263,7 @@ def _lines(expected: Estimate) -> list[str]:
 
 
 def _dry_run(images: Source, out: Path, options: BuildOptions, *, as_json: bool) -> None:
-    from irv2caffe.data.build.estimate import estimate_lmdb
+    from irv2caffe.data.build.size_estimate import estimate_lmdb
 
     expected = estimate_lmdb(images, options, out)
     if as_json:
@@ -281,7 +281,7 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
     else:
         ui.show(
             f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
-            f"{report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
+            f"{ui.format_bytes(report.size_bytes)} in {report.seconds:.1f} s"
         )
     for finding in report.findings:
         ui.say(f"finding: {finding}")

@@ -206,14 +206,14 @@ def _records(
         return named
     if layer.type != "Data" or layer.transform_param.crop_size:
         return None
-    from irv2caffe.data.inspect.database import summarize_database
+    from irv2caffe.data.inspect.database import read_database
 
     source = Path(layer.data_param.source)
     if not source.exists():
         return None
     try:
-        found = summarize_database(source)
+        found = read_database(source)
     except Irv2CaffeError as error:
         ui.say(f"warning: {error.message}")
         return None
-    return [(found.channels, found.height, found.width)]
+    return [found.shape]

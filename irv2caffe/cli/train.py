@@ -245,14 +245,18 @@ def _solver(
 
     assert recipe is not None
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
-        built, values = build_recipe(
-            Path(folder), recipe, train_options.given, found, train_options.gpus
-        )
-        for line in built.warnings:
+        built = build_recipe(Path(folder), recipe, train_options.given, found, train_options.gpus)
+        for line in built.net.warnings:
             ui.say(f"warning: {line}")
         yield (
-            built.solver,
-            replace(train_options, given={}, values=values, origin=f"recipe {recipe}"),
+            built.net.solver,
+            replace(
+                train_options,
+                given={},
+                values=built.values,
+                origin=f"recipe {recipe}",
+                databases=built.databases,
+            ),
         )
 
 

@@ -88,7 +88,7 @@ def import_weights_command(
     classes = f"{report.num_classes:,} classes" if report.num_classes else "no classifier"
     ui.show(
         f"{report.out}: {report.num_parameters:,} parameters from {report.source_format}, "
-        f"{classes}, {report.size_bytes / 1e6:,.1f} MB"
+        f"{classes}, {ui.format_bytes(report.size_bytes)}"
     )
     for line in _import_notes(report):
         ui.say(line)

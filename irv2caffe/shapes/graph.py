@@ -18,6 +18,23 @@ _FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 _MOST_LISTED = 20
 
 
+def bottom_sources(layers: Sequence[Any]) -> dict[tuple[int, int], tuple[int, int]]:
+    """The top (layer, place) that each bottom (layer, place) reads.
+
+    A layer that works in place makes a new top of the same name. Bottoms that no layer above makes
+    are left out.
+    """
+    last: dict[str, tuple[int, int]] = {}
+    sources = {}
+    for at, layer in enumerate(layers):
+        for place, bottom in enumerate(layer.bottom):
+            if bottom in last:
+                sources[at, place] = last[bottom]
+        for place, top in enumerate(layer.top):
+            last[top] = (at, place)
+    return sources
+
+
 class Wiring:
     """The connections of a list of layers.
 
@@ -91,16 +108,14 @@ class Wiring:
         )
 
     def _connect(self) -> None:
-        last: dict[str, tuple[int, int]] = {}
+        self.sources = bottom_sources(self.layers)
         for at, layer in enumerate(self.layers):
             self.at = at
-            for place, bottom in enumerate(layer.bottom):
-                if bottom not in last:
-                    _dangling(layer, place, last, self.layers[at + 1 :])
-                self.uses[last[bottom]] += 1
-                self.sources[at, place] = last[bottom]
-            for place, top in enumerate(layer.top):
-                last[top] = (at, place)
+            for place in range(len(layer.bottom)):
+                if (at, place) not in self.sources:
+                    known = dict.fromkeys(top for above in self.layers[:at] for top in above.top)
+                    _dangling(layer, place, known, self.layers[at + 1 :])
+                self.uses[self.sources[at, place]] += 1
             for place, weight in enumerate(layer.loss_weight[: len(layer.top)]):
                 self.uses[at, place] += weight != 0
 

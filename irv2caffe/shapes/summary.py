@@ -13,7 +13,7 @@ from irv2caffe.shapes.layer_types.base import text
 from irv2caffe.shapes.memory import Memory, add, log_bytes, memory
 from irv2caffe.shapes.stages import Stage, stages
 from irv2caffe.shapes.upgrade import upgrade
-from irv2caffe.ui import megabytes
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,18 +105,18 @@ class NetSummary:
             f"parameters      {least}{total.parameters:,}"
             + (f" ({', '.join(apart)})" if apart else ""),
             f"multiply-adds   {least}{amount(total.macs)} for one image",
-            f"memory          {least}{megabytes(used.total)}: a {pass_} of {images}",
+            f"memory          {least}{format_bytes(used.total)}: a {pass_} of {images}",
         ]
         lines += [
-            f"  {megabytes(getattr(used, name)):>12}  {words}"
+            f"  {format_bytes(getattr(used, name)):>12}  {words}"
             for name, words in MEMORY_WORDS.items()
             if getattr(used, name)
         ]
-        lines.append(f"each image      {megabytes(used.of_batch / self.batch)}")
+        lines.append(f"each image      {format_bytes(used.of_batch / self.batch)}")
         if self.backward:
             lines.append(
-                f"not counted     what the solver keeps: {megabytes(used.weights)} (SGD) to "
-                f"{megabytes(3 * used.weights)} (Adam)"
+                f"not counted     what the solver keeps: {format_bytes(used.weights)} (SGD) to "
+                f"{format_bytes(3 * used.weights)} (Adam)"
             )
         lines.append(
             f"Caffe's log     Memory required for data: {self.caffe_log_bytes} (tops only)"
@@ -264,7 +264,7 @@ def _cells(part: Part) -> tuple[str, str, str, str]:
         output,
         f"{part.parameters:,}{more}" if part.parameters else more[3:],
         f"{amount(part.macs)}{more}" if part.macs else more[3:],
-        f"{megabytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
+        f"{format_bytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
     )
 
 

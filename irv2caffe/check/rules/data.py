@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
-    from irv2caffe.check.inputs import DatabaseFacts
+    from irv2caffe.data.inspect.database import Database
 
 TRANSFORMER = "data_transformer.cpp"
 IMAGES = ("Data", "ImageData", "WindowData")
 
 
-def _images(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, DatabaseFacts]]:
+def _images(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, Database]]:
     """Layers that read images, with what is known of those."""
     for layer in net.of_type("Data", "ImageData"):
         facts = evidence.databases.get(source_of(layer))

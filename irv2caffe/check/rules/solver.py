@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import (
@@ -14,6 +13,7 @@ from irv2caffe.check.arithmetic import (
 )
 from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, rule
 from irv2caffe.check.rules.update import TYPES, solver_type
+from irv2caffe.errors import close_matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +54,8 @@ def unknown_type(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
         yield Hit(what, "Caffe stops", "leave type", solver.at("solver_type"))
     elif solver_type(message) not in TYPES:
         name = message.type[:60]
-        near = [each for each in TYPES if each.lower() == name.lower()]
-        near = near or difflib.get_close_matches(name, TYPES, n=1)
+        same = [each for each in TYPES if each.lower() == name.lower()]
+        near = same or close_matches(name, TYPES)
         fix = f'type: "{near[0]}"' if near else f"one of {', '.join(TYPES)}"
         why = f"Caffe stops: Unknown solver type: {name}"
         yield Hit(f"type: {name!r}", why, fix, solver.at("type"))

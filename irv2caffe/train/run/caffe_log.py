@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import file_aside
 from irv2caffe.system import open_own, open_regular
-from irv2caffe.train.plan.plan_text import size
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,7 +198,7 @@ class LogSizeWatch:
         self._sizes.append((now, length))
         since, before = self._sizes[0]
         if now - since >= _FLOOD_S and length - before > _FLOOD_BYTES:
-            grown = f"{size(length - before)} in {now - since:.0f} s"
+            grown = f"{format_bytes(length - before)} in {now - since:.0f} s"
             self.problem = f"Caffe prints without end: {grown}"
             self.is_flood = self._log.is_cut = True
             return True
@@ -207,7 +207,5 @@ class LogSizeWatch:
             return False
         if free > (self._snapshot_bytes() or 0) + _LEAST_FREE_BYTES:
             return False
-        self.problem = (
-            f"the disk is nearly full, {size(free)} are free, and the log takes {size(length)}"
-        )
+        self.problem = f"the disk is nearly full, {format_bytes(free)} are free, and the log takes {format_bytes(length)}"
         return True

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run.caffe_log import RESERVED_BYTES
 from irv2caffe.train.run_dir.failure_causes import (
     LOG,
@@ -16,6 +15,7 @@ from irv2caffe.train.run_dir.failure_causes import (
     cause_of,
     cause_of_exit,
 )
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.train.run.tracker import StartState
@@ -181,7 +181,7 @@ def _cause(now: StartState, outcome: Outcome) -> FailureCause:
         and outcome.free_bytes - RESERVED_BYTES < pair  # which Caffe's log had reserved
     )
     if pair and is_full and could_not_write and outcome.exit_status != 0:
-        hint = f"a snapshot takes {size(pair)}; make room, then: {RESUME}"
+        hint = f"a snapshot takes {format_bytes(pair)}; make room, then: {RESUME}"
         return FailureCause("the disk is full: a snapshot could not be written", hint)
     if now.failure_text:
         quoted = _short(now.failure_text)
