@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.options import SupervisionOptions
+    from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions
 
 _what = section("What to train")
 _where = section("Where")
@@ -79,7 +79,7 @@ def _with_build_options(command: click.Command) -> click.Command:
     show_default=True,
     help="What trains.",
 )
-@_where("--caffe", "flag", type=click.Path(path_type=Path), help="Use this Caffe.")
+@_where("--caffe", type=click.Path(path_type=Path), help="Use this Caffe.")
 @_where("--docker", metavar="IMAGE", help="Use the Caffe in a docker image.")
 @_first("--dry-run", is_flag=True, help="Show the plan and what is wrong with it; start nothing.")
 @_first("--print-config", is_flag=True, help="Show every value and where it comes from.")
@@ -156,7 +156,7 @@ def train_command(
     gpus: str | None,
     run_dir: Path | None,
     engine: str,
-    flag: Path | None,
+    caffe: Path | None,
     docker: str | None,
     dry_run: bool,
     print_config: bool,
@@ -179,38 +179,42 @@ def train_command(
         raise UsageError(
             "--engine torch: this version trains with Caffe only", "--engine caffe, or auto"
         )
-    options = _session_options(more)
-    train_options = _train_options(more, gpus=gpus or "none", weights=weights, run_dir=run_dir)
+    options = _options(more, gpus or "none", weights, run_dir, caffe, docker)
     refuse_mixed(solver, recipe, resume, weights)
-    from irv2caffe.caffe.find import find_caffe
-
+    point = None
     if resume is not None:
         if smoke:
             raise UsageError("--resume does not go with --smoke")
-        point, choices = to_resume(
-            resume, solver, train_options, options, gpus=gpus, flag=flag, docker=docker
-        )
-        found = find_caffe(choices.caffe, docker=choices.docker)
-        if point is None:
-            if dry_run or print_config:
-                raise UsageError("--resume RUN goes with neither --dry-run nor --print-config")
-            return _train(None, found, choices.train_options, choices.options, as_json)
-        solver, train_options, options = point.solver, choices.train_options, choices.options
-    else:
-        found = find_caffe(flag, docker=docker)
-    with _solver(solver, recipe, found, train_options) as (path, told):
+        point, options = to_resume(resume, solver, options)
+    from irv2caffe.caffe.find import find_caffe
+
+    found = find_caffe(options.caffe, docker=options.docker)
+    if resume is not None and point is None:
         if dry_run or print_config:
-            return show_plan(path, found, told, as_json=as_json, config=print_config)
-        if smoke:
-            return _smoke(path, found, told, options, as_json)
-        return _train(path, found, told, options, as_json)
+            raise UsageError("--resume RUN goes with neither --dry-run nor --print-config")
+        return _train(None, found, options.train_options, options.supervision, as_json)
+    solver = point.solver if point is not None else solver
+    with _solver(solver, recipe, found, options.train_options) as (path, train_options):
+        if dry_run or print_config:
+            return show_plan(path, found, train_options, as_json=as_json, config=print_config)
+        run = _smoke if smoke else _train
+        return run(path, found, train_options, options.supervision, as_json)
 
 
-def _session_options(more: dict[str, Any]) -> SupervisionOptions:
-    from irv2caffe.train.run.options import SupervisionOptions
+def _options(
+    more: dict[str, Any],
+    gpus: str,
+    weights: tuple[Path, ...],
+    run_dir: Path | None,
+    caffe: Path | None,
+    docker: str | None,
+) -> LaunchOptions:
+    """The options of the library, from those of the command line."""
+    from irv2caffe.train.plan.plan import TrainOptions
+    from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions
 
     stall = more.pop("stall_minutes")
-    return SupervisionOptions(
+    supervision = SupervisionOptions(
         max_restarts=more.pop("max_restarts"),
         on_divergence=more.pop("on_divergence"),
         max_rollbacks=more.pop("max_rollbacks"),
@@ -219,25 +223,23 @@ def _session_options(more: dict[str, Any]) -> SupervisionOptions:
         snapshot_s=60 * more.pop("snapshot_minutes"),
         plot=more.pop("plot"),
     )
-
-
-def _train_options(more: dict[str, Any], **values: Any) -> TrainOptions:
-    from irv2caffe.train.plan.plan import TrainOptions
-
-    return TrainOptions(
+    train_options = TrainOptions(
+        gpus=gpus,
+        weights=weights,
+        run_dir=run_dir,
         keep_newest=more.pop("keep_snapshots"),
         keep_epochs=more.pop("keep_epochs"),
         ignore_findings=more.pop("ignore_findings"),
         given=told_options(more),
-        **values,
     )
+    return LaunchOptions(train_options, supervision, caffe, docker)
 
 
 @contextmanager
 def _solver(
     solver: Path | None, recipe: str | None, found: FoundCaffe, train_options: TrainOptions
 ) -> Iterator[tuple[Path, TrainOptions]]:
-    """The solver that was given, or that of a recipe, built aside for as long as it is needed."""
+    """The given solver, or that of a recipe, in a temporary folder."""
     if solver is not None:
         yield solver, train_options
         return
@@ -248,15 +250,10 @@ def _solver(
         built = build_recipe(Path(folder), recipe, train_options.given, found, train_options.gpus)
         for line in built.net.warnings:
             ui.say(f"warning: {line}")
+        train_options = replace(train_options, given={}, origin=f"recipe {recipe}")
         yield (
             built.net.solver,
-            replace(
-                train_options,
-                given={},
-                values=built.values,
-                origin=f"recipe {recipe}",
-                databases=built.databases,
-            ),
+            replace(train_options, values=built.values, databases=built.databases),
         )
 
 
@@ -285,26 +282,27 @@ def _train(
     options: SupervisionOptions,
     as_json: bool,
 ) -> int:
+    """Trains with a solver, or resumes a run without one."""
     from irv2caffe.train.run.launch import resume, train
 
     ui.say(f"Caffe: {found.name} ({found.reason})")
     with ui.status_line() as status:
-        talk = {"say": _to_nobody_too(ui.say), "status": _to_nobody_too(status)}
+        output = {"say": _ignore_closed_terminal(ui.say), "status": _ignore_closed_terminal(status)}
         if solver is None:
-            result = resume(found, train_options, options, **talk)
+            result = resume(found, train_options, options, **output)
         else:
-            result = train(solver, found, train_options, options, **talk)
+            result = train(solver, found, train_options, options, **output)
     return show_result(result, as_json)
 
 
-def _to_nobody_too(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, also when the terminal was closed meanwhile: the training goes on."""
+def _ignore_closed_terminal(show: Callable[[str], None]) -> Callable[[str], None]:
+    """The same function, without errors if the terminal was closed: the training goes on."""
 
-    def quiet(text: str) -> None:
+    def show_if_open(text: str) -> None:
         with suppress(OSError):
-            say(text)
+            show(text)
 
-    return quiet
+    return show_if_open
 
 
 _with_build_options(train_command)

@@ -71,7 +71,7 @@ def show_result(result: TrainResult, as_json: bool) -> int:
 def from_another_shell(asked: dict[str, Path | None], as_json: bool) -> int:
     """--status, --snapshot-now and --stop."""
     from irv2caffe.train.run_dir import control
-    from irv2caffe.train.run_dir.run_dir import existing_run_dir
+    from irv2caffe.train.run_dir.folders import existing_run_dir
 
     wanted = {name: path for name, path in asked.items() if path is not None}
     if len(wanted) > 1:

@@ -470,20 +470,16 @@ def _run_folders(_: Path) -> list[Seed]:
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.earlier_options import with_earlier_options
-    from irv2caffe.train.run.options import SupervisionOptions
+    from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions, with_earlier_options
     from irv2caffe.train.run_dir.control import status, status_text
     from irv2caffe.train.run_dir.lock import read_owner
-    from irv2caffe.train.run_dir.records import last_log
-    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.run_dir import RunDir, last_log
 
     run = RunDir(folder)
 
     def resume() -> None:
-        train_options = TrainOptions(run_dir=folder)
-        with_earlier_options(
-            folder, train_options, SupervisionOptions(), set(), gpus=None, caffe=None, docker=None
-        )
+        options = LaunchOptions(TrainOptions(run_dir=folder), SupervisionOptions(), None, None)
+        with_earlier_options(folder, options, set())
         last_log(run)
 
     _each(

@@ -38,8 +38,9 @@ from irv2caffe.train.run.launch import resume, train
 from irv2caffe.train.run.metrics_jsonl import rebuild
 from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.verdict import Ending
+from irv2caffe.train.run_dir.folders import new_run_dir
 from irv2caffe.train.run_dir.lock import locked
-from irv2caffe.train.run_dir.run_dir import RunDir, new_run_dir
+from irv2caffe.train.run_dir.run_dir import RunDir
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,10 @@ from helpers.training_jobs import (
     write_job,
 )
 
+from irv2caffe.train.run_dir.folders import new_run_dir
 from irv2caffe.train.run_dir.holders import holders, is_caffe_of, open_process
 from irv2caffe.train.run_dir.lock import locked, start_time
-from irv2caffe.train.run_dir.run_dir import RunDir, new_run_dir
+from irv2caffe.train.run_dir.run_dir import RunDir
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from irv2caffe.errors import OutputExistsError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, read_array, read_binary, write_binary
 from irv2caffe.proto.text import read_prototxt
-from irv2caffe.train.run_dir.run_dir import RunDir, link_latest, new_run_dir
+from irv2caffe.train.run_dir.folders import link_latest, new_run_dir
+from irv2caffe.train.run_dir.run_dir import RunDir
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from irv2caffe.train.plan.findings import is_error, look, problem
 from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import noted
 from irv2caffe.train.plan.memory import check_memory
+from irv2caffe.train.run_dir.folders import refuse_used
 from irv2caffe.train.run_dir.foreign_training import refuse_other_net
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
 from irv2caffe.train.run_dir.retention import KeepPolicy
-from irv2caffe.train.run_dir.run_dir import refuse_used
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
 from irv2caffe.ui import format_bytes
 

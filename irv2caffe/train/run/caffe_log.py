@@ -207,5 +207,8 @@ class LogSizeWatch:
             return False
         if free > (self._snapshot_bytes() or 0) + _LEAST_FREE_BYTES:
             return False
-        self.problem = f"the disk is nearly full, {format_bytes(free)} are free, and the log takes {format_bytes(length)}"
+        self.problem = (
+            f"the disk is nearly full, {format_bytes(free)} are free, "
+            f"and the log takes {format_bytes(length)}"
+        )
         return True

@@ -13,7 +13,7 @@ from irv2caffe import __version__, system
 from irv2caffe.errors import OutputError
 from irv2caffe.train.plan.plan_text import as_dict
 from irv2caffe.train.run.git_revision import git_revision
-from irv2caffe.train.run_dir.records import read_config, starts_of
+from irv2caffe.train.run_dir.run_dir import read_config, starts_of
 
 if TYPE_CHECKING:
     from irv2caffe.caffe.command import Command

@@ -14,17 +14,16 @@ from irv2caffe.train.run.restart_loop import run_training
 from irv2caffe.train.run.result import TrainResult, conclude
 from irv2caffe.train.run.resume import FinishedError, choose_pair, differences
 from irv2caffe.train.run.verdict import Ending, Verdict
-from irv2caffe.train.run_dir.lock import locked
-from irv2caffe.train.run_dir.orphan import wait_for_orphan
-from irv2caffe.train.run_dir.records import read_config
-from irv2caffe.train.run_dir.run_dir import (
-    RunDir,
+from irv2caffe.train.run_dir.folders import (
     add_missing_folders,
     existing_run_dir,
     link_latest,
     new_run_dir,
     remove_partial_files,
 )
+from irv2caffe.train.run_dir.lock import locked
+from irv2caffe.train.run_dir.orphan import wait_for_orphan
+from irv2caffe.train.run_dir.run_dir import RunDir, read_config
 from irv2caffe.train.run_dir.snapshots import newest_whole
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from irv2caffe.train.plan.job import COPIED_FIELDS
 from irv2caffe.train.plan.plan_text import sums
 from irv2caffe.train.run.config_json import write_config
 from irv2caffe.train.run.supervisor import GLOG
+from irv2caffe.train.run_dir.folders import OWN_NAMES, copy_file
 from irv2caffe.train.run_dir.foreign_training import copy_pair
-from irv2caffe.train.run_dir.records import read_config, weights_of
-from irv2caffe.train.run_dir.run_dir import OWN_NAMES, copy_file
+from irv2caffe.train.run_dir.run_dir import read_config, weights_of
 from irv2caffe.train.run_dir.snapshots import Pair
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from irv2caffe.log.read.reader import read_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
 from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
-from irv2caffe.train.run_dir.records import read_config
+from irv2caffe.train.run_dir.run_dir import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable

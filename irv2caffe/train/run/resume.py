@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import InputError, MissingInputError, UsageError
 from irv2caffe.system import read_json_object
 from irv2caffe.train.plan.plan_text import as_dict
-from irv2caffe.train.run_dir.records import is_finished, read_config, weights_of
+from irv2caffe.train.run_dir.run_dir import is_finished, read_config, weights_of
 from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_whole, pairs, problem
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from irv2caffe.train.run import prepare
 from irv2caffe.train.run.restart_loop import run_training
 from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run.verdict import Ending
+from irv2caffe.train.run_dir.folders import RUNS, new_run_dir
 from irv2caffe.train.run_dir.lock import locked
-from irv2caffe.train.run_dir.run_dir import RUNS, new_run_dir
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:

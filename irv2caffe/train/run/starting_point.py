@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError, UsageError
+from irv2caffe.train.run_dir.folders import RUNS, is_run
 from irv2caffe.train.run_dir.foreign_training import (
     prefix_of,
     solvers_in,
     states_of,
     whole_pair,
 )
-from irv2caffe.train.run_dir.run_dir import RUNS, RunDir, is_run
+from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import Pair, newest_whole, pairs
 
 if TYPE_CHECKING:

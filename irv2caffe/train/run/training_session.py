@@ -32,7 +32,7 @@ from irv2caffe.train.run.tracker import Row, StartState, Tracker
 from irv2caffe.train.run.verdict import Ending, Outcome, Verdict, judge
 from irv2caffe.train.run_dir import control
 from irv2caffe.train.run_dir.lock import Owner, read_owner, start_time, write_owner
-from irv2caffe.train.run_dir.records import write_state
+from irv2caffe.train.run_dir.run_dir import write_state
 
 if TYPE_CHECKING:
     from irv2caffe.caffe.command import Command

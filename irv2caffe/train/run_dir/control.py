@@ -17,7 +17,7 @@ from irv2caffe.errors import InputError
 from irv2caffe.system import open_own, read_json_object
 from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run_dir.lock import is_locked, read_owner
-from irv2caffe.train.run_dir.records import is_finished, read_config
+from irv2caffe.train.run_dir.run_dir import is_finished, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from irv2caffe.proto.text import read_prototxt
 from irv2caffe.system import read_regular
 from irv2caffe.train.run_dir import checksums
 from irv2caffe.train.run_dir import hdf5_snapshots as hdf5
+from irv2caffe.train.run_dir.folders import copy_file
 from irv2caffe.train.run_dir.retention import delete
-from irv2caffe.train.run_dir.run_dir import copy_file
 from irv2caffe.train.run_dir.snapshots import Pair, checksum_problem, fix_model_path, problem
 
 if TYPE_CHECKING:
