@@ -1,4 +1,4 @@
-"""train."""
+"""The train command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _care = section("When something goes wrong")
 _shells = section("From another shell")
 _other = section("Other")
 _OVER = "Over the solver's values"
-# Of build-net's options those that change a solver; the others stand in build-net's help.
+# build-net's options that are shown in the help; the others are in build-net's help.
 _SHOWN = (
     "train_lmdb", "val_lmdb", "epochs", "batch_size", "test_batch_size", "iter_size", "type",
     "base_lr", "lr_decay", "lr_decay_epochs", "momentum", "rms_decay", "delta", "weight_decay",
@@ -45,7 +45,7 @@ _LATEST = "runs/latest"
 
 
 def _with_build_options(command: click.Command) -> click.Command:
-    """Adds build-net's options: they go over a solver's values, or over a recipe's."""
+    """Adds build-net's options, which override the values of a solver or a recipe."""
     for parameter in build_net_command.params:
         if not isinstance(parameter, Option):
             continue

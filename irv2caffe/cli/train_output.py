@@ -1,4 +1,4 @@
-"""What train shows: the plan, the end, and what other shells ask for."""
+"""Output of train: the plan, the result, and --status, --snapshot-now, --stop."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _problems(plan: Plan) -> int:
 
 
 def show_result(result: TrainResult, as_json: bool) -> int:
-    """How it ended, in figures and in a word; returns the exit code."""
+    """Shows figures and ending of a training; returns the exit code."""
     from irv2caffe.train.run.verdict import Ending
 
     verdict = result.verdict

@@ -58,31 +58,23 @@ def to_resume(
         given: the options of the command line.
     """
     from irv2caffe.train.run.options import with_earlier_options
-    from irv2caffe.train.run.starting_point import find_starting_point, run_of
+    from irv2caffe.train.run.starting_point import ResumeRequest, find_starting_point
 
     train_options = given.train_options
-    named, run_dir = Path(resume) if resume else None, train_options.run_dir
-    point = find_starting_point(
-        named,
-        run_dir=run_dir,
-        solver=solver,
-        model=train_options.weights[0] if train_options.weights else None,
-        say=ui.say,
-    )
+    model = train_options.weights[0] if train_options.weights else None
+    named = Path(resume) if resume else None
+    request = ResumeRequest(named, train_options.run_dir, solver, model)
+    point = find_starting_point(request, ui.say)
+    train_options = replace(train_options, weights=())
     if point is None:
-        run: Path | None = run_of(named, run_dir)
-        train_options = replace(train_options, weights=(), run_dir=run)
+        run: Path | None = request.run
+        train_options = replace(train_options, run_dir=run)
     else:
         run = point.run
         # A run's own solver names its nets where they lay when it was made.
         moved = run is not None and solver is None
-        train_options = replace(
-            train_options,
-            weights=(),
-            run_dir=run_dir if named is not None else None,
-            snapshot=point.pair,
-            moved=moved,
-        )
+        run_dir = train_options.run_dir if named is not None else None
+        train_options = replace(train_options, run_dir=run_dir, snapshot=point.pair, moved=moved)
     options = replace(given, train_options=train_options)
     return point, options if run is None else with_earlier_options(run, options, _given_fields())
 

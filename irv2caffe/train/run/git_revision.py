@@ -1,7 +1,7 @@
-"""The revision of the working folder, read from its repository's files.
+"""The checked-out commit of a folder, read from its repository's files.
 
-The program git is not asked: a repository from somebody else can name programs that ``git status``
-runs (monitors, filters, hooks). Whether files were changed since is therefore not known.
+The program git is not run: a foreign repository can name programs that ``git status`` executes
+(monitors, filters, hooks). Whether files have changed since is therefore unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_PACKED_LINES = 1_000_000
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit that is checked out in a folder, or None where that cannot be told."""
+    """The commit that is checked out in a folder, or None if it cannot be determined."""
     for place in (folder.absolute(), *folder.absolute().parents):
         if (place / ".git").exists():
             try:
@@ -32,7 +32,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def _git_dir(path: Path) -> Path:
-    """A repository's own folder; of a worktree or a submodule a file says where it is."""
+    """The repository's own folder, which a file names in a worktree or a submodule."""
     if path.is_dir():
         return path
     return path.parent / _line(path).removeprefix("gitdir: ")

@@ -1,4 +1,4 @@
-"""The figures of a run as JSON lines: one object per display of the loss and per test."""
+"""``metrics.jsonl``: one JSON object per display of the loss and per test."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MAX_LINE_BYTES = 1 << 20
 
 
 class MetricsFile:
-    """Appends rows; on a full disk it stays behind until the next start writes it anew."""
+    """Appends rows; after a failed write it stops, and the next start rewrites the file."""
 
     def __init__(self, path: Path, start: int, batch: int, num_train: int | None) -> None:
-        """Nothing is written yet.
+        """Writes nothing yet.
 
         Args:
-            path: of the JSON lines.
-            start: number of the start the rows are of.
+            path: the file.
+            start: number of the start that the rows belong to.
             batch: images per update.
             num_train: images of an epoch, or None.
         """
@@ -40,13 +40,13 @@ class MetricsFile:
         self._behind = False
 
     def add(self, row: Row) -> None:
-        """Takes one row; :meth:`flush` writes it, at the latest when many have come."""
+        """Adds a row, which :meth:`flush` writes; it is called here for many rows."""
         self._waiting.append(json.dumps(self.complete(row), allow_nan=False) + "\n")
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has come, in one piece."""
+        """Writes the added rows at once."""
         lines = "".join(self._waiting).encode()
         self._waiting.clear()
         if not lines or self._behind:
@@ -59,7 +59,7 @@ class MetricsFile:
             self._behind = True
 
     def complete(self, row: Row) -> Row:
-        """The row with what it needs the run for; not-a-number becomes null."""
+        """The row with epoch, speed and start; NaN and infinity become null."""
         whole: Row = {
             "kind": row["kind"],
             "iteration": row["iteration"],
@@ -78,15 +78,15 @@ class MetricsFile:
 
 
 def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | None) -> None:
-    """Writes the metrics anew from the logs of all starts.
+    """Rewrites the metrics from the logs of all starts.
 
-    Where a start went back to a snapshot, what an earlier one did beyond it does not count.
+    Where a start began at a snapshot, it replaces the later rows of earlier starts.
 
     Args:
         run: the run folder.
         batch: images per update.
         num_train: images of an epoch, or None.
-        before: the iteration at which the next start goes on, or None.
+        before: the iteration at which the next start begins, or None.
 
     Raises:
         OutputError: it cannot be written.
@@ -103,7 +103,7 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
 
 
 def _read(path: Path, metrics: MetricsFile, kept: list[tuple[int, bytes]]) -> None:
-    """Adds the rows of one start, and takes away what they replace."""
+    """Adds the rows of one start, and removes those that they replace."""
     is_first = True
 
     def take(row: Row) -> None:
