@@ -14,16 +14,20 @@ import click
 from irv2caffe import ui
 from irv2caffe.cli.build_net import build_net_command, told_options
 from irv2caffe.cli.help import Command, Option, section
-from irv2caffe.cli.train_output import from_another_shell, show_plan, show_result
+from irv2caffe.cli.train_output import (
+    from_another_shell,
+    show_plan,
+    show_result,
+    show_smoke_result,
+)
 from irv2caffe.cli.train_resume import refuse_mixed, to_resume
-from irv2caffe.errors import EXIT_DONE, UsageError
+from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions
+    from irv2caffe.train.run.options import LaunchOptions
 
 _what = section("What to train")
 _where = section("Where")
@@ -192,13 +196,20 @@ def train_command(
     if resume is not None and point is None:
         if dry_run or print_config:
             raise UsageError("--resume RUN goes with neither --dry-run nor --print-config")
-        return _train(None, found, options.train_options, options.supervision, as_json)
+        return _train(None, found, options, as_json)
     solver = point.solver if point is not None else solver
-    with _solver(solver, recipe, found, options.train_options) as (path, train_options):
+    with _solver(solver, recipe, found, options) as (path, options):
         if dry_run or print_config:
+            train_options = options.train_options
             return show_plan(path, found, train_options, as_json=as_json, config=print_config)
-        run = _smoke if smoke else _train
-        return run(path, found, train_options, options.supervision, as_json)
+        if smoke:
+            from irv2caffe.train.run.smoke_test import run_smoke_test
+
+            result = run_smoke_test(
+                path, found, options.train_options, options.supervision, say=ui.say
+            )
+            return show_smoke_result(result, as_json)
+        return _train(path, found, options, as_json)
 
 
 def _options(
@@ -237,61 +248,39 @@ def _options(
 
 @contextmanager
 def _solver(
-    solver: Path | None, recipe: str | None, found: FoundCaffe, train_options: TrainOptions
-) -> Iterator[tuple[Path, TrainOptions]]:
+    solver: Path | None, recipe: str | None, found: FoundCaffe, options: LaunchOptions
+) -> Iterator[tuple[Path, LaunchOptions]]:
     """The given solver, or that of a recipe, in a temporary folder."""
     if solver is not None:
-        yield solver, train_options
+        yield solver, options
         return
     from irv2caffe.train.plan.recipe import build_recipe
 
     assert recipe is not None
+    given = options.train_options
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
-        built = build_recipe(Path(folder), recipe, train_options.given, found, train_options.gpus)
+        built = build_recipe(Path(folder), recipe, given.given, found, given.gpus)
         for line in built.net.warnings:
             ui.say(f"warning: {line}")
-        train_options = replace(train_options, given={}, origin=f"recipe {recipe}")
-        yield (
-            built.net.solver,
-            replace(train_options, values=built.values, databases=built.databases),
+        train_options = replace(
+            given,
+            given={},
+            values=built.values,
+            origin=f"recipe {recipe}",
+            databases=built.databases,
         )
+        yield built.net.solver, replace(options, train_options=train_options)
 
 
-def _smoke(
-    solver: Path,
-    found: FoundCaffe,
-    train_options: TrainOptions,
-    options: SupervisionOptions,
-    as_json: bool,
-) -> int:
-    from irv2caffe.train.run.smoke_test import run_smoke_test
-
-    report = run_smoke_test(solver, found, train_options, options, say=ui.say)
-    if as_json:
-        ui.show_json(report.as_dict())
-    else:
-        for line in report.text():
-            ui.show(line)
-    return EXIT_DONE
-
-
-def _train(
-    solver: Path | None,
-    found: FoundCaffe,
-    train_options: TrainOptions,
-    options: SupervisionOptions,
-    as_json: bool,
-) -> int:
+def _train(solver: Path | None, found: FoundCaffe, options: LaunchOptions, as_json: bool) -> int:
     """Trains with a solver, or resumes a run without one."""
     from irv2caffe.train.run.launch import resume, train
 
     ui.say(f"Caffe: {found.name} ({found.reason})")
+    how = (found, options.train_options, options.supervision)
     with ui.status_line() as status:
         output = {"say": _ignore_closed_terminal(ui.say), "status": _ignore_closed_terminal(status)}
-        if solver is None:
-            result = resume(found, train_options, options, **output)
-        else:
-            result = train(solver, found, train_options, options, **output)
+        result = resume(*how, **output) if solver is None else train(solver, *how, **output)
     return show_result(result, as_json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from irv2caffe import ui
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.result import TrainResult
+    from irv2caffe.train.run.smoke_test import SmokeResult
 
 
 def show_plan(
@@ -46,6 +48,16 @@ def _problems(plan: Plan) -> int:
     for problem in plan.problems:
         ui.show_error(problem)
     return max((problem.exit_code for problem in plan.problems), default=EXIT_DONE)
+
+
+def show_smoke_result(result: SmokeResult, as_json: bool) -> int:
+    """Shows the measurements of a smoke test; returns the exit code."""
+    if as_json:
+        ui.show_json(asdict(result))
+    else:
+        for line in result.text():
+            ui.show(line)
+    return EXIT_DONE
 
 
 def show_result(result: TrainResult, as_json: bool) -> int:

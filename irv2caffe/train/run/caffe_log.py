@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import file_aside
@@ -158,34 +159,25 @@ def _joined(logs: Path) -> Iterator[bytes]:
             yield b"\n"
 
 
+@dataclass
 class LogSizeWatch:
     """Checks the size of a log once a second: Caffe may print without end and fill the disk.
 
     Attributes:
+        log: the log of one start.
+        free_bytes: returns the free space on its disk, or None where it is unknown.
+        snapshot_bytes: returns the space that a snapshot needs, or None.
         problem: a message; empty without a problem.
         is_flood: the log grows so fast that Caffe must be killed; unread output is discarded.
     """
 
-    def __init__(
-        self,
-        log: RawLog,
-        free_bytes: Callable[[], int | None],
-        snapshot_bytes: Callable[[], int | None],
-    ) -> None:
-        """Starts a watch.
-
-        Args:
-            log: the log of one start.
-            free_bytes: returns the free space on its disk, or None where it is unknown.
-            snapshot_bytes: returns the space that a snapshot needs, or None.
-        """
-        self._log = log
-        self._free_bytes = free_bytes
-        self._snapshot_bytes = snapshot_bytes
-        self._next = 0.0
-        self._sizes: list[tuple[float, int]] = []
-        self.problem = ""
-        self.is_flood = False
+    log: RawLog
+    free_bytes: Callable[[], int | None]
+    snapshot_bytes: Callable[[], int | None]
+    problem: str = field(default="", init=False)
+    is_flood: bool = field(default=False, init=False)
+    _sizes: list[tuple[float, int]] = field(default_factory=list, init=False)
+    _next: float = field(default=0.0, init=False)
 
     def has_new_problem(self) -> bool:
         """Whether there is a new problem."""
@@ -193,19 +185,19 @@ class LogSizeWatch:
         if now < self._next or self.is_flood:
             return False
         self._next = now + _LOOK_S
-        length = self._log.num_bytes
+        length = self.log.num_bytes
         self._sizes = [seen for seen in self._sizes if now - seen[0] <= _FLOOD_S + _LOOK_S]
         self._sizes.append((now, length))
         since, before = self._sizes[0]
         if now - since >= _FLOOD_S and length - before > _FLOOD_BYTES:
             grown = f"{format_bytes(length - before)} in {now - since:.0f} s"
             self.problem = f"Caffe prints without end: {grown}"
-            self.is_flood = self._log.is_cut = True
+            self.is_flood = self.log.is_cut = True
             return True
-        free = self._free_bytes()
+        free = self.free_bytes()
         if self.problem or length < _LARGE_BYTES or free is None:
             return False
-        if free > (self._snapshot_bytes() or 0) + _LEAST_FREE_BYTES:
+        if free > (self.snapshot_bytes() or 0) + _LEAST_FREE_BYTES:
             return False
         self.problem = (
             f"the disk is nearly full, {format_bytes(free)} are free, "

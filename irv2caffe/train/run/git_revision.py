@@ -7,6 +7,7 @@ The program git is not run: a foreign repository can name programs that ``git st
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from irv2caffe.system import open_regular, read_regular
@@ -54,14 +55,12 @@ def _head(git: Path) -> str | None:
 
 
 def _packed(path: Path, ref: str) -> str | None:
-    with open_regular(path) as lines:
-        for _ in range(_MAX_PACKED_LINES):
-            line = lines.readline(_MAX_BYTES)
-            revision, _, name = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
+    with open_regular(path) as stream:
+        lines = iter(lambda: stream.readline(_MAX_BYTES).decode("utf-8", "replace"), "")
+        for line in islice(lines, _MAX_PACKED_LINES):
+            revision, _, name = line.rstrip("\n").partition(" ")
             if name == ref and _REVISION.fullmatch(revision):
                 return revision
-            if not line:
-                break
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside
@@ -20,28 +21,27 @@ _MOST_WAITING = 1000
 _MAX_LINE_BYTES = 1 << 20
 
 
+@dataclass
 class MetricsFile:
-    """Appends rows; after a failed write it stops, and the next start rewrites the file."""
+    """Appends rows; after a failed write it stops, and the next start rewrites the file.
 
-    def __init__(self, path: Path, start: int, batch: int, num_train: int | None) -> None:
-        """Writes nothing yet.
+    Attributes:
+        path: the file.
+        start: number of the start that the rows belong to.
+        batch: images per update.
+        num_train: images of an epoch, or None.
+    """
 
-        Args:
-            path: the file.
-            start: number of the start that the rows belong to.
-            batch: images per update.
-            num_train: images of an epoch, or None.
-        """
-        self._path = path
-        self._start = start
-        self._batch = batch
-        self._num_train = num_train
-        self._waiting: list[str] = []
-        self._behind = False
+    path: Path
+    start: int
+    batch: int
+    num_train: int | None
+    _waiting: list[str] = field(default_factory=list, init=False)
+    _has_failed: bool = field(default=False, init=False)
 
     def add(self, row: Row) -> None:
         """Adds a row, which :meth:`flush` writes; it is called here for many rows."""
-        self._waiting.append(json.dumps(self.complete(row), allow_nan=False) + "\n")
+        self._waiting.append(self.line(row))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
@@ -49,29 +49,33 @@ class MetricsFile:
         """Writes the added rows at once."""
         lines = "".join(self._waiting).encode()
         self._waiting.clear()
-        if not lines or self._behind:
+        if not lines or self._has_failed:
             return
         try:
-            handle = open_own(self._path, os.O_WRONLY | os.O_APPEND)
+            handle = open_own(self.path, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(handle, "ab", buffering=0) as stream:
-                self._behind = stream.write(lines) != len(lines)
+                self._has_failed = stream.write(lines) != len(lines)
         except OSError:
-            self._behind = True
+            self._has_failed = True
+
+    def line(self, row: Row) -> str:
+        """A row as a line of the file."""
+        return json.dumps(self.complete(row), allow_nan=False) + "\n"
 
     def complete(self, row: Row) -> Row:
         """The row with epoch, speed and start; NaN and infinity become null."""
         whole: Row = {
             "kind": row["kind"],
             "iteration": row["iteration"],
-            "epoch": row["iteration"] * self._batch / self._num_train if self._num_train else None,
+            "epoch": row["iteration"] * self.batch / self.num_train if self.num_train else None,
         }
         step_s = row.get("step_s")
         for name, value in row.items():
             if name not in whole and name != "step_s":
                 whole[name] = value
         if row["kind"] == "train":
-            whole["images_per_second"] = self._batch / step_s if step_s else None
-        whole["start"] = self._start
+            whole["images_per_second"] = self.batch / step_s if step_s else None
+        whole["start"] = self.start
         finite = _finite(whole)
         assert isinstance(finite, dict)
         return finite
@@ -91,34 +95,25 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
     Raises:
         OutputError: it cannot be written.
     """
-    kept: list[tuple[int, bytes]] = []
+    kept: list[tuple[int, str]] = []
     for number in run.starts():
-        path = run.log_of(number)
-        metrics = MetricsFile(path, number, batch, num_train)
-        _read(path, metrics, kept)
-    with file_aside(run.metrics) as aside, aside.open("wb") as stream:
-        for iteration, line in kept:
-            if before is None or iteration < before:
-                stream.write(line)
+        rows = _rows_of(run.log_of(number), number, batch, num_train)
+        if rows:
+            kept = [row for row in kept if row[0] < rows[0][0]] + rows
+    with file_aside(run.metrics) as aside, aside.open("w", encoding="utf-8") as stream:
+        stream.writelines(line for at, line in kept if before is None or at < before)
 
 
-def _read(path: Path, metrics: MetricsFile, kept: list[tuple[int, bytes]]) -> None:
-    """Adds the rows of one start, and removes those that they replace."""
-    is_first = True
-
-    def take(row: Row) -> None:
-        nonlocal is_first
-        if is_first:
-            is_first = False
-            kept[:] = [entry for entry in kept if entry[0] < row["iteration"]]
-        line = json.dumps(metrics.complete(row), allow_nan=False) + "\n"
-        kept.append((row["iteration"], line.encode()))
-
-    tracker = Tracker(take)
-    with open_regular(path) as log:
-        while line := log.readline(_MAX_LINE_BYTES):
+def _rows_of(log: Path, start: int, batch: int, num_train: int | None) -> list[tuple[int, str]]:
+    """Iteration and line of each row of a start."""
+    metrics = MetricsFile(log, start, batch, num_train)
+    rows: list[tuple[int, str]] = []
+    tracker = Tracker(lambda row: rows.append((row["iteration"], metrics.line(row))))
+    with open_regular(log) as lines:
+        while line := lines.readline(_MAX_LINE_BYTES):
             tracker.line(line.decode("utf-8", "replace").rstrip("\r\n"))
     tracker.finish()
+    return rows
 
 
 def _finite(value: Any) -> Any:

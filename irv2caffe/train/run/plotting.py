@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,34 +26,31 @@ _ANNOUNCE_S, _GIVE_UP_S = 2.0, 120.0
 _NICE = 19
 
 
+@dataclass
 class Plotter:
-    """Draws the curves in the background, at most one figure at a time."""
+    """Draws the curves in the background, at most one figure at a time.
 
-    def __init__(
-        self, run: RunDir, *, enabled: bool, say: Callable[[str], None] = lambda _: None
-    ) -> None:
-        """Draws nothing yet.
+    Attributes:
+        run: the run folder.
+        enabled: whether anything is drawn.
+        say: called with a message if the last figure takes long.
+    """
 
-        Args:
-            run: the run folder.
-            enabled: whether anything is drawn.
-            say: called with a message if the last figure takes long.
-        """
-        self._run = run
-        self._say = say
-        self._enabled = enabled
-        self._child: subprocess.Popen[bytes] | None = None
-        self._began = 0.0
-        self._not_before = 0.0
+    run: RunDir
+    enabled: bool
+    say: Callable[[str], None] = lambda _: None
+    _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _began: float = field(default=0.0, init=False)
+    _not_before: float = field(default=0.0, init=False)
 
     def refresh(self) -> None:
         """Draws, unless a figure is being drawn or the last one is too recent."""
-        if self._enabled and not self._busy() and time.monotonic() >= self._not_before:
+        if self.enabled and not self._busy() and time.monotonic() >= self._not_before:
             self._start()
 
     def finish(self) -> None:
         """Draws the whole run without delay or niceness; waits for it."""
-        if not self._enabled:
+        if not self.enabled:
             return
         self._end()  # an outdated figure, which may take minutes on a busy machine
         self._start(nice=False)
@@ -69,7 +67,7 @@ class Plotter:
         return False
 
     def _start(self, *, nice: bool = True) -> None:
-        run = self._run
+        run = self.run
         # -P: not a package of this name in the working folder.
         command = [sys.executable, "-P", "-m", "irv2caffe", "plot-log", str(run.path)]
         program = shutil.which("nice") if nice else None
@@ -93,14 +91,14 @@ class Plotter:
         """Waits for the last figure, with a message if it takes long."""
         if self._child is None:
             return
-        for seconds, words in ((_ANNOUNCE_S, f"drawing {self._run.plot}"), (_GIVE_UP_S, "")):
+        for seconds, words in ((_ANNOUNCE_S, f"drawing {self.run.plot}"), (_GIVE_UP_S, "")):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(seconds)
                 return
             if words:
-                self._say(words)
-        self._say(
-            f"{self._run.plot} was not drawn within {_GIVE_UP_S:.0f} s: irv2caffe plot-log does"
+                self.say(words)
+        self.say(
+            f"{self.run.plot} was not drawn within {_GIVE_UP_S:.0f} s: irv2caffe plot-log does"
         )
 
     def _end(self) -> None:
@@ -111,4 +109,4 @@ class Plotter:
         if child.poll() is None:
             kill_group(child)
             child.wait()
-        remove_files_aside(self._run.plot)
+        remove_files_aside(self.run.plot)

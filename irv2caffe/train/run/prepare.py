@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from irv2caffe.train.run_dir.run_dir import RunDir
 
 _DISPLAY = 20
+# Data layers that read files named in a list.
+_LIST_PARAMS = {
+    "ImageData": "image_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "WindowData": "window_data_param",
+}
 
 
 def write_inputs(run: RunDir, plan: Plan, options: SupervisionOptions) -> Pair | None:
@@ -171,8 +177,7 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
     readable = {Path(use.source) for use in plan.databases} | {path.parent for path in weights}
     for net in plan.job.nets.values():
         for layer in net.layer:
-            if layer.type in {"ImageData", "HDF5Data", "WindowData"}:
-                readable |= _folders_of(layer)
+            readable |= _folders_of(layer)
     return Container(
         name=container_name(folder.name, number, stamp.translate({ord(c): None for c in "-:+T"})),
         writable=(folder,),
@@ -184,11 +189,10 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
 
 
 def _folders_of(layer: Any) -> set[Path]:
-    param = {
-        "ImageData": layer.image_data_param,
-        "HDF5Data": layer.hdf5_data_param,
-        "WindowData": layer.window_data_param,
-    }[layer.type]
-    names = [param.source, getattr(param, "root_folder", "")]
-    paths = [Path(name) for name in names if name]
+    """The folders of files that a data layer reads, besides databases."""
+    name = _LIST_PARAMS.get(layer.type)
+    if name is None:
+        return set()
+    param = getattr(layer, name)
+    paths = [Path(name) for name in (param.source, getattr(param, "root_folder", "")) if name]
     return {path if path.is_dir() else path.parent for path in paths}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
 # A program such as timeout sends a signal to a process and to its group: it arrives twice.
 _REPEAT_S = 1.0
@@ -51,9 +50,9 @@ class Signals:
             yield
             return
         handlers = {
-            signal.SIGINT: self._stop,
-            signal.SIGTERM: self._stop,
-            signal.SIGHUP: self._snapshot,
+            signal.SIGINT: lambda *_: self.stop(),
+            signal.SIGTERM: lambda *_: self.stop(),
+            signal.SIGHUP: lambda *_: self.snapshot(),
         }
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
@@ -73,12 +72,6 @@ class Signals:
             yield
         finally:
             self._child = None
-
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop()
-
-    def _snapshot(self, _number: int, _frame: FrameType | None) -> None:
-        self.snapshot()
 
     def stop(self) -> None:
         """Requests a snapshot and the end; the second time, kills Caffe."""

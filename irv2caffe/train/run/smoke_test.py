@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irv2caffe import ui
 from irv2caffe.errors import CaffeFailedError
@@ -52,10 +52,6 @@ class SmokeResult:
     memory_bytes: int
     total_s: float
     images_per_second: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
     def text(self) -> list[str]:
         """Lines for the user."""

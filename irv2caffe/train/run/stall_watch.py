@@ -80,22 +80,15 @@ def describe_process(pid: int) -> str:
     if first is None or second is None:
         return "its process cannot be inspected"
     busy = (second - first) / os.sysconf("SC_CLK_TCK") / 0.5
-    states = [_state(task) for task in Path(f"/proc/{pid}/task").glob("*")]
-    stopped = sum(state in {"T", "t"} for state in states)
-    waiting = sum(state == "D" for state in states)
-    words = f"{len(states)} threads, {100 * busy:.0f} % of a core"
-    if stopped:
-        words += ", stopped by a signal"
-    elif waiting:
-        words += f", {waiting} waiting for a disk or a driver"
-    return words
+    tasks = map(stat_fields, Path(f"/proc/{pid}/task").glob("*"))
+    states = [fields[0] if fields else "" for fields in tasks]
+    text = f"{len(states)} threads, {100 * busy:.0f} % of a core"
+    if "T" in states or "t" in states:
+        return f"{text}, stopped by a signal"
+    waiting = states.count("D")
+    return f"{text}, {waiting} waiting for a disk or a driver" if waiting else text
 
 
 def _cpu_ticks(pid: int) -> int | None:
     parts = stat_fields(Path(f"/proc/{pid}"))
     return int(parts[11]) + int(parts[12]) if parts else None
-
-
-def _state(task: Path) -> str:
-    parts = stat_fields(task)
-    return parts[0] if parts else ""

@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import kill_container, own_exit_status, remove_container
@@ -37,6 +38,7 @@ _UNKILLABLE_S = 60.0
 GLOG = {"GLOG_logtostderr": "1", "GLOG_minloglevel": "0", "GLOG_log_prefix": "1", "GLOG_v": "0"}
 
 
+@dataclass
 class Supervisor:
     """Runs one command to its end.
 
@@ -47,38 +49,24 @@ class Supervisor:
     Caffe a SIGINT, so that it writes a snapshot even then.
 
     Attributes:
+        command: the command to start.
+        log: receives the output of the child.
+        signals: forwarded to the child.
+        on_line: called with every complete line, without its end.
+        on_poll: called ten times a second, after the lines.
+        keep_open: file descriptors that the child inherits.
         abandoned: the child was killed, and does not end.
     """
 
-    def __init__(
-        self,
-        command: Command,
-        log: RawLog,
-        signals: Signals,
-        *,
-        on_line: Callable[[str], None],
-        on_poll: Callable[[], None],
-        keep_open: tuple[int, ...] = (),
-    ) -> None:
-        """Prepares a run.
-
-        Args:
-            command: the command to start.
-            log: receives the output of the child.
-            signals: forwarded to the child.
-            on_line: called with every complete line, without its end.
-            on_poll: called ten times a second, after the lines.
-            keep_open: file descriptors that the child inherits.
-        """
-        self._command = command
-        self._log = log
-        self._signals = signals
-        self._on_line = on_line
-        self._on_poll = on_poll
-        self._keep_open = keep_open
-        self._child: subprocess.Popen[bytes] | None = None
-        self._killed_at: float | None = None
-        self.abandoned = False
+    command: Command
+    log: RawLog
+    signals: Signals
+    on_line: Callable[[str], None]
+    on_poll: Callable[[], None]
+    keep_open: tuple[int, ...] = ()
+    abandoned: bool = field(default=False, init=False)
+    _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _killed_at: float | None = field(default=None, init=False)
 
     @property
     def pid(self) -> int:
@@ -91,38 +79,38 @@ class Supervisor:
         Raises:
             CaffeFailedError: it cannot be started.
         """
-        with self._signals.forwarded_to(self):
+        with self.signals.forwarded_to(self):
             try:
                 self._child = self._start()
                 on_start()
-                if self._signals.stop_requested:  # it came while the child was being started
-                    self._signals.forward_stop()
+                if self.signals.stop_requested:  # it came while the child was being started
+                    self.signals.forward_stop()
                 self._follow(self._child)
             finally:
                 self._end()
-                self._log.finish(self._on_line)
+                self.log.finish(self.on_line)
         status = -signal.SIGKILL if self.abandoned else self._child.returncode
-        return own_exit_status(status) if self._command.container else status
+        return own_exit_status(status) if self.command.container else status
 
     def _start(self) -> subprocess.Popen[bytes]:
-        env = {**self._command.env, **GLOG}
+        env = {**self.command.env, **GLOG}
         env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
         try:
             # In its own session it gets a Ctrl-C on the terminal only once, from us.
             return subprocess.Popen(
-                self._command.argv,
+                self.command.argv,
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=self._log.writing,
+                stdout=self.log.writing,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=self._keep_open,
+                pass_fds=self.keep_open,
                 preexec_fn=_before_caffe(os.getpid()),  # noqa: PLW1509 - no threads here
             )
         except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CaffeFailedError(
-                f"cannot start {self._command.argv[0]}: {reason}",
+                f"cannot start {self.command.argv[0]}: {reason}",
                 "irv2caffe caffe --which says which Caffe is used",
             ) from error
 
@@ -134,8 +122,8 @@ class Supervisor:
                 stack.callback(os.close, pidfd)
                 poll.register(pidfd, select.POLLIN)
             while True:
-                more = self._log.poll(self._on_line)
-                self._on_poll()
+                more = self.log.poll(self.on_line)
+                self.on_poll()
                 if child.poll() is not None or self._kill_timeout_s == 0:
                     return
                 if not more:
@@ -153,8 +141,8 @@ class Supervisor:
             return
         if self._killed_at is None:
             self._killed_at = time.monotonic()
-        if self._command.container:
-            kill_container(self._command.container)
+        if self.command.container:
+            kill_container(self.command.container)
         kill_group(self._child)
 
     @property
@@ -175,8 +163,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self.abandoned = True
         kill_group(self._child)
-        if self._command.container:
-            remove_container(self._command.container)
+        if self.command.container:
+            remove_container(self.command.container)
 
 
 def _before_caffe(parent: int) -> Callable[[], None]:

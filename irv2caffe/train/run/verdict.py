@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.run.tracker import StartState
 
 
+_QUOTED_CHARS = 200
 STOP_ASKED = "a signal or --stop asked for it"
 
 
@@ -184,14 +185,11 @@ def _cause(now: StartState, outcome: Outcome) -> FailureCause:
         hint = f"a snapshot takes {format_bytes(pair)}; make room, then: {RESUME}"
         return FailureCause("the disk is full: a snapshot could not be written", hint)
     if now.failure_text:
-        quoted = _short(now.failure_text)
+        text = now.failure_text
+        quoted = text if len(text) <= _QUOTED_CHARS else f"{text[: _QUOTED_CHARS - 3]}..."
         known = cause_of(now.failure_text)
         if known is not None:
             return replace(known, why=f"{known.why} (Caffe: {quoted})")
         # An unknown message: errors in net and solver show before the first iteration.
         return FailureCause(f"Caffe gave up: {quoted}", LOG, now.first_iteration is not None)
     return cause_of_exit(outcome.exit_status)
-
-
-def _short(words: str) -> str:
-    return words if len(words) <= 200 else words[:197] + "..."

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import OutputError
 from irv2caffe.system import open_regular, read_regular
+from irv2caffe.train.run_dir.snapshot_name import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _LINE = re.compile(r"([0-9a-f]{64})  snapshots/([^/\n]+)")
-_ITERATION = re.compile(r".*_iter_(\d+)")
 _MAX_BYTES = 16 << 20
 _DAMAGED = ".damaged"
 
@@ -85,8 +85,8 @@ def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> No
     known = _read(folder)
     kept = {}
     for name, digest in known.items():
-        match = _ITERATION.match(name)
-        if match and int(match[1]) <= iteration:
+        parts = parse_name(name)
+        if parts is not None and parts.iteration <= iteration:
             kept[name] = digest
             continue
         path = folder / name

@@ -148,12 +148,7 @@ def status_text(values: dict[str, Any]) -> list[str]:
     else:
         why = f": {values['why']}" if values.get("why") else ""
         lines.append(f"ended      {values['ending']}{why}")
-    for name, label in (
-        ("progress", "progress"),
-        ("snapshot", "snapshot"),
-        ("starts", "starts"),
-        ("updated", "as of"),
-    ):
-        if values.get(name) is not None:
-            lines.append(f"{label:10} {values[name]}")
-    return lines
+    labels = {"progress": "progress", "snapshot": "snapshot", "starts": "starts"}
+    labels |= {"updated": "as of"}
+    shown = ((label, values.get(name)) for name, label in labels.items())
+    return lines + [f"{label:10} {value}" for label, value in shown if value is not None]

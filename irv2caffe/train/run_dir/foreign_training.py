@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,12 @@ from irv2caffe.train.run_dir import checksums
 from irv2caffe.train.run_dir import hdf5_snapshots as hdf5
 from irv2caffe.train.run_dir.folders import copy_file
 from irv2caffe.train.run_dir.retention import delete
+from irv2caffe.train.run_dir.snapshot_name import parse_name
 from irv2caffe.train.run_dir.snapshots import Pair, checksum_problem, fix_model_path, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# NVCaffe can write the test's scores into the name.
-_STATE = re.compile(
-    r"(?P<prefix>.*)_iter_(?P<iteration>\d{1,10})(?:_score[\w.]*?)?\.solverstate(?:\.h5)?"
-)
 _MAX_SOLVER_BYTES = 1 << 20
 _OF_SOLVERS = (b"max_iter", b"base_lr")  # nets, which can be long, have no such words
 _NET_FIELDS = ("net", "train_net", "net_param", "train_net_param")
@@ -73,9 +69,9 @@ def states_of(solver: Path, folder: Path) -> list[Path]:
     found = []
     for place in known.values():
         for path in place.iterdir():
-            match = _STATE.fullmatch(path.name)
-            if match and match["prefix"] in names:
-                found.append((int(match["iteration"]), path))
+            parts = parse_name(path.name)
+            if parts is not None and "state" in parts.suffix and parts.prefix in names:
+                found.append((parts.iteration, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 

@@ -8,7 +8,7 @@ other.
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, InputError
@@ -45,8 +45,7 @@ def state_outline(path: Path) -> StateOutline:
         FormatError: torn, or another kind of file.
         MissingExtraError: h5py is not installed.
     """
-    with ExitStack() as stack:
-        arrays = _arrays(path, stack)
+    with _arrays(path) as arrays:
         return _state_outline(arrays, path)
 
 
@@ -70,8 +69,7 @@ def write_state(source: Path, target: Path, learned_net: str) -> None:
         OutputError: it cannot be written.
     """
     state = messages.SolverState()
-    with ExitStack() as stack:
-        arrays = _arrays(source, stack)
+    with _arrays(source) as arrays:
         outline = _state_outline(arrays, source)
         state.iter, state.current_step = outline.iteration, outline.current_step
         state.learned_net = learned_net
@@ -91,8 +89,7 @@ def write_weights(source: Path, target: Path, net: Any) -> None:
         InputError: it is of another net.
         OutputError: it cannot be written.
     """
-    with ExitStack() as stack:
-        arrays = _arrays(source, stack)
+    with _arrays(source) as arrays:
         _refuse_other_net(arrays, source, net)
         head = messages.NetParameter(name=net.name)
         write_model(target, head, _layers(arrays, net))
@@ -105,8 +102,8 @@ def refuse_other_net(model: Path, net: Any) -> None:
         InputError: this.
         FormatError: torn, or another kind of file.
     """
-    with ExitStack() as stack:
-        _refuse_other_net(_arrays(model, stack), model, net)
+    with _arrays(model) as arrays:
+        _refuse_other_net(arrays, model, net)
 
 
 def _refuse_other_net(arrays: dict[str, StoredArray], path: Path, net: Any) -> None:
@@ -129,13 +126,15 @@ def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
         yield layer
 
 
-def _arrays(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
+@contextmanager
+def _arrays(path: Path) -> Iterator[dict[str, StoredArray]]:
     """The data sets of a file, whose declared sizes the file can hold."""
-    arrays = read_hdf5(path, stack)
-    size = path.stat().st_size
-    if sum(math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values()) > size:
-        raise FormatError("holds less than it says", "is it cut short?", path=path)
-    return arrays
+    with ExitStack() as stack:
+        arrays = read_hdf5(path, stack)
+        sizes = (math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values())
+        if sum(sizes) > path.stat().st_size:
+            raise FormatError("holds less than it says", "is it cut short?", path=path)
+        yield arrays
 
 
 def _item_bytes(kind: str) -> int:

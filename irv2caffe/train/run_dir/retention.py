@@ -78,14 +78,7 @@ class SnapshotKeeper:
         newest: Pair | None,
         say: Callable[[str], None],
     ) -> None:
-        """Starts with no snapshot verified but ``newest``.
-
-        Args:
-            folder: the snapshot folder.
-            net: the NetParameter of the run.
-            policy: which snapshots are kept.
-            newest: a pair that is known to be whole, or None.
-            say: called with messages for the user.
+        """Starts with one verified snapshot, or none, of a run's net in a snapshot folder.
 
         Raises:
             UnreadableError: the folder cannot be listed.

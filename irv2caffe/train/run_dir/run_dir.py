@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import write_text
@@ -23,60 +22,37 @@ _START = re.compile(r"start-(\d{3,9})\.log")
 _LOG_TAIL_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
 class RunDir:
-    """The paths of the files of one run."""
+    """The paths of a run folder.
 
-    path: Path
+    Attributes:
+        path: the folder itself.
+        solver: the solver that Caffe reads; written last, so that a folder that has it can start.
+        log: the logs of all starts, concatenated.
+        logs: the folder of Caffe's own logs, one file per start.
+        snapshots: the folder of ``.caffemodel`` and ``.solverstate`` files.
+        config: the inputs of the run, its starts and how it ended, as JSON.
+        metrics: one JSON object per display and per test.
+        state: the current state of the training, as JSON.
+        plot: the curves, drawn while the run goes on.
+        lock: the lock file, held by the trainer that works here and by its Caffe.
+    """
 
-    @property
-    def solver(self) -> Path:
-        """The solver that Caffe reads; written last, so that a folder that has it can start."""
-        return self.path / "solver.prototxt"
-
-    @property
-    def log(self) -> Path:
-        """The logs of all starts, concatenated."""
-        return self.path / "train.log"
-
-    @property
-    def logs(self) -> Path:
-        """The folder of Caffe's own logs, one file per start."""
-        return self.path / "logs"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.solver = path / "solver.prototxt"
+        self.log = path / "train.log"
+        self.logs = path / "logs"
+        self.snapshots = path / "snapshots"
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "state.json"
+        self.plot = path / "plot.png"
+        self.lock = path / "lock"
 
     def log_of(self, start: int) -> Path:
         """Caffe's own log of a start; the first is 1."""
         return self.logs / f"start-{start:03}.log"
-
-    @property
-    def snapshots(self) -> Path:
-        """The folder of ``.caffemodel`` and ``.solverstate`` files."""
-        return self.path / "snapshots"
-
-    @property
-    def config(self) -> Path:
-        """The inputs of the run, its starts and how it ended, as JSON."""
-        return self.path / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per display and per test."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def state(self) -> Path:
-        """The current state of the training, as JSON."""
-        return self.path / "state.json"
-
-    @property
-    def plot(self) -> Path:
-        """The curves, drawn while the run goes on."""
-        return self.path / "plot.png"
-
-    @property
-    def lock(self) -> Path:
-        """The lock file, held by the trainer that works here and by its Caffe."""
-        return self.path / "lock"
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Writes ``config.json``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from irv2caffe.proto.snapshot_outline import (
     with_learned_net,
 )
 from irv2caffe.train.run_dir import checksums
+from irv2caffe.train.run_dir.snapshot_name import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from irv2caffe.proto.snapshot_outline import LayerOutline, ModelOutline
 
-# NVCaffe can write the test's scores into the name.
-_STATE = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.solverstate$")
-_MODEL = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.caffemodel$")
 _REJECTED = ".diverged"
 # Fields that may differ between the net and a snapshot's: connections, which Caffe changes itself
 # (Split layers), and what does not change the meaning of the weights.
@@ -76,8 +73,10 @@ def pairs(folder: Path) -> list[Pair]:
 
 def pair_of(state: Path) -> Pair | None:
     """The pair that a solver state belongs to by its name; None for another kind of name."""
-    match = _STATE.search(state.name)
-    return Pair(int(match[1]), state, state.with_suffix(".caffemodel")) if match else None
+    name = parse_name(state.name)
+    if name is None or name.suffix != ".solverstate":
+        return None
+    return Pair(name.iteration, state, state.with_suffix(".caffemodel"))
 
 
 def problem(pair: Pair, net: Any = None, *, check_finite: bool = True) -> str:
@@ -120,9 +119,8 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
 
 def _num_learned(model: ModelOutline) -> int:
     """Number of blobs that the solver keeps history for; 0 where layers share blobs by name."""
-    if model.is_old or any(
-        param.name for layer in model.layers for param in layer.definition.param
-    ):
+    params = (param for layer in model.layers for param in layer.definition.param)
+    if model.is_old or any(param.name for param in params):
         return 0
     return sum(len(layer.shapes) for layer in model.layers)
 
@@ -224,8 +222,8 @@ def set_aside(folder: Path, after: int) -> list[Path]:
     rejected = []
     try:
         for path in sorted(folder.iterdir()):
-            match = _STATE.search(path.name) or _MODEL.search(path.name)
-            if match and int(match[1]) > after:
+            name = parse_name(path.name)
+            if name is not None and path.suffix != ".h5" and name.iteration > after:
                 path.replace(path.with_name(path.name + _REJECTED))
                 if path.suffix == ".caffemodel":
                     rejected.append(path)
