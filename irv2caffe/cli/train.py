@@ -277,10 +277,13 @@ def _train(solver: Path | None, found: FoundCaffe, options: LaunchOptions, as_js
     from irv2caffe.train.run.launch import resume, train
 
     ui.say(f"Caffe: {found.name} ({found.reason})")
-    how = (found, options.train_options, options.supervision)
+    train_options, supervision = options.train_options, options.supervision
     with ui.status_line() as status:
         output = {"say": _ignore_closed_terminal(ui.say), "status": _ignore_closed_terminal(status)}
-        result = resume(*how, **output) if solver is None else train(solver, *how, **output)
+        if solver is None:
+            result = resume(found, train_options, supervision, **output)
+        else:
+            result = train(solver, found, train_options, supervision, **output)
     return show_result(result, as_json)
 
 
