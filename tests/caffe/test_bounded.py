@@ -102,7 +102,7 @@ def looks(watch, log, sizes, monkeypatch):
     said = []
     for size in sizes:
         os.truncate(log.writing, size)
-        said.append(watch.look())
+        said.append(watch.has_new_problem())
     monkeypatch.undo()
     return said
 
@@ -119,6 +119,6 @@ def test_a_log_that_fills_the_disk_bit_by_bit_leaves_room_for_a_snapshot(tmp_pat
     log, watch = watched(tmp_path, free=300 << 20, snapshot=250 << 20)
     sizes = [200 << 20] * 3 + [300 << 20] * 3
     assert looks(watch, log, sizes, monkeypatch) == [False] * 3 + [True, False, False]
-    assert "the disk is nearly full" in watch.words
+    assert "the disk is nearly full" in watch.problem
     assert not watch.is_flood
     log.close()
