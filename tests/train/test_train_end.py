@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
     is_gone,
+    is_pending,
     metrics,
     newest,
     start,
@@ -75,7 +76,7 @@ def test_a_stop_in_the_last_test(caffe, root, tmp_path):
     """As a scheduler does it that starts the run again: that one comes to its end."""
     child, run = in_the_last_test(root, tmp_path)
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "the last test is missing" in err
     assert "Test interrupted" in run.log.read_text()
@@ -102,7 +103,7 @@ def test_a_caffe_that_dies_in_the_last_test_is_started_again(caffe, root, tmp_pa
     wait_for(lambda: run.num_starts() == 2, "for the second start")
     wait_for_text(run.log_of(2), "Testing net")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert config(run.path)["starts"][1]["from_iteration"] == 100
     finish_the_test(run, tmp_path)
@@ -146,7 +147,7 @@ def test_a_stop_that_a_hanging_caffe_does_not_hear(caffe, root, tmp_path, how):
         child.send_signal(signal.SIGTERM)
     else:
         assert irv2caffe("--stop", "run", cwd=tmp_path).returncode == 0
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "before its snapshot" in err
     assert "no line for" in err
@@ -160,12 +161,13 @@ def test_sigterm_for_every_process(caffe, root, tmp_path):
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 300 (")
-    os.kill(caffe_pid(run.path), signal.SIGTERM)
-    time.sleep(0.3)
-    assert not is_gone(caffe_pid(run.path))
+    pid = caffe_pid(run.path)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: is_pending(pid, signal.SIGTERM), "for the signal")
+    assert not is_gone(pid)
     child.send_signal(signal.SIGTERM)
     child.send_signal(signal.SIGTERM)  # timeout tells the process and its group
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert newest(run) >= 300
     assert config(run.path)["starts"][0]["exit_status"] == 0
@@ -220,7 +222,7 @@ def test_a_stop_between_two_starts(stand_in, root, tmp_path, how):
         assert irv2caffe("--stop", "run", cwd=tmp_path).returncode == 0
     else:
         child.send_signal(how)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert '"ending": "stopped"' in out
     assert "before the next start; before that: a GPU failed" in err
@@ -233,7 +235,7 @@ def test_sighup_between_two_starts_changes_nothing(stand_in, root, tmp_path):
     child.send_signal(signal.SIGHUP)
     wait_for(lambda: run.num_starts() == 4, "for the next start")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
@@ -53,7 +54,7 @@ def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
     assert is_gone(pid)
     wait_for_text(run.log_of(2), "loss = ")
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     starts = config(run.path)["starts"]
     assert [entry["ending"] for entry in starts] == ["stalled", "stopped"]
@@ -68,7 +69,7 @@ def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 500 (")
     os.kill(caffe_pid(run.path), signal.SIGSTOP)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert out.rstrip().endswith("stalled: run")
     assert "no line for" in err
@@ -161,7 +162,7 @@ def test_a_full_disk(caffe, root, tmp_path, small_disk):
     wait_for(lambda: newest(run) >= 1000, "for a snapshot")
     filler = small_disk / "filler"
     fill(filler)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert f"crashed: {run.path}" in out
     assert "the disk is full" in err
@@ -199,7 +200,7 @@ def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
     wait_for_text(run.log, "Iteration 300 (")
     fill(small_disk / "filler")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "there was no snapshot of it: the disk is full" in err
     assert "make room" in err
@@ -245,7 +246,7 @@ def test_a_moved_run_folder(caffe, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 500 (")
     child.send_signal(signal.SIGTERM)
-    child.wait(30)
+    child.wait(PATIENCE_S)
     moved = RunDir(tmp_path / "elsewhere" / "moved, run")
     moved.path.parent.mkdir()
     run.path.rename(moved.path)
@@ -271,9 +272,9 @@ def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
     assert "Using GPUs 0, 1" in run.log.read_text()
     pid = caffe_pid(run.path)
     worker = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
-    child.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, err = child.communicate(timeout=60)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "hangs: killed" in err
     assert time.monotonic() - began > 5  # it had its chance
@@ -338,7 +339,7 @@ def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 100 (")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     at = newest(run)
     assert at >= 100

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
@@ -111,7 +112,7 @@ def test_label_smoothing_in_a_run_folder_that_was_moved(caffe, root, tmp_path):
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     wait_for_text(tmp_path / "run/train.log", "Iteration 300 (")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     run = RunDir(tmp_path / "moved")
     (tmp_path / "run").rename(run.path)
@@ -126,7 +127,7 @@ def test_label_smoothing_in_a_run_folder_that_was_moved(caffe, root, tmp_path):
     wait_for(lambda: run.num_starts() == 3, "for the third start")
     wait_for_text(run.log_of(3), "loss = ")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "has changed" not in err
     assert [entry["from_iteration"] for entry in config(run.path)["starts"]] == [0, at, at]
@@ -214,7 +215,7 @@ def test_a_disk_that_fails_with_caffe_ends_the_run(caffe, root, tmp_path, how):
     else:
         run.snapshots.mkdir()
     os.kill(pid, signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert "cannot be read or renamed any more" in err
     assert "SIGKILL" in err
@@ -332,7 +333,7 @@ def test_requested_snapshots_stay_in_a_real_run(caffe, root, tmp_path):
     latest = max(there)
     wait_for(lambda: min(iterations(run.snapshots)[-3:]) > latest, "for three more")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     stay = iterations(run.snapshots)
     assert there & set(stay)  # the one that was asked for is older than the newest three

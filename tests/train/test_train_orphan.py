@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     child_of_test,
     irv2caffe,
@@ -120,7 +121,7 @@ def test_a_caffe_of_the_run_is_known_and_ended(caffe, root, tmp_path, stranger):
     assert is_gone(pid)
     assert stranger.poll() is None
     again.send_signal(signal.SIGINT)
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 130
     assert f"a Caffe whose trainer was killed still works here (process {pid})" in err
     assert "it did not end by itself: killed" in err

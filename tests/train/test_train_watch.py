@@ -7,15 +7,15 @@ import os
 import pty
 import re
 import select
-import subprocess
 import termios
 
 import pytest
 from helpers.training_jobs import (
-    command,
+    PATIENCE_S,
     config,
     irv2caffe,
     make_stand_in,
+    start_with,
     wait_for_text,
     write_job,
 )
@@ -264,14 +264,14 @@ def on_a_terminal(args, cwd):
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-    child = subprocess.Popen(
-        command(*args),
+    child = start_with(
+        args,
         cwd=cwd,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        env={"TERM": "xterm", "COLUMNS": "200"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=take_terminal,  # noqa: PLW1509
+        preexec_fn=take_terminal,
     )
     os.close(theirs)
     return child, ours
@@ -281,12 +281,12 @@ def test_one_line_on_a_terminal(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=20_000, snapshot=0)
     child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
     shown = b""
-    while select.select([ours], [], [], 60)[0]:
+    while select.select([ours], [], [], PATIENCE_S)[0]:
         try:
             shown += os.read(ours, 65536)
         except OSError:  # the end
             break
-    assert child.wait(30) == 0
+    assert child.wait(PATIENCE_S) == 0
     os.close(ours)
     text = shown.decode()
     assert re.search(r"\r\x1b\[2Kiteration [\d,]+ of 20,000, epoch [\d.]+, loss", text)
@@ -300,7 +300,7 @@ def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 300 (")
     os.close(ours)
-    child.wait(60)
+    child.wait(PATIENCE_S)
     assert config(run.path)["ending"] == "finished"
     taken = sorted(path.name for path in run.snapshots.glob("*.solverstate"))
     assert len(taken) == 2
