@@ -198,12 +198,12 @@ def _states(_: Path) -> list[Seed]:
 
 def _read_state(folder: Path) -> None:
     from irv2caffe.proto.snapshot_outline import read_state_outline, with_learned_net
-    from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_whole, pairs, problem
+    from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
     path = folder / "x_iter_20.solverstate"
     for pair in pairs(folder):
         problem(pair, _net_message())
-        newest_whole(folder)
+        newest_complete(folder)
     _each(
         lambda: read_state_outline(path),
         lambda: b"".join(with_learned_net(path, "other")),

@@ -20,7 +20,7 @@ from helpers.paths import HELPERS
 from irv2caffe.data.lmdb_store import open_writer
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.proto import messages
-from irv2caffe.train.run_dir.snapshots import newest_whole
+from irv2caffe.train.run_dir.snapshots import newest_complete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def write_job(root: Path, folder: Path, **changes: object) -> Path:
 
 def newest(run: RunDir) -> int:
     """The iteration of the newest whole snapshot, or 0."""
-    pair, _ = newest_whole(run.snapshots)
+    pair, _ = newest_complete(run.snapshots)
     return pair.iteration if pair is not None else 0
 
 

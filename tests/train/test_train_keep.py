@@ -32,7 +32,13 @@ from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir import snapshots
 from irv2caffe.train.run_dir.retention import KeepPolicy, SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import RunDir
-from irv2caffe.train.run_dir.snapshots import net_differences, newest_whole, pair_of, pairs, problem
+from irv2caffe.train.run_dir.snapshots import (
+    net_differences,
+    newest_complete,
+    pair_of,
+    pairs,
+    problem,
+)
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +189,13 @@ def test_a_folder_of_snapshots_that_was_emptied(copy, tmp_path):
 def test_an_unreadable_pair_among_readable_ones_is_passed_over(copy):
     newest_pair = pairs(copy.snapshots)[0]
     make_unreadable(newest_pair.model)
-    pair, problems = newest_whole(copy.snapshots)
+    pair, problems = newest_complete(copy.snapshots)
     assert pair.iteration == 800
     assert "cannot be read" in problems[0]
     for one in pairs(copy.snapshots)[1:]:
         one.state.unlink()
     with pytest.raises(UnreadableError, match="cannot be read"):
-        newest_whole(copy.snapshots)
+        newest_complete(copy.snapshots)
 
 
 def test_a_folder_that_cannot_be_looked_into(tmp_path):

@@ -20,7 +20,7 @@ from irv2caffe.train.run_dir.snapshots import (
     Pair,
     fix_model_path,
     net_differences,
-    newest_whole,
+    newest_complete,
     pair_of,
     pairs,
     problem,
@@ -124,7 +124,7 @@ def test_files_of_the_other_kind(folder, tmp_path):
         read_model_outline(tmp_path / "h5")
 
 
-def test_newest_whole_passes_over_what_cannot_be_used(folder):
+def test_newest_complete_passes_over_what_cannot_be_used(folder):
     at = {pair.iteration: pair for pair in pairs(folder)}
     assert sorted(at) == [200, 400, 600, 800, 1000]
     at[1000].model.unlink()
@@ -132,13 +132,13 @@ def test_newest_whole_passes_over_what_cannot_be_used(folder):
     next(layer for layer in model.layer if layer.blobs).blobs[0].data[0] = float("nan")
     write_binary(at[800].model, model)
     shutil.copy(at[200].state, at[600].state)
-    pair, problems = newest_whole(folder)
+    pair, problems = newest_complete(folder)
     assert pair == at[400]
     assert len(problems) == 3
     assert "no such file" in problems[0]
     assert "not numbers" in problems[1]
     assert "is of iteration 200, not 600" in problems[2]
-    assert newest_whole(folder, at_most=399)[0] == at[200]
+    assert newest_complete(folder, at_most=399)[0] == at[200]
 
 
 def test_mended_paths_change_nothing_else(folder):

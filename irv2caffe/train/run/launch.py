@@ -24,7 +24,7 @@ from irv2caffe.train.run_dir.folders import (
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.orphan import wait_for_orphan
 from irv2caffe.train.run_dir.run_dir import RunDir, read_config
-from irv2caffe.train.run_dir.snapshots import newest_whole
+from irv2caffe.train.run_dir.snapshots import newest_complete
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ def resume(
     say: Callable[[str], None] = lambda _: None,
     status: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
-    """Resumes a run from its newest whole snapshot; see :func:`train`.
+    """Resumes a run from its newest complete snapshot; see :func:`train`.
 
     Raises:
         MissingInputError: no run there.
@@ -107,6 +107,6 @@ def _record_finished(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Non
     stitch(run.log, run.logs)
     rebuild(run, plan.effective_batch, plan.num_train, before=None)
     verdict = Verdict(Ending.FINISHED)
-    newest, _ = newest_whole(run.snapshots)
+    newest, _ = newest_complete(run.snapshots)
     config_json.record_end(run, verdict, None, plan.solver.max_iter)
     conclude(run, verdict, newest, plan.num_train, say)

@@ -2,7 +2,7 @@
 
 start -> finished, stopped   the end
 start -> crashed, stalled    retryable, and at most ``max_restarts`` failures without a new
-snapshot: a pause, then a start from the newest whole snapshot;
+snapshot: a pause, then a start from the newest complete snapshot;
 otherwise the end
 start -> diverged            snapshots after the last healthy iteration are set aside; with
 ``on_divergence: rollback``, a start from the one before with a
@@ -31,7 +31,7 @@ from irv2caffe.train.run.training_session import TrainingSession
 from irv2caffe.train.run.verdict import STOP_ASKED, Ending, Verdict, stopped_hint
 from irv2caffe.train.run_dir import checksums, control
 from irv2caffe.train.run_dir.retention import SnapshotKeeper
-from irv2caffe.train.run_dir.snapshots import Pair, fix_model_path, newest_whole, set_aside
+from irv2caffe.train.run_dir.snapshots import Pair, fix_model_path, newest_complete, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,13 +151,13 @@ class _RestartLoop:
                 context.say(f"no new snapshot in {limit} restarts: given up")
             return verdict
         try:
-            pair, problems = newest_whole(context.run.snapshots, context.plan.job.train_net)
+            pair, problems = newest_complete(context.run.snapshots, context.plan.job.train_net)
         except UnreadableError as error:
             return _snapshots_lost(verdict, error.message)
         for why in problems:
             context.say(f"passed over: {why}")
         if pair is None and known is not None:
-            return _snapshots_lost(verdict, f"{known.state.name} was whole")
+            return _snapshots_lost(verdict, f"{known.state.name} was complete")
         context.keeper.go_back(pair)
         return self._pause(verdict)
 
@@ -199,7 +199,7 @@ class _RestartLoop:
         if healthy is None:  # a rollback does not take the snapshot it began with again
             healthy = pair.iteration - goes_on if pair is not None else -1
         try:
-            good, _ = newest_whole(run.snapshots, plan.job.train_net, at_most=healthy)
+            good, _ = newest_complete(run.snapshots, plan.job.train_net, at_most=healthy)
             for path in set_aside(run.snapshots, good.iteration if good is not None else -1):
                 context.say(f"set aside: {path.name}")
         except (UnreadableError, OutputError) as error:

@@ -31,7 +31,7 @@ class TrainResult:
         run_dir: the run folder.
         verdict: how it ended.
         summary: its figures; None if Caffe has logged nothing.
-        snapshot: the newest whole model, or None.
+        snapshot: the newest complete model, or None.
     """
 
     run_dir: Path
@@ -64,7 +64,7 @@ def conclude(
     Args:
         run: the run folder.
         verdict: on the last start.
-        newest: the newest whole snapshot.
+        newest: the newest complete snapshot.
         num_train: images of an epoch, or None.
         say: called with a warning if something cannot be read or written.
     """

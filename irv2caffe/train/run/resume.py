@@ -9,7 +9,7 @@ from irv2caffe.errors import InputError, MissingInputError, UsageError
 from irv2caffe.system import read_json_object
 from irv2caffe.train.plan.plan_text import as_dict
 from irv2caffe.train.run_dir.run_dir import is_finished, read_config, weights_of
-from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_whole, pairs, problem
+from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     """The pair to resume from, with the path in it fixed; None starts anew.
 
     Raises:
-        InputError: the newest whole snapshot is of another net, or all of them are gone.
+        InputError: the newest complete snapshot is of another net, or all of them are gone.
         UnreadableError: there are snapshots, but they cannot be read.
         FinishedError: the run is finished.
     """
@@ -38,13 +38,13 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     if why:
         hint = "put the run's own net back, or start a new run with --weights from this model"
         raise InputError(why, hint)
-    pair, problems = newest_whole(run.snapshots, net)
+    pair, problems = newest_complete(run.snapshots, net)
     for why in problems:
         say(f"passed over: {why}")
     if pair is None:
         _check_not_emptied(run)
         _check_weights(run)
-        say("there is no whole snapshot yet: the run begins anew")
+        say("there is no complete snapshot yet: the run begins anew")
         return None
     # Caffe tests after its last snapshot.
     max_iter = plan.solver.max_iter

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError, UsageError
 from irv2caffe.train.run_dir.folders import RUNS, is_run
 from irv2caffe.train.run_dir.foreign_training import (
+    complete_pair,
     prefix_of,
     solvers_in,
     states_of,
-    whole_pair,
 )
 from irv2caffe.train.run_dir.run_dir import RunDir
-from irv2caffe.train.run_dir.snapshots import Pair, newest_whole, pairs
+from irv2caffe.train.run_dir.snapshots import Pair, newest_complete, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,7 +104,7 @@ def find_starting_point(request: ResumeRequest, say: Callable[[str], None]) -> S
 
 
 def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint | None:
-    """From the newest whole snapshot of a run folder, or in it."""
+    """From the newest complete snapshot of a run folder, or in it."""
     run, run_dir, solver, model = request.place, request.run_dir, request.solver, request.model
     in_place = (
         request.named is None or run_dir is None or (run_dir.exists() and run_dir.samefile(run))
@@ -116,11 +116,11 @@ def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint
             "--resume RUN takes solver and weights from the run folder",
             "with --run-dir NEW a new run goes on from its newest snapshot, with another --solver",
         )
-    pair, problems = newest_whole(RunDir(run).snapshots)
+    pair, problems = newest_complete(RunDir(run).snapshots)
     for why in problems:
         say(f"passed over: {why}")
     if pair is None:
-        raise MissingInputError(f"{run} has no whole snapshot yet", "start it with --solver")
+        raise MissingInputError(f"{run} has no complete snapshot yet", "start it with --solver")
     return StartingPoint(solver or RunDir(run).solver, pair, run)
 
 
@@ -139,10 +139,10 @@ def _of_state(request: ResumeRequest) -> StartingPoint | None:
             f"--resume {state}: {what}",
             "it takes a .solverstate or a folder; --solver FILE beside it names a solver",
         )
-    pair = whole_pair(state, model, solver)
+    pair = complete_pair(state, model, solver)
     run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
     if run is not None and solver is None and run_dir is None and model is None:
-        newest, _ = newest_whole(RunDir(run).snapshots)
+        newest, _ = newest_complete(RunDir(run).snapshots)
         if newest is not None and newest.state.samefile(state):
             return None
     if solver is None:
@@ -153,7 +153,7 @@ def _of_state(request: ResumeRequest) -> StartingPoint | None:
 def _of_folder(
     folder: Path, solver: Path | None, model: Path | None, say: Callable[[str], None]
 ) -> StartingPoint:
-    """From the newest whole snapshot of another program's training."""
+    """From the newest complete snapshot of another program's training."""
     if model is not None:
         raise UsageError(
             f"--resume {folder} --weights {model}: of which snapshot is it the model?",
@@ -186,11 +186,11 @@ def _of_folder(
         )
     for state in found[having[0]]:
         try:
-            return StartingPoint(having[0], whole_pair(state, None, having[0]))
+            return StartingPoint(having[0], complete_pair(state, None, having[0]))
         except InputError as error:
             say(f"passed over: {error.message}")
     raise InputError(
-        f"no snapshot in {next(iter(places))} is whole",
+        f"no snapshot in {next(iter(places))} is complete",
         "--weights FILE with --resume FILE.solverstate names the model of a solver state",
     )
 

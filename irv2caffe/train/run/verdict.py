@@ -63,7 +63,7 @@ class Outcome:
         abandoned: it was killed, and does not end.
         diverged: it was killed because the training diverged.
         flooded: a description, if it was stopped for the size of its log, or empty.
-        newest: iteration of the newest whole snapshot, or None.
+        newest: iteration of the newest complete snapshot, or None.
         max_iter: the last iteration.
         free_bytes: free space on the disk of the snapshots, or None.
         pair_bytes: size of a snapshot, or None.
@@ -102,7 +102,7 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
     if outcome.exit_status == 0 and now.done:
         return Verdict(
             Ending.CRASHED,
-            f"Caffe says that it is done, and there is no whole snapshot of iteration "
+            f"Caffe says that it is done, and there is no complete snapshot of iteration "
             f"{outcome.max_iter:,}",
             LOG,
         )
@@ -162,7 +162,7 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
 
 
 def stopped_hint(newest: int | None) -> str:
-    """The hint after a stop, given the iteration of the newest whole snapshot."""
+    """The hint after a stop, given the iteration of the newest complete snapshot."""
     return "there is no snapshot to go on from" if newest is None else RESUME
 
 

@@ -80,7 +80,7 @@ def difference(files: Iterable[Path]) -> str:
 def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None:
     """Drops the hashes of later iterations, whose snapshots are about to be written again.
 
-    Damaged files among them are renamed: without a hash they would pass as whole.
+    Damaged files among them are renamed: without a hash they would pass as complete.
     """
     known = _read(folder)
     kept = {}

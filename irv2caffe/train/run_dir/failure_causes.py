@@ -44,7 +44,7 @@ _MEMORY = (
     "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the "
     "first GPU, or the CPU, also tests"
 )
-_SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
+_SAVED = "resume with irv2caffe train --resume, which takes the newest complete pair of files"
 
 # A pattern of Caffe's messages (of 1.0; CUDA's codes before and after 10.1), the cause, the hint,
 # and True where a retry may succeed. The first match counts.

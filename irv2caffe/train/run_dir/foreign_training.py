@@ -75,8 +75,8 @@ def states_of(solver: Path, folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def whole_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
-    """The pair of a solver state, verified to be whole.
+def complete_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
+    """The pair of a solver state, verified to be complete.
 
     Raises:
         InputError: it is torn, or its model is missing.
@@ -85,7 +85,9 @@ def whole_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
     pair = Pair(outline.iteration, state, model or _model_of(state, outline.learned_net, solver))
     why = "" if _any_hdf5(pair) else problem(pair) or checksum_problem(pair)
     if why:
-        raise InputError(why, "an older snapshot may be whole: --resume FILE.solverstate names it")
+        raise InputError(
+            why, "an older snapshot may be complete: --resume FILE.solverstate names it"
+        )
     return pair
 
 

@@ -35,9 +35,9 @@ class KeepPolicy:
     scheduled: int | None = None
     earlier: bool = False
 
-    def superfluous(self, whole: Iterable[Pair]) -> list[Pair]:
-        """The pairs to delete, of those that are whole."""
-        ordered = sorted(whole, key=lambda pair: pair.iteration)
+    def superfluous(self, complete: Iterable[Pair]) -> list[Pair]:
+        """The pairs to delete, of those that are complete."""
+        ordered = sorted(complete, key=lambda pair: pair.iteration)
         kept = {pair.iteration for pair in ordered[-max(1, self.newest) :]}
         if self.scheduled:
             kept |= {pair.iteration for pair in ordered if pair.iteration % self.scheduled == 0}
@@ -62,11 +62,11 @@ def delete(pairs_to_delete: Iterable[Pair]) -> None:
 class SnapshotKeeper:
     """Verifies each snapshot that the log names, then deletes older ones.
 
-    An older snapshot is deleted only when a newer one is whole, forced to the disk, and known to
+    An older snapshot is deleted only when a newer one is complete, forced to the disk, and known to
     be healthy: a divergence shows in the loss after the snapshot, whose weights are still finite.
 
     Attributes:
-        newest: the newest pair that is known to be whole, or None.
+        newest: the newest pair that is known to be complete, or None.
         last_bytes: size of the newest pair in bytes, or None.
     """
 
@@ -89,7 +89,7 @@ class SnapshotKeeper:
         self._say = say
         self._pending: Pair | None = None
         self._retry_at = 0.0
-        self._whole: dict[int, Pair] = {}
+        self._complete: dict[int, Pair] = {}
         self._on_disk: set[int] = set()
         # Iterations that are never deleted: requested ones, and those of earlier calls.
         self._protected = {pair.iteration for pair in pairs(folder)} if policy.earlier else set()
@@ -111,7 +111,7 @@ class SnapshotKeeper:
         return self._pending is not None
 
     def verify(self, *, complete: bool) -> bool:
-        """Verifies the pending snapshot; returns whether there is a new whole pair.
+        """Verifies the pending snapshot; returns whether there is a new complete pair.
 
         Args:
             complete: Caffe has logged something since, so the files must be complete.
@@ -135,7 +135,7 @@ class SnapshotKeeper:
         checksums.record((pair.model, pair.state))
         self.newest = pair
         self.last_bytes = pair.num_bytes
-        self._whole[pair.iteration] = pair
+        self._complete[pair.iteration] = pair
         self._prune()
         return True
 
@@ -156,21 +156,21 @@ class SnapshotKeeper:
             return
         self._pruned_to = limit
         for pair in found:
-            is_new = pair.iteration <= limit and pair.iteration not in self._whole
+            is_new = pair.iteration <= limit and pair.iteration not in self._complete
             if is_new and not problem(pair, check_finite=False):
-                self._whole[pair.iteration] = pair
-        older = [pair for at, pair in self._whole.items() if at <= limit]
+                self._complete[pair.iteration] = pair
+        older = [pair for at, pair in self._complete.items() if at <= limit]
         for pair in self._policy.superfluous(older):
             if pair.iteration not in self._protected:
                 delete([pair])
-                self._whole.pop(pair.iteration, None)
+                self._complete.pop(pair.iteration, None)
 
     def go_back(self, pair: Pair | None) -> None:
         """Forgets all pairs after this one."""
         self.newest = pair
         self._pending = None
         limit = -1 if pair is None else pair.iteration
-        self._whole = {at: kept for at, kept in self._whole.items() if at <= limit}
+        self._complete = {at: kept for at, kept in self._complete.items() if at <= limit}
         self._on_disk = {at for at in self._on_disk if at <= limit}
         self._protected = {at for at in self._protected if at <= limit}
         self._healthy = min(self._healthy, limit)

@@ -1,4 +1,4 @@
-"""Pairs of .caffemodel and .solverstate files: whether they are whole and of the run's net."""
+"""Pairs of .caffemodel and .solverstate files: whether they are complete and of the run's net."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _num_learned(model: ModelOutline) -> int:
     return sum(len(layer.shapes) for layer in model.layers)
 
 
-def newest_whole(
+def newest_complete(
     folder: Path, net: Any = None, *, at_most: int | None = None
 ) -> tuple[Pair | None, list[str]]:
     """The newest pair without a problem, and the problems of newer ones.
@@ -136,7 +136,7 @@ def newest_whole(
         at_most: ignore pairs of later iterations.
 
     Raises:
-        UnreadableError: no pair is whole, and some could not be read.
+        UnreadableError: no pair is complete, and some could not be read.
     """
     problems: list[str] = []
     unreadable: UnreadableError | None = None
