@@ -94,7 +94,7 @@ def plot_log_command(
     LOGS are Caffe logs (plain text, .gz, .bz2 or .xz), run folders of irv2caffe train, or - for
     standard input.
     """
-    from irv2caffe.log.accuracy import Names
+    from irv2caffe.log.accuracy import AccuracyNames
     from irv2caffe.plot.session import Request, Session
     from irv2caffe.plot.style import Look
 
@@ -109,7 +109,7 @@ def plot_log_command(
         names=names,
         num_train_images=num_train_images,
         images_per_iteration=images_per_iteration,
-        outputs=Names(top1, top5),
+        outputs=AccuracyNames(top1, top5),
         test_net=test_net,
         year=year,
         out=out,
@@ -185,17 +185,18 @@ def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
 
     for name, images in session.why_epochs():
         if images.number is None:
-            ui.say(f"{name}: {images.why}; --num-train-images N turns iterations into epochs")
-        elif images.why != "as given":
-            ui.say(f"{name}: an epoch is {images.number:,} images: {images.why}")
+            ui.say(f"{name}: {images.source}; --num-train-images N turns iterations into epochs")
+        elif images.source != "as given":
+            ui.say(f"{name}: an epoch is {images.number:,} images: {images.source}")
     if as_json:
         ui.show_json(session.report(runs))
         return
     for run in runs:
+        summary = summarize(run.table)
         ui.show(run.name)
-        for line in summary_lines(summarize(run.table)):
+        for line in summary_lines(summary):
             ui.show(f"  {line}")
-        for kind, text in finding_lines(run.table, run.log):
+        for kind, text in finding_lines(summary, run.log):
             ui.show(f"  {kind:<21} {text}")
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.errors import InputError
-from irv2caffe.log.divergence import first_diverged
-from irv2caffe.log.metrics import metrics_of
+from irv2caffe.log.loss_rules import first_diverged
+from irv2caffe.log.metrics import RunData
 from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows
 from irv2caffe.plot.curve import Curve, Window, limits, smoothed, span_of
 from irv2caffe.plot.scalars import Scalar, scalars_of
@@ -156,8 +156,8 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
     iteration, loss, lr, step_s = _columns(table)
     x = place(iteration)
     healthy = (np.abs(loss) <= MAX_LOSS) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
-    metrics = metrics_of(table)
-    lost = first_diverged(table, metrics)
+    data = RunData(table)
+    lost = first_diverged(data)
     raw = Curve(x[healthy], loss[healthy])
     span = span_of(len(raw.x)) if smooth is None else max(1, min(smooth, len(raw.x))) // 2 * 2 + 1
     with_lr, with_rate = np.abs(lr) <= MAX_LOSS, step_s > 0
@@ -186,7 +186,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         rate_is_images=images is not None,
         errors=tests,
         other_errors=others,
-        scalars=scalars_of(metrics, place),
+        scalars=scalars_of(data.metrics, place),
         is_tested=bool(len(table.test) or len(table.other_tests)),
         clock=_clock(table, x),
         restarts=tuple(place(np.array(_few(table.restarts), float)).tolist()),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.figure import Figure
 
-from irv2caffe.atomic import file_aside
+from irv2caffe.atomic import atomic_file
 from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, is_wide, smoothed, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
@@ -52,7 +52,7 @@ def draw(runs: Sequence[Run], out: Path, look: Look = _PLAIN) -> None:
     """
     check_suffix(out)
     # A matplotlibrc of the user's may ask for LaTeX, which need not be here, or hide the lines.
-    with rc_context(), file_aside(out) as aside, warnings.catch_warnings():
+    with rc_context(), atomic_file(out) as aside, warnings.catch_warnings():
         rcdefaults()
         rcParams["svg.hashsalt"] = "irv2caffe"  # else identifiers are random
         made = figure(runs, look)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.log.reference import Reference
+    from irv2caffe.log.summary import Summary
     from irv2caffe.plot.curve import Window
 
 
@@ -61,6 +62,7 @@ def write_report(
     runs = [Run(without_controls(run.name), run.table, run.log) for run in runs]
     shown = curves_of(runs, smooth=smooth)
     check_references(references, in_epochs=shown[0].in_epochs)
+    summaries = [summarize(run.table) for run in runs]
     script, css = _part("report_math.js") + _part("report.js"), _part("report.css")
     page = Template(_part("report.html")).substitute(
         title=escape(without_controls(title) or " and ".join(run.name for run in runs)),
@@ -68,8 +70,8 @@ def write_report(
         refresh=f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else "",
         css=css,
         about=escape("training of Caffe, " + ("over epochs" if shown[0].in_epochs else _NO_EPOCHS)),
-        summary=_summary(runs),
-        findings=_findings(runs),
+        summary=_summary_table(runs, summaries),
+        findings=_findings(runs, summaries),
         config=_config(runs),
         footer=escape(f"irv2caffe {__version__} plot-log"),
         data=_json(page_data(shown, references, window=window, log_loss=log_loss)),
@@ -97,9 +99,9 @@ def _json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _summary(runs: Sequence[Run]) -> str:
+def _summary_table(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
     """One column per run."""
-    columns = [dict(summary_items(summarize(run.table))) for run in runs]
+    columns = [dict(summary_items(summary)) for summary in summaries]
     names = dict.fromkeys(name for column in columns for name in column)
     head = "".join(f"<th>{escape(run.name)}</th>" for run in runs)
     rows = "".join(
@@ -114,10 +116,10 @@ def _summary(runs: Sequence[Run]) -> str:
     )
 
 
-def _findings(runs: Sequence[Run]) -> str:
+def _findings(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
     parts = []
-    for run in runs:
-        lines = finding_lines(run.table, run.log)
+    for run, summary in zip(runs, summaries, strict=True):
+        lines = finding_lines(summary, run.log)
         items = "".join(
             f'<li class="{kind}"><span class="kind">{kind}</span> {escape(text)}</li>'
             for kind, text in lines  # kinds are our own words

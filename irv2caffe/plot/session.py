@@ -6,16 +6,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from irv2caffe.atomic import file_aside
+from irv2caffe.atomic import atomic_file
 from irv2caffe.errors import UsageError
-from irv2caffe.log.accuracy import Names
+from irv2caffe.log.accuracy import AccuracyNames
 from irv2caffe.log.dataset import TrainImages, find_train_images
 from irv2caffe.log.export import write_csv, write_jsonl
-from irv2caffe.log.read.follow import STDIN, Follower, read_into
-from irv2caffe.log.read.reader import Reader, refuse_foreign
+from irv2caffe.log.read.files import STDIN
+from irv2caffe.log.read.follow import Follower
+from irv2caffe.log.read.reader import Reader, require_caffe_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
-from irv2caffe.log.tensorboard import write_events
+from irv2caffe.log.tensorboard import require_tensorboard, write_events
 from irv2caffe.plot.curves import Run
 from irv2caffe.plot.style import without_controls
 
@@ -53,7 +54,7 @@ class Request:
     names: tuple[str, ...] = ()
     num_train_images: int | None = None
     images_per_iteration: int | None = None
-    outputs: Names = field(default_factory=Names)
+    outputs: AccuracyNames = field(default_factory=AccuracyNames)
     test_net: int = 0
     year: int | None = None
     out: Path | None = None
@@ -88,6 +89,7 @@ class Session:
 
         Raises:
             UsageError: what is asked for does not go together.
+            MissingExtraError: ``tensorboard`` is asked for and not installed.
         """
         groups = [request.paths] if request.join else [[path] for path in request.paths]
         if len(request.names) > len(groups):
@@ -98,6 +100,8 @@ class Session:
             from irv2caffe.plot.style import check_suffix
 
             check_suffix(request.out)
+        if request.tensorboard is not None:
+            require_tensorboard()
         _check_outputs(request)
         self._request = request
         self._stack = ExitStack()
@@ -114,7 +118,7 @@ class Session:
 
     def __enter__(self) -> Self:
         if self._request.unknown is not None:
-            aside = self._stack.enter_context(file_aside(self._request.unknown))
+            aside = self._stack.enter_context(atomic_file(self._request.unknown))
             self._unknown = self._stack.enter_context(aside.open("w", encoding="utf-8"))
         return self
 
@@ -138,8 +142,8 @@ class Session:
         """
         for source in self._sources:
             for path in source.paths:
-                read_into(source.reader, path)
-            refuse_foreign(source.reader.log, source.paths[0])
+                source.reader.read_file(path)
+            require_caffe_log(source.reader.log, source.paths[0])
 
     def check_outputs(self, runs: list[Run]) -> None:
         """Refuses test nets and accuracies that no run has; a misspelt name would draw nothing.
@@ -249,7 +253,7 @@ class Session:
             log = source.reader.log
             report[run.name] = {
                 **summarize(run.table).as_dict(),
-                "num_train_images_from": source.images.why,
+                "num_train_images_from": source.images.source,
                 "stopped": log.stopped,
                 "killed": log.killed or None,
                 "fatal": log.fatal or None,

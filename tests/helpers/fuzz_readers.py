@@ -413,8 +413,9 @@ def _plot(request) -> None:
         runs = session.runs()
         session.check_outputs(runs)
         for run in runs:
-            summary_items(summarize(run.table))
-            finding_lines(run.table, run.log)
+            summary = summarize(run.table)
+            summary_items(summary)
+            finding_lines(summary, run.log)
             config_lines(run.log)
         json.dumps(session.report(runs))
         session.write(runs)

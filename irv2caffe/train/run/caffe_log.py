@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import file_aside
-from irv2caffe.system import open_own, open_regular
+from irv2caffe.atomic import atomic_file
+from irv2caffe.system import open_for_writing, open_regular
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RawLog:
         self._stitched = stitched
         stitch(stitched, path.parent)
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.writing = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_EXCL)
+        self.writing = open_for_writing(path, os.O_WRONLY | os.O_APPEND | os.O_EXCL)
         self._reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._rest = b""
         self._read_bytes = 0
@@ -107,7 +107,7 @@ class RawLog:
         if self._behind:
             return
         try:
-            handle = open_own(self._stitched, os.O_WRONLY | os.O_APPEND)
+            handle = open_for_writing(self._stitched, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(handle, "ab", buffering=0) as stream:
                 self._behind = stream.write(piece) != len(piece)
         except OSError:
@@ -134,7 +134,7 @@ def stitch(stitched: Path, logs: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with os.fdopen(open_own(stitched, os.O_RDWR | os.O_APPEND), "r+b") as stream:
+    with os.fdopen(open_for_writing(stitched, os.O_RDWR | os.O_APPEND), "r+b") as stream:
         for piece in _joined(logs):
             there = stream.read(len(piece))
             if piece[: len(there)] != there:
@@ -144,7 +144,7 @@ def stitch(stitched: Path, logs: Path) -> None:
         else:
             if not stream.read(1):
                 return
-    with file_aside(stitched) as aside, aside.open("wb") as stream:
+    with atomic_file(stitched) as aside, aside.open("wb") as stream:
         stream.writelines(_joined(logs))
 
 

@@ -19,7 +19,7 @@ from irv2caffe.train.run_dir.folders import (
     existing_run_dir,
     link_latest,
     new_run_dir,
-    remove_partial_files,
+    remove_leftovers,
 )
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.orphan import wait_for_orphan
@@ -59,7 +59,7 @@ def train(
     plan.raise_problems()
     run = new_run_dir(train_options.run_dir)
     with locked(run) as lock:
-        remove_partial_files(run)
+        remove_leftovers(run)
         pair = prepare.write_inputs(run, plan, options)
         link_latest(run)
         return run_training(run, plan, options, lock, pair, say=say, status=status)
@@ -84,7 +84,7 @@ def resume(
     add_missing_folders(run)
     wait_for_orphan(run, say)
     with locked(run) as lock:
-        remove_partial_files(run)
+        remove_leftovers(run)
         plan = make_plan(run.solver, found, replace(train_options, run_dir=run.path, moved=True))
         plan.raise_problems()
         try:

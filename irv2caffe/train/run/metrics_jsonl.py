@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside
-from irv2caffe.system import open_own, open_regular
+from irv2caffe.atomic import atomic_file
+from irv2caffe.system import open_for_writing, open_regular
 from irv2caffe.train.run.tracker import Row, Tracker
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class MetricsFile:
         if not lines or self._has_failed:
             return
         try:
-            handle = open_own(self.path, os.O_WRONLY | os.O_APPEND)
+            handle = open_for_writing(self.path, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(handle, "ab", buffering=0) as stream:
                 self._has_failed = stream.write(lines) != len(lines)
         except OSError:
@@ -100,7 +100,7 @@ def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | Non
         rows = _rows_of(run.log_of(number), number, batch, num_train)
         if rows:
             kept = [row for row in kept if row[0] < rows[0][0]] + rows
-    with file_aside(run.metrics) as aside, aside.open("w", encoding="utf-8") as stream:
+    with atomic_file(run.metrics) as aside, aside.open("w", encoding="utf-8") as stream:
         stream.writelines(line for at, line in kept if before is None or at < before)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import remove_files_aside
+from irv2caffe.atomic import remove_partial_files
 from irv2caffe.system import kill_group
 
 if TYPE_CHECKING:
@@ -109,4 +109,4 @@ class Plotter:
         if child.poll() is None:
             kill_group(child)
             child.wait()
-        remove_files_aside(self.run.plot)
+        remove_partial_files(self.run.plot)

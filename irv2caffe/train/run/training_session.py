@@ -21,7 +21,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import unwritable
+from irv2caffe.atomic import write_error
 from irv2caffe.log.read import events
 from irv2caffe.train.run import progress
 from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
@@ -74,7 +74,7 @@ class TrainingSession:
         try:
             self._log = RawLog(run.log_of(number), run.log)
         except OSError as error:
-            raise unwritable(run.log_of(number), error) from error
+            raise write_error(run.log_of(number), error) from error
         self._log_size = LogSizeWatch(self._log, context.free_bytes, context.snapshot_bytes)
         self._supervisor = Supervisor(
             command,

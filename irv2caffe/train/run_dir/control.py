@@ -12,9 +12,9 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import unwritable
+from irv2caffe.atomic import write_error
 from irv2caffe.errors import InputError
-from irv2caffe.system import open_own, read_json_object
+from irv2caffe.system import open_for_writing, read_json_object
 from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run_dir.lock import is_locked, read_owner
 from irv2caffe.train.run_dir.run_dir import is_finished, read_config
@@ -76,9 +76,9 @@ def request(run: RunDir, what: str) -> None:
         file.parent.mkdir(exist_ok=True)
         if file.parent.is_symlink():
             raise InputError(f"{file.parent} is a link: nothing is written through it")
-        os.close(open_own(file, os.O_WRONLY))
+        os.close(open_for_writing(file, os.O_WRONLY))
     except OSError as error:
-        raise unwritable(file, error) from error
+        raise write_error(file, error) from error
     deadline = time.monotonic() + _ANSWER_S
     while file.exists():
         if time.monotonic() > deadline or not is_locked(run):

@@ -11,7 +11,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
 from irv2caffe.system import open_regular, read_json_object
 from irv2caffe.train.run_dir.run_dir import RunDir, read_config
@@ -60,7 +60,7 @@ def new_run_dir(path: Path | None) -> RunDir:
         run.snapshots.mkdir(parents=True, exist_ok=True)
         run.logs.mkdir(exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     return run
 
 
@@ -142,10 +142,10 @@ def add_missing_folders(run: RunDir) -> None:
             with run.log_of(1).open("xb") as stream, open_regular(run.log) as log:
                 shutil.copyfileobj(log, stream)
     except OSError as error:
-        raise unwritable(run.path, error) from error
+        raise write_error(run.path, error) from error
 
 
-def remove_partial_files(run: RunDir) -> None:
+def remove_leftovers(run: RunDir) -> None:
     """Removes files that a killed trainer was writing; the caller holds the lock.
 
     A figure or a table may be written by another process right now: only old ones are removed.
@@ -171,12 +171,12 @@ def copy_file(source: Path, target: Path) -> None:
         stream = open_regular(source)
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", path=source) from error
-    with stream, file_aside(target) as aside:
+    with stream, atomic_file(target) as aside:
         try:
             with aside.open("wb") as copy:
                 shutil.copyfileobj(stream, copy, _PIECE_BYTES)
         except OSError as error:
-            raise unwritable(target, error) from error
+            raise write_error(target, error) from error
 
 
 def link_latest(run: RunDir) -> None:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from irv2caffe.atomic import unwritable
+from irv2caffe.atomic import write_error
 from irv2caffe.errors import InputError
-from irv2caffe.system import open_own, open_regular, read_regular, stat_fields
+from irv2caffe.system import open_for_writing, open_regular, read_regular, stat_fields
 from irv2caffe.train.run_dir.holders import holders, is_caffe_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def locked(run: RunDir) -> Iterator[IO[str]]:
         except BlockingIOError as error:
             raise _locked_error(run) from error
         except OSError as error:
-            raise unwritable(run.path, error) from error
+            raise write_error(run.path, error) from error
         write_owner(handle, Owner(platform.node(), os.getpid(), start_time(os.getpid())))
         yield handle
         handle.truncate(0)
@@ -83,9 +83,11 @@ def _locked_error(run: RunDir) -> InputError:
 
 def _open_lock(run: RunDir) -> IO[str]:
     try:
-        return os.fdopen(open_own(run.lock, os.O_RDWR | os.O_APPEND), "r+", encoding="utf-8")
+        return os.fdopen(
+            open_for_writing(run.lock, os.O_RDWR | os.O_APPEND), "r+", encoding="utf-8"
+        )
     except OSError as error:
-        raise unwritable(run.lock, error) from error
+        raise write_error(run.lock, error) from error
 
 
 def write_owner(handle: IO[str], owner: Owner) -> None:

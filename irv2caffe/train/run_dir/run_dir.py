@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import write_text
 from irv2caffe.log.read.reader import read_lines
-from irv2caffe.system import open_own, open_regular, read_json_object
+from irv2caffe.system import open_for_writing, open_regular, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,9 @@ def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
     """Writes ``state.json``; not forced to the disk, and skipped on a full one."""
     aside = run.path / ".state.json.partial"
     try:
-        with os.fdopen(open_own(aside, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as stream:
+        with os.fdopen(
+            open_for_writing(aside, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8"
+        ) as stream:
             stream.write(json.dumps(values, default=str) + "\n")
         aside.replace(run.state)
     except OSError:

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
 from irv2caffe.proto.snapshot_outline import (
     read_model_outline,
@@ -181,12 +181,12 @@ def fix_model_path(pair: Pair) -> bool:
     wanted = str(pair.model.absolute())
     if read_state_outline(pair.state).learned_net == wanted:
         return False
-    with file_aside(pair.state) as aside:
+    with atomic_file(pair.state) as aside:
         try:
             with aside.open("wb") as stream:
                 stream.writelines(with_learned_net(pair.state, wanted))
         except OSError as error:
-            raise unwritable(pair.state, error) from error
+            raise write_error(pair.state, error) from error
     checksums.record([pair.state], known_only=True)
     return True
 
@@ -228,7 +228,7 @@ def set_aside(folder: Path, after: int) -> list[Path]:
                 if path.suffix == ".caffemodel":
                     rejected.append(path)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise write_error(folder, error) from error
     return rejected
 
 
