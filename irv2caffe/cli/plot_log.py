@@ -97,7 +97,6 @@ def plot_log_command(
     from irv2caffe.plot.session import PlotSession, Request
     from irv2caffe.plot.style import PlotOptions
 
-    window = _window(epochs)
     paths, published = _split_references(logs, references)
     if watch and unknown is not None:
         raise UsageError("--unknown does not go with --watch")
@@ -116,7 +115,7 @@ def plot_log_command(
         jsonl=jsonl_file,
         tensorboard=tensorboard,
         unknown=unknown,
-        options=PlotOptions(window, title, panels, smooth, frozenset(log_axes), published),
+        options=PlotOptions(_window(epochs), title, panels, smooth, frozenset(log_axes), published),
         refresh_s=max(1, round(every or _WATCH_S)) if watch else None,
     )
     with PlotSession(request) as session:
