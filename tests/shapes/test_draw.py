@@ -371,7 +371,7 @@ def test_the_readmes_picture_is_what_is_drawn():
     """scripts/golden draws it anew."""
     net, _ = read_net(ROOT / "templates/slim/train_val.prototxt")
     picture = to_svg(draw(summarize(net, "TRAIN")))
-    assert (ROOT / "examples/slim.svg").read_text(encoding="utf-8") == picture
+    assert (ROOT / "docs/images/slim.svg").read_text(encoding="utf-8") == picture
 
 
 def test_png_and_pdf(scenes, tmp_path):
