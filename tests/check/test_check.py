@@ -27,8 +27,11 @@ from helpers.check_cases import (
     total,
 )
 
+import irv2caffe.check.rules  # noqa: F401  registers the rules
+from irv2caffe.check.finding import Severity
+from irv2caffe.check.nets import gather
 from irv2caffe.check.read import read
-from irv2caffe.check.rules import RULES, Severity, findings, gather
+from irv2caffe.check.registry import RULES, findings
 from irv2caffe.proto.binary import blob_from_array
 
 NOTE, WARNING, ERROR = Severity.NOTE, Severity.WARNING, Severity.ERROR
@@ -62,7 +65,7 @@ CASES = {
     "net-missing": (
         ERROR,
         solver(('"net.prototxt"', '"other/nets.prototxt"')),
-        "'other/nets.prototxt' is not there",
+        "'other/nets.prototxt' does not exist",
         "",
         solver(),
     ),
@@ -259,7 +262,7 @@ CASES = {
     "bn-fraction": (
         NOTE,
         net(("fraction: 0.95", "fraction: 0.999")),
-        "remembers 1,000 iterations, the run has 1,000",
+        "averages over 1,000 iterations, the run has 1,000",
         "conv1/bn",
         Run(net=(("fraction: 0.95", "fraction: 0.999"),), solver=(("1000", "100000"),)),
     ),
@@ -552,14 +555,14 @@ CASES = {
     "infogain-matrix": (
         ERROR,
         infogain({}),
-        "the matrix h is not there",
+        "the matrix h does not exist",
         "loss",
         infogain({"h": blob(1, 1, 4, 4)}),
     ),
     "data-missing": (
         NOTE,
         net(('"train_lmdb"', '"elsewhere"')),
-        "elsewhere is not there",
+        "elsewhere does not exist",
         "data",
         net(),
     ),
@@ -847,7 +850,7 @@ CASES = {
     "snapshot-folder": (
         ERROR,
         solver(no_folder=True),
-        "the folder snapshots of snapshot_prefix is not there",
+        "the folder snapshots of snapshot_prefix does not exist",
         "",
         solver(),
     ),

@@ -13,7 +13,7 @@ from test_check import CASES
 from test_check_files import raw, shuffled, write_database
 
 from irv2caffe.caffe.command import tool_command
-from irv2caffe.check.rules import Severity
+from irv2caffe.check.finding import Severity
 from irv2caffe.check.run import check
 from irv2caffe.errors import FormatError
 

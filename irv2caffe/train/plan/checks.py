@@ -32,7 +32,7 @@ from irv2caffe.train.run_dir.run_dir import refuse_used
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
 
 if TYPE_CHECKING:
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.train.plan.databases import Facts
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run_dir.snapshots import Pair
