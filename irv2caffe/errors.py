@@ -195,9 +195,14 @@ class WorkerDiedError(Irv2CaffeError):
     """A process that helped this one is gone, or hangs."""
 
 
+def close_matches(word: str, known: Iterable[str]) -> list[str]:
+    """Returns up to three known words that are spelled like ``word``, the closest first."""
+    return difflib.get_close_matches(word[:_MAX_WORD], list(known), n=3)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What was probably meant, as a hint; empty where nothing is near."""
-    near = difflib.get_close_matches(word[:_MAX_WORD], list(known), n=3)
+    """Returns a hint that names the known words spelled like ``word``; empty if there are none."""
+    near = close_matches(word, known)
     return f"did you mean {', '.join(near)}?" if near else ""
 
 

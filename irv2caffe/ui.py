@@ -213,8 +213,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02} s"
 
 
-def megabytes(size: float) -> str:
-    """``24.1 GB``, ``5.61 GB``, ``137.3 MB``, ``8.6 kB``: thousands of thousands of bytes."""
-    if size >= 1e9:
-        return f"{size / 1e9:,.1f} GB" if size >= 1e10 else f"{size / 1e9:.2f} GB"
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+def format_bytes(num_bytes: float) -> str:
+    """A number of bytes in decimal units: ``24.1 GB``, ``5.61 GB``, ``8.6 kB``, ``512 B``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:,.{1 if num_bytes >= 10 * unit else 2}f} {name}"
+    return f"{num_bytes / 1e3:.1f} kB" if num_bytes >= 1e3 else f"{num_bytes:.0f} B"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
-    from irv2caffe.check.inputs import DatabaseFacts
+    from irv2caffe.data.inspect.database import Database
 
 _CLASSIFIERS = {"InnerProduct": "inner_product_param", "Convolution": "convolution_param"}
 _COMPARING = ("SoftmaxWithLoss", "Accuracy", "InfogainLoss", "MultinomialLogisticLoss", "HingeLoss")
@@ -31,7 +31,7 @@ def is_stepped_by_python(evidence: Evidence) -> bool:
     return net is not None and any(not layer.message.bottom for layer in net.of_type("Python"))
 
 
-def facts_of_net(net: PhaseNet, evidence: Evidence) -> DatabaseFacts | None:
+def facts_of_net(net: PhaseNet, evidence: Evidence) -> Database | None:
     """What is known of the first source of a net that anything is known of."""
     return next(filter(None, map(evidence.facts_of, net.data_layers)), None)
 

@@ -17,7 +17,8 @@ from irv2caffe.shapes.graph import bottom_sources
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from irv2caffe.check.inputs import DatabaseFacts, SnapshotFacts
+    from irv2caffe.check.inputs import SnapshotFacts
+    from irv2caffe.data.inspect.database import Database
     from irv2caffe.errors import NetError
     from irv2caffe.proto.positions import UnknownField
     from irv2caffe.shapes.infer import LayerInfo
@@ -231,7 +232,7 @@ class Evidence:
     solver: PrototxtFile | None = None
     nets: tuple[PhaseNet, ...] = ()
     prototxts: tuple[PrototxtFile, ...] = ()
-    databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
+    databases: Mapping[str, Database] = field(default_factory=dict)
     files: Mapping[str, bool] = field(default_factory=dict)
     blobs: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     claims: Claims = field(default_factory=Claims)
@@ -243,7 +244,7 @@ class Evidence:
         """The net that is trained."""
         return next((net for net in self.nets if net.phase == "TRAIN"), None)
 
-    def facts_of(self, layer: Layer) -> DatabaseFacts | None:
+    def facts_of(self, layer: Layer) -> Database | None:
         """What is known of the source of a data layer."""
         return self.databases.get(layer.source)
 

@@ -15,7 +15,7 @@ from irv2caffe.check.evidence import (
     PrototxtFile,
 )
 from irv2caffe.check.finding import Hit, Place
-from irv2caffe.check.inputs import Claims, DatabaseFacts
+from irv2caffe.check.inputs import Claims
 from irv2caffe.check.roles import nets_without_solver
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from irv2caffe.check.files import NetRole, Reading
+    from irv2caffe.data.inspect.database import Database
     from irv2caffe.shapes.infer import NetShapes
 
 _MAX_VALUES = (1 << 31) - 1  # of a blob: blob.cpp, Reshape
@@ -35,17 +36,17 @@ _STOPS = "Caffe stops when it makes the net"
 
 def gather(
     reading: Reading,
-    databases: Mapping[str, DatabaseFacts] | None = None,
+    databases: Mapping[str, Database] | None = None,
     claims: Claims | None = None,
 ) -> Evidence:
     """Everything the rules look at.
 
     Args:
         reading: the files.
-        databases: facts by the source as it is written in the net.
+        databases: by the source as it is written in the net; None before they are read: shapes are
+            not inferred then.
         claims: what the user says.
     """
-    databases = databases or {}
     claims = replace(claims or Claims(), header_num_train=reading.num_train)
     if not claims.num_gpus:
         claims = replace(claims, num_gpus=reading.num_gpus)
@@ -58,7 +59,8 @@ def gather(
             at = (Place(role.file.name, error.line or 0, error.layer),)
             hit = Hit(what=error.message, why=_STOPS, fix=error.hint, at=at)
             troubles.append(("net-refused", hit))
-    nets = [_with_shapes(net, databases, claims) for net in nets]
+    if databases is not None:
+        nets = [_with_shapes(net, databases, claims) for net in nets]
     nets.sort(key=lambda net: net.phase == "TEST")
     files = [] if reading.solver is None else [reading.solver]
     files += [role.file for role in reading.nets]
@@ -66,7 +68,7 @@ def gather(
         solver=reading.solver,
         nets=tuple(nets),
         prototxts=tuple(dict.fromkeys(files)),
-        databases=databases,
+        databases=databases or {},
         files={name: path is not None for name, path in reading.paths.items()},
         blobs=reading.blobs,
         claims=claims,
@@ -137,7 +139,7 @@ def _make(
     return PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
 
 
-def _with_shapes(net: PhaseNet, databases: Mapping[str, DatabaseFacts], claims: Claims) -> PhaseNet:
+def _with_shapes(net: PhaseNet, databases: Mapping[str, Database], claims: Claims) -> PhaseNet:
     """The net with its shapes, or why Caffe refuses them; as it is if they cannot be inferred."""
     if not _can_infer(net, databases):
         return net
@@ -179,7 +181,7 @@ def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
     )
 
 
-def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
+def _can_infer(net: PhaseNet, databases: Mapping[str, Database]) -> bool:
     return bool(net.layers) and all(
         not layer.is_altered
         and layer.type in KNOWN_TYPES
@@ -190,7 +192,7 @@ def _can_infer(net: PhaseNet, databases: Mapping[str, DatabaseFacts]) -> bool:
     )
 
 
-def _is_size_unknown(layer: Any, databases: Mapping[str, DatabaseFacts]) -> bool:
+def _is_size_unknown(layer: Any, databases: Mapping[str, Database]) -> bool:
     """Whether neither a layer nor its database tells the size of its images."""
     if layer.type == "Input":
         return not layer.input_param.shape
@@ -203,7 +205,7 @@ def _is_size_unknown(layer: Any, databases: Mapping[str, DatabaseFacts]) -> bool
     return facts is None or facts.height is None
 
 
-def record_shapes(databases: Mapping[str, DatabaseFacts]) -> Callable[[Any], Any]:
+def record_shapes(databases: Mapping[str, Database]) -> Callable[[Any], Any]:
     """The function from a Data layer to the shapes of its image and label that ``infer`` takes."""
 
     def look_up(layer: Any) -> list[tuple[int, ...]] | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import file_aside, unwritable
 from irv2caffe.log.export import OUTPUT, rows_of
+from irv2caffe.proto.wire import varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,21 +90,11 @@ def _double(field: int, value: float) -> bytes:
 
 
 def _varint(field: int, value: int) -> bytes:
-    return bytes([field << 3]) + _number(value)
+    return bytes([field << 3]) + varint(value)
 
 
 def _bytes(field: int, data: bytes) -> bytes:
-    return bytes([field << 3 | 2]) + _number(len(data)) + data
-
-
-def _number(value: int) -> bytes:
-    """A base-128 varint."""
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    return bytes([field << 3 | 2]) + varint(len(data)) + data
 
 
 def _record(data: bytes) -> bytes:

@@ -22,11 +22,11 @@ import pytest
 from helpers.train_helpers import database_contents, is_gone, wait_for
 from PIL import Image
 
-from irv2caffe.data.build import plan, writer
+from irv2caffe.data.build import build_plan, writer
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
 from irv2caffe.data.build.partial import partial_folder
 from irv2caffe.data.build.state import DAMAGED, State, read_state, write_state
-from irv2caffe.data.lmdb_store import Writer, last_transaction
+from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction
 from irv2caffe.data.sources import open_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
 
@@ -34,9 +34,9 @@ OPTIONS = BuildOptions(size=(96, 96), workers=2)
 # Commits and units small enough for a small set to have many of them.
 RUN = """
 import os, sys
-from irv2caffe.data.build import plan, writer
+from irv2caffe.data.build import build_plan, writer
 writer.COMMIT_BYTES = 1 << 20
-plan._UNIT_BYTES = 128 << 10
+build_plan._UNIT_BYTES = 128 << 10
 {extra}
 from irv2caffe.cli import run
 sys.exit(run(["make-lmdb", sys.argv[1], sys.argv[2], "--resize", "96", *sys.argv[3:]]))
@@ -144,8 +144,8 @@ class Watched:
         *((os, name) for name in ("mkdir", "open", "rename", "replace", "rmdir", "unlink")),
         *((os, name) for name in ("fsync", "truncate")),
         (io, "open"),
-        (Writer, "put"),
-        (Writer, "commit"),
+        (DatabaseWriter, "put"),
+        (DatabaseWriter, "commit"),
     )
 
     def __init__(self, monkeypatch, folder):
@@ -175,7 +175,7 @@ class Watched:
     def _concerns(self, what):
         if isinstance(what, int):
             what = Path(f"/proc/self/fd/{what}").readlink()
-        return isinstance(what, Writer) or str(what).startswith(str(self.folder))
+        return isinstance(what, DatabaseWriter) or str(what).startswith(str(self.folder))
 
     def _look(self):
         self.folder, folder = Path("/nowhere"), self.folder  # not at what looking does
@@ -201,7 +201,7 @@ def lay_out(files, folder, pid):
 def tiny(tmp_path, monkeypatch):
     """Seven images, of which one is bad, in three transactions."""
     monkeypatch.setattr(writer, "COMMIT_RECORDS", 3)
-    monkeypatch.setattr(plan, "_UNIT_BYTES", 1)
+    monkeypatch.setattr(build_plan, "_UNIT_BYTES", 1)
     for number in range(7):
         folder = tmp_path / "images" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,7 +273,7 @@ def test_a_file_that_was_just_begun(images, tmp_path, size):
     """Own sizes: how much LMDB maps must not depend on whether there was a file already."""
     args = ("--resize", "none")
     assert finish(images, tmp_path / "whole", *args)[0] == 3
-    extra = DIE.format(where="lmdb_store.Writer.put", when="after", count=1)
+    extra = DIE.format(where="lmdb_store.DatabaseWriter.put", when="after", count=1)
     assert finish(images, tmp_path / "db", *args, extra=extra)[0] == -signal.SIGKILL
     path = partial_folder(tmp_path / "db") / "data.mdb"
     assert path.stat().st_size == 8192
@@ -291,10 +291,10 @@ def children_of(pid):
 
 SLOW = """
 from irv2caffe.data.build import pool
-made = pool.Pool._made
+made = pool.WorkerPool._made
 def slow(*args):
     import time; time.sleep(0.05); return made(*args)
-pool.Pool._made = slow
+pool.WorkerPool._made = slow
 """
 
 
@@ -384,10 +384,10 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path
 
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "COMMIT_BYTES", 1 << 20)
-    monkeypatch.setattr(plan, "_UNIT_BYTES", 128 << 10)
+    monkeypatch.setattr(build_plan, "_UNIT_BYTES", 128 << 10)
     free = iter([10**10, 10**10, 10**10, 1_000_000])
     monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: next(free, 1_000_000))
-    with pytest.raises(OutputError, match="is full: 1 MB are free"):
+    with pytest.raises(OutputError, match=r"is full: 1\.00 MB are free"):
         make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
     assert partial_folder(tmp_path / "db").exists()
 
@@ -426,7 +426,7 @@ def test_nothing_stays_of_what_had_no_time_to_begin(images, tmp_path):
 def unfinished(images, tmp_path):
     """A database that was interrupted after its second commit."""
     out = tmp_path / "db"
-    extra = DIE.format(where="lmdb_store.Writer.commit", when="after", count=2)
+    extra = DIE.format(where="lmdb_store.DatabaseWriter.commit", when="after", count=2)
     assert finish(images, out, extra=extra)[0] == -signal.SIGKILL
     return out
 
@@ -498,7 +498,7 @@ def test_replacing_goes_on_too(images, whole, tmp_path):
     out = tmp_path / "db"
     make_lmdb(open_source(images), out, BuildOptions(size=(8, 8)))
     old = database_contents(out)
-    extra = DIE.format(where="lmdb_store.Writer.commit", when="after", count=2)
+    extra = DIE.format(where="lmdb_store.DatabaseWriter.commit", when="after", count=2)
     assert finish(images, out, "--force", extra=extra)[0] == -signal.SIGKILL
     assert database_contents(out) == old
     code, errors = finish(images, out, "--force")

@@ -18,7 +18,7 @@ from irv2caffe.data.options import BuildOptions
 from irv2caffe.data.records.datum import read_head
 from irv2caffe.data.records.headers import image_kind, is_cut_short, read_jpeg_header
 from irv2caffe.data.records.image import UndecodableImageError, decode_record, open_image
-from irv2caffe.data.records.record import RecordMaker, Space
+from irv2caffe.data.records.record import RecordBuffer, RecordMaker
 from irv2caffe.data.sources import Item, open_source
 from irv2caffe.data.sources.matfile import read_mat
 from irv2caffe.data.sources.pickles import load_pickle
@@ -193,7 +193,7 @@ def test_images(tmp_path, data, way, png):
     (tmp_path / name).write_bytes(data)
     maker = RecordMaker(way, tmp_path)
     space_memory = np.zeros(100_000, np.uint8)
-    space = Space(space_memory)
+    space = RecordBuffer(space_memory)
     try:
         offset, size = maker.make(Item(name, 7), 0, space)
     except UndecodableImageError:

@@ -13,7 +13,7 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
 from irv2caffe.data.build.partial import partial_folder
-from irv2caffe.data.build.seen import ChangedSourceError
+from irv2caffe.data.build.resume_check import ChangedSourceError
 from irv2caffe.data.build.tables import read_skipped
 from irv2caffe.data.sources import folders, open_source
 from irv2caffe.errors import InputError
@@ -25,10 +25,10 @@ NUM_IMAGES = 400
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     """Commits and units small enough for a small set to have many of them."""
-    from irv2caffe.data.build import plan, writer
+    from irv2caffe.data.build import build_plan, writer
 
     monkeypatch.setattr(writer, "COMMIT_BYTES", 1 << 20)
-    monkeypatch.setattr(plan, "_UNIT_BYTES", 128 << 10)
+    monkeypatch.setattr(build_plan, "_UNIT_BYTES", 128 << 10)
 
 
 def save_images(root, seed):

@@ -40,8 +40,8 @@ from helpers.archives import (
 from helpers.zoo import file_bytes, photo
 from PIL import Image
 
-from irv2caffe.data.build.estimate import estimate_lmdb
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
+from irv2caffe.data.build.size_estimate import estimate_lmdb
 from irv2caffe.data.build.tables import read_skipped
 from irv2caffe.data.records.datum import read_head
 from irv2caffe.data.records.decode import stored_pixels

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from irv2caffe.check.inputs import Claims, DatabaseFacts
+from irv2caffe.check.inputs import Claims
+from irv2caffe.data.inspect.database import Database
 
 DATA = """
 layer {{
@@ -156,7 +157,7 @@ type: "SGD"
 """
 RMSPROP = (("momentum: 0.9\n", "delta: 1.0\nrms_decay: 0.9\n"), ('"SGD"', '"RMSProp"'))
 NETS = {"plain": plain, "tf": tf, "norm": norm}
-TRAIN = DatabaseFacts(1600, 3, 32, 32, False, 0, 3, "shuffled", num_looked_at=1600)
+TRAIN = Database(1600, 3, 32, 32, False, 0, 3, "shuffled", num_looked_at=1600)
 VAL = replace(TRAIN, num_records=50, order="sorted")
 FACTS = {"train_lmdb": TRAIN, "val_lmdb": VAL}
 
@@ -179,7 +180,7 @@ class Run:
     net: tuple[tuple[str, str], ...] = ()
     solver: tuple[tuple[str, str], ...] | None = ()
     claims: Claims = field(default_factory=Claims)
-    facts: dict[str, DatabaseFacts] = field(default_factory=dict)
+    facts: dict[str, Database] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     no_folder: bool = False
 

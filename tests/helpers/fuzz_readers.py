@@ -349,8 +349,9 @@ def _keras_archives(folder: Path) -> list[Seed]:
 
 
 def _checkpoints(_: Path) -> list[Seed]:
+    import google_crc32c
+
     from helpers.tf_table import table
-    from irv2caffe.weights.files.crc32c import crc32c
     from irv2caffe.weights.files.tf_table import SortedTable
 
     real = FILES / "tf_checkpoints"
@@ -364,7 +365,9 @@ def _checkpoints(_: Path) -> list[Seed]:
         for key in [b"", *sorted(entries)[1:4]]:  # one entry is damaged, the checksums fit
 
             def pack(data: bytes, key: bytes = key, entries=entries) -> bytes:
-                return table({**entries, key: data}, compress=len(data) % 2 == 1, crc=crc32c)
+                return table(
+                    {**entries, key: data}, compress=len(data) % 2 == 1, crc=google_crc32c.value
+                )
 
             seeds.append(Seed({**files, first: entries[key]}, (first,), {first: pack}))
     return seeds
@@ -649,7 +652,7 @@ def _read_image(folder: Path) -> None:
     from irv2caffe.data.records.headers import image_kind, is_cut_short, read_jpeg_header
     from irv2caffe.data.records.image import UndecodableImageError
     from irv2caffe.data.records.items import Item
-    from irv2caffe.data.records.record import RecordMaker, Space
+    from irv2caffe.data.records.record import RecordBuffer, RecordMaker
 
     data = (folder / "x.img").read_bytes()
     kind = image_kind(data)
@@ -659,7 +662,9 @@ def _read_image(folder: Path) -> None:
     ways += [BuildOptions(size=None, encoded="jpg", exactly_like_caffe=True)]
     for way in ways:
         try:
-            RecordMaker(way, folder).make(Item("x.img", 7), 0, Space(np.zeros(100_000, np.uint8)))
+            RecordMaker(way, folder).make(
+                Item("x.img", 7), 0, RecordBuffer(np.zeros(100_000, np.uint8))
+            )
         except UndecodableImageError as error:
             raise Irv2CaffeError(str(error)) from error
 
@@ -726,16 +731,15 @@ def _side_files(folder: Path) -> list[Seed]:
 
 
 def _read_side_files(folder: Path) -> None:
-    from irv2caffe.data.inspect.database import database_mean, dataset_sizes
-    from irv2caffe.data.inspect.report import examine
-    from irv2caffe.data.inspect.source_facts import database_facts
+    from irv2caffe.data.inspect.database import read_pair
+    from irv2caffe.data.inspect.database_report import examine
+    from irv2caffe.data.inspect.sample import sample_database
 
     path = folder / "db"
     _each(
         lambda: json.dumps(asdict(examine(path))),
-        lambda: database_facts(path),
-        lambda: dataset_sizes(str(path), str(path)),
-        lambda: database_mean(path),
+        lambda: sample_database(path),
+        lambda: read_pair(path, path),
     )
 
 

@@ -13,13 +13,13 @@ from irv2caffe.proto import messages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.check.inputs import DatabaseFacts
+    from irv2caffe.data.inspect.database import Database
 
 TRANSFORMER = "data_transformer.cpp"
 IMAGES = ("Data", "ImageData", "WindowData")
 
 
-def _image_layers(evidence: NetEvidence) -> Iterator[tuple[Layer, DatabaseFacts]]:
+def _image_layers(evidence: NetEvidence) -> Iterator[tuple[Layer, Database]]:
     """Layers that read images, with the facts of their source, where it is known."""
     for layer in evidence.net.of_type("Data", "ImageData"):
         facts = evidence.facts_of(layer)

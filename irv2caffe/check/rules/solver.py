@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import (
@@ -14,6 +13,7 @@ from irv2caffe.check.arithmetic import (
 from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
 from irv2caffe.check.registry import solver_rule
 from irv2caffe.check.rules.update import TYPES, solver_type
+from irv2caffe.errors import close_matches
 
 if TYPE_CHECKING:
     from irv2caffe.check.evidence import SolverEvidence
@@ -62,8 +62,8 @@ def unknown_solver_type(evidence: SolverEvidence) -> Hits:
         )
     elif solver_type(solver.message) not in TYPES:
         name = solver.message.type[:60]
-        near = [each for each in TYPES if each.lower() == name.lower()]
-        near = near or difflib.get_close_matches(name, TYPES, n=1)
+        same = [each for each in TYPES if each.lower() == name.lower()]
+        near = same or close_matches(name, TYPES)
         yield Hit(
             what=f"type: {name!r}",
             why=f"Caffe stops: Unknown solver type: {name}",

@@ -11,12 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import folder_aside
-from irv2caffe.data.build.estimate import check_space, estimate
+from irv2caffe.data.build.build_plan import make_plan
 from irv2caffe.data.build.make_lmdb import check_output, refuse_inside, report
 from irv2caffe.data.build.manifest import write_side_files
-from irv2caffe.data.build.plan import make_plan
 from irv2caffe.data.build.pool import open_pool
-from irv2caffe.data.build.seen import look_at
+from irv2caffe.data.build.size_estimate import check_space, estimate
 from irv2caffe.data.build.state import State
 from irv2caffe.data.build.tables import SideTables, keep_skipped
 from irv2caffe.data.lmdb_store import open_reader
@@ -27,15 +26,16 @@ from irv2caffe.data.records.image import UndecodableImageError, open_image
 from irv2caffe.data.records.items import LeftOutError, Skipped
 from irv2caffe.data.records.mean import UnitSums
 from irv2caffe.data.records.record import read_file
+from irv2caffe.data.records.source_identity import identify
 from irv2caffe.errors import CaffeFailedError, InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from irv2caffe.data.build.estimate import Estimate
+    from irv2caffe.data.build.build_plan import BuildPlan
     from irv2caffe.data.build.manifest import BuildReport
-    from irv2caffe.data.build.plan import Plan
+    from irv2caffe.data.build.size_estimate import SizeEstimate
     from irv2caffe.data.options import BuildOptions
     from irv2caffe.data.sources import Source
 
@@ -52,7 +52,7 @@ def convert_imageset(
     argv: Sequence[str],
     env: Mapping[str, str],
     force: bool = False,
-    announce: Callable[[Estimate], None] = lambda _estimate: None,
+    announce: Callable[[SizeEstimate], None] = lambda _estimate: None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BuildReport:
     """Builds the database by convert_imageset; else like ``make_lmdb.make_lmdb``.
@@ -90,9 +90,9 @@ def convert_imageset(
             listing.writelines(_lines(plan))
             listing.flush()
             flags = [*_flags(options), f"{source.root.absolute()}/", listing.name, str(database)]
-            seen = look_at(source)
+            seen = identify(source)
             _run([*argv, *flags], env, lambda done: progress(done, len(plan)))
-        seen.refuse_gone()
+        seen.check_after_build()
         for name in ("data.mdb", "lock.mdb"):
             (database / name).rename(folder / name)
         database.rmdir()
@@ -128,7 +128,7 @@ def _check_options(source: Source, options: BuildOptions) -> None:
         raise UsageError(f"convert_imageset does not read {source.kind}", "--backend native does")
 
 
-def _lines(plan: Plan) -> list[bytes]:
+def _lines(plan: BuildPlan) -> list[bytes]:
     """The tool's list; it knows no way to write a name with a line break."""
     lines = []
     for index in range(len(plan)):
@@ -179,7 +179,7 @@ def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None
             child.stderr.close()
 
 
-def _count(plan: Plan, folder: Path) -> tuple[State, int]:
+def _count(plan: BuildPlan, folder: Path) -> tuple[State, int]:
     """Compares the records with the list; the tool leaves out what it cannot read.
 
     Returns:
@@ -222,7 +222,7 @@ def _count(plan: Plan, folder: Path) -> tuple[State, int]:
     return state, largest
 
 
-def _why(plan: Plan, name: str) -> Skipped:
+def _why(plan: BuildPlan, name: str) -> Skipped:
     """Why the tool left an image out; it does not say so itself."""
     try:
         data = read_file(f"{plan.source.root}/{name}")

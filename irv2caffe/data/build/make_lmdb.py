@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import refuse_existing
-from irv2caffe.data.build.estimate import Estimate, check_space, estimate
+from irv2caffe.data.build.build_plan import make_plan
 from irv2caffe.data.build.manifest import BuildReport, write_side_files
 from irv2caffe.data.build.partial import open_partial
-from irv2caffe.data.build.plan import make_plan
 from irv2caffe.data.build.pool import open_pool
-from irv2caffe.data.build.seen import ChangedSourceError, refuse_changed
+from irv2caffe.data.build.resume_check import ChangedSourceError, check_unchanged
+from irv2caffe.data.build.size_estimate import SizeEstimate, check_space, estimate
 from irv2caffe.data.build.tables import beside, keep_skipped, read_skipped
-from irv2caffe.data.build.writer import Filling
+from irv2caffe.data.build.writer import RecordWriter
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.records.database_files import is_made_here, read_manifest
 from irv2caffe.data.records.items import GONE, LeftOutError
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from irv2caffe.data.build.build_plan import BuildPlan
     from irv2caffe.data.build.partial import Partial
-    from irv2caffe.data.build.plan import Plan
     from irv2caffe.data.build.state import State
     from irv2caffe.data.sources import Source
 
-__all__ = ["Augment", "BuildOptions", "BuildReport", "Estimate", "make_lmdb"]
+__all__ = ["Augment", "BuildOptions", "BuildReport", "SizeEstimate", "make_lmdb"]
 
 
 def make_lmdb(
@@ -40,7 +40,7 @@ def make_lmdb(
     *,
     force: bool = False,
     resume: bool = True,
-    announce: Callable[[Estimate], None] = lambda _estimate: None,
+    announce: Callable[[SizeEstimate], None] = lambda _estimate: None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BuildReport:
     """Builds an LMDB whose records equal convert_imageset's.
@@ -79,9 +79,9 @@ def make_lmdb(
 
 
 def _make(
-    plan: Plan,
+    plan: BuildPlan,
     out: Path,
-    announce: Callable[[Estimate], None],
+    announce: Callable[[SizeEstimate], None],
     progress: Callable[[int, int], None],
     *,
     force: bool,
@@ -186,10 +186,10 @@ def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
 
 
 def _fill(
-    plan: Plan,
+    plan: BuildPlan,
     partial: Partial,
     state: State,
-    announce: Callable[[Estimate], None],
+    announce: Callable[[SizeEstimate], None],
     progress: Callable[[int, int], None],
 ) -> None:
     """Makes the records that are not committed yet."""
@@ -197,16 +197,16 @@ def _fill(
         expected = estimate(plan, pool, partial.folder, state.next_index)
         announce(expected)
         check_space(expected, partial.folder)
-        with Filling(plan, partial, state) as filling:
+        with RecordWriter(plan, partial, state) as filling:
             if state.next_index:
-                refuse_changed(plan, partial.folder, state.next_index, pool)
+                check_unchanged(plan, partial.folder, state.next_index, pool)
             progress(state.next_index, len(plan))
             for made in pool.run(plan.units(state.next_index)):
                 filling.take(made)
                 progress(state.next_index, len(plan))
 
 
-def _nothing(plan: Plan, state: State, folder: Path) -> LeftOutError:
+def _nothing(plan: BuildPlan, state: State, folder: Path) -> LeftOutError:
     reason, count = state.skipped.most_common(1)[0]
     name = next((row[0] for row in read_skipped(folder) if row[1] == reason), "")
     hint = f"{count:,} of them because: {reason}; the first: {plan.source.root}/{name}"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import system
 from irv2caffe.atomic import write_bytes
+from irv2caffe.data.records.class_table import escape_name
 from irv2caffe.data.records.database_files import LABELS, MANIFEST, MEAN_FILE, WORDS
 from irv2caffe.data.records.mean import mean_blob
-from irv2caffe.data.sources.text import escape_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.data.build.plan import Plan
+    from irv2caffe.data.build.build_plan import BuildPlan
     from irv2caffe.data.build.state import State
 
 
@@ -58,7 +58,7 @@ class BuildReport:
 
 
 def write_side_files(
-    folder: Path, plan: Plan, state: State, backend: str, findings: list[str]
+    folder: Path, plan: BuildPlan, state: State, backend: str, findings: list[str]
 ) -> None:
     """Writes all that stands beside ``data.mdb``; the manifest last.
 
@@ -93,7 +93,7 @@ def _write_lines(path: Path, lines: list[str] | tuple[str, ...]) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def _manifest(plan: Plan, state: State, backend: str) -> dict[str, Any]:
+def _manifest(plan: BuildPlan, state: State, backend: str) -> dict[str, Any]:
     source, per_label = plan.source, state.per_label
     return {
         "fingerprint": plan.fingerprint,

@@ -20,17 +20,17 @@ import numpy as np
 
 from irv2caffe import system
 from irv2caffe.data.build.process import Worker, keep_freed_memory, shared_file
-from irv2caffe.data.build.seen import look_at
 from irv2caffe.data.records.items import Skipped
 from irv2caffe.data.records.mean import Sums
+from irv2caffe.data.records.source_identity import identify
 from irv2caffe.errors import InputError, WorkerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from irv2caffe.data.build.plan import Plan
+    from irv2caffe.data.build.build_plan import BuildPlan, WorkUnit
     from irv2caffe.data.options import BuildOptions
-    from irv2caffe.data.records.items import Item, Source
+    from irv2caffe.data.records.items import Source
 
 STALL_S = 300.0
 _POLL_S = 0.5
@@ -38,17 +38,8 @@ _UNKNOWN = -2
 _PAGE = 4096
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A few neighbouring records: their places in the database and their images."""
-
-    number: int
-    indices: tuple[int, ...]
-    items: tuple[Item, ...]
-
-
 @dataclass
-class Made:
+class UnitResult:
     """What became of a unit.
 
     Attributes:
@@ -60,14 +51,14 @@ class Made:
         depth: images of 16 bits, and the largest value in them.
     """
 
-    unit: Unit
+    unit: WorkUnit
     records: list[memoryview | Skipped]
     complaints: list[tuple[str, str]]
     sums: Sums
     depth: tuple[int, int]
 
 
-class Pool:
+class WorkerPool:
     """Workers that share memory with this process. Use it in a ``with`` block."""
 
     def __init__(
@@ -89,9 +80,9 @@ class Pool:
         self.num_slots = 2 * num_workers + max(4, min(16, (48 << 20) // self._slot_bytes))
         self._workers: list[Worker] = []
         self._answers: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-        self._begun: deque[tuple[Unit, int]] = deque()
+        self._begun: deque[tuple[WorkUnit, int]] = deque()
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> WorkerPool:
         keep_freed_memory()
         size = self._first_slot + self.num_slots * self._slot_bytes
         with shared_file(size) as memory:
@@ -103,7 +94,7 @@ class Pool:
             setup = {
                 "options": asdict(self._options),
                 "root": str(self._source.root.absolute()),
-                "seen": asdict(look_at(self._source)),
+                "seen": asdict(identify(self._source)),
                 "stores": [store.fileno() for store in stores],
                 "pixels": asdict(pixels) if pixels is not None else None,
                 "memory": memory.fileno(),
@@ -133,7 +124,7 @@ class Pool:
             worker.kill()
         self._workers.clear()
 
-    def run(self, units: Iterable[Unit]) -> Iterator[Made]:
+    def run(self, units: Iterable[WorkUnit]) -> Iterator[UnitResult]:
         """Does the units side by side and yields what became of them in their order.
 
         Raises:
@@ -164,7 +155,7 @@ class Pool:
             yield self._made(unit, slot, done.pop(unit.number))
             free.append(slot)
 
-    def _begin(self, unit: Unit, slot: int) -> None:
+    def _begin(self, unit: WorkUnit, slot: int) -> None:
         worker = min(self._workers, key=lambda worker: worker.num_begun)
         items = [(item.name, item.label, item.store, item.offset, item.size) for item in unit.items]
         worker.send({"unit": unit.number, "slot": slot, "indices": unit.indices, "items": items})
@@ -231,7 +222,7 @@ class Pool:
                 return unit.items[unit.indices.index(index)].name
         return "a worker between two images"
 
-    def _made(self, unit: Unit, slot: int, answer: dict[str, Any]) -> Made:
+    def _made(self, unit: WorkUnit, slot: int, answer: dict[str, Any]) -> UnitResult:
         start = self._first_slot + slot * self._slot_bytes
         memory = memoryview(self._memory)[start : start + self._slot_bytes]
         beside = iter(answer["beside"])
@@ -246,7 +237,9 @@ class Pool:
             else:
                 records.append(at(first, second))
         complaints = [tuple(row) for row in answer["complaints"]]
-        return Made(unit, records, complaints, _sums(answer["sums"], at), tuple(answer["depth"]))
+        return UnitResult(
+            unit, records, complaints, _sums(answer["sums"], at), tuple(answer["depth"])
+        )
 
 
 def _sums(values: dict[str, Any], at: Callable[[int, int], memoryview]) -> Sums:
@@ -259,11 +252,11 @@ def _sums(values: dict[str, Any], at: Callable[[int, int], memoryview]) -> Sums:
     return Sums(shape, image, values["channels"], values["num_pixels"], values["is_possible"])
 
 
-def open_pool(plan: Plan, num_workers: int = 0) -> Pool:
+def open_pool(plan: BuildPlan, num_workers: int = 0) -> WorkerPool:
     """The workers of a plan: as many as its options say, else one per core."""
     wanted = num_workers or plan.options.workers or system.num_cores()
     num_units = -(-len(plan) // plan.unit_size)
-    return Pool(
+    return WorkerPool(
         plan.source,
         plan.options,
         num_workers=max(1, min(wanted, num_units)),

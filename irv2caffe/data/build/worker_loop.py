@@ -18,11 +18,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from irv2caffe.data.build.seen import Seen
 from irv2caffe.data.options import options_from_json
 from irv2caffe.data.records.image import UndecodableImageError
 from irv2caffe.data.records.items import Item, PixelFormat
-from irv2caffe.data.records.record import RecordMaker, Space
+from irv2caffe.data.records.record import RecordBuffer, RecordMaker
+from irv2caffe.data.records.source_identity import SourceIdentity
 
 NOTHING = -1  # what a worker says it is at, when it is at nothing
 # libpng speaks of colour profiles that nobody uses here; so does OpenCV where it only warns.
@@ -69,7 +69,7 @@ class _Worker:
             Path(setup["root"]),
             setup["stores"],
             PixelFormat(**pixels) if pixels is not None else None,
-            Seen(**setup["seen"]),
+            SourceIdentity(**setup["seen"]),
         )
         self._memory = np.frombuffer(
             mmap.mmap(setup["memory"], setup["memory_bytes"]), dtype=np.uint8
@@ -83,7 +83,7 @@ class _Worker:
     def work(self, unit: dict[str, Any]) -> None:
         """Makes the records of one unit and sends where they lie."""
         start = self._first_slot + unit["slot"] * self._slot_bytes
-        space = Space(self._memory[start : start + self._slot_bytes])
+        space = RecordBuffer(self._memory[start : start + self._slot_bytes])
         records: list[list[Any]] = []
         complaints: list[list[Any]] = []
         self._at[0] = unit["indices"][0]
@@ -115,7 +115,7 @@ class _Worker:
         }
         self._send(answer, space)
 
-    def _send(self, answer: dict[str, Any], space: Space) -> None:
+    def _send(self, answer: dict[str, Any], space: RecordBuffer) -> None:
         self._answers.write(json.dumps(answer).encode() + b"\n")
         for data in space.beside:
             self._answers.write(data.data)

@@ -6,27 +6,28 @@ import time
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
-from irv2caffe.data.build.plan import COMMIT_BYTES, COMMIT_RECORDS
+from irv2caffe.data.build.build_plan import COMMIT_BYTES, COMMIT_RECORDS
 from irv2caffe.data.build.tables import SideTables
-from irv2caffe.data.lmdb_store import Writer
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records import datum
 from irv2caffe.data.records.items import GONE, Skipped
 from irv2caffe.errors import InputError, OutputError
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from irv2caffe.data.build.build_plan import BuildPlan
     from irv2caffe.data.build.partial import Partial
-    from irv2caffe.data.build.plan import Plan
-    from irv2caffe.data.build.pool import Made
+    from irv2caffe.data.build.pool import UnitResult
     from irv2caffe.data.build.state import State
 
 _SPARE_BYTES = 16 << 20
 _GONE_IN_A_ROW = 100
 
 
-class Filling:
+class RecordWriter:
     """A database while it is filled. Use it in a ``with`` block.
 
     Transactions end after the first unit of work that brings them to 64 MB or 2,000 records, which
@@ -34,7 +35,7 @@ class Filling:
     its transactions where any other would.
     """
 
-    def __init__(self, plan: Plan, partial: Partial, state: State) -> None:
+    def __init__(self, plan: BuildPlan, partial: Partial, state: State) -> None:
         """Goes on from a state.
 
         Args:
@@ -53,11 +54,11 @@ class Filling:
         self._uncommitted_bytes = 0
         self._num_gone = 0
         self._tables = SideTables(partial.folder, state.table_bytes)
-        self._writer = Writer(partial.folder, plan.room_bytes)
+        self._writer = DatabaseWriter(partial.folder, plan.room_bytes)
         if state.next_index == 0:
             self._leave_out(plan.source.skipped)
 
-    def __enter__(self) -> Filling:
+    def __enter__(self) -> RecordWriter:
         return self
 
     def __exit__(
@@ -70,7 +71,7 @@ class Filling:
             self._writer.close()
             self._tables.close()
 
-    def take(self, made: Made) -> None:
+    def take(self, made: UnitResult) -> None:
         """Adds a unit of work.
 
         Raises:
@@ -126,7 +127,7 @@ class Filling:
         free = system.free_bytes(self._partial.folder)
         if free < self._uncommitted_bytes + _SPARE_BYTES:
             raise OutputError(
-                f"the disk of {self._partial.folder} is full: {free / 1e6:,.0f} MB are free",
+                f"the disk of {self._partial.folder} is full: {format_bytes(free)} are free",
                 "make room, then run the same command: it goes on from here",
             )
         now = time.monotonic()

@@ -8,10 +8,10 @@ import numpy as np
 
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.lmdb_store import open_reader
+from irv2caffe.data.records.class_table import class_names
 from irv2caffe.data.records.datum import read_head
 from irv2caffe.data.records.decode import stored_pixels
 from irv2caffe.data.records.image import draw_text, encode_image, resize
-from irv2caffe.data.sources.text import class_names
 from irv2caffe.errors import InputError
 
 if TYPE_CHECKING:

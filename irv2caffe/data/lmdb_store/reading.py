@@ -43,7 +43,7 @@ class StoreInfo:
     last_transaction: int
 
 
-class Reader:
+class DatabaseReader:
     """A database that somebody made; read-only, without locks, so that any disk will do.
 
     A damaged one may name any page as the next. That it holds as many records as it says, in the
@@ -158,7 +158,7 @@ def _walk(cursor: Any, step: int) -> Iterator[None]:
 
 
 @contextmanager
-def open_reader(folder: Path) -> Iterator[Reader]:
+def open_reader(folder: Path) -> Iterator[DatabaseReader]:
     """The database in ``folder``.
 
     Raises:
@@ -193,7 +193,7 @@ def open_reader(folder: Path) -> Iterator[Reader]:
         ) from error
     try:
         _refuse_misfit(environment, size, folder)
-        yield Reader(folder, environment, size)
+        yield DatabaseReader(folder, environment, size)
     finally:
         environment.close()
 

@@ -27,7 +27,7 @@ _LOCK_BYTES = 8192
 _META = struct.Struct("=120xQQ")
 
 
-class Writer:
+class DatabaseWriter:
     """Appends records in the order of their keys, many to a transaction.
 
     Every transaction gets an environment of its own. Within one, LMDB uses buffers again without
@@ -209,13 +209,13 @@ def _damaged(folder: Path, why: str) -> OutputError:
 
 
 @contextmanager
-def open_writer(folder: Path, room_bytes: int = _ROOM_BYTES) -> Iterator[Writer]:
+def open_writer(folder: Path, room_bytes: int = _ROOM_BYTES) -> Iterator[DatabaseWriter]:
     """A database in ``folder``; what was added is committed when the block ends well.
 
     Raises:
         OutputError: the folder cannot hold one.
     """
-    writer = Writer(folder, room_bytes)
+    writer = DatabaseWriter(folder, room_bytes)
     try:
         yield writer
         writer.commit()

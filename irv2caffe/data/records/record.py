@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from irv2caffe.data.build.seen import Seen
     from irv2caffe.data.options import BuildOptions
     from irv2caffe.data.records.augment import Distortion
     from irv2caffe.data.records.image import ImageFile
     from irv2caffe.data.records.items import Item, PixelFormat
+    from irv2caffe.data.records.source_identity import SourceIdentity
 
     Pixels = NDArray[np.uint8]
 
 
-class Space:
+class RecordBuffer:
     """A piece of memory that records are laid into, one behind the other.
 
     What does not fit into it is kept beside it.
@@ -60,7 +60,7 @@ class RecordMaker:
         root: Path,
         stores: Sequence[int] = (),
         pixels: PixelFormat | None = None,
-        seen: Seen | None = None,
+        seen: SourceIdentity | None = None,
     ) -> None:
         """Remembers where images come from.
 
@@ -86,9 +86,9 @@ class RecordMaker:
             OSError: the source is gone.
         """
         if self._seen is not None and not self._stores:
-            self._seen.refuse_other()
+            self._seen.check()
 
-    def make(self, item: Item, index: int, space: Space) -> tuple[int, int]:
+    def make(self, item: Item, index: int, space: RecordBuffer) -> tuple[int, int]:
         """Lays the record of an image into a space.
 
         Args:
@@ -125,7 +125,7 @@ class RecordMaker:
                 return read_file(f"{self._root}/{item.name}")
             except UndecodableImageError:
                 if self._seen is not None:
-                    self._seen.refuse_lost(item.name)
+                    self._seen.check_folder_of(item.name)
                 raise
         data = os.pread(self._stores[item.store], item.size, item.offset)
         if len(data) < item.size:
@@ -206,7 +206,7 @@ class RecordMaker:
             return True
         return False
 
-    def _put_pixels(self, pixels: Pixels, label: int, space: Space) -> tuple[int, int]:
+    def _put_pixels(self, pixels: Pixels, label: int, space: RecordBuffer) -> tuple[int, int]:
         self.sums.add(pixels)
         channels = 1 if pixels.ndim == 2 else pixels.shape[2]
         head = datum.raw_head((channels, pixels.shape[0], pixels.shape[1]))
@@ -217,7 +217,7 @@ class RecordMaker:
         memory[len(head) + pixels.size :] = np.frombuffer(tail, np.uint8)
         return place
 
-    def _put_file(self, data: Pixels, label: int, space: Space) -> tuple[int, int]:
+    def _put_file(self, data: Pixels, label: int, space: RecordBuffer) -> tuple[int, int]:
         head, tail = datum.encoded_head(len(data)), datum.encoded_tail(label)
         memory, place = space.take(len(head) + len(data) + len(tail))
         memory[: len(head)] = np.frombuffer(head, np.uint8)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.records.class_table import read_labels
 from irv2caffe.data.records.items import Item, Items, PixelFormat, Skipped, Source
 from irv2caffe.data.sources.cifar import is_cifar, read_cifar
 from irv2caffe.data.sources.folders import read_class_folders
 from irv2caffe.data.sources.idx import is_idx, read_idx
 from irv2caffe.data.sources.ilsvrc import TRAIN_TAR, find_ilsvrc, read_tar
 from irv2caffe.data.sources.lists import read_list
-from irv2caffe.data.sources.text import read_labels
 from irv2caffe.data.sources.unpack import is_tar
 from irv2caffe.errors import InputError, MissingInputError, UsageError
 

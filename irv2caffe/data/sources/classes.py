@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.sources.text import escape_name, some
+from irv2caffe.data.records.class_table import escape_name, some
 from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def notes_on_counts(items: Items, classes: tuple[str, ...]) -> list[str]:
     return notes
 
 
-class Layout:
+class FolderLayout:
     """Where images lie below the class folders: what tells that the wrong folder was given."""
 
     def __init__(self) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.records.class_table import some
 from irv2caffe.data.records.datum import MAX_KEY_BYTES
 from irv2caffe.data.records.items import OF_ONE_FILE, Item, Items, Skipped, Source, reason_of
-from irv2caffe.data.sources.classes import Layout, decide_classes, notes_on_counts
-from irv2caffe.data.sources.text import some
+from irv2caffe.data.sources.classes import FolderLayout, decide_classes, notes_on_counts
 from irv2caffe.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def read_class_folders(
         )
     classes, class_notes = decide_classes(folders, table, order, str(root))
     label_of = {name: label for label, name in enumerate(classes)}
-    walk, layout, items = _Walk(root), Layout(), Items()
+    walk, layout, items = _Walk(root), FolderLayout(), Items()
     for folder in classes if table is None else sorted(folders):
         for name in sorted(walk.images_below(folder)):
             items.add(Item(name, label_of[folder]))

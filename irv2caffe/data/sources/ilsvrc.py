@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.records.class_table import read_lines, some
 from irv2caffe.data.records.items import Items, Skipped, Source
-from irv2caffe.data.sources.classes import Layout, decide_classes, notes_on_counts
+from irv2caffe.data.sources.classes import FolderLayout, decide_classes, notes_on_counts
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
 from irv2caffe.data.sources.lists import parse_list, refuse_beyond
 from irv2caffe.data.sources.tars import TarIndex, index_tar
-from irv2caffe.data.sources.text import read_lines, some
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _by_folder(
     found = {member.name[start:].partition("/")[0] for member in index.members}
     classes, notes = decide_classes(found, table, order, str(source.root))
     label_of = {name: label for label, name in enumerate(classes)}
-    items, layout = Items(), Layout()
+    items, layout = Items(), FolderLayout()
     for member in index.sorted_members():
         name = member.name[start:]
         items.add(replace(member, name=name, label=label_of[name.partition("/")[0]]))

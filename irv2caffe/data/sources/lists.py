@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.records.class_table import read_lines
 from irv2caffe.data.records.items import Items, Source
 from irv2caffe.data.sources.classes import notes_on_counts
 from irv2caffe.data.sources.list_lines import hint_on, parse_line
-from irv2caffe.data.sources.text import read_lines
 from irv2caffe.errors import FormatError, InputError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
     from irv2caffe.check.finding import Finding
-    from irv2caffe.train.plan.databases import Facts
+    from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
 
 # What the run folder's own copy of the solver mends, and what the plan says by itself.
@@ -35,7 +35,7 @@ _OF_RECORDS = frozenset(
 _OF_DATA = frozenset({"train_lmdb", "val_lmdb"})
 
 
-def look(plan: Plan, facts: Facts) -> tuple[Finding, ...]:
+def look(plan: Plan, facts: Databases) -> tuple[Finding, ...]:
     """The findings on the solver as it will run.
 
     Where options change the solver, a copy with the changes is looked at; of a run that is resumed
@@ -62,7 +62,7 @@ def look(plan: Plan, facts: Facts) -> tuple[Finding, ...]:
         epochs=given.get("epochs"),
         lr_decay_epochs=given.get("lr_decay_epochs"),
         ignore=frozenset(RULES) & ignored,
-        facts=facts,
+        databases=facts,
     )
     if set(given) <= _OF_DATA and not is_resumed:
         found = check(plan.job.path, options).findings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from irv2caffe.train.plan.plan_text import size
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class LogWatch:
         self._seen.append((now, length))
         since, before = self._seen[0]
         if now - since >= _FLOOD_S and length - before > _FLOOD_BYTES:
-            grown = f"{size(length - before)} in {now - since:.0f} s"
+            grown = f"{format_bytes(length - before)} in {now - since:.0f} s"
             self.words = f"Caffe prints without end: {grown}"
             self.is_flood = self._log.is_cut = True
             return True
@@ -70,6 +70,7 @@ class LogWatch:
         if free > (self._snapshot_bytes() or 0) + _LEAST_FREE_BYTES:
             return False
         self.words = (
-            f"the disk is nearly full, {size(free)} are free, and the log takes {size(length)}"
+            f"the disk is nearly full, {format_bytes(free)} are free, and the log takes "
+            f"{format_bytes(length)}"
         )
         return True

@@ -13,13 +13,13 @@ from irv2caffe import ui
 from irv2caffe.errors import CaffeFailedError
 from irv2caffe.log.read.parse import parse
 from irv2caffe.train.plan.plan import make_plan
-from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run import prepare
 from irv2caffe.train.run.launch import Training
 from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run.verdict import Ending
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.run_dir import RUNS, new_run_dir
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,12 +60,12 @@ class Smoke:
         """For a person."""
         lines = [
             f"iteration         {self.step_s:.3f} s, {self.images_per_second:.1f} images/s",
-            f"memory            {size(self.memory_bytes)} of the process at most",
+            f"memory            {format_bytes(self.memory_bytes)} of the process at most",
         ]
         if self.test_s is not None:
             lines.insert(1, f"test              {ui.duration(self.test_s)}")
         if self.pair_bytes is not None:
-            lines.append(f"snapshot          {size(self.pair_bytes)}")
+            lines.append(f"snapshot          {format_bytes(self.pair_bytes)}")
         return [*lines, f"the whole run     {ui.duration(self.total_s)}, from these"]
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from irv2caffe.train.plan.plan_text import size
 from irv2caffe.train.run.caffe_log import RESERVED_BYTES
 from irv2caffe.train.run_dir.failure_causes import LOG, RESUME, advise, advise_exit
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.train.run.tracker import StartState
@@ -176,7 +176,7 @@ def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
         and outcome.free_bytes - RESERVED_BYTES < pair  # which has just been given back
     )
     if pair and is_full and could_not_write and outcome.exit_status != 0:
-        hint = f"a snapshot takes {size(pair)}; make room, then: {RESUME}"
+        hint = f"a snapshot takes {format_bytes(pair)}; make room, then: {RESUME}"
         return "the disk is full: a snapshot could not be written", hint, False
     if now.telling:
         known = advise(now.telling)

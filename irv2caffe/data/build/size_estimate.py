@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
-from irv2caffe.data.build.plan import make_plan, pages_bytes, raw_record_bytes
+from irv2caffe.data.build.build_plan import make_plan, pages_bytes, raw_record_bytes
 from irv2caffe.data.build.pool import open_pool
 from irv2caffe.data.records.items import Skipped
 from irv2caffe.errors import OutputError
-from irv2caffe.ui import megabytes
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.data.build.plan import Plan
-    from irv2caffe.data.build.pool import Pool
+    from irv2caffe.data.build.build_plan import BuildPlan
+    from irv2caffe.data.build.pool import WorkerPool
     from irv2caffe.data.options import BuildOptions
     from irv2caffe.data.sources import Source
 
@@ -24,7 +24,7 @@ _NUM_SAMPLED = 24
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SizeEstimate:
     """What a database will be.
 
     Attributes:
@@ -54,7 +54,7 @@ class Estimate:
     notes: tuple[str, ...]
 
 
-def estimate_lmdb(source: Source, options: BuildOptions, out: Path) -> Estimate:
+def estimate_lmdb(source: Source, options: BuildOptions, out: Path) -> SizeEstimate:
     """What make-lmdb would do, without writing anything.
 
     Args:
@@ -76,7 +76,7 @@ def estimate_lmdb(source: Source, options: BuildOptions, out: Path) -> Estimate:
         return estimate(plan, pool, out, start)
 
 
-def estimate(plan: Plan, pool: Pool | None, out: Path, start: int) -> Estimate:
+def estimate(plan: BuildPlan, pool: WorkerPool | None, out: Path, start: int) -> SizeEstimate:
     """The numbers of a plan; records whose size the options do not tell are tried out.
 
     Args:
@@ -86,7 +86,7 @@ def estimate(plan: Plan, pool: Pool | None, out: Path, start: int) -> Estimate:
         start: the record that an earlier process had come to.
     """
     source = plan.source
-    return Estimate(
+    return SizeEstimate(
         source=str(source.root),
         kind=source.kind,
         num_images=len(source.items),
@@ -101,7 +101,7 @@ def estimate(plan: Plan, pool: Pool | None, out: Path, start: int) -> Estimate:
     )
 
 
-def _bytes_per_record(plan: Plan, pool: Pool | None) -> float:
+def _bytes_per_record(plan: BuildPlan, pool: WorkerPool | None) -> float:
     exact = raw_record_bytes(plan.options)
     if exact is not None:
         return pages_bytes(exact)
@@ -111,7 +111,7 @@ def _bytes_per_record(plan: Plan, pool: Pool | None) -> float:
     return sum(sizes) / len(sizes) if sizes else 0.0
 
 
-def check_space(estimate: Estimate, folder: Path) -> None:
+def check_space(estimate: SizeEstimate, folder: Path) -> None:
     """Refuses to start a database that cannot fit.
 
     Raises:
@@ -121,7 +121,7 @@ def check_space(estimate: Estimate, folder: Path) -> None:
     wanted = int(estimate.size_bytes * share)
     if wanted > estimate.free_bytes:
         raise OutputError(
-            f"about {megabytes(wanted)} are needed for {folder}, "
-            f"{megabytes(estimate.free_bytes)} are free",
+            f"about {format_bytes(wanted)} are needed for {folder}, "
+            f"{format_bytes(estimate.free_bytes)} are free",
             "choose another disk, a smaller --resize, or --encoded jpg",
         )

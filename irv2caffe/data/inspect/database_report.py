@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.lmdb_store import open_reader
+from irv2caffe.data.records.class_table import read_names, some
 from irv2caffe.data.records.database_files import LABELS, read_manifest
 from irv2caffe.data.records.datum import holds_its_image, is_height_first, read_head
 from irv2caffe.data.records.decode import encoding_of, stored_pixels
 from irv2caffe.data.records.depth import is_dark, words_on_dark_records
 from irv2caffe.data.records.headers import AFTER_CAFFE
 from irv2caffe.data.records.mean import MeanSums, UnitSums, shape_of
-from irv2caffe.data.sources.text import read_names, some
 from irv2caffe.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from irv2caffe.data.lmdb_store import Reader
+    from irv2caffe.data.lmdb_store import DatabaseReader
 
 _MAX_LISTED = 20
 _SUMS_OF = 4096
@@ -119,7 +119,9 @@ def examine(
     return found
 
 
-def _read_heads(reader: Reader, found: Examination, progress: Callable[[int], None]) -> array[int]:
+def _read_heads(
+    reader: DatabaseReader, found: Examination, progress: Callable[[int], None]
+) -> array[int]:
     """Labels in the order of the records."""
     labels = array("q")
     encodings: Counter[str] = Counter()
@@ -160,7 +162,7 @@ def _note_bad(found: Examination, key: bytes, why: str) -> None:
 
 
 def _decode(
-    reader: Reader, found: Examination, wanted: int, progress: Callable[[int], None]
+    reader: DatabaseReader, found: Examination, wanted: int, progress: Callable[[int], None]
 ) -> None:
     """Decodes so many records for their shapes and their mean."""
     sums, mean = UnitSums(), MeanSums()

@@ -9,7 +9,6 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irv2caffe.data.build.pool import Unit
 from irv2caffe.data.records.datum import MAX_KEY_BYTES, record_key
 from irv2caffe.errors import InputError
 
@@ -34,7 +33,16 @@ _LARGEST_IN_LEAF = 2030
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkUnit:
+    """A few neighbouring records: their places in the database and their images."""
+
+    number: int
+    indices: tuple[int, ...]
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
     """The images in the order of the records, and how they are cut into units of work.
 
     Attributes:
@@ -62,19 +70,19 @@ class Plan:
         """The image of a record."""
         return self.source.items[self.order[index]]
 
-    def units(self, start: int = 0) -> Iterator[Unit]:
+    def units(self, start: int = 0) -> Iterator[WorkUnit]:
         """The units of work from a record on, which must begin one."""
         assert start % self.unit_size == 0 or start >= len(self)
         for number, first in enumerate(range(start, len(self), self.unit_size)):
             indices = range(first, min(first + self.unit_size, len(self)))
-            yield Unit(number, tuple(indices), tuple(self.item(index) for index in indices))
+            yield WorkUnit(number, tuple(indices), tuple(self.item(index) for index in indices))
 
-    def sample(self, count: int, end: int | None = None) -> list[Unit]:
+    def sample(self, count: int, end: int | None = None) -> list[WorkUnit]:
         """A few units of one record each, spread over the database, or its records up to one."""
         end = len(self) if end is None else end
         places = sorted({index * end // count for index in range(count)})
         return [
-            Unit(number, (place,), (self.item(place),))
+            WorkUnit(number, (place,), (self.item(place),))
             for number, place in enumerate(places)
             if place < end
         ]
@@ -91,7 +99,7 @@ class Plan:
         return 512 << 20 if self.options.fixed_shape is not None else 4 << 30
 
 
-def make_plan(source: Source, options: BuildOptions) -> Plan:
+def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
     """Decides the order and checks the keys.
 
     Args:
@@ -116,7 +124,7 @@ def make_plan(source: Source, options: BuildOptions) -> Plan:
     order = _order(len(source.items), options, is_shuffled=is_shuffled)
     unit_size, slot_bytes = _unit(options)
     fingerprint = _fingerprint(source, options, order)
-    return Plan(source, options, is_shuffled, order, unit_size, slot_bytes, fingerprint)
+    return BuildPlan(source, options, is_shuffled, order, unit_size, slot_bytes, fingerprint)
 
 
 def _order(count: int, options: BuildOptions, *, is_shuffled: bool) -> array[int]:
