@@ -1,4 +1,4 @@
-"""Facts that come in as plain values: this room opens no database, and asks no user."""
+"""Values that the rules get besides the prototxts: the user's claims, and where snapshots go."""
 
 from __future__ import annotations
 
@@ -9,52 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Flavor = Literal["bvlc", "nvcaffe"]
-
-
-Order = Literal["shuffled", "sorted", "grouped", "unknown"]
-
-
-@dataclass(frozen=True)
-class DatabaseFacts:
-    """What a database or an image list holds; None where nobody looked.
-
-    Attributes:
-        num_records: images.
-        channels: of the first image.
-        height: of the first image.
-        width: of the first image.
-        encoded: whether records are compressed images.
-        min_label: the lowest label that was seen.
-        max_label: the highest label that was seen.
-        order: of the labels along the keys.
-        mixed_channels: gray and colour images side by side.
-        mixed_sizes: images of several sizes.
-        num_looked_at: records that were looked at.
-        num_decoded: compressed images that were decoded.
-        num_broken: records that hold no image, among those.
-        broken: the key of the first of them, and why.
-        height_first: the sizes look like height x width x channels.
-        class_names: by label, where somebody wrote them down.
-        kind: what it is: LMDB, LEVELDB, or a LIST of files.
-    """
-
-    num_records: int | None = None
-    channels: int | None = None
-    height: int | None = None
-    width: int | None = None
-    encoded: bool | None = None
-    min_label: int | None = None
-    max_label: int | None = None
-    order: Order = "unknown"
-    mixed_channels: bool = False
-    mixed_sizes: bool = False
-    num_looked_at: int = 0
-    num_decoded: int = 0
-    num_broken: int = 0
-    broken: str = ""
-    height_first: bool = False
-    class_names: tuple[str, ...] = ()
-    kind: str = "LMDB"
 
 
 @dataclass(frozen=True)

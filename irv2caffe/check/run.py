@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.arithmetic import source_of, summary
-from irv2caffe.check.evidence import DATA_PARAMS
-from irv2caffe.check.finding import Hit
-from irv2caffe.check.inputs import Claims, DatabaseFacts
+import irv2caffe.check.rules  # noqa: F401  registers the rules
+from irv2caffe.check.arithmetic import summary
+from irv2caffe.check.finding import Finding, Hit, Severity
+from irv2caffe.check.inputs import Claims
+from irv2caffe.check.nets import gather
 from irv2caffe.check.read import read
-from irv2caffe.check.rules import RULES, Finding, Severity, findings, gather
-from irv2caffe.data.inspect.database import read_facts
-from irv2caffe.data.inspect.source_facts import MAX_LIST_BYTES, list_facts
+from irv2caffe.check.registry import RULES, findings
+from irv2caffe.data.inspect.database import read_databases
+from irv2caffe.data.inspect.sample import MAX_LIST_BYTES, read_image_list
 from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError, did_you_mean
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from irv2caffe.check.evidence import Evidence, Layer
+    from irv2caffe.check.evidence import Layer
+    from irv2caffe.check.files import Reading
     from irv2caffe.check.inputs import Flavor
-    from irv2caffe.check.rules import Reading
-    from irv2caffe.data.inspect.source_facts import SourceFacts
+    from irv2caffe.data.inspect.database import Database, Databases
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CheckOptions:
         num_train: training images; instead of what the database says.
         num_val: validation images; instead of what the database says.
         ignore: names of rules to leave out.
-        facts: of databases that were read already, by their folder, or why they could not be.
+        databases: that were read already, by their folder, or why they could not be.
     """
 
     train_lmdb: Path | None = None
@@ -56,7 +56,7 @@ class CheckOptions:
     num_train: int | None = None
     num_val: int | None = None
     ignore: frozenset[str] = frozenset()
-    facts: Mapping[Path, SourceFacts | Irv2CaffeError] = field(default_factory=dict)
+    databases: Databases = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class Report:
         files: that were read, the given one first.
         summary: the run in a line or two.
         findings: worst first.
-        databases: facts by source.
+        databases: by the source as written.
     """
 
     kind: str
     files: tuple[str, ...]
     summary: tuple[str, ...]
     findings: tuple[Finding, ...]
-    databases: Mapping[str, DatabaseFacts] = field(default_factory=dict)
+    databases: Mapping[str, Database] = field(default_factory=dict)
 
     @property
     def worst(self) -> Severity | None:
@@ -92,15 +92,10 @@ class Report:
             "kind": self.kind,
             "files": list(self.files),
             "summary": list(self.summary),
-            "databases": {name: _facts_for_json(each) for name, each in self.databases.items()},
+            "databases": {name: each.as_dict() for name, each in self.databases.items()},
             "counts": {each.label: self.count(each) for each in reversed(Severity)},
             "findings": [finding.as_dict() for finding in self.findings],
         }
-
-
-def _facts_for_json(facts: DatabaseFacts) -> dict[str, Any]:
-    values = dict(vars(facts))
-    return {**values, "class_names": len(values["class_names"]) or None}
 
 
 def check(path: Path, options: CheckOptions | None = None) -> Report:
@@ -116,11 +111,25 @@ def check(path: Path, options: CheckOptions | None = None) -> Report:
         UsageError: no rule of a name to ignore.
     """
     options = options or CheckOptions()
+    _known(options.ignore)  # before any file is read
+    return check_reading(read(path), options)
+
+
+def check_reading(reading: Reading, options: CheckOptions) -> Report:
+    """Looks at a solver and nets that were read already; see :func:`check`.
+
+    Args:
+        reading: the files, their messages changed or not.
+        options: what is not in the files.
+
+    Raises:
+        Irv2CaffeError: a database that the options name cannot be read.
+        UsageError: no rule of a name to ignore.
+    """
     rules = [rule for rule in RULES.values() if rule.name not in _known(options.ignore)]
-    reading = read(path)
-    claims = _claims(options)
-    databases = _databases(reading, gather(reading, claims=claims), options)
-    evidence = gather(reading, databases, claims)
+    troubles = list(reading.troubles)
+    databases = _databases(reading, options, troubles)
+    evidence = gather(replace(reading, troubles=troubles), databases, _claims(options))
     names = [] if reading.solver is None else [reading.solver.name]
     names += [net.file.name for net in reading.nets]
     return Report(
@@ -169,69 +178,62 @@ def _shape(blob: Any) -> tuple[int, ...]:
 
 
 def _databases(
-    reading: Reading, evidence: Evidence, options: CheckOptions
-) -> dict[str, DatabaseFacts]:
-    """Facts of what the nets read, by the source as written.
+    reading: Reading, options: CheckOptions, troubles: list[tuple[str, Hit]]
+) -> dict[str, Database]:
+    """The databases and lists that the nets read, by the source as written.
 
     A database that the user names must be readable; one that only the net names may be anything,
-    and what is wrong with it is a finding.
+    and what is wrong with it is a finding, which goes to ``troubles``.
     """
-    told = {"TRAIN": options.train_lmdb, "TEST": options.val_lmdb}
+    given = {"TRAIN": options.train_lmdb, "TEST": options.val_lmdb}
     places: dict[str, tuple[Layer, Path]] = {}
-    for net in evidence.nets:
+    for net in gather(reading).nets:
         for layer in net.data_layers:
-            source = source_of(layer)
-            instead = told.get(net.phase) if layer.type == "Data" else None
+            source = layer.source
+            instead = given.get(net.phase) if layer.type == "Data" else None
             path = instead or reading.paths.get(source)
             if path is None or (not instead and source in places):
                 continue
-            if instead or _can_look(layer.type, path):
+            if instead or _can_read(layer.type, path):
                 places[source] = (layer, path)
-    found: dict[str, DatabaseFacts] = {}
-    named = [path for path in told.values() if path is not None]
-    looked_at = [path for layer, path in places.values() if layer.type == "Data"]
-    read = _read([*named, *looked_at], options)
+    named = [path for path in given.values() if path is not None]
+    lmdbs = [path for layer, path in places.values() if layer.type == "Data"]
+    outcomes = read_databases([*named, *lmdbs], known=options.databases)
     for path in named:
-        _facts(read[path])  # or raises why there are none
+        _value(outcomes[path])
+    found: dict[str, Database] = {}
     for source, (layer, path) in places.items():
         try:
-            found[source] = _facts(read[path] if layer.type == "Data" else _list(path))
+            found[source] = _value(outcomes[path]) if layer.type == "Data" else _list(path)
         except Irv2CaffeError as error:
             hit = Hit(
-                f"{source} cannot be read: {_without_path(error.message, path)}",
-                "Caffe stops when it opens or reads it",
-                error.hint or "build it again",
-                layer.at(DATA_PARAMS[layer.type], "source"),
+                what=f"{source} cannot be read: {_without_path(error.message, path)}",
+                why="Caffe stops when it opens or reads it",
+                fix=error.hint or "build it again",
+                at=layer.at_data("source"),
             )
-            reading.troubles.append(("data-unreadable", hit))
+            troubles.append(("data-unreadable", hit))
     return found
 
 
-def _can_look(layer_type: str, path: Path) -> bool:
+def _value(outcome: Database | Irv2CaffeError) -> Database:
+    if isinstance(outcome, Irv2CaffeError):
+        raise outcome
+    return outcome
+
+
+def _can_read(layer_type: str, path: Path) -> bool:
     """Databases, lists of images that are not too long, and what should be a file and is none."""
     if layer_type == "Data" or not path.is_file():
         return True
     return layer_type == "ImageData" and path.stat().st_size < MAX_LIST_BYTES
 
 
-def _list(path: Path) -> SourceFacts | Irv2CaffeError:
-    return list_facts(path) if path.is_file() else FormatError("not a file", path=path)
-
-
-def _read(folders: list[Path], options: CheckOptions) -> dict[Path, SourceFacts | Irv2CaffeError]:
-    """Facts of databases, those that are known already among them."""
-    known = {Path(os.path.realpath(path)): facts for path, facts in options.facts.items()}
-    found = {path: known.get(Path(os.path.realpath(path))) for path in folders}
-    unknown = read_facts(path for path, facts in found.items() if facts is None)
-    return {path: facts or unknown[path] for path, facts in found.items()}
-
-
-def _facts(facts: SourceFacts | Irv2CaffeError) -> DatabaseFacts:
-    if isinstance(facts, Irv2CaffeError):
-        raise facts
-    return DatabaseFacts(**vars(facts))
+def _list(path: Path) -> Database:
+    if not path.is_file():
+        raise FormatError("not a file", path=path)
+    return read_image_list(path)
 
 
 def _without_path(message: str, path: Path) -> str:
-    message = message.removeprefix(f"{path}: ").removeprefix(f"{os.fspath(path)}: ")
-    return message.removeprefix("cannot be read: ")
+    return message.removeprefix(f"{path}: ").removeprefix("cannot be read: ")

@@ -1,79 +1,82 @@
-"""What databases say to build-net."""
+"""Databases of build-net: numbers of images, means, and nets that do not fit them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from irv2caffe.config import NetOptions
-    from irv2caffe.data.inspect.database import DatabaseSummary
+    from irv2caffe.data.inspect.database import Database
 
 
 def num_images(
-    name: str, told: int | None, measured: int | None, default: int
+    name: str, given: int | None, database: Database | None, default: int
 ) -> tuple[str, int, str]:
     """A number of images and where it came from, as a row of ``--print-config``."""
-    if told is not None:
-        return name, told, "command line"
-    return (name, default, "default") if measured is None else (name, measured, "database")
+    if given is not None:
+        return name, given, "command line"
+    known = database.num_records if database is not None else None
+    return (name, default, "default") if known is None else (name, known, "database")
 
 
-def refuse_misfit(database: str, found: DatabaseSummary, net: NetOptions) -> None:
-    """Refuses a net that Caffe stops on, or reads foreign memory for, at this database.
+def refuse_misfit(folder: str, database: Database, net: NetOptions) -> None:
+    """Refuses a net that Caffe stops at, or reads foreign memory for, with this database.
 
-    Only what the first record and the labels say is looked at; check looks at more.
+    Only the first record and the labels are compared; check compares more.
+
+    Raises:
+        UsageError: they do not fit.
     """
-    size = f"{found.width}x{found.height}"
-    if found.min_label < 0:
+    channels, height, width = database.shape
+    if (database.min_label or 0) < 0:
         raise UsageError(
-            f"{database} has label {found.min_label}; labels count from 0",
+            f"{folder} has label {database.min_label}; labels count from 0",
             "Caffe would read memory that is not the net's, without an error; irv2caffe "
-            f"inspect-lmdb {database} counts them",
+            f"inspect-lmdb {folder} counts them",
         )
-    if found.max_label >= net.num_classes:
+    if database.highest_label >= net.num_classes:
         raise UsageError(
-            f"{database} has label {found.max_label}, too high for --num-classes {net.num_classes}",
+            f"{folder} has label {database.highest_label}, too high for "
+            f"--num-classes {net.num_classes}",
             "Caffe would read memory that is not the net's, without an error",
         )
-    if found.height_first:
+    if database.height_first:
         raise UsageError(
-            f"{database} says that its images have {found.channels} channels, a height of "
-            f"{found.height} and a width of {found.width}",
+            f"{folder} says that its images have {channels} channels, a height of "
+            f"{height} and a width of {width}",
             "they are stored height x width x channels, Caffe reads channels x height x width: "
             "transpose(2, 0, 1) before they are written, or build it with make-lmdb",
         )
-    if found.channels != 3:
+    if channels != 3:
         raise UsageError(
-            f"{database} holds images of {found.channels} channel(s), the net takes 3",
+            f"{folder} holds images of {channels} channel(s), the net takes 3",
             "build it again; make-lmdb makes gray images coloured unless --gray",
         )
-    if net.crop > min(found.height, found.width):
+    if net.crop > min(height, width):
         raise UsageError(
-            f"--crop {net.crop}: {database} holds images of {size}",
+            f"--crop {net.crop}: {folder} holds images of {width}x{height}",
             f"build it again with make-lmdb --resize {net.crop * 328 // 299}, or crop less",
         )
 
 
-def database_means(told: dict[str, Any], database: str | None) -> dict[str, Any]:
-    """Moves the means that are to be the database's out of what was told, with their values."""
-    asked = [name for name in ("mean_value", "mean_file") if told.get(name) == "database"]
+def database_means(
+    given: dict[str, Any], folder: str | None, database: Database | None
+) -> dict[str, Any]:
+    """Takes the means that are to be the database's out of the given options; their values."""
+    asked = [name for name in ("mean_value", "mean_file") if given.get(name) == "database"]
     if not asked:
         return {}
-    from irv2caffe.data.inspect.database import database_mean
-
     (name,) = asked
     flag = f"--{name.replace('_', '-')} database"
-    del told[name]
-    if not database:
+    del given[name]
+    if database is None:
         raise UsageError(f"{flag} needs --train-lmdb")
-    found = database_mean(Path(database))
-    value = None if found is None else found.values if name == "mean_value" else found.file
-    if value is None or found is None or len(found.values) != 3:
+    value = database.mean_values if name == "mean_value" else database.mean_file
+    if not value or len(database.mean_values) != 3:
         raise UsageError(
-            f"{flag}: {database} has no such mean of three colours",
+            f"{flag}: {folder} has no such mean of three colours",
             "make-lmdb computes one, unless --mean none; or give numbers or a file",
         )
-    return {name: value if isinstance(value, tuple) else str(value)}
+    return {name: value}

@@ -5,6 +5,7 @@ What the caller says wins over a recipe, a recipe over the variant, the variant 
 ``[solver]``, whose keys are the fields of :class:`NetOptions` and :class:`SolverOptions`.
 """
 
+from irv2caffe.config.gpus import parse_gpus
 from irv2caffe.config.options import FILLERS, NetOptions, SolverOptions
 from irv2caffe.config.recipes import (
     DEFAULT_RECIPE,
@@ -28,6 +29,7 @@ __all__ = [
     "Variant",
     "load_recipe",
     "net_options",
+    "parse_gpus",
     "recipe_names",
     "resolve",
     "templates_dir",

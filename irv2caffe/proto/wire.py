@@ -17,20 +17,22 @@ _FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT_BYTES = 10
 
 
-def read_varint(data: memoryview, start: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, start: int) -> tuple[int, int]:
     """The number at ``start`` and where it ends.
 
     Raises:
         FormatError: the data ends within it, or it is longer than 64 bits.
     """
     value = 0
-    for index in range(_MAX_VARINT_BYTES):
-        if start + index >= len(data):
-            raise FormatError("ends in the middle of a number")
-        byte = data[start + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, start + index + 1
+    try:
+        for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+            byte = data[start]
+            start += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, start
+    except IndexError as error:
+        raise FormatError("ends in the middle of a number") from error
     raise FormatError("holds a number of more than 64 bits")
 
 

@@ -17,7 +17,7 @@ from helpers.check_cases import FLAG, SOLVER, plain, tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.check.rules import Severity
+from irv2caffe.check.finding import Severity
 from irv2caffe.check.run import CheckOptions, check
 from irv2caffe.config import (
     NetOptions,
@@ -28,7 +28,7 @@ from irv2caffe.config import (
     templates_dir,
 )
 from irv2caffe.config.variants import VARIANTS
-from irv2caffe.data.inspect.source_facts import database_facts, label_order, list_facts
+from irv2caffe.data.inspect.sample import label_order, read_image_list, sample_database
 from irv2caffe.errors import (
     EXIT_FINDINGS,
     FormatError,
@@ -349,30 +349,30 @@ def shuffled(count, classes):
 
 
 def test_facts_of_databases(tmp_path):
-    facts = database_facts(write_database(tmp_path / "a", [raw(n) for n in shuffled(300, 5)]))
+    facts = sample_database(write_database(tmp_path / "a", [raw(n) for n in shuffled(300, 5)]))
     assert (facts.num_records, facts.channels, facts.height, facts.width) == (300, 3, 32, 32)
     assert (facts.min_label, facts.max_label, facts.order) == (0, 4, "shuffled")
     assert (facts.encoded, facts.mixed_channels, facts.mixed_sizes) == (False, False, False)
     sorted_ = [raw(label) for label in sorted(shuffled(300, 5))]
-    assert database_facts(write_database(tmp_path / "b", sorted_)).order == "sorted"
+    assert sample_database(write_database(tmp_path / "b", sorted_)).order == "sorted"
     grouped = [raw(label) for label in [3] * 100 + [0] * 100 + [2] * 50 + [1] * 100]
-    assert database_facts(write_database(tmp_path / "c", grouped)).order == "grouped"
+    assert sample_database(write_database(tmp_path / "c", grouped)).order == "grouped"
     mixed = [encoded(0), encoded(1, channels=1), encoded(0, size=(40, 32))]
-    facts = database_facts(write_database(tmp_path / "d", mixed))
+    facts = sample_database(write_database(tmp_path / "d", mixed))
     assert (facts.encoded, facts.mixed_channels, facts.mixed_sizes) == (True, True, True)
     named = [f"n{index % 7}/{index}" for index in range(300)]
     by_name = write_database(tmp_path / "e", [raw(int(k[1])) for k in named], named)
-    assert database_facts(by_name).order == "sorted"
-    assert database_facts(write_database(tmp_path / "f", [])).num_records == 0
+    assert sample_database(by_name).order == "sorted"
+    assert sample_database(write_database(tmp_path / "f", [])).num_records == 0
     (tmp_path / "g").mkdir()
     (tmp_path / "g/CURRENT").write_text("MANIFEST")
-    assert database_facts(tmp_path / "g").kind == "LEVELDB"
+    assert sample_database(tmp_path / "g").kind == "LEVELDB"
 
 
 def test_facts_of_lists(tmp_path):
     lines = [f"a b/{index}.jpg {label}" for index, label in enumerate(shuffled(200, 9))]
     (tmp_path / "list").write_text("\n".join(lines) + "\n\nno label\n")
-    facts = list_facts(tmp_path / "list")
+    facts = read_image_list(tmp_path / "list")
     assert (facts.num_records, facts.num_looked_at) == (201, 200)
     assert (facts.min_label, facts.max_label, facts.order) == (0, 8, "shuffled")
 

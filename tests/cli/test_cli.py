@@ -18,7 +18,7 @@ from helpers.program import run
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb"]
+ORDER = ["install-caffe", "caffe", "make-lmdb", "inspect-lmdb", "build-net", "summary"]
 ORDER += ["check", "train"]
 ORDER += ["plot-log", "import-weights", "export-weights"]
 
@@ -126,7 +126,7 @@ BAD = {
     "missing images": (["make-lmdb", "none", "out"], 1),
     "existing output": (["make-lmdb", "images/train", "existing"], 1),
     "foreign output": (["make-lmdb", "images/train", "existing", "--force"], 1),
-    "unwritable output": (["make-lmdb", "images/train", "/proc/out", "--resize", "8"], 1),
+    "write_error output": (["make-lmdb", "images/train", "/proc/out", "--resize", "8"], 1),
     "bad size": (["make-lmdb", "images/train", "out", "--resize", "big"], 2),
     "bad list": (["make-lmdb", "images/train", "out", "--list", "text"], 1),
     "missing list": (["make-lmdb", "images/train", "out", "--list", "none"], 1),
@@ -198,13 +198,13 @@ BAD = {
     "binary log": (["plot-log", "binary", "--out", "out.png"], 1),
     "other figure": (["plot-log", "good.log", "--out", "out.gif"], 2),
     "bad window": (["plot-log", "good.log", "--out", "out.png", "--epochs", "25:15"], 2),
-    "unwritable figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
+    "write_error figure": (["plot-log", "good.log", "--out", "/proc/out.png"], 1),
     "no such reference": (["plot-log", "good.log", "--reference", "soup"], 2),
     "references without epochs": (
         ["plot-log", "good.log", "--reference", "all", "--out", "out.png"],
         2,
     ),
-    "unwritable report": (["plot-log", "good.log", "--html", "/proc/out.html"], 1),
+    "write_error report": (["plot-log", "good.log", "--html", "/proc/out.html"], 1),
     "too many names": (["plot-log", "good.log", "--name", "a", "--name", "b"], 2),
     "csv of two": (["plot-log", "good.log", "good.log", "--csv", "out.csv"], 2),
     "missing weights": (["import-weights", "none", "--net", "text", "--out", "out.caffemodel"], 1),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.train_helpers import child_of_test, database_contents, is_gone, wait_for
+from helpers.training_jobs import child_of_test, database_contents, is_gone, wait_for
 from PIL import Image
 
 from irv2caffe.data.build import build_plan, writer
@@ -414,7 +414,7 @@ def test_a_disk_that_fills_up_is_seen_before_it_is_full(images, tmp_path, monkey
     monkeypatch.setattr(build_plan, "_UNIT_BYTES", 128 << 10)
     free = iter([10**10, 10**10, 10**10, 1_000_000])
     monkeypatch.setattr("irv2caffe.system.free_bytes", lambda path: next(free, 1_000_000))
-    with pytest.raises(OutputError, match="is full: 1 MB are free"):
+    with pytest.raises(OutputError, match=r"is full: 1\.00 MB are free"):
         make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
     assert partial_folder(tmp_path / "db").exists()
 

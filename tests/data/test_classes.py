@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
-from irv2caffe.data.inspect.report import examine
-from irv2caffe.data.inspect.source_facts import database_facts
+from irv2caffe.data.inspect.database_report import examine
+from irv2caffe.data.inspect.sample import sample_database
 from irv2caffe.data.records.class_table import escape_name
 from irv2caffe.data.records.database_files import read_manifest
 from irv2caffe.data.sources import open_source, read_labels
@@ -77,7 +77,7 @@ def test_names_that_are_no_lines(tmp_path):
     assert read_labels(tmp_path / "db") == source.classes
     assert (tmp_path / "db/labels.txt").read_bytes().count(b"\n") == len(names)
     assert tuple(examine(tmp_path / "db").class_names) == source.classes
-    assert database_facts(tmp_path / "db").class_names == source.classes
+    assert sample_database(tmp_path / "db").class_names == source.classes
     assert tuple(read_manifest(tmp_path / "db")["classes"]) == source.classes
     again = open_source(root, labels=tmp_path / "db")
     assert list(again.items) == list(source.items)
@@ -114,12 +114,12 @@ def test_class_tables_of_strangers_end_no_inspection(tmp_path):
     found = examine(tmp_path / "db")
     assert found.class_names == ["crane", "ship", "crane"]
     assert "labels.txt has different classes of the same name: crane" in found.notes
-    assert database_facts(tmp_path / "db").class_names == ("crane", "ship", "crane")
+    assert sample_database(tmp_path / "db").class_names == ("crane", "ship", "crane")
     for text in (b"", "a\nb\n".encode("utf-16"), b"a\0b\n"):
         table.write_bytes(text)
         assert examine(tmp_path / "db").class_names == []
         assert examine(tmp_path / "db").num_classes == 2
-        assert database_facts(tmp_path / "db").class_names == ()
+        assert sample_database(tmp_path / "db").class_names == ()
 
 
 # The order

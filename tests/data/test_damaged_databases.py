@@ -16,20 +16,20 @@ import lmdb
 import numpy as np
 import pytest
 from helpers.damaged import damage
-from helpers.train_helpers import write_job
+from helpers.training_jobs import write_job
 
 from irv2caffe import atomic
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.check.run import check
 from irv2caffe.data.inspect import sandbox
-from irv2caffe.data.inspect.database import read_facts, summarize_database
-from irv2caffe.data.inspect.source_facts import SourceFacts, database_facts
+from irv2caffe.data.inspect.database import read_database, read_databases
+from irv2caffe.data.inspect.sample import Database, sample_database
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
 from irv2caffe.train.plan.databases import check_locks
 from irv2caffe.train.plan.plan import TrainOptions, make_plan
-from irv2caffe.train.run_dir.failure_causes import advise
+from irv2caffe.train.run_dir.failure_causes import cause_of
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.run_dir import RunDir
 
@@ -126,7 +126,7 @@ def test_a_record_that_is_cut_off_is_found_before_the_start(caffe, tmp_path, kin
     (error,) = errors_of(job(tmp_path, db), caffe)
     assert f"record 00004321_4321.png: {reason}" in error
     assert "[records-broken]" in error
-    facts = database_facts(db)
+    facts = sample_database(db)
     assert facts.num_looked_at == 9000
     assert facts.num_decoded < 2100
 
@@ -139,7 +139,7 @@ def test_records_whose_values_do_not_fit_their_sizes(caffe, tmp_path):
     assert "record 00000031_31.png: 359 values, its sizes are 3 x 12 x 10" in error
     with lmdb.open(str(db)) as database, database.begin(write=True) as view:
         view.put(b"00000012_12.png", b"\xff\xff no Datum")
-    facts = database_facts(db)
+    facts = sample_database(db)
     assert facts.num_broken == 2
     assert facts.broken == "00000012_12.png: a record is not a Datum"
 
@@ -178,19 +178,19 @@ def test_features_are_no_images_on_their_side(tmp_path):
     signal = write(tmp_path / "signal", [raw(number % 3, (64, 100, 1)) for number in range(5)])
     floats = Datum(channels=40, height=30, width=3, label=0, float_data=[0.5] * 3600)
     features = write(tmp_path / "features", [floats] * 3)
-    assert not database_facts(signal).height_first
-    assert not database_facts(features).height_first
+    assert not sample_database(signal).height_first
+    assert not sample_database(features).height_first
 
 
 def test_healthy_databases_of_all_kinds_pass(caffe, tmp_path):
     for kind in (".jpg", ".png", ".bmp"):
         db = write(tmp_path / kind, [encoded(number % 3, kind) for number in range(30)])
         assert errors_of(job(tmp_path, db), caffe) == []
-        assert database_facts(db).num_broken == 0
+        assert sample_database(db).num_broken == 0
     trailing = [encoded(number % 3) for number in range(30)]
     for datum in trailing:
         datum.data += b"\0\0camera"  # some cameras write more behind the end
-    assert database_facts(write(tmp_path / "trailing", trailing)).num_broken == 0
+    assert sample_database(write(tmp_path / "trailing", trailing)).num_broken == 0
 
 
 # Keys
@@ -257,7 +257,7 @@ def test_damaged_pages_are_one_error_of_every_command(tmp_path, sound, broken):
 
 def _facts(database):
     with sandbox.Guard() as guard:
-        return guard.call("database_facts", [database], {})
+        return guard.call("sample_database", [database], {})
 
 
 def test_one_process_reads_all_and_outlives_none(tmp_path, sound):
@@ -266,17 +266,17 @@ def test_one_process_reads_all_and_outlives_none(tmp_path, sound):
     bad.mkdir()
     (bad / "data.mdb").write_bytes((sound / "data.mdb").read_bytes())
     damage(bad, "beyond")
-    found = read_facts([sound, bad, tmp_path / "no", sound])
+    found = read_databases([sound, bad, tmp_path / "no", sound])
     assert len(found) == 3
-    assert isinstance(found[sound], SourceFacts)
+    assert isinstance(found[sound], Database)
     assert isinstance(found[bad], FormatError)
     assert isinstance(found[tmp_path / "no"], Irv2CaffeError)
     with sandbox.Guard() as guard:
-        first = guard.call("database_facts", [sound], {})
+        first = guard.call("sample_database", [sound], {})
         (pid,) = _children()
         with pytest.raises(FormatError):
-            guard.call("database_facts", [bad], {})
-        assert guard.call("database_facts", [sound], {}) == first
+            guard.call("sample_database", [bad], {})
+        assert guard.call("sample_database", [sound], {}) == first
     assert pid not in _children()
     assert _children() == set()
 
@@ -289,10 +289,10 @@ def _children():
 ENDLESS = """
 import json, sys, time
 sys.path[:] = json.loads(sys.argv[1])
-from irv2caffe.data.inspect import sandbox, source_facts
+from irv2caffe.data.inspect import sample, sandbox
 def endless(*args, **others):
     {}
-source_facts.database_facts = endless
+sample.sample_database = endless
 sandbox.main()
 """
 
@@ -319,9 +319,9 @@ def test_what_is_cut_short_or_empty(tmp_path, sound):
     db.mkdir()
     (db / "data.mdb").write_bytes((sound / "data.mdb").read_bytes()[:20_000])
     with pytest.raises(FormatError, match="cut short"):
-        summarize_database(db)
+        read_database(db)
     with pytest.raises(InputError, match="has no records"):
-        summarize_database(write(tmp_path / "empty", []))
+        read_database(write(tmp_path / "empty", []))
 
 
 # Places
@@ -381,8 +381,8 @@ def test_a_database_of_others_that_is_read_only(sound):
                 os._exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == outcome
             db.chmod(0o755)
-    assert "lock.mdb" in advise("Check failed: mdb_status == 0 (13 vs. 0) Permission denied").hint
-    assert "locks" in advise("Check failed: mdb_status == 0 (38 vs. 0) Function").why
+    assert "lock.mdb" in cause_of("Check failed: mdb_status == 0 (13 vs. 0) Permission denied").hint
+    assert "locks" in cause_of("Check failed: mdb_status == 0 (38 vs. 0) Function").why
 
 
 @pytest.mark.parametrize(

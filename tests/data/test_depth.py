@@ -13,7 +13,7 @@ import pytest
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
-from irv2caffe.data.inspect.report import examine
+from irv2caffe.data.inspect.database_report import examine
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.decode import stored_pixels
 from irv2caffe.data.records.headers import has_16_bits, image_kind

@@ -17,8 +17,8 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
 from irv2caffe.data.inspect.compare import compare
 from irv2caffe.data.inspect.contact_sheet import draw_sheet
-from irv2caffe.data.inspect.database import summarize_database
-from irv2caffe.data.inspect.report import examine
+from irv2caffe.data.inspect.database import read_database
+from irv2caffe.data.inspect.database_report import examine
 from irv2caffe.data.inspect.sandbox import Guard
 from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction, open_reader
 from irv2caffe.data.records.datum import (
@@ -109,7 +109,7 @@ def test_a_database_of_the_tool(caffe, images, tmp_path):
     assert found.mean_values is None
     assert any("1 and 3 channels" in line for line in found.findings)
     assert "3 of 6 classes have no record" in found.notes
-    summary = summarize_database(tmp_path / "db")
+    summary = read_database(tmp_path / "db")
     assert (summary.num_records, summary.height, summary.width, summary.num_classes) == (
         21,
         50,
@@ -173,7 +173,7 @@ def test_an_empty_database(tmp_path):
     assert done.returncode == 3
     assert not (tmp_path / "sheet.png").exists()
     with pytest.raises(InputError):
-        summarize_database(folder)
+        read_database(folder)
 
 
 def test_heads_are_what_protobuf_says():
@@ -253,13 +253,13 @@ def test_the_command(images, tmp_path):
 
 
 def test_what_is_no_database(tmp_path):
-    for look in (summarize_database, examine):
+    for look in (read_database, examine):
         with pytest.raises(MissingInputError):
             look(tmp_path / "no")
         with pytest.raises(FormatError):
             look(tmp_path)
     (tmp_path / "data.mdb").write_bytes(b"garbage" * 2000)
-    for look in (summarize_database, examine):
+    for look in (read_database, examine):
         with pytest.raises(FormatError):
             look(tmp_path)
     (tmp_path / "data.mdb").write_bytes(b"")
@@ -277,7 +277,7 @@ def test_a_file_that_is_cut_short(images, tmp_path):
     path = tmp_path / "db/data.mdb"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    for look in (summarize_database, examine):
+    for look in (read_database, examine):
         with pytest.raises(FormatError, match="cut short"):
             look(tmp_path / "db")
 
@@ -324,9 +324,9 @@ def test_a_disk_that_fails_is_no_damaged_database(tmp_path, monkeypatch):
 
     boot = (
         "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
-        "from irv2caffe.data.inspect import report, sandbox\n"
+        "from irv2caffe.data.inspect import database_report, sandbox\n"
         "def fail(*args, **others): raise {}\n"
-        "report.examine = fail; sandbox.main()"
+        "database_report.examine = fail; sandbox.main()"
     )
     for error, words in (
         ("OSError(5, 'Input/output error', 'x/data.mdb')", "cannot read x/data.mdb: Input/output"),

@@ -15,7 +15,7 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import Augment, BuildOptions, make_lmdb
 from irv2caffe.data.build.side_files import read_skipped
-from irv2caffe.data.inspect.database import database_mean, dataset_sizes, summarize_database
+from irv2caffe.data.inspect.database import read_database, read_pair
 from irv2caffe.data.records.decode import stored_pixels
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, UsageError
@@ -105,7 +105,7 @@ def test_records_equal_those_of_convert_imageset(caffe, zoo, tmp_path, kind):
 
 
 def test_on_purpose_differences(caffe, zoo, tmp_path):
-    """Without --exactly-like-caffe records differ exactly where the README says so."""
+    """Without --exactly-like-caffe records differ only where the docs say so."""
     source = open_source(zoo)
     for kind in ("raw", "jpg files", "png files", "gray jpg files"):
         (tmp_path / kind).mkdir()
@@ -216,8 +216,8 @@ def test_mean_equals_compute_image_mean(caffe, few, zoo, tmp_path, kind):
     assert np.abs(np.array(ours.data) - np.array(theirs.data)).max() < 1e-3
     lines = done.stderr.decode().splitlines()
     said = [float(line.rpartition(": ")[2]) for line in lines if "mean_value channel" in line]
-    assert database_mean(tmp_path / "db").values == pytest.approx(said, abs=2e-3)
-    assert database_mean(tmp_path / "db").file == tmp_path / "db/mean.binaryproto"
+    assert read_database(tmp_path / "db").mean_values == pytest.approx(said, abs=2e-3)
+    assert read_database(tmp_path / "db").mean_file == str(tmp_path / "db/mean.binaryproto")
 
 
 def test_mean_of_different_sizes_is_that_of_all_pixels(zoo, tmp_path):
@@ -225,9 +225,9 @@ def test_mean_of_different_sizes_is_that_of_all_pixels(zoo, tmp_path):
     make_lmdb(open_source(zoo), tmp_path / "db", options)
     pixels = [stored_pixels(value).reshape(-1, 3) for _, value in records(tmp_path / "db")]
     wanted = np.concatenate(pixels).mean(axis=0, dtype=np.float64)
-    mean = database_mean(tmp_path / "db")
-    assert mean.values == pytest.approx(wanted, abs=1e-6)
-    assert mean.file is None
+    database = read_database(tmp_path / "db")
+    assert database.mean_values == pytest.approx(wanted, abs=1e-6)
+    assert database.mean_file == ""
 
 
 def test_mean_fast_and_none(few, tmp_path):
@@ -235,10 +235,10 @@ def test_mean_fast_and_none(few, tmp_path):
     means = {}
     for mean in ("exact", "fast", "none"):
         make_lmdb(open_source(few), tmp_path / mean, BuildOptions(**options, mean=mean))
-        means[mean] = database_mean(tmp_path / mean)
-    assert means["none"] is None
-    assert means["fast"].values != means["exact"].values
-    assert means["fast"].values == pytest.approx(means["exact"].values, abs=0.5)
+        means[mean] = read_database(tmp_path / mean).mean_values
+    assert means["none"] == ()
+    assert means["fast"] != means["exact"]
+    assert means["fast"] == pytest.approx(means["exact"], abs=0.5)
     assert records(tmp_path / "exact") == records(tmp_path / "none")
 
 
@@ -253,7 +253,7 @@ def test_mean_auto_is_exact_for_the_first_thousand(few, tmp_path):
             options = BuildOptions(size=(24, 20), encoded="jpg", mean=mean, shuffle=False)
             out = tmp_path / f"{mean}{count}"
             make_lmdb(open_source(few, listing), out, options)
-            means[mean, count] = np.array(database_mean(out).values)
+            means[mean, count] = np.array(read_database(out).mean_values)
     assert (means["auto", 1000] == means["exact", 1000]).all()
     sums = means["exact", 1000] * 1000 + means["fast", 1200] * 1200 - means["fast", 1000] * 1000
     assert means["auto", 1200] == pytest.approx(sums / 1200, abs=1e-6)
@@ -407,7 +407,7 @@ def test_existing_output_is_refused(few, tmp_path):
         make_lmdb(source, tmp_path / "db", BuildOptions(size=(9, 9)), force=True)
     (tmp_path / "db/notes.txt").unlink()
     make_lmdb(source, tmp_path / "db", BuildOptions(size=(9, 9)), force=True)
-    assert summarize_database(tmp_path / "db").width == 9
+    assert read_database(tmp_path / "db").width == 9
     assert (tmp_path / "out/thesis.tex").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "out"]
 
@@ -428,9 +428,10 @@ def test_validation_keeps_the_class_table_of_training(few, tmp_path):
     (val.parent / "cow").rmdir()
     make_lmdb(open_source(val.parent), tmp_path / "alone", small)
     with pytest.raises(InputError, match="are not the same"):
-        dataset_sizes(str(table), str(tmp_path / "alone"))
-    sizes = dataset_sizes(str(table), str(tmp_path / "val"))
-    assert (sizes.num_train, sizes.num_val, sizes.num_classes) == (40, 1, 2)
+        read_pair(table, tmp_path / "alone")
+    pair = read_pair(table, tmp_path / "val")
+    assert [database.num_records for database in pair] == [40, 1]
+    assert pair[0].num_classes == 2
 
 
 def test_a_database_among_the_class_folders_is_refused(tmp_path, few):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from irv2caffe.check.inputs import Claims, DatabaseFacts
+from irv2caffe.check.inputs import Claims
+from irv2caffe.data.inspect.database import Database
 
 DATA = """
 layer {{
@@ -156,7 +157,7 @@ type: "SGD"
 """
 RMSPROP = (("momentum: 0.9\n", "delta: 1.0\nrms_decay: 0.9\n"), ('"SGD"', '"RMSProp"'))
 NETS = {"plain": plain, "tf": tf, "norm": norm}
-TRAIN = DatabaseFacts(1600, 3, 32, 32, False, 0, 3, "shuffled", num_looked_at=1600)
+TRAIN = Database(1600, 3, 32, 32, False, 0, 3, "shuffled", num_looked_at=1600)
 VAL = replace(TRAIN, num_records=50, order="sorted")
 FACTS = {"train_lmdb": TRAIN, "val_lmdb": VAL}
 
@@ -179,23 +180,28 @@ class Run:
     net: tuple[tuple[str, str], ...] = ()
     solver: tuple[tuple[str, str], ...] | None = ()
     claims: Claims = field(default_factory=Claims)
-    facts: dict[str, DatabaseFacts] = field(default_factory=dict)
+    facts: dict[str, Database] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     no_folder: bool = False
+
+    def texts(self):
+        """The prototxts by name; the last one is the one to give to check."""
+        net = changed(NETS.get(self.base, lambda: self.base)(), self.net)
+        texts = {"net.prototxt": net}
+        if self.solver is not None:
+            texts["solver.prototxt"] = changed(SOLVER, self.solver)
+        return texts
 
     def write(self, folder):
         """Writes the files; returns the one to give to check."""
         (folder / "snapshots").mkdir(exist_ok=True)
         if self.no_folder:
             (folder / "snapshots").rmdir()
-        net = changed(NETS.get(self.base, lambda: self.base)(), self.net)
-        (folder / "net.prototxt").write_text(net)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
-        if self.solver is None:
-            return folder / "net.prototxt"
-        (folder / "solver.prototxt").write_text(changed(SOLVER, self.solver))
-        return folder / "solver.prototxt"
+        for name, text in self.texts().items():
+            (folder / name).write_text(text)
+        return folder / name
 
 
 def changed(text, pairs):

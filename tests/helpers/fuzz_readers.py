@@ -198,16 +198,16 @@ def _states(_: Path) -> list[Seed]:
 
 def _read_state(folder: Path) -> None:
     from irv2caffe.proto.snapshot_outline import read_state_outline, with_learned_net
-    from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
+    from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
     path = folder / "x_iter_20.solverstate"
     for pair in pairs(folder):
         problem(pair, _net_message())
-        newest_whole(folder)
+        newest_complete(folder)
     _each(
         lambda: read_state_outline(path),
         lambda: b"".join(with_learned_net(path, "other")),
-        lambda: [mend(pair) for pair in pairs(folder)],
+        lambda: [fix_model_path(pair) for pair in pairs(folder)],
     )
 
 
@@ -349,8 +349,9 @@ def _keras_archives(folder: Path) -> list[Seed]:
 
 
 def _checkpoints(_: Path) -> list[Seed]:
+    import google_crc32c
+
     from helpers.tf_table import table
-    from irv2caffe.weights.files.crc32c import crc32c
     from irv2caffe.weights.files.tf_table import SortedTable
 
     real = FILES / "tf_checkpoints"
@@ -364,7 +365,9 @@ def _checkpoints(_: Path) -> list[Seed]:
         for key in [b"", *sorted(entries)[1:4]]:  # one entry is damaged, the checksums fit
 
             def pack(data: bytes, key: bytes = key, entries=entries) -> bytes:
-                return table({**entries, key: data}, compress=len(data) % 2 == 1, crc=crc32c)
+                return table(
+                    {**entries, key: data}, compress=len(data) % 2 == 1, crc=google_crc32c.value
+                )
 
             seeds.append(Seed({**files, first: entries[key]}, (first,), {first: pack}))
     return seeds
@@ -403,15 +406,16 @@ def _read_log(folder: Path) -> None:
 def _plot(request) -> None:
     from irv2caffe.log.describe import config_lines, finding_lines, summary_items
     from irv2caffe.log.summary import summarize
-    from irv2caffe.plot.session import Session
+    from irv2caffe.plot.session import PlotSession
 
-    with Session(request) as session:
+    with PlotSession(request) as session:
         session.read()
         runs = session.runs()
         session.check_outputs(runs)
         for run in runs:
-            summary_items(summarize(run.table))
-            finding_lines(run.table, run.log)
+            summary = summarize(run.table)
+            summary_items(summary)
+            finding_lines(summary, run.log)
             config_lines(run.log)
         json.dumps(session.report(runs))
         session.write(runs)
@@ -470,21 +474,17 @@ def _run_folders(_: Path) -> list[Seed]:
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.as_before import as_before
-    from irv2caffe.train.run.options import SessionOptions
-    from irv2caffe.train.run.resume import last_words
+    from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions, with_earlier_options
     from irv2caffe.train.run_dir.control import status, status_text
     from irv2caffe.train.run_dir.lock import read_owner
-    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.run_dir import RunDir, last_log
 
     run = RunDir(folder)
 
     def resume() -> None:
-        train_options = TrainOptions(run_dir=folder)
-        as_before(
-            folder, train_options, SessionOptions(), set(), gpus=None, caffe=None, docker=None
-        )
-        last_words(run)
+        options = LaunchOptions(TrainOptions(run_dir=folder), SupervisionOptions(), None, None)
+        with_earlier_options(folder, options, set())
+        last_log(run)
 
     _each(
         lambda: status_text(status(run)),
@@ -719,16 +719,15 @@ def _side_files(folder: Path) -> list[Seed]:
 
 
 def _read_side_files(folder: Path) -> None:
-    from irv2caffe.data.inspect.database import database_mean, dataset_sizes
-    from irv2caffe.data.inspect.report import examine
-    from irv2caffe.data.inspect.source_facts import database_facts
+    from irv2caffe.data.inspect.database import read_pair
+    from irv2caffe.data.inspect.database_report import examine
+    from irv2caffe.data.inspect.sample import sample_database
 
     path = folder / "db"
     _each(
         lambda: json.dumps(asdict(examine(path))),
-        lambda: database_facts(path),
-        lambda: dataset_sizes(str(path), str(path)),
-        lambda: database_mean(path),
+        lambda: sample_database(path),
+        lambda: read_pair(path, path),
     )
 
 

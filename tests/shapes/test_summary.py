@@ -20,7 +20,7 @@ from irv2caffe.shapes.infer import infer
 from irv2caffe.shapes.memory import add, memory
 from irv2caffe.shapes.stages import stages
 from irv2caffe.shapes.summary import NetSummary, amount, default_phase, summarize
-from irv2caffe.ui import megabytes
+from irv2caffe.ui import format_bytes
 
 
 def net_of(text):
@@ -282,7 +282,7 @@ def test_numbers_for_people():
         "450",
     ]
     sizes = (24.14e9, 5_606e6, 137.3e6, 8_576, 12)
-    assert [megabytes(v) for v in sizes] == ["24.1 GB", "5.61 GB", "137.3 MB", "8.6 kB", "0.0 kB"]
+    assert [format_bytes(v) for v in sizes] == ["24.1 GB", "5.61 GB", "137.3 MB", "8.6 kB", "12 B"]
 
 
 @pytest.fixture(scope="module")

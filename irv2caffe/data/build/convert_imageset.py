@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import folder_aside
+from irv2caffe.atomic import atomic_folder
 from irv2caffe.data.build.build_plan import make_plan
 from irv2caffe.data.build.make_lmdb import check_output, check_outside_source, make_report
 from irv2caffe.data.build.pool import open_pool
@@ -85,7 +85,7 @@ def convert_imageset(
         expected = estimate(plan, pool, out, 0)
     announce(expected)
     check_space(expected, out)
-    with folder_aside(out, force=force) as folder:
+    with atomic_folder(out, force=force) as folder:
         identity = identify(source)
         _run_tool(plan, folder, argv, env, lambda done: progress(done, len(plan)))
         _check_source(identity)

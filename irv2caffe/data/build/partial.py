@@ -13,7 +13,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from irv2caffe.atomic import is_aside, swap_in, unwritable
+from irv2caffe.atomic import is_partial, replace_folder, write_error
 from irv2caffe.data.build.state import DAMAGED, State, read_state, write_state
 from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.records.database_files import MANIFEST, is_of_database
@@ -87,7 +87,7 @@ class Partial:
             )
             (self.folder / f"{_STATE}{transaction - 3}").unlink(missing_ok=True)
         except OSError as error:
-            raise unwritable(self.folder, error) from error
+            raise write_error(self.folder, error) from error
 
     def finish(self, out: Path) -> None:
         """Removes the files of an unfinished database, and renames the folder to ``out``.
@@ -97,14 +97,14 @@ class Partial:
         """
         try:
             for path in self.folder.iterdir():
-                if _is_of_unfinished(path.name) or is_aside(path.name):
+                if _is_of_unfinished(path.name) or is_partial(path.name):
                     path.unlink()
             _sync_folder(self.folder)
-            swap_in(self.folder, out)
+            replace_folder(self.folder, out)
             (out / _LOCK).unlink(missing_ok=True)  # of a process that started in between
             _sync_folder(out.parent)
         except OSError as error:
-            raise unwritable(out, error) from error
+            raise write_error(out, error) from error
 
     def clear(self) -> None:
         """Removes the files of make-lmdb from the folder, except the lock.
@@ -161,7 +161,7 @@ def open_partial(
         except OSError as error:
             with suppress(OSError):
                 partial.folder.rmdir()  # if it is empty
-            raise unwritable(partial.folder, error) from error
+            raise write_error(partial.folder, error) from error
         try:
             if not is_resumed:
                 _begin(partial, inputs)
@@ -205,7 +205,7 @@ def _begin(partial: Partial, inputs: dict[str, Any]) -> None:
         partial.clear()
         _write_synced(folder / _PLAN, lambda stream: stream.write(text.encode()))
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def _write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:

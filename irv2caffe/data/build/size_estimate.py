@@ -11,7 +11,7 @@ from irv2caffe.data.build.partial import Partial, partial_folder
 from irv2caffe.data.build.pool import open_pool
 from irv2caffe.data.records.items import Skipped
 from irv2caffe.errors import OutputError
-from irv2caffe.ui import megabytes
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +118,7 @@ def check_space(estimate: SizeEstimate, folder: Path) -> None:
     needed = int(estimate.size_bytes * share)
     if needed > estimate.free_bytes:
         raise OutputError(
-            f"about {megabytes(needed)} are needed for {folder}, "
-            f"{megabytes(estimate.free_bytes)} are free",
+            f"about {format_bytes(needed)} are needed for {folder}, "
+            f"{format_bytes(estimate.free_bytes)} are free",
             "choose another disk, a smaller --resize, or --encoded jpg",
         )

@@ -12,6 +12,7 @@ from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records import datum
 from irv2caffe.data.records.items import GONE, Skipped
 from irv2caffe.errors import InputError, OutputError
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,7 @@ class RecordWriter:
         free = system.free_bytes(self._partial.folder)
         if free < self._uncommitted_bytes + _SPARE_BYTES:
             raise OutputError(
-                f"the disk of {self._partial.folder} is full: {free / 1e6:,.0f} MB are free",
+                f"the disk of {self._partial.folder} is full: {format_bytes(free)} are free",
                 "make room, then run the same command: it goes on from here",
             )
         now = time.monotonic()

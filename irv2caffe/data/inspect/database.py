@@ -1,178 +1,184 @@
-"""What build-net and train ask of a database, also of one that somebody else made."""
+"""Database: what a database or an image list holds, as every command gets it.
+
+LMDBs of strangers are read in a guarded process (:mod:`irv2caffe.data.inspect.sandbox`).
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from irv2caffe.data.inspect.sandbox import Guard
-from irv2caffe.data.inspect.source_facts import SourceFacts, described_labels
-from irv2caffe.data.records.database_files import LABELS, MEAN_FILE, read_manifest
+from irv2caffe.data.records.database_files import LABELS
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    Databases = Mapping[Path, "Database | Irv2CaffeError"]
+
+Order = Literal["shuffled", "sorted", "grouped", "unknown"]
 
 
 @dataclass(frozen=True)
-class DatabaseSummary:
-    """What training needs to know of a database.
+class Database:
+    """Contents of a database or an image list; None where they are not known.
 
     Attributes:
         num_records: images.
         channels: of the first image.
         height: of the first image, in pixels.
         width: of the first image, in pixels.
-        encoded: whether records hold compressed images.
-        min_label: the lowest label that was seen; 0 where ``manifest.json`` tells the labels.
-        max_label: the highest label; from ``manifest.json``, else of those that were seen.
-        num_classes: lines of ``labels.txt``, else ``max_label`` plus one.
+        encoded: whether records are compressed images.
+        min_label: the lowest label that was read.
+        max_label: the highest label that was read.
+        order: of the labels along the keys; ``grouped`` is class by class, in any order.
+        mixed_channels: gray and colour images side by side, among the records that were read.
+        mixed_sizes: images of several sizes, among the records that were read.
+        num_looked_at: records whose labels were read.
+        num_decoded: compressed images that were decoded: every n-th of those, and any that looks
+            broken.
+        num_broken: records that hold no image that Caffe could read, among those that were read.
+        broken: the key of the first of them, and why.
         height_first: the sizes look like height x width x channels.
+        class_names: lines of ``labels.txt``; empty where there is none.
+        kind: ``LMDB``, ``LEVELDB``, or ``LIST`` for a list of image files.
+        manifest_max_label: the highest label, as ``manifest.json`` has it.
+        manifest_num_classes: number of classes, as ``manifest.json`` has it.
+        mean_values: means of B, G, R (or gray) that make-lmdb computed; empty without.
+        mean_file: path of the mean image that make-lmdb wrote; empty without.
     """
 
-    num_records: int
-    channels: int
-    height: int
-    width: int
-    encoded: bool
-    min_label: int
-    max_label: int
-    num_classes: int
+    num_records: int | None = None
+    channels: int | None = None
+    height: int | None = None
+    width: int | None = None
+    encoded: bool | None = None
+    min_label: int | None = None
+    max_label: int | None = None
+    order: Order = "unknown"
+    mixed_channels: bool = False
+    mixed_sizes: bool = False
+    num_looked_at: int = 0
+    num_decoded: int = 0
+    num_broken: int = 0
+    broken: str = ""
     height_first: bool = False
-
-
-@dataclass(frozen=True)
-class DatasetSizes:
-    """Numbers of a training and a validation database; None where there is no database."""
-
-    train: DatabaseSummary | None
-    val: DatabaseSummary | None
+    class_names: tuple[str, ...] = ()
+    kind: str = "LMDB"
+    manifest_max_label: int | None = None
+    manifest_num_classes: int | None = None
+    mean_values: tuple[float, ...] = ()
+    mean_file: str = ""
 
     @property
-    def num_train(self) -> int | None:
-        """Training images."""
-        return self.train.num_records if self.train else None
+    def highest_label(self) -> int:
+        """The highest label, of the manifest and of the records that were read."""
+        return max(self.max_label or 0, self.manifest_max_label or 0)
 
     @property
-    def num_val(self) -> int | None:
-        """Validation images."""
-        return self.val.num_records if self.val else None
+    def num_classes(self) -> int:
+        """As the manifest has it, else the highest label plus one."""
+        known = self.manifest_num_classes
+        return self.highest_label + 1 if known is None else known
 
     @property
-    def num_classes(self) -> int | None:
-        """Of the training database."""
-        return self.train.num_classes if self.train else None
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the first image."""
+        assert self.channels is not None
+        assert self.height is not None
+        assert self.width is not None
+        return self.channels, self.height, self.width
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what the records show, with the number of class names."""
+        values = {name: value for name, value in vars(self).items() if name not in _NOT_IN_JSON}
+        return {**values, "class_names": len(self.class_names) or None}
 
 
-@dataclass(frozen=True)
-class DatabaseMean:
-    """The mean that make-lmdb computed on the way.
-
-    Attributes:
-        values: of B, G, R (or gray), for ``mean_value``.
-        file: for ``mean_file``; None where records differ in size.
-    """
-
-    values: tuple[float, ...]
-    file: Path | None
+_NOT_IN_JSON = ("manifest_max_label", "manifest_num_classes", "mean_values", "mean_file")
 
 
-def read_facts(
-    folders: Iterable[Path], *, is_quick: bool = False
-) -> dict[Path, SourceFacts | Irv2CaffeError]:
-    """Facts of databases, or why there are none, each read once and all in one process aside.
+def read_databases(
+    folders: Iterable[Path],
+    *,
+    known: Databases = MappingProxyType({}),
+    is_quick: bool = False,
+) -> dict[Path, Database | Irv2CaffeError]:
+    """Reads databases, each once and all in one guarded process.
 
     Args:
         folders: of the databases.
-        is_quick: as for :func:`~irv2caffe.data.inspect.source_facts.database_facts`.
+        known: databases that were read already, under any spelling of their folders.
+        is_quick: as for :func:`irv2caffe.data.inspect.sample.sample_database`.
+
+    Returns:
+        What each holds, or the error that says why it cannot be read.
     """
-    found: dict[Path, SourceFacts | Irv2CaffeError] = {}
+    by_place = {os.path.realpath(folder): outcome for folder, outcome in known.items()}
+    found = {}
     with Guard() as guard:
         for folder in dict.fromkeys(folders):
-            try:
-                facts = guard.call("database_facts", [folder], {"is_quick": is_quick})
-                found[folder] = SourceFacts(**{**facts, "class_names": tuple(facts["class_names"])})
-            except Irv2CaffeError as error:
-                found[folder] = error
+            place = os.path.realpath(folder)
+            if place not in by_place:
+                try:
+                    values = guard.call("sample_database", [folder], {"is_quick": is_quick})
+                    lists = {name: tuple(values[name]) for name in ("class_names", "mean_values")}
+                    by_place[place] = Database(**{**values, **lists})
+                except Irv2CaffeError as error:
+                    by_place[place] = error
+            found[folder] = by_place[place]
     return found
 
 
-def summary_of(folder: Path, facts: SourceFacts | Irv2CaffeError) -> DatabaseSummary:
-    """What training needs to know, from what was read of a database and from its manifest.
+def usable(folder: Path, outcome: Database | Irv2CaffeError) -> Database:
+    """A database that training can read.
 
     Raises:
         Irv2CaffeError: it could not be read.
+        FormatError: a LevelDB.
         InputError: no records.
     """
-    if isinstance(facts, Irv2CaffeError):
-        raise facts
-    if facts.kind == "LEVELDB":
+    if isinstance(outcome, Irv2CaffeError):
+        raise outcome
+    if outcome.kind == "LEVELDB":
         hint = "this is a LevelDB; convert_imageset -backend lmdb makes an LMDB"
         raise FormatError("not an LMDB", hint, path=folder)
-    if not facts.num_records:
+    if not outcome.num_records:
         raise InputError(f"{folder} has no records", "build it again")
-    assert facts.channels is not None
-    assert facts.height is not None
-    assert facts.width is not None
-    lowest, highest = facts.min_label or 0, facts.max_label or 0
-    num_classes = highest + 1
-    described = described_labels(folder, facts.num_records)
-    if described is not None:
-        highest, num_classes = max(highest, described[0]), described[1]
-    return DatabaseSummary(
-        facts.num_records,
-        facts.channels,
-        facts.height,
-        facts.width,
-        bool(facts.encoded),
-        lowest,
-        highest,
-        num_classes,
-        facts.height_first,
-    )
+    return outcome
 
 
-def summarize_database(folder: Path) -> DatabaseSummary:
-    """Reads the first record and the manifest if there is one, else a sample of the records.
+def read_database(folder: Path, *, is_quick: bool = True) -> Database:
+    """Reads one database that training can read; see :func:`read_databases`.
 
     Raises:
         MissingInputError: no such folder.
         FormatError: no LMDB, a damaged one, or its records are not Datums.
         InputError: no records.
     """
-    return summary_of(folder, read_facts([folder], is_quick=True)[folder])
+    return usable(folder, read_databases([folder], is_quick=is_quick)[folder])
 
 
-def dataset_sizes(train: str | None, val: str | None) -> DatasetSizes:
-    """Images and classes of the databases that build-net was given.
+def read_pair(
+    train: Path | None, val: Path | None, *, is_quick: bool = True
+) -> tuple[Database | None, Database | None]:
+    """Reads a training and a validation database; None for one that was not given.
 
     Raises:
         InputError: the two do not have the same class table.
+        Irv2CaffeError: as :func:`read_database`.
     """
-    if train and val:
-        _refuse_other_classes(Path(train), Path(val))
-    facts = read_facts([Path(name) for name in (train, val) if name], is_quick=True)
-    made = [summary_of(Path(name), facts[Path(name)]) if name else None for name in (train, val)]
-    return DatasetSizes(*made)
-
-
-def _refuse_other_classes(train: Path, val: Path) -> None:
-    """The same label must mean the same class in both, where both say what it means."""
-    from irv2caffe.data.records.class_table import class_names
-
-    tables = [names for place in (train, val) if (names := class_names(place))]
-    if len(tables) == 2 and tables[0] != tables[1]:
+    found = read_databases([folder for folder in (train, val) if folder], is_quick=is_quick)
+    first, second = (usable(path, found[path]) if path else None for path in (train, val))
+    tables = [database.class_names for database in (first, second) if database is not None]
+    # The same label must mean the same class in both, where both say what it means.
+    if len(set(filter(None, tables))) > 1:
         raise InputError(
-            f"the classes in {train / LABELS} and {val / LABELS} are not the same",
+            f"the classes in {train}/{LABELS} and {val}/{LABELS} are not the same",
             f"build the validation database with make-lmdb --labels {train}",
         )
-
-
-def database_mean(folder: Path) -> DatabaseMean | None:
-    """The mean of a database that make-lmdb built; None where there is none."""
-    values = read_manifest(folder).get("mean_values")
-    if not isinstance(values, list) or not all(isinstance(value, float) for value in values):
-        return None
-    file = folder / MEAN_FILE
-    return DatabaseMean(tuple(values), file if file.is_file() else None)
+    return first, second

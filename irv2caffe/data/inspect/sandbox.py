@@ -31,8 +31,8 @@ _BOOT = (
     "from irv2caffe.data.inspect.sandbox import main; main()"
 )
 _ALLOWED = {
-    "database_facts": "irv2caffe.data.inspect.source_facts",
-    "examine": "irv2caffe.data.inspect.report",
+    "sample_database": "irv2caffe.data.inspect.sample",
+    "examine": "irv2caffe.data.inspect.database_report",
     "compare": "irv2caffe.data.inspect.compare",
     "draw_sheet": "irv2caffe.data.inspect.contact_sheet",
 }
@@ -66,7 +66,7 @@ class Guard:
         """Calls a function of a database.
 
         Args:
-            what: ``database_facts``, ``examine``, ``compare`` or ``draw_sheet``.
+            what: ``sample_database``, ``examine``, ``compare`` or ``draw_sheet``.
             folders: its paths.
             arguments: its other arguments.
             progress: called with (done, total).

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from irv2caffe.errors import FormatError
+from irv2caffe.proto.wire import read_varint, varint
 
 _NUMBERS = frozenset({1, 2, 3, 5, 7})  # channels, height, width, label, encoded
 _DATA, _LABEL, _FLOATS, _ENCODED = 4, 5, 6, 7
@@ -32,8 +33,8 @@ def raw_head(shape: tuple[int, int, int]) -> bytes:
         shape: (channels, height, width).
     """
     channels, height, width = shape
-    sides = b"\x08" + _varint(channels) + b"\x10" + _varint(height) + b"\x18" + _varint(width)
-    return sides + b"\x22" + _varint(channels * height * width)
+    sides = b"\x08" + varint(channels) + b"\x10" + varint(height) + b"\x18" + varint(width)
+    return sides + b"\x22" + varint(channels * height * width)
 
 
 def raw_tail(label: int) -> bytes:
@@ -41,27 +42,17 @@ def raw_tail(label: int) -> bytes:
 
     The latter is the default; convert_imageset writes it nevertheless.
     """
-    return b"\x28" + _varint(label) + b"\x38\x00"
+    return b"\x28" + varint(label) + b"\x38\x00"
 
 
 def encoded_head(num_bytes: int) -> bytes:
     """The bytes before the file in a compressed record; no shape, as convert_imageset writes it."""
-    return b"\x22" + _varint(num_bytes)
+    return b"\x22" + varint(num_bytes)
 
 
 def encoded_tail(label: int) -> bytes:
     """The bytes after the file: the label, and ``encoded: true``."""
-    return b"\x28" + _varint(label) + b"\x38\x01"
-
-
-def _varint(value: int) -> bytes:
-    """A number as protobuf writes it, seven bits to a byte."""
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    return b"\x28" + varint(label) + b"\x38\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +85,12 @@ def read_head(value: bytes | memoryview) -> DatumHead:
     num_floats = place = 0
     try:
         while place < len(value):
-            tag, place = _read_varint(value, place)
+            tag, place = read_varint(value, place)
             field, wire = tag >> 3, tag & 7
             if wire == _VARINT and field in _NUMBERS:
-                numbers[field], place = _read_varint(value, place)
+                numbers[field], place = read_varint(value, place)
             elif wire == _BYTES and field in {_DATA, _FLOATS}:
-                size, place = _read_varint(value, place)
+                size, place = read_varint(value, place)
                 if field == _DATA:
                     data = (place, size)
                 else:
@@ -112,7 +103,7 @@ def read_head(value: bytes | memoryview) -> DatumHead:
                 place = _end_of_field(value, place, wire)
         if place != len(value):
             raise IndexError
-    except (IndexError, OverflowError) as error:  # a size may be too large for an index
+    except (FormatError, IndexError, OverflowError) as error:  # a size may exceed any index
         raise FormatError("a record is not a Datum", "was it made for Caffe?") from error
     sides = [_int32(numbers.get(field, 0)) for field in (1, 2, 3)]
     label = _int32(numbers[_LABEL]) if _LABEL in numbers else None
@@ -142,23 +133,12 @@ def is_height_first(head: DatumHead) -> bool:
 def _end_of_field(value: bytes | memoryview, place: int, wire: int) -> int:
     """The end of a field of a wire type."""
     if wire == _VARINT:
-        return _read_varint(value, place)[1]
+        return read_varint(value, place)[1]
     if wire == _BYTES:
-        size, place = _read_varint(value, place)
+        size, place = read_varint(value, place)
         return place + size
     if wire in _FIXED_BYTES:
         return place + _FIXED_BYTES[wire]
-    raise IndexError
-
-
-def _read_varint(value: bytes | memoryview, place: int) -> tuple[int, int]:
-    result = 0
-    for shift in range(0, 70, 7):
-        byte = value[place]
-        place += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, place
     raise IndexError
 
 

@@ -9,6 +9,7 @@ from irv2caffe.data.records.items import Item, Items, PixelFormat, Source
 from irv2caffe.data.sources.classes import notes_on_counts
 from irv2caffe.data.sources.unpack import copy_exactly, most_unpacked, open_plain, read_exactly
 from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,7 @@ def _image_header(stream: IO[bytes], path: Path) -> tuple[int, PixelFormat]:
     size = count * (height * width + _ITEM_BYTES)
     if size > most_unpacked(path):
         raise FormatError(
-            f"would unpack to {size / 1e9:,.1f} GB, far more than images pack to",
+            f"would unpack to {format_bytes(size)}, far more than images pack to",
             "is it the right file? unpack it yourself if it is",
             path=path,
         )

@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe import atomic
-from irv2caffe.data.inspect.database import read_facts, summary_of
+from irv2caffe.data.inspect.database import read_databases as read_all
+from irv2caffe.data.inspect.database import usable
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.train.plan.job import PHASES, Job, layer_batch, noted
 from irv2caffe.train.run_dir.failure_causes import LOCK_FILE, NO_LOCKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from irv2caffe.data.inspect.database import DatabaseSummary
-    from irv2caffe.data.inspect.source_facts import SourceFacts
-
-    Facts = Mapping[Path, SourceFacts | Irv2CaffeError]
+    from irv2caffe.data.inspect.database import Database, Databases
 
 _NO_LOCK = "a Caffe that was built with ALLOW_LMDB_NOLOCK may do without: --ignore-findings"
 _MAKES = os.W_OK | os.X_OK
@@ -40,8 +36,7 @@ class DatabaseUse:
         source: its folder.
         batch_size: as written in the layer.
         crop: side of the crop, 0 for none.
-        summary: what it holds.
-        facts: what was read of it.
+        database: what it holds.
     """
 
     layer: str
@@ -49,18 +44,17 @@ class DatabaseUse:
     source: Path
     batch_size: int
     crop: int
-    summary: DatabaseSummary
-    facts: SourceFacts
+    database: Database
 
 
-def look_at_databases(job: Job) -> Facts:
-    """What is in every database that the nets read, or why that cannot be known."""
+def look_at_databases(job: Job, known: Databases) -> Databases:
+    """Reads every database of the nets that is not known yet; an error where that fails."""
     layers = [layer for phase in PHASES for layer in job.data_layers(phase) if layer.type == "Data"]
     sources = (Path(layer.data_param.source) for layer in layers if layer.data_param.source)
-    return read_facts(source for source in sources if source.exists())
+    return read_all((source for source in sources if source.exists()), known=known)
 
 
-def read_databases(job: Job, facts: Facts, problems: list[Irv2CaffeError]) -> list[DatabaseUse]:
+def read_databases(job: Job, facts: Databases, problems: list[Irv2CaffeError]) -> list[DatabaseUse]:
     """Every LMDB that the nets read, and what keeps it from being read.
 
     What is wrong with its records, irv2caffe check says.
@@ -81,7 +75,7 @@ def read_databases(job: Job, facts: Facts, problems: list[Irv2CaffeError]) -> li
     return uses
 
 
-def _use(layer: Any, phase: str, facts: Facts) -> DatabaseUse | None:
+def _use(layer: Any, phase: str, facts: Databases) -> DatabaseUse | None:
     """What a layer reads; None for a LevelDB, which only Caffe can read."""
     source = Path(layer.data_param.source)
     if not source.exists():
@@ -98,13 +92,11 @@ def _use(layer: Any, phase: str, facts: Facts) -> DatabaseUse | None:
             f"and {source} is an LMDB",
             "write backend: LMDB into its data_param",
         )
-    read = facts[source]
-    summary = summary_of(source, read)
-    assert not isinstance(read, Irv2CaffeError)
+    database = usable(source, facts[source])
     if layer.data_param.batch_size < 1:
         raise InputError(f"layer {layer.name} ({phase}): batch_size is missing")
     crop = layer.transform_param.crop_size
-    return DatabaseUse(layer.name, phase, source, layer_batch(layer), crop, summary, read)
+    return DatabaseUse(layer.name, phase, source, layer_batch(layer), crop, database)
 
 
 def check_locks(uses: list[DatabaseUse]) -> None:

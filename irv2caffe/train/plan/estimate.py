@@ -93,10 +93,10 @@ def _batch(job: Job, phase: str) -> int:
 
 
 def _infer(net: Any, phase: Phase, uses: Sequence[DatabaseUse]) -> Any:
-    records = {(use.phase, use.layer): use.summary for use in uses}
+    records = {(use.phase, use.layer): use.database for use in uses}
 
     def shapes_of(layer: Any) -> list[tuple[int, ...]] | None:
         found = records.get((phase, layer.name))
-        return None if found is None else [(found.channels, found.height, found.width)]
+        return None if found is None else [found.shape]
 
     return infer(net, phase, data_shapes=shapes_of)

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe.check.rules import RULES, Severity
+from irv2caffe.check.finding import Severity
+from irv2caffe.check.registry import RULES
 from irv2caffe.check.run import CheckOptions, check
 from irv2caffe.errors import InputError
 from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
-    from irv2caffe.check.rules import Finding
-    from irv2caffe.train.plan.databases import Facts
+    from irv2caffe.check.finding import Finding
+    from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
 
 # What the run folder's own copy of the solver mends, and what the plan says by itself.
@@ -34,7 +35,7 @@ _OF_RECORDS = frozenset(
 _OF_DATA = frozenset({"train_lmdb", "val_lmdb"})
 
 
-def look(plan: Plan, facts: Facts) -> tuple[Finding, ...]:
+def look(plan: Plan, facts: Databases) -> tuple[Finding, ...]:
     """The findings on the solver as it will run.
 
     Where options change the solver, a copy with the changes is looked at; of a run that is resumed
@@ -61,7 +62,7 @@ def look(plan: Plan, facts: Facts) -> tuple[Finding, ...]:
         epochs=given.get("epochs"),
         lr_decay_epochs=given.get("lr_decay_epochs"),
         ignore=frozenset(RULES) & ignored,
-        facts=facts,
+        databases=facts,
     )
     if set(given) <= _OF_DATA and not is_resumed:
         found = check(plan.job.path, options).findings

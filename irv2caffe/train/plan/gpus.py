@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
+from irv2caffe.config import parse_gpus
 from irv2caffe.errors import UsageError
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.caffe.capability import Capability
@@ -61,18 +63,14 @@ def choose(gpus: str, can: Capability | None) -> Devices:
     """
     if gpus == "none":
         return Devices()
-    parts = gpus.split(",")
-    if gpus != "all" and not all(part.isascii() and part.isdecimal() for part in parts):
-        raise UsageError(f"--gpus {gpus}: give all, none, or numbers such as 0,1")
-    if gpus != "all" and len({int(part) for part in parts}) != len(parts):
-        raise UsageError(f"--gpus {gpus} names a GPU twice")
+    given = () if gpus == "all" else parse_gpus(gpus, words="all, none")
     if can is not None and can.gpu is False:
         raise UsageError(
             f"--gpus {gpus}: this Caffe was built without GPU support",
             "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe",
         )
     there = system.visible_gpus()
-    numbers = _all(there) if gpus == "all" else tuple(map(int, parts))
+    numbers = _all(there) if gpus == "all" else given
     if there is not None:
         missing = [number for number in numbers if number >= len(there)]
         if missing:
@@ -129,7 +127,7 @@ def notes(devices: Devices) -> list[str]:
         used = gpu.total_bytes - gpu.free_bytes
         if gpu.num_processes or used > _BUSY_SHARE * gpu.total_bytes:
             lines.append(
-                f"warning: GPU {number} is in use: {used / 1e9:.1f} of "
-                f"{gpu.total_bytes / 1e9:.1f} GB are taken"
+                f"warning: GPU {number} is in use: {format_bytes(used)} of "
+                f"{format_bytes(gpu.total_bytes)} are taken"
             )
     return lines

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InputError, Irv2CaffeError
 from irv2caffe.train.plan.memory_room import memory_room
-from irv2caffe.train.plan.plan_text import size
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.train.plan.estimate import Estimate
@@ -37,8 +37,9 @@ def check_memory(
         need = found.on_device(0, plan.flavor) + found.model_bytes
         places = [(room.where, room.how, room.num_bytes, need, True)]
     for where, how, there, need, tests in places:
-        also = f" ({size(found.test_bytes)} of it for the tests)" if tests else ""
-        what = f"{where} has {size(there)} {how}, the training takes about {size(need)}{also}"
+        also = f" ({format_bytes(found.test_bytes)} of it for the tests)" if tests else ""
+        has, takes = format_bytes(there), format_bytes(need)
+        what = f"{where} has {has} {how}, the training takes about {takes}{also}"
         if need > there and not plan.options.ignore_findings:
             besides = 0 if plan.gpus else found.model_bytes
             way_out = _way_out(plan, found, int(_NEAR * there) - besides, tests=tests)

@@ -98,7 +98,7 @@ def set_values(
 
 def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_sharing: int) -> None:
     """Every test goes on seeing every validation image once."""
-    num_val = next((use.summary.num_records for use in uses if use.phase == "TEST"), None)
+    num_val = next((use.database.num_records for use in uses if use.phase == "TEST"), None)
     if num_val is not None and (num_val % batch_size or batch_size % num_sharing):
         raise UsageError(
             f"--test-batch-size {batch_size} does not divide the {num_val:,} validation images",
@@ -114,7 +114,7 @@ def _set_epochs(job: Job, given: Mapping[str, Any], uses: list[DatabaseUse], fac
     wanted = {option: field for option, field in _IN_EPOCHS.items() if option in given}
     if not wanted:
         return
-    num_train = next((use.summary.num_records for use in uses if use.phase == "TRAIN"), None)
+    num_train = next((use.database.num_records for use in uses if use.phase == "TRAIN"), None)
     batch = next((layer_batch(layer) for layer in job.data_layers("TRAIN")), 0)
     effective = batch * factor * job.solver.iter_size
     if not num_train or not effective:

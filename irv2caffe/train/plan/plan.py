@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
+    from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.estimate import Estimate
-    from irv2caffe.train.run_dir.retention import Keep
+    from irv2caffe.train.run_dir.retention import KeepPolicy
     from irv2caffe.train.run_dir.snapshots import Pair
 
 KEEP_EPOCHS = 10.0
@@ -46,6 +47,7 @@ class TrainOptions:
         values: of a recipe that the solver was built from, with sources.
         origin: what the solver was built from, where it is not kept.
         snapshot: of another run or program, that a new run goes on from.
+        databases: that were read already, by their folders.
     """
 
     gpus: str = "none"
@@ -59,6 +61,7 @@ class TrainOptions:
     values: tuple[overrides.Value, ...] = ()
     origin: str = ""
     snapshot: Pair | None = None
+    databases: Databases = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Plan:
         return self._records("TEST")
 
     def _records(self, phase: str) -> int | None:
-        return next((u.summary.num_records for u in self.databases if u.phase == phase), None)
+        return next((u.database.num_records for u in self.databases if u.phase == phase), None)
 
     @property
     def iterations_per_epoch(self) -> float | None:
@@ -160,7 +163,7 @@ class Plan:
         return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
 
     @property
-    def keep(self) -> Keep:
+    def keep(self) -> KeepPolicy:
         """Which snapshots stay."""
         return checks.keep_policy(self)
 
@@ -199,7 +202,7 @@ def make_plan(solver_path: Path, found: FoundCaffe, options: TrainOptions = Trai
         devices = choose(options.gpus, can)
     job = read_job(solver_path, problems, moved=options.moved)
     overrides.set_sources(job, options.given)
-    facts = look_at_databases(job)
+    facts = look_at_databases(job, options.databases)
     uses = read_databases(job, facts, problems)
     # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
     takes_locks = (can is None or can.flavor == "bvlc") and not found.image

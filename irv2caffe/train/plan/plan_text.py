@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.train.plan.memory_room import memory_room
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
+    from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.estimate import Estimate
     from irv2caffe.train.plan.plan import Plan
 
@@ -47,19 +49,20 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     return found
 
 
-def _database(use: Any) -> str:
-    summary = use.summary
+def _database(use: DatabaseUse) -> str:
+    found = use.database
+    num_records = found.num_records or 0
     crop = f", crop {use.crop}" if use.crop else ""
-    facts, seen = use.facts, []
-    if facts.num_looked_at < summary.num_records:
-        seen.append(f"labels of {facts.num_looked_at:,} looked at")
-    if summary.encoded and facts.num_decoded < summary.num_records:
-        seen.append(f"{facts.num_decoded:,} decoded")
-    looked_at = f" ({', '.join(seen)})" if seen else ""
+    read = []
+    if found.num_looked_at < num_records:
+        read.append(f"labels of {found.num_looked_at:,} looked at")
+    if found.encoded and found.num_decoded < num_records:
+        read.append(f"{found.num_decoded:,} decoded")
+    sample = f" ({', '.join(read)})" if read else ""
+    shape = "x".join(map(str, found.shape)) + (" (encoded)" if found.encoded else "")
     return (
-        f"{use.source}: {summary.num_records:,} images {summary.channels}x{summary.height}x"
-        f"{summary.width}{' (encoded)' if summary.encoded else ''}, labels up to "
-        f"{summary.max_label}{crop}{looked_at}"
+        f"{use.source}: {num_records:,} images {shape}, labels up to {found.highest_label}"
+        f"{crop}{sample}"
     )
 
 
@@ -99,27 +102,19 @@ def _snapshots(plan: Plan) -> str:
     if keep.scheduled:
         text += ", all of the solver's schedule"
     if disk is not None:
-        each = "" if disk.pair_bytes is None else f", {size(disk.pair_bytes)} each"
-        text += f": about {disk.num_kept} of them{each}; {size(disk.free_bytes)} are free"
+        each = "" if disk.pair_bytes is None else f", {format_bytes(disk.pair_bytes)} each"
+        text += f": about {disk.num_kept} of them{each}; {format_bytes(disk.free_bytes)} are free"
     return text
 
 
-def size(num_bytes: int) -> str:
-    """Bytes for a person."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if num_bytes >= unit:
-            return f"{num_bytes / unit:.{1 if num_bytes >= 10 * unit else 2}f} {name}"
-    return f"{num_bytes} B"
-
-
 def _memory(plan: Plan, estimate: Estimate) -> str:
-    text = f"about {size(estimate.train_bytes)} to train"
+    text = f"about {format_bytes(estimate.train_bytes)} to train"
     if estimate.test_bytes:
-        text += f" and {size(estimate.test_bytes)} to test"
-    free = [size(gpu.free_bytes) for gpu in plan.devices.gpus]
+        text += f" and {format_bytes(estimate.test_bytes)} to test"
+    free = [format_bytes(gpu.free_bytes) for gpu in plan.devices.gpus]
     if not plan.gpus:
         room = memory_room()
-        return f"{text}; {room.where} has {size(room.num_bytes)} {room.how}"
+        return f"{text}; {room.where} has {format_bytes(room.num_bytes)} {room.how}"
     return text + (f"; free on the GPUs: {', '.join(free)}" if free else "")
 
 
@@ -147,9 +142,9 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "source": str(use.source),
                 "batch_size": use.batch_size,
                 "crop": use.crop,
-                "num_records": use.summary.num_records,
-                "shape": [use.summary.channels, use.summary.height, use.summary.width],
-                "max_label": use.summary.max_label,
+                "num_records": use.database.num_records,
+                "shape": list(use.database.shape),
+                "max_label": use.database.highest_label,
             }
             for use in plan.databases
         ],

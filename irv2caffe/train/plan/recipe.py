@@ -1,27 +1,45 @@
-"""Nets of a recipe, built on the way to a training."""
+"""The nets of a recipe, built for the training that follows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.capability import capability
 from irv2caffe.config import NetOptions, SolverOptions, load_recipe, resolve
-from irv2caffe.data.inspect.database import dataset_sizes
+from irv2caffe.data.inspect.database import read_pair
 from irv2caffe.errors import UsageError
-from irv2caffe.net.build import BuiltNet, build_net
+from irv2caffe.net.build import build_net
 from irv2caffe.train.plan.gpus import choose
 from irv2caffe.train.plan.overrides import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.data.inspect.database import Databases
+    from irv2caffe.net.build import BuiltNet
+
+
+@dataclass(frozen=True)
+class BuiltRecipe:
+    """Prototxts of a recipe.
+
+    Attributes:
+        net: the files that were written.
+        values: every option with its source.
+        databases: that were read for it.
+    """
+
+    net: BuiltNet
+    values: tuple[Value, ...]
+    databases: Databases
 
 
 def build_recipe(
     out: Path, name: str, given: Mapping[str, Any], found: FoundCaffe, gpus: str
-) -> tuple[BuiltNet, tuple[Value, ...]]:
+) -> BuiltRecipe:
     """Writes the prototxts of a recipe for the Caffe and the GPUs that will train.
 
     Args:
@@ -30,9 +48,6 @@ def build_recipe(
         given: options of build-net that go over the recipe's values.
         found: whose batch_size it is: of each GPU, or of all.
         gpus: ``none``, ``all`` or numbers.
-
-    Returns:
-        What was built, and every value with its source.
 
     Raises:
         UsageError: no databases, or options that do not go together.
@@ -43,20 +58,21 @@ def build_recipe(
         )
     can = capability(found)
     devices = choose(gpus, can)
-    sizes = dataset_sizes(given["train_lmdb"], given["val_lmdb"])
-    assert sizes.num_train is not None
-    assert sizes.num_val is not None
-    measured = {"num_classes": sizes.num_classes, "flavor": can.flavor}
+    places = Path(given["train_lmdb"]), Path(given["val_lmdb"])
+    train, val = read_pair(*places, is_quick=False)
+    assert train is not None
+    assert val is not None
     recipe = load_recipe(name)
     whole = {**given, "num_gpus": len(devices.numbers)}
+    measured = {"num_classes": train.num_classes, "flavor": can.flavor}
     net = resolve(NetOptions, recipe, whole, measured=measured)
     solver = resolve(SolverOptions, recipe, whole)
     built = build_net(
         out,
         net.options,
         solver.options,
-        num_train=sizes.num_train,
-        num_val=sizes.num_val,
+        num_train=train.num_records or 0,
+        num_val=val.num_records or 0,
     )
-    rows = [*net.rows(), *solver.rows()]
-    return built, tuple(Value(*row) for row in rows)
+    values = tuple(Value(*row) for row in (*net.rows(), *solver.rows()))
+    return BuiltRecipe(built, values, dict(zip(places, (train, val), strict=True)))
