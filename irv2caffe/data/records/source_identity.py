@@ -58,7 +58,7 @@ class SourceIdentity:
         except OSError:
             status = None
         if status is None or (status.st_dev, status.st_ino) != (self.device, self.inode):
-            raise OSError(errno.ENOENT, f"{self.root} is gone, or another one")
+            raise OSError(errno.ENOENT, f"{self.root} is gone, or another one than before")
 
 
 def identify(source: Source) -> SourceIdentity:
