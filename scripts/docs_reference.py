@@ -76,8 +76,8 @@ CHECK = """\
 accuracy or time in most runs; a note is worth knowing and right in many nets. The severity in the
 tables is the usual one of a rule.
 
-Examples are differences between a small file that has the flaw (`-`) and one that has not (`+`); the
-tests run both. Where the text is the same, facts of the databases or options make the difference.
+Examples are differences between a small file that has the flaw (`-`) and one that has not (`+`);
+the tests run both. Where the text is the same, facts of databases or options make the difference.
 [The guide](../../guide/check.md) says how to read a report."""
 RECIPES = """\
 A recipe gives values to options of `build-net` and `train --recipe`. The command line wins over a
