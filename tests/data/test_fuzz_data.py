@@ -121,6 +121,7 @@ def test_pickles(data):
 KIT = "".join(f"{number}\n" for number in GROUND_TRUTH).encode()
 
 
+@pytest.mark.slow
 @settings(**SHARED)
 @given(data=st.one_of(mutated(KIT), st.binary(max_size=200)))
 def test_ground_truth(tmp_path, data):
@@ -137,6 +138,7 @@ IDX = idx_bytes(RNG.integers(0, 256, (3, 5, 4), np.uint8))
 LABELS = idx_bytes(np.arange(3))
 
 
+@pytest.mark.slow
 @settings(**SHARED)
 @given(
     images=st.one_of(mutated(IDX), mutated(gzip.compress(IDX)), st.just(IDX)),
@@ -177,6 +179,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @settings(**{**SHARED, "max_examples": 400})
 @given(data=st.sampled_from(IMAGES).flatmap(mutated), way=st.sampled_from(WAYS), png=st.booleans())
 def test_images(tmp_path, data, way, png):
