@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.check.evidence import PrototxtFile
 from irv2caffe.check.files import NetRole, Reading, is_file, parse_file
 from irv2caffe.check.finding import WARNING, Hit
+from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.positions import scan
 from irv2caffe.proto.text import read_text
@@ -17,59 +18,85 @@ if TYPE_CHECKING:
     from irv2caffe.check.finding import Place
     from irv2caffe.proto.positions import Node
 
-_NET_FIELDS = ("net", "train_net", "test_net")
+NET_FIELDS = ("net", "train_net", "test_net")
 NET_MARKS = ("layer", "layers", "input", "input_dim", "input_shape")
-_INLINE_FIELDS = ("net_param", "train_net_param", "test_net_param")
+INLINE_FIELDS = ("net_param", "train_net_param", "test_net_param")
 
 
 def find_nets(reading: Reading, solver_path: Path) -> None:
     """The nets a solver names or holds."""
     assert reading.solver is not None
     solver = reading.solver.message
-    for name in _INLINE_FIELDS:
+    for name in INLINE_FIELDS:
         value = getattr(solver, name)
         held = list(value) if name.startswith("test") else [value] * solver.HasField(name)
         for place, (message, node) in enumerate(
             zip(held, reading.solver.root.all(name), strict=False)
         ):
             file = PrototxtFile(reading.solver.name, message, node)
-            reading.nets.append(NetRole(file, _role(name), place))
+            reading.nets.append(NetRole(file, name, place))
     num_inline = len(solver.test_net_param)
-    for name in _NET_FIELDS:
+    for name in NET_FIELDS:
         written = getattr(solver, name)
         nets = [written] * solver.HasField(name) if isinstance(written, str) else list(written)
         for place, net in enumerate(nets):
             _find_net(reading, solver_path, name, net, place + num_inline)
 
 
-def _role(field_name: str) -> str:
-    return {"tra": "train", "tes": "test"}.get(field_name[:3], "both")
-
-
 def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, place: int) -> None:
-    """One net: from the working folder as Caffe finds it, else from the solver's or above it."""
+    """Finds and reads one net."""
     assert reading.solver is not None
     at = reading.solver.at(field_name)
-    beside = solver_path.absolute().parent
-    folders = [Path(), *(folder for folder in (beside, *beside.parents) if folder != Path.cwd())]
-    found = next((folder / name for folder in folders if is_file(folder / name)), None)
-    if found is None and is_file(beside / Path(name).name):
-        found = beside / Path(name).name
-        reading.troubles.append(("net-elsewhere", _elsewhere(field_name, name, None, at)))
-    elif found is None:
-        reading.troubles.append(("net-missing", _missing(field_name, name, at)))
+    found = _path_of_net(reading, solver_path, field_name, name, at)
+    if found is None:
+        hit = _missing(field_name, name, at)
+        reading.troubles.append(("net-missing", hit))
+        way_out = "run it from the folder its paths start from, or correct the path"
+        reading.errors.append(MissingInputError(f"{solver_path}: {hit.what}", way_out))
         return
-    elif not is_file(Path(name)):
-        reading.base = next(folder for folder in folders if is_file(folder / name))
-        reading.troubles.append(("net-elsewhere", _elsewhere(field_name, name, reading.base, at)))
     shown = Path(name) if found == Path(name) else _short(found)
-    text = read_text(shown)
-    root = scan(text)
-    if looks_like_solver(root):
-        reading.troubles.append(("solver-as-net", _solver_as_net(field_name, name, root, at)))
-        return
-    file = parse_file(text, root, shown, messages.NetParameter)
-    reading.nets.append(NetRole(file, _role(field_name), place))
+    file = next((role.file for role in reading.nets if role.file.name == str(shown)), None)
+    if file is None:
+        text = read_text(shown)
+        root = scan(text)
+        if looks_like_solver(root):
+            hit = _solver_as_net(field_name, name, root, at)
+            reading.troubles.append(("solver-as-net", hit))
+            reading.errors.append(FormatError(hit.what, hit.fix, path=solver_path))
+            return
+        try:
+            file = parse_file(text, root, shown, messages.NetParameter, is_strict=reading.is_strict)
+        except FormatError as error:
+            if not reading.is_strict:
+                raise
+            reading.errors.append(error)
+            return
+    reading.nets.append(NetRole(file, field_name, place))
+
+
+def _path_of_net(
+    reading: Reading, solver_path: Path, field_name: str, name: str, at: tuple[Place, ...]
+) -> Path | None:
+    """The path of a net: from the working folder as Caffe finds it, else from the solver's.
+
+    Last come the folders above the solver's. A strict reading takes a file of the same name beside
+    the solver only where the files were moved together.
+    """
+    beside = solver_path.absolute().parent
+    neighbour = beside / Path(name).name
+    if reading.is_moved:
+        return neighbour if is_file(neighbour) else None
+    folders = [Path(), *(folder for folder in (beside, *beside.parents) if folder != Path.cwd())]
+    folder = next((folder for folder in folders if is_file(folder / name)), None)
+    if folder is None:
+        if reading.is_strict or not is_file(neighbour):
+            return None
+        reading.troubles.append(("net-elsewhere", _elsewhere(field_name, name, None, at)))
+        return neighbour
+    if not is_file(Path(name)):
+        reading.base = folder
+        reading.troubles.append(("net-elsewhere", _elsewhere(field_name, name, folder, at)))
+    return folder / name
 
 
 def looks_like_solver(root: Node) -> bool:
@@ -82,7 +109,7 @@ def looks_like_solver(root: Node) -> bool:
 
 def _solver_as_net(field_name: str, name: str, root: Node, at: tuple[Place, ...]) -> Hit:
     """A solver in the place of a net; the net it names is probably the one that was meant."""
-    inner = next((node.value for node in root.children if node.name in _NET_FIELDS), "")
+    inner = next((node.value for node in root.children if node.name in NET_FIELDS), "")
     return Hit(
         f"{field_name}: {name!r} is a solver, not a net",
         "Caffe stops: Failed to parse NetParameter file; nothing could be said of the net",

@@ -1,4 +1,4 @@
-"""From a solver or net on disk to what rules look at."""
+"""Reads a solver or net, with the files it names, for the rules and for a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.proto.positions import Node
 
-_PATH_FIELDS = (
+# Fields of LayerParameter that hold paths; Caffe opens them relative to its working folder.
+PATH_FIELDS = (
     ("data_param", "source"),
     ("data_param", "mean_file"),
     ("image_data_param", "source"),
@@ -28,18 +29,25 @@ _PATH_FIELDS = (
     ("image_data_param", "mean_file"),
     ("hdf5_data_param", "source"),
     ("window_data_param", "source"),
+    ("window_data_param", "root_folder"),
     ("infogain_loss_param", "source"),
     ("transform_param", "mean_file"),
 )
-_BLOB_FIELDS = tuple(each for each in _PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
+_BLOB_FIELDS = tuple(each for each in PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
 _MAX_BLOB_BYTES = 1 << 28
 _HEADER = re.compile(
     r"^# effective batch .* x (\d{1,4}) GPU\(s\).*\n# ([\d,]{1,15}) training images", re.MULTILINE
 )
 
 
-def read(path: Path) -> Reading:
+def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Reading:
     """Reads a solver with its nets, or a net.
+
+    Args:
+        path: a prototxt.
+        is_strict: for a training: a solver is wanted, what is wrong with its nets goes to
+            ``errors``, and paths in them may start from the solver's folder, too.
+        is_moved: the nets lie beside the solver, wherever it says that they are.
 
     Raises:
         MissingInputError: no such file.
@@ -47,29 +55,32 @@ def read(path: Path) -> Reading:
     """
     text = read_text(path)
     root = scan(text)
-    reading = Reading()
-    if _is_solver(root, path):
-        reading.solver = parse_file(text, root, path, messages.SolverParameter)
-        said = _HEADER.search(text[:4096])
-        if said:
-            reading.num_gpus = int(said.group(1))
-            reading.num_train = int(said.group(2).replace(",", ""))
+    reading = Reading(is_strict, is_moved)
+    beside = path.absolute().parent
+    if is_strict or _is_solver(root, path):
+        solver = messages.SolverParameter
+        reading.solver = parse_file(text, root, path, solver, is_strict=is_strict)
+        header = _HEADER.search(text[:4096])
+        if header:
+            reading.num_gpus = int(header.group(1))
+            reading.num_train = int(header.group(2).replace(",", ""))
         find_nets(reading, path)
         reading.snapshots = snapshot_facts(reading, path)
     else:
-        reading.nets.append(NetRole(parse_file(text, root, path, messages.NetParameter), "both"))
-        beside = path.absolute().parent
+        reading.nets.append(NetRole(parse_file(text, root, path, messages.NetParameter)))
+        written = list(_written_paths(reading))
         reading.base = next(
             (
                 folder
                 for folder in (Path(), beside, *beside.parents)
-                if any(exists(folder / name) for name in _written_paths(reading))
+                if any(exists(folder / name) for name in written)
             ),
             Path(),
         )
+    bases = (Path(), beside, reading.base) if is_strict else (reading.base,)
     for name in _written_paths(reading):
-        found = reading.base / name
-        reading.paths[name] = found if exists(found) else None
+        places = (base / name for base in bases)
+        reading.paths[name] = next((place for place in places if exists(place)), None)
     for name in _written_paths(reading, _BLOB_FIELDS):
         where = reading.paths[name]
         if where is not None and where.is_file() and where.stat().st_size < _MAX_BLOB_BYTES:
@@ -100,7 +111,7 @@ def _is_solver(root: Node, path: Path) -> bool:
 
 
 def _written_paths(
-    reading: Reading, fields: tuple[tuple[str, str], ...] = _PATH_FIELDS
+    reading: Reading, fields: tuple[tuple[str, str], ...] = PATH_FIELDS
 ) -> Iterator[str]:
     """Paths in the layers of the nets, each once."""
     seen: set[str] = set()

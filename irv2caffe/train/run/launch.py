@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import OutputError, UnreadableError
 from irv2caffe.train.plan.findings import lines as finding_lines
-from irv2caffe.train.plan.plan import Plan, TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import Plan, TrainOptions
 from irv2caffe.train.plan.plan_text import sums
 from irv2caffe.train.run import prepare
 from irv2caffe.train.run.caffe_log import stitch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe import ui
 from irv2caffe.errors import CaffeFailedError
 from irv2caffe.log.read.parse import parse
-from irv2caffe.train.plan.plan import make_plan
+from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.run import prepare
 from irv2caffe.train.run.launch import Training
 from irv2caffe.train.run.tracker import Tracker
