@@ -109,7 +109,9 @@ def check(path: Path, options: CheckOptions | None = None) -> Report:
         FormatError: a file that is not what it should be; says where.
         UsageError: no rule of a name to ignore.
     """
-    return check_reading(read(path), options or CheckOptions())
+    options = options or CheckOptions()
+    _known(options.ignore)  # before any file is read
+    return check_reading(read(path), options)
 
 
 def check_reading(reading: Reading, options: CheckOptions) -> Report:

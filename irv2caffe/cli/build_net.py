@@ -1,4 +1,4 @@
-"""build-net."""
+"""The command build-net."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.cli.build_net_data import database_means, num_images, refuse_misfit
-from irv2caffe.cli.help import Command, section
+from irv2caffe.cli.build_net_options import BUILD_NET_OPTIONS
+from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.cli.summary import draw_summary, show_summary
 from irv2caffe.errors import UsageError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _TALK = frozenset({"--force", "--summary", "--json", "--traceback"})
 _ILSVRC12 = (1_281_167, 50_000)
-_IMAGES = click.IntRange(1)
 
 
 def _floats(name: str, text: str) -> tuple[float, float, float]:
@@ -45,84 +45,10 @@ _NET_TYPES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-_files = section("Files")
-_data = section("Data")
-_network = section("Network")
-_training = section("Training")
-_report = section("Other")
-
-
-@click.command("build-net", cls=Command, short_help="Write train_val, deploy and solver prototxts.")
-@_files("--out", type=click.Path(path_type=Path), required=True, help="Folder for the prototxts.")
-@_files("--recipe", help="Where values come from: a name or a .toml file.  [paper]")
-@_files("--print-config", is_flag=True, help="Show every value and its source; write nothing.")
-@_files("--force", is_flag=True, help="Replace the files if they exist.")
-@_data("--train-lmdb", help="Training database; gives the number of images and classes.")
-@_data("--val-lmdb", help="Validation database.")
-@_data("--num-train-images", type=_IMAGES, help="Instead of the database's.  [ILSVRC12's]")
-@_data("--num-val-images", type=_IMAGES, help="Instead of the database's.  [ILSVRC12's]")
-@_data("--num-classes", type=int, help="Outputs.  [the database's, else 1000]")
-@_data("--crop", type=int, help="Side of the input, in pixels.  [299]")
-@_data(
-    "--mean-value",
-    metavar="M|B,G,R|database",
-    help="Subtracted from the input; database: the mean that make-lmdb computed.  [127.5]",
+@click.command(
+    "build-net", cls=SectionCommand, short_help="Write the network and solver prototxts."
 )
-@_data(
-    "--mean-file",
-    metavar="FILE|database",
-    help="Mean image (.binaryproto) subtracted instead, pixel by pixel.",
-)
-@_data("--scale", type=float, help="Multiplies the input after that.  [1/127.5]")
-@_data("--mirror/--no-mirror", default=None, help="Flip half of the training images.  [yes]")
-@_network(
-    "--variant",
-    metavar="slim|paper|seed|small75|small32",
-    help="slim: TF-slim's, with published weights; paper: arXiv 1602.07261; seed: the failing net "
-    "of 2016, to the letter; small75, small32: for small images.  [slim]",
-)
-@_network("--width", type=float, help="Multiplies all numbers of filters.  [1]")
-@_network(
-    "--residual-scale",
-    metavar="S|A,B,C|none",
-    help="Of the residual branches, by grid.  [slim 0.17,0.1,0.2; paper 0.1]",
-)
-@_network("--residual-bn/--no-residual-bn", default=None, help="BatchNorm on the up-projection.")
-@_network("--trunk", type=int, help="Of paper: channels of the last grid, 2144 or 2048.")
-@_network("--aux/--no-aux", default=None, help="Auxiliary classifier, in training.  [no]")
-@_network("--aux-weight", type=float, help="Weight of its loss.  [0.4]")
-@_network(
-    "--average-pool",
-    metavar="tf|caffe",
-    help="Mixed_5b's: tf as published weights need it, caffe is one plain layer.  [tf]",
-)
-@_network("--gamma/--no-gamma", default=None, help="Learn BatchNorm's multiplier.  [yes]")
-@_network("--bn-fraction", type=float, help="BatchNorm's moving_average_fraction.  [0.999]")
-@_network("--bn-eps", type=float, help="Added to BatchNorm's variance.  [0.001]")
-@_network("--dropout", type=float, help="Share of features dropped in training.  [0.2]")
-@_network("--label-smoothing", type=float, help="Share spread over all classes, 0.1 say.  [0]")
-@_network("--filler", metavar="glorot|xavier|msra", help="How weights start.  [glorot]")
-@_network("--flavor", metavar="bvlc|nvcaffe", help="Whose batch_size: per GPU, or of all.  [bvlc]")
-@_training("--epochs", type=float, help="Passes over the training set.")
-@_training("--batch-size", type=int, help="Images per GPU and iteration.")
-@_training("--test-batch-size", type=int, help="Must divide the validation set.")
-@_training("--gpus", metavar="none|0,1", help="That will train.  [the recipe's, else none]")
-@_training("--iter-size", type=int, help="Batches summed per update.")
-@_training("--solver-type", "type", metavar="RMSProp|SGD|Nesterov", help="How weights move.")
-@_training("--base-lr", type=float, help="Learning rate at the start.")
-@_training("--lr-decay", type=float, help="Multiplies it at every step.")
-@_training("--lr-decay-epochs", type=float, help="Epochs between two steps.")
-@_training("--momentum", type=float, help="Of SGD and Nesterov.")
-@_training("--rms-decay", type=float, help="RMSProp's decay of squared gradients.")
-@_training("--delta", type=float, help="RMSProp's epsilon.")
-@_training("--weight-decay", type=float, help="L2 regularisation.")
-@_training("--clip-gradients", type=float, help="Bound on a batch's gradient norm.")
-@_training("--test-epochs", type=float, help="Epochs between two tests.")
-@_training("--snapshot-epochs", type=float, help="Epochs between two snapshots.")
-@_training("--random-seed", type=int, help="Of fillers and augmentation.")
-@_report("--summary", is_flag=True, help="Show stages, parameters, multiply-adds and memory.")
-@_report("--draw", type=click.Path(path_type=Path), help="Picture of the net: .svg, .png or .pdf.")
-@_report("--json", "as_json", is_flag=True, help="Report as JSON.")
+@with_options(BUILD_NET_OPTIONS)
 def build_net_command(
     out: Path,
     recipe: str | None,
@@ -136,10 +62,12 @@ def build_net_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write train_val, deploy and solver prototxts of an Inception-ResNet-v2.
+    """Write train_val, deploy and solver prototxts for an Inception-ResNet-v2.
 
-    Values that are not told come from the recipe, else from the variant, else from the defaults in
-    brackets; --print-config shows which. The paper recipe is RMSProp 0.045 for 120 epochs.
+    Options that are not given are set by the recipe, then by the variant, then by the defaults
+    shown; values in brackets after "paper:" are those of the default recipe. --print-config shows
+    every value and where it comes from. Caffe has no epochs: they are converted to iterations with
+    the number of training images, the batch size, the number of GPUs and iter_size.
     """
     from irv2caffe.config import (
         DEFAULT_RECIPE,
@@ -194,7 +122,9 @@ def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: b
     if made is not None and draw is not None:
         draw_summary(made, draw)
     if as_json:
-        of_net = {"summary": made.as_dict()} if made is not None and summary else {}
+        from irv2caffe.shapes.summary_json import as_dict
+
+        of_net = {"summary": as_dict(made)} if made is not None and summary else {}
         ui.show_json({**asdict(built), **of_net})
         return
     for path in built.files():

@@ -1,4 +1,4 @@
-"""install-caffe and caffe."""
+"""The commands install-caffe and caffe."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ import click
 from irv2caffe import ui
 
 
-@click.command("install-caffe")
+@click.command("install-caffe", short_help="Install Caffe 1.0 (CPU only), without root.")
 @click.option(
     "--prefix",
     type=click.Path(path_type=Path),
-    help="Folder to install into.  [default: user data folder]",
+    metavar="DIR",
+    help="Folder to install into.  [default: ~/.local/share/irv2caffe/caffe-1.0]",
 )
-@click.option("--mirror", help="Debian mirror to fetch from.  [default: the one apt uses]")
-@click.option("--without-pycaffe", is_flag=True, help="Leave pycaffe out; a smaller install.")
-@click.option("--force", is_flag=True, help="Install again over an earlier install.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option(
+    "--mirror",
+    metavar="URL",
+    help="Debian mirror to download from.  [default: $IRV2CAFFE_MIRROR, else the one apt uses]",
+)
+@click.option(
+    "--without-pycaffe", is_flag=True, help="Leave out the Python interface, for a smaller install."
+)
+@click.option("--force", is_flag=True, help="Replace an earlier install.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def install_caffe_command(
     prefix: Path | None, mirror: str | None, without_pycaffe: bool, force: bool, as_json: bool
 ) -> None:
-    """Install Caffe 1.0 from the Debian 11 archive, without root."""
+    """Install Caffe 1.0 (CPU only) from the Debian 11 archive; needs no root."""
     from irv2caffe.caffe.install import install_caffe
 
     report = install_caffe(
@@ -36,30 +43,34 @@ def install_caffe_command(
 
 @click.command(
     "caffe",
-    short_help="Run the Caffe that was found.",
+    short_help="Run a Caffe program.",
     context_settings={
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
         "help_option_names": ["--help"],
     },
 )
-@click.option("--which", is_flag=True, help="Say which Caffe is used, and why.")
-@click.option("--tool", default="caffe", show_default=True, help="Another program of that Caffe.")
+@click.option("--which", is_flag=True, help="Show which Caffe is used and why, and exit.")
+@click.option(
+    "--tool", metavar="NAME", default="caffe", show_default=True, help="Caffe program to run."
+)
 @click.option(
     "--caffe",
     "flag",
     type=click.Path(path_type=Path),
-    help="Use this Caffe: its folder or program.",
+    help="Caffe to use: its folder or program.  [default: $CAFFE_ROOT, else the caffe on PATH, "
+    "else the one from install-caffe]",
 )
-@click.option("--json", "as_json", is_flag=True, help="With --which: as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result of --which as JSON.")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def caffe_command(
     which: bool, tool: str, flag: Path | None, as_json: bool, args: tuple[str, ...]
 ) -> None:
-    """Run the Caffe that was found: train, test, time and its other programs.
+    """Run the caffe program (train, test, time, device_query), or another Caffe program.
 
-    Arguments, signals and the exit code are passed through. Programs for --tool:
-    convert_imageset, compute_image_mean, extract_features, python (which imports pycaffe) ...
+    ARGS, signals and the exit code are passed through. Programs for --tool include
+    convert_imageset, compute_image_mean, extract_features, and python, an interpreter that can
+    import caffe.
     """
     from irv2caffe.caffe.find import find_caffe
     from irv2caffe.caffe.passthrough import describe, exec_tool

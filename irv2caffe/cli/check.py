@@ -1,4 +1,4 @@
-"""check."""
+"""The command check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.help import Command, section
+from irv2caffe.cli.option_sections import SectionCommand, section
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _LEVELS = ("note", "warning", "error")
 _WIDTH = 96
-_run, _data, _report = section("The run"), section("Its data"), section("The report")
+_run, _data, _report = section("Training options"), section("Data options"), section("Other")
+_PATH = click.Path(path_type=Path)
 
 
 def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -36,40 +37,83 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.exit()
 
 
-@click.command("check", cls=Command, short_help="Look for flaws before a GPU-day is spent.")
-@click.argument("prototxt", metavar="SOLVER_OR_NET", type=click.Path(path_type=Path))
-@_run("--gpus", metavar="none|0,1", help="That will train.  [what our headers say, else one]")
-@_run("--flavor", type=click.Choice(["bvlc", "nvcaffe"]), default="bvlc", help="Whose Caffe.")
-@_run("--epochs", type=float, help="How long the run should be; compared with max_iter.")
-@_run("--lr-decay-epochs", type=float, help="Compared with stepsize.")
-@_run("--weights", type=click.Path(path_type=Path), help="The .caffemodel it starts from.")
-@_data("--train-lmdb", type=click.Path(path_type=Path), help="Stands for what TRAIN reads.")
-@_data("--val-lmdb", type=click.Path(path_type=Path), help="Stands for what TEST reads.")
-@_data("--num-train-images", type=click.IntRange(min=1), help="Instead of the database's.")
-@_data("--num-val-images", type=click.IntRange(min=1), help="Instead of the database's.")
-@_report("--ignore", multiple=True, metavar="RULE", help="Leave a rule out; may be repeated.")
+@click.command("check", cls=SectionCommand, short_help="Check a solver or net for mistakes.")
+@click.argument("prototxt", metavar="SOLVER_OR_NET", type=_PATH)
+@_run(
+    "--gpus",
+    metavar="none|0,1",
+    help="GPUs used for training.  [default: as in a header written by build-net, else one device]",
+)
+@_run(
+    "--flavor",
+    type=click.Choice(["bvlc", "nvcaffe"]),
+    default="bvlc",
+    show_default=True,
+    help="Caffe that will train. bvlc: batch_size is per GPU. nvcaffe (NVIDIA's fork): batch_size "
+    "is shared by all GPUs.",
+)
+@_run(
+    "--epochs",
+    type=float,
+    metavar="N",
+    help="Intended length of the training in epochs, compared with max_iter.",
+)
+@_run(
+    "--lr-decay-epochs",
+    type=float,
+    metavar="N",
+    help="Intended epochs between two steps of the learning rate, compared with stepsize.",
+)
+@_run(
+    "--weights", type=_PATH, metavar="FILE", help="The .caffemodel that the training starts from."
+)
+@_data(
+    "--train-lmdb",
+    type=_PATH,
+    metavar="DB",
+    help="Training database to check instead of the net's own.",
+)
+@_data(
+    "--val-lmdb",
+    type=_PATH,
+    metavar="DB",
+    help="Validation database to check instead of the net's own.",
+)
+@_data(
+    "--num-train-images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of training images.  [default: counted in the database]",
+)
+@_data(
+    "--num-val-images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of validation images.  [default: counted in the database]",
+)
+@_report("--ignore", multiple=True, metavar="RULE", help="Rule to skip.  Repeatable.")
 @_report(
     "--fail-on",
     type=click.Choice(_LEVELS),
     default="warning",
     show_default=True,
-    help="Exit with 3 for this and worse.",
+    help="Lowest severity that gives exit code 3.",
 )
 @_report(
     "--show",
     type=click.Choice(_LEVELS),
     default="note",
     show_default=True,
-    help="Print this and worse.",
+    help="Lowest severity to print.",
 )
-@_report("--json", "as_json", is_flag=True, is_eager=True, help="Report as JSON, all of it.")
+@_report("--json", "as_json", is_flag=True, is_eager=True, help="Print all findings as JSON.")
 @_report(
     "--list-rules",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_list_rules,
-    help="List all rules and end.",
+    help="List all rules and exit.",
 )
 def check_command(
     prototxt: Path,
@@ -82,10 +126,11 @@ def check_command(
     num_val_images: int | None,
     **options: Any,
 ) -> int:
-    """Look for flaws of a run, or of a net, before a GPU-day is spent.
+    """Check a solver with its nets, or a single net, for mistakes before training.
 
-    SOLVER_OR_NET is anybody's solver.prototxt, with the nets it names, or a net. The databases of
-    its Data layers are looked at where they exist. Exits with 3 if there is anything above a note.
+    SOLVER_OR_NET is any Caffe solver or net prototxt, not only one written by build-net. The
+    databases of its Data layers are checked if they exist. The exit code is 3 if there are
+    warnings or errors (see --fail-on).
     """
     from irv2caffe.check.run import CheckOptions, check
     from irv2caffe.config import parse_gpus

@@ -1,4 +1,4 @@
-"""inspect-lmdb."""
+"""The command inspect-lmdb."""
 
 from __future__ import annotations
 
@@ -14,23 +14,40 @@ _PATH = click.Path(path_type=Path)
 _NUM_CLASSES_SHOWN = 10
 
 
-@click.command("inspect-lmdb", short_help="Say what a database holds, and what is wrong with it.")
+@click.command("inspect-lmdb", short_help="Show the contents and problems of a database.")
 @click.argument("database", type=_PATH)
-@click.option("--peek", type=_PATH, help="Draw some records with their classes: a .png or .jpg.")
-@click.option("--compare", "other", type=_PATH, help="Compare with another database instead.")
 @click.option(
-    "--sample", type=click.IntRange(min=0), default=1000, show_default=True, help="Records decoded."
+    "--peek",
+    type=_PATH,
+    metavar="FILE",
+    help="Draw some of the images with their classes: .png or .jpg.",
+)
+@click.option(
+    "--compare",
+    "other",
+    type=_PATH,
+    metavar="DB",
+    help="Compare the records with those of another database instead.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Number of records to decode, spread over the database.",
 )
 @click.option("--all", "decode_all", is_flag=True, help="Decode every record.")
 @click.option(
     "--batch",
     type=click.IntRange(min=2),
+    metavar="N",
     default=32,
     show_default=True,
-    help="Neighbours whose classes are counted.",
+    help="Batch size for the count of classes per batch, which shows whether records are shuffled.",
 )
-@click.option("--classes", is_flag=True, help="Show every class.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option("--classes", is_flag=True, help="Print the number of records of every class.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def inspect_lmdb_command(
     database: Path,
     peek: Path | None,
@@ -41,10 +58,10 @@ def inspect_lmdb_command(
     classes: bool,
     as_json: bool,
 ) -> int:
-    """Say what the DATABASE holds, whoever made it, and what is wrong with it.
+    """Show the contents of DATABASE and its problems, whichever program wrote it.
 
-    Every record's head is read, a sample is decoded (or all, with --all). What Caffe would stumble
-    over is a finding and makes the exit code 3; so does a difference with --compare.
+    The sizes and label of every record are read, and a sample of the images is decoded. Problems
+    for Caffe are listed as findings and give exit code 3; so do differences found by --compare.
     """
     from irv2caffe.data.inspect.sandbox import Guard
 

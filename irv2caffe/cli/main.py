@@ -1,4 +1,4 @@
-"""The program as a whole: its commands in the order of use, its errors, its exit codes."""
+"""The command group irv2caffe: the list of commands, error output and exit codes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _REPEATS_S = 5.0
 _COMMANDS = (
     install_caffe_command,
     caffe_command,
-    build_net_command,
-    summary_command,
     make_lmdb_command,
     inspect_lmdb_command,
+    build_net_command,
+    summary_command,
     check_command,
     train_command,
     plot_log_command,
@@ -45,34 +45,36 @@ _COMMANDS = (
 )
 
 
-class _InOrder(click.Group):
-    """Lists the commands as they are used, not by the alphabet."""
+class _OrderedGroup(click.Group):
+    """A group that lists its commands in the order they were added, not alphabetically."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
 
 
 @click.group(
-    cls=_InOrder,
+    cls=_OrderedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished with findings (check, "
+    "make-lmdb, inspect-lmdb), 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="irv2caffe")
-@click.option("--traceback", is_flag=True, help="Show the whole traceback of an error.")
+@click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
 def cli(traceback: bool) -> None:
-    """From a folder of images to a trained Inception-ResNet-v2 in Caffe.
+    """Build and train Inception-ResNet-v2 in Caffe, from images to a trained model.
 
-    The commands stand in the order of use.
+    The commands are listed in the order of a typical project: install Caffe, build databases and a
+    network, check them, train, and plot the log. Each has its own help: irv2caffe COMMAND --help.
     """
-    del traceback  # taken from the arguments by run(), so that it may stand anywhere
+    del traceback  # run() reads it from the arguments, so that it may follow the command's name
 
 
 def run(argv: list[str]) -> int:
-    """Runs the command line; returns the exit code and prints errors as one line and a hint."""
+    """Runs a command line and returns its exit code; errors are printed as one line and a hint."""
     show_traceback = "--traceback" in argv and "caffe" not in argv[: argv.index("--traceback")]
     if show_traceback:
         argv = [argument for argument in argv if argument != "--traceback"]
-    signal.signal(signal.SIGTERM, _Terminated())
+    signal.signal(signal.SIGTERM, _TerminateHandler())
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -87,7 +89,7 @@ def run(argv: list[str]) -> int:
         ui.say("irv2caffe: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away; there is no one to tell
+        sys.stderr.close()  # the reader of our output is gone
         return EXIT_FAILED
     except Irv2CaffeError as error:
         if show_traceback:
@@ -102,18 +104,17 @@ def run(argv: list[str]) -> int:
         return EXIT_FAILED
 
 
-class _Terminated:
-    """Ends the program at the first SIGTERM; those that follow at once find it on its way out."""
+class _TerminateHandler:
+    """Signal handler for SIGTERM that ignores repeats within ``_REPEATS_S`` seconds."""
 
     def __init__(self) -> None:
-        self._heard_s = -_REPEATS_S
+        self._last_s = -_REPEATS_S
 
     def __call__(self, signum: int, frame: object) -> None:  # noqa: ARG002
         now_s = time.monotonic()
-        if now_s < self._heard_s + _REPEATS_S:
-            return
-        self._heard_s = now_s
-        raise TerminatedError
+        if now_s >= self._last_s + _REPEATS_S:
+            self._last_s = now_s
+            raise TerminatedError
 
 
 for _command in _COMMANDS:

@@ -1,4 +1,4 @@
-"""make-lmdb."""
+"""The command make-lmdb."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.help import Command, section
-from irv2caffe.data.options import CLASS_ORDERS, INTERPOLATIONS, KINDS, MEANS, RESIZE_MODES
+from irv2caffe.cli.make_lmdb_options import MAKE_LMDB_OPTIONS
+from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
@@ -39,93 +39,12 @@ def _pair(name: str, text: str) -> tuple[float, float]:
     return low, high
 
 
-_source = section("Source")
-_images = section("Images")
-_order = section("Order and copies")
-_work = section("Work")
-_report = section("Other")
-
-
-@click.command("make-lmdb", cls=Command, short_help="Build the LMDB that Caffe reads from images.")
+@click.command(
+    "make-lmdb", cls=SectionCommand, short_help="Build an LMDB database for Caffe from images."
+)
 @click.argument("source", type=_PATH)
 @click.argument("out", type=_PATH)
-@_source("--list", "list_file", type=_PATH, help="Lines of PATH LABEL.")
-@_source("--labels", type=_PATH, help="Class table: a labels.txt, or the database with one.")
-@_source(
-    "--class-order",
-    type=click.Choice(CLASS_ORDERS),
-    default="auto",
-    show_default=True,
-    help="Of class folders; auto: text, but folders 0 to N or 1 to N as numbers.",
-)
-@_source("--kind", type=click.Choice(KINDS), help="What SOURCE is.  [default: as it looks]")
-@_source("--split", type=click.Choice(["train", "val"]), help="Where SOURCE holds both.")
-@_source("--devkit", type=_PATH, help="ILSVRC's, for the labels of its validation images.")
-@_images("--resize", default="328", show_default=True, metavar="N|WxH|none", help="To pixels.")
-@_images(
-    "--resize-mode",
-    type=click.Choice(RESIZE_MODES),
-    default="squash",
-    show_default=True,
-    help="What happens to the aspect ratio.",
-)
-@_images(
-    "--interpolation",
-    type=click.Choice(INTERPOLATIONS),
-    default="linear",
-    show_default=True,
-    help="Of the resizing; linear is convert_imageset's.",
-)
-@_images(
-    "--encoded",
-    type=click.Choice(["jpg", "png", "none"]),
-    default="none",
-    show_default=True,
-    help="Store compressed images, or raw pixels.",
-)
-@_images("--quality", type=int, default=95, show_default=True, help="Of JPEG records.")
-@_images("--gray", is_flag=True, help="One channel instead of three.")
-@_images("--bit-depth", type=int, help="Bits that 16-bit images use: 8 to 16; scales them.")
-@_images("--fast-decode", is_flag=True, help="Decode large JPEG files smaller; other bytes.")
-@_images("--exactly-like-caffe", is_flag=True, help="Take whatever convert_imageset takes.")
-@_images(
-    "--mean",
-    type=click.Choice(MEANS),
-    default="auto",
-    show_default=True,
-    help="Of the records; fast: of the pixels before JPEG; auto: that after 1,000 records.",
-)
-@_order(
-    "--shuffle/--no-shuffle",
-    default=None,
-    help="Mix the classes.  [default: all but validation sets]",
-)
-@_order("--seed", type=int, default=1, show_default=True, help="Of shuffle and augmentation.")
-@_order("--copies", type=int, default=1, show_default=True, help="Passes in different order.")
-@_order(
-    "--augment",
-    type=click.Choice(["none", "inception"]),
-    default="none",
-    show_default=True,
-    help="Random-resized crops and colours; every copy gets its own.",
-)
-@_order("--area", default="0.05,1", show_default=True, help="Share of the image in such a crop.")
-@_order("--aspect", default="0.75,1.3333", show_default=True, help="Its width / height.")
-@_order("--color/--no-color", default=True, show_default=True, help="Change colours as well.")
-@_work(
-    "--backend",
-    type=click.Choice(["native", "convert_imageset"]),
-    default="native",
-    show_default=True,
-    help="Who writes: this program, or Caffe's own tool.",
-)
-@_work("--caffe", "flag", type=_PATH, help="Caffe of that tool.")
-@_work("--workers", type=click.IntRange(0), default=0, help="Processes.  [default: one per core]")
-@_work("--max-skipped", type=click.IntRange(0), help="Images that may be left out: exit code 0.")
-@_work("--resume/--no-resume", default=True, help="Go on with OUT.partial.  [default: yes]")
-@_work("--force", is_flag=True, help="Replace an existing database.")
-@_report("--dry-run", is_flag=True, help="Say what would be built; write nothing.")
-@_report("--json", "as_json", is_flag=True, help="Report as JSON.")
+@with_options(MAKE_LMDB_OPTIONS)
 def make_lmdb_command(
     source: Path,
     out: Path,
@@ -143,15 +62,16 @@ def make_lmdb_command(
     as_json: bool,
     **choices: Any,
 ) -> int:
-    """Build the LMDB that Caffe reads from the images in SOURCE.
+    """Build an LMDB database for Caffe from the images in SOURCE.
 
-    SOURCE holds one folder per class, or the images that --list names; or it is an archive of
-    ILSVRC, another tar, CIFAR-10 or CIFAR-100, or a folder of MNIST's IDX files. Records equal
-    those of Caffe's convert_imageset.
+    SOURCE is a folder with one subfolder per class, a folder with the images listed in --list, an
+    ILSVRC archive or another tar file, CIFAR-10 or CIFAR-100, or a folder with MNIST's IDX files.
+    By default, the records are byte for byte those of Caffe's
+    convert_imageset.
 
-    Images that cannot be read are left out, listed in OUT/skipped.csv, and make the exit code 3,
-    unless --max-skipped allows for them; so does what is probably wrong with the records. After an
-    interruption the same command goes on.
+    Images that cannot be read are skipped and listed in OUT/skipped.csv; the exit code is then 3,
+    unless --max-skipped allows them. Records that look wrong also give exit code 3. To continue
+    after an interruption, run the same command again.
     """
     from irv2caffe.data.build.make_lmdb import check_output
     from irv2caffe.data.sources import open_source

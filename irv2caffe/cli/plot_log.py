@@ -1,4 +1,4 @@
-"""plot-log."""
+"""The command plot-log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.help import Command, section
+from irv2caffe.cli.option_sections import SectionCommand, with_options
+from irv2caffe.cli.plot_log_options import PLOT_LOG_OPTIONS
 from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from irv2caffe.plot.curves import Run
     from irv2caffe.plot.session import Session
 
-_files = section("Files to write")
-_look = section("Figure and report")
-_meaning = section("What the log means")
-_other = section("Other")
 _WATCH_S = 30.0
 _SILENCE_S = 600.0  # after which every look says that nothing has come
 _MAX_PLACE = 1e18  # on the axis of epochs or iterations
@@ -63,84 +60,9 @@ def _split(
     return list(logs), find(wanted)
 
 
-@click.command(
-    "plot-log", cls=Command, short_help="Draw any Caffe log: errors, loss, what happened."
-)
+@click.command("plot-log", cls=SectionCommand, short_help="Plot Caffe logs: error, loss, events.")
 @click.argument("logs", nargs=-1, required=True, type=_FILE)
-@_files("--out", type=_FILE, help="Figure: .png, .svg or .pdf.")
-@_files("--html", "html_file", type=_FILE, help="Report: one page with interactive curves.")
-@_files("--csv", "csv_file", type=_FILE, help="The rows.")
-@_files("--jsonl", "jsonl_file", type=_FILE, help="The rows, as JSON lines.")
-@_files("--tensorboard", type=_FILE, metavar="DIR", help="The rows, for TensorBoard.")
-@_files("--unknown", type=_FILE, help="The lines that are not Caffe's.")
-@_look(
-    "--epochs",
-    metavar="A:B",
-    help="Close-up with its own scales; of iterations where epochs are not known.",
-)
-@_look("--title", default="", help="Above the figure.")
-@_look("--name", "names", multiple=True, help="Of a run, in their order.  Repeatable.")
-@_look(
-    "--panel",
-    "panels",
-    multiple=True,
-    type=click.Choice(["lr", "throughput"]),
-    help="Draw this below.  Repeatable.",
-)
-@_look(
-    "--reference",
-    "references",
-    multiple=True,
-    metavar="NAME...",
-    help="Draw other people's runs behind: original-2016, lim0606, twtygqyy, paper, all.",
-)
-@_look(
-    "--log-axis",
-    "log_axes",
-    multiple=True,
-    type=click.Choice(["loss", "error", "x"]),
-    help="Logarithmic scale.  Repeatable.",
-)
-@_look(
-    "--smooth",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Average the loss over N displays, an odd number; 1 does not.  [by their number]",
-)
-@_meaning("--join", is_flag=True, help="The LOGS are pieces of one run, in order.")
-@_meaning(
-    "--num-train-images", type=click.IntRange(1, 10**12), metavar="N", help="An epoch.  [found out]"
-)
-@_meaning(
-    "--images-per-iteration",
-    type=click.IntRange(1, 10**9),
-    metavar="N",
-    help="Batch x GPUs x iter_size.  [from the log]",
-)
-@_meaning("--top1", metavar="OUTPUT", help="The output that is top-1 accuracy.  [by its name]")
-@_meaning("--top5", metavar="OUTPUT", help="The output that is top-5 accuracy.  [by its name]")
-@_meaning(
-    "--test-net",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="The test net that counts.",
-)
-@_meaning(
-    "--year",
-    type=click.IntRange(1970, 9998),
-    metavar="YEAR",
-    help="Of the first line; most logs do not say it.",
-)
-@_other("--watch", is_flag=True, help="Go on while the logs grow; ends with the run, or Ctrl-C.")
-@_other(
-    "--every",
-    type=click.FloatRange(0.1),
-    metavar="SECONDS",
-    help="Between two looks.  [30; more where drawing is slow]",
-)
-@_other("--json", "as_json", is_flag=True, help="Report as JSON.")
+@with_options(PLOT_LOG_OPTIONS)
 def plot_log_command(
     logs: tuple[Path, ...],
     out: Path | None,
@@ -167,9 +89,10 @@ def plot_log_command(
     every: float | None,
     as_json: bool,
 ) -> None:
-    """Draw validation error and training loss of one or more runs.
+    """Plot the validation error and training loss of one or more runs and print a summary.
 
-    LOGS are logs of Caffe, plain or packed, run folders of this program, or - for standard input.
+    LOGS are Caffe logs (plain text, .gz, .bz2 or .xz), run folders of irv2caffe train, or - for
+    standard input.
     """
     from irv2caffe.log.accuracy import Names
     from irv2caffe.plot.session import Request, Session

@@ -1,4 +1,4 @@
-"""summary."""
+"""The command summary."""
 
 from __future__ import annotations
 
@@ -18,33 +18,44 @@ if TYPE_CHECKING:
     from irv2caffe.shapes.summary import NetSummary
 
 
-@click.command("summary", short_help="Show a net's stages, parameters, multiply-adds, memory.")
+@click.command("summary", short_help="Show a net's layers, parameters and memory.")
 @click.argument("prototxt", type=click.Path(path_type=Path))
-@click.option("--layers", is_flag=True, help="Every layer instead of stages.")
+@click.option("--layers", is_flag=True, help="Print every layer instead of groups of layers.")
 @click.option(
     "--phase",
     type=click.Choice(["train", "test"]),
-    help="Of the net.  [default: train where it has a loss]",
+    help="Phase of the net to show.  [default: train if the net has a loss, else test]",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Instead of the file's.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batch size.  [default: from the prototxt]",
+)
 @click.option(
     "--input-shape",
     "input_shapes",
     multiple=True,
     metavar="TOP=3x299x299",
-    help="What the prototxt leaves open, such as the size of uncropped records. Repeatable.",
+    help="Shape of an input that the prototxt does not give, such as the size of uncropped images: "
+    "CHANNELSxHEIGHTxWIDTH.  Repeatable.",
 )
 @click.option(
     "--layer-type",
     "layer_types",
     multiple=True,
-    metavar="NAME=same|SHAPE",
-    help="Tops of a layer type, or of a layer, that Caffe 1.0 does not have: same (as its bottom), "
-    "scalar, or sizes such as 1x256x7x7; N, C, H, W are those of its first bottom (NxCx2Hx2W); "
-    "a comma between several tops. Repeatable.",
+    metavar="NAME=SHAPE",
+    help="Output shape of a layer, or of all layers of a type, that Caffe 1.0 does not have: same "
+    "(as its bottom), scalar, or sizes such as 1x256x7x7, in which N, C, H and W stand for those "
+    "of its first bottom (NxCx2Hx2W); separate several tops with commas.  Repeatable.",
 )
-@click.option("--draw", type=click.Path(path_type=Path), help="Picture: .svg, .png or .pdf.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option(
+    "--draw",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the network: .svg, .png or .pdf.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def summary_command(
     prototxt: Path,
     layers: bool,
@@ -55,14 +66,16 @@ def summary_command(
     draw: Path | None,
     as_json: bool,
 ) -> None:
-    """Show what a net is made of, without Caffe.
+    """Show a net's layers, output sizes, parameters, multiply-adds and memory.
 
-    PROTOTXT is any net of any author and age. Layer types and fields of Caffe's forks (SSD,
-    Faster R-CNN, SegNet ...) are taken as far as they are known; figures are then "at least".
+    PROTOTXT is any Caffe net, also in an old format; Caffe itself is not needed. Layer types and
+    fields of Caffe forks (SSD, Faster R-CNN, SegNet ...) are handled as far as they are known;
+    totals may then be lower bounds ("at least").
     """
     from irv2caffe.proto.foreign import read_foreign_net
     from irv2caffe.shapes.infer import ForkLayers
     from irv2caffe.shapes.summary import default_phase, summarize
+    from irv2caffe.shapes.summary_json import as_dict
 
     if draw is not None:
         from irv2caffe.shapes.draw.picture import check_suffix
@@ -97,7 +110,7 @@ def summary_command(
     if draw is not None:
         draw_summary(made, draw)
     if as_json:
-        ui.show_json(made.as_dict(layers=layers))
+        ui.show_json(as_dict(made, layers=layers))
         return
     show_summary(made, layers=layers)
 

@@ -1,8 +1,7 @@
-"""train."""
+"""The command train."""
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.build_net import build_net_command, told_options
-from irv2caffe.cli.help import Command, Option, section
+from irv2caffe.cli.build_net import told_options
+from irv2caffe.cli.option_sections import SectionCommand, with_options
+from irv2caffe.cli.train_options import TRAIN_OPTIONS, add_build_net_options
 from irv2caffe.cli.train_output import from_another_shell, show_plan, show_result
 from irv2caffe.cli.train_resume import refuse_mixed, to_resume
 from irv2caffe.errors import EXIT_DONE, UsageError
@@ -25,129 +25,9 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan.plan import TrainOptions
     from irv2caffe.train.run.options import SessionOptions
 
-_what = section("What to train")
-_where = section("Where")
-_first = section("Before the start")
-_snapshots = section("Snapshots")
-_care = section("When something goes wrong")
-_shells = section("From another shell")
-_other = section("Other")
-_OVER = "Over the solver's values"
-# Of build-net's options those that change a solver; the others stand in build-net's help.
-_SHOWN = (
-    "train_lmdb", "val_lmdb", "epochs", "batch_size", "test_batch_size", "iter_size", "type",
-    "base_lr", "lr_decay", "lr_decay_epochs", "momentum", "rms_decay", "delta", "weight_decay",
-    "clip_gradients", "test_epochs", "snapshot_epochs", "random_seed",
-)  # fmt: skip
-_TAKEN_SECTIONS = {"Data", "Network", "Training"}
-_OWN = {"gpus", "num_train_images", "num_val_images"}
-_LATEST = "runs/latest"
 
-
-def _with_build_options(command: click.Command) -> click.Command:
-    """Adds build-net's options: they go over a solver's values, or over a recipe's."""
-    for parameter in build_net_command.params:
-        if not isinstance(parameter, Option):
-            continue
-        if parameter.section in _TAKEN_SECTIONS and parameter.name not in _OWN:
-            taken = copy.copy(parameter)
-            taken.section = _OVER
-            taken.hidden = parameter.name not in _SHOWN
-            command.params.append(taken)
-    return command
-
-
-@click.command("train", cls=Command, short_help="Train with the real Caffe, in a run folder.")
-@_what("--solver", type=click.Path(path_type=Path), help="Solver prototxt; names the net.")
-@_what("--recipe", help="Or build the nets of a recipe, for --train-lmdb and --val-lmdb.")
-@_what(
-    "--weights", type=click.Path(path_type=Path), multiple=True, help="Start from this .caffemodel."
-)
-@_what(
-    "--resume",
-    is_flag=False,
-    flag_value="",
-    metavar="[WHAT]",
-    help=f"Go on with a run folder [{_LATEST}], another training's folder, or a .solverstate.",
-)
-@_where("--gpus", metavar="0,1|all|none", help="Devices.  [none; of a resumed run: its own]")
-@_where("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [runs/DATE-TIME]")
-@_where(
-    "--engine",
-    type=click.Choice(["auto", "caffe", "torch"]),
-    default="auto",
-    show_default=True,
-    help="What trains.",
-)
-@_where("--caffe", "flag", type=click.Path(path_type=Path), help="Use this Caffe.")
-@_where("--docker", metavar="IMAGE", help="Use the Caffe in a docker image.")
-@_first("--dry-run", is_flag=True, help="Show the plan and what is wrong with it; start nothing.")
-@_first("--print-config", is_flag=True, help="Show every value and where it comes from.")
-@_first("--smoke", is_flag=True, help="Two iterations, a test, a snapshot: what to expect.")
-@_first("--ignore-findings", is_flag=True, help="Start in spite of errors that check finds.")
-@_snapshots(
-    "--keep-snapshots",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Keep the newest N.  [3, and all of the solver's schedule and of earlier calls]",
-)
-@_snapshots(
-    "--keep-epochs",
-    type=click.FloatRange(0),
-    default=10.0,
-    show_default=True,
-    help="And one of every so many epochs; 0: none.",
-)
-@_snapshots(
-    "--snapshot-minutes",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    help="A snapshot at least so often, besides the solver's; 0: none.",
-)
-@_care(
-    "--max-restarts",
-    type=click.IntRange(0),
-    default=5,
-    show_default=True,
-    help="After crashes and stalls, without a new snapshot between them.",
-)
-@_care(
-    "--on-divergence",
-    type=click.Choice(["stop", "continue", "rollback"]),
-    default="stop",
-    show_default=True,
-    help="When the loss is lost.",
-)
-@_care(
-    "--max-rollbacks",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="To the last good snapshot, with a smaller learning rate.",
-)
-@_care(
-    "--rollback-lr",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Multiplies the learning rate each time.",
-)
-@_care(
-    "--stall-minutes",
-    type=click.FloatRange(0),
-    help="Silence that counts as a stall; 0: none does.  [from the log's own rhythm]",
-)
-@_shells("--status", metavar="RUN", type=click.Path(path_type=Path), help="Show what it does.")
-@_shells("--snapshot-now", metavar="RUN", type=click.Path(path_type=Path), help="Let it write one.")
-@_shells(
-    "--stop",
-    metavar="RUN",
-    type=click.Path(path_type=Path),
-    help="Snapshot, then stop; --resume RUN goes on.",
-)
-@_other("--plot/--no-plot", default=True, show_default=True, help="Keep plot.png up to date.")
-@_other("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.command("train", cls=SectionCommand, short_help="Train with Caffe, in a run folder.")
+@with_options(TRAIN_OPTIONS)
 def train_command(
     solver: Path | None,
     recipe: str | None,
@@ -164,13 +44,13 @@ def train_command(
     as_json: bool,
     **more: Any,
 ) -> int:
-    """Train with the real Caffe, in a run folder that keeps the whole story.
+    """Train with Caffe and record the training in a run folder.
 
-    Everything is checked before the start. Ctrl-C or SIGTERM once: snapshot, then stop (exit code
-    130); twice: stop at once. SIGHUP: snapshot, and go on. A crashed or stalled Caffe is started
-    again from its newest whole snapshot.
+    The solver, nets, databases, GPUs and disk space are checked first. Ctrl-C or SIGTERM writes a
+    snapshot and stops (exit code 130); a second one stops at once; SIGHUP writes a snapshot and
+    continues. If Caffe crashes or stalls, it is restarted from the newest complete snapshot.
 
-    With --recipe every option of build-net is taken, too.
+    With --recipe, all options of build-net are accepted too, also those not listed here.
     """
     asked = {name: more.pop(name) for name in ("status", "snapshot_now", "stop")}
     if any(asked.values()):
@@ -307,4 +187,4 @@ def _to_nobody_too(say: Callable[[str], None]) -> Callable[[str], None]:
     return quiet
 
 
-_with_build_options(train_command)
+add_build_net_options(train_command)

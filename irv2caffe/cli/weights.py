@@ -1,4 +1,4 @@
-"""import-weights and export-weights."""
+"""The commands import-weights and export-weights."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _path_option(name: str, text: str) -> Callable[[Callable[..., None]], Callab
     return click.option(name, type=click.Path(path_type=Path), required=True, help=text)
 
 
-@click.command("import-weights", short_help="Turn timm, Keras or TF-slim weights into Caffe's.")
+@click.command("import-weights", short_help="Convert timm, Keras or TF-slim weights to Caffe.")
 @click.argument("source", type=click.Path(path_type=Path))
-@_path_option("--net", "Prototxt of the net: deploy or train_val.")
+@_path_option("--net", "Prototxt of the net: deploy.prototxt or train_val.prototxt.")
 @_path_option("--out", "The .caffemodel to write.")
 @click.option(
     "--format",
@@ -45,13 +45,27 @@ def _path_option(name: str, text: str) -> Callable[[Callable[..., None]], Callab
     type=click.Choice(["auto", "timm", "keras", "tf-slim"]),
     default="auto",
     show_default=True,
-    help="Whose weights they are.",
+    help="Format of SOURCE.",
 )
-@click.option("--channels", type=_CHANNELS, default="bgr", show_default=True, help="Net's input.")
-@click.option("--ema", is_flag=True, help="Take a trainer's moving averages of the weights.")
-@click.option("--without-classifier", is_flag=True, help="Leave the classifier to be trained anew.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option(
+    "--channels",
+    type=_CHANNELS,
+    default="bgr",
+    show_default=True,
+    help="Channel order of the net's input; databases from make-lmdb are bgr.",
+)
+@click.option(
+    "--ema",
+    is_flag=True,
+    help="Import the moving averages of the weights (EMA) from a training checkpoint.",
+)
+@click.option(
+    "--without-classifier",
+    is_flag=True,
+    help="Leave out the classifier, to train it on other classes.",
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def import_weights_command(
     source: Path,
     net: Path,
@@ -63,11 +77,12 @@ def import_weights_command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn timm, Keras or TF-slim weights into a .caffemodel for a net of the variant slim.
+    """Convert timm, Keras or TF-slim weights to a .caffemodel for a net of variant slim.
 
-    SOURCE is a timm state dict (.safetensors, or .pth, .pt, .bin with PyTorch), a Keras file (.h5,
-    .keras) or a TF-slim checkpoint (its one file, or the prefix of its files). All that does not
-    fit is listed at once. Background, class 0 of 1001, is left out for a net of 1000 classes.
+    SOURCE is a timm state dict (.safetensors; .pth, .pt and .bin need PyTorch), a Keras file (.h5,
+    .keras) or a TF-slim checkpoint (its file, or the common prefix of its files). If weights do
+    not fit the net, all mismatches are listed. TF-slim's class 0 of 1001, the background, is left
+    out for a net with 1000 classes.
     """
     from irv2caffe.weights import import_weights
 
@@ -115,9 +130,9 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
         yield f"warning: other logits: {difference}"
 
 
-@click.command("export-weights", short_help="Turn a .caffemodel into timm's weights.")
+@click.command("export-weights", short_help="Convert a .caffemodel to timm weights.")
 @click.argument("model", type=click.Path(path_type=Path))
-@_path_option("--net", "Prototxt of the net: deploy or train_val.")
+@_path_option("--net", "Prototxt of the net: deploy.prototxt or train_val.prototxt.")
 @_path_option("--out", "The file to write: .safetensors, .pth or .pt.")
 @click.option(
     "--format",
@@ -125,11 +140,17 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
     type=click.Choice(["timm"]),
     default="timm",
     show_default=True,
-    help="Whose names the arrays get.",
+    help="Format of the output.",
 )
-@click.option("--channels", type=_CHANNELS, default="bgr", show_default=True, help="Net's input.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option(
+    "--channels",
+    type=_CHANNELS,
+    default="bgr",
+    show_default=True,
+    help="Channel order of the net's input; databases from make-lmdb are bgr.",
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export_weights_command(
     model: Path,
     net: Path,
@@ -139,10 +160,10 @@ def export_weights_command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn a .caffemodel into the state dict of timm's inception_resnet_v2.
+    """Convert a .caffemodel to a state dict for timm's inception_resnet_v2.
 
-    What import-weights took from timm goes back bit by bit. BatchNorm's statistics are divided by
-    their factor as Caffe does it.
+    Weights imported from timm are exported unchanged, bit by bit. BatchNorm's mean and variance
+    are divided by Caffe's stored scale factor.
     """
     from irv2caffe.weights import export_weights
 

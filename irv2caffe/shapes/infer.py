@@ -1,13 +1,14 @@
-"""Shapes of every blob and weight of a net, as Caffe would make them; in pure Python."""
+"""Infers the shapes of all blobs and weights of a net as Caffe would make them, without Caffe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import NetError
-from irv2caffe.shapes.graph import Wiring
+from irv2caffe.shapes.graph import CheckedGraph, bottom_sources
 from irv2caffe.shapes.layer_types import (
     SHAPE_RULES,
     UNKNOWN,
@@ -34,25 +35,25 @@ AUTOMATIC = "(automatic)"
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer with the shapes of all it touches.
+    """A layer with its shapes.
 
     Attributes:
         name: of the layer.
         type: of the layer.
-        bottoms: names of what it reads.
-        tops: names of what it makes; ``(automatic)`` is a loss that names none.
+        bottoms: names of its bottoms.
+        tops: names of its tops; ``(automatic)`` for the top of a loss that names none.
         bottom_shapes: in that order.
         top_shapes: in that order.
-        top_uses: how often each top is read, as a bottom or as a loss; from two on Caffe puts a
-            Split behind it.
-        params: shapes of its blobs in Caffe's order.
-        num_params: values in them that are learned, shared ones counted at their owner.
+        top_uses: how often each top is read, as a bottom or as a loss; if more than once, Caffe
+            inserts a Split layer.
+        params: shapes of its weight blobs, in Caffe's order.
+        num_params: learned values; shared ones are counted in the first layer that has them.
         num_frozen: those of ``num_params`` with ``lr_mult: 0``.
         num_statistics: values of BatchNorm's blobs, which are not learned.
-        macs: multiplications with a weight, of the whole batch.
-        line: where it begins in the prototxt, or None.
+        macs: multiply-adds with a weight, for the whole batch.
+        line: first line of the layer in the prototxt, or None.
         proto: the LayerParameter.
-        partial: something of it is not known.
+        partial: some of its shapes or weights are unknown.
     """
 
     name: str
@@ -73,7 +74,7 @@ class LayerInfo:
 
     @property
     def in_place(self) -> bool:
-        """Whether its first top is its first bottom."""
+        """Whether the first top is the first bottom."""
         return bool(self.bottoms and self.tops) and self.bottoms[0] == self.tops[0]
 
 
@@ -84,10 +85,10 @@ class NetShapes:
     Attributes:
         name: of the net.
         phase: ``TRAIN`` or ``TEST``.
-        blobs: name to shape; the blobs of Caffe's automatic Split layers are not listed.
+        blobs: shape by blob name, without those of Caffe's automatic Split layers.
         layers: in the order of the file.
-        notes: what had to be assumed.
-        unknown: the layers of which nothing is known; with them others that read their tops.
+        notes: assumptions that were made.
+        unknown: the layers whose tops have unknown shapes; layers that read them are left out.
     """
 
     name: str
@@ -97,15 +98,24 @@ class NetShapes:
     notes: tuple[str, ...] = ()
     unknown: tuple[LayerInfo, ...] = ()
 
+    @cached_property
+    def sources(self) -> list[tuple[int, ...]]:
+        """For each layer, the positions of the layers that make its bottoms."""
+        top_of = bottom_sources([layer.proto for layer in self.layers])
+        return [
+            tuple(top_of[at, place][0] for place in range(len(layer.bottoms)))
+            for at, layer in enumerate(self.layers)
+        ]
+
 
 @dataclass(frozen=True)
 class ForkLayers:
-    """What lets :func:`infer` look at nets of Caffe's forks.
+    """What :func:`infer` needs for nets of Caffe's forks.
 
     Attributes:
-        given: by the name of a layer or layer type, the shapes of its tops
+        given: shapes of tops that the user gives, by the name of a layer or layer type
             (:func:`irv2caffe.shapes.layer_types.given.given_rule`).
-        nodes: the layers of the file as they are written; empty where that says no more than they.
+        nodes: the layers as written in the file, for fields that the schema does not have.
     """
 
     given: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -122,19 +132,19 @@ def infer(
     path: Path | None = None,
     foreign: ForkLayers | None = None,
 ) -> NetShapes:
-    """The shapes of a net in a phase.
+    """Infers the shapes of a net in a phase.
 
     Args:
         net: a NetParameter, of any age.
         phase: ``TRAIN`` or ``TEST``.
-        data_shapes: what the prototxt does not say, by the name of the top or layer, or as a
-            function of the LayerParameter that returns a shape for each top or None. For image
-            data the channels, height and width of a record; for HDF5Data a record of each top;
-            for Python and Input the whole shape of each top.
-        batch_size: instead of those in the file.
-        lines: where the layers of ``net`` begin (:func:`irv2caffe.proto.text.layer_lines`).
+        data_shapes: shapes that the prototxt does not give, by the name of the top or layer, or
+            as a function from the LayerParameter to a shape for each top, or None. For image
+            data: channels, height and width of a record; for HDF5Data: a record of each top;
+            for Python and Input: the whole shape of each top.
+        batch_size: replaces the batch sizes in the file.
+        lines: first lines of the layers of ``net`` (:func:`irv2caffe.proto.text.layer_lines`).
         path: named in errors.
-        foreign: look at layer types that Caffe does not have, too, as far as they are known.
+        foreign: accept layer types of Caffe's forks, as far as they are known.
 
     Raises:
         NetError: what Caffe would refuse, with the layer and, where known, its line.
@@ -142,89 +152,77 @@ def infer(
     try:
         chosen = selected(net, phase)
     except NetError as error:
-        raise _placed(error, None, path) from error
-    layers = chosen.net.layer
+        raise _located(error, None, path) from error
+    layers, origins = chosen.net.layer, chosen.origins
     if not layers:
         raise NetError(f"the net has no layers in phase {phase}", path=path)
-    places = [lines[o] if o is not None and o < len(lines) else None for o in chosen.origins]
-    nodes = [_node(foreign, origin) for origin in chosen.origins]
-    wiring = Wiring(layers)
-    work = _Inference(wiring, _lookup(data_shapes), batch_size, foreign)
+    starts = [lines[o] if o is not None and o < len(lines) else None for o in origins]
+    written = foreign.nodes if foreign is not None else ()
+    nodes = [written[o] if o is not None and o < len(written) else None for o in origins]
+    graph = CheckedGraph(layers)
+    inference = _Inference(graph, _record_lookup(data_shapes), batch_size, foreign)
     try:
-        wiring.check(foreign=foreign is not None)
+        graph.check(allow_unknown=foreign is not None)
         for at, proto in enumerate(layers):
-            wiring.at = at
-            work.add(proto, places[at], nodes[at])
+            graph.at = at
+            inference.add(proto, starts[at], nodes[at])
     except NetError as error:
         error.hint = error.hint or "; ".join(chosen.notes[:3])
-        raise _placed(error, places[wiring.at], path) from error
-    notes = (*chosen.notes, *wiring.equal_names(), *work.notes)
-    made = tuple(work.layers)
-    return NetShapes(chosen.net.name, phase, work.blobs, made, notes, tuple(work.unknown))
+        raise _located(error, starts[graph.at], path) from error
+    notes = (*chosen.notes, *graph.duplicate_names(), *inference.notes)
+    infos, unknown = tuple(inference.layers), tuple(inference.unknown)
+    return NetShapes(chosen.net.name, phase, inference.blobs, infos, notes, unknown)
 
 
-def _node(foreign: ForkLayers | None, origin: int | None) -> Node | None:
-    """A layer as it is written."""
-    if foreign is None or origin is None or origin >= len(foreign.nodes):
-        return None
-    return foreign.nodes[origin]
-
-
-def _placed(error: NetError, line: int | None, path: Path | None) -> NetError:
+def _located(error: NetError, line: int | None, path: Path | None) -> NetError:
     return NetError(error.message, error.hint, layer=error.layer, path=path, line=line)
 
 
-def _has_unknown(several: Sequence[Shape]) -> bool:
-    return any(shape is UNKNOWN for shape in several)
+def _has_unknown(shapes: Sequence[Shape]) -> bool:
+    return any(shape is UNKNOWN for shape in shapes)
 
 
-def _frozen(shape: Shape) -> Shape:
-    return shape if shape is UNKNOWN else tuple(shape)
-
-
-def _lookup(data_shapes: RecordShapes | None) -> Callable[[Any], Sequence[Shape]]:
-    """Shapes given from outside as a function of the layer."""
-    if data_shapes is None:
-        return lambda proto: ()  # noqa: ARG005
+def _record_lookup(data_shapes: RecordShapes | None) -> Callable[[Any], Sequence[Shape]]:
+    """The shapes given by the caller, as a function of the layer."""
     if callable(data_shapes):
         return lambda proto: data_shapes(proto) or ()
-    known = data_shapes
+    known = data_shapes or {}
 
-    def look(proto: Any) -> Sequence[Shape]:
+    def look_up(proto: Any) -> Sequence[Shape]:
         if proto.bottom and proto.type != "Python":
             return ()
         found = [known[top] for top in proto.top if top in known]
         return found or ([known[proto.name]] if proto.name in known else ())
 
-    return look
+    return look_up
 
 
 class _Inference:
-    """Goes through the layers of a net in order, as Net::Init does."""
+    """Sets up the layers of a net in order, as Net::Init does."""
 
     def __init__(
         self,
-        wiring: Wiring,
-        records: Callable[[Any], Sequence[Shape]],
+        graph: CheckedGraph,
+        record_shapes: Callable[[Any], Sequence[Shape]],
         batch_size: int | None,
         foreign: ForkLayers | None,
     ) -> None:
         self.foreign = foreign
-        self.unknown: list[LayerInfo] = []
-        self.wiring = wiring
-        self.records = records
+        self.graph = graph
+        self.record_shapes = record_shapes
         self.batch_size = batch_size
-        self.batch_type, self.batch_in_file = wiring.first_batch()
+        self.batch_type, self.batch_in_file = graph.first_batch()
         self.blobs: dict[str, Shape] = {}
         self.layers: list[LayerInfo] = []
+        self.unknown: list[LayerInfo] = []
         self.notes: list[str] = []
         self.shared = SharedWeights()
-        # The poolings above each blob whose size Caffe rounded up.
+        # For each blob, the poolings above it whose size Caffe rounded up.
         self.rounded: dict[str, frozenset[str]] = {}
 
     def add(self, proto: Any, line: int | None, node: Node | None) -> None:
-        """Makes one layer."""
-        if node is not None and not proto.type:  # the old form has no place for other types
+        """Sets up the next layer."""
+        if node is not None and not proto.type:  # the enum of old layers has no types of forks
             proto.type = node.find("type").value.strip("\"'")
         foreign = self.foreign
         rule = SHAPE_RULES[proto.type] if foreign is None else foreign_rule(proto, foreign.given)
@@ -237,48 +235,44 @@ class _Inference:
             len(names),
             self.batch_size,
             self.batch_in_file if proto.type == self.batch_type else None,
-            self.records(proto) if rule.bottoms[0] == 0 else (),
+            self.record_shapes(proto) if rule.bottoms[0] == 0 else (),
             self.notes,
             node,
         )
         check_counts(layer, rule)
         check_loss_weights(layer, rule)
-        made = self._made(rule, layer)
-        for shape, name in zip(made.tops, names, strict=True):
+        made = self._apply(rule, layer)
+        tops = tuple(shape if shape is UNKNOWN else tuple(shape) for shape in made.tops)
+        for shape, name in zip(tops, names, strict=True):
             layer.verify(shape, f"top {name!r}")
         for number, shape in enumerate(made.params):
             layer.verify(shape, f"weight {number}")
-        self.blobs.update(zip(names, map(_frozen, made.tops), strict=True))
-        self.layers.append(self._info(layer, made, names, line))
-        begins = _has_unknown(made.tops) and not _has_unknown(layer.bottoms)
-        if made.partial and (begins or rule.function is unknown):
-            self.unknown.append(self.layers[-1])
-
-    def _info(
-        self, layer: LayerSetup, made: LayerShapes, names: Sequence[str], line: int | None
-    ) -> LayerInfo:
+        self.blobs.update(zip(names, tops, strict=True))
         learned, frozen = self.shared.learned(layer, made)
-        at = self.wiring.at
-        return LayerInfo(
-            name=layer.proto.name,
-            type=layer.proto.type,
-            bottoms=tuple(layer.proto.bottom),
+        info = LayerInfo(
+            name=proto.name,
+            type=proto.type,
+            bottoms=tuple(proto.bottom),
             tops=tuple(names),
             bottom_shapes=layer.bottoms,
-            top_shapes=tuple(map(_frozen, made.tops)),
-            top_uses=tuple(self.wiring.uses[at, place] for place in range(len(names))),
+            top_shapes=tops,
+            top_uses=tuple(self.graph.uses[self.graph.at, place] for place in range(len(names))),
             params=tuple(map(tuple, made.params)),
             num_params=learned,
             num_frozen=frozen,
             num_statistics=sum(map(count, made.params)) if made.statistics else 0,
             macs=made.macs,
             line=line,
-            proto=layer.proto,
+            proto=proto,
             partial=made.partial,
         )
+        self.layers.append(info)
+        is_first = _has_unknown(tops) and not _has_unknown(layer.bottoms)
+        if made.partial and (is_first or rule.function is unknown):
+            self.unknown.append(info)
 
-    def _made(self, rule: ShapeRule, layer: LayerSetup) -> LayerShapes:
-        """Runs the rule; branches that do not meet may differ by how their sizes were rounded."""
+    def _apply(self, rule: ShapeRule, layer: LayerSetup) -> LayerShapes:
+        """Calls the rule; explains branches that differ because Caffe's pooling rounds up."""
         if not rule.ignores_bottoms and _has_unknown(layer.bottoms):
             is_number = rule.auto_tops or layer.proto.type == "Accuracy"
             return LayerShapes([() if is_number else UNKNOWN] * layer.num_tops, partial=True)

@@ -1,9 +1,9 @@
-"""Blocks and stages of any net, found from how its layers are connected.
+"""Divides any net into blocks and stages, by the connections and names of its layers.
 
-A net is cut wherever a single blob leads from all layers above to all layers below; what lies
-between two cuts is a block: a convolution with its BatchNorm and ReLU, a residual block, an
-Inception module. Neighbouring blocks of one family of names (``res2a res2b``, ``stem1 stem2``)
-make a stage. Heads that do not lead to the net's main output are blocks of their own.
+A net is cut wherever a single blob connects all layers above with all layers below. The layers
+between two cuts are a block: a convolution with its BatchNorm and ReLU, a residual block, an
+Inception module. Consecutive blocks of one family of names (``res2a res2b``, ``stem1 stem2``) are
+a stage. A head that does not lead to the main output is a block of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irv2caffe.shapes.block_names import common_folder, family_of, folder_of, of_most, shared
+from irv2caffe.shapes.block_names import (
+    common_folder,
+    common_prefix,
+    family_of,
+    folder_of,
+    majority_prefix,
+)
 from irv2caffe.shapes.layer_types import SHAPE_RULES
 
 if TYPE_CHECKING:
@@ -21,33 +27,33 @@ if TYPE_CHECKING:
 
     from irv2caffe.shapes.infer import LayerInfo, NetShapes
 
-# Layers that belong to the layer they follow.
+# Layers that belong to the layer before them.
 FOLLOWERS = frozenset(
     {
         *("AbsVal", "BN", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Exp", "Log"),
         *("PReLU", "Power", "ReLU", "ReLU6", "Scale", "Sigmoid", "Swish", "TanH", "Threshold"),
     }
 )
-# Layers that end a net; they stand together.
+# Layers at the end of a net, which make one block.
 _ENDS = frozenset(name for name, rule in SHAPE_RULES.items() if rule.auto_tops) | {
     "Accuracy",
     "ArgMax",
     "HDF5Output",
     "Silence",
 }
-# Larger blocks are nets with connections over many blocks, such as U-Net's; they are cut again.
-_MOST_COMPUTING = 24
-_MOST_BLOCKS = 8  # that make a stage across several grids, such as a stem
+# Blocks with more layers than this, followers aside, are cut again, such as those of U-Net.
+_MAX_COMPUTING = 24
+_MAX_BLOCKS = 8  # of a stage that covers several grids, such as a stem
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a net with one way in and one way out.
+    """A part of a net with one input and one output.
 
     Attributes:
-        name: what its layers' names have in common, else that of its last layer.
-        layers: places in :attr:`NetShapes.layers`.
-        signature: equal for blocks that differ in names and channels only.
+        name: the common part of its layers' names, else the name of its last layer.
+        layers: positions in :attr:`NetShapes.layers`.
+        signature: equal for blocks that differ only in names and channels.
     """
 
     name: str
@@ -57,13 +63,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Stage:
-    """Neighbouring blocks of one family."""
+    """Consecutive blocks of one family of names."""
 
     name: str
     blocks: tuple[Block, ...]
 
     def runs(self) -> list[tuple[Block, int]]:
-        """Equal neighbours folded: the first of them and how many."""
+        """Runs of consecutive equal blocks: the first block and their number."""
         runs: list[tuple[Block, int]] = []
         for block in self.blocks:
             if runs and runs[-1][0].signature == block.signature:
@@ -82,24 +88,13 @@ class Stage:
         return f"{self.name} ({len(self.blocks)} blocks)"
 
 
-def producers(layers: Sequence[LayerInfo]) -> list[tuple[int, ...]]:
-    """For each layer the places of the layers whose tops it reads."""
-    last: dict[str, int] = {}
-    read = []
-    for index, layer in enumerate(layers):
-        read.append(tuple(last[name] for name in layer.bottoms))
-        last.update(dict.fromkeys(layer.tops, index))
-    return read
-
-
 def stages(shapes: NetShapes) -> tuple[Stage, ...]:
     """The stages of a net, in its order; every layer is in exactly one block."""
-    read = producers(shapes.layers)
-    main, sides = _main_and_sides(shapes.layers, read)
-    spans = _joined(_spans(main, shapes.layers, read), shapes.layers)
-    spans = sorted([*spans, *sides], key=lambda span: span[0])
-    common = common_folder([layer.name for layer in shapes.layers])
-    blocks = [_block(span, shapes.layers, read, common) for span in spans]
+    layers, sources = shapes.layers, shapes.sources
+    common = common_folder([layer.name for layer in layers])
+    main, heads = _main_and_heads(layers, sources)
+    spans = [*_joined_by_folder(_spans(main, layers, sources), layers, common), *heads]
+    blocks = [_block(span, layers, sources, common) for span in sorted(spans)]
     families: list[tuple[str, list[Block]]] = []
     for block in blocks:
         family = family_of(block.name)
@@ -107,70 +102,68 @@ def stages(shapes: NetShapes) -> tuple[Stage, ...]:
             families[-1][1].append(block)
         else:
             families.append((family, [block]))
-    families = [
-        (family, part) for family, same in families for part in _same_grids(same, shapes.layers)
-    ]
     found = [
-        Stage(same[0].name if len(same) == 1 else family.strip("_-/"), tuple(same))
+        Stage(part[0].name if len(part) == 1 else family.strip("_-/"), tuple(part))
         for family, same in families
+        for part in _split_by_grid(same, layers)
     ]
     counts = Counter(stage.name for stage in found)
     return tuple(_renamed(stage) if counts[stage.name] > 1 else stage for stage in found)
 
 
-def _same_grids(blocks: list[Block], layers: Sequence[LayerInfo]) -> list[list[Block]]:
-    """A family of very many blocks ends where the spatial size changes: ``res1 .. res89``."""
-    if len(blocks) <= _MOST_BLOCKS:
+def _split_by_grid(blocks: list[Block], layers: Sequence[LayerInfo]) -> list[list[Block]]:
+    """Splits a family of many blocks (``res1 .. res89``) where the spatial size changes."""
+    if len(blocks) <= _MAX_BLOCKS:
         return [blocks]
-    return [
-        list(same) for _, same in itertools.groupby(blocks, key=lambda block: _grid(block, layers))
-    ]
+    groups = itertools.groupby(blocks, key=lambda block: _grid(block, layers))
+    return [list(same) for _, same in groups]
 
 
 def _grid(block: Block, layers: Sequence[LayerInfo]) -> tuple[int, ...]:
-    """The spatial size of what a block makes."""
+    """The spatial size of a block's output."""
     shapes = [shape for index in block.layers for shape in layers[index].top_shapes]
     return next((shape[2:] for shape in reversed(shapes) if len(shape) > 2), ())
 
 
 def _renamed(stage: Stage) -> Stage:
-    """Stages of one name are told apart by their first and last block."""
+    """A stage named after its first and last block, where several have one name."""
     first, last = stage.blocks[0].name, stage.blocks[-1].name
     return Stage(first if first == last else f"{first}..{last}", stage.blocks)
 
 
-def _main_and_sides(
-    layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
+def _main_and_heads(
+    layers: Sequence[LayerInfo], sources: Sequence[tuple[int, ...]]
 ) -> tuple[list[int], list[list[int]]]:
-    """The layers that lead to the main output, the deepest, and the heads that do not."""
+    """The layers that lead to the deepest output, and the heads that do not."""
     depth: list[int] = []
-    for places in read:
-        depth.append(1 + max((depth[place] for place in places), default=0))
-    has_reader = {place for places in read for place in places}
-    ends = [index for index in range(len(layers)) if index not in has_reader]
+    for makers in sources:
+        depth.append(1 + max((depth[maker] for maker in makers), default=0))
+    read = {maker for makers in sources for maker in makers}
+    ends = [index for index in range(len(layers)) if index not in read]
     end = max(ends, key=lambda index: (depth[index], layers[index].type.endswith("Loss"), index))
     main, waiting = {end}, [end]
     while waiting:
-        found = set(read[waiting.pop()]) - main
+        found = set(sources[waiting.pop()]) - main
         main |= found
         waiting += found
-    heads = _connected([i for i in range(len(layers)) if i not in main], read, main)
-    measures = [head for head in heads if not any(layers[index].params for index in head)]
-    for head in measures:  # accuracies and the like stand beside the loss
-        main.update(head)
-    return sorted(main), [head for head in heads if any(layers[index].params for index in head)]
+    heads = []
+    for part in _connected([i for i in range(len(layers)) if i not in main], sources, main):
+        if any(layers[index].params for index in part):
+            heads.append(part)
+        else:  # such as an accuracy beside the loss
+            main.update(part)
+    return sorted(main), heads
 
 
 def _connected(
-    places: Sequence[int], read: Sequence[tuple[int, ...]], outside: set[int]
+    members: Sequence[int], sources: Sequence[tuple[int, ...]], outside: set[int]
 ) -> list[list[int]]:
-    """Parts of some layers that are connected among themselves."""
+    """The connected parts of some layers."""
     part_of: dict[int, list[int]] = {}
-    for index in places:
-        mine = [index]
-        part_of[index] = mine
-        for source in read[index]:
-            other = part_of[source] if source not in outside else mine
+    for index in members:
+        mine = part_of[index] = [index]
+        for maker in sources[index]:
+            other = part_of[maker] if maker not in outside else mine
             if other is not mine:
                 small, large = sorted((mine, other), key=len)
                 large += small
@@ -180,16 +173,16 @@ def _connected(
 
 
 def _spans(
-    main: Sequence[int], layers: Sequence[LayerInfo], read: Sequence[tuple[int, ...]]
+    main: Sequence[int], layers: Sequence[LayerInfo], sources: Sequence[tuple[int, ...]]
 ) -> list[list[int]]:
     """The main layers cut into blocks."""
     place = {index: at for at, index in enumerate(main)}
-    lives: dict[int, int] = {}  # from a layer that makes something to the last that reads it
+    last_reader: dict[int, int] = {}
     for index in main:
-        for source in read[index]:
-            if source in place and layers[source].bottoms:
-                lives[place[source]] = place[index]
-    edges = [0, *_cuts(0, len(main), list(lives.items()), main, layers), len(main)]
+        for maker in sources[index]:
+            if maker in place and layers[maker].bottoms:
+                last_reader[place[maker]] = place[index]
+    edges = [0, *_cuts(0, len(main), list(last_reader.items()), main, layers), len(main)]
     joined: list[list[int]] = []
     for a, b in itertools.pairwise(edges):
         span = list(main[a:b])
@@ -201,7 +194,7 @@ def _spans(
 
 
 def _belongs(span: Sequence[int], above: Sequence[int], layers: Sequence[LayerInfo]) -> bool:
-    """Whether a span is a tail of the one above: its ReLU, another input, another measure."""
+    """Whether a span belongs to the one above: as its ReLU, another input or another loss."""
     last = layers[above[-1]]
     if all(layers[index].type in FOLLOWERS for index in span):
         folder = folder_of([layers[index].name for index in span])
@@ -220,7 +213,11 @@ def _cuts(
     layers: Sequence[LayerInfo],
     tries: int = 20,
 ) -> list[int]:
-    """Places between which no more than one blob lives; parts that are too large are cut again."""
+    """Positions that at most one blob crosses; parts that are too large are cut again.
+
+    ``lives`` holds the position that makes each blob, and that of its last reader. To cut a large
+    part again, the blob that lives longest is disregarded.
+    """
     living = [0] * (end - start + 1)
     for first, last in lives:
         living[first - start] += 1
@@ -234,43 +231,45 @@ def _cuts(
     for a, b in itertools.pairwise([start, *cuts, end]):
         found += [a] if a > start else []
         computing = sum(layers[main[at]].type not in FOLLOWERS for at in range(a, b))
-        if computing > _MOST_COMPUTING and tries:
+        if computing > _MAX_COMPUTING and tries:
             inside = [(max(u, a), min(v, b)) for u, v in lives if u < b and v > a]
             inside.remove(max(inside, key=lambda life: life[1] - life[0]))
             found += _cuts(a, b, inside, main, layers, tries - 1)
     return found
 
 
-def _joined(spans: list[list[int]], layers: Sequence[LayerInfo]) -> list[list[int]]:
-    """Neighbours in one folder are one block: ``fire2/squeeze1x1`` and ``fire2/expand``."""
-    common = common_folder([layer.name for layer in layers])
+def _joined_by_folder(
+    spans: list[list[int]], layers: Sequence[LayerInfo], common: str
+) -> list[list[int]]:
+    """Joins consecutive spans of one folder, such as ``fire2/squeeze1x1`` and ``fire2/expand``."""
     joined: list[list[int]] = []
-    folders: list[str] = []
+    last = ""
     for span in spans:
         computing = [i for i in span if layers[i].type not in FOLLOWERS]
         folder = folder_of([layers[i].name.removeprefix(common) for i in computing or span[:1]])
-        if joined and folder and folder == folders[-1]:
+        if joined and folder and folder == last:
             joined[-1] += span
         else:
             joined.append(span)
-            folders.append(folder)
+        last = folder
     return joined
 
 
 def _block(
     span: Sequence[int],
     layers: Sequence[LayerInfo],
-    read: Sequence[tuple[int, ...]],
+    sources: Sequence[tuple[int, ...]],
     common: str,
 ) -> Block:
     names = [layers[i].name.removeprefix(common) for i in span if layers[i].type not in FOLLOWERS]
     names = names or [layers[span[0]].name]
-    name = shared(names) or shared(names[:-1]) or of_most(names) or names[-1]
+    name = common_prefix(names) or common_prefix(names[:-1])
+    name = name or majority_prefix(names) or names[-1]
     place = {index: at for at, index in enumerate(span)}
     signature = tuple(
         (
             _settings(layers[index]),
-            tuple(place.get(source, -1) for source in read[index]),
+            tuple(place.get(maker, -1) for maker in sources[index]),
             tuple(shape[2:] for shape in layers[index].top_shapes),
         )
         for index in span
@@ -279,7 +278,7 @@ def _block(
 
 
 def _settings(layer: LayerInfo) -> bytes:
-    """A layer without its names."""
+    """A layer's settings without names and weights."""
     proto = type(layer.proto)()
     proto.CopyFrom(layer.proto)
     for field in ("name", "bottom", "top", "param", "blobs"):

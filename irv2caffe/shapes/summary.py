@@ -1,4 +1,4 @@
-"""What a net is made of: per stage and per layer its outputs, parameters, multiply-adds, memory."""
+"""Summarizes a net: output, parameters, multiply-adds and memory of each stage and layer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import NetError, first_of
 from irv2caffe.proto import messages
 from irv2caffe.shapes.infer import ForkLayers, LayerInfo, NetShapes, RecordShapes, infer
-from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
-from irv2caffe.shapes.layer_types.base import text
+from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN, Shape
+from irv2caffe.shapes.layer_types.base import shape_text
 from irv2caffe.shapes.memory import Memory, add, log_bytes, memory
 from irv2caffe.shapes.stages import Stage, stages
 from irv2caffe.shapes.upgrade import upgrade
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.shapes.phases import Phase
 
-# The fields of Memory in words.
-MEMORY_WORDS = {
+_MEMORY_LABELS = {
     "data": "data",
     "gradients": "gradients of data",
     "batch_norm": "kept by BatchNorm",
@@ -39,19 +38,19 @@ LAYER_HEADINGS = ("layer", "type", "output", "parameters", "multiply-adds", "mem
 
 @dataclass(frozen=True)
 class Part:
-    """A stage or a layer in figures.
+    """The figures of a stage, a layer or a net.
 
     Attributes:
-        output: shape of its last top, without the batch; empty for scalars and no top.
+        output: shape of its last top without the batch; empty for scalars and without a top.
         parameters: learned values.
         frozen: those of them with ``lr_mult: 0``.
         statistics: values of BatchNorm's blobs.
         macs: multiply-adds with a weight, for one image.
         memory: for the batch.
-        partial: something of it is not known, and the figures are of the rest.
+        partial: some of it is unknown; the figures are lower bounds.
     """
 
-    output: tuple[int, ...]
+    output: Shape
     parameters: int
     frozen: int
     statistics: int
@@ -59,20 +58,44 @@ class Part:
     memory: Memory
     partial: bool = False
 
+    @classmethod
+    def total(cls, parts: Sequence[Part], output: Shape = ()) -> Part:
+        """The sum of several parts."""
+        return cls(
+            output,
+            sum(part.parameters for part in parts),
+            sum(part.frozen for part in parts),
+            sum(part.statistics for part in parts),
+            sum(part.macs for part in parts),
+            add(part.memory for part in parts),
+            any(part.partial for part in parts),
+        )
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Output, parameters, multiply-adds and memory as cells of a table."""
+        more = " + ?" if self.partial else ""
+        memory_bytes = self.memory.of_batch
+        return (
+            "?" if self.output is UNKNOWN else shape_text(self.output) if self.output else "",
+            f"{self.parameters:,}{more}" if self.parameters else more[3:],
+            f"{amount(self.macs)}{more}" if self.macs else more[3:],
+            f"{format_bytes(memory_bytes)}{more}" if memory_bytes else more[3:],
+        )
+
 
 @dataclass(frozen=True)
 class NetSummary:
-    """A net in figures.
+    """The figures of a net.
 
     Attributes:
         shapes: of all blobs and weights.
         batch: first size of the net's first blob.
-        backward: whether ``memory`` is that of training.
-        stages: the net in blocks.
+        backward: whether ``memory`` includes the backward pass.
+        stages: the blocks of the net.
         stage_parts: the figures of each stage.
         layer_parts: the figures of each layer.
         total: the figures of the net.
-        caffe_log_bytes: what Caffe's log will call "Memory required for data".
+        caffe_log_bytes: "Memory required for data" in Caffe's log.
     """
 
     shapes: NetShapes
@@ -85,16 +108,17 @@ class NetSummary:
     caffe_log_bytes: int
 
     def rows(self, *, layers: bool = False) -> list[tuple[str, ...]]:
-        """A table under :data:`HEADINGS`, or :data:`LAYER_HEADINGS` with ``layers``."""
+        """The rows of a table under :data:`HEADINGS`, or :data:`LAYER_HEADINGS` with ``layers``."""
         if layers:
             infos = zip(self.shapes.layers, self.layer_parts, strict=True)
-            rows = [(info.name, info.type, *_cells(part)) for info, part in infos]
-            return [*rows, ("total", "", *_cells(self.total))]
+            of_layers = [(info.name, info.type, *part.cells()) for info, part in infos]
+            return [*of_layers, ("total", "", *self.total.cells())]
         parts = zip(self.stages, self.stage_parts, strict=True)
-        return [*((s.label, *_cells(part)) for s, part in parts), ("total", *_cells(self.total))]
+        of_stages = [(stage.label, *part.cells()) for stage, part in parts]
+        return [*of_stages, ("total", *self.total.cells())]
 
     def lines(self) -> list[str]:
-        """The totals for a person."""
+        """The totals as text."""
         total, used = self.total, self.total.memory
         least = "at least " if total.partial else ""
         apart = [f"{total.frozen:,} of them frozen"] if total.frozen else []
@@ -109,7 +133,7 @@ class NetSummary:
         ]
         lines += [
             f"  {format_bytes(getattr(used, name)):>12}  {words}"
-            for name, words in MEMORY_WORDS.items()
+            for name, words in _MEMORY_LABELS.items()
             if getattr(used, name)
         ]
         lines.append(f"each image      {format_bytes(used.of_batch / self.batch)}")
@@ -121,11 +145,11 @@ class NetSummary:
         lines.append(
             f"Caffe's log     Memory required for data: {self.caffe_log_bytes} (tops only)"
         )
-        lines += [f"not known       {line}" for line in self._unknown()]
+        lines += [f"not known       {line}" for line in self._unknown_lines()]
         return [*lines, *(f"note            {note}" for note in self.shapes.notes)]
 
-    def _unknown(self) -> list[str]:
-        """What is not known, and how to say it."""
+    def _unknown_lines(self) -> list[str]:
+        """The unknown layer types, with the options that give their tops."""
         by_type: dict[str, list[LayerInfo]] = {}
         for layer in self.shapes.unknown:
             by_type.setdefault(layer.type, []).append(layer)
@@ -146,18 +170,12 @@ class NetSummary:
             lines.append(f"{behind} layer(s) that read from there")
         return lines
 
-    def as_dict(self, *, layers: bool = False) -> dict[str, Any]:
-        """Everything for JSON; layers on request."""
-        from irv2caffe.shapes.summary_json import as_dict
-
-        return as_dict(self, layers=layers)
-
 
 def default_phase(net: Any) -> Phase:
-    """TRAIN for a net that has a loss or layers of that phase only, else TEST."""
+    """TRAIN for a net that has a loss or a layer of that phase only, else TEST."""
     try:
         layers = upgrade(net).layer
-    except NetError:  # summarize says it
+    except NetError:  # which summarize will raise
         return "TEST"
     for layer in layers:
         if any(rule.phase == messages.TRAIN and rule.HasField("phase") for rule in layer.include):
@@ -177,9 +195,9 @@ def summarize(
     path: Path | None = None,
     foreign: ForkLayers | None = None,
 ) -> NetSummary:
-    """The figures of a net in a phase; the arguments are those of :func:`shapes.infer`.
+    """Summarizes a net in a phase; the arguments are those of :func:`infer`.
 
-    In TRAIN memory is counted for a forward and a backward pass, in TEST for a forward pass.
+    Memory is that of a forward pass, in TRAIN of a forward and a backward pass.
 
     Raises:
         NetError: what Caffe would refuse.
@@ -195,34 +213,33 @@ def summarize(
     )
     batch = _batch(shapes)
     backward = phase == "TRAIN"
-    layer_parts = [
+    used = memory(shapes, backward=backward)
+    layer_parts = tuple(
         Part(
-            _output([layer]),
-            layer.num_params,
-            layer.num_frozen,
-            layer.num_statistics,
-            macs,
-            used,
-            layer.partial,
+            _output([info]),
+            info.num_params,
+            info.num_frozen,
+            info.num_statistics,
+            info.macs // batch,
+            bytes_,
+            info.partial,
         )
-        for layer, used in zip(shapes.layers, memory(shapes, backward=backward), strict=True)
-        for macs in (layer.macs // batch,)
-    ]
+        for info, bytes_ in zip(shapes.layers, used, strict=True)
+    )
     found = stages(shapes)
-    stage_parts = [
-        _sum([layer_parts[i] for i in places], _output([shapes.layers[i] for i in places]))
-        for stage in found
-        for places in ([i for block in stage.blocks for i in block.layers],)
-    ]
-    total = _sum(layer_parts, ())
+    stage_parts = []
+    for stage in found:
+        places = [place for block in stage.blocks for place in block.layers]
+        output = _output([shapes.layers[place] for place in places])
+        stage_parts.append(Part.total([layer_parts[place] for place in places], output))
     return NetSummary(
         shapes,
         batch,
         backward,
         found,
         tuple(stage_parts),
-        tuple(layer_parts),
-        total,
+        layer_parts,
+        Part.total(layer_parts),
         log_bytes(shapes),
     )
 
@@ -234,20 +251,8 @@ def _batch(shapes: NetShapes) -> int:
     return 1
 
 
-def _sum(parts: Sequence[Part], output: tuple[int, ...]) -> Part:
-    return Part(
-        output,
-        sum(part.parameters for part in parts),
-        sum(part.frozen for part in parts),
-        sum(part.statistics for part in parts),
-        sum(part.macs for part in parts),
-        add(part.memory for part in parts),
-        any(part.partial for part in parts),
-    )
-
-
-def _output(layers: Sequence[LayerInfo]) -> tuple[int, ...]:
-    """Of the last layer that makes something larger than a number."""
+def _output(layers: Sequence[LayerInfo]) -> Shape:
+    """The first top of the last layer with a top of two or more axes, without the batch."""
     for layer in reversed(layers):
         for shape in layer.top_shapes:
             if shape is UNKNOWN:
@@ -257,19 +262,8 @@ def _output(layers: Sequence[LayerInfo]) -> tuple[int, ...]:
     return ()
 
 
-def _cells(part: Part) -> tuple[str, str, str, str]:
-    more = " + ?" if part.partial else ""
-    output = "?" if part.output is UNKNOWN else text(part.output) if part.output else ""
-    return (
-        output,
-        f"{part.parameters:,}{more}" if part.parameters else more[3:],
-        f"{amount(part.macs)}{more}" if part.macs else more[3:],
-        f"{format_bytes(part.memory.of_batch)}{more}" if part.memory.of_batch else more[3:],
-    )
-
-
 def amount(value: float) -> str:
-    """``9.258 G``, ``12.3 M``, ``450``: multiply-adds."""
+    """A number of multiply-adds as text: ``9.258 G``, ``12.3 M``, ``450``."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:,.3f} {unit}" if unit == "G" else f"{value / size:,.1f} {unit}"

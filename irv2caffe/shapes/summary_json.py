@@ -1,4 +1,4 @@
-"""A summary for programs."""
+"""The summary of a net as JSON values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def as_dict(summary: NetSummary, *, layers: bool = False) -> dict[str, Any]:
-    """Everything of a summary; layers on request.
+    """A summary as JSON values; with ``layers`` for each layer, too.
 
-    A shape that is not known is null, and ``partial`` is true where figures are those of the rest.
+    An unknown shape is null; ``partial`` is true where figures are lower bounds.
     """
     parts = zip(summary.stages, summary.stage_parts, strict=True)
     shapes = summary.shapes

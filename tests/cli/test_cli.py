@@ -18,7 +18,7 @@ from helpers.program import run
 from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
-ORDER = ["install-caffe", "caffe", "build-net", "summary", "make-lmdb", "inspect-lmdb"]
+ORDER = ["install-caffe", "caffe", "make-lmdb", "inspect-lmdb", "build-net", "summary"]
 ORDER += ["check", "train"]
 ORDER += ["plot-log", "import-weights", "export-weights"]
 

@@ -105,7 +105,7 @@ def test_records_equal_those_of_convert_imageset(caffe, zoo, tmp_path, kind):
 
 
 def test_on_purpose_differences(caffe, zoo, tmp_path):
-    """Without --exactly-like-caffe records differ exactly where the README says so."""
+    """Without --exactly-like-caffe records differ only where the docs say so."""
     source = open_source(zoo)
     for kind in ("raw", "jpg files", "png files", "gray jpg files"):
         (tmp_path / kind).mkdir()

@@ -349,8 +349,9 @@ def _keras_archives(folder: Path) -> list[Seed]:
 
 
 def _checkpoints(_: Path) -> list[Seed]:
+    import google_crc32c
+
     from helpers.tf_table import table
-    from irv2caffe.weights.files.crc32c import crc32c
     from irv2caffe.weights.files.tf_table import SortedTable
 
     real = FILES / "tf_checkpoints"
@@ -364,7 +365,9 @@ def _checkpoints(_: Path) -> list[Seed]:
         for key in [b"", *sorted(entries)[1:4]]:  # one entry is damaged, the checksums fit
 
             def pack(data: bytes, key: bytes = key, entries=entries) -> bytes:
-                return table({**entries, key: data}, compress=len(data) % 2 == 1, crc=crc32c)
+                return table(
+                    {**entries, key: data}, compress=len(data) % 2 == 1, crc=google_crc32c.value
+                )
 
             seeds.append(Seed({**files, first: entries[key]}, (first,), {first: pack}))
     return seeds

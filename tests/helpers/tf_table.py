@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 import cramjam
+import google_crc32c
 
 MAGIC = 0xDB4775248B80FB57
 
@@ -20,6 +21,11 @@ def crc32c_slowly(data):
         for _ in range(8):
             register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
     return register ^ 0xFFFFFFFF
+
+
+def masked(checksum):
+    """As TensorFlow stores it."""
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def number(value):
@@ -48,10 +54,8 @@ def table(entries, *, compress=False, crc=crc32c_slowly, per_block=3):
         if compress:
             content = bytes(cramjam.snappy.compress_raw(content))
         kind = b"\1" if compress else b"\0"
-        sum_ = crc(content + kind)
-        masked = ((sum_ >> 15 | sum_ << 17) + 0xA282EAD8) & 0xFFFFFFFF
         handle = number(len(out)) + number(len(content))
-        out += content + kind + struct.pack("<I", masked)
+        out += content + kind + struct.pack("<I", masked(crc(content + kind)))
         return handle
 
     entries = sorted(entries.items())
@@ -71,18 +75,16 @@ def field(index, value):
 
 def write_bundle(prefix, arrays):
     """A V2 checkpoint of float32 and int64 arrays in one shard."""
-    from irv2caffe.weights.files.crc32c import crc32c
-
     data, entries = b"", {b"": field(1, 1)}
     for name, array in sorted(arrays.items()):
         values = array.tobytes()
-        sum_ = crc32c(values)
-        masked = ((sum_ >> 15 | sum_ << 17) + 0xA282EAD8) & 0xFFFFFFFF
         shape = b"".join(field(2, field(1, size)) for size in array.shape)
         kind = {"f": 1, "i": 9}[array.dtype.kind]
         entry = field(1, kind) + field(2, shape) + field(4, len(data)) + field(5, len(values))
-        entries[name.encode()] = entry + number(6 << 3 | 5) + struct.pack("<I", masked)
+        entries[name.encode()] = (
+            entry + number(6 << 3 | 5) + struct.pack("<I", masked(google_crc32c.value(values)))
+        )
         data += values
     prefix.with_name(f"{prefix.name}.data-00000-of-00001").write_bytes(data)
-    content = table(entries, crc=crc32c, per_block=200)
+    content = table(entries, crc=google_crc32c.value, per_block=200)
     prefix.with_name(f"{prefix.name}.index").write_bytes(content)

@@ -423,10 +423,10 @@ def test_tensorboard_takes_any_number(tmp_path):
     assert list(map(repr, values)) == ["nan", "inf", "-inf", "inf", "0.0"]
 
 
-def test_the_readme_example(tmp_path):
+def test_the_example_of_the_guide(tmp_path):
     """As it stands there."""
-    readme = (ROOT / "README.md").read_text()
-    code = next(block for block in readme.split("```python\n")[1:] if "read_log" in block)
+    guide = (ROOT / "docs/guide/plot-log.md").read_text()
+    code = next(block for block in guide.split("```python\n")[1:] if "read_log" in block)
     (tmp_path / "train.log").write_bytes((LOGS / "nan.log").read_bytes())
     done = subprocess.run(
         [sys.executable, "-c", code.split("```")[0]],

@@ -71,7 +71,7 @@ def load_deploy(pycaffe, folder, options):
         ({"variant": "paper", "residual_bn": True}, 132, 32_458_088, 9.258),
         ({"variant": "paper", "trunk": 2048, "residual_bn": True}, 132, 31_574_440, 9.191),
         ({"variant": "seed"}, 132, 31_614_424, 9.191),
-        ({"variant": "small75"}, 87, 6_587_400, 1.323),  # our own; the README says so
+        ({"variant": "small75"}, 87, 6_587_400, 1.323),  # our own; docs/guide/networks.md says so
         ({"variant": "small32"}, 87, 6_587_736, 1.030),
     ],
 )

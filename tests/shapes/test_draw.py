@@ -30,7 +30,6 @@ from irv2caffe.shapes.draw.panels import COLORS
 from irv2caffe.shapes.draw.picture import write_picture
 from irv2caffe.shapes.draw.scene import Box, Label, Line, Scene
 from irv2caffe.shapes.infer import ForkLayers
-from irv2caffe.shapes.stages import producers
 from irv2caffe.shapes.summary import default_phase, summarize
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -196,7 +195,7 @@ def test_layers_of_a_box():
         )
     )
     shapes = summarize(net_of(text), "TRAIN").shapes
-    data, conv, pool = ops_of(range(4 + 3), shapes.layers, producers(shapes.layers), frozenset())
+    data, conv, pool = ops_of(range(4 + 3), shapes.layers, shapes.sources, frozenset())
     assert data.kind == "data"
     assert conv.title == "1x7 conv depthwise, 12"
     assert conv.tail == ["BN", "ReLU", "dropout 0.25"]
@@ -372,7 +371,7 @@ def test_the_readmes_picture_is_what_is_drawn():
     """scripts/golden draws it anew."""
     net, _ = read_net(ROOT / "templates/slim/train_val.prototxt")
     picture = to_svg(draw(summarize(net, "TRAIN")))
-    assert (ROOT / "examples/slim.svg").read_text(encoding="utf-8") == picture
+    assert (ROOT / "docs/images/slim.svg").read_text(encoding="utf-8") == picture
 
 
 def test_png_and_pdf(scenes, tmp_path):

@@ -463,7 +463,7 @@ def test_net_without_gamma_has_a_bias_layer(small, tmp_path):
     with pytest.raises(WeightsError, match="204 things") as caught:
         import_weights(*args)
     assert caught.value.problems[0] == (
-        "Conv2d_1a_3x3: the net has no place for the source's gamma"
+        "Block8/Branch_0/Conv2d_1x1: the net has no place for the source's gamma"
     )
     state = load_file(tmp_path / "w.safetensors")
     without = {name: value for name, value in state.items() if not name.endswith("bn.weight")}
@@ -718,15 +718,25 @@ def test_a_wrong_format_is_named(small, state, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "name", "extra"), [("h5py", "w.h5", "weights"), ("torch", "w.pth", "torch")]
+    ("package", "name", "extra"),
+    [
+        ("h5py", "w.h5", "weights"),
+        ("torch", "w.pth", "torch"),
+        ("safetensors", "w.safetensors", "weights"),
+        ("google_crc32c", "w.index", "weights"),
+    ],
 )
 def test_a_missing_package_is_named(small, tmp_path, monkeypatch, package, name, extra):
+    from helpers.tf_table import write_bundle
+
     net, _ = small
+    save_file({"a": np.zeros(1, "f4")}, tmp_path / "w.safetensors")
+    write_bundle(tmp_path / "w", {"a": np.zeros(1, "f4")})
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["a"] = 1.0
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=package) as caught:
+    with pytest.raises(MissingExtraError, match=package.replace("_", "-")) as caught:
         import_weights(tmp_path / name, net, tmp_path / "m.caffemodel")
     assert caught.value.hint == f"run: pip install 'irv2caffe[{extra}]'"
 

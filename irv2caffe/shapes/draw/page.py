@@ -18,7 +18,6 @@ from irv2caffe.shapes.draw.boxes import (
 )
 from irv2caffe.shapes.draw.panels import Panel, frame, framed, graph, moved, single, stacked
 from irv2caffe.shapes.draw.scene import Label, Line, Scene, text_width
-from irv2caffe.shapes.stages import producers
 from irv2caffe.shapes.summary import amount
 
 if TYPE_CHECKING:
@@ -33,38 +32,44 @@ _MARGIN, _GUTTER, _GAP, _HEAD = 24.0, 44.0, 26.0, 60.0
 _ASPECT = 1.45  # of the page
 
 _Group = tuple[list["Block"], list[Op]]  # equal blocks, and the boxes of all of them as one set
-_Figured = tuple["Stage", "Part", list[_Group]]
+_StageBoxes = tuple["Stage", "Part", list[_Group]]
 
 
 def draw(summary: NetSummary) -> Scene:
-    """The picture of a net: stages in frames, equal blocks folded, their branches shown once."""
+    """Draws a net: a frame for each stage, in which equal blocks are drawn once."""
     scene = Scene(summary.shapes.name)
-    layers = summary.shapes.layers
-    read = producers(layers)
-    readers: dict[int, list[int]] = {}
-    for place, sources in enumerate(read):
-        for source in sources:
-            readers.setdefault(source, []).append(place)
-    main: list[_Figured] = []
+    layers, sources = summary.shapes.layers, summary.shapes.sources
+    stage_of = {
+        place: number
+        for number, stage in enumerate(summary.stages)
+        for block in stage.blocks
+        for place in block.layers
+    }
+    read_later = {
+        stage_of[maker]
+        for place, makers in enumerate(sources)
+        for maker in makers
+        if stage_of[maker] != stage_of[place]
+    }
+    main: list[_StageBoxes] = []
     heads: list[Panel] = []
     inlet: frozenset[int] = frozenset()  # the layers of the box above
-    for stage, part in zip(summary.stages, summary.stage_parts, strict=True):
-        places = {place for block in stage.blocks for place in block.layers}
-        leads_on = any(reader not in places for p in places for reader in readers.get(p, ()))
-        groups, outlet = _groups(stage.blocks, layers, read, inlet)
+    for number, stage in enumerate(summary.stages):
+        part = summary.stage_parts[number]
+        groups, outlet = _groups(stage.blocks, layers, sources, inlet)
         roots = [
-            (source, name)
-            for place in sorted(places)
-            for source, name in zip(read[place], layers[place].bottoms, strict=True)
-            if source not in places and layers[source].bottoms
+            (maker, name)
+            for place in sorted(place for block in stage.blocks for place in block.layers)
+            for maker, name in zip(sources[place], layers[place].bottoms, strict=True)
+            if stage_of[maker] != number and layers[maker].bottoms
         ]
         is_end = stage is summary.stages[-1] and is_led_into(groups[0][1])
-        if leads_on or is_end or not (roots and main):
+        if number in read_later or is_end or not (roots and main):
             main.append((stage, part, groups))
             inlet = outlet
         else:
             root, head_of = roots[0]
-            groups, _ = _groups(stage.blocks, layers, read, frozenset({root}))
+            groups, _ = _groups(stage.blocks, layers, sources, frozenset({root}))
             heads.append(_stage((stage, part, groups), ends=True, head_of=head_of))
     pieces = []
     for at, figured in enumerate(main):
@@ -76,9 +81,9 @@ def draw(summary: NetSummary) -> Scene:
     return scene
 
 
-def _stage(figured: _Figured, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Panel:
+def _stage(drawing: _StageBoxes, *, ends: bool, head_of: str = "", leads_out: bool = True) -> Panel:
     """One stage: a box where it is one box, else a frame with its graph."""
-    stage, part, groups = figured
+    stage, part, groups = drawing
     if len(groups) == 1 and len(groups[0][1]) == 1 and not head_of:
         blocks, ops = groups[0]
         name = short(stage.blocks[0].name if len(blocks) == 1 else stage.name)

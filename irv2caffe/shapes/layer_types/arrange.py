@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, count, rule, text
+from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, count, rule, shape_text
 
 
 @rule("Concat", bottoms=(1, None))
@@ -129,7 +129,7 @@ def _reshape(layer: LayerSetup) -> LayerShapes:
     top = (*shape[:start], *dims, *shape[end:])
     layer.check(
         count(top) == count(shape),
-        f"{layer.bottom(0)} has {count(shape):,} values, {text(top)} has {count(top):,}",
+        f"{layer.bottom(0)} has {count(shape):,} values, {shape_text(top)} has {count(top):,}",
     )
     return LayerShapes([top])
 

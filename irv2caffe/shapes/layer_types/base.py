@@ -125,7 +125,7 @@ class LayerSetup:
 
     def bottom(self, index: int) -> str:
         """A bottom in words: its name and shape."""
-        return f"bottom {self.proto.bottom[index]!r} ({text(self.bottoms[index])})"
+        return f"bottom {self.proto.bottom[index]!r} ({shape_text(self.bottoms[index])})"
 
     def axis(self, value: int, index: int = 0) -> int:
         """An axis of a bottom counted from its start; negative values count from the end."""
@@ -163,9 +163,11 @@ class LayerSetup:
         if len(shape) > _MAX_AXES:
             self.fail(f"{what} has {len(shape)} axes, Caffe's blobs have {_MAX_AXES} at most")
         if any(size < 1 for size in shape):
-            self.fail(f"{what} would be empty: {text(shape)}", self._empty_hint())
+            self.fail(f"{what} would be empty: {shape_text(shape)}", self._empty_hint())
         if count(shape) > _MAX_COUNT:
-            self.fail(f"{what} is too large: {text(shape)}; a blob has 2^31 - 1 values at most")
+            self.fail(
+                f"{what} is too large: {shape_text(shape)}; a blob has 2^31 - 1 values at most"
+            )
 
     def _empty_hint(self) -> str:
         if self.bottoms and len(self.bottoms[0]) == 4:
@@ -173,7 +175,7 @@ class LayerSetup:
         return ""
 
 
-def text(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
     """``3x299x299``; a shape without axes is a scalar."""
     if shape is UNKNOWN:
         return "unknown"

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from irv2caffe.shapes.layer_types.base import LayerSetup, LayerShapes, Shape, count, rule, text
+from irv2caffe.shapes.layer_types.base import (
+    LayerSetup,
+    LayerShapes,
+    Shape,
+    count,
+    rule,
+    shape_text,
+)
 
 _NEURONS = (
     "BNLL",
@@ -152,7 +159,7 @@ def _recurrent(layer: LayerSetup) -> LayerShapes:
     layer.check(
         len(x) >= 3, f"{layer.bottom(0)} must have 3 axes or more: times, streams, values ..."
     )
-    layer.check(cont == x[:2], f"{layer.bottom(1)} must be {text(x[:2])}: times, streams")
+    layer.check(cont == x[:2], f"{layer.bottom(1)} must be {shape_text(x[:2])}: times, streams")
     units = 4 * out if is_lstm else out
     params: list[Shape] = [(units, count(x, 2)), (units,)]
     steps, streams = x[:2]

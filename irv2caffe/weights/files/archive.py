@@ -1,4 +1,4 @@
-"""Zip archives, which PyTorch's and Keras's files are."""
+"""Opens zip archives, the container of PyTorch's and Keras's files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file ends as archives do.
+    """Whether a file is a zip archive.
 
     Raises:
-        FormatError: damaged.
-        OSError: it cannot be read.
+        FormatError: a damaged archive.
+        OSError: the file cannot be read.
     """
     try:
         return zipfile.is_zipfile(path)
@@ -28,25 +28,25 @@ def is_zip(path: Path) -> bool:
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An archive for reading.
+    """Opens an archive for reading.
 
     Raises:
-        FormatError: damaged.
+        FormatError: a damaged archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FormatError:
         raise
-    except Exception as error:  # what zipfile meets in a torn one: half a dozen types
+    except Exception as error:  # zipfile raises half a dozen types for a damaged one
         raise FormatError("a damaged archive", "was its download complete?", path=path) from error
 
 
 def refuse_packed(members: Iterable[zipfile.ZipInfo], path: Path) -> None:
-    """Refuses members that would take more room than the file: both libraries only store them.
+    """Refuses archives that unpack to more than their own size; both libraries never compress.
 
     Raises:
-        FormatError: compressed, or larger than the file together.
+        FormatError: a compressed member, or members larger than the file together.
     """
     total = 0
     for member in members:

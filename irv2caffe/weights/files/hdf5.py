@@ -1,12 +1,13 @@
-"""HDF5 files, as Keras writes them, alone or in a ``.keras`` archive."""
+"""Reads Keras's HDF5 files, and those inside ``.keras`` archives."""
 
 from __future__ import annotations
 
 import io
 from typing import IO, TYPE_CHECKING, Any
 
-from irv2caffe.errors import FormatError, MissingExtraError
+from irv2caffe.errors import FormatError
 from irv2caffe.weights.files.archive import is_zip, open_zip, refuse_packed
+from irv2caffe.weights.files.extras import needed
 from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 _IN_ARCHIVE = "model.weights.h5"
 _MAX_DEPTH = 100
-_LENGTHS_AT = 26  # in the header before a member
+_LENGTHS_AT = 26  # offset in a member's local header
 
 
 def read_hdf5(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
     """The data sets of a file, by their path in it.
 
-    Links to other files and values that lie in other files are not followed.
+    Links to other files are not followed; values stored in other files are refused.
 
     Args:
         path: an ``.h5`` file, or a ``.keras`` archive.
@@ -31,12 +32,10 @@ def read_hdf5(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
 
     Raises:
         MissingExtraError: h5py is not installed.
-        FormatError: torn, or not HDF5.
+        FormatError: damaged, or not HDF5.
     """
-    try:
+    with needed("h5py", "reading an .h5 file"):
         import h5py
-    except ImportError as error:
-        raise MissingExtraError("h5py", "weights", "reading an .h5 file") from error
     arrays: dict[str, StoredArray] = {}
 
     def visit(name: str | bytes, item: Any) -> None:
@@ -60,7 +59,7 @@ def read_hdf5(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
 
 
 def _opened(path: Path, stack: ExitStack) -> Path | IO[bytes]:
-    """What h5py opens: the file, or the member of an archive, which Keras stores as it is."""
+    """What h5py opens: the file, or the uncompressed HDF5 member of an archive."""
     if not is_zip(path):
         return path
     with open_zip(path) as archive:
@@ -69,18 +68,18 @@ def _opened(path: Path, stack: ExitStack) -> Path | IO[bytes]:
         member = archive.getinfo(_IN_ARCHIVE)
         refuse_packed([member], path)
         with archive.open(member) as content:
-            while content.read(1 << 20):  # at its end it compares the checksum
+            while content.read(1 << 20):  # zipfile compares the checksum at the end
                 pass
     raw = stack.enter_context(path.open("rb", buffering=0))
     raw.seek(member.header_offset + _LENGTHS_AT)
-    lengths = raw.read(4)  # of the name and of an extra field, between header and content
+    lengths = raw.read(4)  # of the name and the extra field, which come before the content
     start = member.header_offset + _LENGTHS_AT + 4
     start += int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     return stack.enter_context(io.BufferedReader(_Window(raw, start, member.file_size)))
 
 
 class _Window(io.RawIOBase):
-    """A part of a file as a file; zipfile's own starts anew at each step backwards."""
+    """A part of a file as a seekable stream; zipfile's rereads from the start to go back."""
 
     def __init__(self, file: io.FileIO, start: int, size: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""A look at a pickle before PyTorch unpickles it, within the limits of ``weights_only``.
+"""Scans a pickle before PyTorch unpickles it with ``weights_only``.
 
-That runs no code, but a small file can still make large work: an array of bytes of any size, a key
-of tuples in tuples that takes for ever to hash, a name that a search for words is quadratic in.
+``weights_only`` runs no code, but a small pickle can still cost unlimited time or memory: a
+bytearray of any size, nested tuples that take exponential time to hash, very long names.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_NAME = 200
-_WEIGHT_PER_STEP = 100  # a tensor's arguments weigh less than the steps that make them
-_HEAVIEST = 1 << 40
+_COST_PER_OPCODE = 100  # the arguments of a tensor cost less than their opcodes allow
+_MAX_SIZE = 1 << 40
 _CALLS = frozenset({"REDUCE", "NEWOBJ", "BUILD", "ADDITEMS"})
 _FILLING = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS"})
 _ARRAYS = frozenset({"builtins bytearray", "__builtin__ bytearray"})
 
 
-def refuse_hostile(stream: IO[bytes], path: Path) -> None:
-    """Reads one pickle and leaves the stream behind it.
+def refuse_hostile_pickle(stream: IO[bytes], path: Path) -> None:
+    """Scans one pickle and leaves the stream at its end.
 
     Raises:
         FormatError: not a pickle, or one that no ``torch.save`` of tensors makes.
@@ -39,27 +39,27 @@ def refuse_hostile(stream: IO[bytes], path: Path) -> None:
 
 
 class _Value:
-    """A value, by its weight: how many values it consists of."""
+    """A value on the unpickler's stack; its size counts nested values each time they occur."""
 
-    def __init__(self, weight: int = 1) -> None:
-        self.weight = min(weight, _HEAVIEST)
+    def __init__(self, size: int = 1) -> None:
+        self.size = min(size, _MAX_SIZE)
 
 
 class _Scan:
-    """What an unpickler would have on its stack."""
+    """Follows an unpickler's stack and memo without making the values."""
 
     def __init__(self) -> None:
         self._stack: list[_Value] = []
         self._memo: dict[int, _Value] = {}
-        self._left = _WEIGHT_PER_STEP
+        self._left = _COST_PER_OPCODE
 
     def step(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
-        """Takes one step.
+        """Follows one opcode.
 
         Raises:
-            ValueError: it would not end, or does not fit what was before.
+            ValueError: its cost would exceed the limit, or it does not fit the stack.
         """
-        self._left += _WEIGHT_PER_STEP
+        self._left += _COST_PER_OPCODE
         name, stack = opcode.name, self._stack
         if name == "GLOBAL" and (len(str(argument)) > _MAX_NAME or argument in _ARRAYS):
             raise ValueError("a strange name")
@@ -76,29 +76,29 @@ class _Scan:
             self._apply(opcode)
 
     def _apply(self, opcode: pickletools.OpcodeInfo) -> None:
-        """What a step takes from the stack, the last first, and what it puts there."""
+        """Pops the opcode's arguments, the last first, and pushes its results."""
         before, values = list(opcode.stack_before), []
         if pickletools.markobject in before:
             while (value := self._stack.pop()) is not _MARK:
                 values.append(value)
             before = before[: before.index(pickletools.markobject)]
         values += [self._stack.pop() for _ in before]
-        weight = sum(value.weight for value in values)
+        size = sum(value.size for value in values)
         if opcode.name in _CALLS:
-            self._spend(weight)
-            weight = 0
+            self._spend(size)
+            size = 0
         elif opcode.name in {"SETITEM", "SETITEMS"}:
-            self._spend(sum(key.weight for key in values[1:-1:2]))
+            self._spend(sum(key.size for key in values[1:-1:2]))
         if opcode.name in _FILLING:
-            values[-1].weight = min(weight, _HEAVIEST)
+            values[-1].size = min(size, _MAX_SIZE)
             self._stack.append(values[-1])
         else:
-            self._stack += [_Value(1 + weight) for _ in opcode.stack_after]
+            self._stack += [_Value(1 + size) for _ in opcode.stack_after]
 
-    def _spend(self, weight: int) -> None:
-        self._left -= weight
+    def _spend(self, size: int) -> None:
+        self._left -= size
         if self._left < 0:
-            raise ValueError("values in values without end")
+            raise ValueError("nested values that take too long to hash")
 
 
 _MARK = _Value()

@@ -1,7 +1,7 @@
-"""TensorFlow's checkpoints of both versions, read without TensorFlow.
+"""Reads TensorFlow's checkpoints, V1 and V2, without TensorFlow.
 
-V2 is a table of entries (``.index``) beside files of plain values (``.data-00000-of-00001``).
-V1 is one table with the values in it; the published checkpoint of 2016 is of this kind.
+A V2 checkpoint is a table of entries (``.index``) and files of values (``.data-00000-of-00001``).
+A V1 checkpoint is one table that holds the values; the published one of 2016 is of this kind.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.wire import Fields, messages_in
-from irv2caffe.weights.files.crc32c import crc32c, masked
-from irv2caffe.weights.files.tf_table import MAGIC, SortedTable, ValueLocation
-from irv2caffe.weights.files.values import from_bytes, num_values, read_at, value_bytes
+from irv2caffe.weights.files.tf_table import MAGIC, SortedTable, ValueLocation, masked_crc32c
+from irv2caffe.weights.files.values import dtype_of, from_bytes, num_values, read_at
 from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
@@ -36,12 +35,12 @@ _KINDS = {
     19: "float16",
 }
 _PARTITIONED = "partitioned variable"
-_HEADER = b""  # the key of what describes all others
-_PART = b"\0"  # how keys of the parts of a variable begin
+_HEADER = b""  # the key of the entry that describes the checkpoint
+_PART = b"\0"  # the first byte of the keys of slices of a variable
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
-    """The name that the files of a V2 checkpoint share, given it or one of them."""
+    """The common prefix of a V2 checkpoint's files, given the prefix or one of the files."""
     if path.name.endswith(".index"):
         return path.with_name(path.name.removesuffix(".index"))
     if _DATA.search(path.name):
@@ -50,7 +49,7 @@ def checkpoint_prefix(path: Path) -> Path | None:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file ends as tables do."""
+    """Whether a file ends in the magic number of a table."""
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - len(MAGIC)))
@@ -61,16 +60,16 @@ def read_checkpoint(path: Path) -> dict[str, StoredArray]:
     """The variables of a checkpoint.
 
     Args:
-        path: the one file of a V1 checkpoint; of V2 the common prefix or any of its files.
+        path: the file of a V1 checkpoint; the common prefix or any file of a V2 checkpoint.
 
     Raises:
-        MissingInputError: a file of a V2 checkpoint is not there.
+        MissingInputError: a file of a V2 checkpoint does not exist.
         FormatError: damaged, or another kind of file.
     """
     prefix = checkpoint_prefix(path)
     index = path if prefix is None else prefix.with_name(f"{prefix.name}.index")
     if not index.is_file():
-        raise MissingInputError(f"{index}: no such file", "a checkpoint is all of its files")
+        raise MissingInputError(f"{index}: no such file", "a checkpoint needs all of its files")
     table = SortedTable(_mapped(index), index)
     entries = dict(table.entries())
     if _HEADER not in entries:
@@ -109,16 +108,15 @@ def _v2(
 
 
 def _v2_raw(name: str, entry: Fields, path: Path) -> StoredArray:
-    """One variable: type, shape, and the place of its bytes in a file."""
     shape = _shape(entry.data(2))
     kind = _PARTITIONED if 7 in entry else _kind(entry.number(1))
     place, size, checksum = entry.number(4), entry.number(5), entry.number(6)
 
     def read() -> NDArray[Any]:
-        if num_values(shape) * value_bytes(kind) != size:
+        if num_values(shape) * dtype_of(kind).itemsize != size:
             raise FormatError(f"{name} has {size} bytes for the shape {shape}", path=path)
         data = read_at(path, place, size)
-        if masked(crc32c(data)) != checksum:
+        if masked_crc32c(data) != checksum:
             raise FormatError(f"{name} does not have its checksum", path=path)
         return from_bytes(data, kind, shape)
 
@@ -139,7 +137,7 @@ def _v1(
         parts = places.get(name, [])
         if not parts:
             raise FormatError(f"the values of {name} are missing", path=path)
-        # float16 is stored as numbers of varying length, and was never a slim variable's type
+        # V1 stores float16 as varints; no slim variable has that type
         kind = _PARTITIONED if len(parts) > 1 else f"V1 {kind}" if kind == "float16" else kind
         yield name, StoredArray(shape, kind, _v1_reader(table, parts[0], kind, shape, path))
 
@@ -162,7 +160,7 @@ def _v1_reader(
 
 
 def _name_in(key: bytes) -> str:
-    """The variable in a key of V1: a zero, then the name with its zeros and 255s escaped."""
+    """The variable in a V1 key: a zero byte, then the name with bytes 0 and 255 escaped."""
     name = key[1:].partition(b"\0\1")[0]
     return name.replace(b"\0\xff", b"\0").replace(b"\xff\0", b"\xff").decode("utf-8", "replace")
 

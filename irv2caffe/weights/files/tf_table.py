@@ -1,7 +1,7 @@
-"""The sorted tables that TensorFlow's checkpoints consist of, in the format of LevelDB's.
+"""Reads the sorted tables that TensorFlow's checkpoints consist of; the format is LevelDB's.
 
-A footer names the index block, which names the data blocks; a block is a list of keys, each
-without what it shares with the one before, and values.
+A footer locates the index block, which locates the data blocks. A block is a list of keys and
+values, in which a key leaves out the prefix it shares with the one before.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from irv2caffe.errors import FormatError
 from irv2caffe.proto.wire import read_varint
-from irv2caffe.weights.files.crc32c import crc32c, masked
-from irv2caffe.weights.files.snappy import decompress
+from irv2caffe.weights.files.extras import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,20 +19,21 @@ if TYPE_CHECKING:
 FOOTER_BYTES = 48
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TRAILER_BYTES = 5  # the kind of compression, and the checksum of block and kind
-_NONE, _SNAPPY = 0, 1
+_UNCOMPRESSED, _SNAPPY = 0, 1
 _MAX_ENTRIES = 1_000_000
-_KEY_BYTES = 64  # for each of the file: keys leave out what they share with the one before
+_MAX_KEY_BYTES = 64  # of all keys together, for each byte of the file
+_MAX_SNAPPY_RATIO = 22  # a copy of 64 bytes takes 3
 
 
 class Handle(NamedTuple):
-    """Where a block lies in the file."""
+    """The position of a block in the file."""
 
     place: int
     size: int
 
 
 class ValueLocation(NamedTuple):
-    """Where a value lies in the content of a block."""
+    """The position of a value in the uncompressed content of a block."""
 
     block: Handle
     place: int
@@ -41,7 +41,7 @@ class ValueLocation(NamedTuple):
 
 
 class SortedTable:
-    """A table in memory or mapped into it; blocks are looked at when they are asked for."""
+    """A table in memory or mapped into it; blocks are read when they are needed."""
 
     def __init__(self, data: memoryview, path: Path) -> None:
         """Reads the footer.
@@ -62,13 +62,13 @@ class SortedTable:
             raise self._broken(error) from error
 
     def entries(self) -> Iterator[tuple[bytes, ValueLocation]]:
-        """All keys in their order, and where their values are.
+        """All keys in order, with the locations of their values.
 
         Raises:
             FormatError: a broken block.
         """
         try:
-            index, last, room = self._content(self._index), b"", _KEY_BYTES * len(self._data)
+            index, last, room = self._content(self._index), b"", _MAX_KEY_BYTES * len(self._data)
             end = number = 0
             for _, named in _entries(self._index, index):
                 block, _ = _handle(index[named.place :], 0)
@@ -85,7 +85,7 @@ class SortedTable:
             raise self._broken(error) from error
 
     def value(self, where: ValueLocation) -> memoryview:
-        """A value; its block is checked by its checksum.
+        """A value, after comparing the checksum of its block.
 
         Raises:
             FormatError: a broken block.
@@ -104,17 +104,47 @@ class SortedTable:
             raise FormatError("a block lies outside of the file")
         content, kind = self._data[block.place : end], self._data[end]
         stored = int.from_bytes(self._data[end + 1 : end + _TRAILER_BYTES], "little")
-        if check and masked(crc32c(self._data[block.place : end + 1])) != stored:
+        if check and masked_crc32c(self._data[block.place : end + 1]) != stored:
             raise FormatError("a block does not have its checksum")
         if kind == _SNAPPY:
-            content = memoryview(decompress(content))
-        elif kind != _NONE:
+            content = memoryview(decompress_snappy(content))
+        elif kind != _UNCOMPRESSED:
             raise FormatError(f"a block has the unknown compression {kind}")
         self._last = (block, check, content)
         return content
 
     def _broken(self, error: FormatError) -> FormatError:
         return FormatError(f"a broken checkpoint: {error.message}", path=self._path)
+
+
+def masked_crc32c(data: bytes | memoryview) -> int:
+    """The CRC-32C of ``data`` in the form that TensorFlow stores.
+
+    Raises:
+        MissingExtraError: the package that computes it is not installed.
+    """
+    with needed("google-crc32c", "reading a TensorFlow checkpoint"):
+        import google_crc32c
+    checksum = int(google_crc32c.value(bytes(data)))
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def decompress_snappy(data: memoryview) -> bytes:
+    """The content of a Snappy block, as some versions of TensorFlow write them.
+
+    Raises:
+        MissingExtraError: the package that decompresses it is not installed.
+        FormatError: not such a block, or one that declares more than it can hold.
+    """
+    with needed("cramjam", "reading a compressed TensorFlow checkpoint"):
+        import cramjam
+    size, _ = read_varint(data, 0)
+    if size > _MAX_SNAPPY_RATIO * len(data):
+        raise FormatError("a compressed block that says more than it can hold")
+    try:
+        return bytes(cramjam.snappy.decompress_raw(data))
+    except cramjam.DecompressionError as error:
+        raise FormatError("a compressed block that is damaged") from error
 
 
 def _handle(data: memoryview, place: int) -> tuple[Handle, int]:
@@ -124,7 +154,7 @@ def _handle(data: memoryview, place: int) -> tuple[Handle, int]:
 
 
 def _entries(block: Handle, content: memoryview) -> Iterator[tuple[bytes, ValueLocation]]:
-    """Keys and values of a block; behind them stand the places of keys that are whole."""
+    """Keys and values of a block, which ends in a list of the places of complete keys."""
     num_restarts = int.from_bytes(content[-4:], "little")
     end = len(content) - 4 * (num_restarts + 1)
     if len(content) < 4 or end < 0:

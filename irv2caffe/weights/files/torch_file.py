@@ -1,4 +1,4 @@
-"""PyTorch's own files, of which nothing but tensors is unpickled."""
+"""Reads and writes PyTorch's files; only tensors are unpickled."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import file_aside, unwritable
-from irv2caffe.errors import FormatError, MissingExtraError
+from irv2caffe.errors import FormatError
 from irv2caffe.system import open_regular
 from irv2caffe.weights.files.archive import is_zip, open_zip, refuse_packed
-from irv2caffe.weights.files.pickle_scan import refuse_hostile
+from irv2caffe.weights.files.extras import needed
+from irv2caffe.weights.files.pickle_scan import refuse_hostile_pickle
 from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Before PyTorch 1.6: a magic number, the version, the machine, the tensors, names of storages.
+# Before PyTorch 1.6: magic number, version, machine, tensors, storage names.
 _NUM_PICKLES = 5
 _SAVE_TENSORS = "save the state dict alone: torch.save(model.state_dict(), FILE)"
 _MAX_DEPTH = 50
@@ -28,7 +29,7 @@ _MAX_DEPTH = 50
 def read_torch(path: Path) -> dict[str, StoredArray]:
     """The tensors of a file: a state dict, or a training checkpoint with one or several in it.
 
-    Tables in tables make longer names: ``state_dict.conv2d_1a.conv.weight``.
+    Nested dicts make longer names: ``state_dict.conv2d_1a.conv.weight``.
 
     Args:
         path: the file.
@@ -37,18 +38,17 @@ def read_torch(path: Path) -> dict[str, StoredArray]:
         MissingExtraError: PyTorch is not installed.
         FormatError: not such a file, or it holds more than tensors.
     """
-    torch = _torch("reading a .pth file")
-    _look_inside(path)
+    with needed("torch", "reading a .pth file", extra="torch"):
+        import torch
+    _refuse_hostile_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of what is outdated in files; they are read all the same
+            warnings.simplefilter("ignore")  # about old files, which can still be read
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except Exception as error:
-        # Whatever its unpickler meets in a torn file: a dozen types, no common one.
-        words = " ".join(str(error).split())
-        if "weights_only" in words or "Unsupported global" in words:
+        # The unpickler raises a dozen types for a damaged file, with no common base.
+        message = str(error)
+        if "weights_only" in message or "Unsupported global" in message:
             what = "holds Python objects beside its tensors, which are not loaded from strangers"
             raise FormatError(what, _SAVE_TENSORS, path=path) from error
         raise FormatError(
@@ -60,8 +60,8 @@ def read_torch(path: Path) -> dict[str, StoredArray]:
     return arrays
 
 
-def _look_inside(path: Path) -> None:
-    """Raises FormatError for what PyTorch would need more time or memory for than the file has."""
+def _refuse_hostile_file(path: Path) -> None:
+    """Raises FormatError for a file that would take PyTorch excessive time or memory."""
     if is_zip(path):
         with open_zip(path) as archive:
             names = archive.namelist()
@@ -70,23 +70,15 @@ def _look_inside(path: Path) -> None:
             refuse_packed(archive.infolist(), path)
             for name in names:
                 if name.endswith("/data.pkl"):
-                    refuse_hostile(io.BytesIO(archive.read(name)), path)
+                    refuse_hostile_pickle(io.BytesIO(archive.read(name)), path)
         return
     with open_regular(path) as stream:
         for _ in range(_NUM_PICKLES):
-            refuse_hostile(stream, path)
-
-
-def _torch(purpose: str) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch", purpose) from error
-    return torch
+            refuse_hostile_pickle(stream, path)
 
 
 def _tensors(content: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """All tensors in tables of tables, each table once, and what stands in their place."""
+    """Names and values of all state dicts in nested dicts; each dict is visited once."""
     if not isinstance(content, dict) or id(content) in seen or place.count(".") > _MAX_DEPTH:
         return
     seen.add(id(content))
@@ -99,7 +91,7 @@ def _tensors(content: Any, place: str, seen: set[int]) -> Iterator[tuple[str, An
 
 
 def _raw(tensor: Any) -> StoredArray:
-    """A tensor; of what is none, or has no plain values, the kind says so."""
+    """A tensor; ``kind`` tells other objects, and tensors without plain values, apart."""
     if not hasattr(tensor, "dtype"):
         return StoredArray((), type(tensor).__name__, lambda: tensor)
     kind = str(tensor.dtype).removeprefix("torch.")
@@ -128,7 +120,8 @@ def write_torch(
     """
     from collections import OrderedDict
 
-    torch = _torch("writing a .pth file")
+    with needed("torch", "writing a .pth file", extra="torch"):
+        import torch
     state = OrderedDict((name, torch.tensor(read(name).astype(kind))) for name, kind, _ in names)
     with file_aside(path) as aside:
         try:

@@ -1,4 +1,4 @@
-"""Bytes to arrays."""
+"""Reads arrays from the bytes of a file."""
 
 from __future__ import annotations
 
@@ -7,65 +7,61 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError
 from irv2caffe.proto.binary import MAX_AXES
+from irv2caffe.weights.files.extras import needed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
 
 def num_values(shape: tuple[int, ...]) -> int:
-    """How many values an array has.
+    """The number of values in an array.
 
     Raises:
-        FormatError: more axes than an array of numpy's or Caffe's can have.
+        FormatError: more axes than numpy or Caffe allows.
     """
     if len(shape) > MAX_AXES:  # before their product, which could have millions of digits
         raise FormatError(f"an array of {len(shape):,} axes")
     return math.prod(shape)
 
 
-def value_bytes(kind: str) -> int:
-    """The size of one value.
+def dtype_of(kind: str) -> np.dtype[Any]:
+    """The little-endian type of a name such as ``float32`` or ``bfloat16``.
 
     Raises:
-        FormatError: a type that numpy has not.
+        MissingExtraError: the package for bfloat16 is not installed.
+        FormatError: a type that numpy does not have.
     """
     import numpy as np
 
+    if kind == "bfloat16":
+        with needed("ml_dtypes", "reading bfloat16 values"):
+            import ml_dtypes  # noqa: F401  # adds the type to numpy
     try:
-        return 2 if kind == "bfloat16" else int(np.dtype(kind).itemsize)
+        return np.dtype(kind).newbyteorder("<")
     except TypeError as error:
         raise FormatError(f"values of type {kind} cannot be read") from error
 
 
 def from_bytes(data: Any, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Little-endian values; bfloat16, the upper half of a float32, becomes one.
+    """The array in little-endian ``data``; bfloat16 is returned as float32.
 
     Raises:
         FormatError: another number of bytes than the shape has.
     """
     import numpy as np
 
-    if len(data) != num_values(shape) * value_bytes(kind):
+    dtype = dtype_of(kind)
+    if len(data) != num_values(shape) * dtype.itemsize:
         raise FormatError(f"{len(data)} bytes do not make an array of shape {shape}")
-    if kind == "bfloat16":
-        upper = np.frombuffer(data, "<u2").astype("<u4") << 16
-        return upper.view("<f4").reshape(shape)
-    return np.frombuffer(data, np.dtype(kind).newbyteorder("<")).reshape(shape)
-
-
-def from_file(path: Path, kind: str, shape: tuple[int, ...], place: int) -> NDArray[Any]:
-    """The values that stand at ``place`` in a file.
-
-    Raises:
-        FormatError: the file ends before them.
-    """
-    return from_bytes(read_at(path, place, num_values(shape) * value_bytes(kind)), kind, shape)
+    values = np.frombuffer(data, dtype).reshape(shape)
+    return values.astype("f4") if kind == "bfloat16" else values
 
 
 def read_at(path: Path, place: int, size: int) -> bytes:
-    """``size`` bytes from ``place`` on.
+    """Reads ``size`` bytes at the offset ``place``.
 
     Raises:
         FormatError: the file ends before them.

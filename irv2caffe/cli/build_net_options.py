@@ -1,0 +1,280 @@
+"""The options of build-net, by section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from irv2caffe.cli.option_sections import section
+
+_PATH = click.Path(path_type=Path)
+_IMAGES = click.IntRange(1)
+_files = section("Files")
+_data = section("Data options")
+_network = section("Network options")
+_training = section("Training options")
+_report = section("Other")
+
+BUILD_NET_OPTIONS = (
+    _files("--out", type=_PATH, metavar="DIR", required=True, help="Folder to write the files to."),
+    _files(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="Preset for the options that are not given: paper, paper-sgd, seed, lim0606, "
+        "twtygqyy, or a .toml file.  [default: paper]",
+    ),
+    _files(
+        "--print-config", is_flag=True, help="Print every value and its source; write no files."
+    ),
+    _files("--force", is_flag=True, help="Overwrite existing files."),
+    _data(
+        "--train-lmdb",
+        metavar="DB",
+        help="Training database; sets the number of training images and of classes.  [default: "
+        "train_lmdb]",
+    ),
+    _data(
+        "--val-lmdb",
+        metavar="DB",
+        help="Validation database; sets the number of validation images.  [default: val_lmdb]",
+    ),
+    _data(
+        "--num-train-images",
+        type=_IMAGES,
+        metavar="N",
+        help="Number of training images.  [default: counted in --train-lmdb, else 1281167 as in "
+        "ILSVRC12]",
+    ),
+    _data(
+        "--num-val-images",
+        type=_IMAGES,
+        metavar="N",
+        help="Number of validation images.  [default: counted in --val-lmdb, else 50000 as in "
+        "ILSVRC12]",
+    ),
+    _data(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="Number of classes.  [default: from --train-lmdb, else 1000]",
+    ),
+    _data(
+        "--crop",
+        type=int,
+        metavar="PIXELS",
+        help="Width and height of the network input; training takes random crops of this size. "
+        "Sizes such as 299, 331 or 267 (multiples of 32 plus 11) give the same feature maps as "
+        "TensorFlow.  [default: 299; small75: 75; small32: 32]",
+    ),
+    _data(
+        "--mean-value",
+        metavar="M|B,G,R|database",
+        help="Mean subtracted from the channels B, G and R, from 0 to 255; 'database' takes the "
+        "mean that make-lmdb computed for --train-lmdb.  [default: 127.5; seed: 104,117,123]",
+    ),
+    _data(
+        "--mean-file",
+        metavar="FILE|database",
+        help="Mean image (.binaryproto) subtracted instead of --mean-value; 'database' takes the "
+        "one that make-lmdb wrote for --train-lmdb.",
+    ),
+    _data(
+        "--scale",
+        type=float,
+        metavar="FACTOR",
+        help="Factor applied after subtracting the mean.  [default: 1/127.5, which maps 0..255 to "
+        "-1..1; seed: 1]",
+    ),
+    _data(
+        "--mirror/--no-mirror",
+        default=None,
+        help="Flip training images horizontally at random.  [default: mirror]",
+    ),
+    _network(
+        "--variant",
+        metavar="slim|paper|seed|small75|small32",
+        help="Network to build. slim: TF-slim's network, for which pretrained weights exist. "
+        "paper: the network of arXiv 1602.07261. seed: the network of a 2016 run that did not "
+        "converge, flaws included. small75, small32: smaller networks for 75x75 and 32x32 pixel "
+        "inputs.  [default: slim]",
+    ),
+    _network(
+        "--width",
+        type=float,
+        metavar="FACTOR",
+        help="Factor for the number of filters of every layer.  [default: 1; small75, small32: "
+        "0.5]",
+    ),
+    _network(
+        "--residual-scale",
+        metavar="S|A,B,C|none",
+        help="Factor for the residual branches before the addition: one for all blocks, or one "
+        "each for the 35x35, 17x17 and 8x8 blocks.  [default: 0.17,0.1,0.2; paper: 0.1; seed: "
+        "none]",
+    ),
+    _network(
+        "--residual-bn/--no-residual-bn",
+        default=None,
+        help="Add BatchNorm to the last 1x1 convolution of each residual branch.  [default: "
+        "no-residual-bn; seed: residual-bn]",
+    ),
+    _network(
+        "--trunk",
+        type=int,
+        metavar="2144|2048",
+        help="Channels of the 8x8 blocks, paper only: 2144 as in Fig. 18 of the paper, or 2048 as "
+        "in Fig. 19.  [default: 2144]",
+    ),
+    _network(
+        "--aux/--no-aux",
+        default=None,
+        help="Add an auxiliary classifier after the 17x17 blocks, for training only.  [default: "
+        "no-aux]",
+    ),
+    _network(
+        "--aux-weight",
+        type=float,
+        metavar="FACTOR",
+        help="Loss weight of the auxiliary classifier.  [default: 0.4]",
+    ),
+    _network(
+        "--average-pool",
+        metavar="tf|caffe",
+        help="Average pooling of block Mixed_5b. tf: ignore the padding, as imported weights need "
+        "it. caffe: one plain Pooling layer, which counts it.  [default: tf]",
+    ),
+    _network(
+        "--gamma/--no-gamma",
+        default=None,
+        help="Learn a scale (gamma) after each BatchNorm.  [default: gamma]",
+    ),
+    _network(
+        "--bn-fraction",
+        type=float,
+        metavar="FRACTION",
+        help="BatchNorm's moving_average_fraction: how much of the running mean and variance is "
+        "kept per iteration. 0.999 averages over about 1000 iterations; for short runs use 0.95, "
+        "which averages over 20.  [default: 0.999]",
+    ),
+    _network(
+        "--bn-eps",
+        type=float,
+        metavar="E",
+        help="Added to BatchNorm's variance.  [default: 0.001; seed: 0.00001]",
+    ),
+    _network(
+        "--dropout",
+        type=float,
+        metavar="FRACTION",
+        help="Fraction of the features before the classifier that training drops.  [default: 0.2]",
+    ),
+    _network(
+        "--label-smoothing",
+        type=float,
+        metavar="FRACTION",
+        help="Fraction of each label spread evenly over all classes, such as 0.1.  [default: 0]",
+    ),
+    _network(
+        "--filler",
+        metavar="glorot|xavier|msra",
+        help="Weight initialization. glorot: Caffe's xavier filler with variance_norm AVERAGE. "
+        "xavier: Caffe's default, which scales by the fan-in.  [default: glorot; seed: xavier]",
+    ),
+    _network(
+        "--flavor",
+        metavar="bvlc|nvcaffe",
+        help="Caffe that will read the files. bvlc: batch_size is per GPU. nvcaffe (NVIDIA's "
+        "fork): batch_size is shared by all GPUs.  [default: bvlc]",
+    ),
+    _training("--epochs", type=float, metavar="N", help="Epochs to train.  [paper: 120]"),
+    _training(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="Training images per GPU and iteration.  [paper: 32]",
+    ),
+    _training(
+        "--test-batch-size",
+        type=int,
+        metavar="N",
+        help="Images per test iteration; must divide the number of validation images.  [default: "
+        "chosen from its divisors]",
+    ),
+    _training(
+        "--gpus",
+        metavar="none|0,1",
+        help="GPUs used for training; their number sets the iterations per epoch.  [default: "
+        "none, the CPU]",
+    ),
+    _training(
+        "--iter-size",
+        type=int,
+        metavar="N",
+        help="Batches whose gradients are accumulated for each weight update.  [paper: 1]",
+    ),
+    _training(
+        "--solver-type",
+        "type",
+        metavar="RMSProp|SGD|Nesterov",
+        help="Solver type.  [paper: RMSProp]",
+    ),
+    _training("--base-lr", type=float, metavar="LR", help="Initial learning rate.  [paper: 0.045]"),
+    _training(
+        "--lr-decay",
+        type=float,
+        metavar="FACTOR",
+        help="Factor for the learning rate at each step.  [paper: 0.94]",
+    ),
+    _training(
+        "--lr-decay-epochs",
+        type=float,
+        metavar="N",
+        help="Epochs between two steps of the learning rate.  [paper: 2]",
+    ),
+    _training(
+        "--momentum",
+        type=float,
+        metavar="M",
+        help="Momentum of SGD and Nesterov.  [paper-sgd: 0.9]",
+    ),
+    _training(
+        "--rms-decay",
+        type=float,
+        metavar="FRACTION",
+        help="RMSProp's decay rate of the mean squared gradient.  [paper: 0.9]",
+    ),
+    _training(
+        "--delta",
+        type=float,
+        metavar="E",
+        help="RMSProp's epsilon, added to the root of the mean squared gradient.  [paper: 1]",
+    ),
+    _training(
+        "--weight-decay",
+        type=float,
+        metavar="W",
+        help="L2 regularization weight.  [paper: 0.00004]",
+    ),
+    _training(
+        "--clip-gradients",
+        type=float,
+        metavar="NORM",
+        help="Maximum L2 norm of a batch's gradient; larger ones are scaled down.  [paper: no "
+        "limit]",
+    ),
+    _training("--test-epochs", type=float, metavar="N", help="Epochs between tests.  [paper: 1]"),
+    _training(
+        "--snapshot-epochs", type=float, metavar="N", help="Epochs between snapshots.  [paper: 10]"
+    ),
+    _training(
+        "--random-seed",
+        type=int,
+        metavar="N",
+        help="Seed for weight initialization, cropping and mirroring; -1 takes the time.  [paper: "
+        "1]",
+    ),
+    _report("--summary", is_flag=True, help="Print stages, parameters, multiply-adds and memory."),
+    _report("--draw", type=_PATH, metavar="FILE", help="Draw the network: .svg, .png or .pdf."),
+    _report("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)

@@ -1,0 +1,186 @@
+"""The options of train, by section, with those of build-net that change a solver."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import click
+
+from irv2caffe.cli.build_net import build_net_command
+from irv2caffe.cli.option_sections import SectionOption, section
+
+_what = section("Training options")
+_where = section("Device options")
+_first = section("Checks before the training")
+_snapshots = section("Snapshot options")
+_care = section("Crashes, stalls and divergence")
+_shells = section("Control of a running training")
+_other = section("Other")
+_OVER = "Changes to the solver or recipe"
+# Options of build-net that change a solver; train accepts the others but does not list them.
+_SHOWN = (
+    "train_lmdb", "val_lmdb", "epochs", "batch_size", "test_batch_size", "iter_size", "type",
+    "base_lr", "lr_decay", "lr_decay_epochs", "momentum", "rms_decay", "delta", "weight_decay",
+    "clip_gradients", "test_epochs", "snapshot_epochs", "random_seed",
+)  # fmt: skip
+_TAKEN_SECTIONS = {"Data options", "Network options", "Training options"}
+_OWN = {"gpus", "num_train_images", "num_val_images"}
+_LATEST = "runs/latest"
+_PATH = click.Path(path_type=Path)
+
+
+TRAIN_OPTIONS = (
+    _what(
+        "--solver",
+        type=_PATH,
+        metavar="FILE",
+        help="Solver prototxt, which names the net to train.",
+    ),
+    _what(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="Build the net and solver from this build-net recipe instead; needs --train-lmdb and "
+        "--val-lmdb.",
+    ),
+    _what(
+        "--weights",
+        type=_PATH,
+        metavar="FILE",
+        multiple=True,
+        help="Initial weights: a .caffemodel.  Repeatable.",
+    ),
+    _what(
+        "--resume",
+        is_flag=False,
+        flag_value="",
+        metavar="[RUN|FILE]",
+        help="Continue a run folder, the snapshots in another folder, or a .solverstate.  "
+        "[without a value: runs/latest]",
+    ),
+    _where(
+        "--gpus",
+        metavar="0,1|all|none",
+        help="GPUs used for training; none is the CPU.  [default: none; with --resume: as before]",
+    ),
+    _where(
+        "--run-dir",
+        type=_PATH,
+        metavar="DIR",
+        help="Folder for logs, metrics, plots and snapshots.  [default: runs/DATE-TIME]",
+    ),
+    _where(
+        "--engine",
+        type=click.Choice(["auto", "caffe", "torch"]),
+        default="auto",
+        show_default=True,
+        help="Program that trains; torch is not available yet.",
+    ),
+    _where(
+        "--caffe",
+        "flag",
+        type=_PATH,
+        metavar="PATH",
+        help="Caffe to use: its folder or program.  [default: see irv2caffe caffe --which]",
+    ),
+    _where("--docker", metavar="IMAGE", help="Use the Caffe in this docker image."),
+    _first("--dry-run", is_flag=True, help="Print the plan and its problems; do not train."),
+    _first("--print-config", is_flag=True, help="Print every value and its source; do not train."),
+    _first(
+        "--smoke",
+        is_flag=True,
+        help="Run two iterations, a test and a snapshot to measure time, memory and disk space.",
+    ),
+    _first("--ignore-findings", is_flag=True, help="Train despite errors found by check."),
+    _snapshots(
+        "--keep-snapshots",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Number of newest snapshots to keep.  [default: 3, and all that the solver's "
+        "snapshot interval or an earlier run made]",
+    ),
+    _snapshots(
+        "--keep-epochs",
+        type=click.FloatRange(0),
+        metavar="N",
+        default=10.0,
+        show_default=True,
+        help="Also keep one snapshot every N epochs; 0 keeps none.",
+    ),
+    _snapshots(
+        "--snapshot-minutes",
+        type=click.FloatRange(0),
+        metavar="MINUTES",
+        default=60.0,
+        show_default=True,
+        help="Longest time between snapshots; 0 leaves them to the solver alone.",
+    ),
+    _care(
+        "--max-restarts",
+        type=click.IntRange(0),
+        metavar="N",
+        default=5,
+        show_default=True,
+        help="Restarts after crashes and stalls before giving up; each new snapshot resets the "
+        "count.",
+    ),
+    _care(
+        "--on-divergence",
+        type=click.Choice(["stop", "continue", "rollback"]),
+        default="stop",
+        show_default=True,
+        help="What to do if the loss diverges (NaN, infinite, or stuck at 87.3365). rollback: "
+        "return to the last good snapshot with a lower learning rate.",
+    ),
+    _care(
+        "--max-rollbacks",
+        type=click.IntRange(1),
+        metavar="N",
+        default=3,
+        show_default=True,
+        help="Rollbacks before giving up.",
+    ),
+    _care(
+        "--rollback-lr",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="FACTOR",
+        default=0.5,
+        show_default=True,
+        help="Factor for the learning rate at each rollback.",
+    ),
+    _care(
+        "--stall-minutes",
+        type=click.FloatRange(0),
+        metavar="MINUTES",
+        help="Restart Caffe if it prints nothing for this long; 0 never does.  [default: from the "
+        "usual time between lines of its log]",
+    ),
+    _shells("--status", metavar="RUN", type=_PATH, help="Show the state of the training in RUN."),
+    _shells(
+        "--snapshot-now", metavar="RUN", type=_PATH, help="Let the training in RUN snapshot now."
+    ),
+    _shells(
+        "--stop",
+        metavar="RUN",
+        type=_PATH,
+        help="Let the training in RUN snapshot and stop; continue with --resume RUN.",
+    ),
+    _other(
+        "--plot/--no-plot", default=True, show_default=True, help="Keep plot.png in RUN current."
+    ),
+    _other("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+)
+
+
+def add_build_net_options(command: click.Command) -> click.Command:
+    """Adds the options of build-net to train; they override the solver, or the recipe."""
+    for parameter in build_net_command.params:
+        if not isinstance(parameter, SectionOption):
+            continue
+        if parameter.section in _TAKEN_SECTIONS and parameter.name not in _OWN:
+            taken = copy.copy(parameter)
+            taken.section = _OVER
+            taken.help = (taken.help or "").partition("  [")[0]  # the solver sets the default
+            taken.hidden = parameter.name not in _SHOWN
+            command.params.append(taken)
+    return command

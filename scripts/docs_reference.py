@@ -1,0 +1,323 @@
+"""Writes docs/reference/commands, rules, recipes.md and exit-codes.md from the program itself.
+
+Usage: docs_reference.py [--check]
+
+With ``--check`` nothing is written; pages that differ are listed and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import os
+import re
+import sys
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs/reference"
+GENERATED = (
+    "<!-- Written by scripts/docs_reference.py; `scripts/docs reference` writes it anew. -->"
+)
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/check")]
+
+from helpers.check_cases import FACTS  # noqa: E402
+from test_check import CASES  # noqa: E402
+
+from irv2caffe import errors  # noqa: E402
+from irv2caffe.check.rules import RULES, findings, gather  # noqa: E402
+from irv2caffe.cli.main import cli  # noqa: E402
+from irv2caffe.config.recipes import load_recipe, recipe_names, templates_dir  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from irv2caffe.check.finding import Finding, Rule
+
+GUIDES = {
+    "install-caffe": "install-caffe.md",
+    "caffe": "install-caffe.md",
+    "build-net": "networks.md",
+    "summary": "summary.md",
+    "make-lmdb": "databases.md",
+    "inspect-lmdb": "databases.md#look-at-databases",
+    "check": "check.md",
+    "train": "train.md",
+    "plot-log": "plot-log.md",
+    "import-weights": "weights.md",
+    "export-weights": "weights.md",
+}
+EXIT_CODES = {
+    errors.EXIT_DONE: "Done.",
+    errors.EXIT_FAILED: "Failed: an input, an output, Caffe itself, or a training that crashed, "
+    "stalled or diverged.",
+    errors.EXIT_USAGE: "Usage: options that do not exist, do not go together, or are outside "
+    "their range.",
+    errors.EXIT_FINDINGS: "Finished, with findings: `make-lmdb` left images out or made nearly "
+    "black records; `inspect-lmdb` or `check` found something above a note; "
+    "`inspect-lmdb --compare` found a difference.",
+    errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
+}
+RECIPES = """\
+A recipe gives values to options of `build-net` and `train --recipe`. The command line wins over a
+recipe, a recipe over a variant's defaults; `--print-config` shows every value and where it came
+from. Your own recipe is a `.toml` file with the tables `[net]` and `[solver]`:
+`--recipe my.toml`. Keys are the options with underscores instead of hyphens."""
+ERRORS = """\
+An error is one line that says what is wrong, and a hint that says what to do. `--traceback` shows
+the rest. Files and folders appear whole or not at all. An existing output is refused; `--force`
+replaces what this program made, nothing else.
+
+Caffe's own exit code is no verdict: it is 0 after a loss that became NaN and after an interruption.
+`train` reads from the log how a training ended. `irv2caffe caffe` hands Caffe's exit code on as it
+is.
+
+## Errors in Python
+
+All errors that a user can cause or meet are classes of `irv2caffe.errors`:"""
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A whole Markdown page."""
+    return "\n\n".join([GENERATED, f"# {title}", *parts]) + "\n"
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+def command_pages() -> Iterator[tuple[str, str]]:
+    """One page per command, and their index."""
+    rows = ["| command | |", "|---|---|"]
+    for name, command in cli.commands.items():
+        summary = command.get_short_help_str(limit=200)
+        rows.append(f"| [`{name}`]({name}.md) | {summary} |")
+        yield f"commands/{name}.md", page(f"irv2caffe {name}", command_parts(name, command))
+    intro = (
+        "In the order of use. Results go to stdout, progress and messages to stderr. Commands that "
+        "report something take `--json`. `irv2caffe --traceback COMMAND ...` shows the whole "
+        "traceback of an error."
+    )
+    yield "commands/index.md", page("Commands", [intro, "\n".join(rows)])
+
+
+def command_parts(name: str, command: click.Command) -> Iterator[str]:
+    """Usage, description and the options by section."""
+    context = click.Context(command, info_name=f"irv2caffe {name}")
+    usage = [context.command_path, *command.collect_usage_pieces(context)]
+    yield f"```text\n{' '.join(usage)}\n```"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        yield escaped(" ".join(paragraph.split()))
+    yield f"Explained in [the guide](../../guide/{GUIDES[name]})."
+    sections: dict[str, list[str]] = {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and record[1]:
+            heading = getattr(parameter, "section", "Options")
+            sections.setdefault(heading, []).append(option_line(parameter, *record))
+    for heading, lines in sections.items():
+        yield f"## {heading}\n\n" + "\n".join(lines)
+
+
+def option_line(parameter: click.Parameter, names: str, meaning: str) -> str:
+    """An option as one item of a list."""
+    if isinstance(parameter, click.Option) and parameter.multiple and "epeat" not in meaning:
+        meaning += "  [may be repeated]"
+    text, _, bracketed = meaning.partition("  [")
+    defaults = " ".join(f"*[{each}]*" for each in bracketed.rstrip("]").split("]  [") if each)
+    return f"- `{names}`: {escaped(text)} {defaults}".rstrip()
+
+
+def escaped(text: str) -> str:
+    """Text in which Markdown finds no emphasis and no tags."""
+    return re.sub(r"([*<]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+# Rules of check ----------------------------------------------------------------------------------
+
+
+def rule_pages() -> Iterator[tuple[str, str]]:
+    """One page per topic with a section per rule, and their index."""
+    topics: dict[str, list[Rule]] = {}
+    for each in RULES.values():
+        topics.setdefault(each.topic, []).append(each)
+    index = []
+    for topic, rules in topics.items():
+        module = sys.modules[rules[0].function.__module__]
+        heading = (module.__doc__ or topic).splitlines()[0].rstrip(".")
+        name = topic.replace("_", "-")
+        yield f"rules/{name}.md", page(heading, (rule_section(each) for each in rules))
+        rows = ["| rule | | looks for |", "|---|---|---|"]
+        for each in rules:
+            link = f"[`{each.name}`]({name}.md#{slug(each.name)})"
+            rows.append(f"| {link} | {each.severity.label} | {escaped(each.summary)} |")
+        index.append(f"## {heading}\n\n" + "\n".join(rows))
+    intro = (
+        f"`irv2caffe check` has {len(RULES)} rules. An error stops Caffe or makes the run "
+        "worthless; a warning costs accuracy or time in most runs; a note is worth knowing and "
+        "right in many nets. The severity in the table is the usual one of a rule. Examples are "
+        "differences between a small file that has the flaw (`-`) and one that has not (`+`); the "
+        "tests run both. [The guide](../../guide/check.md) says how to read a report."
+    )
+    yield "rules/index.md", page("Rules of check", [intro, *index])
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading."""
+    return re.sub(r"[^\w-]", "", heading.lower())
+
+
+def rule_section(rule: Rule) -> str:
+    """What a rule says of its example, and the example."""
+    parts = [f"## {rule.name}", f"**{rule.severity.label.capitalize()}.** {escaped(rule.summary)}"]
+    case = CASES.get(rule.name)
+    if case is None:
+        return "\n\n".join([*parts, f"- **Source**: {escaped(rule.source)}"])
+    _, bad, _, _, good = case
+    found = finding_in(bad, rule.name)
+    rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix), ("Source", found.source)]
+    parts.append("\n".join(f"- **{name}**: {escaped(text)}" for name, text in rows))
+    parts += [
+        difference for difference in (file_diff(bad, good), value_diff(bad, good)) if difference
+    ]
+    return "\n\n".join(parts)
+
+
+def finding_in(run: Any, rule: str) -> Finding:
+    """What a rule finds in the run of a case."""
+    with folder_of(run) as (folder, path), contextlib.chdir(folder):
+        evidence = gather(read_run(path.relative_to(folder)), {**FACTS, **run.facts}, run.claims)
+        return next(each for each in findings(evidence, RULES.values()) if each.rule == rule)
+
+
+def read_run(path: Path) -> Any:
+    """The files of a run, as check reads them."""
+    from irv2caffe.check.read import read
+
+    return read(path)
+
+
+@contextlib.contextmanager
+def folder_of(run: Any) -> Iterator[tuple[Path, Path]]:
+    """A folder that holds a case's files, and the file to check."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder, run.write(folder)
+
+
+def file_diff(bad: Any, good: Any) -> str:
+    """How the files of two runs differ, as a fenced block; empty where they do not."""
+    texts = []
+    for run in (bad, good):
+        with folder_of(run) as (folder, _):
+            files = sorted(path for path in folder.iterdir() if path.suffix == ".prototxt")
+            texts.append({path.name: path.read_text(errors="replace") for path in files})
+    before, after = texts
+    blocks = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        lines = list(
+            difflib.unified_diff(
+                before.get(name, "").splitlines(),
+                after.get(name, "").splitlines(),
+                lineterm="",
+                n=3,
+            )
+        )[2:]
+        hunks = [index for index, line in enumerate(lines) if line.startswith("@@")]
+        if hunks:
+            shown = lines[1 : hunks[1] if len(hunks) > 1 else None]
+            more = "\n..." * (len(hunks) > 1)
+            body = "\n".join(line.rstrip() for line in shown).strip("\n")
+            blocks.append(f"`{name}`:\n\n```diff\n{body}{more}\n```")
+    return "\n\n".join(blocks)
+
+
+def value_diff(bad: Any, good: Any) -> str:
+    """How databases and options of two runs differ, as a list; empty where they do not."""
+    lines = []
+    for database in sorted({*bad.facts, *good.facts}):
+        pair = [{**FACTS, **run.facts}.get(database) for run in (bad, good)]
+        lines += [f"- of `{database}`, {text}" for text in changed_fields(*pair)]
+    lines += [f"- of the run, {text}" for text in changed_fields(bad.claims, good.claims)]
+    return "\n".join(["Flawed, then right:", "", *lines]) if lines else ""
+
+
+def changed_fields(bad: Any, good: Any) -> Iterator[str]:
+    """The fields of two dataclasses that differ."""
+    for field in fields(bad or good):
+        values = [getattr(each, field.name, None) for each in (bad, good)]
+        if values[0] != values[1]:
+            shown = [f"`{value}`" for value in values]
+            yield f"{field.name.replace('_', ' ')}: {shown[0]}, then {shown[1]}"
+
+
+# Recipes and exit codes --------------------------------------------------------------------------
+
+
+def recipes_page() -> str:
+    """The recipes as they are, and where their values go."""
+    parts = [RECIPES]
+    for name in recipe_names():
+        load_recipe(name)
+        text = (templates_dir() / f"{name}.toml").read_text().strip()
+        parts.append(f"## {name}\n\n```toml\n{text}\n```")
+    return page("Recipes", parts)
+
+
+def exit_codes_page() -> str:
+    """Exit codes, and the tree of errors with the code of each."""
+    rows = ["| code | meaning |", "|---|---|"]
+    rows += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    tree = "\n".join(error_lines(errors.Irv2CaffeError, 0))
+    return page("Exit codes and errors", ["\n".join(rows), ERRORS, f"```text\n{tree}\n```"])
+
+
+def error_lines(error: type[errors.Irv2CaffeError], depth: int) -> Iterator[str]:
+    """An error and those below it, one line each."""
+    name = f"{'    ' * depth}{error.__name__}"
+    said = (error.__doc__ or "").strip().splitlines()[0]
+    yield f"{name:<32}{error.exit_code}  {said}"
+    for below in error.__subclasses__():
+        yield from error_lines(below, depth + 1)
+
+
+def pages() -> dict[str, str]:
+    """All generated pages: path below docs/reference to text."""
+    return {
+        **dict(command_pages()),
+        **dict(rule_pages()),
+        "recipes.md": recipes_page(),
+        "exit-codes.md": exit_codes_page(),
+    }
+
+
+def main() -> int:
+    """Writes or compares."""
+    os.environ["COLUMNS"] = "100"
+    wanted = pages()
+    present = {
+        str(path.relative_to(REFERENCE)): path.read_text()
+        for path in sorted(REFERENCE.rglob("*.md"))
+        if path.read_text().startswith(GENERATED)
+    }
+    differ = sorted(name for name in {*wanted, *present} if wanted.get(name) != present.get(name))
+    for name in differ:
+        print(f"docs/reference/{name}")
+        path = REFERENCE / name
+        if "--check" in sys.argv[1:]:
+            continue
+        if name in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[name])
+        else:
+            path.unlink()
+    return int(bool(differ) and "--check" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
