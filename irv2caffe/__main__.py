@@ -1,4 +1,4 @@
-"""``python -m irv2caffe`` and the console script."""
+"""Entry point of ``python -m irv2caffe`` and of the console script ``irv2caffe``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _INTERRUPTED = 130
 def main() -> None:
     """Runs the command line and exits with its code.
 
-    A SIGTERM is heard from the first line to the last: Python itself would end without a word.
+    SIGTERM gives exit code 130 at any time, also while the program is starting or ending.
     """
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
     try:
         from irv2caffe.cli import run
 
         code = run(sys.argv[1:])
-    except (KeyboardInterrupt, TerminatedError):  # while it starts, or once more on the way out
+    except (KeyboardInterrupt, TerminatedError):  # during the imports, or a second one at the end
         code = _INTERRUPTED
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done and said
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the exit code is decided
     sys.exit(code)
 
 
-def _end(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is on its way out
+def _exit_on_sigterm(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(_INTERRUPTED)
 
 

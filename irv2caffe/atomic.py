@@ -1,4 +1,8 @@
-"""Results are written aside and renamed: a reader never sees half a file."""
+"""Atomic writing of files and folders: write under a temporary name, then rename.
+
+Temporary names begin with ``.partial-`` and lie beside the target, so that the rename stays on one
+file system.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +21,26 @@ from irv2caffe.errors import OutputError, OutputExistsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ASIDE = ".partial-"
+_PREFIX = ".partial-"
 
 
 @contextmanager
-def file_aside(path: Path) -> Iterator[Path]:
-    """Yields a path beside ``path``; when the block ends well it is renamed to ``path``.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; renames it to ``path`` if the block succeeds, else deletes it.
 
-    The suffix is kept, so that writers that look at it (matplotlib) see the right one. An
-    existing ``path`` is replaced in one step; after an exception it is untouched.
+    The temporary name has the suffix of ``path``, which matplotlib takes the format from.
 
     Raises:
-        OutputError: the folder cannot be made or written.
+        OutputError: the file or its folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f"{_ASIDE}{path.stem}-", suffix=path.suffix, dir=path.parent
+            prefix=f"{_PREFIX}{path.stem}-", suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     aside = Path(name)
     try:
         yield aside
@@ -47,29 +50,28 @@ def file_aside(path: Path) -> Iterator[Path]:
                 os.fsync(stream.fileno())
             aside.replace(path)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def remove_files_aside(path: Path) -> None:
-    """Removes what a process that was killed left of :func:`file_aside` for ``path``."""
-    for left in path.parent.glob(f"{_ASIDE}{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"):
+def remove_partial_files(path: Path) -> None:
+    """Removes the temporary files that killed processes left for ``path``."""
+    for left in path.parent.glob(f"{_PREFIX}{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"):
         left.unlink(missing_ok=True)
 
 
 @contextmanager
-def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yields a new folder beside ``path``; when the block ends well it is renamed to ``path``.
+def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder; renames it to ``path`` if the block succeeds, else deletes it.
 
     Args:
-        path: where the finished folder goes.
-        force: replace what stands there, after the new folder is complete.
+        path: the finished folder.
+        force: replace an existing folder at the end.
 
     Raises:
-        OutputExistsError: ``path`` exists and ``force`` is not set (checked at
-            the start and at the end).
-        OutputError: the folder cannot be made or written.
+        OutputExistsError: ``path`` exists, at the start or at the end, and ``force`` is not set.
+        OutputError: the folder cannot be written.
     """
     if not force:
         refuse_existing(path)
@@ -79,32 +81,32 @@ def folder_aside(path: Path, *, force: bool = False) -> Iterator[Path]:
         remove_orphans(path)
         aside = Path(tempfile.mkdtemp(prefix=f"{owner}{os.getpid()}-", dir=path.parent))
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     try:
         yield aside
         if not force:
             refuse_existing(path)
         try:
             aside.chmod(0o777 & ~_umask())
-            swap_in(aside, path)
+            replace_folder(aside, path)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text to ``path`` in one step."""
+    """Writes UTF-8 text to ``path`` atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path`` in one step."""
-    with file_aside(path) as aside:
+    """Writes ``data`` to ``path`` atomically."""
+    with atomic_file(path) as aside:
         try:
             aside.write_bytes(data)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
 
 
 def refuse_existing(*paths: Path) -> None:
@@ -112,35 +114,35 @@ def refuse_existing(*paths: Path) -> None:
     for path in paths:
         if path.exists() or path.is_symlink():
             raise OutputExistsError(
-                f"{path} exists already", "choose another output, or --force to replace it"
+                f"{path} already exists", "choose another output, or use --force to replace it"
             )
 
 
-# What file systems without locks say: Lustre mounted without -o flock, NFS without its lock daemon.
+# Error numbers of file systems without locks: Lustre without -o flock, NFS without lock daemon.
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
-    """The error for a ``path`` that the operating system does not let us write."""
+def write_error(path: Path, error: OSError) -> OutputError:
+    """Returns the OutputError for an OSError that occurred while writing ``path``."""
     if error.errno in NO_LOCKS:
         return OutputError(
             f"{path}: its file system has no locks ({error.strerror})",
-            "choose an output folder on another disk, a local one say; Lustre has locks where it "
-            "is mounted with -o flock",
+            "choose an output folder on another disk, such as a local one, or mount Lustre with "
+            "-o flock",
         )
     return OutputError(
         f"cannot write {path}: {error.strerror or error}",
-        "choose an output folder that you may write and that has free space",
+        "choose an output folder with write permission and free space",
     )
 
 
 def _owner(path: Path) -> str:
-    """How the names of folders begin that this machine makes aside for ``path``."""
-    return f"{_ASIDE}{path.name}-{platform.node()}-"
+    """Returns the prefix of this machine's temporary folders for ``path``."""
+    return f"{_PREFIX}{path.name}-{platform.node()}-"
 
 
 def remove_orphans(path: Path) -> int:
-    """Removes what killed processes of this machine left aside for ``path``; their number."""
+    """Removes temporary folders of killed processes of this machine; returns their number."""
     return _remove_orphans(path.parent, _owner(path))
 
 
@@ -160,17 +162,17 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # alive, of another user
+        return True  # a process of another user
     return True
 
 
-def swap_in(aside: Path, path: Path) -> None:
-    """Renames ``aside`` to ``path``; what stood there is moved away first, deleted last.
+def replace_folder(aside: Path, path: Path) -> None:
+    """Renames the folder ``aside`` to ``path``; an existing ``path`` is deleted afterwards.
 
     Raises:
-        OSError: ``path`` cannot be replaced; what stood there is back in its place.
+        OSError: ``path`` cannot be replaced; its old contents are unchanged.
     """
-    owner = f"{_ASIDE}old-{path.name}-{platform.node()}-"
+    owner = f"{_PREFIX}old-{path.name}-{platform.node()}-"
     if not (path.exists() or path.is_symlink()):
         aside.rename(path)
     else:
@@ -183,12 +185,12 @@ def swap_in(aside: Path, path: Path) -> None:
             raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
-    _remove_orphans(path.parent, owner)  # of a process that was killed between the two
+    _remove_orphans(path.parent, owner)  # left by a process that was killed in between
 
 
-def is_aside(name: str) -> bool:
-    """Whether a file or folder is one that was being written when its process was killed."""
-    return name.startswith(_ASIDE)
+def is_partial(name: str) -> bool:
+    """Returns whether ``name`` is a temporary name of this module."""
+    return name.startswith(_PREFIX)
 
 
 def _umask() -> int:

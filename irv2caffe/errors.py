@@ -1,25 +1,27 @@
-"""What can go wrong, as one tree; every error carries a hint and an exit code.
+"""Exception classes and exit codes.
 
-::
+All errors that a user can cause or meet are Irv2CaffeErrors, with a message, a hint and an exit
+code; the command line prints them without a traceback::
 
-    Irv2CaffeError                exit 1
-    +-- UsageError                exit 2   options that do not go together
-    +-- InputError                exit 1   something the user gave cannot be used
-    |   +-- MissingInputError              a file or folder that is not there
-    |   +-- FormatError                    a file that is not what it should be
-    |       +-- NetError                   a net that Caffe would refuse
-    |       +-- UnreadableError            a file that is there, but not for us
-    |   +-- WeightsError                   weights that do not fit a network
-    +-- OutputError               exit 1   a result cannot be written
-    |   +-- OutputExistsError              something stands where the result should go
-    +-- MissingExtraError         exit 1   a package that only some commands need
-    +-- CaffeNotFoundError        exit 1   no Caffe on this machine
-    +-- InstallError              exit 1   Caffe could not be installed
-    +-- CaffeFailedError          exit 1   a Caffe program ended badly
-    +-- PlanError                 exit 1   several of these at once, before a training starts
-    +-- WorkerDiedError           exit 1   a process that helped this one is gone
+    Irv2CaffeError           1
+    +-- UsageError           2    invalid options
+    +-- InputError           1    invalid input
+    |   +-- MissingInputError     file or folder not found
+    |   +-- FormatError           invalid file contents
+    |   |   +-- NetError          invalid net
+    |   |   +-- UnreadableError   file that exists but cannot be read
+    |   +-- WeightsError          weights that do not fit the net
+    +-- OutputError          1    output cannot be written
+    |   +-- OutputExistsError     output already exists
+    +-- MissingExtraError    1    optional Python package not installed
+    +-- CaffeNotFoundError   1    no Caffe found
+    +-- InstallError         1    Caffe cannot be installed or does not work
+    +-- CaffeFailedError     1    a Caffe program failed
+    +-- PlanError            1/2  several errors found before a training starts
+    +-- WorkerDiedError      1    a worker process died or hangs
 
-Exit codes of the program: 0 done, 1 failed, 2 usage, 3 finished with findings, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished with findings, 130 interrupted by Ctrl-C
+or SIGTERM.
 """
 
 from __future__ import annotations
@@ -36,16 +38,16 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_FINDINGS = 3
 EXIT_INTERRUPTED = 130
-_MAX_WORD = 80  # to find what is near a longer one takes long
+_MAX_WORD = 80  # difflib takes time quadratic in the length
 
 
 class Irv2CaffeError(Exception):
-    """Base of all errors a user can cause or meet.
+    """Base class of the errors that are shown to the user.
 
     Attributes:
-        message: one line that says what is wrong.
-        hint: one line that says the way out; may be empty.
-        exit_code: what the program exits with.
+        message: what failed, and where; one line.
+        hint: how to solve it; one line, may be empty.
+        exit_code: exit code of the program.
     """
 
     exit_code = EXIT_FAILED
@@ -60,34 +62,34 @@ class Irv2CaffeError(Exception):
 
 
 class TerminatedError(BaseException):
-    """SIGTERM came. No error that anything may wrap or collect: the way out, as for Ctrl-C.
+    """Raised by the handler of SIGTERM; a BaseException, like KeyboardInterrupt.
 
-    Not a KeyboardInterrupt: where one passes through a text that ``exec`` runs, as those of
-    dataclasses are, Python 3.11 dies of SIGINT in the end, whoever handled it.
+    It is not a KeyboardInterrupt, because Python 3.11 kills itself with SIGINT if one has passed
+    through code run by ``exec``, such as the methods of dataclasses, even if it is caught later.
     """
 
 
 class UsageError(Irv2CaffeError, ValueError):
-    """Options that do not go together or have values outside their range."""
+    """Options that exclude each other or have invalid values."""
 
     exit_code = EXIT_USAGE
 
 
 class InputError(Irv2CaffeError, ValueError):
-    """Something the user gave cannot be used."""
+    """Invalid input."""
 
 
 class MissingInputError(InputError):
-    """A file or folder that is not there."""
+    """A file or folder does not exist."""
 
 
 class FormatError(InputError):
-    """A file that is not what it should be.
+    """Invalid contents of a file; the message begins with the place.
 
     Attributes:
-        path: the file, or None when the text did not come from one.
-        line: line number from 1, or None.
-        column: column number from 1, or None.
+        path: the file, or None for a text without one.
+        line: line number, from 1, or None.
+        column: column number, from 1, or None.
     """
 
     def __init__(
@@ -107,10 +109,10 @@ class FormatError(InputError):
 
 
 class NetError(FormatError):
-    """A net that Caffe would refuse.
+    """A net that Caffe would not load.
 
     Attributes:
-        layer: the name of the layer it fails at, or empty.
+        layer: the name of the invalid layer, or empty.
     """
 
     def __init__(
@@ -127,14 +129,14 @@ class NetError(FormatError):
 
 
 class UnreadableError(FormatError):
-    """A file that is there and cannot be read: what is in it, nobody knows."""
+    """A file exists but cannot be read, so that its contents are unknown."""
 
 
 class WeightsError(InputError):
-    """Weights that do not fit a network.
+    """Weights that do not fit the net.
 
     Attributes:
-        problems: all that does not fit, one line each.
+        problems: all mismatches, one line each.
     """
 
     def __init__(self, message: str, problems: tuple[str, ...], hint: str = "") -> None:
@@ -146,15 +148,15 @@ class WeightsError(InputError):
 
 
 class OutputError(Irv2CaffeError):
-    """A result cannot be written."""
+    """Output cannot be written."""
 
 
 class OutputExistsError(OutputError):
-    """Something stands where the result should go."""
+    """The output already exists."""
 
 
 class MissingExtraError(Irv2CaffeError):
-    """A package that only some commands need is not installed."""
+    """An optional Python package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -164,22 +166,22 @@ class MissingExtraError(Irv2CaffeError):
 
 
 class CaffeNotFoundError(Irv2CaffeError):
-    """No Caffe was found on this machine."""
+    """No Caffe was found."""
 
 
 class InstallError(Irv2CaffeError):
-    """Caffe could not be installed."""
+    """Caffe cannot be installed, or the installed one does not work."""
 
 
 class CaffeFailedError(Irv2CaffeError):
-    """A Caffe program ended badly."""
+    """A Caffe program failed."""
 
 
 class PlanError(Irv2CaffeError):
-    """Several things keep a training from its start.
+    """All errors found in the plan of a training, before it starts.
 
     Attributes:
-        problems: all of them, each with its own hint.
+        problems: the errors, each with its own hint.
     """
 
     def __init__(self, problems: Sequence[Irv2CaffeError]) -> None:
@@ -192,7 +194,7 @@ class PlanError(Irv2CaffeError):
 
 
 class WorkerDiedError(Irv2CaffeError):
-    """A process that helped this one is gone, or hangs."""
+    """A worker process died or hangs."""
 
 
 def close_matches(word: str, known: Iterable[str]) -> list[str]:
@@ -207,6 +209,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def first_of(words: Sequence[str], most: int) -> str:
-    """``a, b and 1,234 more``: the first few of many, for a message."""
+    """Returns ``a, b and 1,234 more``: the first ``most`` words and the number of the others."""
     more = len(words) - most
     return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")

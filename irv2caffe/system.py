@@ -1,4 +1,4 @@
-"""What this machine is: folders, cores, memory, GPUs, free disk, versions."""
+"""The operating system: safe opening of files, disk space, processes, GPUs and versions."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from subprocess import Popen
 
-_MAX_JSON_BYTES = 16 << 20  # as Python's objects it takes thirty times as much
+_MAX_JSON_BYTES = 16 << 20  # Python objects take up to thirty times as much memory
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as nvidia-smi numbers it.
+    """A GPU as nvidia-smi shows it.
 
     Attributes:
-        index: its number.
-        name: as sold.
-        uuid: its own.
-        total_bytes: memory.
-        free_bytes: memory that nobody uses.
-        num_processes: that compute on it, or None where that is not told.
+        index: number of the GPU.
+        name: product name.
+        uuid: unique identifier.
+        total_bytes: size of its memory.
+        free_bytes: unused memory.
+        num_processes: number of compute processes, or None if unknown.
     """
 
     index: int
@@ -42,20 +42,13 @@ class Gpu:
     num_processes: int | None
 
 
-def data_dir() -> Path:
-    """The user's data folder of this program (``XDG_DATA_HOME`` is honoured)."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("irv2caffe"))
-
-
 def num_cores() -> int:
-    """The cores this process may use (affinity respected)."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_bytes(path: Path) -> int:
-    """Free space, in bytes, on the file system that holds ``path`` or would hold it."""
+    """Returns the free space, in bytes, of the file system that ``path`` is or would be on."""
     place = path.absolute()
     while not place.exists():
         place = place.parent
@@ -63,12 +56,12 @@ def free_bytes(path: Path) -> int:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """A file for reading that cannot hang or go on for ever: no device, no FIFO, no socket.
+    """Opens a regular file for reading; devices, FIFOs and sockets could block for ever.
 
     Raises:
-        OSError: there is none, it may not be read, or it is no regular file.
+        OSError: not found, not readable, or not a regular file.
     """
-    # Asked before too: to open a device can already do something.
+    # Checked before opening too, since opening a device can have side effects.
     _require_regular(os.stat(path), path)  # noqa: PTH116 - as os.open
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -80,31 +73,31 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path, limit_bytes: int) -> bytes:
-    """The bytes of a regular file that holds at most so many.
+    """Returns the bytes of a regular file.
 
     Raises:
-        OSError: as :func:`open_regular`, or the file is longer.
+        OSError: as :func:`open_regular`, or the file is longer than ``limit_bytes``.
     """
     with open_regular(path) as stream:
         data = stream.read(limit_bytes + 1)
-    if data is None:  # some files of /proc wait for what the kernel will say
-        raise OSError(errno.EAGAIN, "nothing in it can be read yet", str(path))
+    if data is None:  # some files in /proc have nothing to read yet
+        raise OSError(errno.EAGAIN, "no data available", str(path))
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
     return data
 
 
-def open_own(path: Path, flags: int) -> int:
-    """A file descriptor for writing, of a regular file that is made where it is not there.
+def open_for_writing(path: Path, flags: int) -> int:
+    """Opens or creates a regular file for writing and returns its file descriptor.
 
-    A link is not followed: in a folder from somebody else it may lead to any file.
+    Symbolic links are not followed: in an untrusted folder they may point to any file.
 
     Args:
         path: the file.
-        flags: of ``os.open``, besides ``O_CREAT``.
+        flags: flags of ``os.open`` besides ``O_CREAT``.
 
     Raises:
-        OSError: it may not be written, is a link, or no regular file.
+        OSError: not writable, a symbolic link, or not a regular file.
     """
     safe = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     handle = os.open(path, flags | safe, 0o666)
@@ -117,7 +110,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none, whatever stands there instead."""
+    """Returns the JSON object in a file; empty if the file is missing or invalid."""
     try:
         values = json.loads(read_regular(path, _MAX_JSON_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -133,15 +126,15 @@ def _require_regular(found: os.stat_result, path: Path) -> None:
 
 
 def kill_group(child: Popen[Any]) -> None:
-    """Kills the process group that a child leads, also what is left of it."""
+    """Kills the process group of ``child``, also if the child itself has ended."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
 
 
 def stat_fields(process: Path) -> list[str]:
-    """What follows the program's name in the ``stat`` file of a process or thread in ``/proc``.
+    """Returns the fields of a process's or thread's ``/proc`` stat file after the program name.
 
-    First its state, then proc(5)'s fields from the fourth on; nothing where it is gone.
+    The first is the state, field 3 in proc(5); the list is empty if the process is gone.
     """
     try:
         text = (process / "stat").read_text(encoding="utf-8", errors="replace")
@@ -150,18 +143,8 @@ def stat_fields(process: Path) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def folder_bytes(folder: Path) -> int:
-    """The size of all files below a folder that others may be changing."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118
-    return total
-
-
 def gpus() -> list[Gpu] | None:
-    """The GPUs of this machine; None where nvidia-ml-py or the driver is missing."""
+    """Returns the GPUs of this machine; None if nvidia-ml-py or the driver is missing."""
     try:
         import pynvml
     except ImportError:
@@ -198,9 +181,9 @@ def _text(value: str | bytes) -> str:
 
 
 def visible_gpus() -> list[Gpu] | None:
-    """The GPUs in the order that CUDA numbers them for a child: ``CUDA_VISIBLE_DEVICES`` counts.
+    """Returns the GPUs as CUDA numbers them, which depends on ``CUDA_VISIBLE_DEVICES``.
 
-    None where that cannot be told.
+    None if nvidia-ml-py or the driver is missing.
     """
     there = gpus()
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -210,13 +193,13 @@ def visible_gpus() -> list[Gpu] | None:
     for name in filter(None, (part.strip() for part in wanted.split(","))):
         match = [gpu for gpu in there if str(gpu.index) == name or gpu.uuid.startswith(name)]
         if len(match) != 1:
-            break  # CUDA takes nothing behind a name that it does not know
+            break  # CUDA ignores everything after an unknown name
         seen += match
     return seen
 
 
 def machine() -> dict[str, Any]:
-    """What results and speed depend on, for the record."""
+    """Returns the hardware that results and speed depend on."""
     there = gpus()
     return {
         "host": platform.node(),
@@ -239,12 +222,12 @@ def _cpu_model() -> str:
 
 
 def total_memory_bytes() -> int:
-    """Memory of this machine."""
+    """Returns the size of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Returns the versions of Python and of the packages that results depend on."""
     from importlib import metadata
 
     names = ("irv2caffe", "numpy", "opencv-python-headless", "lmdb", "protobuf", "matplotlib")

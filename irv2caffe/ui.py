@@ -1,6 +1,6 @@
-"""Console, progress, tables, hints: the only module that imports rich.
+"""Console output: results on stdout; messages, errors and progress on stderr.
 
-Results go to stdout, talk to stderr.
+Everything is made printable first. This is the only module that imports rich.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 
 _PLAIN_STATUS_S = 30.0
 _CLEAR_LINE = "\r\x1b[2K"
-# Control characters but for newline and tab, and what changes the direction or ends lines of text.
+# Control characters except newline and tab, line separators, and marks of the text direction.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
-_status: list[str] = []  # what stands in the line that is rewritten
+_status: list[str] = []  # the text of the status line on the terminal, if there is one
 
 
 def printable(text: str) -> str:
-    r"""``text`` with control characters as ``\x1b`` and the like; newlines and tabs stay.
+    r"""Returns ``text`` with control characters escaped (``\x1b``), except newlines and tabs.
 
-    File names, labels and logs come from strangers: shown as they are, they could move the
-    terminal's cursor, set its title or reverse what is read.
+    File names, labels and logs are untrusted: unescaped, they could move the terminal's cursor,
+    set its title or reverse the direction of the text.
     """
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def say(message: str) -> None:
-    """One line of talk, on stderr."""
+    """Prints a message on stderr."""
     _clear_status()
     print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def show(message: str) -> None:
-    """One line of result, on stdout."""
+    """Prints a line of the result on stdout."""
     print(printable(message), flush=True)  # noqa: T201
 
 
 def show_json(value: Any) -> None:
-    """A result as JSON, on stdout; not-a-number becomes null, which JSON can say."""
+    """Prints a result as JSON on stdout; NaN and infinity become null."""
     show(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))
 
 
@@ -67,12 +67,12 @@ def _finite(value: Any) -> Any:
 def show_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[str] = ()
 ) -> None:
-    """A table on stdout; plain and unwrapped where stdout is not a terminal.
+    """Prints a table on stdout, 200 columns wide if stdout is not a terminal.
 
     Args:
         headings: of the columns.
-        rows: their cells.
-        right: the headings of columns that are flush right.
+        rows: the cells.
+        right: headings of the columns to align right.
     """
     from rich import box
     from rich.console import Console
@@ -83,14 +83,12 @@ def show_table(
         table.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=200)
-    console.print(table)
+    width = None if sys.stdout.isatty() else 200
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def show_error(error: Irv2CaffeError) -> None:
-    """The error in one line, the way out in the next."""
+    """Prints an error on one line and its hint on the next."""
     say(f"irv2caffe: error: {' '.join(error.message.split())}")
     if error.hint:
         say(f"  hint: {' '.join(error.hint.split())}")
@@ -98,10 +96,9 @@ def show_error(error: Irv2CaffeError) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields ``update(done, total)``: a bar on a terminal, a line now and then otherwise.
+    """Yields ``update(done, total)``, which shows a progress bar, or lines if not on a terminal.
 
-    Both say how many a second and how long it will take; what was done before the first call does
-    not count for that.
+    Both show the rate and the remaining time, measured from the first call on.
     """
     if not sys.stderr.isatty():
         yield _plain_progress(what)
@@ -118,17 +115,17 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         )
 
 
-_LEAST_PACE_S = 0.001  # two words of progress that arrive together say nothing of a rate
+_LEAST_PACE_S = 0.001  # shorter times give no useful rate
 
 
 class _Pace:
-    """How fast something goes, from the first time it is asked."""
+    """Rate and remaining time, measured from the first call on."""
 
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
 
     def words(self, done: int, total: int) -> str:
-        """``850 a second, 0 min 06 s left``; empty as long as nothing is known."""
+        """Returns ``850 a second, 0 min 06 s left``, or an empty text if the rate is unknown."""
         now = time.monotonic()
         if self._start is None:
             self._start = (now, done)
@@ -145,7 +142,7 @@ _PLAIN_AT_MOST_EVERY_S = 1.0
 
 
 def _plain_progress(what: str) -> Callable[[int, int], None]:
-    """A line for every tenth, but not more than one a second; every minute; and at the end."""
+    """Prints a line at every tenth, at most one per second; every minute; and at the end."""
     shown, shown_at = 0, time.monotonic()
     pace = _Pace()
 
@@ -164,7 +161,7 @@ def _plain_progress(what: str) -> Callable[[int, int], None]:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
-    """Yields ``update(text)``: one line that is rewritten on a terminal, now and then one else."""
+    """Yields ``update(text)``, which rewrites a line, or prints one per 30 s without a terminal."""
     if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield _plain_status()
         return
@@ -175,7 +172,7 @@ def status_line() -> Iterator[Callable[[str], None]]:
 
 
 def _show_status(text: str) -> None:
-    """Over the line before; no thread animates it, since that would cost more than the rest."""
+    """Rewrites the status line; rich would animate it in a thread, which takes much CPU time."""
     _status[:] = [text]
     width = shutil.get_terminal_size().columns
     sys.stderr.write(_CLEAR_LINE + printable(text)[: width - 1])
@@ -190,7 +187,7 @@ def _clear_status() -> None:
 
 
 def _plain_status() -> Callable[[str], None]:
-    """Says at most one line in half a minute: logs of weeks stay readable."""
+    """Prints at most one line per 30 seconds, to keep logs of weeks readable."""
     not_before = 0.0
 
     def update(text: str) -> None:
@@ -204,7 +201,7 @@ def _plain_status() -> Callable[[str], None]:
 
 
 def duration(seconds: float) -> str:
-    """``3 d 04 h``, ``2 h 05 min``, ``4 min 10 s``: the two largest units."""
+    """Returns a time in its two largest units: ``3 d 04 h``, ``2 h 05 min``, ``4 min 10 s``."""
     whole = int(seconds)
     if whole >= 86_400:
         return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
@@ -214,7 +211,7 @@ def duration(seconds: float) -> str:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """A number of bytes in decimal units: ``24.1 GB``, ``5.61 GB``, ``8.6 kB``, ``512 B``."""
+    """Returns a size in decimal units: ``24.1 GB``, ``5.61 GB``, ``8.6 kB``, ``512 B``."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if num_bytes >= unit:
             return f"{num_bytes / unit:,.{1 if num_bytes >= 10 * unit else 2}f} {name}"

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,10 +115,11 @@ def command_parts(name: str, command: click.Command) -> Iterator[str]:
         yield escaped(" ".join(paragraph.split()))
     yield f"Explained in [the guide](../../guide/{GUIDES[name]})."
     sections: dict[str, list[str]] = {}
+    has_sections = any(hasattr(each, "section") for each in command.params)
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and record[1]:
-            heading = getattr(parameter, "section", "Options")
+            heading = getattr(parameter, "section", "Other" if has_sections else "Options")
             sections.setdefault(heading, []).append(option_line(parameter, *record))
     for heading, lines in sections.items():
         yield f"## {heading}\n\n" + "\n".join(lines)
@@ -182,9 +183,11 @@ def rule_section(rule: Rule) -> str:
     found = finding_in(bad, rule.name)
     rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix), ("Source", found.source)]
     parts.append("\n".join(f"- **{name}**: {escaped(text)}" for name, text in rows))
-    parts += [
-        difference for difference in (file_diff(bad, good), value_diff(bad, good)) if difference
-    ]
+    files = file_diff(bad, good)
+    if not files:  # the good run differs in what is said of it; the flaw is in the files
+        sound = replace(bad, net=(), solver=bad.solver and (), files={})
+        files = file_diff(bad, sound)
+    parts += [each for each in (files, value_diff(bad, good)) if each]
     return "\n\n".join(parts)
 
 

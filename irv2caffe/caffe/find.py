@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irv2caffe.errors import CaffeNotFoundError, UsageError
-from irv2caffe.system import data_dir
 
 RUNTIME_LOADER = "lib/x86_64-linux-gnu/ld-2.31.so"
 _IMAGE = re.compile(r"[a-z0-9][\w./:@-]*")
@@ -42,8 +41,10 @@ class FoundCaffe:
 
 
 def default_prefix() -> Path:
-    """Where install-caffe puts Caffe when it is not told otherwise."""
-    return data_dir() / "caffe-1.0"
+    """Returns the folder that install-caffe uses by default, in the user's data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("irv2caffe")) / "caffe-1.0"
 
 
 def find_caffe(flag: Path | None = None, *, docker: str | None = None) -> FoundCaffe:

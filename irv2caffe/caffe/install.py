@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from irv2caffe import system
-from irv2caffe.atomic import folder_aside, remove_orphans
+from irv2caffe.atomic import atomic_folder, remove_orphans
 from irv2caffe.caffe.find import FoundCaffe, default_prefix
 from irv2caffe.caffe.mirror import choose_mirror
-from irv2caffe.caffe.mmdebstrap import DEFAULT_MIRROR, KEYRING, LISTING, SUITE, unpack
+from irv2caffe.caffe.mmdebstrap import DEFAULT_MIRROR, KEYRING, LISTING, SUITE, folder_bytes, unpack
 from irv2caffe.caffe.verify import verify, version
 from irv2caffe.errors import InstallError, OutputExistsError
 from irv2caffe.ui import format_bytes
@@ -119,7 +119,7 @@ def _install(
 ) -> InstallReport:
     """Fetches, tries out, and puts in place."""
     started = time.monotonic()
-    with folder_aside(prefix, force=prefix.exists()) as aside:
+    with atomic_folder(prefix, force=prefix.exists()) as aside:
         packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
         say(f"fetching {', '.join(packages)} of Debian 11 from {source or DEFAULT_MIRROR}")
         unpack(aside, source, packages, say)
@@ -132,7 +132,7 @@ def _install(
             version=checks.version,
             pycaffe=pycaffe,
             mirror=source or DEFAULT_MIRROR,
-            size_bytes=system.folder_bytes(aside),
+            size_bytes=folder_bytes(aside),
             seconds=round(time.monotonic() - started, 1),
             checks=checks.passed,
         )

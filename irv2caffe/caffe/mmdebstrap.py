@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from irv2caffe.errors import InstallError
-from irv2caffe.system import folder_bytes, kill_group
+from irv2caffe.system import kill_group
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
@@ -161,6 +161,16 @@ def _wait(
         if now_s > say_at:
             say_at = now_s + _SAY_EVERY_S
             say(f"{format_bytes(now)} fetched and unpacked so far")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Returns the size of all files below a folder, which may be changing meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118
+    return total
 
 
 def _explain(output: str, mirror: str) -> InstallError:

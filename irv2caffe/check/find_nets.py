@@ -79,14 +79,15 @@ def _path_of_net(
 ) -> Path | None:
     """The path of a net: from the working folder as Caffe finds it, else from the solver's.
 
-    Last come the folders above the solver's. A strict reading takes a file of the same name beside
-    the solver only where the files were moved together.
+    Last come the folders above the solver's, and a file of the same name beside the solver. A
+    strict reading takes neither, but the latter where the files were moved together.
     """
     beside = solver_path.absolute().parent
     neighbour = beside / Path(name).name
     if reading.is_moved:
         return neighbour if is_file(neighbour) else None
-    folders = [Path(), *(folder for folder in (beside, *beside.parents) if folder != Path.cwd())]
+    above = () if reading.is_strict else beside.parents
+    folders = [Path(), *(folder for folder in (beside, *above) if folder != Path.cwd())]
     folder = next((folder for folder in folders if is_file(folder / name)), None)
     if folder is None:
         if reading.is_strict or not is_file(neighbour):

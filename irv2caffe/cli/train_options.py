@@ -78,7 +78,6 @@ TRAIN_OPTIONS = (
     ),
     _where(
         "--caffe",
-        "flag",
         type=_PATH,
         metavar="PATH",
         help="Caffe to use: its folder or program.  [default: see irv2caffe caffe --which]",

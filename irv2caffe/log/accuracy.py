@@ -1,4 +1,4 @@
-"""What outputs are, by their names: accuracies, errors, losses; and the errors that they mean."""
+"""Outputs by their names: accuracies, errors and losses, and errors in percent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACCURACY = re.compile(
 _CAMEL_ACCURACY = re.compile(r"[a-z]Acc(?![a-z])")
 _ERROR = re.compile(r"(?<![a-z])err(?:or)?s?(?![a-z])", re.IGNORECASE)
 _LOSS = re.compile(r"loss", re.IGNORECASE)
-# The rank is said as such, or is a number behind the word, which may count heads as well.
+# The rank has a word of its own, or is a number after the word, which may count heads as well.
 _TOP = re.compile(r"(?:top|@)[-_/@ ]{0,9}(\d{1,9})", re.IGNORECASE)
 _NUMBERED = re.compile(
     r"(?:acc(?:uracy)?|prec(?:ision)?|err(?:or)?)[-_/ ]?(\d{1,9})(?!\d)", re.IGNORECASE
@@ -36,7 +36,7 @@ _PLAIN = frozenset(
     }
 )  # fmt: skip
 _OLD_SCORE = re.compile(r"score \d+")
-# Measures of which more is better, and less.
+# Measures of which more is better, and of which less is.
 _UP = re.compile(
     r"(?<![a-z])(?:m?ap|m?iou|m?iu|psnr|ssim|auc|f1|dice|prec)(?![a-z])"
     r"|fwavacc|precision|recall|detection_eval|jaccard|f-?score|\Amap\Z",
@@ -48,7 +48,7 @@ _DOWN = re.compile(
 )
 
 
-class Names(NamedTuple):
+class AccuracyNames(NamedTuple):
     """The outputs that are top-1 and top-5 accuracy; None finds them by their names."""
 
     top1: str | None = None
@@ -56,7 +56,7 @@ class Names(NamedTuple):
 
 
 def kind_of(name: str, weight: float | None = None) -> Kind:
-    """What an output is.
+    """Whether an output is an accuracy, an error, a loss or something else.
 
     Args:
         name: as the log prints it.
@@ -77,7 +77,7 @@ def kind_of(name: str, weight: float | None = None) -> Kind:
 
 
 def better_of(name: str, kind: Kind) -> Literal["up", "down"] | None:
-    """Which way an output becomes better, where that is known."""
+    """Whether more or less of an output is better; None where that is not known."""
     if kind == "other":
         is_up = _UP.search(name) or _CAMEL_UP.search(name)
         return "down" if _DOWN.search(name) else "up" if is_up else None
@@ -89,8 +89,8 @@ def accuracy_names(
 ) -> tuple[str | None, str | None]:
     """The outputs that are top-1 and top-5 accuracy; the last of each, which is the main head.
 
-    An accuracy whose name says no rank is the first if it says nothing else either: that of an
-    attribute, a mean over classes, of pixels is another figure. The first Caffes did not print
+    An accuracy without a rank in its name is top-1 if the name has no other words: that of an
+    attribute, of pixels, or a mean over classes is something else. The first Caffes did not print
     names; the first of their scores is the accuracy.
 
     Args:
@@ -125,7 +125,7 @@ def _rank(name: str, *, heads: bool) -> str | None:
 
 
 def _are_heads(names: Iterable[str]) -> bool:
-    """Whether numbers behind the word count heads: accuracy1, accuracy2, accuracy3."""
+    """Whether numbers after the word count heads: accuracy1, accuracy2, accuracy3."""
     numbers = {match[1] for name in names if (match := _NUMBERED.search(name))}
     return bool(numbers & {"2", "4"}) and not any(_TOP.search(name) for name in names)
 
@@ -135,7 +135,7 @@ def _is_aux(name: str) -> bool:
 
 
 def is_rate(name: str) -> bool:
-    """Whether an output's name says accuracy or error."""
+    """Whether an output is an accuracy or error, by its name."""
     return kind_of(name) in {"accuracy", "error"}
 
 
@@ -153,7 +153,7 @@ def losses_of(outputs: Mapping[str, float], losses: Iterable[str] = ()) -> list[
 
 
 def errors_of(outputs: Mapping[str, float]) -> dict[str, float]:
-    """Every output whose name says accuracy or error, as an error in percent."""
+    """Every output that is an accuracy or error, as an error in percent."""
     found = {}
     for name in outputs:
         if is_rate(name):
@@ -164,7 +164,7 @@ def errors_of(outputs: Mapping[str, float]) -> dict[str, float]:
 
 
 def error_of(outputs: Mapping[str, float], name: str | None) -> float | None:
-    """Percent; an accuracy outside 0..1 is none."""
+    """The error of an output in percent; None for an accuracy outside of 0 to 1."""
     if name is None or name not in outputs:
         return None
     value = outputs[name]

@@ -1,6 +1,6 @@
-"""What is conspicuous in a run. Facts, no diagnosis.
+"""Anomalies in a run: what its rows show, without a diagnosis.
 
-Each rule is a function from the rows to what it found; one log triggers it and another does not.
+Each rule is a function from a run to what it found.
 """
 
 from __future__ import annotations
@@ -8,40 +8,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irv2caffe.log import loss_rules, test_rules
-from irv2caffe.log.metrics import Evidence, metrics_of
+from irv2caffe.log import loss_rules, validation_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from irv2caffe.log.metrics import Metric
-    from irv2caffe.log.table import Table
+    from irv2caffe.log.metrics import RunData
 
 _RULES = (
-    loss_rules.lost,
-    loss_rules.pinned,
-    loss_rules.exploded,
-    loss_rules.fell_back,
-    loss_rules.not_learning,
-    loss_rules.rate_gone,
-    loss_rules.stalled,
-    test_rules.perfect,
-    test_rules.collapsed,
-    test_rules.overfitted,
-    test_rules.plateau,
+    loss_rules.nan_loss,
+    loss_rules.pinned_loss,
+    loss_rules.exploding_loss,
+    loss_rules.collapsed_loss,
+    loss_rules.stuck_loss,
+    loss_rules.vanished_learning_rate,
+    loss_rules.stalls,
+    validation_rules.perfect_accuracy,
+    validation_rules.collapsed_outputs,
+    validation_rules.overfitting,
+    validation_rules.plateau,
 )
 
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Something conspicuous.
+    """Something unusual in a run.
 
     Attributes:
         kind: ``nan``, ``pinned``, ``exploded``, ``stuck``, ``chance``, ``lr``, ``stall``,
             ``perfect``, ``collapse``, ``overfit`` or ``plateau``.
         iteration: where it begins.
         epoch: the same, or None where epochs are not known.
-        text: for a person.
+        text: a description.
     """
 
     kind: str
@@ -50,16 +46,10 @@ class Anomaly:
     text: str
 
 
-def find_anomalies(table: Table, metrics: Sequence[Metric] | None = None) -> tuple[Anomaly, ...]:
-    """All that are found, by iteration.
-
-    Args:
-        table: of a run.
-        metrics: of it, where they are at hand.
-    """
-    run = Evidence(table, metrics_of(table) if metrics is None else metrics)
+def find_anomalies(run: RunData) -> tuple[Anomaly, ...]:
+    """All anomalies of a run, by iteration."""
     found = [
-        Anomaly(kind, iteration, table.epoch(iteration), text)
+        Anomaly(kind, iteration, run.table.epoch(iteration), text)
         for rule in _RULES
         for kind, iteration, text in rule(run)
     ]

@@ -1,4 +1,4 @@
-"""How many images an epoch has: few logs say it."""
+"""The number of training images, which few logs contain."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PROTOTXTS = ("solver.prototxt", "train_val.prototxt")
 
 
 class TrainImages(NamedTuple):
-    """The size of the training set, and how it is known."""
+    """The size of the training set, and where it is from."""
 
     number: int | None
-    why: str
+    source: str
 
 
 def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
-    """From a run folder, from headers of build-net, NVCaffe's epochs, or well-known names.
+    """Looks in the run folder, headers of build-net, NVCaffe's epochs and well-known names.
 
     Args:
         log: a history.
-        folder: where the log lies; prototxts beside it are looked into.
+        folder: of the log; prototxts beside it are read.
     """
     if folder is not None:
         found = _from_config(folder) or _from_headers(folder)
@@ -52,7 +52,7 @@ def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
 
 
 def _from_config(folder: Path) -> TrainImages | None:
-    """What ``train`` keeps in its run folder."""
+    """From what ``train`` keeps in its run folder."""
     number = read_json_object(folder / "config.json").get("num_train_images")
     return TrainImages(number, "config.json") if type(number) is int and number > 0 else None
 

@@ -1,4 +1,4 @@
-"""What is known of a run, as lines for people."""
+"""Summary, findings and configuration of a run as lines of text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from irv2caffe import ui
-from irv2caffe.log.anomalies import find_anomalies
 from irv2caffe.log.read.outputs import MAX_OUTPUTS
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
     from irv2caffe.log.read.history import Log
     from irv2caffe.log.summary import Summary
-    from irv2caffe.log.table import Table
 
 # Fields of the solver, in the order of interest.
 _SOLVER = (
@@ -25,8 +23,8 @@ _SOLVER = (
     "solver_mode", "solver_type",
 )  # fmt: skip
 _MAX_WARNINGS = 8
-# What Caffe says of old prototxts that it upgrades, and of its own future; Intel's timings.
-_NO_FINDING = re.compile(
+# Caffe's warnings about old prototxts and future versions; Intel's timings.
+_HARMLESS = re.compile(
     r"Note that future Caffe releases|Attempting to upgrade|Successfully upgraded|deprecat"
     r"|already up to date|^#*$|^LAYER-\d+ |^DELTA ",
     re.IGNORECASE,
@@ -36,7 +34,7 @@ _MANY_ASIDE = 3  # displays; fewer may be torn lines
 
 
 def summary_items(summary: Summary) -> list[tuple[str, str]]:
-    """Name and value of each figure of a run; what the log does not say is left out."""
+    """Name and value of each number of a run; those that the log does not have are left out."""
     items = [("iterations", _iterations(summary))]
     for rank in ("top1", "top5"):
         last = getattr(summary, f"last_{rank}_error")
@@ -48,42 +46,41 @@ def summary_items(summary: Summary) -> list[tuple[str, str]]:
             said += f" at {_place(summary.best_iteration, summary.best_epoch)}"
         items.append((f"{rank.replace('p', 'p-')} error", said))
     items += _output_items(summary)
-    if summary.last_loss is not None:
-        items.append(("training loss", f"{summary.last_loss:.4g}"))
-    if summary.lr is not None:
-        items.append(("learning rate", f"{summary.lr:.4g}"))
-    if summary.images_per_iteration is not None:
-        items.append(("images per iteration", f"{summary.images_per_iteration:,}"))
-    if summary.images_per_second is not None:
-        items.append(("images per second", f"{summary.images_per_second:.1f}"))
-    if summary.hours is not None:
-        items.append(("training time", ui.duration(3600 * summary.hours)))
-    if summary.eta_hours is not None:
-        items.append(("time left", ui.duration(3600 * summary.eta_hours)))
-    if summary.restarts:
-        items.append(("restarts", f"{summary.restarts}"))
-    if summary.diverged is not None:
-        items.append(("diverged", f"at iteration {summary.diverged:,}"))
-    return items
+    hours, eta_hours, diverged = summary.hours, summary.eta_hours, summary.diverged
+    others = {
+        "training loss": _number(summary.last_loss, ".4g"),
+        "learning rate": _number(summary.lr, ".4g"),
+        "images per iteration": _number(summary.images_per_iteration, ","),
+        "images per second": _number(summary.images_per_second, ".1f"),
+        "training time": None if hours is None else ui.duration(3600 * hours),
+        "time left": None if eta_hours is None else ui.duration(3600 * eta_hours),
+        "restarts": f"{summary.restarts}" if summary.restarts else None,
+        "diverged": None if diverged is None else f"at iteration {diverged:,}",
+    }
+    return items + [(name, text) for name, text in others.items() if text is not None]
+
+
+def _number(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)
 
 
 def _output_items(summary: Summary) -> Iterator[tuple[str, str]]:
-    """What the tests said beside top-1 and top-5; of the training, what no test says."""
+    """Outputs of tests other than top-1 and top-5; of the training, those that no test has."""
     tested = {one.name for one in summary.outputs if one.phase == "test"}
-    told = [
+    shown = [
         one
         for one in summary.outputs
         if (one.phase == "test" and (one.rank is None or one.net))
         or (one.phase == "train" and one.kind != "loss" and one.name not in tested)
     ]
-    for one in told[:_MAX_OUTPUTS]:
+    for one in shown[:_MAX_OUTPUTS]:
         where = f"test net #{one.net}" if one.net else one.phase
         said = f"last {one.last:.4g}"
         if one.best is not None and one.best_iteration is not None:
             said += f", best {one.best:.4g} at {_place(one.best_iteration, one.best_epoch)}"
         yield f"{where} {one.name}", said
-    if len(told) > _MAX_OUTPUTS:
-        yield "more outputs", f"{len(told) - _MAX_OUTPUTS:,}, which --json, --csv and --html have"
+    if len(shown) > _MAX_OUTPUTS:
+        yield "more outputs", f"{len(shown) - _MAX_OUTPUTS:,}, which --json, --csv and --html have"
 
 
 def _iterations(summary: Summary) -> str:
@@ -97,18 +94,18 @@ def _place(iteration: int, epoch: float | None) -> str:
     return f"iteration {iteration:,}" if epoch is None else f"epoch {epoch:.4g}"
 
 
-def finding_lines(table: Table, log: Log | None = None) -> list[tuple[str, str]]:
-    """Kind and text of everything conspicuous, the end of the run last."""
+def finding_lines(summary: Summary, log: Log | None = None) -> list[tuple[str, str]]:
+    """Kind and text of all anomalies, then of what else the log shows, the run's end last."""
     lines = [
         (found.kind, f"{_place(found.iteration, found.epoch)}: {found.text}")
-        for found in find_anomalies(table)
+        for found in summary.anomalies
     ]
     if log is not None:
-        lines += _endings(log)
+        lines += _log_findings(log)
     return lines
 
 
-def _endings(log: Log) -> Iterator[tuple[str, str]]:
+def _log_findings(log: Log) -> Iterator[tuple[str, str]]:
     if log.num_replaced:
         yield "replaced", f"{log.num_replaced:,} displays and tests were made again after a restart"
     if log.num_dropped:
@@ -119,8 +116,8 @@ def _endings(log: Log) -> Iterator[tuple[str, str]]:
         yield "processes", text
     if log.gave_up:
         yield "unread", "no line of Caffe's for very long: what follows was not read"
-    told = [pair for pair in log.warnings.items() if _NO_FINDING.search(pair[0]) is None]
-    warnings = sorted(told, key=lambda pair: -pair[1])
+    warnings = [pair for pair in log.warnings.items() if _HARMLESS.search(pair[0]) is None]
+    warnings.sort(key=lambda pair: -pair[1])
     for message, count in warnings[:_MAX_WARNINGS]:
         yield "warning", f"{message} ({count:,} times)" if count > 1 else message
     if log.stopped:
@@ -132,7 +129,7 @@ def _endings(log: Log) -> Iterator[tuple[str, str]]:
 
 
 def config_lines(log: Log) -> list[tuple[str, str]]:
-    """Name and value of what the run was made of, as far as the log says it."""
+    """Name and value of Caffe, GPUs, nets and solver, as far as the log shows them."""
     lines = [("Caffe", log.fork)] if log.fork else []
     if log.gpus:
         names = [f"{gpu} {log.gpu_names.get(gpu, '')}".strip() for gpu in log.gpus]
@@ -149,7 +146,7 @@ def config_lines(log: Log) -> list[tuple[str, str]]:
         value = log.fields.get(name)
         if value is not None:
             values = value if isinstance(value, list) else [value]
-            lines.append((name, ", ".join(_number(part) for part in values)))
+            lines.append((name, ", ".join(_field(part) for part in values)))
     if log.started is not None and log.latest is not None:
         lines.append(("from", f"{log.started:%Y-%m-%d %H:%M:%S}"))
         lines.append(("to", f"{log.latest:%Y-%m-%d %H:%M:%S}"))
@@ -160,7 +157,7 @@ def config_lines(log: Log) -> list[tuple[str, str]]:
     return lines
 
 
-def _number(value: object) -> str:
+def _field(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and math.isfinite(value):

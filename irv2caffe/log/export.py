@@ -1,4 +1,4 @@
-"""Rows in files: CSV, which can be read back, and JSON lines."""
+"""Rows as CSV, which can be read back, and as JSON lines."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ import math
 from dataclasses import fields
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.log.table import Table, TestRow, TrainRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# Outputs have columns of their own, named with this before their name.
+# The columns of outputs have this before the name.
 OUTPUT = "output:"
 _COLUMNS = (
     "kind", "iteration", "epoch", "loss", "lr", "seconds", "images_per_second",
     "top1_error", "top5_error", "net",
 )  # fmt: skip
 _INTEGERS = {"iteration", "net"}
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
+_NO_DISPLAY: dict[str, Any] = dict.fromkeys(field.name for field in fields(TrainRow))
+_NO_TEST: dict[str, Any] = dict.fromkeys(field.name for field in fields(TestRow))
 
 
 def rows_of(table: Table) -> Iterator[dict[str, Any]]:
     """All rows as dictionaries, by iteration, a test before the display of the same iteration.
 
     Keys are ``kind`` (``train`` or ``test``), the fields of the row, and ``output:NAME`` for each
-    output; what a row has nothing for is left out.
+    output; fields without a value are left out.
     """
     train = (_as_dict("train", row) for row in table.train)
     tests = sorted([*table.test, *table.other_tests], key=lambda row: (row.iteration, row.net))
@@ -63,61 +65,56 @@ def _output_names(table: Table) -> list[str]:
 
 
 def write_csv(path: Path, table: Table) -> None:
-    """One line per display or test, by iteration; cells that a row has nothing for are empty.
+    """One line per display or test, by iteration; fields without a value are empty.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             with aside.open("w", encoding="utf-8", newline="") as stream:
                 dump_csv(stream, table)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
 
 
 def dump_csv(stream: IO[str], table: Table) -> None:
-    """Writes what :func:`write_csv` puts into a file."""
+    """Writes the text of :func:`write_csv`."""
     columns = [*_COLUMNS, *(f"{OUTPUT}{name}" for name in _output_names(table))]
     # A name may hold a carriage return, which csv does not quote by itself.
-    csv.writer(stream, lineterminator="\n", quoting=_quoting(columns)).writerow(columns)
+    has_return = any("\r" in name for name in columns)
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+    csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(columns)
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writerows(rows_of(table))
 
 
-def _quoting(columns: Sequence[str]) -> Literal[0, 1]:
-    return csv.QUOTE_ALL if any("\r" in name for name in columns) else csv.QUOTE_MINIMAL
-
-
 def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
-    """One JSON object per display or test of each run; what is no finite number is null.
+    """One JSON object per display or test of each run; numbers that are not finite are null.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             with aside.open("w", encoding="utf-8") as stream:
                 for name, table in tables.items():
                     for row in rows_of(table):
-                        line = json.dumps({"run": name, **_finite(row)}, allow_nan=False)
-                        stream.write(f"{line}\n")
+                        line = {"run": name, **{key: _finite(row[key]) for key in row}}
+                        stream.write(f"{json.dumps(line, allow_nan=False)}\n")
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_csv(path: Path) -> Table:
-    """The rows that :func:`write_csv` wrote; what is not a row (restarts, batch) is unknown.
+    """The rows that :func:`write_csv` wrote; everything else (restarts, batch) is unknown.
 
     Raises:
-        MissingInputError: nothing there.
+        MissingInputError: there is no such file.
         FormatError: it is not such a file.
     """
     try:
@@ -132,10 +129,10 @@ def read_csv(path: Path) -> Table:
 
 
 def load_csv(stream: IO[str]) -> Table:
-    """Reads what :func:`read_csv` finds in a file.
+    """Reads the text of :func:`read_csv`.
 
     Raises:
-        ValueError: these are no such rows (or TypeError, or csv.Error).
+        ValueError: it is not such a text (or TypeError, or csv.Error).
     """
     train: list[TrainRow] = []
     test: list[TestRow] = []
@@ -148,7 +145,11 @@ def load_csv(stream: IO[str]) -> Table:
         needed = {"train": ("iteration", "loss"), "test": ("iteration",)}.get(row["kind"], ("",))
         if not all(row.get(name) for name in needed):
             raise ValueError(f"line {reader.line_num} is neither a display nor a test")
-        _take(row, train, test)
+        values = _values(row)
+        if row["kind"] == "train":
+            train.append(TrainRow(**{**_NO_DISPLAY, **values}))
+        else:
+            test.append(TestRow(**{**_NO_TEST, **values}))
     first = min((row.net for row in test), default=0)
     others = tuple(row for row in test if row.net != first)
     return Table(
@@ -156,32 +157,18 @@ def load_csv(stream: IO[str]) -> Table:
     )
 
 
-def _take(row: Mapping[str, str], train: list[TrainRow], test: list[TestRow]) -> None:
-    values: dict[str, Any] = {
-        key: _integer(text) if key in _INTEGERS else float(text)
-        for key, text in row.items()
-        if key != "kind" and not key.startswith(OUTPUT) and text
-    }
-    values["outputs"] = _outputs(row.items())
-    if row["kind"] == "train":
-        train.append(TrainRow(**{**dict.fromkeys(_names(TrainRow)), **values}))
-    else:
-        test.append(TestRow(**{**dict.fromkeys(_names(TestRow)), **values}))
-
-
-def _integer(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise ValueError("a number of too many digits")
-    return int(text)
-
-
-def _names(row: type[TrainRow] | type[TestRow]) -> list[str]:
-    return [field.name for field in fields(row)]
-
-
-def _outputs(items: Iterable[tuple[str, str]]) -> dict[str, float]:
-    return {
-        key.removeprefix(OUTPUT): float(text)
-        for key, text in items
-        if key.startswith(OUTPUT) and text
-    }
+def _values(row: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a row that have a value."""
+    values: dict[str, Any] = {"outputs": {}}
+    for key, text in row.items():
+        if not text or key == "kind":
+            continue
+        if key.startswith(OUTPUT):
+            values["outputs"][key.removeprefix(OUTPUT)] = float(text)
+        elif key not in _INTEGERS:
+            values[key] = float(text)
+        elif len(text) > _MAX_DIGITS:
+            raise ValueError("a number of too many digits")
+        else:
+            values[key] = int(text)
+    return values

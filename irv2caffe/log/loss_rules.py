@@ -1,4 +1,9 @@
-"""Rules about the training: its loss, its learning rate, its rhythm."""
+"""Rules about the training: its loss, its learning rate and pauses in the log.
+
+A loss of 87.3365 is -log of the smallest positive float, which SoftmaxWithLoss gives when the
+outputs of the net have overflowed. A net of several heads shows it in one of them, and the
+displayed loss contains it times its weight.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +12,19 @@ from itertools import islice, pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from irv2caffe.log.divergence import pinned_display, pinned_heads
-from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_lost
+from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_lost, is_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from irv2caffe.log.metrics import Evidence, Metric
+    from irv2caffe.log.metrics import Found, Metric, RunData
     from irv2caffe.log.table import Table
-
-Found = tuple[str, int, str]  # kind, iteration, text
 
 _MAX_STALLS = 5
 _STALL_S = 300.0
 _STALL_FACTOR = 20.0
 _SAMPLES = 10_000
-_MIN_DISPLAYS = 20  # fewer say nothing of a course
+_MIN_DISPLAYS = 20  # fewer show no trend
 _MAX_PARTS = 20
 _BEGINNING = 0.1  # of what the log shows
 _FIRST = 5  # displays that show how high a loss begins
@@ -31,144 +33,158 @@ _FELL = 0.7  # of the beginning: a loss that was below has learned something
 _CHANCE = 0.02  # of the loss of guessing: nearer is guessing
 _RATE_GONE = 1e-6  # of the highest rate: an update of it changes no weight of 32 bits
 _MAX_HEADS = 3
+_PINNED_IN_A_ROW = 3  # displays of a multiple of 87.3365, which a loss may hit by chance
 
 
-def lost(run: Evidence) -> Iterator[Found]:
-    """The loss is no number."""
-    iterations, losses = column(run.table.train, "iteration"), column(run.table.train, "loss")
-    place = next((place for place, loss in enumerate(losses) if is_lost(loss)), None)
-    if place is not None:
-        yield "nan", int(iterations[place]), f"the training loss is {losses[place]:g}"
+def nan_loss(run: RunData) -> Iterator[Found]:
+    """The loss is not a number."""
+    for iteration, loss in zip(run.iterations, run.losses, strict=True):
+        if is_lost(loss):
+            yield "nan", int(iteration), f"the training loss is {loss:g}"
+            return
 
 
-def pinned(run: Evidence) -> Iterator[Found]:
-    """A loss of 87.3365, of the whole net or of a head, as it is or as it is weighted."""
-    shown = pinned_display(run.table)
-    if shown is not None:
-        iteration, weight = shown
-        if weight == 1:
-            text = (
-                f"the training loss is pinned at {PINNED_LOSS}: the net's outputs have overflowed"
-            )
-        else:
-            value = weight * PINNED_LOSS
-            text = (
-                f"the training loss is pinned at {value:.6g}, which is {weight:g} x {PINNED_LOSS}: "
-                "the net's outputs have overflowed"
-            )
+def pinned_loss(run: RunData) -> Iterator[Found]:
+    """The loss of the whole net or of a head is 87.3365, as it is or times its weight."""
+    pinned = _first_pinned_display(run)
+    if pinned is not None:
+        iteration, weight = pinned
+        value = f"{PINNED_LOSS}"
+        if weight != 1:
+            value = f"{weight * PINNED_LOSS:.6g}, which is {weight:g} x {PINNED_LOSS}"
+        text = f"the training loss is pinned at {value}: the net's outputs have overflowed"
         yield "pinned", iteration, text
         return
-    for name, iteration in pinned_heads(run.metrics)[:_MAX_HEADS]:
+    for name, iteration in _pinned_heads(run.metrics)[:_MAX_HEADS]:
         text = f"{name} is pinned at {PINNED_LOSS}: the outputs of this head have overflowed"
         yield "pinned", iteration, text
 
 
-def exploded(run: Evidence) -> Iterator[Found]:
+def _first_pinned_display(run: RunData) -> tuple[int, float] | None:
+    """The first iteration with a pinned loss, and the weight it is displayed with."""
+    for iteration, loss in zip(run.iterations, run.losses, strict=True):
+        if is_pinned(loss):
+            return int(iteration), 1.0
+    weights = run.table.loss_weights.values()
+    for weight in sorted({*weights, sum(weights)} - {0.0, 1.0}):
+        level, count = weight * PINNED_LOSS, 0
+        for place, loss in enumerate(run.losses):  # logs have six digits
+            count = count + 1 if abs(loss - level) < 1e-5 * abs(level) else 0
+            if count == _PINNED_IN_A_ROW:
+                return int(run.iterations[place - count + 1]), weight
+    return None
+
+
+def _pinned_heads(metrics: Sequence[Metric]) -> list[tuple[str, int]]:
+    """Name and first iteration of each pinned loss of the nets."""
+    found: dict[str, int] = {}
+    for metric in metrics:
+        if metric.kind != "loss":
+            continue
+        pairs = zip(metric.iteration, metric.value, strict=True)
+        first = next((at for at, value in pairs if is_pinned(value)), None)
+        if first is not None:
+            found[metric.name] = min(first, found.get(metric.name, first))
+    return sorted(found.items(), key=lambda pair: pair[1])
+
+
+def first_diverged(run: RunData) -> int | None:
+    """The first iteration whose loss, or that of a head, is not a number or pinned."""
+    found = [iteration for _, iteration, _ in nan_loss(run)]
+    pinned = _first_pinned_display(run)
+    found += [pinned[0]] if pinned else []
+    found += [iteration for _, iteration in _pinned_heads(run.metrics)[:1]]
+    return min(found, default=None)
+
+
+def exploding_loss(run: RunData) -> Iterator[Found]:
     """A loss many times higher than where it began, though it is a number and not pinned."""
-    if pinned_display(run.table) or pinned_heads(run.metrics):
+    if _first_pinned_display(run) or _pinned_heads(run.metrics):
         return
-    iterations, losses = column(run.table.train, "iteration"), column(run.table.train, "loss")
-    begun = [loss for loss in losses[:_FIRST] if not is_lost(loss)]
+    losses = run.losses
+    first = [loss for loss in losses[:_FIRST] if not is_lost(loss)]
     numbers = [loss for loss in losses if not is_lost(loss)] if _has_lost(losses) else losses
-    if len(numbers) < 2 * _FIRST or not begun:
+    if len(numbers) < 2 * _FIRST or not first:
         return
-    usual = max(*begun, median(numbers[: len(numbers) // 2]))
+    usual = max(*first, median(numbers[: len(numbers) // 2]))
     if usual <= 0 or max(numbers) <= _EXPLODED * usual:
         return
     high = [
         (loss, int(iteration))
-        for iteration, loss in zip(iterations, losses, strict=True)
+        for iteration, loss in zip(run.iterations, losses, strict=True)
         if loss > _EXPLODED * usual and not is_lost(loss)
     ]
     if high:
         top, top_at = max(high, key=lambda pair: pair[0])
         text = (
             f"the training loss rises to {top:.3g} (iteration {top_at:,}); "
-            f"it began at {begun[0]:.3g}"
+            f"it began at {first[0]:.3g}"
         )
         if losses[-1] <= usual:
             text += f" and is {losses[-1]:.3g} again"
         yield "exploded", high[0][1], text
 
 
-def fell_back(run: Evidence) -> Iterator[Found]:
-    """A loss that had fallen and is back where it began, to stay there."""
-    iterations, losses = column(run.table.train, "iteration"), column(run.table.train, "loss")
+def collapsed_loss(run: RunData) -> Iterator[Found]:
+    """A loss that had fallen and went back for good to where it began."""
+    losses = run.losses
     if len(losses) < _MIN_DISPLAYS or _has_lost(losses):
         return
     means = _means(losses)
-    begun = max(_mean(losses[:_FIRST]), means[0])
+    start = max(_mean(losses[:_FIRST]), means[0])
     low = min(means)
-    if begun <= 0 or low > _FELL * begun or not 0.9 * begun <= means[-1] <= _EXPLODED * begun:
+    if start <= 0 or low > _FELL * start or not 0.9 * start <= means[-1] <= _EXPLODED * start:
         return
-    half = (low + begun) / 2
+    half = (low + start) / 2
     place = next(place for place in reversed(range(len(losses))) if losses[place] < half) + 1
     if len(losses) - place < max(3, len(losses) // 50):
-        return  # not yet to stay
+        return  # it may fall again
     text = (
         f"the training loss had fallen to {low:.4g} and is back at {means[-1]:.4g}; "
-        f"it began at {begun:.4g}"
+        f"it began at {start:.4g}"
     )
-    yield "collapse", int(iterations[place]), text
+    yield "collapse", int(run.iterations[place]), text
 
 
-def not_learning(run: Evidence) -> Iterator[Found]:
+def stuck_loss(run: RunData) -> Iterator[Found]:
     """A loss that is where it began, or that of guessing.
 
-    What was resumed late may have nothing left to learn.
+    Runs that were resumed late are left out: they may have nothing left to learn.
     """
-    losses, iterations = column(run.table.train, "loss"), column(run.table.train, "iteration")
+    losses, iterations, table = run.losses, run.iterations, run.table
     if len(losses) < _MIN_DISPLAYS or _has_lost(losses):
         return
     if iterations[0] > _BEGINNING * iterations[-1]:
         return
     quarter = len(losses) // 4
     first, last = _mean(losses[:quarter]), _mean(losses[-quarter:])
-    guess = _loss_of_guessing(run.table, run.metrics)
-    guesses = guess is not None and abs(last - guess) < _CHANCE * guess
-    told = f", which is guessing among {run.table.num_classes:,} classes" if guesses else ""
+    heads = [one for one in run.metrics if (one.phase, one.kind) == ("train", "loss")]
+    head_guess = math.log(max(table.num_classes or 1, 1))
+    guess = head_guess * math.fsum(
+        [1.0 if one.weight is None else one.weight for one in heads] or [1.0]
+    )
+    is_guessing = bool(guess) and abs(last - guess) < _CHANCE * guess
+    among = f", which is guessing among {table.num_classes or 0:,} classes"
     if last >= 0.98 * first and min(_means(losses)) >= 0.9 * first:
-        text = f"the training loss has not fallen: {first:.4g} at first, {last:.4g} now{told}"
-        yield "stuck", int(iterations[0]), text
-    elif guesses:
-        yield "chance", int(iterations[-quarter]), f"the training loss is {last:.4g}{told}"
-    else:
-        yield from _guessing_heads(run.table, run.metrics)
+        text = f"the training loss has not fallen: {first:.4g} at first, {last:.4g} now"
+        yield "stuck", int(iterations[0]), text + (among if is_guessing else "")
+    elif is_guessing:
+        yield "chance", int(iterations[-quarter]), f"the training loss is {last:.4g}{among}"
+    elif head_guess and len(heads) > 1:
+        for head in heads[:_MAX_HEADS]:
+            last_quarter = head.value[-max(1, len(head.value) // 4) :]
+            mean = _mean(last_quarter)
+            if len(head.value) >= _MIN_DISPLAYS and abs(mean - head_guess) < _CHANCE * head_guess:
+                at = int(head.iteration[-len(last_quarter)])
+                yield "chance", at, f"{head.name} is {mean:.4g}{among}"
 
 
-def _guessing_heads(table: Table, metrics: Sequence[Metric]) -> Iterator[Found]:
-    """Heads of several whose own loss is that of guessing."""
-    if not table.num_classes or table.num_classes < 2:
-        return
-    guess = math.log(table.num_classes)
-    heads = [one for one in metrics if (one.phase, one.kind) == ("train", "loss")]
-    for head in heads[:_MAX_HEADS] if len(heads) > 1 else ():
-        quarter = head.value[-max(1, len(head.value) // 4) :]
-        if len(head.value) >= _MIN_DISPLAYS and abs(_mean(quarter) - guess) < _CHANCE * guess:
-            text = (
-                f"{head.name} is {_mean(quarter):.4g}, which is guessing among "
-                f"{table.num_classes:,} classes"
-            )
-            yield "chance", int(head.iteration[-len(quarter)]), text
-
-
-def _loss_of_guessing(table: Table, metrics: Sequence[Metric]) -> float | None:
-    """Of all heads together, by their weights."""
-    if not table.num_classes or table.num_classes < 2:
-        return None
-    heads = [one for one in metrics if (one.phase, one.kind) == ("train", "loss")]
-    weights = [1.0 if one.weight is None else one.weight for one in heads] or [1.0]
-    return math.log(table.num_classes) * math.fsum(weights) or None
-
-
-def rate_gone(run: Evidence) -> Iterator[Found]:
-    """A learning rate so small that nothing is learned any more, long before the end."""
-    rows = run.table.train
-    rates = rows.columns.lr if isinstance(rows, TrainRows) else [row.lr for row in rows]
+def vanished_learning_rate(run: RunData) -> Iterator[Found]:
+    """A learning rate too small to change a weight, long before the end."""
     pairs = [
         (iteration, rate)
-        for iteration, rate in zip(column(rows, "iteration"), rates, strict=True)
-        if rate is not None and math.isfinite(rate)
+        for iteration, rate in zip(run.iterations, column(run.table.train, "lr"), strict=True)
+        if math.isfinite(rate)
     ]
     if len(pairs) < _MIN_DISPLAYS:
         return
@@ -188,7 +204,7 @@ def rate_gone(run: Evidence) -> Iterator[Found]:
     yield "lr", int(gone[0][0]), text
 
 
-def stalled(run: Evidence) -> Iterator[Found]:
+def stalls(run: RunData) -> Iterator[Found]:
     """Displays, without a test between them, whose iterations took far longer than usual."""
     every = len(run.table.train) // _SAMPLES + 1
     usual = median(

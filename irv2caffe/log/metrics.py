@@ -1,21 +1,25 @@
-"""Every figure that a net printed, as a series: its name, what it is, where it comes from.
-
-This is what is drawn and told beside the displayed training loss and the learning rate.
-"""
+"""Metrics: every output of the nets of a run as a series, with its kind and phase."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from irv2caffe.log.accuracy import Kind, accuracy_names, better_of, kind_of
-from irv2caffe.log.table import TrainRows
+from irv2caffe.log.table import TrainRows, column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from irv2caffe.log.table import Table
+    from irv2caffe.log.table import Table, TestRow, TrainRow
+
+    _Series = tuple[Sequence[int], Sequence[float]]  # iterations and values
+
+Phase = Literal["train", "test"]
+Rank = Literal["top-1", "top-5"]
+Found = tuple[str, int, str]  # what a rule for anomalies yields: kind, iteration, text
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Metric:
 
     name: str
     kind: Kind
-    phase: Literal["train", "test"]
+    phase: Phase
     net: int
-    rank: Literal["top-1", "top-5"] | None
+    rank: Rank | None
     better: Literal["up", "down"] | None
     weight: float | None
     iteration: Sequence[int] = field(repr=False)
@@ -46,7 +50,7 @@ class Metric:
 
     @property
     def is_fraction(self) -> bool:
-        """Whether it is an accuracy or error whose values are shares, which are told in percent."""
+        """Whether it is an accuracy or error from 0 to 1, which is shown in percent."""
         if self.kind not in {"accuracy", "error"}:
             return False
         finite = [value for value in self.value if math.isfinite(value)]
@@ -54,18 +58,41 @@ class Metric:
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Iteration and value of the best; None where nobody knows which is better."""
-        pairs = [pair for pair in zip(self.iteration, self.value, strict=True) if _is_finite(pair)]
+        """Iteration and value of the best; None where it is not known which is better."""
+        pairs = [
+            (iteration, value)
+            for iteration, value in zip(self.iteration, self.value, strict=True)
+            if math.isfinite(value)
+        ]
         if self.better is None or not pairs:
             return None
         return (max if self.better == "up" else min)(pairs, key=lambda pair: pair[1])
 
 
-class Evidence(NamedTuple):
-    """A run as rules look at it."""
+@dataclass(frozen=True)
+class RunData:
+    """A run as the rules for anomalies need it.
+
+    Attributes:
+        table: its rows.
+    """
 
     table: Table
-    metrics: Sequence[Metric]
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """Its outputs."""
+        return metrics_of(self.table)
+
+    @property
+    def iterations(self) -> Sequence[float]:
+        """Of its displays."""
+        return column(self.table.train, "iteration")
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """Of its displays."""
+        return column(self.table.train, "loss")
 
 
 def metrics_of(table: Table) -> list[Metric]:
@@ -74,45 +101,44 @@ def metrics_of(table: Table) -> list[Metric]:
 
 
 def _test_metrics(table: Table) -> Iterator[Metric]:
-    found: dict[tuple[int, str], tuple[list[int], list[float]]] = {}
-    for row in (*table.test, *table.other_tests):
-        for name, value in row.outputs.items():
-            iteration, values = found.setdefault((row.net, name), ([], []))
-            iteration.append(row.iteration)
-            values.append(value)
-    for net in dict.fromkeys(net for net, _ in found):
-        names = [name for one, name in found if one == net]
-        ranks = _ranks(table, names, is_asked=bool(table.test) and net == table.test[0].net)
-        for name in names:
-            yield _metric(table, name, "test", net, ranks.get(name), *found[net, name])
+    tests = (*table.test, *table.other_tests)
+    for net in dict.fromkeys(row.net for row in tests):
+        found = _outputs([row for row in tests if row.net == net])
+        ranks = _ranks(table, list(found), is_asked=bool(table.test) and net == table.test[0].net)
+        for name, series in found.items():
+            yield _metric(table, name, "test", net, ranks.get(name), series)
 
 
 def _train_metrics(table: Table) -> Iterator[Metric]:
     rows = table.train
-    found: dict[str, tuple[Sequence[int], Sequence[float]]] = {}
     if isinstance(rows, TrainRows):
         kept = rows.outputs.items()
-        found = {name: (one.iteration, one.means()) for name, one in kept if len(one)}
+        found: dict[str, _Series] = {
+            name: (one.iteration, one.values()) for name, one in kept if len(one)
+        }
     else:
-        listed: dict[str, tuple[list[int], list[float]]] = {}
-        for row in rows:
-            for name, value in row.outputs.items():
-                iteration, values = listed.setdefault(name, ([], []))
-                iteration.append(row.iteration)
-                values.append(value)
-        found.update(listed)
+        found = _outputs(rows)
     ranks = _ranks(table, list(found), is_asked=False)
-    for name, columns in found.items():
-        yield _metric(table, name, "train", 0, ranks.get(name), *columns)
+    for name, series in found.items():
+        yield _metric(table, name, "train", 0, ranks.get(name), series)
 
 
-def _ranks(
-    table: Table, names: Sequence[str], *, is_asked: bool
-) -> Mapping[str, Literal["top-1", "top-5"]]:
+def _outputs(rows: Sequence[TrainRow] | Sequence[TestRow]) -> dict[str, _Series]:
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        for name, value in row.outputs.items():
+            iteration, values = found.setdefault(name, ([], []))
+            iteration.append(row.iteration)
+            values.append(value)
+    return dict(found)
+
+
+def _ranks(table: Table, names: Sequence[str], *, is_asked: bool) -> Mapping[str, Rank]:
+    """The rank of each output that has one; ``is_asked`` where the caller's names count."""
     top1, top5 = accuracy_names(names, table.loss_weights)
     if is_asked:
         top1, top5 = table.names.top1 or top1, table.names.top5 or top5
-    found: dict[str, Literal["top-1", "top-5"]] = {}
+    found: dict[str, Rank] = {}
     if top5 is not None:
         found[top5] = "top-5"
     if top1 is not None:
@@ -121,21 +147,10 @@ def _ranks(
 
 
 def _metric(
-    table: Table,
-    name: str,
-    phase: Literal["train", "test"],
-    net: int,
-    rank: Literal["top-1", "top-5"] | None,
-    iteration: Sequence[int],
-    value: Sequence[float],
+    table: Table, name: str, phase: Phase, net: int, rank: Rank | None, series: _Series
 ) -> Metric:
     weight = table.loss_weights.get(name, table.loss_weights.get(name.rpartition("[")[0]))
     kind = kind_of(name, weight)
     if rank is not None and kind == "other":
         kind = "accuracy"  # the caller says so
-    better = better_of(name, kind)
-    return Metric(name, kind, phase, net, rank, better, weight, iteration, value)
-
-
-def _is_finite(pair: tuple[int, float]) -> bool:
-    return math.isfinite(pair[1])
+    return Metric(name, kind, phase, net, rank, better_of(name, kind), weight, *series)

@@ -1,4 +1,4 @@
-"""Other people's curves, to draw behind one's own; the file says where each comes from."""
+"""Published training curves of other people; reference_curves.csv has their sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import resources
 
 from irv2caffe.errors import UsageError
 
-# What users call them, and what they are called in the file.
+# Name for users to name in the file.
 NAMES = {
     "original-2016": "original-2016",
     "lim0606": "lim0606-torch-setting1",
@@ -20,7 +20,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Reference:
-    """A run of somebody else's.
+    """A published run.
 
     Attributes:
         name: as in :data:`NAMES`.
@@ -35,7 +35,7 @@ class Reference:
 
 
 def references(names: list[str]) -> list[Reference]:
-    """The runs of these names, in their order; ``all`` is every one.
+    """The published runs of these names, in their order; ``all`` is every one.
 
     Raises:
         UsageError: no such run.
@@ -49,7 +49,7 @@ def references(names: list[str]) -> list[Reference]:
 
 @cache
 def reference_runs() -> dict[str, Reference]:
-    """All of them, by name."""
+    """All published runs, by name."""
     text = (resources.files(__package__) / "reference_curves.csv").read_text(encoding="utf-8")
     lines = text.splitlines()
     about: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A run in a few figures."""
+"""Summary: a run in a few numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log.anomalies import Anomaly, find_anomalies
-from irv2caffe.log.divergence import first_diverged
-from irv2caffe.log.metrics import metrics_of
+from irv2caffe.log.loss_rules import first_diverged
+from irv2caffe.log.metrics import RunData
 
 if TYPE_CHECKING:
     from irv2caffe.log.metrics import Metric
@@ -20,9 +20,10 @@ _RECENT = 200  # displays that the rate and the time left are taken from
 
 @dataclass(frozen=True)
 class OutputSummary:
-    """One output of a net in a few figures, as printed; the first ones as :class:`Metric` has them.
+    """One output of a net in a few numbers; values as printed.
 
-    ``best`` is None where nobody knows which is better.
+    The first fields are those of :class:`~irv2caffe.log.metrics.Metric`; ``best`` is None where it
+    is not known which is better.
     """
 
     name: str
@@ -39,7 +40,7 @@ class OutputSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in a few figures; errors in percent, None where there is nothing to say.
+    """A run in a few numbers; errors in percent, None where the log has nothing.
 
     ``diverged`` is the first iteration at which the loss is not a number, or that of a head pinned
     at 87.3365. ``images_per_second`` is the median of the last displays, ``eta_hours`` their pace
@@ -74,7 +75,7 @@ class Summary:
 
 
 def summarize(table: Table) -> Summary:
-    """The figures of a run."""
+    """The summary of a run."""
     train, test = table.train, table.test
     rated = [row for row in test if row.top1_error is not None and not math.isnan(row.top1_error)]
     best = min(rated, key=lambda row: row.top1_error or 0.0, default=None)
@@ -83,8 +84,8 @@ def summarize(table: Table) -> Summary:
     recent = train[-_RECENT:]
     rates = [row.images_per_second for row in recent if row.images_per_second]
     iterations = max(last.iteration if last else 0, test[-1].iteration if test else 0)
-    metrics = metrics_of(table)
-    diverged = first_diverged(table, metrics)
+    run = RunData(table)
+    diverged = first_diverged(run)
     return Summary(
         iterations=iterations,
         epochs=table.epoch(iterations),
@@ -105,8 +106,8 @@ def summarize(table: Table) -> Summary:
         images_per_iteration=table.images_per_iteration,
         num_train_images=table.num_train_images,
         ended=table.ended,
-        anomalies=find_anomalies(table, metrics),
-        outputs=tuple(_output(metric, table) for metric in metrics),
+        anomalies=find_anomalies(run),
+        outputs=tuple(_output(metric, table) for metric in run.metrics),
     )
 
 

@@ -1,4 +1,4 @@
-"""The history as plain rows, in epochs and percent."""
+"""Table: the history of a run as rows, in epochs and percent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from irv2caffe.log.accuracy import Names, accuracy_names, error_of, losses_of
+from irv2caffe.log.accuracy import AccuracyNames, accuracy_names, error_of, losses_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from irv2caffe.log.read.columns import Series, TrainColumns, TrainPoint
     from irv2caffe.log.read.history import Log, TestPoint
 
-# -log of the smallest positive float: SoftmaxWithLoss of a net whose outputs overflowed.
+# -log of the smallest positive float: SoftmaxWithLoss of outputs that overflowed.
 PINNED_LOSS = 87.3365
-MAX_LOSS = 3.5e38  # Caffe's are 32 bits wide: what is larger is no loss
-_ANY = Names()
+MAX_LOSS = 3.5e38  # of Caffe's 32-bit floats
+_BY_NAME = AccuracyNames()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,16 @@ class Table:
     Attributes:
         train: by iteration.
         test: by iteration; of the first test net, or of the one that was asked for.
-        restarts: iterations at which a further process took over.
-        images_per_iteration: batch x iter_size x GPUs, or None where the log does not say.
+        restarts: iterations at which a further process started.
+        images_per_iteration: batch x iter_size x GPUs, or None where it is not known.
         num_train_images: of the data set, or None.
         pieces: first iteration and images per iteration of each process, where they differ.
         other_tests: of the other test nets.
-        max_iter: where the run was to end, or None.
-        ended: whether the log says that it ended, in whatever way.
+        max_iter: of the solver, or None.
+        ended: whether the training ended, in whatever way.
         num_classes: of the net, or None.
         loss_weights: of the outputs that are losses.
-        names: the outputs that the caller said are accuracies.
+        names: the outputs that the caller named as accuracies.
     """
 
     train: Sequence[TrainRow]
@@ -83,7 +83,7 @@ class Table:
     ended: bool = False
     num_classes: int | None = None
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    names: Names = _ANY
+    names: AccuracyNames = _BY_NAME
 
     def epoch(self, iteration: int) -> float | None:
         """Passes over the training set after so many iterations."""
@@ -107,7 +107,7 @@ class Table:
 
 
 class TrainRows(Sequence[TrainRow]):
-    """Rows made of a log's columns when they are asked for."""
+    """Rows that are made from a log's columns on access."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class TrainRows(Sequence[TrainRow]):
         epoch: Callable[[int], float | None],
         images: Callable[[int], int | None],
     ) -> None:
-        """Nothing is copied.
+        """Refers to the columns without a copy.
 
         Args:
             columns: of the log.
@@ -164,17 +164,17 @@ def make_table(
     *,
     num_train_images: int | None = None,
     images_per_iteration: int | None = None,
-    names: Names = _ANY,
+    names: AccuracyNames = _BY_NAME,
     test_net: int = 0,
 ) -> Table:
     """Rows from a history.
 
     Args:
-        log: from :func:`irv2caffe.log.read.reader.read_log`; the rows go with it when it grows.
-        num_train_images: turns iterations into epochs; few logs say it
+        log: from :func:`irv2caffe.log.read.reader.read_log`; the train rows grow with it.
+        num_train_images: turns iterations into epochs; few logs have it
             (:func:`irv2caffe.log.dataset.find_train_images`).
         images_per_iteration: the effective batch, where the log is wrong about it.
-        names: which outputs are accuracies.
+        names: the outputs that are accuracies; others are found by their names.
         test_net: the test net whose rows are ``test``.
     """
     pieces = _pieces(log, images_per_iteration)
@@ -210,7 +210,7 @@ def make_table(
 
 
 def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int], ...]:
-    """First iteration and images per iteration of each process; empty where one is not known."""
+    """First iteration and images per iteration of each process; empty if one is not known."""
     if images_per_iteration:
         return ((0, images_per_iteration),)
     found = [(piece.start, log.images_per_iteration(piece)) for piece in log.pieces]
@@ -226,10 +226,10 @@ def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int]
 def row_of_test(
     point: TestPoint,
     epoch: float | None,
-    names: Names = _ANY,
+    names: AccuracyNames = _BY_NAME,
     known_losses: Collection[str] = (),
 ) -> TestRow:
-    """A test in percent; not-a-number where the net was lost."""
+    """A test with errors in percent; not-a-number where the loss is."""
     found = accuracy_names(point.outputs, known_losses)
     losses = losses_of(point.outputs, known_losses)
     # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
@@ -250,8 +250,13 @@ def row_of_test(
     )
 
 
+def is_pinned(loss: float) -> bool:
+    """Whether a loss is that of a net whose outputs overflowed."""
+    return abs(loss - PINNED_LOSS) < 1e-3
+
+
 def is_lost(loss: float) -> bool:
-    """Whether a loss is not a number, or larger than any."""
+    """Whether a loss is not a number, or infinite."""
     return not abs(loss) <= MAX_LOSS
 
 
@@ -260,9 +265,10 @@ def column(rows: Sequence[TrainRow], name: str) -> Sequence[float]:
 
     Args:
         rows: of a table.
-        name: ``iteration`` or ``loss``.
+        name: ``iteration``, ``loss`` or ``lr`` (not-a-number where there is none).
     """
     if isinstance(rows, TrainRows):
         values: Sequence[float] = getattr(rows.columns, name)
         return values
-    return [getattr(row, name) for row in rows]
+    found = (getattr(row, name) for row in rows)
+    return [math.nan if value is None else value for value in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.proto import messages, wire
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def write_infogain(path: Path, num_classes: int, smoothing: float) -> None:
     head = wire.tag(_DATA, wire.LENGTH) + wire.varint(4 * num_classes * num_classes)
     shape = messages.BlobProto()
     shape.shape.dim.extend([1, 1, num_classes, num_classes])
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             with aside.open("wb") as stream:
                 stream.write(head)
@@ -43,7 +43,7 @@ def write_infogain(path: Path, num_classes: int, smoothing: float) -> None:
                     stream.write(row.data)
                 stream.write(shape.SerializeToString(deterministic=True))
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
 
 
 def _rows(num_classes: int, smoothing: float) -> Iterator[NDArray[np.float32]]:

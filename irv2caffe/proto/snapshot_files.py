@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, MissingInputError, OutputError
 from irv2caffe.proto import messages, wire
 from irv2caffe.proto.binary import LIMIT_BYTES, not_binary, refuse_other_formats
@@ -113,7 +113,7 @@ def write_model(path: Path, net: Any, layers: Iterable[Any]) -> int:
     head.CopyFrom(net)
     head.ClearField("layer")
     size = 0
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             with aside.open("wb") as stream:
                 size += stream.write(head.SerializeToString(deterministic=True))
@@ -122,7 +122,7 @@ def write_model(path: Path, net: Any, layers: Iterable[Any]) -> int:
                     prefix = wire.tag(_LAYER, wire.LENGTH) + wire.varint(len(data))
                     size += stream.write(prefix) + stream.write(data)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
         if size > LIMIT_BYTES:
             raise OutputError(f"cannot write {path}: more than the 2 GiB that protobuf can hold")
     return size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from helpers.paths import FILES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.log.read.fast import bulk
+from irv2caffe.log.read.fast import blocks
 from irv2caffe.log.read.reader import Reader
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def state(reader):
     values["clips"] = (list(log.clips.iteration), list(map(repr, log.clips.norm)))
     values["test"] = [repr(point) for point in log.test]
     clock = reader.builder.clock
-    return values, (clock.now_us, clock.year, clock.at, clock.last, clock.first), reader.root
+    return (
+        values,
+        (clock.now_us, clock.year, clock.position_us, clock.last, clock.first),
+        reader.root,
+    )
 
 
 def both_ways(data, sizes=(1 << 30,)):
@@ -77,8 +82,8 @@ def both_ways(data, sizes=(1 << 30,)):
 
 @pytest.fixture(autouse=True)
 def _always_at_once(monkeypatch):
-    monkeypatch.setattr("irv2caffe.log.read.reader._BULK_BYTES", 1)
-    monkeypatch.setattr(bulk, "MIN_RUN", 2)
+    monkeypatch.setattr("irv2caffe.log.read.reader._MIN_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "MIN_RUN", 2)
 
 
 def test_a_usual_log_is_read_at_once(monkeypatch):
@@ -300,3 +305,14 @@ def test_any_start(lines, sizes):
     text = [line for line, count in lines for _ in range(count)]
     slow, fast = both_ways("\n".join([*text, *run_of(20), *text]).encode(), sizes)
     assert slow == fast
+
+
+@pytest.mark.parametrize("name", [path.name for path in LOGS.glob("*.log")])
+def test_the_reader_works_the_same_without_it(name, monkeypatch):
+    fast = Reader()
+    fast.read_file(LOGS / name)
+    monkeypatch.setattr("irv2caffe.log.read.reader._MIN_BLOCK_BYTES", 1 << 60)
+    monkeypatch.setitem(sys.modules, "irv2caffe.log.read.fast.blocks", None)
+    without = Reader()
+    without.read_file(LOGS / name)
+    assert state(without) == state(fast)

@@ -21,15 +21,17 @@ from helpers.paths import FILES, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.errors import FormatError, InputError, MissingExtraError, MissingInputError
 from irv2caffe.log.dataset import find_train_images
 from irv2caffe.log.describe import finding_lines
 from irv2caffe.log.export import dump_csv, load_csv, read_csv, rows_of, write_csv, write_jsonl
 from irv2caffe.log.read.follow import Follower
 from irv2caffe.log.read.reader import Reader, read_log
+from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import Table, TrainRow, make_table
 from irv2caffe.log.table import TestRow as RowOfTest
 from irv2caffe.log.tensorboard import write_events
+from irv2caffe.plot.session import PlotSession, Request
 
 LOGS = FILES / "logs"
 STAMP = "I1124 01:02:03.500000  4242 solver.cpp:239] "
@@ -157,8 +159,8 @@ def test_what_does_not_end_and_is_no_log():
 
 @pytest.mark.parametrize("filling", [bytes(1 << 20), b"x" * (1 << 20), b"x\n" * (1 << 19)])
 def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
-    monkeypatch.setattr("irv2caffe.log.read.silence.MAX_BYTES", 4 << 20)
-    monkeypatch.setattr("irv2caffe.log.read.silence.MAX_LINES", 1_000_000)
+    monkeypatch.setattr("irv2caffe.log.read.reader.MAX_FOREIGN_BYTES", 4 << 20)
+    monkeypatch.setattr("irv2caffe.log.read.reader.MAX_FOREIGN_LINES", 1_000_000)
     with gzip.open(tmp_path / "bomb.log.gz", "wb", 1) as stream:
         stream.write(TEXT)
         for _ in range(12):
@@ -167,7 +169,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
     log = read_log(tmp_path / "bomb.log.gz")
     assert log.train.iteration[-1] == 60
     assert ("unread", "no line of Caffe's for very long: what follows was not read") in (
-        finding_lines(make_table(log), log)
+        finding_lines(summarize(make_table(log)), log)
     )
     follower = Follower(reader := Reader(), tmp_path / "bomb.log.gz")
     assert follower.poll()
@@ -177,7 +179,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
 
 def test_lines_of_others_do_not_end_a_log(tmp_path, monkeypatch):
     """Between them Caffe goes on."""
-    monkeypatch.setattr("irv2caffe.log.read.silence.MAX_LINES", 100_000)
+    monkeypatch.setattr("irv2caffe.log.read.reader.MAX_FOREIGN_LINES", 100_000)
     with (tmp_path / "a.log").open("wb") as stream:
         for _ in range(8):
             stream.write(TEXT + b"Premature end of JPEG file\n" * 60_000)
@@ -202,7 +204,7 @@ def test_names_without_end(tmp_path):
     head = (tmp_path / "rows.csv").read_text().partition("\n")[0].split(",")
     assert len(head) == 10 + 2 * 256
     assert max(map(len, head)) < 250
-    said = dict(finding_lines(table, log))["outputs"]
+    said = dict(finding_lines(summarize(table), log))["outputs"]
     dropped = 600 - 256 + 600 - 255  # all long names are one
     assert said == f"more than 256 names: {dropped:,} values of others are left out"
 
@@ -421,6 +423,15 @@ def test_tensorboard_takes_any_number(tmp_path):
     read = list(loader.LegacyEventFileLoader(str(path)).Load())
     values = [event.summary.value[0].simple_value for event in read[1:]]
     assert list(map(repr, values)) == ["nan", "inf", "-inf", "inf", "0.0"]
+
+
+def test_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+    with pytest.raises(MissingExtraError) as caught:
+        write_events(tmp_path, {"run": Table((), (), (), None, None)})
+    assert "pip install 'irv2caffe[tensorboard]'" in caught.value.hint
+    with pytest.raises(MissingExtraError):
+        PlotSession(Request([LOGS / "healthy.log"], tensorboard=tmp_path))
 
 
 def test_the_example_of_the_guide(tmp_path):

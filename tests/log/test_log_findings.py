@@ -10,6 +10,7 @@ from helpers.log_lines import display, lines_of_test, run_of, stamped
 
 from irv2caffe.log.anomalies import find_anomalies
 from irv2caffe.log.describe import finding_lines
+from irv2caffe.log.metrics import RunData
 from irv2caffe.log.read.reader import read_lines
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
@@ -28,7 +29,8 @@ GUESS = math.log(1000)
 def found(lines):
     """Kind to (iteration, text) of the findings in a log."""
     return {
-        one.kind: (one.iteration, one.text) for one in find_anomalies(make_table(read_lines(lines)))
+        one.kind: (one.iteration, one.text)
+        for one in find_anomalies(RunData(make_table(read_lines(lines))))
     }
 
 
@@ -278,9 +280,9 @@ def test_what_caffe_says_of_its_future_and_timings_is_no_finding():
         *run_of(falling(20)),
     ]
     log = read_lines(lines)
-    assert finding_lines(make_table(log), log) == []
+    assert finding_lines(summarize(make_table(log)), log) == []
     log = read_lines([warned("Warning: had one or more problems upgrading x (see above)"), *lines])
-    assert [kind for kind, _ in finding_lines(make_table(log), log)] == ["warning"]
+    assert [kind for kind, _ in finding_lines(summarize(make_table(log)), log)] == ["warning"]
 
 
 def test_a_test_of_another_net_says_nothing_of_the_first():

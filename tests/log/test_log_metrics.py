@@ -7,7 +7,7 @@ import math
 import pytest
 from helpers.log_lines import display, lines_of_test, run_of
 
-from irv2caffe.log.accuracy import Names, accuracy_names, better_of, kind_of
+from irv2caffe.log.accuracy import AccuracyNames, accuracy_names, better_of, kind_of
 from irv2caffe.log.describe import summary_items
 from irv2caffe.log.export import read_csv, write_csv
 from irv2caffe.log.metrics import metrics_of
@@ -151,7 +151,9 @@ def test_series_of_rows_from_a_file(tmp_path):
 
 
 def test_the_accuracy_that_was_asked_for():
-    table = table_of(run_of([3, 2], [{"quality": 0.5, "accuracy": 0.75}]), names=Names("quality"))
+    table = table_of(
+        run_of([3, 2], [{"quality": 0.5, "accuracy": 0.75}]), names=AccuracyNames("quality")
+    )
     metrics = found(table)
     assert (metrics["test", 0, "quality"].rank, metrics["test", 0, "quality"].kind) == (
         "top-1", "accuracy"

@@ -9,10 +9,11 @@ import pytest
 from helpers.paths import FILES, ROOT
 
 from irv2caffe.errors import UsageError
-from irv2caffe.log.accuracy import Names, accuracy_names, errors_of
+from irv2caffe.log.accuracy import AccuracyNames, accuracy_names, errors_of
 from irv2caffe.log.anomalies import find_anomalies
 from irv2caffe.log.dataset import find_train_images
 from irv2caffe.log.describe import config_lines, finding_lines
+from irv2caffe.log.metrics import RunData
 from irv2caffe.log.read.history import TestPoint as PointOfTest
 from irv2caffe.log.read.reader import read_lines, read_log
 from irv2caffe.log.reference import NAMES, reference_runs, references
@@ -71,9 +72,9 @@ def test_loss_of_a_test(outputs, loss):
 def test_names_can_be_given():
     point = PointOfTest(0, 0, {"quality": 0.75, "accuracy": 0.5})
     assert row_of_test(point, None).top1_error == 50.0
-    row = row_of_test(point, None, Names("quality", "accuracy"))
+    row = row_of_test(point, None, AccuracyNames("quality", "accuracy"))
     assert (row.top1_error, row.top5_error) == (25.0, 50.0)
-    assert row_of_test(point, None, Names("none there")).top1_error is None
+    assert row_of_test(point, None, AccuracyNames("none there")).top1_error is None
 
 
 def run(losses, tests=(), *, every=10, classes=None, seconds=None):
@@ -87,7 +88,7 @@ def run(losses, tests=(), *, every=10, classes=None, seconds=None):
 
 
 def kinds(table):
-    return {found.kind: found.iteration for found in find_anomalies(table)}
+    return {found.kind: found.iteration for found in find_anomalies(RunData(table))}
 
 
 FALLING = [7 / (1 + i / 10) for i in range(60)]
@@ -123,13 +124,13 @@ def test_what_was_resumed_late_is_not_stuck():
 
 
 def test_guessing_is_named():
-    (found,) = find_anomalies(run([6.91] * 40, classes=1000))
+    (found,) = find_anomalies(RunData(run([6.91] * 40, classes=1000)))
     assert "guessing among 1,000 classes" in found.text
 
 
 def test_stalls():
     seconds = [2.0 * i + (4000 if i > 20 else 0) for i in range(60)]
-    (found,) = find_anomalies(run(FALLING, seconds=seconds))
+    (found,) = find_anomalies(RunData(run(FALLING, seconds=seconds)))
     assert (found.kind, found.iteration) == ("stall", 210)
     assert "67 min" in found.text
     short = [2.0 * i + (200 if i > 20 else 0) for i in range(60)]
@@ -148,7 +149,7 @@ def test_plateau():
 
     losses = [at("train_loss", epoch) for epoch in epochs]
     tests = [99.9, *(at("val_top1_error", epoch) for epoch in epochs)]
-    (found,) = find_anomalies(run(losses, tests))
+    (found,) = find_anomalies(RunData(run(losses, tests)))
     assert found.kind == "plateau"
     assert 10 <= found.epoch <= 13
     assert "the training loss went on from" in found.text
@@ -172,7 +173,7 @@ def test_summary():
 
 def test_lines_for_people():
     log = read_log(LOGS / "terminated.log")
-    assert ("killed", "SIGTERM ended the process") in finding_lines(make_table(log), log)
+    assert ("killed", "SIGTERM ended the process") in finding_lines(summarize(make_table(log)), log)
     config = dict(config_lines(read_log(LOGS / "steps.log")))
     assert config["stepvalue"] == "15, 40"
     assert config["clip_gradients"] == "0.5"
@@ -249,7 +250,7 @@ def test_epochs_of_nvcaffe_and_well_known_names():
     assert find_train_images(read_lines(dumped("", 10))) == (64_000, "the epochs in the log")
     known = find_train_images(read_lines(dumped("/data/ILSVRC12_train_lmdb", 1000)))
     assert known.number == 1_281_167
-    assert "/data/ILSVRC12_train_lmdb" in known.why
+    assert "/data/ILSVRC12_train_lmdb" in known.source
     assert find_train_images(read_lines(dumped("/data/ILSVRC12_train_lmdb", 10))).number is None
     assert find_train_images(read_lines(dumped("/data/flowers", 1000))).number is None
 

@@ -398,7 +398,7 @@ def test_two_processes_at_once_in_one_file(faster):
     assert list(log.train.iteration) == list(range(0, 200, 10))
     assert set(log.train.loss) == {2.0}
     assert log.num_aside == 20 * faster
-    said = dict(finding_lines(make_table(log), log))
+    said = dict(finding_lines(summarize(make_table(log)), log))
     assert "displays of another process in the same file are left out" in said["processes"]
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from helpers.openings import counted_openings
 from helpers.program import run
-from helpers.train_helpers import NET, make_databases, write_job
+from helpers.training_jobs import NET, make_databases, write_job
 
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.train.plan.findings import LEFT_OUT, STOPS

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from irv2caffe.atomic import folder_aside
+from irv2caffe.atomic import atomic_folder
 from irv2caffe.data.build.build_plan import make_plan
 from irv2caffe.data.build.make_lmdb import check_output, refuse_inside, report
 from irv2caffe.data.build.manifest import write_side_files
@@ -84,7 +84,7 @@ def convert_imageset(
         expected = estimate(plan, pool, out, 0)
     announce(expected)
     check_space(expected, out)
-    with folder_aside(out, force=force) as folder:
+    with atomic_folder(out, force=force) as folder:
         database = folder / "lmdb"
         with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=folder) as listing:
             listing.writelines(_lines(plan))

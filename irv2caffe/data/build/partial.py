@@ -13,7 +13,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from irv2caffe.atomic import is_aside, swap_in, unwritable
+from irv2caffe.atomic import is_partial, replace_folder, write_error
 from irv2caffe.data.build.state import DAMAGED, State, read_state, write_state
 from irv2caffe.data.lmdb_store import last_transaction
 from irv2caffe.data.records.database_files import MANIFEST, is_of_database
@@ -91,7 +91,7 @@ class Partial:
             _sync_folder(self.folder)
             (self.folder / f"{_STATE}{transaction - 3}").unlink(missing_ok=True)
         except OSError as error:
-            raise unwritable(self.folder, error) from error
+            raise write_error(self.folder, error) from error
 
     def finish(self, out: Path) -> None:
         """Clears away what only an unfinished database needs, and renames the folder to ``out``.
@@ -101,14 +101,14 @@ class Partial:
         """
         try:
             for path in self.folder.iterdir():
-                if _is_of_unfinished(path.name) or is_aside(path.name):
+                if _is_of_unfinished(path.name) or is_partial(path.name):
                     path.unlink()
             _sync_folder(self.folder)
-            swap_in(self.folder, out)
+            replace_folder(self.folder, out)
             (out / _LOCK).unlink(missing_ok=True)  # of a process that came between the two
             _sync_folder(out.parent)
         except OSError as error:
-            raise unwritable(out, error) from error
+            raise write_error(out, error) from error
 
     def clear(self) -> None:
         """Removes what lies in the folder, but for the lock; nothing that others put there.
@@ -165,7 +165,7 @@ def open_partial(
         except OSError as error:
             with suppress(OSError):
                 partial.folder.rmdir()  # where nothing lies in it
-            raise unwritable(partial.folder, error) from error
+            raise write_error(partial.folder, error) from error
         try:
             if not is_known:
                 _begin(partial, told)
@@ -215,7 +215,7 @@ def _begin(partial: Partial, told: dict[str, Any]) -> None:
         aside.replace(folder / _PLAN)
         _sync_folder(folder)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def _is_of_unfinished(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import is_aside
+from irv2caffe.atomic import is_partial
 from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def is_of_database(name: str) -> bool:
     """Whether make-lmdb writes a file of this name, be it only aside."""
-    return name in _ALL or is_aside(name)
+    return name in _ALL or is_partial(name)
 
 
 def is_made_here(folder: Path) -> bool:

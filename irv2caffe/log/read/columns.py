@@ -1,4 +1,4 @@
-"""Rows kept as columns of numbers: some fifty bytes a row, however long the log."""
+"""Displays and outputs of a log as columns of numbers, some fifty bytes a display."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class TrainPoint:
 
 
 class TrainColumns(Sequence[TrainPoint]):
-    """The displays of the loss, by iteration: a sequence of :class:`TrainPoint`.
+    """The displays of the loss, by iteration, as a sequence of :class:`TrainPoint`.
 
     Attributes:
         iteration: integers.
         loss: floats.
         lr: floats, not-a-number where there is none.
         time_us: working time in microseconds, -1 where there is none.
-        step_us: microseconds since the display before, 0 where that says nothing about the rate.
+        step_us: microseconds since the display before, 0 where a test or a restart lies between.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class TrainColumns(Sequence[TrainPoint]):
     def __getitem__(self, index: slice) -> list[TrainPoint]: ...
     def __getitem__(self, index: int | slice) -> TrainPoint | list[TrainPoint]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[index] for index in range(*index.indices(len(self)))]
         if index < 0:
             index += len(self)
         lr, time_us, step_us = self.lr[index], self.time_us[index], self.step_us[index]
@@ -91,16 +91,22 @@ class TrainColumns(Sequence[TrainPoint]):
             getattr(self, name).frombytes(values.tobytes())
 
     def cut(self, iteration: int) -> int:
-        """Drops the displays from an iteration on; returns how many."""
-        place = bisect_left(self.iteration, iteration)
-        dropped = len(self) - place
+        """Drops the displays from an iteration on; returns their number."""
+        index = bisect_left(self.iteration, iteration)
+        dropped = len(self) - index
         for column in (self.iteration, self.loss, self.lr, self.time_us, self.step_us):
-            del column[place:]
+            del column[index:]
         return dropped
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops the displays before an iteration."""
+        index = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self.loss, self.lr, self.time_us, self.step_us):
+            del column[:index]
 
 
 class Series:
-    """The values of one output of the training net, by iteration; of several at one, the mean."""
+    """The values of one output of the training net, by iteration; the mean of several at one."""
 
     def __init__(self) -> None:
         self.iteration = array("q")
@@ -128,41 +134,46 @@ class Series:
 
     @classmethod
     def mean_of(cls, parts: Iterable[Series]) -> Series:
-        """One series of the values of several."""
-        found: dict[int, tuple[float, int]] = {}
+        """One series of the mean of several at each iteration."""
+        sums: dict[int, tuple[float, int]] = {}
         for part in parts:
             for iteration, total, count in part.sums():
-                known = found.get(iteration, (0.0, 0))
-                found[iteration] = (known[0] + total, known[1] + count)
-        made = cls()
-        for iteration in sorted(found):
-            total, count = found[iteration]
-            made.iteration.append(iteration)
-            made._total.append(total)
-            made._count.append(count)
-        return made
+                before = sums.get(iteration, (0.0, 0))
+                sums[iteration] = (before[0] + total, before[1] + count)
+        mean = cls()
+        for iteration in sorted(sums):
+            total, count = sums[iteration]
+            mean.iteration.append(iteration)
+            mean._total.append(total)
+            mean._count.append(count)
+        return mean
 
     def sums(self) -> Iterable[tuple[int, float, int]]:
         """Iteration, sum and number of the values at each iteration."""
         return zip(self.iteration, self._total, self._count, strict=True)
 
-    def values(self) -> Iterable[float]:
-        """The means, one for each iteration."""
-        return (total / count for total, count in zip(self._total, self._count, strict=True))
-
-    def means(self) -> Sequence[float]:
-        """The same, all at once."""
-        return self._total if max(self._count, default=1) == 1 else array("d", self.values())
+    def values(self) -> Sequence[float]:
+        """The values (means, where there were several), one for each iteration."""
+        if max(self._count, default=1) == 1:
+            return self._total
+        pairs = zip(self._total, self._count, strict=True)
+        return array("d", (total / count for total, count in pairs))
 
     def get(self, iteration: int) -> float | None:
         """The mean at an iteration, or None."""
-        place = bisect_left(self.iteration, iteration)
-        if place == len(self) or self.iteration[place] != iteration:
+        index = bisect_left(self.iteration, iteration)
+        if index == len(self) or self.iteration[index] != iteration:
             return None
-        return self._total[place] / self._count[place]
+        return self._total[index] / self._count[index]
 
     def cut(self, iteration: int) -> None:
         """Drops the values from an iteration on."""
-        place = bisect_left(self.iteration, iteration)
+        index = bisect_left(self.iteration, iteration)
         for column in (self.iteration, self._total, self._count):
-            del column[place:]
+            del column[index:]
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops the values before an iteration."""
+        index = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self._total, self._count):
+            del column[:index]

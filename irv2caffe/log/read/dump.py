@@ -1,4 +1,4 @@
-"""The prototxts that Caffe prints when it starts: what the run was made of.
+"""The solver and net prototxts that Caffe prints into its log when it starts.
 
 They are read leniently: forks have fields of their own, other threads print in between, and lines
 are torn. What cannot be read is left out.
@@ -10,15 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# A line of protobuf's text format; what looks otherwise ends a dump in logs without prefixes.
-LINE = re.compile(r"\s*(?:(\w+): ?(\S.*)|(\w+):? ?\{|(\}))\s*", re.ASCII)
+# A line of protobuf's text format; any other line ends a prototxt in logs without prefixes.
+_LINE = re.compile(r"\s*(?:(\w+): ?(\S.*)|(\w+):? ?\{|(\}))\s*", re.ASCII)
 _LINES = re.compile(
     r"(?:[^\S\n]*(?:(?:\w+: ?\S[^\n]*|\w+:? ?\{|\})[^\S\n]*)?\n)+", re.ASCII
 )  # many of them, or blank ones
-_MAX_LINES = 500_000  # of one dump, which is ten times the largest nets there are
+_MAX_LINES = 500_000  # of one prototxt, which is ten times the largest nets there are
 _MAX_CHARACTERS = 50_000_000
 _MAX_DEPTH = 20
-_OF_NETS = frozenset({"name", "phase", "source", "batch_size", "dim", "num_output"})
+_NET_FIELDS = frozenset({"name", "phase", "source", "batch_size", "dim", "num_output"})
+_REPEATED_SOLVER_FIELDS = frozenset({"stepvalue", "test_iter"})
 _INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 
 Fields = dict[str, list[Any]]
@@ -46,55 +47,56 @@ class NetInfo:
 
 
 class Dump:
-    """A text that is being printed, line by line, between lines of other threads."""
+    """Collects the lines of a prototxt that is being printed, between lines of other threads."""
 
     def __init__(self, thread: int | None, lead: str = "", *, is_net: bool) -> None:
-        """Nothing is printed yet.
+        """Starts without lines.
 
         Args:
             thread: that prints it.
-            lead: what stood before the prefix of the line that announced it, and so stands before
-                each line of it; numbers in it may differ.
+            lead: text before the prefix of the line that announced it, and so before each of its
+                lines; numbers in it may differ.
             is_net: a net, or a solver.
         """
         self.is_net = is_net
         self.lines: list[str] = []
         self._thread = thread
         self._lead = re.compile(re.sub(r"\d+", r"\\d+", re.escape(lead))) if lead else None
-        self._size = 0
+        self._num_characters = 0
 
     @property
-    def is_plain(self) -> bool:
-        """Whether nothing stands before its lines."""
-        return self._lead is None
+    def has_lead(self) -> bool:
+        """Whether other text stands before its lines."""
+        return self._lead is not None
 
-    def takes(self, message: str) -> bool:
-        """Whether a line without a prefix belongs to it; if so, it is kept."""
+    def add(self, message: str) -> bool:
+        """Keeps a line without a prefix if it belongs to the prototxt; returns whether it does."""
         if self._lead is not None and (match := self._lead.match(message)) is not None:
             message = message[match.end() :]
-        if not is_line(message):
+        if message.strip() and _LINE.fullmatch(message) is None:
             return False
-        if len(self.lines) < _MAX_LINES and self._size < _MAX_CHARACTERS:
+        if len(self.lines) < _MAX_LINES and self._num_characters < _MAX_CHARACTERS:
             self.lines.append(message)
-            self._size += len(message)
+            self._num_characters += len(message)
         return True
 
-    def takes_many(self, text: str) -> int:
-        """How many of the first lines in a text belong to it; they are kept.
+    def add_many(self, text: str) -> int:
+        """Keeps the first lines of a text that belong to the prototxt; returns their number.
 
         Args:
-            text: lines with their ends, none of which holds a prefix.
+            text: lines with their ends, without prefixes and without a lead.
         """
         match = _LINES.match(text)
         if match is None:
             return 0
         lines = match[0].split("\n")[:-1]
-        if len(self.lines) + len(lines) <= _MAX_LINES and self._size < _MAX_CHARACTERS - len(text):
+        has_room = len(self.lines) + len(lines) <= _MAX_LINES
+        if has_room and self._num_characters < _MAX_CHARACTERS - len(text):
             self.lines += lines
-            self._size += len(match[0]) - len(lines)
-            return len(lines)
-        for line in lines:
-            self.takes(line)
+            self._num_characters += len(match[0]) - len(lines)
+        else:
+            for line in lines:
+                self.add(line)
         return len(lines)
 
     def ends_with(self, thread: int | None, message: str) -> bool:
@@ -105,22 +107,17 @@ class Dump:
         return thread == self._thread and (bool(self.lines) or bool(message.strip()))
 
 
-def is_line(text: str) -> bool:
-    """Whether a line may belong to a dump."""
-    return not text.strip() or LINE.fullmatch(text) is not None
-
-
 def read_fields(lines: list[str], wanted: frozenset[str] | None = None) -> Fields:
     """Field name to its values, in order; a message is again such a mapping.
 
     Args:
-        lines: of a text; those that are of no known form are left out.
-        wanted: the fields that are kept; None keeps all. Messages always are.
+        lines: of a prototxt; lines of no known form are left out.
+        wanted: the scalar fields to keep; None keeps all. Messages are always kept.
     """
     root: Fields = {}
     stack = [root]
     for line in lines:
-        match = LINE.fullmatch(line)
+        match = _LINE.fullmatch(line)
         if match is None:
             continue
         name, value, message, end = match.groups()
@@ -137,29 +134,27 @@ def read_fields(lines: list[str], wanted: frozenset[str] | None = None) -> Field
 
 
 def solver_fields(lines: list[str]) -> dict[str, Any]:
-    """The fields of a solver; those that stand several times (``stepvalue``) as lists."""
-    fields = read_fields(lines)
-    repeated = {"stepvalue", "test_iter"}
+    """The scalar fields of a solver; repeated ones (``stepvalue``) as lists."""
     return {
-        name: values if name in repeated else values[-1]
-        for name, values in fields.items()
+        name: values if name in _REPEATED_SOLVER_FIELDS else values[-1]
+        for name, values in read_fields(lines).items()
         if not isinstance(values[-1], dict)
     }
 
 
 def net_info(lines: list[str]) -> NetInfo:
-    """What a net says about its data."""
-    fields = read_fields(lines, _OF_NETS)
+    """Name, phase, layers, data source and classes of a net."""
+    fields = read_fields(lines, _NET_FIELDS)
     layers = [layer for name in ("layer", "layers") for layer in _messages(fields, name)]
     batch, source = None, None
     for layer in layers:
         data = [
             message
-            for name, values in layer.items()
-            for message in values
-            if isinstance(message, dict) and (name.endswith("data_param") or name == "data_param")
+            for name in layer
+            if name.endswith("data_param")
+            for message in _messages(layer, name)
         ]
-        sizes = [size for one in data for size in _batch_sizes(one)]
+        sizes = [size for message in data for size in _batch_sizes(message)]
         if sizes:
             batch = sizes[0]
             source = next((str(one["source"][0]) for one in data if "source" in one), None)
@@ -168,7 +163,7 @@ def net_info(lines: list[str]) -> NetInfo:
         count
         for layer in layers
         for message in _messages(layer, "inner_product_param")
-        for count in _numbers(message, "num_output")
+        for count in _integers(message, "num_output")
     ]
     phases = [
         str(value) for state in _messages(fields, "state") for value in state.get("phase", [])
@@ -187,8 +182,8 @@ def net_info(lines: list[str]) -> NetInfo:
 def _batch_sizes(data: Fields) -> list[int]:
     """Of a data layer's parameters; DummyData has the shapes of its tops instead."""
     shapes = _messages(data, "shape")[:1]
-    return _numbers(data, "batch_size") or [
-        n for shape in shapes for n in _numbers(shape, "dim")[:1]
+    return _integers(data, "batch_size") or [
+        n for shape in shapes for n in _integers(shape, "dim")[:1]
     ]
 
 
@@ -196,7 +191,7 @@ def _messages(fields: Fields, name: str) -> list[Fields]:
     return [value for value in fields.get(name, []) if isinstance(value, dict)]
 
 
-def _numbers(fields: Fields, name: str) -> list[int]:
+def _integers(fields: Fields, name: str) -> list[int]:
     return [value for value in fields.get(name, []) if isinstance(value, int)]
 
 

@@ -1,4 +1,4 @@
-"""The history of a run, as its log tells it."""
+"""Log: the history of a run, as read from its log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestPoint:
 
 
 class Piece(NamedTuple):
-    """What one process trained with; None where its log does not say."""
+    """Batch and GPUs of one process; None where its log does not show them."""
 
     start: int
     batch: int | None
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class Clips:
-    """Where gradients were scaled down, by iteration, and their L2 norm before it."""
+    """Iterations whose gradients were scaled down, and the L2 norm before it."""
 
     iteration: array[int] = field(default_factory=lambda: array("q"))
     norm: array[float] = field(default_factory=lambda: array("d"))
@@ -57,40 +57,41 @@ class Clips:
 
 @dataclass
 class Log:
-    """The history of a run; where restarts overlap, the later one counts.
+    """The history of a run; where processes overlap, the later one counts.
 
     Attributes:
         train: displays of the loss, by iteration.
-        outputs: values of the training net's outputs, by name; the last batch of the first GPU.
-        loss_weights: of the outputs that are losses, by the names that the log prints.
-        num_dropped: values of outputs that had too many names to be kept.
+        outputs: values of the training net's outputs (last batch of the first GPU), by name.
+        loss_weights: of the outputs that are losses, by name.
+        num_dropped: output values left out because there are too many names.
         test: tests, by iteration.
-        restarts: iterations at which a further process took over.
-        pieces: the processes whose rows are kept.
-        num_replaced: displays and tests that a later process made again.
+        restarts: iterations at which a further process started.
+        pieces: the processes whose displays and tests are kept.
+        num_replaced: displays and tests that a later process repeated.
         fields: the last solver that was printed, by field name.
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
         test_batch: of the TEST data layer, or None.
         gpus: that trained together; empty for the CPU.
-        gpu_names: what they are called.
-        fork: whose Caffe, where its lines show it; empty for BVLC's.
-        epochs_at: the last (iteration, epoch) that NVCaffe said.
+        gpu_names: model names by number.
+        fork: name of the Caffe fork, where its lines show it; empty for BVLC's.
+        epochs_at: the last (iteration, epoch) that NVCaffe printed.
         weights: the model that was finetuned.
         snapshots: models written.
-        clips: of gradients, by the first GPU.
-        warnings: messages of severity W and E, and how often each came.
+        clips: gradient clipping on the first GPU.
+        warnings: messages of severity W and E, and how often each appeared.
         started: date of the first line, where the year is known.
         latest: date of the last line, where the year is known.
-        finished: the log says that the training ended.
+        finished: the training ended.
         stopped: a signal ended it, with a snapshot.
+        interrupted: a signal ended a test.
         killed: the name of the signal that ended it without one, or empty.
-        fatal: Caffe's last words, or empty.
+        fatal: Caffe's first fatal message, or empty.
         num_aside: displays of another process in the same file, which do not count.
-        gave_up: the rest was not read, since it held no line of Caffe's for very long.
+        gave_up: reading stopped after very many lines that are not Caffe's.
         num_lines: lines read.
-        num_events: lines understood.
-        num_other: lines of Caffe that do not tell the course of a run.
+        num_events: lines with an event.
+        num_other: lines of Caffe without one.
         num_unknown: lines that are not Caffe's, or torn.
     """
 
@@ -118,6 +119,7 @@ class Log:
     latest: datetime | None = None
     finished: bool = False
     stopped: bool = False
+    interrupted: bool = False
     killed: str = ""
     fatal: str = ""
     num_aside: int = 0
@@ -129,14 +131,8 @@ class Log:
 
     @property
     def num_gpus(self) -> int:
-        """That trained together; 1 for the CPU."""
+        """Number of GPUs that trained together; 1 for the CPU."""
         return max(1, len(self.gpus))
-
-    @property
-    def last_iteration(self) -> int:
-        """The last that was displayed or tested; 0 where nothing was."""
-        shown = self.train.iteration[-1] if self.train else 0
-        return max(shown, self.test[-1].iteration if self.test else 0)
 
     def images_per_iteration(self, piece: Piece) -> int | None:
         """The effective batch: batch_size x GPUs x iter_size.
@@ -150,8 +146,8 @@ class Log:
             return None
         return piece.batch * piece.num_gpus * piece.iter_size
 
-    def note(self, event: Event) -> None:
-        """Keeps what an event says of the run as a whole."""
+    def record(self, event: Event) -> None:
+        """Records an event that concerns the run as a whole."""
         match event:
             case events.Devices(gpus=gpus):
                 self.gpus = gpus
@@ -167,6 +163,8 @@ class Log:
                 self.snapshots.append(path)
             case events.StoppedEarly():
                 self.stopped = True
+            case events.TestInterrupted():
+                self.interrupted = True
             case events.Done():
                 self.finished = True
             case events.Warned(message=message):
@@ -177,14 +175,14 @@ class Log:
             case events.Fatal(message=message):
                 self.fatal = self.fatal or message
 
-    def note_process(self) -> None:
-        """A process has started: how an earlier one ended does not count any more."""
+    def start_process(self) -> None:
+        """Records the start of a process: how an earlier one ended no longer counts."""
         self.nets = []
-        self.finished = self.stopped = False
+        self.finished = self.stopped = self.interrupted = False
         self.fatal = self.killed = ""
 
-    def note_net(self, info: NetInfo) -> None:
-        """A net was printed."""
+    def add_net(self, info: NetInfo) -> None:
+        """Records a net that was printed."""
         if len(self.nets) < _MAX_NETS:
             self.nets.append(info)
         if info.batch is not None and info.phase == "TRAIN":
@@ -192,24 +190,22 @@ class Log:
         elif info.batch is not None and info.phase == "TEST":
             self.test_batch = info.batch
 
-    def note_weight(self, name: str, weight: float) -> None:
-        """An output is a loss; the first weight that it had counts."""
+    def add_loss_weight(self, name: str, weight: float) -> None:
+        """Records that an output is a loss; its first weight counts."""
         if len(self.loss_weights) < MAX_OUTPUTS:
             self.loss_weights.setdefault(name, weight)
 
     def cut(self, iteration: int, *, keep_display: bool = False) -> None:
-        """Drops what an earlier process did from an iteration on.
+        """Drops the displays and tests of earlier processes from an iteration on.
 
         Args:
-            iteration: the first.
-            keep_display: but not what was displayed at that iteration itself.
+            iteration: the first to drop.
+            keep_display: keep the display at that iteration itself.
         """
         self.cut_displays(iteration + keep_display)
-        dropped = 0
         while self.test and self.test[-1].iteration >= iteration:
             self.test.pop()
-            dropped += 1
-        self.num_replaced += dropped
+            self.num_replaced += 1
         while self.restarts and self.restarts[-1] >= iteration:
             self.restarts.pop()
         while self.pieces and self.pieces[-1].start >= iteration:
@@ -219,7 +215,18 @@ class Log:
             self.clips.norm.pop()
 
     def cut_displays(self, iteration: int) -> None:
-        """Drops what was displayed from an iteration on."""
+        """Drops the displays from an iteration on."""
         self.num_replaced += self.train.cut(iteration)
         for series in self.outputs.values():
             series.cut(iteration)
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops displays before an iteration, and all but the newest test and snapshot.
+
+        For a follower of a growing log, which has used them.
+        """
+        self.train.forget_before(iteration)
+        for series in self.outputs.values():
+            series.forget_before(iteration)
+        del self.test[:-1], self.snapshots[:-1]
+        self.clips = Clips()

@@ -1,8 +1,8 @@
-"""Outputs by name: an output of several elements is several series.
+"""Keys for the values of net outputs; an output of several elements gets one for each.
 
 Caffe prints an output once for each element, always by the same name: the accuracies of the
-classes, or overall accuracy, mean over classes and mean IU of one layer. Such are kept as
-``NAME[0]``, ``NAME[1]`` and so on. Of one with very many (probabilities) the mean is kept.
+classes, or overall accuracy, mean over classes and mean IU of one layer. They are kept as
+``NAME[0]``, ``NAME[1]`` and so on. Of an output with very many (probabilities) the mean is kept.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
 MAX_OUTPUTS = 256  # names that are kept; a net has some ten
 MAX_ELEMENTS = 100  # of one name
 MAX_NAME = 200  # characters
-Kept = TypeVar("Kept")
+_Kept = TypeVar("_Kept")
 
 
-class Outputs(Generic[Kept]):
-    """Under which name each output is kept.
+class _Outputs(Generic[_Kept]):
+    """Finds the key under which each value is kept.
 
     Attributes:
-        kept: what is kept, by name; the caller's, which is changed in place.
+        kept: values by key; the caller's dictionary, changed in place.
     """
 
-    def __init__(self, kept: dict[str, Kept]) -> None:
+    def __init__(self, kept: dict[str, _Kept]) -> None:
         self.kept = kept
-        self._seen: dict[str, int] = {}
+        self._num_seen: dict[str, int] = {}  # values by name in this display
         self._split: set[str] = set()
         self._averaged: set[str] = set()
 
-    def next(self, names: Iterable[str] = ()) -> None:
-        """A new display begins, which has already said one value of each of these."""
-        self._seen = dict.fromkeys(names, 1)
+    def start_display(self, names: Iterable[str] = ()) -> None:
+        """Starts a display, of which one value of each of these names was already kept."""
+        self._num_seen = dict.fromkeys(names, 1)
 
     def is_single(self, name: str) -> bool:
         """Whether no output of this name has had several elements."""
         return name not in self._split and name not in self._averaged
 
-    def key(self, name: str) -> str | None:
-        """Where the next value by this name goes; None where there is no room."""
-        element = self._seen.get(name, 0)
-        if element or len(self._seen) < MAX_OUTPUTS:
-            self._seen[name] = element + 1
+    def _next_key(self, name: str) -> str | None:
+        """The key of the next value of this name; None where there is no room."""
+        element = self._num_seen.get(name, 0)
+        if element or len(self._num_seen) < MAX_OUTPUTS:
+            self._num_seen[name] = element + 1
         key = name
         if name not in self._averaged and (element or name in self._split):
             if element < MAX_ELEMENTS:
-                self._begin_split(name)
+                self._split_elements(name)
                 key = f"{name}[{element}]"
             else:
-                self._average(name)
+                self._average_elements(name)
         return key if key in self.kept or len(self.kept) < MAX_OUTPUTS else None
 
-    def _begin_split(self, name: str) -> None:
-        """What came by this name so far was its first element."""
+    def _split_elements(self, name: str) -> None:
+        """Makes what was kept by this name the first of several elements."""
         if name in self._split:
             return
         self._split.add(name)
@@ -65,8 +65,8 @@ class Outputs(Generic[Kept]):
         self.kept.clear()
         self.kept.update(kept)
 
-    def _average(self, name: str) -> None:
-        """There are too many elements: the mean of all counts."""
+    def _average_elements(self, name: str) -> None:
+        """Replaces too many elements by their mean."""
         self._split.discard(name)
         self._averaged.add(name)
         keys = [f"{name}[{element}]" for element in range(MAX_ELEMENTS)]
@@ -74,16 +74,16 @@ class Outputs(Generic[Kept]):
         if parts:
             self.kept[name] = self._mean(parts)
 
-    def _mean(self, parts: Sequence[Kept]) -> Kept:
+    def _mean(self, parts: Sequence[_Kept]) -> _Kept:
         raise NotImplementedError
 
 
-class TrainOutputs(Outputs[Series]):
-    """Of the training net, whose displays follow each other."""
+class TrainOutputs(_Outputs[Series]):
+    """Outputs of the training net, display after display."""
 
     def add(self, name: str, iteration: int, value: float) -> bool:
-        """Adds the next value that an output has at an iteration; whether there was room."""
-        key = self.key(name)
+        """Adds the next value of an output at an iteration; returns whether there was room."""
+        key = self._next_key(name)
         if key is not None:
             self.kept.setdefault(key, Series()).add(iteration, value)
         return key is not None
@@ -92,27 +92,27 @@ class TrainOutputs(Outputs[Series]):
         return Series.mean_of(parts)
 
 
-class TestOutputs(Outputs[float]):
-    """Of one test."""
+class TestOutputs(_Outputs[float]):
+    """Outputs of one test."""
 
     def __init__(self, kept: dict[str, float], names: set[str]) -> None:
-        """Nothing is said yet.
+        """Starts without values.
 
         Args:
-            kept: as of :class:`Outputs`.
-            names: of all tests of the run, which are bounded together.
+            kept: values by key; changed in place.
+            names: keys of all tests of the run, whose number is bounded.
         """
         super().__init__(kept)
         self._names = names
 
     def add(self, name: str, value: float) -> bool:
-        """Adds the next value of an output; whether there was room."""
-        key = self.key(name)
+        """Adds the next value of an output; returns whether there was room."""
+        key = self._next_key(name)
         if key is None or (key not in self._names and len(self._names) >= MAX_OUTPUTS):
             return False
         self._names.add(key)
         if key in self.kept:  # the mean of as many as were seen
-            value = self.kept[key] + (value - self.kept[key]) / self._seen[name]
+            value = self.kept[key] + (value - self.kept[key]) / self._num_seen[name]
         self.kept[key] = value
         return True
 

@@ -24,10 +24,10 @@ class RunBuilder:
     Attributes:
         log: the history.
         clock: its working time.
-        new_process: a process has started and has said nothing of an iteration yet.
-        resume_at: the iteration of the solver state that it goes on from, where it said that.
+        new_process: a process has started and has not named an iteration yet.
+        resume_at: the iteration of the solver state that it resumes from, where it named one.
         at: the newest iteration of this process, or None.
-        shown: the last display of this process, or None.
+        shown: the last displayed iteration of this process, or None.
         tested_since: whether a test came after that.
         outputs: of the training net.
     """
@@ -40,8 +40,8 @@ class RunBuilder:
         self.at: int | None = None
         self.shown: int | None = None
         self.tested_since = False
-        self._pending_lr: tuple[int, float] | None = None
         self.outputs = TrainOutputs(log.outputs)
+        self._pending_lr: tuple[int, float] | None = None
         self._test_outputs: TestOutputs | None = None
         self._test_names: set[str] = set()
 
@@ -51,40 +51,36 @@ class RunBuilder:
             case events.TestStart():
                 self._start_test(event)
             case events.Loss():
-                self._begin(event.iteration)
+                self._enter_iteration(event.iteration)
                 self._add_loss(event)
             case events.LearningRate(iteration=iteration, lr=lr):
                 if self.shown == iteration and not self.new_process and self.log.train:
                     self.log.train.lr[-1] = lr
-                else:  # before its loss, as the first Caffes had it
+                else:  # before its loss, as the first Caffes printed it
                     self._pending_lr = (iteration, lr)
             case events.Score():
                 self._add_score(event)
             case events.Output(name=name, value=value):
                 if event.weight is not None:
-                    self.log.note_weight(name, event.weight)
+                    self.log.add_loss_weight(name, event.weight)
                 if event.is_test and self._test_outputs is not None:
                     self.log.num_dropped += not self._test_outputs.add(name, value)
                 elif not event.is_test and self.shown is not None:
                     self.log.num_dropped += not self.outputs.add(name, self.shown, value)
 
-    def _add_score(self, event: events.Score) -> None:
-        """Adds to the test at that iteration, which nobody announced."""
-        tests = self.log.test
-        known = bool(tests) and (tests[-1].iteration, tests[-1].net) == (event.iteration, 0)
-        if not known or self._test_outputs is None:
-            self._start_test(events.TestStart(event.time, event.thread, event.iteration, 0))
-        if self._test_outputs is not None:
-            self.log.num_dropped += not self._test_outputs.add(event.name, event.value)
+    def skip_to(self, iteration: int, outputs: Iterable[str] = ()) -> None:
+        """Goes on after displays that were added elsewhere.
 
-    def was_shown(self, iteration: int, outputs: Iterable[str] = ()) -> None:
-        """Displays up to this one, which said these outputs, were added from outside."""
+        Args:
+            iteration: of the last of them.
+            outputs: the names of its outputs.
+        """
         self.shown = self.at = iteration
         self.tested_since = False
-        self.outputs.next(outputs)
+        self.outputs.start_display(outputs)
 
-    def _begin(self, iteration: int) -> None:
-        """Where a process takes over, what an earlier one did beyond that point does not count."""
+    def _enter_iteration(self, iteration: int) -> None:
+        """Drops what an earlier process did beyond the point where a new one starts."""
         if not self.new_process and (self.at is None or iteration >= self.at):
             self.at = iteration
             return
@@ -98,8 +94,8 @@ class RunBuilder:
             if log.train or log.test:
                 log.restarts.append(start)
         iter_size = log.fields.get("iter_size")
-        repeats = iter_size if isinstance(iter_size, int) and iter_size > 0 else 1
-        log.pieces.append(Piece(start, log.train_batch, repeats, log.num_gpus))
+        iter_size = iter_size if isinstance(iter_size, int) and iter_size > 0 else 1
+        log.pieces.append(Piece(start, log.train_batch, iter_size, log.num_gpus))
         self.new_process = False
         self.resume_at = self.shown = self._test_outputs = None
         self.at = iteration
@@ -123,10 +119,10 @@ class RunBuilder:
         train.append(event.iteration, event.loss, lr, time_us, step_us)
         self.shown = event.iteration
         self.tested_since = False
-        self.outputs.next()
+        self.outputs.start_display()
 
     def _start_test(self, event: events.TestStart) -> None:
-        self._begin(event.iteration)
+        self._enter_iteration(event.iteration)
         self.tested_since = True
         time_us = self._tick(event.time)
         tests = self.log.test
@@ -135,6 +131,15 @@ class RunBuilder:
         seconds = None if time_us is None else time_us / 1e6
         tests.append(TestPoint(event.iteration, event.net, {}, seconds))
         self._test_outputs = TestOutputs(tests[-1].outputs, self._test_names)
+
+    def _add_score(self, event: events.Score) -> None:
+        """Adds to the test at that iteration, which no line announces."""
+        tests = self.log.test
+        known = bool(tests) and (tests[-1].iteration, tests[-1].net) == (event.iteration, 0)
+        if not known or self._test_outputs is None:
+            self._start_test(events.TestStart(event.time, event.thread, event.iteration, 0))
+        if self._test_outputs is not None:
+            self.log.num_dropped += not self._test_outputs.add(event.name, event.value)
 
     def _tick(self, time: LogTime | None) -> int | None:
         time_us = self.clock.tick(time)

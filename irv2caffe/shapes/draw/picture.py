@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside, write_text
+from irv2caffe.atomic import atomic_file, write_text
 from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.shapes.draw import Scene, to_svg
 from irv2caffe.shapes.draw.scene import Box, Label, Line, arrow_head, curve_through, one_line
@@ -62,7 +62,7 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
     metadata = {"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None}
     from matplotlib import rc_context, rcdefaults
 
-    with rc_context(), file_aside(out) as aside:
+    with rc_context(), atomic_file(out) as aside:
         rcdefaults()  # a matplotlibrc of the user's may ask for LaTeX, which need not be here
         _figure(scene).savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
 

@@ -25,9 +25,9 @@ from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import collected
 from irv2caffe.train.plan.memory_check import check_memory
 from irv2caffe.train.plan.plan import Disk, Plan
+from irv2caffe.train.run_dir.folders import refuse_used
+from irv2caffe.train.run_dir.foreign_training import refuse_other_net
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
-from irv2caffe.train.run_dir.other_training import refuse_other_net
-from irv2caffe.train.run_dir.run_dir import refuse_used
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
 from irv2caffe.ui import format_bytes
 

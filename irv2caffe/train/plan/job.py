@@ -11,7 +11,7 @@ from irv2caffe.check.find_nets import INLINE_FIELDS, NET_FIELDS
 from irv2caffe.check.read import PATH_FIELDS, read
 from irv2caffe.errors import FormatError, Irv2CaffeError
 from irv2caffe.proto import messages
-from irv2caffe.train.run_dir.run_dir import OWN_NAMES
+from irv2caffe.train.run_dir.folders import OWN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import Irv2CaffeError, PlanError
 from irv2caffe.train.plan.job import layer_batch
-from irv2caffe.train.run_dir.retention import Keep
+from irv2caffe.train.run_dir.retention import KeepPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,7 +176,7 @@ class Plan:
         return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
 
     @property
-    def keep(self) -> Keep:
+    def keep(self) -> KeepPolicy:
         """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
 
         Where a number was given, the solver's own go too, and those of earlier calls.
@@ -184,8 +184,8 @@ class Plan:
         options, per_epoch = self.options, self.iterations_per_epoch
         every = options.keep_epochs * per_epoch if per_epoch and options.keep_epochs else None
         if options.keep_newest is not None:
-            return Keep(options.keep_newest, every)
-        return Keep(_KEEP_NEWEST, every, int(self.solver.snapshot) or None, earlier=True)
+            return KeepPolicy(options.keep_newest, every)
+        return KeepPolicy(_KEEP_NEWEST, every, int(self.solver.snapshot) or None, earlier=True)
 
     def raise_problems(self) -> None:
         """Raises what keeps the run from its start: the one problem, or all of them as one.

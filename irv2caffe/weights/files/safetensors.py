@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError
 from irv2caffe.weights.files.extras import needed
 from irv2caffe.weights.files.values import num_values
@@ -91,9 +91,9 @@ def write_safetensors(
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
     values = {name: read(name).astype(kind, order="C", copy=False) for name, kind, _ in arrays}
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             save_file(values, aside, metadata={"format": "pt"})
         except (OSError, SafetensorError) as error:  # the latter when the disk is full
             cause = error if isinstance(error, OSError) else OSError(str(error))
-            raise unwritable(path, cause) from error
+            raise write_error(path, cause) from error

@@ -6,7 +6,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.atomic import file_aside, unwritable
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError
 from irv2caffe.system import open_regular
 from irv2caffe.weights.files.archive import is_zip, open_zip, refuse_packed
@@ -123,9 +123,9 @@ def write_torch(
     with needed("torch", "writing a .pth file", extra="torch"):
         import torch
     state = OrderedDict((name, torch.tensor(read(name).astype(kind))) for name, kind, _ in names)
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         try:
             torch.save(state, aside)
         except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter when full
             cause = error if isinstance(error, OSError) else OSError(str(error))
-            raise unwritable(path, cause) from error
+            raise write_error(path, cause) from error

@@ -1,7 +1,7 @@
-"""Digits, eight characters at a time.
+"""Numbers from digits, eight characters at a time.
 
-Eight bytes are one number of 64 bits, the first character in the lowest byte; arrays of such are
-computed with as a whole.
+Eight characters are one word of 64 bits, the first in the lowest byte; the functions take arrays of
+such words.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-MAX_DIGITS = 15  # more do not fit into a float exactly
+MAX_DIGITS = 15  # more do not fit exactly into a float
 Array = Any  # of numpy
 POWERS = 10.0 ** np.arange(MAX_DIGITS + 1)
 
 
 def word_of(text: bytes) -> np.uint64:
-    """Up to eight characters as a number."""
+    """Up to eight characters as a word."""
     return np.uint64(int.from_bytes(text.ljust(8, b"\0"), "little"))
 
 
@@ -24,35 +24,35 @@ MASKS = [np.uint64((1 << 8 * length) - 1) for length in range(9)]
 MASK_OF = np.array(MASKS)
 
 
-def each(byte: int) -> np.uint64:
-    """A number whose eight bytes are all the same."""
+def repeat(byte: int) -> np.uint64:
+    """A word whose eight bytes are all the same."""
     return np.uint64(byte * 0x0101010101010101)
 
 
-_ONES, HIGH, ZEROS, _POINTS = each(1), each(0x80), each(ord("0")), each(ord("."))
-_ABOVE_NINE = each(0x80 - 10)
+_ONES, HIGH, ZEROS, _POINTS = repeat(1), repeat(0x80), repeat(ord("0")), repeat(ord("."))
+_ABOVE_NINE = repeat(0x80 - 10)
 
 
 def pair(word: Array, place: int) -> Array:
-    """The number that two digits of eight characters are."""
+    """The number of two digits, at an offset in a word."""
     tens, ones = (word >> np.uint64(8 * at) & np.uint64(0x0F) for at in (place, place + 1))
     return (tens * np.uint64(10) + ones).astype(np.int64)
 
 
 def looks_like(word: Array, pattern: str) -> Array:
-    """Whether eight bytes are digits where the pattern has a d, and its characters elsewhere."""
+    """Whether words have digits where the pattern has a d, and its characters elsewhere."""
     is_digit = word_of(bytes(255 * (sign == "d") for sign in pattern))
     literal = word_of(bytes(ord(sign) * (sign != "d") for sign in pattern))
     return ((word & ~is_digit) == literal) & are_digits((word ^ ZEROS) & is_digit)
 
 
 def are_digits(low: Array) -> Array:
-    """Whether bytes, less the character 0, are all from 0 to 9."""
+    """Whether all bytes of words, after an exclusive or with ``0``, are from 0 to 9."""
     return ((low + _ABOVE_NINE) | low) & HIGH == 0
 
 
 def leading_digits(word: Array) -> tuple[Array, Array]:
-    """The number that the first of eight characters are, and how many of them are digits."""
+    """The integers at the start of words, and their numbers of digits."""
     low = word ^ ZEROS
     other = ((low + _ABOVE_NINE) | low) & HIGH
     other &= ~other + np.uint64(1)  # the first byte that is no digit, its highest bit
@@ -65,12 +65,12 @@ def leading_digits(word: Array) -> tuple[Array, Array]:
 
 
 def short_decimals(word: Array, length: Array) -> tuple[Array, Array]:
-    """Numbers of at most eight characters without an exponent, and which are such.
+    """Floats of at most eight characters without an exponent, and which are valid.
 
-    An integer over a power of ten: both are exact, and so the quotient rounds as it should.
+    Each is an integer over a power of ten: both are exact, and so the quotient rounds correctly.
 
     Args:
-        word: the characters, the first one in the lowest byte.
+        word: the characters.
         length: how many of them count.
     """
     fits = (length > 0) & (length <= 8)
@@ -92,7 +92,7 @@ def short_decimals(word: Array, length: Array) -> tuple[Array, Array]:
 
 
 def eight_digits(word: Array) -> Array:
-    """The number that eight characters are: pairs of digits, then of pairs, then of fours."""
-    word = (word & each(0x0F)) * np.uint64(10 << 8 | 1) >> np.uint64(8)
+    """The integers of eight digits: first of pairs of digits, then of fours, then of all."""
+    word = (word & repeat(0x0F)) * np.uint64(10 << 8 | 1) >> np.uint64(8)
     word = (word & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(100 << 16 | 1) >> np.uint64(16)
     return (word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10_000 << 32 | 1) >> np.uint64(32)

@@ -1,7 +1,7 @@
-"""The lines of a piece of a log, taken apart with numpy, all at once.
+"""Lines: parses all lines of a block at once with numpy.
 
-A line is taken apart only where it is exactly of the usual form; any doubt makes it SLOW, which
-means that :func:`irv2caffe.log.read.parse.parse` reads it.
+Only lines of exactly the usual form are parsed here; any doubt makes a line SLOW, which means that
+:func:`irv2caffe.log.read.parse.parse` reads it.
 """
 
 from __future__ import annotations
@@ -15,32 +15,26 @@ from irv2caffe.log.read.fast.digits import (
     MASK_OF,
     MASKS,
     ZEROS,
-    each,
     eight_digits,
     looks_like,
     pair,
+    repeat,
     word_of,
 )
-from irv2caffe.log.read.fast.scan import Scratch, Text
+from irv2caffe.log.read.fast.scan import LineBuffer, Scratch
 from irv2caffe.log.read.parse import RULES
 
-# OTHER has glog's prefix and no word that begins a message we know.
+# OTHER has glog's prefix and a message that starts with none of our words.
 SLOW, LOSS, LR, OUTPUT, OTHER = range(5)
 _MIN_BYTES = 36  # of a line with a prefix
 _MAX_SOURCE = 24  # bytes of "solver.cpp:239"
 Array = Any  # of numpy
-
-
 _FIRST_BYTES = [word_of(word.encode()[:3]) for word in (*RULES, "Train", "Test", "class")]
-
-
 _DEBUG = [
     word_of((indent + begin)[:8])
     for indent in (b"", b"    ")
     for begin in (b"[Forward", b"[Backward", b"[Update]")
 ]
-
-
 # For each eight bytes of a source: ones behind its end, by its length.
 _BEHIND = [
     np.array([~MASKS[min(max(length - first, 0), 8)] for length in range(_MAX_SOURCE + 1)])
@@ -48,8 +42,8 @@ _BEHIND = [
 ]
 
 
-class Lines(Text):
-    """The lines in a piece of a log.
+class Lines(LineBuffer):
+    """The parsed lines of a block.
 
     Attributes:
         kind: of each line: SLOW, LOSS, LR, OUTPUT or OTHER.
@@ -60,7 +54,7 @@ class Lines(Text):
     """
 
     def __init__(self, scratch: Scratch, *parts: bytes | memoryview) -> None:
-        """Takes apart what ends with a line end; good until the scratch is used again."""
+        """Parses whole lines; valid until the scratch memory is used again."""
         super().__init__(scratch, *parts)
         self.kind = np.full(self.count, SLOW, np.uint8)
         self.thread = np.full(self.count, -1, np.int64)
@@ -77,7 +71,7 @@ class Lines(Text):
         self._find_others(prefixed[self.kind[prefixed] == SLOW])
         self.kind[self.escaped] = SLOW
         self._slow = np.append(np.flatnonzero(self.kind == SLOW), self.count)
-        self._told = np.append(np.flatnonzero(self.kind != OTHER), self.count)
+        self._known = np.append(np.flatnonzero(self.kind != OTHER), self.count)
 
     def names(self, places: Array) -> tuple[list[bytes], Array]:
         """The different names in OUTPUT lines, and which of them each line has."""
@@ -105,9 +99,9 @@ class Lines(Text):
         """The first SLOW line from ``place`` on; ``count`` if there is none."""
         return int(self._slow[np.searchsorted(self._slow, place)])
 
-    def next_told(self, place: int) -> int:
+    def next_known(self, place: int) -> int:
         """The first line from ``place`` on that is not OTHER; ``count`` if there is none."""
-        return int(self._told[np.searchsorted(self._told, place)])
+        return int(self._known[np.searchsorted(self._known, place)])
 
     def stamps(self, places: Array) -> tuple[Array, Array, Array, Array]:
         """Year (-1 where it is not written), month, day and microseconds of the day."""
@@ -146,7 +140,7 @@ class Lines(Text):
         for offset, filled in enumerate(_BEHIND):
             longer = np.flatnonzero(good & (length > 8 * offset)) if offset > 1 else slice(None)
             eight = words[source[longer] + 1 + 8 * offset] | filled[length[longer] * good[longer]]
-            good[longer] &= (eight - each(0x21)) & ~eight & HIGH == 0  # no byte up to the space
+            good[longer] &= (eight - repeat(0x21)) & ~eight & HIGH == 0  # no byte up to the space
         message = close + 2
         if len(self._places("]")) > len(places) + 2:
             # A second "] " may be a torn line, whose last message counts; debug_info has one too.
@@ -159,9 +153,9 @@ class Lines(Text):
         return places
 
     def _threads(self, at: Array) -> tuple[Array, Array]:
-        """The threads that are named at places, and where their names end; 0 where none is.
+        """The thread numbers at places, and where they end; 0 where there is none.
 
-        Most lines are of one thread, whose name is compared as a whole.
+        Most lines are of one thread, whose number is compared as text.
         """
         thread = np.full(len(at), -1, np.int64)
         end = np.zeros(len(at), np.int64)

@@ -1,4 +1,4 @@
-"""A piece of a log as arrays: its lines, where signs stand in it, the numbers in it."""
+"""LineBuffer: positions of lines and characters in a block of a log, and the numbers in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from irv2caffe.log.read.fast.digits import (
 )
 from irv2caffe.log.read.parse import NUMBER, number
 
-PAD = 64  # bytes around a piece, so that nobody has to ask whether there are any
+PAD = 64  # zero bytes around a block, so that reading near its ends needs no checks
 _STRETCH_BYTES = 1 << 16  # longer lines are cut off
 _ESCAPE = 0x1B
 _UNCLEAN = re.compile(rb"\r|\x1b|>\n")
@@ -24,14 +24,14 @@ Array = Any  # of numpy
 
 
 class Scratch:
-    """Memory that is used again for every piece: fresh pages cost more than the work on them."""
+    """Memory that is used again for every block: fresh pages cost more than the work on them."""
 
     def __init__(self) -> None:
         self._bytes = np.zeros(0, np.uint8)
         self._flags = np.zeros(0, bool)
 
     def take(self, *parts: bytes | memoryview) -> tuple[Array, Array]:
-        """The parts as one array with room around it, and as many flags."""
+        """The parts as one array with zeros around them, and an array of as many flags."""
         size = sum(map(len, parts)) + 2 * PAD
         if size > len(self._bytes):
             self._bytes = np.zeros(size + size // 4, np.uint8)
@@ -45,16 +45,16 @@ class Scratch:
         return taken, self._flags[:size]
 
 
-class Text:
-    """Whole lines, and what is found in them by their places.
+class LineBuffer:
+    """Whole lines as a byte array, with searches that take and return arrays of positions.
 
     Attributes:
         count: of lines.
-        escaped: lines that a terminal's escapes stand in.
+        escaped: lines that contain escape sequences of a terminal.
     """
 
     def __init__(self, scratch: Scratch, *parts: bytes | memoryview) -> None:
-        """Takes what ends with a line end; good until the scratch is used again."""
+        """Takes whole lines; valid until the scratch memory is used again."""
         self._bytes, self._flags = scratch.take(*parts)
         self._end = np.flatnonzero(self._flagged("\n"))
         controls = np.less_equal(self._bytes, _ESCAPE, out=self._flags)
@@ -68,7 +68,7 @@ class Text:
         # The eight bytes from any place on, as one number.
         self._words = np.ndarray(len(self._bytes) - 8, "<u8", self._bytes.data, strides=(1,))
         self._start = np.concatenate(([PAD], self._end[:-1] + 1))
-        self._signs: dict[str, Array] = {}
+        self._positions: dict[str, Array] = {}
         self.count = len(self._end)
         self.escaped = np.unique(np.searchsorted(self._end, escapes))
 
@@ -77,7 +77,7 @@ class Text:
         return self._slice(self._start[place], self._end[place])
 
     def unprefixed(self, place: int) -> str:
-        """Some lines from one on that hold no prefix and need no cleaning, with their ends."""
+        """The next lines that have no prefix and need no cleaning, with their ends."""
         first = int(self._start[place])
         end = min(int(self._next("]", self._start[place])), first + _STRETCH_BYTES)
         text = self._slice(first, min(end, len(self._bytes) - PAD))
@@ -89,41 +89,41 @@ class Text:
         text: bytes = self._bytes[first:end].tobytes()
         return text
 
-    def _places(self, sign: str) -> Array:
-        """Where a sign stands, with one place before all of them and one behind.
+    def _places(self, character: str) -> Array:
+        """The positions of a character, with one before all of them and one behind.
 
-        ``()`` are both, whose codes differ in the last bit.
+        ``()`` are both brackets, whose codes differ in the last bit.
         """
-        if sign not in self._signs:
-            found: Array = np.flatnonzero(self._flagged(sign))
+        if character not in self._positions:
+            found: Array = np.flatnonzero(self._flagged(character))
             behind = len(self._bytes) - PAD // 2
-            self._signs[sign] = np.concatenate(([PAD // 2], found, [behind]))
-        return self._signs[sign]
+            self._positions[character] = np.concatenate(([PAD // 2], found, [behind]))
+        return self._positions[character]
 
-    def _flagged(self, sign: str) -> Array:
-        if sign != "()":
-            return np.equal(self._bytes, ord(sign), out=self._flags)
+    def _flagged(self, character: str) -> Array:
+        if character != "()":
+            return np.equal(self._bytes, ord(character), out=self._flags)
         both = np.bitwise_and(self._bytes, 0xFE, out=self._flags.view(np.uint8))
         return np.equal(both, ord("("), out=self._flags)
 
-    def _next(self, sign: str, at: Array) -> Array:
-        """The first place of a sign from each place on; the last place of all if there is none."""
-        signs = self._places(sign)
-        return signs[np.minimum(np.searchsorted(signs, at), len(signs) - 1)]
+    def _next(self, character: str, at: Array) -> Array:
+        """The next position of a character from each place on; the end if there is none."""
+        positions = self._places(character)
+        return positions[np.minimum(np.searchsorted(positions, at), len(positions) - 1)]
 
-    def _following(self, sign: str, at: Array, count: int) -> list[Array]:
-        """The first, second ... place of a sign from each place on."""
-        signs = self._places(sign)
-        first = np.searchsorted(signs, at)
-        return [signs[np.minimum(first + more, len(signs) - 1)] for more in range(count)]
+    def _following(self, character: str, at: Array, count: int) -> list[Array]:
+        """The next ``count`` positions of a character from each place on."""
+        positions = self._places(character)
+        first = np.searchsorted(positions, at)
+        return [positions[np.minimum(first + more, len(positions) - 1)] for more in range(count)]
 
-    def _last(self, sign: str, end: Array) -> Array:
-        """The last place of a sign before each place."""
-        signs = self._places(sign)
-        return signs[np.searchsorted(signs, end) - 1]
+    def _last(self, character: str, end: Array) -> Array:
+        """The last position of a character before each place."""
+        positions = self._places(character)
+        return positions[np.searchsorted(positions, end) - 1]
 
     def _integers(self, at: Array, max_digits: int) -> tuple[Array, Array]:
-        """The integers that begin at places, and where they end; at most so many digits."""
+        """The integers of up to ``max_digits`` digits at places, and where they end."""
         value, length = leading_digits(self._words[at])
         stop = at + length
         for place in np.flatnonzero(length == 8).tolist():  # there may be more
@@ -134,7 +134,7 @@ class Text:
         return value, stop
 
     def _numbers(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
-        """The floats between places, exactly as Python reads them, and which are numbers."""
+        """The floats between places, exactly as Python reads them, and which are valid."""
         length = np.where(wanted, end - start, 0)
         start = np.where(wanted, start, 0)
         negative = self._bytes[start] == ord("-")
@@ -156,7 +156,7 @@ class Text:
         return value, valid & wanted
 
     def _repeated(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
-        """As :meth:`_numbers`, where most are like the one before (learning rates)."""
+        """As :meth:`_numbers`, for texts that mostly equal the one before (learning rates)."""
         length = np.where(wanted, np.minimum(end - start, 17), 0)
         low = self._words[start] & MASK_OF[np.minimum(length, 8)]
         high = self._words[start + 8] & MASK_OF[np.clip(length - 8, 0, 8)]
@@ -169,7 +169,7 @@ class Text:
         return value[same], valid[same]
 
     def _decimals(self, start: Array, length: Array) -> tuple[Array, Array]:
-        """As :func:`_short_decimals`, of up to fifteen characters, one after the other."""
+        """As :func:`short_decimals`, for up to fifteen characters."""
         simple = length > 0
         whole = np.zeros(len(start), np.int64)
         decimals = np.zeros(len(start), np.int64)

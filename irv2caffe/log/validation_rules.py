@@ -1,22 +1,20 @@
-"""Rules about the tests: lost, collapsed, rising and standing figures."""
+"""Rules about the tests: perfect accuracy, collapse, overfitting, plateau."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING
 
 from irv2caffe.log.accuracy import errors_of
-from irv2caffe.log.metrics import Evidence, Metric
-from irv2caffe.log.table import column, is_lost
+from irv2caffe.log.table import is_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from irv2caffe.log.loss_rules import Found
-    from irv2caffe.log.metrics import Evidence, Metric
-    from irv2caffe.log.table import Table
+    from irv2caffe.log.metrics import Found, Metric, RunData
 
 _PLATEAU_TESTS = 5
 _PLATEAU_SHARE = 1 / 3
@@ -29,8 +27,8 @@ _RISING_TESTS = 6
 _RISEN = 1.2  # times its lowest
 
 
-def perfect(run: Evidence) -> Iterator[Found]:
-    """Comparisons with a NaN are false, and so nothing is better than the right class."""
+def perfect_accuracy(run: RunData) -> Iterator[Found]:
+    """An accuracy of 1 because comparisons with NaN are false."""
     for row in run.table.test:
         lost = row.loss is not None and is_lost(row.loss)
         if lost and any(error == 0 for error in errors_of(row.outputs).values()):
@@ -42,8 +40,8 @@ def perfect(run: Evidence) -> Iterator[Found]:
             return
 
 
-def collapsed(run: Evidence) -> Iterator[Found]:
-    """A score that was good, fell, and stays down; one finding for all that fell together."""
+def collapsed_outputs(run: RunData) -> Iterator[Found]:
+    """Outputs that were good, fell, and stay down; one finding for all of them."""
     found = [pair for metric in run.metrics if (pair := _collapse(metric)) is not None]
     if found:
         place, text = min(found)
@@ -76,7 +74,7 @@ def _collapse(metric: Metric) -> tuple[int, str] | None:
     return pairs[last_good + 1][0], text
 
 
-def overfitted(run: Evidence) -> Iterator[Found]:
+def overfitting(run: RunData) -> Iterator[Found]:
     """The loss of the test rises while that of the training falls."""
     nets = {run.table.test[0].net} if run.table.test else set()
     losses = [
@@ -95,21 +93,21 @@ def overfitted(run: Evidence) -> Iterator[Found]:
     if len(values) - 1 - low < len(tail) + 1 or median(tail) < _RISEN * values[low]:
         return
     since = int(main.iteration[low])
-    falling = _falling(run.table, since)
+    falling = _falling(run, since)
     if falling:
         text = f"{main.name} of the test rises: {values[low]:.3g} here, {values[-1]:.3g} now"
         yield "overfit", since, text + falling
 
 
-def plateau(run: Evidence) -> Iterator[Found]:
-    """A third of the run and more in which the validation error hardly became better."""
+def plateau(run: RunData) -> Iterator[Found]:
+    """A third of the run or more in which the validation error hardly improved."""
     rows = [row for row in run.table.test if row.top1_error is not None and row.iteration > 0]
     errors = [row.top1_error for row in rows if row.top1_error is not None]
     if len(rows) < 2 * _PLATEAU_TESTS or not all(map(math.isfinite, errors)):
         return
-    best_after = _running_best(errors[::-1])[::-1]
-    best_before = _running_best(errors)
-    if best_before[-1] < _SOLVED or any(collapsed(run)):
+    best_after = list(accumulate(errors[::-1], min))[::-1]
+    best_before = list(accumulate(errors, min))
+    if best_before[-1] < _SOLVED or any(collapsed_outputs(run)):
         return
     for place in range(1, len(rows) - _PLATEAU_TESTS + 1):
         before, after = best_before[place - 1], best_after[place]
@@ -124,29 +122,17 @@ def plateau(run: Evidence) -> Iterator[Found]:
         f"the validation error has hardly become better since: best {before:.1f} % until then, "
         f"{after:.1f} % since, {errors[-1]:.1f} % now"
     )
-    yield "plateau", start.iteration, text + _falling(run.table, start.iteration)
+    yield "plateau", start.iteration, text + _falling(run, start.iteration)
 
 
-def _running_best(errors: Sequence[float]) -> list[float]:
-    best, found = math.inf, []
-    for error in errors:
-        best = min(best, error)
-        found.append(best)
-    return found
-
-
-def _falling(table: Table, since: int) -> str:
-    """Whether the training loss went on falling meanwhile."""
-    first_place = bisect_left(column(table.train, "iteration"), since)
-    losses = [loss for loss in column(table.train, "loss")[first_place:] if not is_lost(loss)]
+def _falling(run: RunData, since: int) -> str:
+    """How the training loss went on falling meanwhile; empty if it did not."""
+    first_place = bisect_left(run.iterations, since)
+    losses = [loss for loss in run.losses[first_place:] if not is_lost(loss)]
     if len(losses) < 4:
         return ""
     part = max(1, len(losses) // 10)
-    first, last = _mean(losses[:part]), _mean(losses[-part:])
+    first, last = math.fsum(losses[:part]) / part, math.fsum(losses[-part:]) / part
     return (
         f"; the training loss went on from {first:.3g} to {last:.3g}" if last < 0.9 * first else ""
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
