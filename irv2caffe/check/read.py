@@ -1,4 +1,4 @@
-"""Reads a solver or net, with the files it names, for the rules and for a training."""
+"""Reads a solver with its nets, or a net, from disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from irv2caffe.proto.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from irv2caffe.proto.positions import Node
 
 # Fields of LayerParameter that hold paths; Caffe opens them relative to its working folder.
 PATH_FIELDS = (
@@ -56,8 +54,7 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
     text = read_text(path)
     root = scan(text)
     reading = Reading(is_strict, is_moved)
-    beside = path.absolute().parent
-    if is_strict or _is_solver(root, path):
+    if is_strict or looks_like_solver(root):
         solver = messages.SolverParameter
         reading.solver = parse_file(text, root, path, solver, is_strict=is_strict)
         header = _HEADER.search(text[:4096])
@@ -66,18 +63,13 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
             reading.num_train = int(header.group(2).replace(",", ""))
         find_nets(reading, path)
         reading.snapshots = snapshot_facts(reading, path)
+    elif any(node.name in NET_MARKS for node in root.children):
+        reading.nets.append(NetRole(parse_file(text, root, path, messages.NetParameter), "both"))
+        reading.base = _base_of_net(reading, path.absolute().parent)
     else:
-        reading.nets.append(NetRole(parse_file(text, root, path, messages.NetParameter)))
-        written = list(_written_paths(reading))
-        reading.base = next(
-            (
-                folder
-                for folder in (Path(), beside, *beside.parents)
-                if any(exists(folder / name) for name in written)
-            ),
-            Path(),
-        )
-    bases = (Path(), beside, reading.base) if is_strict else (reading.base,)
+        hint = "give the solver.prototxt, or the net it names"
+        raise FormatError("neither a solver nor a net", hint, path=path)
+    bases = (Path(), path.absolute().parent) if is_strict else (reading.base,)
     for name in _written_paths(reading):
         places = (base / name for base in bases)
         reading.paths[name] = next((place for place in places if exists(place)), None)
@@ -88,26 +80,20 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
     return reading
 
 
+def _base_of_net(reading: Reading, beside: Path) -> Path:
+    """The folder that the paths in a net start from: the first in which one of them exists."""
+    names = list(_written_paths(reading))
+    folders = (Path(), beside, *beside.parents)
+    found = (each for each in folders if any(exists(each / name) for name in names))
+    return next(found, Path())
+
+
 def _blob_shape(path: Path) -> tuple[int, ...] | None:
-    """The shape of a .binaryproto."""
+    """The shape of a .binaryproto; None if it is none."""
     try:
         return tuple(read_array(read_binary(path, messages.BlobProto)).shape)
     except Irv2CaffeError:
         return None
-
-
-def _is_solver(root: Node, path: Path) -> bool:
-    """Tells a solver from a net by its top-level fields.
-
-    Raises:
-        FormatError: it is neither.
-    """
-    if looks_like_solver(root):
-        return True
-    if any(node.name in NET_MARKS for node in root.children):
-        return False
-    hint = "give the solver.prototxt, or the net it names"
-    raise FormatError("neither a solver nor a net", hint, path=path)
 
 
 def _written_paths(

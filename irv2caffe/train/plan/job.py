@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.find_nets import INLINE_FIELDS, NET_FIELDS
+from irv2caffe.check.find_nets import INLINE_ROLES, NET_ROLES
 from irv2caffe.check.read import PATH_FIELDS, read
 from irv2caffe.errors import FormatError, Irv2CaffeError
 from irv2caffe.proto import messages
@@ -69,9 +69,9 @@ class Job:
         solver = _copy(self.solver)
         own = _copy(written.message)
         for field, _ in written.message.ListFields():
-            if field.name not in (*NET_FIELDS, *INLINE_FIELDS):
+            if field.name not in (*NET_ROLES, *INLINE_ROLES):
                 own.ClearField(field.name)
-        for name in NET_FIELDS:
+        for name in NET_ROLES:
             solver.ClearField(name)
         solver.MergeFrom(own)
         files = {file: _with_batches(file, self.nets[name]) for name, file in self.files.items()}
@@ -121,14 +121,14 @@ def read_job(solver_path: Path, problems: list[Irv2CaffeError], *, moved: bool =
     assert reading.solver is not None
     problems += reading.errors
     solver = _copy(reading.solver.message)
-    for field in (*NET_FIELDS, *INLINE_FIELDS):
+    for field in (*NET_ROLES, *INLINE_ROLES):
         solver.ClearField(field)
     nets: dict[str, Any] = {}
     files: dict[str, PrototxtFile] = {}
     names: dict[PrototxtFile, str] = {}
     for found in reading.nets:
         if found.file not in names:
-            inline = found.field in INLINE_FIELDS
+            inline = found.field in INLINE_ROLES
             wanted = f"{found.field}.prototxt" if inline else Path(found.file.name).name
             name = names[found.file] = _free_name(wanted, nets)
             nets[name], files[name] = _copy(found.file.message), found.file

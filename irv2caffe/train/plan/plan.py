@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.capability import Capability
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.estimate import Estimate
