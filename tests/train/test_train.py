@@ -206,7 +206,7 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
         plan(crop_size=107)  # without test_iter Caffe makes no test net
     with pytest.raises(InputError, match="has label 1, the net 1 outputs"):
         plan(num_output=1)
-    with pytest.raises(InputError, match=r"nowhere is not there at data \(.*data-missing"):
+    with pytest.raises(InputError, match=r"nowhere does not exist at data \(.*data-missing"):
         plan(source="nowhere")
     with pytest.raises(InputError, match=r"backend LEVELDB, but .* is an LMDB"):
         plan(backend=messages.DataParameter.LEVELDB)
@@ -231,7 +231,7 @@ def test_all_problems_at_once_on_the_command_line(caffe, tiny, tmp_path):
     done = irv2caffe(*args, cwd=tmp_path)
     assert done.returncode == 2
     for words in (
-        "without GPU support", "train_lmdb is not there", "val_lmdb is not there",
+        "without GPU support", "train_lmdb does not exist", "val_lmdb does not exist",
         "max_iter is missing", "none.caffemodel: no such file", "run exists already",
     ):  # fmt: skip
         assert words in done.stderr
