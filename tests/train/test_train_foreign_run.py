@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from helpers.training_jobs import config, irv2caffe, write_job
 
-from irv2caffe.train.run.git_revision import git_revision
+from irv2caffe.train.run.config_json import git_revision
 
 
 def change(run, **values):

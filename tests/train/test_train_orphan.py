@@ -26,8 +26,7 @@ from helpers.training_jobs import (
 )
 
 from irv2caffe.train.run_dir.folders import new_run_dir
-from irv2caffe.train.run_dir.holders import holders, is_caffe_of, open_process
-from irv2caffe.train.run_dir.lock import locked, start_time
+from irv2caffe.train.run_dir.lock import holders, is_caffe_of, locked, open_process, start_time
 from irv2caffe.train.run_dir.run_dir import RunDir
 
 
