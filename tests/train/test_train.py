@@ -164,7 +164,8 @@ def test_a_narrow_net_says_that_its_disk_is_small(caffe, job):
 def test_a_run_in_a_folder_that_was_half_made(tmp_path):
     run = new_run_dir(tmp_path / "run")
     run.lock.touch()
-    assert new_run_dir(tmp_path / "run") == run  # its trainer was killed before it was complete
+    again = new_run_dir(tmp_path / "run")  # its trainer was killed before it was complete
+    assert again.path == run.path
     run.solver.touch()
     with pytest.raises(OutputExistsError, match="a run already"):
         new_run_dir(tmp_path / "run")
@@ -572,7 +573,8 @@ def test_a_run_of_an_earlier_version_is_taken_over(caffe, tiny, tmp_path):
 def test_help_is_complete_and_short():
     command = [sys.executable, "-m", "irv2caffe", "train", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    for words in ("What to train:", "Snapshots:", "From another shell:", "--docker IMAGE"):
+    headings = ("Training options:", "Snapshot options:", "Control of a running training:")
+    for words in (*headings, "--docker IMAGE"):
         assert words in shown.stdout
     assert "--residual-scale" not in shown.stdout  # taken all the same
     assert len(shown.stdout.splitlines()) < 90
