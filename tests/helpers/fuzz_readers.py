@@ -406,9 +406,9 @@ def _read_log(folder: Path) -> None:
 def _plot(request) -> None:
     from irv2caffe.log.describe import config_lines, finding_lines, summary_items
     from irv2caffe.log.summary import summarize
-    from irv2caffe.plot.session import Session
+    from irv2caffe.plot.session import PlotSession
 
-    with Session(request) as session:
+    with PlotSession(request) as session:
         session.read()
         runs = session.runs()
         session.check_outputs(runs)

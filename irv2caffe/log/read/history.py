@@ -134,12 +134,6 @@ class Log:
         """Number of GPUs that trained together; 1 for the CPU."""
         return max(1, len(self.gpus))
 
-    @property
-    def last_iteration(self) -> int:
-        """The last iteration that was displayed or tested; 0 where none was."""
-        shown = self.train.iteration[-1] if self.train else 0
-        return max(shown, self.test[-1].iteration if self.test else 0)
-
     def images_per_iteration(self, piece: Piece) -> int | None:
         """The effective batch: batch_size x GPUs x iter_size.
 

@@ -32,7 +32,7 @@ from irv2caffe.train.run_dir.snapshots import net_differences, pairs
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run_dir.snapshots import Pair

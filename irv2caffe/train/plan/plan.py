@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.estimate import Estimate
     from irv2caffe.train.run_dir.retention import KeepPolicy
