@@ -1,4 +1,4 @@
-"""Training by the real Caffe in a run folder: the plan, the story it tells, what it refuses."""
+"""Training with the real Caffe in a run folder: plan, records, and what is refused."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
 
 
 def check_metrics(run, log):
-    """The lines say what the log says, live as when they are written anew."""
+    """metrics.jsonl agrees with the log, written live and rebuilt."""
     there = metrics(run.path)
     train_rows = [row for row in there if row["kind"] == "train"]
     assert [row["loss"] for row in train_rows] == [point.loss for point in log.train]
@@ -380,7 +380,7 @@ def test_weights_to_start_from(caffe, tiny, tmp_path):
 
 
 def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
-    """The run is resumed before its first snapshot, from elsewhere."""
+    """The run is resumed before its first snapshot, from another folder."""
     solver = write_job(tiny, tmp_path / "job", max_iter=20)
     assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
     shutil.copy(tmp_path / "a/snapshots/tiny_iter_20.caffemodel", tmp_path / "m.caffemodel")
