@@ -1,4 +1,4 @@
-"""Snapshots that are damaged after they were verified, and records that were not completed."""
+"""Snapshots damaged after they were verified, and records that were not completed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_damaged_snapshot_that_is_named_is_refused(run, tmp_path):
 
 
 def test_what_is_written_anew_is_not_called_damaged(run, tmp_path):
-    """A run from an older snapshot with another learning rate writes the same names, other weights."""
+    """A run from an older snapshot at another rate writes the same names, other weights."""
     for path in pairs(run.snapshots)[0].state, pairs(run.snapshots)[0].model:
         path.unlink()
     done = irv2caffe("--resume", "run", "--base-lr", 0.003, cwd=tmp_path)

@@ -156,7 +156,7 @@ def test_a_stop_that_a_hanging_caffe_does_not_hear(caffe, root, tmp_path, how):
 
 
 def test_sigterm_for_every_process(caffe, root, tmp_path):
-    """systemd and Slurm send it to all processes of a control group, also those in other sessions."""
+    """systemd and Slurm send it to all processes of a job, also those in other sessions."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0, display=1)
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     run = RunDir(tmp_path / "run")

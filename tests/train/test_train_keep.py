@@ -361,7 +361,7 @@ def test_another_schedule_deletes_nothing_of_the_earlier_one(caffe, root, copy, 
 
 
 def poisoned(root, tmp_path, *args):
-    """The learning rate explodes at iteration 395; snapshots are written before the loss shows it."""
+    """The learning rate explodes at iteration 395; snapshots follow before the loss shows it."""
     changes = {"lr_policy": '"multistep"', "gamma": 1e7, "stepsize": None, "display": 100}
     solver = write_job(root, tmp_path / "job", **changes, snapshot=66)
     with solver.open("a") as stream:

@@ -138,7 +138,7 @@ def test_a_link_of_that_name_stays(finished, tmp_path):
 
 
 def test_two_mean_images_of_one_name_stay_two(caffe, root, tmp_path):
-    """Mean images of training and test set in two folders, and one named as a file of the run folder."""
+    """Two mean images of one name in two folders, and one named as a file of the run folder."""
     solver = write_job(root, tmp_path / "job", max_iter=20)
     net = read_prototxt(tmp_path / "job/net.prototxt", messages.NetParameter)
     for place, (layer, name) in enumerate(

@@ -59,7 +59,7 @@ def finish(run, max_iter, cwd):
 
 
 def check_continuous(run, max_iter, display=DISPLAY, gamma=0.5, stepsize=300, base_lr=0.01):
-    """Every display occurs once in train.log and in the metrics, with the scheduled learning rate."""
+    """Every display is once in train.log and in the metrics, with the scheduled learning rate."""
     log = read_log(run.path)
     assert log.finished
     wanted = list(range(0, max_iter + 1, display))
