@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.archives import devkit, ilsvrc_train, ilsvrc_val
 from helpers.paths import ROOT
 
 
+@pytest.mark.slow
 def test_imagenet_from_the_downloads_to_the_plot(caffe, tmp_path):
     rng = np.random.default_rng(0)
     downloads = tmp_path / "downloads"

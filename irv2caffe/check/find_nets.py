@@ -72,7 +72,7 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
             what=f"{field_name}: {name!r} is found from {_shorter(folder)}, not from here",
             why="Caffe opens relative paths from the folder it is started in, not from the "
             "solver's; the same goes for sources, mean files and snapshot_prefix",
-            fix=f"start Caffe in {_shorter(folder)}; irv2caffe train does without",
+            fix=f"start Caffe in {_shorter(folder)}; irv2caffe train needs no certain folder",
             at=at,
         )
         reading.troubles.append(("net-elsewhere", hit))

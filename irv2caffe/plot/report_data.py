@@ -45,7 +45,10 @@ def page_data(shown: Sequence[Curves], options: PlotOptions) -> dict[str, Any]:
     for curve in curves:
         curve["run"] = -1  # without a time axis
     num_behind = len(curves)
-    has_errors = any(_has_errors(one) for one in shown)
+    has_errors = any(
+        one.errors or one.other_errors or any(output.side == "error" for output in one.outputs)
+        for one in shown
+    )
     for place, one in enumerate(shown):
         color = COLORS[place % len(COLORS)]
         prefix = "" if single else f"{one.name}: "
@@ -89,23 +92,16 @@ def _axis(shown: Sequence[Curves], window: Window | None) -> dict[str, Any]:
 def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str, str]]:
     images = all(one.rate_is_images for one in shown)
     has_losses = any(one.side == "loss" for curves in shown for one in curves.outputs)
-    right = "loss" if has_losses else "training loss"
+    errors = "validation error (%)" if any(one.is_tested for one in shown) else "error (%)"
     return {
-        "main": {"left": _left(shown, has_errors=has_errors), "right": right},
+        "main": {
+            "left": errors if has_errors else "outputs, as printed",
+            "right": "loss" if has_losses else "training loss",
+        },
         "value": {"left": "outputs", "right": ""},
         "lr": {"left": "learning rate", "right": ""},
         "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
     }
-
-
-def _has_errors(one: Curves) -> bool:
-    return bool(one.errors or one.other_errors or any(s.side == "error" for s in one.outputs))
-
-
-def _left(shown: Sequence[Curves], *, has_errors: bool) -> str:
-    if has_errors:
-        return "validation error (%)" if any(one.is_tested for one in shown) else "error (%)"
-    return "outputs, as printed"
 
 
 def _view(window: Window | None, first: float, last: float) -> list[float] | None:

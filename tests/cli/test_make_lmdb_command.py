@@ -19,6 +19,8 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.decode import stored_pixels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):

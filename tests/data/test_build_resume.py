@@ -30,6 +30,8 @@ from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction
 from irv2caffe.data.sources import open_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = BuildOptions(size=(96, 96), workers=2)
 # Commits and units small enough for a small set to have many of them.
 RUN = """

@@ -131,6 +131,7 @@ def meta(caffe, tmp_path_factory):
     return files
 
 
+@pytest.mark.slow
 @settings(**SHARED)
 @given(choice=st.data())
 def test_matlab_files(meta, choice):
@@ -146,6 +147,7 @@ IDX = idx_bytes(RNG.integers(0, 256, (3, 5, 4), np.uint8))
 LABELS = idx_bytes(np.arange(3))
 
 
+@pytest.mark.slow
 @settings(**SHARED)
 @given(
     images=st.one_of(mutated(IDX), mutated(gzip.compress(IDX)), st.just(IDX)),
@@ -186,6 +188,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @settings(**{**SHARED, "max_examples": 400})
 @given(data=st.sampled_from(IMAGES).flatmap(mutated), way=st.sampled_from(WAYS), png=st.booleans())
 def test_images(tmp_path, data, way, png):

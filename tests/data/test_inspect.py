@@ -205,6 +205,7 @@ def test_heads_are_what_protobuf_says():
     assert ours == Datum(data=pixels, label=0, encoded=True).SerializeToString()
 
 
+@pytest.mark.slow
 def test_comparing(images, tmp_path):
     source = open_source(images)
     make_lmdb(source, tmp_path / "raw", BuildOptions(size=(24, 20)))
@@ -230,6 +231,7 @@ def test_comparing(images, tmp_path):
     assert "1 with another label" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command(images, tmp_path):
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions(size=(48, 40), encoded="jpg"))
     done = inspected("db", "--peek", "sheet.jpg", "--all", cwd=tmp_path)
@@ -272,6 +274,7 @@ def test_what_is_no_database(tmp_path):
         examine(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_short(images, tmp_path):
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions())
     path = tmp_path / "db/data.mdb"
@@ -287,6 +290,7 @@ def examined(folder, **arguments):
         return guard.call("examine", [folder], arguments)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_an_error_and_no_crash(images, tmp_path):
     """LMDB believes its pages; whatever it does with bad ones, the program answers."""
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions(size=(24, 20)))

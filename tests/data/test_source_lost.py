@@ -18,6 +18,8 @@ from irv2caffe.data.build.tables import read_skipped
 from irv2caffe.data.sources import folders, open_source
 from irv2caffe.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = BuildOptions(size=(96, 96), workers=2)
 NUM_IMAGES = 400
 

@@ -260,6 +260,7 @@ def test_keys_that_are_too_long(tmp_path, rng):
         make_lmdb(open_source(tmp_path / "images"), tmp_path / "db", PLAIN)
 
 
+@pytest.mark.slow
 def test_a_million_names_take_little_memory():
     """Measured in a process of its own: the packed list against the names alone."""
     code = (
@@ -386,6 +387,7 @@ def test_what_is_no_list(tmp_path, data):
 # ILSVRC
 
 
+@pytest.mark.slow
 def test_ilsvrc_training_archive(tmp_path, rng):
     images = ilsvrc_train(tmp_path / "ILSVRC2012_img_train.tar", rng)
     source = open_source(tmp_path)
@@ -405,6 +407,7 @@ def test_ilsvrc_training_archive(tmp_path, rng):
     assert sorted(name for name, _, _ in again) == sorted(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [True, False])
 def test_ilsvrc_validation_archive_with_the_devkit(caffe, tmp_path, rng, compressed):
     images = ilsvrc_val(tmp_path / "ILSVRC2012_img_val.tar", rng)
@@ -629,6 +632,7 @@ def test_a_damaged_header_is_not_the_end_of_an_archive(tmp_path, rng):
         open_source(tmp_path / "x.tar")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
 @pytest.mark.parametrize("name", ["cifar-10-binary.tar.bz2", "x.img"])
 def test_small_archives_of_large_headers(tmp_path, kind, name):
@@ -658,6 +662,7 @@ def test_flipped_bits_in_a_compressed_archive(tmp_path):
         open_source(tmp_path / "cifar-10-binary.tar.gz")
 
 
+@pytest.mark.slow
 def test_many_small_headers_unpack_to_no_more_than_files_may(tmp_path):
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
@@ -677,6 +682,7 @@ def test_an_archive_that_shrinks_meanwhile(tmp_path, rng):
         make_lmdb(source, tmp_path / "db", PLAIN)
 
 
+@pytest.mark.slow
 def test_broken_devkits(caffe, tmp_path, rng):
     ilsvrc_val(tmp_path / "ILSVRC2012_img_val.tar", rng)
     kit = devkit(caffe, tmp_path, compressed=True)
@@ -727,6 +733,7 @@ def test_small_matlab_files_of_large_variables():
 # CIFAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hundred", [False, True])
 @pytest.mark.parametrize("python", [False, True])
 def test_cifar(tmp_path, rng, hundred, python):
@@ -822,6 +829,7 @@ def test_arrays_of_python_2(rng):
     assert load_pickle(pickled)[b"data"].data == array.tobytes()
 
 
+@pytest.mark.slow
 def test_broken_cifar(tmp_path, rng):
     path, _, _ = cifar(tmp_path, rng, hundred=False, python=False)
     data = path.read_bytes()
@@ -853,6 +861,7 @@ def test_broken_cifar(tmp_path, rng):
 # IDX
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True])
 def test_idx(tmp_path, rng, compressed):
     images, labels = idx(tmp_path, rng, compressed=compressed)
@@ -911,6 +920,7 @@ def test_a_gzip_bomb(tmp_path, rng):
         open_source(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_images", [2, 1 << 28])
 def test_a_gzip_bomb_of_labels(tmp_path, num_images):
     """As many as images or not: nothing is unpacked that the image file does not bound."""
@@ -1014,6 +1024,7 @@ def many_scans(size, num_scans, between=b""):
     return data[:last] + (data[last:-2] + between) * num_scans + b"\xff\xd9"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exactly", [False, True])
 def test_a_jpeg_file_of_thousands_of_scans(tmp_path, exactly):
     """Each scan takes a few bytes, and the time of a whole image."""
