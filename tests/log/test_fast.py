@@ -210,6 +210,7 @@ def test_a_special_line_among_usual_ones(special):
         assert slow == fast
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from(SPECIAL)), max_size=12),
@@ -230,6 +231,7 @@ def test_any_mixture(specials, sizes, chance: random.Random):
     assert slow == fast
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=3000))
 @example(b"I1123 10:58:00.719563 18399 solver.cpp:239] Iteration ")
@@ -296,6 +298,7 @@ START = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(START), st.integers(1, 30)), max_size=30),

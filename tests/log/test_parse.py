@@ -739,6 +739,7 @@ NASTY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("nasty", NASTY)
 @pytest.mark.parametrize("start", ["", STAMP, STAMP + "Iteration 1, loss = ", "Snapshotting to "])
