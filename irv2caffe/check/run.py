@@ -205,8 +205,9 @@ def _databases(
         try:
             found[source] = _value(outcomes[path]) if layer.type == "Data" else _list(path)
         except Irv2CaffeError as error:
+            message = error.message.removeprefix(f"{path}: ").removeprefix("cannot be read: ")
             hit = Hit(
-                what=f"{source} cannot be read: {_without_path(error.message, path)}",
+                what=f"{source} cannot be read: {message}",
                 why="Caffe stops when it opens or reads it",
                 fix=error.hint or "build it again",
                 at=layer.at_data("source"),
@@ -232,7 +233,3 @@ def _list(path: Path) -> Database:
     if not path.is_file():
         raise FormatError("not a file", path=path)
     return read_image_list(path)
-
-
-def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ").removeprefix("cannot be read: ")
