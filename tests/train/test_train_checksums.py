@@ -6,10 +6,13 @@ import json
 import random
 import subprocess
 
+import pytest
 from helpers.training_jobs import config, irv2caffe, metrics
 
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.train.run_dir.snapshots import newest_complete, pairs
+
+pytestmark = pytest.mark.slow
 
 
 def flip(path, place, bit):

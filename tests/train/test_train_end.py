@@ -30,6 +30,8 @@ from irv2caffe.train.run.verdict import Ending, Outcome, judge
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs
 
+pytestmark = pytest.mark.slow
+
 # A last test that takes its time: 400,000 images, of 20.
 LONG_TEST = {
     "max_iter": 100, "test_interval": 100, "test_iter": 40_000, "test_initialization": "false",

@@ -30,7 +30,7 @@ from helpers.training_jobs import (
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
@@ -43,6 +43,7 @@ from irv2caffe.train.run_dir.snapshots import pairs
 RESUME = ("--resume", "run", "--caffe")
 
 
+@pytest.mark.slow
 def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     child = start("--solver", solver, "--run-dir", "run", "--stall-minutes", 0.03, cwd=tmp_path)
@@ -62,6 +63,7 @@ def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
     assert starts[1]["from_iteration"] > 0
 
 
+@pytest.mark.slow
 def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--stall-minutes", 0.02, "--max-restarts", 0)
@@ -79,6 +81,7 @@ def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
 NAN = {"base_lr": 1e6, "display": 1, "max_iter": FOREVER}
 
 
+@pytest.mark.slow
 def test_nan_stops_with_advice(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", **NAN)
     done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path)
@@ -93,6 +96,7 @@ def test_nan_stops_with_advice(caffe, root, tmp_path):
     assert rows[-1]["loss"] is None  # JSON has no NaN
 
 
+@pytest.mark.slow
 def test_nan_may_go_on_and_is_still_no_success(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", **{**NAN, "max_iter": 60, "test_interval": 20})
     args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "continue")
@@ -108,6 +112,7 @@ def test_nan_may_go_on_and_is_still_no_success(caffe, root, tmp_path):
     assert "holds weights that are not numbers" in resumed.stderr
 
 
+@pytest.mark.slow
 def test_rollback_goes_back_and_comes_to_the_end(caffe, root, tmp_path):
     """The learning rate explodes by its own policy; with a smaller one it does not."""
     solver = write_job(
@@ -128,6 +133,7 @@ def test_rollback_goes_back_and_comes_to_the_end(caffe, root, tmp_path):
     assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 5))
 
 
+@pytest.mark.slow
 def test_rollbacks_have_an_end(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", **NAN)
     args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "rollback")
@@ -151,6 +157,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(caffe, root, tmp_path, small_disk):
     """It fills up while the training is at work; the last words are in the log all the same."""
     if small_disk is None:
@@ -189,6 +196,7 @@ def fill(path):
             stream.write(b"x" * 4096)
 
 
+@pytest.mark.slow
 def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
     """Its snapshot cannot be written, and that is what is said of it."""
     if small_disk is None:
@@ -218,6 +226,7 @@ def again_where_it_may_be_mounted(name):
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_power_cut(caffe, root, tmp_path):
     """The newest files are torn, empty, full of zeros or gone; the run goes on from before them."""
     solver = write_job(root, tmp_path / "job", snapshot=100)
@@ -240,6 +249,7 @@ def test_a_power_cut(caffe, root, tmp_path):
     assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 10))
 
 
+@pytest.mark.slow
 def test_a_moved_run_folder(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
@@ -263,6 +273,7 @@ def test_a_moved_run_folder(caffe, root, tmp_path):
 # Several GPUs: a stand-in.
 
 
+@pytest.mark.slow
 def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -285,6 +296,7 @@ def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
     assert config(run.path)["effective_batch"] == 16
 
 
+@pytest.mark.slow
 def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -307,6 +319,7 @@ def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root
     assert newest(run) == at + 50
 
 
+@pytest.mark.slow
 def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
     """Its lines, its snapshots with a score in their names and with fields that 1.0 has not."""
     solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20, test_interval=100)
@@ -332,6 +345,7 @@ def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
     assert "is finished" in resumed.stderr
 
 
+@pytest.mark.slow
 def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -372,6 +386,7 @@ FATAL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FATAL)
 def test_fatal_lines_of_gpus(stand_in, root, tmp_path, name):
     words, meaning, is_passing = FATAL[name]
@@ -390,6 +405,7 @@ def test_fatal_lines_of_gpus(stand_in, root, tmp_path, name):
         assert len(starts) == 1
 
 
+@pytest.mark.slow
 def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -399,6 +415,7 @@ def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
     assert [entry["ending"] for entry in starts] == ["stalled", "finished"]
 
 
+@pytest.mark.slow
 def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
     """Refused before the start; what it says when it starts all the same stands below."""
     solver = write_job(root, tmp_path / "job")
@@ -516,6 +533,7 @@ def change(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILT)
 def test_words_on_snapshots_that_are_spoilt(caffe, root, tmp_path, name):
     spoil, kind, meaning = SPOILT[name]
@@ -541,7 +559,7 @@ def databases_with(root, folder, *records):
     folder.mkdir()
     shutil.copytree(root / "val_lmdb", folder / "val_lmdb")
     (folder / "train_lmdb").mkdir()
-    with open_writer(folder / "train_lmdb") as writer:
+    with DatabaseWriter(folder / "train_lmdb") as writer:
         for index, record in enumerate(records):
             writer.put(record_key(index, f"{index}.png"), record.SerializeToString())
     return folder

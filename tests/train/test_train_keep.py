@@ -70,6 +70,7 @@ def layers_and_net(run):
     return read_model_outline(pairs(run.snapshots)[0].model).layers, net
 
 
+@pytest.mark.slow
 def test_fields_that_only_nvcaffe_knows_change_no_layer(copy):
     """It writes them into every layer, and into parameters of layers: here by hand."""
     pair = pairs(copy.snapshots)[0]
@@ -106,6 +107,7 @@ def test_where_the_infogain_matrix_lies_is_no_change(copy):
     assert net_differences(layers, net) == ["layer loss has changed"]
 
 
+@pytest.mark.slow
 def test_label_smoothing_in_a_run_folder_that_was_moved(caffe, root, tmp_path):
     """Caffe dies before its first snapshot there: the older one is still the run's own."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
@@ -158,6 +160,7 @@ def make_unreadable(path):
     path.symlink_to(path.name)
 
 
+@pytest.mark.slow
 def test_no_run_begins_anew_where_its_snapshots_cannot_be_read(copy, tmp_path):
     for pair in pairs(copy.snapshots):
         make_unreadable(pair.state)
@@ -176,6 +179,7 @@ def test_no_run_begins_anew_where_its_snapshots_cannot_be_read(copy, tmp_path):
     assert "the run begins anew" in torn.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_of_snapshots_that_was_emptied(copy, tmp_path):
     """Its disk is not there: what is below its mount point is no beginning."""
     for path in copy.snapshots.iterdir():
@@ -205,6 +209,7 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path):
         pairs(tmp_path / "loop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["unreadable", "gone"])
 def test_a_disk_that_fails_with_caffe_ends_the_run(caffe, root, tmp_path, how):
     """It does not begin anew and write over what the disk still has."""
@@ -323,6 +328,7 @@ def test_what_was_asked_for_and_what_was_there_stays(keeper, root):
     assert iterations(folder) == [1000]
 
 
+@pytest.mark.slow
 def test_requested_snapshots_stay_in_a_real_run(caffe, root, tmp_path):
     """Of those by the clock three stay; one that was asked for besides, and a stop's."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
@@ -351,6 +357,7 @@ def num_snapshots(run):
     return run.log.read_text().count("Snapshotting solver state")
 
 
+@pytest.mark.slow
 def test_another_schedule_deletes_nothing_of_the_earlier_one(caffe, root, copy, tmp_path):
     before = iterations(copy.snapshots)
     assert before == [200, 400, 600, 800, 1000]
@@ -370,6 +377,7 @@ def poisoned(root, tmp_path, *args):
     return done, RunDir(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_snapshots_after_the_last_healthy_loss_are_set_aside(caffe, root, tmp_path):
     done, run = poisoned(root, tmp_path, "--keep-snapshots", 1, "--keep-epochs", 0)
     assert done.returncode == 1
@@ -385,6 +393,7 @@ def test_snapshots_after_the_last_healthy_loss_are_set_aside(caffe, root, tmp_pa
     assert f"resuming from iteration {max(left):,}" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_rollback_finds_a_healthy_snapshot_where_one_is_kept(caffe, root, tmp_path):
     args = ("--keep-snapshots", 1, "--keep-epochs", 0, "--on-divergence", "rollback")
     done, run = poisoned(root, tmp_path, *args, "--rollback-lr", 1e-9)

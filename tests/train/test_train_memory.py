@@ -49,6 +49,7 @@ def test_what_this_machine_has():
     assert room.where in {"this machine", "this container or job", "this shell"}
 
 
+@pytest.mark.slow
 def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
     room = MemoryRoom(3 * GB, "this machine", "of memory available")
     monkeypatch.setattr("irv2caffe.train.plan.memory.memory_room", lambda: room)
@@ -68,6 +69,7 @@ def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
     assert any("the training takes about" in note for note in anyway.notes)
 
 
+@pytest.mark.slow
 def test_the_shell_s_limit_counts(caffe, root, tmp_path):
     solver = write_job(root, tmp_path)
     command = [sys.executable, "-m", "irv2caffe", "train", "--solver", str(solver), "--dry-run"]

@@ -46,6 +46,7 @@ def name_in_lock(run, process, container=""):
     run.lock.write_text(json.dumps(owner))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["", "Optimization stopped early."])
 def test_a_process_that_a_lock_names_is_not_ended(caffe, root, tmp_path, stranger, last):
     solver = write_job(root, tmp_path / "job", max_iter=40)
@@ -70,6 +71,7 @@ def test_who_holds_the_lock_is_asked_of_the_kernel(tmp_path, stranger):
             assert holders(run) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_keeps_the_lock_is_named(root, tmp_path, stand_in):
     """In a session of its own it outlives the Caffe that started it."""
     run = new_run_dir(tmp_path / "run")
@@ -95,6 +97,7 @@ def test_a_process_that_keeps_the_lock_is_named(root, tmp_path, stand_in):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_caffe_of_the_run_is_known_and_ended(caffe, root, tmp_path, stranger):
     """Although the lock names another process."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=200)
@@ -142,6 +145,7 @@ def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):
         assert held is None
 
 
+@pytest.mark.slow
 def test_a_container_that_a_lock_names_is_not_removed(caffe, root, tmp_path, stranger, docker):
     """It is asked of docker what runs in it."""
     solver = write_job(root, tmp_path / "job", max_iter=40)

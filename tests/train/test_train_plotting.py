@@ -46,6 +46,7 @@ def slow(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_end_does_not_wait_for_the_background(run, slow):
     plotter = Plotter(run, enabled=True)
     plotter.refresh()
@@ -56,6 +57,7 @@ def test_the_end_does_not_wait_for_the_background(run, slow):
     assert not list(run.path.glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_a_figure_that_takes_its_time_is_said_and_one_that_takes_too_long_ended(
     run, tmp_path, monkeypatch
 ):

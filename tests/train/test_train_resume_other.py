@@ -16,6 +16,8 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary, write_binary
 from irv2caffe.proto.text import read_prototxt
 
+pytestmark = pytest.mark.slow
+
 
 def train_plainly(caffe, root, folder, *, cwd=None, prefix="tiny", **changes):
     """What somebody has who ran Caffe himself up to iteration 400; his solver goes on to 600."""

@@ -17,6 +17,8 @@ from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir.folders import link_latest, new_run_dir
 from irv2caffe.train.run_dir.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "name", ["train.log", "lock", "metrics.jsonl", "state.json", ".state.json.partial",

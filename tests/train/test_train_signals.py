@@ -30,6 +30,8 @@ from irv2caffe.log.read.reader import read_log
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs
 
+pytestmark = pytest.mark.slow
+
 DISPLAY = 10
 
 

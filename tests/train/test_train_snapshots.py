@@ -48,6 +48,7 @@ def folder(run, tmp_path):
     return tmp_path / "snapshots"
 
 
+@pytest.mark.slow
 def test_outlines_are_what_protobuf_reads(run):
     for pair in pairs(run.snapshots):
         state = read_binary(pair.state, messages.SolverState)
@@ -66,6 +67,7 @@ def test_outlines_are_what_protobuf_reads(run):
     assert [outline.iteration for outline in map(pair_of, run.snapshots.glob("*200.solverstate"))]
 
 
+@pytest.mark.slow
 def test_every_torn_file_is_found(folder):
     """Cut anywhere, or ending in zeros as after a power cut."""
     pair = pairs(folder)[0]
@@ -192,6 +194,7 @@ def test_resume_refuses_a_changed_net(run, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_resume_says_what_changed(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -228,6 +231,7 @@ def test_which_snapshots_stay(keep, stay):
     assert [one.iteration for one in there if one.iteration not in gone] == stay
 
 
+@pytest.mark.slow
 def test_pruning_in_a_real_run(caffe, run, tmp_path):
     """Every tenth epoch stays, and the newest two; nothing else, and nothing half."""
     solver = write_job(run.path.parent, tmp_path / "job", max_iter=400, snapshot=16)
@@ -240,6 +244,7 @@ def test_pruning_in_a_real_run(caffe, run, tmp_path):
     assert len(list((tmp_path / "run/snapshots").iterdir())) == 12
 
 
+@pytest.mark.slow
 def test_timed_snapshots_are_pruned_and_the_schedule_stays(caffe, run, tmp_path):
     """Without --keep-snapshots all that the solver asks for stays."""
     solver = write_job(run.path.parent, tmp_path / "job", max_iter=60_000, snapshot=15_000)
@@ -260,6 +265,7 @@ def test_rejected_snapshots_are_never_resumed_from(folder):
     assert len(list(folder.iterdir())) == 10  # set aside, not deleted
 
 
+@pytest.mark.slow
 def test_caffe_itself_loads_what_is_called_whole(run, caffe, folder, pycaffe):
     """pycaffe takes the model; its weights are those that were counted."""
     import json

@@ -23,6 +23,8 @@ from helpers.training_jobs import (
 
 from irv2caffe.train.run_dir.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 
 def hears(pid):
     """Whether a process has a handler of its own for SIGTERM; before that Python has none."""

@@ -277,6 +277,7 @@ def on_a_terminal(args, cwd):
     return child, ours
 
 
+@pytest.mark.slow
 def test_one_line_on_a_terminal(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=20_000, snapshot=0)
     child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
@@ -293,6 +294,7 @@ def test_one_line_on_a_terminal(caffe, root, tmp_path):
     assert "finished: run\r\n" in text.rpartition("\x1b[2K")[2]
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
     """SIGHUP, and nobody to write to: a snapshot is taken, and the run comes to its end."""
     solver = write_job(root, tmp_path / "job", max_iter=60_000, snapshot=0)
@@ -307,6 +309,7 @@ def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
     assert "tiny_iter_60000.solverstate" in taken
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
     folder = make_stand_in(tmp_path / "caffe dir")
     solver = write_job(root, tmp_path / "job", max_iter=40)
@@ -326,6 +329,7 @@ def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
     assert kept["starts"][1]["from_iteration"] == 40
 
 
+@pytest.mark.slow
 def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
     """Where CAFFE_ROOT names none any more it has to be named; where it names another, that."""
     folder = make_stand_in(tmp_path / "one")
@@ -344,6 +348,7 @@ def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
         assert config(tmp_path / "run")["caffe"]["root"] == str(place)
 
 
+@pytest.mark.slow
 def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
     """What the estimate takes for an error, the next start takes for one, too."""
     solver = write_job(root, tmp_path / "job", max_iter=40)
