@@ -20,7 +20,7 @@ def test_imagenet_from_the_downloads_to_the_plot(caffe, tmp_path):
     downloads.mkdir()
     ilsvrc_train(downloads / "ILSVRC2012_img_train.tar", rng)
     ilsvrc_val(downloads / "ILSVRC2012_img_val.tar", rng)
-    devkit(caffe, downloads, compressed=True)
+    devkit(downloads)
     small = ["--variant", "paper", "--crop", "75", "--width", "0.05", "--batch-size", "5"]
     command = [str(ROOT / "examples/imagenet/train.sh"), "downloads", "out", *small]
     env = {**os.environ, "GPUS": "none", "RESIZE": "80"}

@@ -20,7 +20,7 @@ from irv2caffe.data.inspect.contact_sheet import draw_sheet
 from irv2caffe.data.inspect.database import read_database
 from irv2caffe.data.inspect.database_report import examine
 from irv2caffe.data.inspect.sandbox import Guard
-from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction, open_reader, open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction, open_reader
 from irv2caffe.data.records.datum import (
     encoded_head,
     encoded_tail,
@@ -355,7 +355,7 @@ def test_names_that_no_terminal_can_show(tmp_path):
 
 def test_a_database_grows_beyond_its_first_map(tmp_path):
     value = bytes(1 << 20)
-    with open_writer(tmp_path, room_bytes=32 << 20) as writer:
+    with DatabaseWriter(tmp_path, room_bytes=32 << 20) as writer:
         for index in range(150):
             writer.put(b"%08d" % index, value)
             if index % 16 == 15:

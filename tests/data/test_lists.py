@@ -14,7 +14,7 @@ from helpers.zoo import file_bytes, photo
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
-from irv2caffe.data.build.tables import read_skipped
+from irv2caffe.data.build.side_files import read_skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.items import LeftOutError
 from irv2caffe.data.sources import open_source

@@ -14,7 +14,7 @@ from PIL import Image
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import Augment, BuildOptions, make_lmdb
-from irv2caffe.data.build.tables import read_skipped
+from irv2caffe.data.build.side_files import read_skipped
 from irv2caffe.data.inspect.database import read_database, read_pair
 from irv2caffe.data.records.decode import stored_pixels
 from irv2caffe.data.sources import open_source, read_labels

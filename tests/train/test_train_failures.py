@@ -30,7 +30,7 @@ from helpers.training_jobs import (
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
@@ -559,7 +559,7 @@ def databases_with(root, folder, *records):
     folder.mkdir()
     shutil.copytree(root / "val_lmdb", folder / "val_lmdb")
     (folder / "train_lmdb").mkdir()
-    with open_writer(folder / "train_lmdb") as writer:
+    with DatabaseWriter(folder / "train_lmdb") as writer:
         for index, record in enumerate(records):
             writer.put(record_key(index, f"{index}.png"), record.SerializeToString())
     return folder
