@@ -67,6 +67,14 @@ EXIT_CODES = {
     "`inspect-lmdb --compare` found a difference.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
+CHECK = """\
+`irv2caffe check` has {} rules. An error stops Caffe or makes the run worthless; a warning costs
+accuracy or time in most runs; a note is worth knowing and right in many nets. The severity in the
+tables is the usual one of a rule.
+
+Examples are differences between a small file that has the flaw (`-`) and one that has not (`+`);
+the tests run both. Where the text is the same, facts of databases or options make the difference.
+[The guide](../../guide/check.md) says how to read a report."""
 RECIPES = """\
 A recipe gives values to options of `build-net` and `train --recipe`. The command line wins over a
 recipe, a recipe over a variant's defaults; `--print-config` shows every value and where it came
@@ -161,14 +169,7 @@ def rule_pages() -> Iterator[tuple[str, str]]:
             link = f"[`{each.name}`]({name}.md#{slug(each.name)})"
             rows.append(f"| {link} | {each.severity.label} | {escaped(each.summary)} |")
         index.append(f"## {heading}\n\n" + "\n".join(rows))
-    intro = (
-        f"`irv2caffe check` has {len(RULES)} rules. An error stops Caffe or makes the run "
-        "worthless; a warning costs accuracy or time in most runs; a note is worth knowing and "
-        "right in many nets. The severity in the table is the usual one of a rule. Examples are "
-        "differences between a small file that has the flaw (`-`) and one that has not (`+`); the "
-        "tests run both. [The guide](../../guide/check.md) says how to read a report."
-    )
-    yield "rules/index.md", page("Rules of check", [intro, *index])
+    yield "rules/index.md", page("Rules of check", [CHECK.format(len(RULES)), *index])
 
 
 def slug(heading: str) -> str:

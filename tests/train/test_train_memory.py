@@ -1,4 +1,4 @@
-"""Memory that a training takes, against what there is: of the machine, the container, the shell."""
+"""Memory that a training needs, against the limits of machine, container and shell."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def test_what_this_machine_has():
     assert room.where in {"this machine", "this container or job", "this shell"}
 
 
+@pytest.mark.slow
 def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
     room = MemoryRoom(3 * GB, "this machine", "of memory available")
     monkeypatch.setattr("irv2caffe.train.plan.memory_check.memory_room", lambda: room)
@@ -69,6 +70,7 @@ def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
     assert any("the training takes about" in note for note in anyway.notes)
 
 
+@pytest.mark.slow
 def test_the_shell_s_limit_counts(caffe, root, tmp_path):
     solver = write_job(root, tmp_path)
     command = [sys.executable, "-m", "irv2caffe", "train", "--solver", str(solver), "--dry-run"]
