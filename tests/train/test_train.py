@@ -1,4 +1,4 @@
-"""Training by the real Caffe in a run folder: the plan, the story it tells, what it refuses."""
+"""Training with the real Caffe in a run folder: plan, records, and what is refused."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
 
 
 def check_metrics(run, log):
-    """The lines say what the log says, live as when they are written anew."""
+    """metrics.jsonl agrees with the log, written live and rebuilt."""
     there = metrics(run.path)
     train_rows = [row for row in there if row["kind"] == "train"]
     assert [row["loss"] for row in train_rows] == [point.loss for point in log.train]
@@ -166,7 +166,8 @@ def test_a_narrow_net_says_that_its_disk_is_small(caffe, job):
 def test_a_run_in_a_folder_that_was_half_made(tmp_path):
     run = new_run_dir(tmp_path / "run")
     run.lock.touch()
-    assert new_run_dir(tmp_path / "run") == run  # its trainer was killed before it was complete
+    again = new_run_dir(tmp_path / "run")  # its trainer was killed before it was complete
+    assert again.path == run.path
     run.solver.touch()
     with pytest.raises(OutputExistsError, match="a run already"):
         new_run_dir(tmp_path / "run")
@@ -390,7 +391,7 @@ def test_weights_to_start_from(caffe, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
-    """The run is resumed before its first snapshot, from elsewhere."""
+    """The run is resumed before its first snapshot, from another folder."""
     solver = write_job(tiny, tmp_path / "job", max_iter=20)
     assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
     shutil.copy(tmp_path / "a/snapshots/tiny_iter_20.caffemodel", tmp_path / "m.caffemodel")
@@ -590,7 +591,8 @@ def test_a_run_of_an_earlier_version_is_taken_over(caffe, tiny, tmp_path):
 def test_help_is_complete_and_short():
     command = [sys.executable, "-m", "irv2caffe", "train", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    for words in ("What to train:", "Snapshots:", "From another shell:", "--docker IMAGE"):
+    headings = ("Training options:", "Snapshot options:", "Control of a running training:")
+    for words in (*headings, "--docker IMAGE"):
         assert words in shown.stdout
     assert "--residual-scale" not in shown.stdout  # taken all the same
     assert len(shown.stdout.splitlines()) < 90

@@ -1,4 +1,4 @@
-"""Memory that a training takes, against what there is: of the machine, the container, the shell."""
+"""Memory that a training needs, against the limits of machine, container and shell."""
 
 from __future__ import annotations
 
