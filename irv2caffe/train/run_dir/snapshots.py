@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
-from irv2caffe.proto.snapshot_outline import (
-    read_model_outline,
-    read_state_outline,
+from irv2caffe.proto.snapshot_headers import (
+    read_model_header,
+    read_state_header,
     with_learned_net,
 )
 from irv2caffe.train.run_dir import checksums
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.proto.snapshot_outline import LayerOutline, ModelOutline
+    from irv2caffe.proto.snapshot_headers import LayerHeader, ModelHeader
 
 # NVCaffe can write the test's scores into the name.
 _STATE = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.solverstate$")
@@ -100,8 +100,8 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
     Raises:
         MissingInputError, FormatError, UnreadableError: these.
     """
-    state = read_state_outline(pair.state)
-    model = read_model_outline(pair.model, check_finite=check_finite)
+    state = read_state_header(pair.state)
+    model = read_model_header(pair.model, check_finite=check_finite)
     if state.iteration != pair.iteration:
         return f"{pair.state}: is of iteration {state.iteration}, not {pair.iteration}"
     if not model.is_finite:
@@ -118,7 +118,7 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
     return ""
 
 
-def _num_learned(model: ModelOutline) -> int:
+def _num_learned(model: ModelHeader) -> int:
     """Blobs that the solver keeps a history of, or two; 0 where layers share some by name."""
     if model.is_old or any(
         param.name for layer in model.layers for param in layer.definition.param
@@ -181,7 +181,7 @@ def mend(pair: Pair) -> bool:
         OutputError: it cannot be written.
     """
     wanted = str(pair.model.absolute())
-    if read_state_outline(pair.state).learned_net == wanted:
+    if read_state_header(pair.state).learned_net == wanted:
         return False
     with atomic_file(pair.state) as aside:
         try:
@@ -231,7 +231,7 @@ def reject(folder: Path, after: int) -> list[Path]:
     return rejected
 
 
-def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
+def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
     """How a net differs from the one that a snapshot was made of, as far as weights go.
 
     Args:
@@ -261,7 +261,7 @@ def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
     return differences
 
 
-def old_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
+def old_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
     """The same for a snapshot of which only the names of its layers are known."""
     names = {layer.name for layer in (*net.layer, *net.layers)}
     learned = [layer.definition.name for layer in layers if layer.shapes]
