@@ -571,7 +571,12 @@ def test_a_run_of_an_earlier_version_is_taken_over(caffe, tiny, tmp_path):
 def test_help_is_complete_and_short():
     command = [sys.executable, "-m", "irv2caffe", "train", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    for words in ("What to train:", "Snapshots:", "From another shell:", "--docker IMAGE"):
+    for words in (
+        "Training options:",
+        "Snapshot options:",
+        "Control of a running",
+        "--docker IMAGE",
+    ):
         assert words in shown.stdout
     assert "--residual-scale" not in shown.stdout  # taken all the same
     assert len(shown.stdout.splitlines()) < 90
