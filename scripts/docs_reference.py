@@ -14,9 +14,8 @@ import os
 import re
 import sys
 import tempfile
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,20 +24,28 @@ REFERENCE = ROOT / "docs/reference"
 GENERATED = (
     "<!-- Written by scripts/docs_reference.py; `scripts/docs reference` writes it anew. -->"
 )
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/check")]
+MAX_LINES = 30
+sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers.check_cases import FACTS  # noqa: E402
-from test_check import CASES  # noqa: E402
+from helpers.rule_cases import CASES  # noqa: E402
+from helpers.rule_examples import example  # noqa: E402
 
 from irv2caffe import errors  # noqa: E402
-from irv2caffe.check.rules import RULES, findings, gather  # noqa: E402
+from irv2caffe.check import rules as _registered  # noqa: E402, F401
+from irv2caffe.check.nets import gather  # noqa: E402
+from irv2caffe.check.read import read  # noqa: E402
+from irv2caffe.check.registry import RULES, findings  # noqa: E402
 from irv2caffe.cli.main import cli  # noqa: E402
 from irv2caffe.config.recipes import load_recipe, recipe_names, templates_dir  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from irv2caffe.check.finding import Finding, Rule
+    from helpers.check_cases import Run
+
+    from irv2caffe.check.finding import Finding
+    from irv2caffe.check.registry import Rule
 
 GUIDES = {
     "install-caffe": "install-caffe.md",
@@ -64,6 +71,14 @@ EXIT_CODES = {
     "`inspect-lmdb --compare` found a difference.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
+CHECK = """\
+`irv2caffe check` has {} rules. An error stops Caffe or makes the run worthless; a warning costs
+accuracy or time in most runs; a note is worth knowing and right in many nets. The severity in the
+tables is the usual one of a rule.
+
+Examples are differences between a small file that has the flaw (`-`) and one that has not (`+`);
+the tests run both. Where the text is the same, facts of databases or options make the difference.
+[The guide](../../guide/check.md) says how to read a report."""
 RECIPES = """\
 A recipe gives values to options of `build-net` and `train --recipe`. The command line wins over a
 recipe, a recipe over a variant's defaults; `--print-config` shows every value and where it came
@@ -115,10 +130,11 @@ def command_parts(name: str, command: click.Command) -> Iterator[str]:
         yield escaped(" ".join(paragraph.split()))
     yield f"Explained in [the guide](../../guide/{GUIDES[name]})."
     sections: dict[str, list[str]] = {}
+    has_sections = any(hasattr(each, "section") for each in command.params)
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and record[1]:
-            heading = getattr(parameter, "section", "Options")
+            heading = getattr(parameter, "section", "Other" if has_sections else "Options")
             sections.setdefault(heading, []).append(option_line(parameter, *record))
     for heading, lines in sections.items():
         yield f"## {heading}\n\n" + "\n".join(lines)
@@ -148,7 +164,7 @@ def rule_pages() -> Iterator[tuple[str, str]]:
         topics.setdefault(each.topic, []).append(each)
     index = []
     for topic, rules in topics.items():
-        module = sys.modules[rules[0].function.__module__]
+        module = sys.modules[f"irv2caffe.check.rules.{topic}"]
         heading = (module.__doc__ or topic).splitlines()[0].rstrip(".")
         name = topic.replace("_", "-")
         yield f"rules/{name}.md", page(heading, (rule_section(each) for each in rules))
@@ -157,14 +173,7 @@ def rule_pages() -> Iterator[tuple[str, str]]:
             link = f"[`{each.name}`]({name}.md#{slug(each.name)})"
             rows.append(f"| {link} | {each.severity.label} | {escaped(each.summary)} |")
         index.append(f"## {heading}\n\n" + "\n".join(rows))
-    intro = (
-        f"`irv2caffe check` has {len(RULES)} rules. An error stops Caffe or makes the run "
-        "worthless; a warning costs accuracy or time in most runs; a note is worth knowing and "
-        "right in many nets. The severity in the table is the usual one of a rule. Examples are "
-        "differences between a small file that has the flaw (`-`) and one that has not (`+`); the "
-        "tests run both. [The guide](../../guide/check.md) says how to read a report."
-    )
-    yield "rules/index.md", page("Rules of check", [intro, *index])
+    yield "rules/index.md", page("Rules of check", [CHECK.format(len(RULES)), *index])
 
 
 def slug(heading: str) -> str:
@@ -175,85 +184,43 @@ def slug(heading: str) -> str:
 def rule_section(rule: Rule) -> str:
     """What a rule says of its example, and the example."""
     parts = [f"## {rule.name}", f"**{rule.severity.label.capitalize()}.** {escaped(rule.summary)}"]
-    case = CASES.get(rule.name)
-    if case is None:
-        return "\n\n".join([*parts, f"- **Source**: {escaped(rule.source)}"])
-    _, bad, _, _, good = case
-    found = finding_in(bad, rule.name)
-    rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix), ("Source", found.source)]
+    rows = [("Source", rule.source)]
+    if rule.name in CASES:
+        found = finding_in(CASES[rule.name].bad, rule.name)
+        rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix)]
+        rows.append(("Source", found.source))
     parts.append("\n".join(f"- **{name}**: {escaped(text)}" for name, text in rows))
-    parts += [
-        difference for difference in (file_diff(bad, good), value_diff(bad, good)) if difference
-    ]
+    shown = example(rule.name)
+    parts.append(f"`{shown.file}`:\n\n```diff\n{difference(shown.bad, shown.good)}\n```")
+    for words, given in (("Flawed", shown.bad_given), ("Sound", shown.good_given)):
+        if given and shown.bad_given != shown.good_given:
+            parts.append(f"{words} with " + ", ".join(map(fact, given.items())) + ".")
     return "\n\n".join(parts)
 
 
-def finding_in(run: Any, rule: str) -> Finding:
+def finding_in(run: Run, rule: str) -> Finding:
     """What a rule finds in the run of a case."""
-    with folder_of(run) as (folder, path), contextlib.chdir(folder):
-        evidence = gather(read_run(path.relative_to(folder)), {**FACTS, **run.facts}, run.claims)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        path = run.write(Path(folder))
+        evidence = gather(read(Path(path.name)), {**FACTS, **run.facts}, run.claims)
         return next(each for each in findings(evidence, RULES.values()) if each.rule == rule)
 
 
-def read_run(path: Path) -> Any:
-    """The files of a run, as check reads them."""
-    from irv2caffe.check.read import read
-
-    return read(path)
-
-
-@contextlib.contextmanager
-def folder_of(run: Any) -> Iterator[tuple[Path, Path]]:
-    """A folder that holds a case's files, and the file to check."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        yield folder, run.write(folder)
+def difference(bad: str, good: str) -> str:
+    """From a flawed text to a sound one; the text itself where it is not the text that differs."""
+    if bad == good:
+        return "\n".join(f" {line.rstrip()}" for line in bad.strip("\n").splitlines()[:MAX_LINES])
+    lines = list(difflib.unified_diff(bad.splitlines(), good.splitlines(), lineterm=""))[3:]
+    lines = ["..." if line.startswith("@@") else line.rstrip() for line in lines]
+    more = ["..."] if len(lines) > MAX_LINES else []
+    return "\n".join(lines[:MAX_LINES] + more).strip("\n")
 
 
-def file_diff(bad: Any, good: Any) -> str:
-    """How the files of two runs differ, as a fenced block; empty where they do not."""
-    texts = []
-    for run in (bad, good):
-        with folder_of(run) as (folder, _):
-            files = sorted(path for path in folder.iterdir() if path.suffix == ".prototxt")
-            texts.append({path.name: path.read_text(errors="replace") for path in files})
-    before, after = texts
-    blocks = []
-    for name in [*before, *(name for name in after if name not in before)]:
-        lines = list(
-            difflib.unified_diff(
-                before.get(name, "").splitlines(),
-                after.get(name, "").splitlines(),
-                lineterm="",
-                n=3,
-            )
-        )[2:]
-        hunks = [index for index, line in enumerate(lines) if line.startswith("@@")]
-        if hunks:
-            shown = lines[1 : hunks[1] if len(hunks) > 1 else None]
-            more = "\n..." * (len(hunks) > 1)
-            body = "\n".join(line.rstrip() for line in shown).strip("\n")
-            blocks.append(f"`{name}`:\n\n```diff\n{body}{more}\n```")
-    return "\n\n".join(blocks)
-
-
-def value_diff(bad: Any, good: Any) -> str:
-    """How databases and options of two runs differ, as a list; empty where they do not."""
-    lines = []
-    for database in sorted({*bad.facts, *good.facts}):
-        pair = [{**FACTS, **run.facts}.get(database) for run in (bad, good)]
-        lines += [f"- of `{database}`, {text}" for text in changed_fields(*pair)]
-    lines += [f"- of the run, {text}" for text in changed_fields(bad.claims, good.claims)]
-    return "\n".join(["Flawed, then right:", "", *lines]) if lines else ""
-
-
-def changed_fields(bad: Any, good: Any) -> Iterator[str]:
-    """The fields of two dataclasses that differ."""
-    for field in fields(bad or good):
-        values = [getattr(each, field.name, None) for each in (bad, good)]
-        if values[0] != values[1]:
-            shown = [f"`{value}`" for value in values]
-            yield f"{field.name.replace('_', ' ')}: {shown[0]}, then {shown[1]}"
+def fact(item: tuple[str, object]) -> str:
+    """An option of check, a fact of a database, or the size of a file beside the net."""
+    name, value = item
+    name = name.replace("num_", "number of ").replace(": ", "'s ")
+    return f"{name if '.' in name else name.replace('_', ' ').replace(' lmdb', '_lmdb')} `{value}`"
 
 
 # Recipes and exit codes --------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def noise_lmdb(tmp_path_factory):
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
     """A folder with a program ``caffe`` that is none."""
-    from helpers.train_helpers import make_stand_in
+    from helpers.training_jobs import make_stand_in
 
     return make_stand_in(tmp_path_factory.mktemp("stand-in"))
 
@@ -117,15 +117,15 @@ def stand_in(tmp_path_factory):
 def _no_trainer_left():
     """A test that fails leaves no training behind that has no end."""
     yield
-    from helpers.train_helpers import end_started
+    from helpers.training_jobs import end_started
 
     end_started()
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A folder with the databases that train_helpers' solvers train with."""
-    from helpers.train_helpers import make_databases
+    """A folder with the databases that training_jobs' solvers train with."""
+    from helpers.training_jobs import make_databases
 
     folder = tmp_path_factory.mktemp("root")
     make_databases(folder)
@@ -135,7 +135,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(caffe, tmp_path_factory):
     """The folder of a run of the real Caffe, with snapshots of 200, 400 and 600."""
-    from helpers.train_helpers import irv2caffe, make_databases, write_job
+    from helpers.training_jobs import irv2caffe, make_databases, write_job
 
     folder = tmp_path_factory.mktemp("finished")
     make_databases(folder)
@@ -157,6 +157,6 @@ def run(finished, tmp_path):
 @pytest.fixture
 def docker(tmp_path):
     """The environment in which ``docker`` is the stand-in."""
-    from helpers.train_helpers import make_docker
+    from helpers.training_jobs import make_docker
 
     return make_docker(tmp_path / "docker")

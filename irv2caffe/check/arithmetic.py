@@ -1,56 +1,46 @@
-"""Sums that several rules need: batches, epochs, learning rates, what a label is compared with."""
+"""Batch sizes, epochs, learning rates and numbers of classes, for rules."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.evidence import DATA_PARAMS, Evidence, Layer, PhaseNet
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
     from irv2caffe.data.inspect.database import Database
 
 _CLASSIFIERS = {"InnerProduct": "inner_product_param", "Convolution": "convolution_param"}
-_COMPARED = ("SoftmaxWithLoss", "Accuracy", "InfogainLoss", "MultinomialLogisticLoss", "HingeLoss")
-
-
-def train_net(evidence: Evidence) -> PhaseNet | None:
-    """The net that learns."""
-    return next((net for net in evidence.nets if net.phase == "TRAIN"), None)
+_COMPARING = ("SoftmaxWithLoss", "Accuracy", "InfogainLoss", "MultinomialLogisticLoss", "HingeLoss")
+# Parameters that give the axis of the classes.
+_AXIS_PARAMS = {
+    "Accuracy": "accuracy_param",
+    "SoftmaxWithLoss": "softmax_param",
+    "InfogainLoss": "infogain_loss_param",
+}
 
 
 def is_stepped_by_python(evidence: Evidence) -> bool:
-    """Whether a program of somebody's runs the solver, as far as one can tell.
+    """Whether a script probably runs the solver.
 
-    Nets that are fed by a layer in Python are rarely trained by ``caffe train``: a script copies
+    Nets that are fed by a Python layer are rarely trained by ``caffe train``: a script copies
     weights, steps the solver and writes snapshots, and the solver's own fields are not read.
     """
-    net = train_net(evidence)
+    net = evidence.train_net
     return net is not None and any(not layer.message.bottom for layer in net.of_type("Python"))
 
 
-def source_of(layer: Layer) -> str:
-    """What a data layer reads, as written."""
-    return str(getattr(layer.message, DATA_PARAMS[layer.type]).source)
-
-
-def facts_of(net: PhaseNet, evidence: Evidence) -> Database | None:
-    """What is known of the first database a net reads."""
-    for layer in net.data_layers:
-        facts = evidence.databases.get(source_of(layer))
-        if facts is not None:
-            return facts
-    return None
+def facts_of_net(net: PhaseNet, evidence: Evidence) -> Database | None:
+    """What is known of the first source of a net that anything is known of."""
+    return next(filter(None, map(evidence.facts_of, net.data_layers)), None)
 
 
 def num_train(evidence: Evidence) -> int | None:
-    """Training images: as the user says, else the database, else a header of ours."""
+    """Training images: from the user, else the database, else a header written by build-net."""
     if evidence.claims.num_train:
         return evidence.claims.num_train
-    net = train_net(evidence)
-    facts = facts_of(net, evidence) if net else None
+    facts = facts_of_net(evidence.train_net, evidence) if evidence.train_net else None
     counted = facts.num_records if facts else None
     return evidence.claims.header_num_train if counted is None else counted
 
@@ -65,8 +55,7 @@ def batch_per_gpu(evidence: Evidence) -> int | None:
 
     BVLC Caffe gives every GPU the whole batch_size, NVCaffe divides it (parallel.cpp of both).
     """
-    net = train_net(evidence)
-    batch = net.batch_size if net else None
+    batch = evidence.train_net.batch_size if evidence.train_net else None
     if batch and evidence.claims.flavor == "nvcaffe":
         return math.ceil(batch / num_gpus(evidence))
     return batch
@@ -80,14 +69,20 @@ def effective_batch(evidence: Evidence) -> int | None:
     return int(batch * num_gpus(evidence) * evidence.solver.message.iter_size)
 
 
+def iterations_per_epoch(evidence: Evidence) -> float | None:
+    """Iterations of the solver in one pass over the training set; None if it is not known."""
+    images, batch = num_train(evidence), effective_batch(evidence)
+    return images / batch if images and batch else None
+
+
 def epochs(evidence: Evidence, iterations: float) -> float | None:
-    """Passes over the training set that so many iterations make."""
+    """Passes over the training set in a number of iterations; None if it is not known."""
     images, batch = num_train(evidence), effective_batch(evidence)
     return iterations * batch / images if images and batch else None
 
 
 def summary(evidence: Evidence) -> list[str]:
-    """The run in one or two lines, as far as it is known."""
+    """Batch and length of the run in one or two lines, as far as they are known."""
     batch, images = effective_batch(evidence), num_train(evidence)
     if batch is None or evidence.solver is None:
         return []
@@ -103,32 +98,34 @@ def summary(evidence: Evidence) -> list[str]:
 
 
 def learning_rate(solver: Any, iteration: int) -> float:
-    """The rate at an iteration, as sgd_solver.cpp's GetLearningRate has it; nan for no policy."""
+    """The learning rate at an iteration (sgd_solver.cpp, GetLearningRate).
+
+    Returns:
+        The rate; nan for an unknown policy or where Caffe would divide by 0.
+    """
     base, gamma, power = solver.base_lr, solver.gamma, solver.power
-    policy = solver.lr_policy
+    rates = {
+        "fixed": lambda: base,
+        "step": lambda: base * gamma ** (iteration // solver.stepsize),
+        "exp": lambda: base * gamma**iteration,
+        "inv": lambda: base * (1 + gamma * iteration) ** -power,
+        "multistep": lambda: base * gamma ** sum(value <= iteration for value in solver.stepvalue),
+        "poly": lambda: base * max(0.0, 1 - iteration / solver.max_iter) ** power,
+        "sigmoid": lambda: base / (1 + math.exp(-gamma * (iteration - solver.stepsize))),
+    }
     try:
-        if policy == "fixed":
-            return float(base)
-        if policy == "step":
-            return float(base * gamma ** (iteration // solver.stepsize))
-        if policy == "exp":
-            return float(base * gamma**iteration)
-        if policy == "inv":
-            return float(base * (1 + gamma * iteration) ** -power)
-        if policy == "multistep":
-            return float(base * gamma ** sum(value <= iteration for value in solver.stepvalue))
-        if policy == "poly":
-            return float(base * max(0.0, 1 - iteration / solver.max_iter) ** power)
-        if policy == "sigmoid":
-            return float(base / (1 + math.exp(-gamma * (iteration - solver.stepsize))))
-    except (ArithmeticError, TypeError, ValueError):  # a step of 0, a power of a negative number
-        pass
-    return math.nan
+        return float(rates[solver.lr_policy]())
+    except (ArithmeticError, KeyError, TypeError, ValueError):  # also a power of a negative number
+        return math.nan
 
 
 def comparisons(net: PhaseNet) -> Iterator[tuple[Layer, int, Layer | None]]:
-    """Layers that compare classes with labels: layer, number of classes, where labels come from."""
-    for layer in net.of_type(*_COMPARED):
+    """Layers that compare classes with labels.
+
+    Yields:
+        The layer, the number of classes, and the data layer that the labels come from, if any.
+    """
+    for layer in net.of_type(*_COMPARING):
         sources = net.sources(layer)
         classes = num_classes(net, layer)
         if len(sources) < 2 or classes is None:
@@ -143,10 +140,11 @@ def comparisons(net: PhaseNet) -> Iterator[tuple[Layer, int, Layer | None]]:
 
 
 def num_classes(net: PhaseNet, layer: Layer) -> int | None:
-    """Size of the class axis of what a layer reads first."""
+    """Size of the class axis of the first bottom of a layer."""
     info = net.info(layer)
     if info is not None and info.bottom_shapes:
-        axis = getattr(layer.message, _axis_param(layer)).axis if _axis_param(layer) else 1
+        param = _AXIS_PARAMS.get(layer.type)
+        axis = getattr(layer.message, param).axis if param else 1
         shape = info.bottom_shapes[0]
         return int(shape[axis]) if -len(shape) <= axis < len(shape) else None
     maker = next(iter(net.sources(layer)), None)
@@ -155,12 +153,3 @@ def num_classes(net: PhaseNet, layer: Layer) -> int | None:
     if maker is None or maker.type not in _CLASSIFIERS:
         return None
     return int(getattr(maker.message, _CLASSIFIERS[maker.type]).num_output)
-
-
-def _axis_param(layer: Layer) -> str:
-    """The message that says which axis holds the classes."""
-    return {
-        "Accuracy": "accuracy_param",
-        "SoftmaxWithLoss": "softmax_param",
-        "InfogainLoss": "infogain_loss_param",
-    }.get(layer.type, "")

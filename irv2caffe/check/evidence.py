@@ -1,16 +1,18 @@
-"""What rules look at: files and where things stand in them, nets of a phase, plain facts."""
+"""Evidence that rules look at: files with line numbers, the nets of each phase, and plain facts."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.finding import Place
+from irv2caffe.check.finding import Hit, Place
 from irv2caffe.check.fork_fields import changes_the_net
 from irv2caffe.check.inputs import Claims
+from irv2caffe.proto import messages
 from irv2caffe.proto.positions import Node
+from irv2caffe.shapes.graph import bottom_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,17 +24,28 @@ if TYPE_CHECKING:
     from irv2caffe.shapes.infer import LayerInfo
     from irv2caffe.shapes.phases import Phase
 
+KNOWN_TYPES = frozenset({*messages.LAYER_TYPES, *messages.LAYER_TYPES_AFTER_TAG_1_0})
+# Layers that read images from a disk, with their parameter.
+DATA_PARAMS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "WindowData": "window_data_param",
+}
+# A top: index of the layer, place among its tops.
+Top = tuple[int, int]
+
 
 @dataclass(frozen=True, eq=False)
 class PrototxtFile:
-    """A prototxt and where things stand in it.
+    """A prototxt with the lines of its fields.
 
     Attributes:
-        name: as it was named.
-        message: NetParameter or SolverParameter, as written, unknown fields left out.
+        name: path as the user or the solver gives it.
+        message: NetParameter or SolverParameter, as written, without unknown fields.
         root: the fields with their lines.
-        unknown: fields that Caffe 1.0 and its successors do not have.
-        unknown_values: fields whose value none of them has.
+        unknown: fields that neither Caffe 1.0 nor a later build has.
+        unknown_values: fields with a value that none of them has.
     """
 
     name: str
@@ -43,7 +56,7 @@ class PrototxtFile:
 
     @cached_property
     def altered(self) -> tuple[Node, ...]:
-        """Top-level fields that are not what they were meant to be, for something was left out."""
+        """Top-level fields of which a part was left out that changes their meaning."""
         lost = [
             field
             for field in self.unknown
@@ -53,26 +66,26 @@ class PrototxtFile:
         return tuple(field.top for field in lost)
 
     def at(self, *names: str) -> tuple[Place, ...]:
-        """The place of a field; of the file where the field is not written."""
+        """The place of a field, or of the file if the field is not written."""
         node = self.root.find(*names)
         return (Place(self.name, node.line if node is not self.root else 0),)
 
-    def says(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Whether a field is written."""
         return bool(self.message.HasField(name))
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer of a net in a phase.
+    """A layer of a net in one phase.
 
     Attributes:
         index: its place in the net.
         message: as Caffe upgrades it.
-        written: as it stands in the file; an older form in old files.
-        node: where it stands.
-        file: the name of its file.
-        is_altered: whether something that may matter was left out of it.
+        written: as it is in the file; in old files in an older form.
+        node: its fields with their lines.
+        file: name of its file.
+        is_altered: whether a field that may change its meaning was left out.
     """
 
     index: int
@@ -92,26 +105,32 @@ class Layer:
         """Its type, as Caffe 1.0 writes it."""
         return str(self.message.type)
 
+    @property
+    def source(self) -> str:
+        """The database or list that a data layer reads, as written."""
+        return str(getattr(self.message, DATA_PARAMS[self.type]).source)
+
     def at(self, *names: str) -> tuple[Place, ...]:
-        """The place of a field of it, or of the layer where the field is not written."""
+        """The place of a field of it, or of the layer if the field is not written."""
         return (Place(self.file, self.node.find(*names).line, self.name),)
 
-
-Version = tuple[str, int]
+    def at_data(self, name: str) -> tuple[Place, ...]:
+        """The place of a field of a data layer's parameter, such as ``source``."""
+        return self.at(DATA_PARAMS[self.type], name)
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseNet:
-    """A net as one phase runs it.
+    """A net as Caffe makes it in one phase.
 
     Attributes:
         phase: TRAIN or TEST.
-        file: where it stands.
+        file: the prototxt it is written in.
         message: the NetParameter of the phase.
         layers: in order.
-        infos: shapes of what each layer touches, in their order; empty where nobody can know.
-        refused: why Caffe would refuse to make it, where shapes or counts are to blame.
-        test_iter: forward passes of a test, where a solver says so.
+        infos: shapes of each layer's blobs, in the same order; empty if they cannot be inferred.
+        refused: why Caffe would refuse the net because of its shapes or counts.
+        test_iter: forward passes of a test, if a solver gives them.
     """
 
     phase: Phase
@@ -123,7 +142,7 @@ class PhaseNet:
     test_iter: int | None = None
 
     def info(self, layer: Layer) -> LayerInfo | None:
-        """The shapes of a layer, where they are known."""
+        """The shapes of a layer, if they are known."""
         return self.infos[layer.index] if self.infos else None
 
     def of_type(self, *types: str) -> Iterator[Layer]:
@@ -131,89 +150,62 @@ class PhaseNet:
         return (layer for layer in self.layers if layer.type in types)
 
     @cached_property
-    def _flow(self) -> _Flow:
-        return _Flow(self.layers)
+    def _sources(self) -> dict[Top, Top]:
+        return bottom_sources([layer.message for layer in self.layers])
+
+    @cached_property
+    def _readers(self) -> dict[Top, list[Layer]]:
+        readers: dict[Top, list[Layer]] = defaultdict(list)
+        for (index, _), top in self._sources.items():
+            readers[top].append(self.layers[index])
+        return readers
+
+    def tops_read(self, layer: Layer) -> list[Top | None]:
+        """The top that each bottom of a layer reads; None if no layer above makes it."""
+        return [self._sources.get((layer.index, i)) for i in range(len(layer.message.bottom))]
 
     def sources(self, layer: Layer) -> list[Layer | None]:
-        """The layer that wrote each bottom last; None where nobody did."""
-        return [self._flow.writer.get(version) for version in self._flow.read[layer.index]]
+        """The layer that made each bottom; None if no layer above makes it."""
+        return [top and self.layers[top[0]] for top in self.tops_read(layer)]
 
     def readers(self, layer: Layer) -> list[Layer]:
-        """Who reads what a layer writes, before somebody overwrites it in place."""
-        return [
-            reader
-            for version in self._flow.written[layer.index]
-            for reader in self._flow.readers[version]
-        ]
-
-    def versions(self, layer: Layer) -> tuple[list[Version], list[Version]]:
-        """The states of blobs that a layer reads, and those that it makes."""
-        return self._flow.read[layer.index], self._flow.written[layer.index]
+        """The layers that read its tops, before another layer overwrites them in place."""
+        places = range(len(layer.message.top))
+        return [reader for i in places for reader in self._readers.get((layer.index, i), ())]
 
     def unread_tops(self, layer: Layer) -> list[str]:
-        """Tops that nobody reads."""
-        return [name for name, at in self._flow.written[layer.index] if not self._reads(name, at)]
-
-    def _reads(self, name: str, at: int) -> bool:
-        return bool(self._flow.readers[name, at])
+        """Tops that no layer reads."""
+        tops = enumerate(layer.message.top)
+        return [name for i, name in tops if (layer.index, i) not in self._readers]
 
     @cached_property
     def data_layers(self) -> tuple[Layer, ...]:
         """Layers that read images from a disk."""
-        return tuple(layer for layer in self.layers if layer.type in DATA_PARAMS)
+        return tuple(self.of_type(*DATA_PARAMS))
 
     @cached_property
     def batch_size(self) -> int | None:
-        """Images of one forward pass, or None where it is not written in a data layer."""
-        for layer in self.layers:
-            field_name = DATA_PARAMS.get(layer.type) or (
-                "memory_data_param" if layer.type == "MemoryData" else None
-            )
-            if field_name:
-                return int(getattr(layer.message, field_name).batch_size)
+        """Images of one forward pass; None if no data layer gives it."""
+        names = {**DATA_PARAMS, "MemoryData": "memory_data_param"}
+        for layer in self.of_type(*names):
+            return int(getattr(layer.message, names[layer.type]).batch_size)
         return None
+
+    def at_batch_size(self) -> tuple[Place, ...]:
+        """The place of ``batch_size`` in the first data layer."""
+        return self.data_layers[0].at("data_param", "batch_size") if self.data_layers else ()
 
     @cached_property
     def is_tensorflow_style(self) -> bool:
-        """Whether it is of the Inception-v3 family, whose originals are TensorFlow's.
+        """Whether it is of the Inception-v3 family, which comes from TensorFlow.
 
-        Their mark is a convolution of 1x7 or 7x1.
+        Such a net has a convolution of 1x7 or 7x1.
         """
         return any(set(kernel(layer.message)) == {1, 7} for layer in self.of_type("Convolution"))
 
 
-DATA_PARAMS = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "HDF5Data": "hdf5_data_param",
-    "WindowData": "window_data_param",
-}
-
-
-class _Flow:
-    """Who writes and who reads which state of which blob; in-place layers make a new state."""
-
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
-        self.writer: dict[Version, Layer] = {}
-        self.readers: dict[Version, list[Layer]] = defaultdict(list)
-        self.read: list[list[Version]] = []
-        self.written: list[list[Version]] = []
-        state: dict[str, int] = defaultdict(int)
-        for layer in layers:
-            read = [(name, state[name]) for name in layer.message.bottom]
-            for version in read:
-                self.readers[version].append(layer)
-            written = []
-            for name in layer.message.top:
-                state[name] += 1
-                written.append((name, state[name]))
-                self.writer[name, state[name]] = layer
-            self.read.append(read)
-            self.written.append(written)
-
-
 def kernel(layer: Any) -> tuple[int, int]:
-    """Height and width of a convolution's kernel, as far as it is written."""
+    """Height and width of the kernel of a Convolution; 0 where it is not written."""
     param = layer.convolution_param
     if param.HasField("kernel_h") or param.HasField("kernel_w"):
         return int(param.kernel_h), int(param.kernel_w)
@@ -221,20 +213,20 @@ def kernel(layer: Any) -> tuple[int, int]:
     return (int(sizes[0]), int(sizes[-1])) if sizes else (0, 0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """All that is known of a run or a net.
+    """What is known of a run or a net.
 
     Attributes:
         solver: the solver's file, if one was given.
-        nets: TRAIN first; the nets that Caffe would make.
+        nets: the nets that Caffe would make, TRAIN first.
         prototxts: every file that was read, the solver's first.
         databases: facts by the source as it is written in the net.
-        files: other paths of the nets, as written, and whether they exist.
+        files: whether the files that nets name exist, by the path as it is written.
         blobs: shapes of mean images and infogain matrices; None for a file that is neither.
         claims: what the user says.
-        snapshots: where they go, if a solver says so.
-        troubles: what was found while reading: rule name and hit.
+        snapshots: where they are written, if there is a solver with a prefix.
+        troubles: what was found while files were read: rule name and hit.
     """
 
     solver: PrototxtFile | None = None
@@ -245,18 +237,63 @@ class Evidence:
     blobs: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     claims: Claims = field(default_factory=Claims)
     snapshots: SnapshotFacts | None = None
-    troubles: tuple[tuple[str, Any], ...] = ()
+    troubles: tuple[tuple[str, Hit], ...] = ()
+
+    @cached_property
+    def train_net(self) -> PhaseNet | None:
+        """The net that is trained."""
+        return next((net for net in self.nets if net.phase == "TRAIN"), None)
+
+    def facts_of(self, layer: Layer) -> Database | None:
+        """What is known of the source of a data layer."""
+        return self.databases.get(layer.source)
+
+    def found_while_reading(self, rule_name: str) -> Iterator[Hit]:
+        """What was found for a rule while files were read."""
+        return (hit for name, hit in self.troubles if name == rule_name)
+
+    def with_solver(self) -> Iterator[SolverEvidence]:
+        """The evidence for rules about the solver, if there is one."""
+        if self.solver is not None:
+            yield SolverEvidence(**{**self._values(), "solver": self.solver})
+
+    def for_each_net(self, phase: Phase | None = None) -> Iterator[NetEvidence]:
+        """The evidence for rules about a net, for each net of a phase."""
+        for net in self.nets:
+            if phase in {None, net.phase}:
+                yield NetEvidence(**self._values(), net=net)
+
+    def _values(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(Evidence)}
 
     @cached_property
     def _altered(self) -> frozenset[tuple[str, str]]:
-        """Layers of which something was left out, by file and name."""
+        """Layers with a field that was left out, by file and name."""
         layers = (layer for net in self.nets for layer in net.layers if layer.is_altered)
         return frozenset((layer.file, layer.name) for layer in layers)
 
     def is_altered(self, place: Place) -> bool:
-        """Whether what is found there may only be so because something was left out."""
+        """Whether a finding there may only follow from a field that was left out."""
         if place.layer:
             return (place.file, place.layer) in self._altered
         solver = self.solver
         is_missing = solver is not None and place.file == solver.name and not place.line
         return is_missing and bool(solver and solver.altered)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SolverEvidence(Evidence):
+    """Evidence for rules about the solver."""
+
+    solver: PrototxtFile
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NetEvidence(Evidence):
+    """Evidence for rules about one net.
+
+    Attributes:
+        net: the net that the rule looks at.
+    """
+
+    net: PhaseNet

@@ -1,4 +1,4 @@
-"""Prototxt files as they are read for the rules, and what was read so far."""
+"""Prototxt files as rules see them, and what is read of a run before databases are opened."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetRole:
-    """A net and what the solver makes of it.
+    """A net and what the solver uses it for.
 
     Attributes:
         file: the net.
         role: ``both`` for ``net:`` and for a net without a solver, else ``train`` or ``test``.
-        place: which of the solver's test nets it is.
+        place: its index among the solver's test nets.
     """
 
     file: PrototxtFile
@@ -33,19 +33,19 @@ class NetRole:
 
 @dataclass
 class Reading:
-    """What was read, before databases are looked at.
+    """Files of a run.
 
     Attributes:
         solver: the solver's file, or None.
         nets: in the order of the solver.
         base: the folder that relative paths start from.
-        num_gpus: what a header of ours says; 0 where there is none.
-        num_train: training images, as a header of ours says.
-        paths: paths of the nets, as written, and where they lead; None where nothing is there.
+        num_gpus: from the header that build-net writes; 0 where there is none.
+        num_train: training images, from the same header.
+        paths: paths in the nets, as written, and the files they lead to; None if there is none.
         blobs: shapes of mean images and infogain matrices by path as written; None for a file that
             is no BlobProto.
-        snapshots: where they go.
-        troubles: what was found on the way: rule name and hit.
+        snapshots: where they are written.
+        troubles: what was found while files were read: rule name and hit.
     """
 
     solver: PrototxtFile | None = None
@@ -60,7 +60,7 @@ class Reading:
 
 
 def parse_file(text: str, root: Node, path: Path, cls: Any) -> PrototxtFile:
-    """A prototxt without the fields and values that no Caffe of ours knows; those are listed."""
+    """Parses a prototxt without unknown fields and values, which are listed beside it."""
     unknown = tuple(unknown_fields(root, cls.DESCRIPTOR))
     values = tuple(unknown_values(root, cls.DESCRIPTOR))
     known = blank_out(text, (each.node for each in (*unknown, *values)))
@@ -69,7 +69,7 @@ def parse_file(text: str, root: Node, path: Path, cls: Any) -> PrototxtFile:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; a name that no file can have is nothing."""
+    """Whether a path exists; False for a name that no file can have."""
     try:
         return path.exists()
     except OSError:
@@ -77,5 +77,5 @@ def exists(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there."""
+    """Whether a path is a file; False for a name that no file can have."""
     return exists(path) and path.is_file()

@@ -1,8 +1,8 @@
-"""Whose fields, values and layer types those are that Caffe 1.0 does not have; the well-known ones.
+"""Well-known fields, values and layer types that Caffe 1.0 does not have, and the forks that do.
 
-Read off src/caffe/proto/caffe.proto of each repository that is named: NVCaffe is NVIDIA/caffe up to
-0.17 and borisgin/nvcaffe behind it, Intel Caffe is intel/caffe up to 1.1. PVANet's is read off
-openvinotoolkit/training_toolbox_caffe, which took it over.
+From src/caffe/proto/caffe.proto of each repository that is named. NVCaffe is NVIDIA/caffe up to
+0.17 and borisgin/nvcaffe after it, Intel Caffe is intel/caffe up to 1.1; PVANet's file is that of
+openvinotoolkit/training_toolbox_caffe, which adopted it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEPTHWISE = "a fork with depthwise convolution"
 _CONVERTED = "a fork that can round down (DSSD, converters from PyTorch)"
 _LSTM = "junhyukoh/caffe-lstm"
 
-# Fork: message of Caffe ("" where the name alone tells): names of its fields.
+# Fork: message of Caffe ("" for any message): names of its fields.
 _FIELDS_OF = {
     NVCAFFE: {
         "": (
@@ -200,11 +200,11 @@ INSTEAD = {
     "hole_w": "dilation, which is Caffe 1.0's name for it",
     "softmaxloss_param": "loss_param, which has ignore_label",
     "max_epoch": "max_iter: epochs x images / batch",
-    "shuffle": "take it out, and shuffle while the database is made: make-lmdb --shuffle",
-    "engine": "take it out: Caffe 1.0 has one engine on the CPU",
+    "shuffle": "remove it, and shuffle when the database is made: make-lmdb --shuffle",
+    "engine": "remove it: Caffe 1.0 has one engine on the CPU",
     "relu": "a ReLU layer behind this one",
 }
-# Those without which the net is another one: what is found of it then may not be so.
+# Fields without which the net is another one, so that other findings on it may be wrong.
 _CHANGING = (
     "ceil_mode torch_pooling hole hole_h hole_w scale_bias crop_h crop_w crop_width crop_height "
     "resize_param max_epoch epoch_size relu lstm_param softmaxloss_param label_type "
@@ -223,7 +223,7 @@ POLICIES = {name: fork for fork, names in _POLICIES_OF.items() for name in names
 
 
 def of_field(message: str, name: str) -> str:
-    """The fork that has a field, or nothing."""
+    """The fork that has a field; empty if it is not known."""
     return _FIELDS.get((message, name)) or _FIELDS.get(("", name), "")
 
 
@@ -233,5 +233,5 @@ def in_nvcaffe(fork: str, name: str) -> bool:
 
 
 def changes_the_net(message: str, name: str) -> bool:
-    """Whether a field matters for shapes and settings; of a field of nobody's, nobody knows."""
+    """Whether a field changes shapes or settings; so may a field of no known fork."""
     return name in _CHANGING.split() or not of_field(message, name)

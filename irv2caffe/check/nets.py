@@ -1,4 +1,4 @@
-"""The nets that Caffe would make of the files, each in its phase, with shapes where they follow."""
+"""The nets that Caffe would make of the files, one for each phase, with their shapes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.evidence import DATA_PARAMS, Evidence, Layer, PhaseNet, PrototxtFile
+from irv2caffe.check.evidence import (
+    DATA_PARAMS,
+    KNOWN_TYPES,
+    Evidence,
+    Layer,
+    PhaseNet,
+    PrototxtFile,
+)
 from irv2caffe.check.finding import Hit, Place
 from irv2caffe.check.inputs import Claims
 from irv2caffe.check.roles import nets_without_solver
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
 from irv2caffe.shapes.infer import infer
-from irv2caffe.shapes.layer_types import SHAPE_RULES as KNOWN_TYPES
 from irv2caffe.shapes.phases import Phase, select_with_origins
 
 if TYPE_CHECKING:
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
     from irv2caffe.shapes.infer import NetShapes
 
 _MAX_VALUES = (1 << 31) - 1  # of a blob: blob.cpp, Reshape
-_OUTSIDE = ("Python", "HDF5Data")  # types whose shapes stand in no prototxt
+_WITHOUT_SHAPES = ("Python", "HDF5Data")  # types whose shapes are not in the prototxt
+_STOPS = "Caffe stops when it makes the net"
 
 
 def gather(
@@ -36,8 +43,8 @@ def gather(
 
     Args:
         reading: the files.
-        databases: by the source as it is written in the net; None where they are not read yet:
-            then shapes are not inferred.
+        databases: by the source as it is written in the net; None before they are read: shapes are
+            not inferred then.
         claims: what the user says.
     """
     claims = replace(claims or Claims(), header_num_train=reading.num_train)
@@ -50,14 +57,17 @@ def gather(
             nets += _nets_of(role, reading.solver, troubles)
         except NetError as error:
             at = (Place(role.file.name, error.line or 0, error.layer),)
-            troubles.append(("net-refused", Hit(error.message, _STOPS, error.hint, at)))
+            hit = Hit(what=error.message, why=_STOPS, fix=error.hint, at=at)
+            troubles.append(("net-refused", hit))
     if databases is not None:
         nets = [_with_shapes(net, databases, claims) for net in nets]
     nets.sort(key=lambda net: net.phase == "TEST")
+    files = [] if reading.solver is None else [reading.solver]
+    files += [role.file for role in reading.nets]
     return Evidence(
         solver=reading.solver,
         nets=tuple(nets),
-        prototxts=tuple(dict.fromkeys(_files(reading))),
+        prototxts=tuple(dict.fromkeys(files)),
         databases=databases or {},
         files={name: path is not None for name, path in reading.paths.items()},
         blobs=reading.blobs,
@@ -67,22 +77,11 @@ def gather(
     )
 
 
-def _files(reading: Reading) -> Iterator[PrototxtFile]:
-    if reading.solver is not None:
-        yield reading.solver
-    yield from (role.file for role in reading.nets)
-
-
-_STOPS = "Caffe stops when it makes the net"
-
-
 def _nets_of(
-    role: NetRole,
-    solver: PrototxtFile | None,
-    troubles: list[tuple[str, Hit]],
+    role: NetRole, solver: PrototxtFile | None, troubles: list[tuple[str, Hit]]
 ) -> Iterator[PhaseNet]:
     """The nets of one file."""
-    message = _without_contradictions(role.file, troubles)
+    message = _without_excludes_beside_includes(role.file, troubles)
 
     def make(phase: Phase, state: Any = None, test_iter: int | None = None) -> PhaseNet:
         return _make(role.file, message, phase, state, test_iter)
@@ -94,24 +93,18 @@ def _nets_of(
     if role.role != "test":
         yield make("TRAIN", run.train_state)
     if role.role == "test":
-        yield make("TEST", _at(run.test_state, role.place), _at(run.test_iter, role.place))
-    elif role.role == "both":
-        yield from _tests_of_both(make, run)
+        yield make("TEST", _get(run.test_state, role.place), _get(run.test_iter, role.place))
+    elif role.role == "both":  # tested once for every test_iter that is not of a test_net
+        for place in range(len(run.test_net) + len(run.test_net_param), len(run.test_iter)):
+            yield make("TEST", _get(run.test_state, place), run.test_iter[place])
 
 
-def _tests_of_both(make: Callable[..., PhaseNet], run: Any) -> Iterator[PhaseNet]:
-    """``net:`` is tested once for every test_iter that no test net of its own takes."""
-    first = len(run.test_net) + len(run.test_net_param)
-    for place in range(first, len(run.test_iter)):
-        yield make("TEST", _at(run.test_state, place), run.test_iter[place])
-
-
-def _at(values: Sequence[Any], place: int) -> Any:
+def _get(values: Sequence[Any], place: int) -> Any:
     return values[place] if place < len(values) else None
 
 
-def _without_contradictions(file: PrototxtFile, troubles: list[tuple[str, Hit]]) -> Any:
-    """The net; of layers with both kinds of rules, which Caffe refuses, without the one kind."""
+def _without_excludes_beside_includes(file: PrototxtFile, troubles: list[tuple[str, Hit]]) -> Any:
+    """The net; where a layer has both kinds of rules, which Caffe refuses, without excludes."""
     message = messages.NetParameter.FromString(file.message.SerializeToString())
     for field_name in ("layer", "layers"):
         nodes = file.root.all(field_name)
@@ -119,17 +112,14 @@ def _without_contradictions(file: PrototxtFile, troubles: list[tuple[str, Hit]])
             if layer.include and layer.exclude:
                 what = "both include and exclude rules"
                 at = (Place(file.name, node.line, layer.name),)
-                troubles.append(("net-refused", Hit(what, _STOPS, "leave one kind", at)))
+                hit = Hit(what=what, why=_STOPS, fix="keep one kind", at=at)
+                troubles.append(("net-refused", hit))
                 del layer.exclude[:]
     return message
 
 
 def _make(
-    file: PrototxtFile,
-    message: Any,
-    phase: Phase,
-    state: Any,
-    test_iter: int | None,
+    file: PrototxtFile, message: Any, phase: Phase, state: Any, test_iter: int | None
 ) -> PhaseNet:
     level = state.level if state is not None and state.HasField("level") else None
     stages = list(state.stage) if state is not None else []
@@ -150,17 +140,17 @@ def _make(
 
 
 def _with_shapes(net: PhaseNet, databases: Mapping[str, Database], claims: Claims) -> PhaseNet:
-    """The net with what shape inference says, where other rules have nothing to say before."""
+    """The net with its shapes, or why Caffe refuses them; as it is if they cannot be inferred."""
     if not _can_infer(net, databases):
         return net
     shapes = record_shapes(databases)
-    share = _share_of_a_batch(net, claims)
+    share = _share_of_batch(net, claims)
     try:
         infos = infer(net.message, net.phase, data_shapes=shapes, batch_size=share).layers
         return replace(net, infos=infos)
     except NetError as error:
         refused = error
-    try:  # in the words of a batch of one, both phases say the same
+    try:  # with a batch of one the message is the same in both phases
         one = infer(net.message, net.phase, data_shapes=shapes, batch_size=1)
     except NetError as error:
         refused = error if error.layer == refused.layer else refused
@@ -169,21 +159,21 @@ def _with_shapes(net: PhaseNet, databases: Mapping[str, Database], claims: Claim
     return replace(net, refused=refused)
 
 
-def _share_of_a_batch(net: PhaseNet, claims: Claims) -> int | None:
-    """What one device makes of a batch, where it is not all of it: NVCaffe divides it."""
+def _share_of_batch(net: PhaseNet, claims: Claims) -> int | None:
+    """Images on one device where NVCaffe divides the batch; else None."""
     if claims.flavor != "nvcaffe" or claims.num_gpus < 2 or not net.batch_size:
         return None
     return math.ceil(net.batch_size / claims.num_gpus)
 
 
 def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
-    """The way out where only the batch makes a blob too large."""
+    """How to correct a batch that makes a blob too large."""
     largest = max(math.prod(shape) for info in one.layers for shape in info.top_shapes)
     if not net.batch_size or largest < 1:
         return ""
     fits = _MAX_VALUES // largest
-    divided = "" if claims.num_gpus > 1 else "; or more GPUs"
     if claims.flavor == "nvcaffe":
+        divided = "" if claims.num_gpus > 1 else "; or more GPUs"
         return f"batch_size: {fits * max(1, claims.num_gpus)} at most{divided}"
     return (
         f"batch_size: {fits} at most, on each device. NVCaffe divides batch_size among the GPUs: "
@@ -192,22 +182,18 @@ def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
 
 
 def _can_infer(net: PhaseNet, databases: Mapping[str, Database]) -> bool:
-    made: set[str] = set()
-    for layer in net.layers:
-        if (
-            layer.is_altered
-            or layer.type not in KNOWN_TYPES
-            or not set(layer.message.bottom) <= made
-        ):
-            return False
-        made |= set(layer.message.top)
-        if layer.type in _OUTSIDE or _size_is_open(layer.message, databases):
-            return False
-    return bool(net.layers)
+    return bool(net.layers) and all(
+        not layer.is_altered
+        and layer.type in KNOWN_TYPES
+        and layer.type not in _WITHOUT_SHAPES
+        and None not in net.tops_read(layer)
+        and not _is_size_unknown(layer.message, databases)
+        for layer in net.layers
+    )
 
 
-def _size_is_open(layer: Any, databases: Mapping[str, Database]) -> bool:
-    """Whether the size of a layer's images is known to nobody."""
+def _is_size_unknown(layer: Any, databases: Mapping[str, Database]) -> bool:
+    """Whether neither a layer nor its database tells the size of its images."""
     if layer.type == "Input":
         return not layer.input_param.shape
     if layer.type not in {"Data", "ImageData"} or layer.transform_param.crop_size:
@@ -220,22 +206,16 @@ def _size_is_open(layer: Any, databases: Mapping[str, Database]) -> bool:
 
 
 def record_shapes(databases: Mapping[str, Database]) -> Callable[[Any], Any]:
-    """Shapes of records, for the inference of shapes."""
+    """The function from a Data layer to the shapes of its image and label that ``infer`` takes."""
 
-    def look(layer: Any) -> list[tuple[int, ...]] | None:
-        if layer.type != "Data":
+    def look_up(layer: Any) -> list[tuple[int, ...]] | None:
+        facts = databases.get(layer.data_param.source) if layer.type == "Data" else None
+        if facts is None or facts.channels is None or facts.height is None or facts.width is None:
             return None
-        facts = databases.get(layer.data_param.source)
-        if facts is None or None in (facts.channels, facts.height, facts.width):
-            return None
-        transform = layer.transform_param
+        transform, height, width = layer.transform_param, facts.height, facts.width
         channels = 3 if transform.force_color else 1 if transform.force_gray else facts.channels
-        assert channels is not None
-        assert facts.height is not None
-        assert facts.width is not None
-        crop = transform.crop_size
-        if crop > min(facts.height, facts.width):  # said elsewhere
-            return [(channels, crop, crop), ()]
-        return [(channels, facts.height, facts.width), ()]
+        if transform.crop_size > min(height, width):  # crop-exceeds-records reports it
+            height = width = transform.crop_size
+        return [(channels, height, width), ()]
 
-    return look
+    return look_up

@@ -1,4 +1,4 @@
-"""From a solver or net on disk to what rules look at."""
+"""Reads a solver with its nets, or a net, from disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from irv2caffe.proto.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from irv2caffe.proto.positions import Node
 
 _PATH_FIELDS = (
     ("data_param", "source"),
@@ -48,25 +46,20 @@ def read(path: Path) -> Reading:
     text = read_text(path)
     root = scan(text)
     reading = Reading()
-    if _is_solver(root, path):
+    if looks_like_solver(root):
         reading.solver = parse_file(text, root, path, messages.SolverParameter)
-        said = _HEADER.search(text[:4096])
-        if said:
-            reading.num_gpus = int(said.group(1))
-            reading.num_train = int(said.group(2).replace(",", ""))
+        header = _HEADER.search(text[:4096])
+        if header:
+            reading.num_gpus = int(header.group(1))
+            reading.num_train = int(header.group(2).replace(",", ""))
         find_nets(reading, path)
         reading.snapshots = snapshot_facts(reading, path)
-    else:
+    elif any(node.name in NET_MARKS for node in root.children):
         reading.nets.append(NetRole(parse_file(text, root, path, messages.NetParameter), "both"))
-        beside = path.absolute().parent
-        reading.base = next(
-            (
-                folder
-                for folder in (Path(), beside, *beside.parents)
-                if any(exists(folder / name) for name in _written_paths(reading))
-            ),
-            Path(),
-        )
+        reading.base = _base_of_net(reading, path.absolute().parent)
+    else:
+        hint = "give the solver.prototxt, or the net it names"
+        raise FormatError("neither a solver nor a net", hint, path=path)
     for name in _written_paths(reading):
         found = reading.base / name
         reading.paths[name] = found if exists(found) else None
@@ -77,26 +70,20 @@ def read(path: Path) -> Reading:
     return reading
 
 
+def _base_of_net(reading: Reading, beside: Path) -> Path:
+    """The folder that the paths in a net start from: the first in which one of them exists."""
+    names = list(_written_paths(reading))
+    folders = (Path(), beside, *beside.parents)
+    found = (each for each in folders if any(exists(each / name) for name in names))
+    return next(found, Path())
+
+
 def _blob_shape(path: Path) -> tuple[int, ...] | None:
-    """The shape of a .binaryproto."""
+    """The shape of a .binaryproto; None if it is none."""
     try:
         return tuple(read_array(read_binary(path, messages.BlobProto)).shape)
     except Irv2CaffeError:
         return None
-
-
-def _is_solver(root: Node, path: Path) -> bool:
-    """Tells a solver from a net by its top-level fields.
-
-    Raises:
-        FormatError: it is neither.
-    """
-    if looks_like_solver(root):
-        return True
-    if any(node.name in NET_MARKS for node in root.children):
-        return False
-    hint = "give the solver.prototxt, or the net it names"
-    raise FormatError("neither a solver nor a net", hint, path=path)
 
 
 def _written_paths(

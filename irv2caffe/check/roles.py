@@ -1,4 +1,4 @@
-"""What a net is for: to train, to test, one half of a pair, or made for use."""
+"""The phases a net is made for: training, testing, both, or deployment."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ _TEST_WORDS = frozenset({"test", "testing", "val", "valid", "validation", "deplo
 
 
 def nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> Iterator[PhaseNet]:
-    """The phases a net is made for: those that something feeds.
+    """The phases of a net that have data layers or inputs.
 
-    Where the same layers feed both, it is the half of a pair, or made for use: one phase then.
+    Where the same layers feed both phases, the net is the training or test half of a pair, or a
+    deploy net, and has one phase.
+
+    Args:
+        file: the net.
+        make: makes the net of a phase, and of a NetState.
     """
     stages = _stages(file)
-    train, test = _some_stage(make, "TRAIN", stages), _some_stage(make, "TEST", stages)
+    train, test = _in_some_stage(make, "TRAIN", stages), _in_some_stage(make, "TEST", stages)
     fed = [net for net in (train, test) if _feeders(net)]
     if len(fed) == 2 and _feeders(train) == _feeders(test):
         yield test if not has_loss(train) or _is_test_half(file, test) else train
@@ -36,27 +41,24 @@ def nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> It
         yield train if learns else test
 
 
-def _some_stage(make: Callable[..., PhaseNet], phase: str, stages: list[str]) -> PhaseNet:
-    """The net of a phase; where nothing feeds it but in a stage that a solver asks for, of that."""
+def _in_some_stage(make: Callable[..., PhaseNet], phase: str, stages: list[str]) -> PhaseNet:
+    """The net of a phase, in the first stage that feeds it if it is not fed without a stage."""
     plain = make(phase)
     if _feeders(plain):
         return plain
-    for stage in stages:
-        net = make(phase, _NetState(stage=[stage]))
-        if _feeders(net):
-            return net
-    return plain
+    in_stages = (make(phase, _NetState(stage=[stage])) for stage in stages)
+    return next(filter(_feeders, in_stages), plain)
 
 
 def _stages(file: PrototxtFile) -> list[str]:
-    """Stages that the rules of the layers ask for; so many that it costs no time."""
+    """Stages that include rules name; a limited number, since each costs time."""
     layers = [*file.message.layer, *file.message.layers]
     stages = (stage for layer in layers for rule in layer.include for stage in rule.stage)
     return list(dict.fromkeys(stages))[:_MAX_STAGES]
 
 
 def _feeders(net: PhaseNet) -> set[int]:
-    """Where the layers stand that make something of nothing."""
+    """Offsets in the file of the layers that have tops and no bottoms."""
     return {
         layer.node.start
         for layer in net.layers
@@ -65,33 +67,31 @@ def _feeders(net: PhaseNet) -> set[int]:
 
 
 def _is_test_half(file: PrototxtFile, net: PhaseNet) -> bool:
-    """Whether a net with a loss is the test half of a pair: by its settings, else by its name."""
+    """Whether a net with a loss is the test half of a pair, by its settings or its file name."""
     norms = [layer.message.batch_norm_param for layer in net.of_type("BatchNorm")]
-    said = [norm.use_global_stats for norm in norms if norm.HasField("use_global_stats")]
-    if not all(said) or any(_augments(layer.message) for layer in net.layers):
+    flags = [norm.use_global_stats for norm in norms if norm.HasField("use_global_stats")]
+    if not all(flags) or any(_augments(layer.message) for layer in net.layers):
         return False
-    if said and len(said) == len(norms):
+    if flags and len(flags) == len(norms):
         return True
-    words = {
-        word.removesuffix("net") for word in re.split(r"[^a-z]+", Path(file.name).stem.lower())
-    }
-    return bool(words & _TEST_WORDS) and not words & _TRAIN_WORDS
+    words = re.split(r"[^a-z]+", Path(file.name).stem.lower())
+    parts = {word.removesuffix("net") for word in words}
+    return bool(parts & _TEST_WORDS) and not parts & _TRAIN_WORDS
 
 
 def _augments(layer: Any) -> bool:
-    """Whether a data layer does what only training wants."""
     return bool(layer.transform_param.mirror or layer.image_data_param.shuffle)
 
 
 def is_tested(net: PhaseNet) -> bool:
-    """Whether the file of a training net has a part of its own for tests."""
+    """Whether a layer of the file is included in the TEST phase only."""
     message = net.file.message
     rules = (rule for layer in [*message.layer, *message.layers] for rule in layer.include)
     return any(rule.HasField("phase") and rule.phase == messages.TEST for rule in rules)
 
 
 def has_loss(net: PhaseNet) -> bool:
-    """Whether a layer of the net has something to minimise."""
+    """Whether a layer of the net is a loss."""
     return any(
         layer.type.endswith("Loss") or any(layer.message.loss_weight) for layer in net.layers
-    ) or any(net.of_type("SoftmaxWithLoss"))
+    )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.arithmetic import source_of, summary
-from irv2caffe.check.evidence import DATA_PARAMS
-from irv2caffe.check.finding import Hit
+import irv2caffe.check.rules  # noqa: F401  registers the rules
+from irv2caffe.check.arithmetic import summary
+from irv2caffe.check.finding import Finding, Hit, Severity
 from irv2caffe.check.inputs import Claims
+from irv2caffe.check.nets import gather
 from irv2caffe.check.read import read
-from irv2caffe.check.rules import RULES, Finding, Severity, findings, gather
+from irv2caffe.check.registry import RULES, findings
 from irv2caffe.data.inspect.database import read_databases
 from irv2caffe.data.inspect.sample import MAX_LIST_BYTES, read_image_list
 from irv2caffe.errors import FormatError, Irv2CaffeError, UsageError, did_you_mean
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.check.evidence import Layer
+    from irv2caffe.check.files import Reading
     from irv2caffe.check.inputs import Flavor
-    from irv2caffe.check.rules import Reading
     from irv2caffe.data.inspect.database import Database, Databases
 
 
@@ -188,7 +189,7 @@ def _databases(
     places: dict[str, tuple[Layer, Path]] = {}
     for net in gather(reading).nets:
         for layer in net.data_layers:
-            source = source_of(layer)
+            source = layer.source
             instead = given.get(net.phase) if layer.type == "Data" else None
             path = instead or reading.paths.get(source)
             if path is None or (not instead and source in places):
@@ -206,10 +207,10 @@ def _databases(
             found[source] = _value(outcomes[path]) if layer.type == "Data" else _list(path)
         except Irv2CaffeError as error:
             hit = Hit(
-                f"{source} cannot be read: {_without_path(error.message, path)}",
-                "Caffe stops when it opens or reads it",
-                error.hint or "build it again",
-                layer.at(DATA_PARAMS[layer.type], "source"),
+                what=f"{source} cannot be read: {_without_path(error.message, path)}",
+                why="Caffe stops when it opens or reads it",
+                fix=error.hint or "build it again",
+                at=layer.at_data("source"),
             )
             troubles.append(("data-unreadable", hit))
     return found

@@ -1,4 +1,4 @@
-"""Where the snapshots of a run will lie, and what lies there already."""
+"""Where a solver writes its snapshots, and which files and other solvers use the same prefix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INLINE = ("net_param", "train_net_param")
 
 
 def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
-    """Where the snapshots of a solver will lie."""
+    """Facts about the ``snapshot_prefix`` of a solver; None if it has none."""
     assert reading.solver is not None
     prefix = str(reading.solver.message.snapshot_prefix)
     if not prefix or "\0" in prefix:
@@ -28,23 +28,23 @@ def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
     full = reading.base / prefix
     folder = full.parent
     try:
-        made = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError:
-        made = []
+        names = []
     shared, alternatives = _neighbours(solver_path, reading.solver.message)
     ending = re.compile(re.escape(full.name) + r"_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?")
     return SnapshotFacts(
         folder=str(Path(prefix).parent),
         is_there=exists(folder) and folder.is_dir(),
         is_writable=_is_writable(folder),
-        existing=tuple(sorted(name for name in made if ending.fullmatch(name))),
+        existing=tuple(sorted(name for name in names if ending.fullmatch(name))),
         shared_with=shared,
         alternatives=alternatives,
     )
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a file can be made; asking for permissions says yes to root everywhere."""
+    """Whether a file can be made; permissions alone would say yes to root everywhere."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -53,10 +53,10 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _neighbours(solver_path: Path, solver: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Other solvers in the folder that would write the same snapshots: of other nets, of this one.
+    """Other solvers in the folder with the same prefix: those of other nets, those of this net.
 
-    A solver of the same net and another length goes on from where this one ends, or the other way
-    round, as in Caffe's own examples (cifar10_quick_solver and cifar10_quick_solver_lr1).
+    A solver of the same net and another length continues this run, or this one continues it, as in
+    Caffe's own examples (cifar10_quick_solver and cifar10_quick_solver_lr1): it is not listed.
     """
     own = solver.net or solver.train_net
     own_inside = any(map(solver.HasField, _INLINE))
@@ -64,21 +64,21 @@ def _neighbours(solver_path: Path, solver: Any) -> tuple[tuple[str, ...], tuple[
     alternatives: list[str] = []
     for path in sorted(solver_path.absolute().parent.glob("*.prototxt")):
         root = _fields(path, solver_path)
-        if root is None or _said(root, "snapshot_prefix") != solver.snapshot_prefix:
+        if root is None or _value(root, "snapshot_prefix") != solver.snapshot_prefix:
             continue
-        net = _said(root, "net") or _said(root, "train_net")
+        net = _value(root, "net") or _value(root, "train_net")
         is_inside = own_inside or any(root.all(name) for name in _INLINE)
-        if net != own and not is_inside:  # a net inside of a solver may be any
+        if net != own and not is_inside:  # a net inside of a solver cannot be compared
             others.append(path.name)
-        elif _said(root, "max_iter") == str(solver.max_iter):
+        elif _value(root, "max_iter") == str(solver.max_iter):
             alternatives.append(path.name)
     return tuple(others), tuple(alternatives)
 
 
-def _fields(path: Path, but: Path) -> Node | None:
-    """The fields of a small file that is not a certain other one."""
+def _fields(path: Path, except_for: Path) -> Node | None:
+    """The fields of a small file; None for another file or ``except_for``."""
     try:
-        if not path.is_file() or path.samefile(but):
+        if not path.is_file() or path.samefile(except_for):
             return None
         if path.stat().st_size > _MAX_NEIGHBOUR_BYTES:
             return None
@@ -87,7 +87,7 @@ def _fields(path: Path, but: Path) -> Node | None:
         return None
 
 
-def _said(root: Node, name: str) -> str:
+def _value(root: Node, name: str) -> str:
     """The value of a field as it is written, without quotes."""
     nodes = root.all(name)
     return nodes[-1].value.strip("\"'") if nodes else ""

@@ -1,21 +1,18 @@
-"""Which layers whose weights start at 0 stay there.
+"""Finds layers whose weights start at 0 and never change.
 
-A single one learns: what it reads is not 0, and neither is the gradient that comes to it. It stays
-where it is if it reads nothing but zeros, or if the gradient is lost behind it: in other weights
-of 0, in a ReLU at 0, in a factor of 0. What has learned lets others learn, so that this is asked
-again until nothing changes.
+A layer with weights of 0 learns if its bottom is not all zeros and a gradient reaches its top. The
+gradient is lost in other weights of 0, in a ReLU at 0 and in a factor of 0. Layers that learn let
+others learn, so that the search is repeated until nothing changes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.rules.unknown_fields import KNOWN_TYPES
+from irv2caffe.check.evidence import KNOWN_TYPES, Layer, PhaseNet, Top
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from irv2caffe.check.evidence import Layer, PhaseNet, Version
 
 WEIGHTED = {
     "Convolution": "convolution_param",
@@ -25,57 +22,46 @@ WEIGHTED = {
     "LSTM": "recurrent_param",
     "RNN": "recurrent_param",
 }
-# What makes zeros of zeros.
-_KEEPS_ZEROS = [
-    "AbsVal",
-    "BatchNorm",
-    "Concat",
-    "Crop",
-    "Dropout",
-    "ELU",
-    "Eltwise",
-    "Flatten",
-    "Im2col",
-    "LRN",
-    "MVN",
-    "PReLU",
-    "Pooling",
-    "ReLU",
-    "Reduction",
-    "Reshape",
-    "SPP",
-    "Scale",
-    "Slice",
-    "Split",
-    "TanH",
-    "Tile",
-]
+# Types whose tops are all zeros if their bottoms are.
+_KEEPS_ZEROS = frozenset(
+    (
+        *("AbsVal", "BatchNorm", "Concat", "Crop", "Dropout", "ELU", "Eltwise", "Flatten"),
+        *("Im2col", "LRN", "MVN", "PReLU", "Pooling", "ReLU", "Reduction", "Reshape", "SPP"),
+        *("Scale", "Slice", "Split", "TanH", "Tile"),
+    )
+)
 _NO_GRADIENT = frozenset({"Accuracy", "ArgMax", "Silence", "Threshold", "HDF5Output"})
+# Whether each top is more than zeros at the start; None stands for a bottom of no layer.
+_NonZero = dict["Top | None", bool]
 
 
-def stuck(net: PhaseNet, zeros: Collection[int]) -> set[int]:
-    """The layers that stay at 0, by their place in the net.
+def layers_that_stay_at_zero(net: PhaseNet, zeros: Collection[int]) -> set[int]:
+    """The layers whose weights stay at 0, by their index.
 
     Args:
-        net: a net that learns.
-        zeros: places of the layers whose weights start at 0.
+        net: a net in TRAIN.
+        zeros: indices of the layers whose weights start at 0.
     """
     left = set(zeros)
     while left:
-        live = _flow_forth(net, left)
-        reached = _flow_back(net, left, live)
-        learned = {index for index in left if _moves(net, net.layers[index], live, reached)}
+        nonzero = _nonzero_tops(net, left)
+        reached = _tops_with_gradient(net, left, nonzero)
+        learned = {i for i in left if _learns(net, net.layers[i], nonzero, reached)}
         if not learned:
             break
         left -= learned
     return left
 
 
-def _moves(net: PhaseNet, layer: Layer, live: dict[Version, bool], reached: set[Version]) -> bool:
+def _learns(net: PhaseNet, layer: Layer, nonzero: _NonZero, reached: set[Top | None]) -> bool:
     if is_frozen(layer):
         return False
-    read, written = net.versions(layer)
-    return any(live.get(each, True) for each in read) and not reached.isdisjoint(written)
+    is_fed = any(nonzero.get(top, True) for top in net.tops_read(layer))
+    return is_fed and not reached.isdisjoint(_tops(layer))
+
+
+def _tops(layer: Layer) -> list[Top]:
+    return [(layer.index, place) for place in range(len(layer.message.top))]
 
 
 def is_frozen(layer: Layer) -> bool:
@@ -84,71 +70,68 @@ def is_frozen(layer: Layer) -> bool:
     return bool(specs) and specs[0].lr_mult == 0
 
 
-def _flow_forth(net: PhaseNet, zeros: set[int]) -> dict[Version, bool]:
-    """Which blobs are not all zeros at the start."""
-    live: dict[Version, bool] = {}
+def _nonzero_tops(net: PhaseNet, zeros: set[int]) -> _NonZero:
+    nonzero: _NonZero = {}
     for layer in net.layers:
-        read, written = net.versions(layer)
-        alive = [live.get(version, True) for version in read]
-        live.update(dict.fromkeys(written, _is_live(layer, alive, layer.index in zeros)))
-    return live
+        bottoms = [nonzero.get(top, True) for top in net.tops_read(layer)]
+        is_nonzero = _is_nonzero(layer, bottoms, layer.index in zeros)
+        nonzero.update(dict.fromkeys(_tops(layer), is_nonzero))
+    return nonzero
 
 
-def _is_live(layer: Layer, alive: list[bool], starts_at_zero: bool) -> bool:
+def _is_nonzero(layer: Layer, bottoms: list[bool], starts_at_zero: bool) -> bool:
+    """Whether the tops of a layer are more than zeros, from the same fact of its bottoms."""
     message = layer.message
     if layer.type in WEIGHTED:
         param = getattr(message, WEIGHTED[layer.type])
-        shifts = getattr(param, "bias_term", True) and not is_zero(param.bias_filler)
-        return shifts or (any(alive) and not starts_at_zero)
+        adds_bias = getattr(param, "bias_term", True) and not is_zero(param.bias_filler)
+        return adds_bias or (any(bottoms) and not starts_at_zero)
     if layer.type not in _KEEPS_ZEROS:
         return True
     if layer.type == "Scale" and message.scale_param.bias_term:
-        return any(alive) or not is_zero(message.scale_param.bias_filler)
-    return all(alive) if _multiplies(layer) else any(alive)
+        return any(bottoms) or not is_zero(message.scale_param.bias_filler)
+    return all(bottoms) if _multiplies_bottoms(layer) else any(bottoms)
 
 
-def _multiplies(layer: Layer) -> bool:
-    """Whether a zero in one of its bottoms is a zero in its top."""
+def _multiplies_bottoms(layer: Layer) -> bool:
     if layer.type == "Eltwise":
         param = layer.message.eltwise_param
         return bool(param.operation == param.PROD)
     return layer.type == "Scale" and len(layer.message.bottom) > 1
 
 
-def _flow_back(net: PhaseNet, zeros: set[int], live: dict[Version, bool]) -> set[Version]:
-    """The blobs that a gradient comes to at the start."""
-    reached: set[Version] = set()
+def _tops_with_gradient(net: PhaseNet, zeros: set[int], nonzero: _NonZero) -> set[Top | None]:
+    """The tops that a gradient reaches at the start."""
+    reached: set[Top | None] = set()
     for layer in reversed(net.layers):
-        read, written = net.versions(layer)
         if layer.type in _NO_GRADIENT or layer.index in zeros:
             continue
-        if not (_is_loss(layer, net) or not reached.isdisjoint(written)):
+        if not (_is_loss(layer, net) or not reached.isdisjoint(_tops(layer))):
             continue
-        alive = [live.get(version, True) for version in read]
+        read = net.tops_read(layer)
+        bottoms = [nonzero.get(top, True) for top in read]
         if layer.type == "ReLU" and not layer.message.relu_param.negative_slope:
-            reached.update(version for version, is_live in zip(read, alive, strict=True) if is_live)
-        elif _multiplies(layer):
-            others = [all(alive[:place] + alive[place + 1 :]) for place in range(len(alive))]
-            reached.update(version for version, passes in zip(read, others, strict=True) if passes)
+            passes = bottoms
+        elif _multiplies_bottoms(layer):
+            passes = [all(bottoms[:place] + bottoms[place + 1 :]) for place in range(len(bottoms))]
         else:
-            reached.update(read)
+            passes = [True] * len(read)
+        reached.update(top for top, passed in zip(read, passes, strict=True) if passed)
     return reached
 
 
 def _is_loss(layer: Layer, net: PhaseNet) -> bool:
-    """Whether it minimises something, as far as one can tell."""
-    if layer.type.endswith("Loss") or layer.type == "SoftmaxWithLoss":
-        return True
-    return may_be_loss(layer, net) or any(layer.message.loss_weight)
+    is_known = layer.type.endswith("Loss") or any(layer.message.loss_weight)
+    return is_known or may_be_loss(layer, net)
 
 
 def may_be_loss(layer: Layer, net: PhaseNet) -> bool:
-    """Whether a layer of a type that Caffe does not have stands where losses stand."""
+    """Whether a layer of an unknown type is at the end of the net, as losses are."""
     tops, bottoms = layer.message.top, layer.message.bottom
-    ends = not tops or bool(net.unread_tops(layer))
-    return layer.type not in KNOWN_TYPES and bool(bottoms) and ends
+    is_end = not tops or bool(net.unread_tops(layer))
+    return layer.type not in KNOWN_TYPES and bool(bottoms) and is_end
 
 
 def is_zero(filler: Any) -> bool:
-    """Whether a filler makes nothing but zeros; one that is not written does."""
+    """Whether a filler makes only zeros; Caffe's default does."""
     return bool(filler.type == "constant" and filler.value == 0)

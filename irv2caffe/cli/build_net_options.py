@@ -31,12 +31,12 @@ BUILD_NET_OPTIONS = (
     _data(
         "--train-lmdb",
         metavar="DB",
-        help="Training database; sets the number of images and classes.  [default: train_lmdb]",
+        help="Training database; gives the image and class counts.  [default: train_lmdb]",
     ),
     _data(
         "--val-lmdb",
         metavar="DB",
-        help="Validation database; sets the number of its images.  [default: val_lmdb]",
+        help="Validation database; gives the image count.  [default: val_lmdb]",
     ),
     _data(
         "--num-train-images",
@@ -197,8 +197,8 @@ BUILD_NET_OPTIONS = (
         "--test-batch-size",
         type=int,
         metavar="N",
-        help="Images per test iteration; must divide the validation set.  [default: chosen from "
-        "its divisors]",
+        help="Images per test; must divide the validation set.  [default: chosen from its "
+        "divisors]",
     ),
     _training(
         "--gpus",
@@ -269,7 +269,7 @@ BUILD_NET_OPTIONS = (
         "--random-seed",
         type=int,
         metavar="N",
-        help="Seed for weights and augmentation; -1: from the clock.  [paper: 1]",
+        help="Seed of weights and augmentation; -1: the clock.  [paper: 1]",
     ),
     _report("--summary", is_flag=True, help="Print stages, parameters, multiply-adds and memory."),
     _report("--draw", type=_PATH, metavar="FILE", help="Draw the network: .svg, .png or .pdf."),

@@ -12,7 +12,7 @@ from irv2caffe.cli.option_sections import SectionCommand, section
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.check.run import Report
 
 _LEVELS = ("note", "warning", "error")
@@ -25,7 +25,8 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Lists the rules and ends."""
     if not wanted:
         return
-    from irv2caffe.check.rules import RULES
+    import irv2caffe.check.rules  # noqa: F401  registers the rules
+    from irv2caffe.check.registry import RULES
 
     if "--json" in ctx.args or ctx.params.get("as_json"):
         keys = ("name", "severity", "topic", "summary", "source")

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from irv2caffe.log.summary import Summary
     from irv2caffe.plot.curve import Window
     from irv2caffe.plot.curves import Run
-    from irv2caffe.plot.session import Session
+    from irv2caffe.plot.session import PlotSession
 
 _WATCH_S = 30.0
-_SILENCE_S = 600.0  # after which every look says that nothing has come
+_SILENCE_S = 600.0  # after which every check says that nothing was logged
 _MAX_PLACE = 1e18  # on the axis of epochs or iterations
 _FILE = click.Path(path_type=Path)
 
@@ -43,21 +43,20 @@ def _window(text: str | None) -> Window | None:
     return window
 
 
-def _split(
-    logs: tuple[Path, ...], references: tuple[str, ...]
-) -> tuple[list[Path], list[Reference]]:
-    """Logs and references; names after ``--reference NAME`` may follow without it."""
-    from irv2caffe.log.reference import NAMES
-    from irv2caffe.log.reference import references as find
+def _split_references(
+    logs: tuple[Path, ...], names: tuple[str, ...]
+) -> tuple[list[Path], tuple[Reference, ...]]:
+    """Logs and published runs; names after ``--reference NAME`` may follow without it."""
+    from irv2caffe.log.reference import NAMES, references
 
-    wanted = [name for text in references for name in text.split(",") if name]
+    wanted = [name for text in names for name in text.split(",") if name]
     if wanted:
         following = [log for log in logs if str(log) in {*NAMES, "all"} and not log.exists()]
         wanted += [str(log) for log in following]
         logs = tuple(log for log in logs if log not in following)
     if not logs:
         raise UsageError("no log is given", "plot-log takes logs of Caffe or run folders")
-    return list(logs), find(wanted)
+    return list(logs), tuple(references(wanted))
 
 
 @click.command("plot-log", cls=SectionCommand, short_help="Plot Caffe logs: error, loss, events.")
@@ -95,14 +94,12 @@ def plot_log_command(
     standard input.
     """
     from irv2caffe.log.accuracy import AccuracyNames
-    from irv2caffe.plot.session import Request, Session
-    from irv2caffe.plot.style import Look
+    from irv2caffe.plot.session import PlotSession, Request
+    from irv2caffe.plot.style import PlotOptions
 
-    window = _window(epochs)
-    paths, behind = _split(logs, references)
+    paths, published = _split_references(logs, references)
     if watch and unknown is not None:
         raise UsageError("--unknown does not go with --watch")
-    wait_s = every or _WATCH_S
     request = Request(
         paths=paths,
         join=join,
@@ -118,27 +115,33 @@ def plot_log_command(
         jsonl=jsonl_file,
         tensorboard=tensorboard,
         unknown=unknown,
-        look=Look(window, title, panels, smooth, frozenset(log_axes), tuple(behind)),
-        refresh_s=max(1, round(wait_s)) if watch else None,
+        options=PlotOptions(_window(epochs), title, panels, smooth, frozenset(log_axes), published),
+        refresh_s=max(1, round(every or _WATCH_S)) if watch else None,
     )
-    with Session(request) as session:
-        if watch:
-            runs = _watch(session, wait_s, patient=every is None)
-        else:
-            session.read()
-            runs = session.runs()
-            session.check_outputs(runs)
-            _written(session.write(runs))
-        _tell(session, runs, as_json=as_json)
+    with PlotSession(request) as session:
+        runs = _watch(session, every) if watch else _plot_once(session)
+        _show(session, runs, as_json=as_json)
 
 
-def _watch(session: Session, wait_s: float, *, patient: bool) -> list[Run]:
-    """Writes everything anew whenever the logs have grown; returns when the runs have ended.
+def _plot_once(session: PlotSession) -> list[Run]:
+    """Reads the logs and writes everything."""
+    session.read()
+    runs = session.runs()
+    session.check_outputs(runs)
+    kinds = {".png": "figure", ".svg": "figure", ".pdf": "figure", ".html": "report"}
+    for path in session.write(runs):
+        kind = "events" if ".tfevents." in path.name else kinds.get(path.suffix.lower(), "rows")
+        ui.say(f"{kind}: {path}")
+    return runs
+
+
+def _watch(session: PlotSession, every_s: float | None) -> list[Run]:
+    """Writes everything again whenever the logs have grown, until the runs have ended.
 
     Args:
         session: not yet read.
-        wait_s: between two looks.
-        patient: wait longer where writing takes more than a hundredth of that.
+        every_s: seconds between two checks; None waits longer where writing takes more than a
+            hundredth of that.
     """
     last = time.monotonic()
     while True:
@@ -153,17 +156,17 @@ def _watch(session: Session, wait_s: float, *, patient: bool) -> list[Run]:
         if session.ended:
             return runs
         cost_s = time.process_time() - started
-        time.sleep(max(wait_s, 100 * cost_s) if patient else wait_s)
+        time.sleep(max(_WATCH_S, 100 * cost_s) if every_s is None else every_s)
 
 
-def _refresh(session: Session, runs: list[Run]) -> None:
+def _refresh(session: PlotSession, runs: list[Run]) -> None:
     from irv2caffe.log.describe import summary_items
     from irv2caffe.log.summary import summarize
 
     session.check_outputs(runs)
     try:
         session.write(runs)
-    except InputError as error:  # it has only just begun
+    except InputError as error:  # the run has only just started
         ui.say(error.message)
         return
     for run in runs:
@@ -171,19 +174,12 @@ def _refresh(session: Session, runs: list[Run]) -> None:
         ui.say(f"{run.name}: {', '.join(parts)}")
 
 
-def _written(files: list[Path]) -> None:
-    kinds = {".png": "figure", ".svg": "figure", ".pdf": "figure", ".html": "report"}
-    for path in files:
-        kind = "events" if ".tfevents." in path.name else kinds.get(path.suffix.lower(), "rows")
-        ui.say(f"{kind}: {path}")
-
-
-def _tell(session: Session, runs: list[Run], *, as_json: bool) -> None:
-    """The figures of each run, what is conspicuous, and what epochs were taken for."""
+def _show(session: PlotSession, runs: list[Run], *, as_json: bool) -> None:
+    """Prints the summary and findings of each run, and where epochs are from."""
     from irv2caffe.log.describe import finding_lines
     from irv2caffe.log.summary import summarize
 
-    for name, images in session.why_epochs():
+    for name, images in session.train_images():
         if images.number is None:
             ui.say(f"{name}: {images.source}; --num-train-images N turns iterations into epochs")
         elif images.source != "as given":

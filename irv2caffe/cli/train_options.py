@@ -67,7 +67,7 @@ TRAIN_OPTIONS = (
         "--run-dir",
         type=_PATH,
         metavar="DIR",
-        help="Folder for logs, metrics, plots and snapshots.  [default: runs/DATE-TIME]",
+        help="Run folder.  [default: runs/DATE-TIME]",
     ),
     _where(
         "--engine",
@@ -78,7 +78,6 @@ TRAIN_OPTIONS = (
     ),
     _where(
         "--caffe",
-        "flag",
         type=_PATH,
         metavar="PATH",
         help="Caffe to use: its folder or program.  [default: see irv2caffe caffe --which]",

@@ -1,7 +1,8 @@
-"""What train shows: the plan, the end, and what other shells ask for."""
+"""Output of train: the plan, the result, and --status, --snapshot-now, --stop."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from irv2caffe import ui
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.result import TrainResult
+    from irv2caffe.train.run.smoke_test import SmokeResult
 
 
 def show_plan(
@@ -48,8 +50,18 @@ def _problems(plan: Plan) -> int:
     return max((problem.exit_code for problem in plan.problems), default=EXIT_DONE)
 
 
+def show_smoke_result(result: SmokeResult, as_json: bool) -> int:
+    """Shows the measurements of a smoke test; returns the exit code."""
+    if as_json:
+        ui.show_json(asdict(result))
+    else:
+        for line in result.text():
+            ui.show(line)
+    return EXIT_DONE
+
+
 def show_result(result: TrainResult, as_json: bool) -> int:
-    """How it ended, in figures and in a word; returns the exit code."""
+    """Shows figures and ending of a training; returns the exit code."""
     from irv2caffe.train.run.verdict import Ending
 
     verdict = result.verdict
@@ -71,7 +83,7 @@ def show_result(result: TrainResult, as_json: bool) -> int:
 def from_another_shell(asked: dict[str, Path | None], as_json: bool) -> int:
     """--status, --snapshot-now and --stop."""
     from irv2caffe.train.run_dir import control
-    from irv2caffe.train.run_dir.run_dir import existing_run_dir
+    from irv2caffe.train.run_dir.folders import existing_run_dir
 
     wanted = {name: path for name, path in asked.items() if path is not None}
     if len(wanted) > 1:

@@ -1,4 +1,4 @@
-"""train --resume: what it names, and what a resumed run was told in its time."""
+"""train --resume: the snapshot that it names, and the options of the run."""
 
 from __future__ import annotations
 
@@ -13,23 +13,14 @@ from irv2caffe import ui
 from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.as_before import Choices
-    from irv2caffe.train.run.options import SessionOptions
-    from irv2caffe.train.run.resume_from import StartingPoint
-
-# Options that a resumed run remembers under another name.
-_FIELDS = {
-    "stall_minutes": "stall_s",
-    "snapshot_minutes": "snapshot_s",
-    "keep_snapshots": "keep_newest",
-}
+    from irv2caffe.train.run.options import LaunchOptions
+    from irv2caffe.train.run.starting_point import StartingPoint
 
 
 def refuse_mixed(
     solver: Path | None, recipe: str | None, resume: str | None, weights: tuple[Path, ...]
 ) -> None:
-    """Refuses options of which only one can say what is trained.
+    """Refuses options that exclude each other.
 
     Raises:
         UsageError, InputError: these.
@@ -57,59 +48,45 @@ def refuse_mixed(
 
 
 def to_resume(
-    resume: str,
-    solver: Path | None,
-    train_options: TrainOptions,
-    options: SessionOptions,
-    *,
-    gpus: str | None,
-    flag: Path | None,
-    docker: str | None,
-) -> tuple[StartingPoint | None, Choices]:
-    """With what a new run begins, or None where a run folder goes on itself; and how."""
-    from irv2caffe.train.run.as_before import Choices
-    from irv2caffe.train.run.resume_from import find_starting_point, run_of
+    resume: str, solver: Path | None, given: LaunchOptions
+) -> tuple[StartingPoint | None, LaunchOptions]:
+    """The snapshot that a new run starts from, or None if a run folder is resumed; the options.
 
-    named, told_dir = Path(resume) if resume else None, train_options.run_dir
-    point = find_starting_point(
-        named,
-        run_dir=told_dir,
-        solver=solver,
-        model=train_options.weights[0] if train_options.weights else None,
-        say=ui.say,
-    )
-    train_options = replace(
-        train_options, weights=(), run_dir=train_options.run_dir if named is not None else None
-    )
+    Args:
+        resume: the value of ``--resume``; empty means the latest run.
+        solver: the value of ``--solver``.
+        given: the options of the command line.
+    """
+    from irv2caffe.train.run.options import with_earlier_options
+    from irv2caffe.train.run.starting_point import ResumeRequest, find_starting_point
+
+    train_options = given.train_options
+    model = train_options.weights[0] if train_options.weights else None
+    named = Path(resume) if resume else None
+    request = ResumeRequest(named, train_options.run_dir, solver, model)
+    point = find_starting_point(request, ui.say)
+    train_options = replace(train_options, weights=())
     if point is None:
-        run: Path | None = run_of(named, told_dir)
+        run: Path | None = request.run
         train_options = replace(train_options, run_dir=run)
     else:
         run = point.run
         # A run's own solver names its nets where they lay when it was made.
         moved = run is not None and solver is None
-        train_options = replace(train_options, snapshot=point.pair, moved=moved)
-    if run is None:
-        return point, Choices(train_options, options, flag, docker)
-    return point, _as_before(run, train_options, options, gpus=gpus, flag=flag, docker=docker)
+        run_dir = train_options.run_dir if named is not None else None
+        train_options = replace(train_options, run_dir=run_dir, snapshot=point.pair, moved=moved)
+    options = replace(given, train_options=train_options)
+    return point, options if run is None else with_earlier_options(run, options, _given_fields())
 
 
-def _as_before(
-    run: Path,
-    train_options: TrainOptions,
-    options: SessionOptions,
-    *,
-    gpus: str | None,
-    flag: Path | None,
-    docker: str | None,
-) -> Choices:
-    """What a resumed run was told in its time, where it is not told otherwise now."""
-    from irv2caffe.train.run.as_before import as_before
+def _given_fields() -> set[str]:
+    """The fields of options that this command line gives."""
+    from irv2caffe.train.run.options import COMMAND_LINE_NAMES
 
+    fields = {option: field for field, option in COMMAND_LINE_NAMES.items()}
     context = click.get_current_context()
-    told = {
-        _FIELDS.get(name, name)
+    return {
+        fields.get(name, name)
         for name in context.params
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    return as_before(run, train_options, options, told, gpus=gpus, caffe=flag, docker=docker)

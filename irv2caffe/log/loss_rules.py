@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_lost
+from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_lost, is_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def pinned_loss(run: RunData) -> Iterator[Found]:
 def _first_pinned_display(run: RunData) -> tuple[int, float] | None:
     """The first iteration with a pinned loss, and the weight it is displayed with."""
     for iteration, loss in zip(run.iterations, run.losses, strict=True):
-        if abs(loss - PINNED_LOSS) < 1e-3:
+        if is_pinned(loss):
             return int(iteration), 1.0
     weights = run.table.loss_weights.values()
     for weight in sorted({*weights, sum(weights)} - {0.0, 1.0}):
@@ -82,7 +82,7 @@ def _pinned_heads(metrics: Sequence[Metric]) -> list[tuple[str, int]]:
         if metric.kind != "loss":
             continue
         pairs = zip(metric.iteration, metric.value, strict=True)
-        first = next((at for at, value in pairs if abs(value - PINNED_LOSS) < 1e-3), None)
+        first = next((at for at, value in pairs if is_pinned(value)), None)
         if first is not None:
             found[metric.name] = min(first, found.get(metric.name, first))
     return sorted(found.items(), key=lambda pair: pair[1])

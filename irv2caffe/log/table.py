@@ -250,6 +250,11 @@ def row_of_test(
     )
 
 
+def is_pinned(loss: float) -> bool:
+    """Whether a loss is that of a net whose outputs overflowed."""
+    return abs(loss - PINNED_LOSS) < 1e-3
+
+
 def is_lost(loss: float) -> bool:
     """Whether a loss is not a number, or infinite."""
     return not abs(loss) <= MAX_LOSS

@@ -1,8 +1,8 @@
-"""The parts of Inception-ResNet-v2 as functions from tops to tops.
+"""Stems and blocks of Inception-ResNet-v2, as functions from tops to tops.
 
-Figures are those of arXiv 1602.07261v2; layers are named after TF-slim's scopes (``Branch_1``,
-``Conv2d_0b_1x7``). The paper's blocks A, B and C are slim's block35, block17 and block8, after the
-size of their grids at 299 pixels.
+Figures are those of arXiv 1602.07261v2. Layers have the names of TF-slim's scopes (``Branch_1``,
+``Conv2d_0b_1x7``). The paper's blocks A, B and C are TF-slim's block35, block17 and block8, named
+after the grids of an input of 299x299.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def stem_v4(b: Builder, x: Top) -> Top:
-    """Fig. 3, the stem shared with Inception-v4: 3x299x299 to 384x35x35.
+    """Fig. 3, the stem of Inception-v4, too: 3x299x299 to 384x35x35.
 
-    The figure leaves out the stride of its last convolution and the kernel of its last pool;
-    2 and 3x3 are what its output size asks for.
+    The figure lacks the stride of its last convolution and the kernel of its last pool; 2 and 3x3
+    follow from the output size.
     """
     x = conv(b, "stem1_3x3_s2", x, 32, 3, 2)
     x = conv(b, "stem2_3x3", x, 32, 3)
@@ -39,7 +39,7 @@ def stem_v4(b: Builder, x: Top) -> Top:
 
 
 def stem_v3(b: Builder, x: Top) -> Top:
-    """TF-slim's stem, shared with Inception-v3: 3x299x299 to 192x35x35."""
+    """TF-slim's stem, which is that of Inception-v3: 3x299x299 to 192x35x35."""
     x = conv(b, "Conv2d_1a_3x3", x, 32, 3, 2)
     x = conv(b, "Conv2d_2a_3x3", x, 32, 3)
     x = conv(b, "Conv2d_2b_3x3", x, 64, 3, pad="same")
@@ -50,7 +50,7 @@ def stem_v3(b: Builder, x: Top) -> Top:
 
 
 def mixed_5b(b: Builder, name: str, x: Top) -> Top:
-    """TF-slim's Inception-A block before the residual ones: any grid to 320 channels."""
+    """TF-slim's Inception-A block before the residual blocks: to 320 channels."""
     b0 = conv(b, f"{name}/Branch_0/Conv2d_1x1", x, 96, 1)
     b1 = conv(b, f"{name}/Branch_1/Conv2d_0a_1x1", x, 48, 1)
     b1 = conv(b, f"{name}/Branch_1/Conv2d_0b_5x5", b1, 64, 5, pad="same")
@@ -65,11 +65,11 @@ def mixed_5b(b: Builder, name: str, x: Top) -> Top:
 def residual(
     b: Builder, name: str, x: Top, branches: Sequence[Top], scale: float | None, *, rectify: bool
 ) -> Top:
-    """The trunk plus ``scale`` times the branches' linear up-projection, then ReLU (Fig. 20)."""
+    """Fig. 20: ReLU of the trunk plus ``scale`` times the up-projection of the branches."""
     joined = concat(b, f"{name}/concat", *branches)
     up = linear(b, f"{name}/Conv2d_1x1", joined, x.channels)
     coefficients: dict[str, Any] = {} if scale is None else {"coeff": [1.0, scale]}
-    total = b.layer("Eltwise", name, x, up, channels=x.channels, operation="SUM", **coefficients)
+    total = b.layer("Eltwise", name, x, up, operation="SUM", **coefficients)
     return relu(b, name, total) if rectify and not b.literal else total
 
 
@@ -94,7 +94,7 @@ def block17(b: Builder, name: str, x: Top, scale: float | None) -> Top:
 
 
 def block8(b: Builder, name: str, x: Top, scale: float | None, *, rectify: bool = True) -> Top:
-    """Fig. 19: 1x1; 1x1, 1x3, 3x1. Slim's last one is not rectified."""
+    """Fig. 19: 1x1; 1x1, 1x3, 3x1. TF-slim's last one has no ReLU."""
     b0 = conv(b, f"{name}/Branch_0/Conv2d_1x1", x, 192, 1)
     b1 = conv(b, f"{name}/Branch_1/Conv2d_0a_1x1", x, 192, 1)
     b1 = conv(b, f"{name}/Branch_1/Conv2d_0b_1x3", b1, 224, (1, 3), pad="same")
@@ -103,7 +103,7 @@ def block8(b: Builder, name: str, x: Top, scale: float | None, *, rectify: bool 
 
 
 def reduction_a(b: Builder, name: str, x: Top, *, k: int, l: int, m: int, n: int) -> Top:  # noqa: E741
-    """Fig. 7, 35x35 to 17x17; ``k l m n`` are the paper's letters (its Table 1)."""
+    """Fig. 7, 35x35 to 17x17; ``k l m n`` are as in Table 1."""
     b0 = conv(b, f"{name}/Branch_0/Conv2d_1a_3x3", x, n, 3, 2)
     b1 = conv(b, f"{name}/Branch_1/Conv2d_0a_1x1", x, k, 1)
     b1 = conv(b, f"{name}/Branch_1/Conv2d_0b_3x3", b1, l, 3, pad="same")
@@ -118,8 +118,8 @@ def reduction_b(b: Builder, name: str, x: Top, widths: tuple[int, int, int, int]
         b: the net under construction.
         name: of the block.
         x: the trunk.
-        widths: filters of the first branch's 3x3/2, of the second's 3x3/2, and of the third's
-            3x3 and 3x3/2. The figure says 384, 288, 288, 320.
+        widths: filters of the 3x3/2 of the first branch, of the 3x3/2 of the second, and of the
+            3x3 and 3x3/2 of the third: 384, 288, 288, 320 in the figure.
     """
     b0 = conv(b, f"{name}/Branch_0/Conv2d_0a_1x1", x, 256, 1)
     b0 = conv(b, f"{name}/Branch_0/Conv2d_1a_3x3", b0, widths[0], 3, 2)

@@ -1,10 +1,10 @@
-"""The three prototxts of a run, written together."""
+"""Writes the prototxts of a run: train_val, deploy and solver."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe import __version__
 from irv2caffe.atomic import refuse_existing
@@ -16,6 +16,8 @@ from irv2caffe.net.solver import Schedule, plan_schedule, solver
 from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from irv2caffe.config import NetOptions, SolverOptions
 
 _SMALLEST_TEST_BATCH = 8
@@ -23,15 +25,15 @@ _SMALLEST_TEST_BATCH = 8
 
 @dataclass(frozen=True)
 class BuiltNet:
-    """What build-net wrote.
+    """The files that build-net wrote.
 
     Attributes:
         train_val: the network of both phases.
         deploy: the network for use.
-        solver: the run.
+        solver: the solver.
         infogain: the matrix of label smoothing, or None without it.
         schedule: the run in iterations.
-        warnings: what a person should know before using the net, one line each.
+        warnings: one line for each thing to know before using the net.
     """
 
     train_val: Path
@@ -42,12 +44,9 @@ class BuiltNet:
     warnings: tuple[str, ...]
 
     def files(self) -> list[Path]:
-        """All that were written."""
-        return [
-            path
-            for path in (self.train_val, self.deploy, self.solver, self.infogain)
-            if path is not None
-        ]
+        """All files."""
+        paths = (self.train_val, self.deploy, self.solver, self.infogain)
+        return [path for path in paths if path is not None]
 
 
 def build_net(
@@ -63,7 +62,7 @@ def build_net(
     """Writes ``train_val.prototxt``, ``deploy.prototxt`` and ``solver.prototxt`` into a folder.
 
     The same options give the same bytes. Everything is checked before the first file is written.
-    With label smoothing ``infogain.binaryproto`` comes with them.
+    With label smoothing ``infogain.binaryproto`` is written, too.
 
     Args:
         out: the folder; made if missing.
@@ -71,8 +70,8 @@ def build_net(
         solver_options: the run in epochs.
         num_train: training images.
         num_val: validation images.
-        command: quoted in the headers, so that a file says how it was made.
-        force: replace the files if they exist.
+        command: the command line, for the header of each file.
+        force: replace existing files.
 
     Raises:
         UsageError: options that Caffe would refuse.
@@ -98,44 +97,51 @@ def build_net(
         schedule=schedule,
         warnings=tuple(_warnings(net_options, schedule, grids)),
     )
-    both = train_val(
+    prefix = str(out / f"irv2_{net_options.variant}")
+    _write(
+        built,
         net_options,
+        solver(solver_options, schedule, net=str(built.train_val), snapshot_prefix=prefix),
+        [f"irv2caffe {__version__}", *([command] if command else [])],
+        force=force,
+    )
+    return built
+
+
+def _write(
+    built: BuiltNet, options: NetOptions, solver_: Any, origin: list[str], *, force: bool
+) -> None:
+    """Writes all files; ``origin`` begins the header of each."""
+    schedule = built.schedule
+    both = train_val(
+        options,
         schedule.test_batch_size,
         num_gpus=schedule.num_gpus,
         infogain=str(built.infogain),
     )
-    use = deploy(net_options)
-    run = solver(
-        solver_options,
-        schedule,
-        net=str(built.train_val),
-        snapshot_prefix=str(out / f"irv2_{net_options.variant}"),
-    )
+    use = deploy(options)
     if not force:
         refuse_existing(*built.files())
-    origin = [f"irv2caffe {__version__}", *([command] if command else [])]
     if built.infogain is not None:
-        write_infogain(built.infogain, net_options.num_classes, net_options.label_smoothing)
-    about = [*origin, _about(net_options), *schedule.arithmetic()[:2]]
-    write_prototxt(built.train_val, both, header="\n".join(about))
-    write_prototxt(built.deploy, use, header="\n".join([*origin, *_about_use(net_options)]))
-    write_prototxt(built.solver, run, header="\n".join([*origin, *schedule.arithmetic()]))
-    return built
+        write_infogain(built.infogain, options.num_classes, options.label_smoothing)
+    about, lines = _about(options), schedule.arithmetic()
+    write_prototxt(built.train_val, both, header="\n".join([*origin, about, *lines[:2]]))
+    about_use = [*origin, about, _about_use(options)]
+    write_prototxt(built.deploy, use, header="\n".join(about_use))
+    write_prototxt(built.solver, solver_, header="\n".join([*origin, *lines]))
 
 
-def _warnings(options: NetOptions, schedule: Schedule, grids: Grids) -> list[str]:
-    lines = []
+def _warnings(options: NetOptions, schedule: Schedule, grids: Grids) -> Iterator[str]:
     if grids.rounded_up:
-        lines.append(
+        yield (
             f"crop {options.crop} gives other grids than TensorFlow's, since Caffe's pooling "
             f"rounds up in {', '.join(grids.rounded_up)}: published weights do not fit as well"
         )
     if schedule.num_val > 1000 and schedule.test_batch_size < _SMALLEST_TEST_BATCH:
-        lines.append(
+        yield (
             f"the {schedule.num_val:,} validation images have no divisor between "
             f"{_SMALLEST_TEST_BATCH} and 50; batches of {schedule.test_batch_size} test slowly"
         )
-    return lines
 
 
 def _about(options: NetOptions) -> str:
@@ -150,8 +156,9 @@ def _about(options: NetOptions) -> str:
     return ", ".join(parts)
 
 
-def _about_use(options: NetOptions) -> list[str]:
-    mean = " ".join(f"{value:g}" for value in options.mean_value)
-    taken = f"input: BGR, 0 to 255, minus {options.mean_file or mean}, times {options.scale:.8g}"
-    given = f"output: prob, {options.num_classes} class probabilities"
-    return [_about(options), f"{taken}; {given}"]
+def _about_use(options: NetOptions) -> str:
+    mean = options.mean_file or " ".join(f"{value:g}" for value in options.mean_value)
+    return (
+        f"input: BGR, 0 to 255, minus {mean}, times {options.scale:.8g}; "
+        f"output: prob, {options.num_classes} class probabilities"
+    )

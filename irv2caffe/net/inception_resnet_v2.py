@@ -1,7 +1,7 @@
-"""Inception-ResNet-v2: each network on one page, input to features; the nets around them.
+"""Inception-ResNet-v2: the networks from input to features, and the train_val and deploy nets.
 
-A network returns two tops: its features before the pooling, and the end of its second grid, where
-the auxiliary classifier reads.
+A network returns two tops: its features before the global pooling, and the output of its second
+grid, which the auxiliary classifier reads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from irv2caffe.net.spec import NetSpec, Top
 if TYPE_CHECKING:
     from irv2caffe.config import NetOptions
 
-# Filters of Fig. 18 (trunk 1152+384+288+320 = 2144), and those that make Fig. 19's 2048.
+# The filters of Fig. 18, whose output has 1152+384+288+320 = 2144 channels, and filters for the
+# 2048 channels of Fig. 19.
 _REDUCTION_B = {2144: (384, 288, 288, 320), 2048: (384, 256, 256, 256)}
 _FILLERS: dict[str, dict[str, Any]] = {
     "glorot": {"type": "xavier", "variance_norm": "AVERAGE"},
@@ -41,7 +42,7 @@ _FILLERS: dict[str, dict[str, Any]] = {
 
 
 def slim(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
-    """TF-slim's ``inception_resnet_v2``, whose weights are published: 10, 20 and 10 blocks."""
+    """TF-slim's ``inception_resnet_v2``, the one with published weights: 10, 20 and 10 blocks."""
     scale35, scale17, scale8 = options.residual_scale or (None, None, None)
     x = stem_v3(b, x)
     x = mixed_5b(b, "Mixed_5b", x)
@@ -61,8 +62,8 @@ def slim(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
 def paper(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
     """Fig. 15 of arXiv 1602.07261v2: 5, 10 and 5 blocks.
 
-    Fig. 17 says 1154 and Fig. 19 says 2048 channels; both are taken as "as wide as the trunk",
-    without which the addition has no meaning.
+    The 1154 channels of Fig. 17 and 2048 of Fig. 19 are replaced by those of the trunk, to which
+    they are added.
     """
     scale_a, scale_b, scale_c = options.residual_scale or (None, None, None)
     x = stem_v4(b, x)
@@ -79,24 +80,25 @@ def paper(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
 
 
 def small75(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
-    """For 75x75 images: a short stem, then slim's grids 35, 17 and 8 with 3, 6 and 3 blocks."""
+    """For 75x75 images: a short stem, then the blocks of :func:`small`."""
     x = conv(b, "Conv2d_1a_3x3", x, 32, 3, 2)
     x = conv(b, "Conv2d_2a_3x3", x, 64, 3)
-    return _small(b, x, options)
+    return small(b, x, options)
 
 
 def small32(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
-    """For 32x32 images such as CIFAR's: grids 31, 15 and 7 with 3, 6 and 3 blocks.
+    """For 32x32 images such as CIFAR's: a short stem, then the blocks of :func:`small`.
 
-    The first convolution is 4x4 with padding 1: 32 + 2 - 4 + 1 = 31 is an odd grid, and so are the
-    next two, so that strided convolutions and pools meet.
+    The first convolution is 4x4 with padding 1, so that its output, 31x31, and the next two grids
+    are odd, which strided convolutions and pools need.
     """
     x = conv(b, "Conv2d_1a_4x4", x, 32, 4, pad="1")
     x = conv(b, "Conv2d_2a_3x3", x, 64, 3, pad="same")
-    return _small(b, x, options)
+    return small(b, x, options)
 
 
-def _small(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+def small(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+    """TF-slim's blocks with 3, 6 and 3 repetitions, for small images."""
     scale35, scale17, scale8 = options.residual_scale or (None, None, None)
     x = mixed_5b(b, "Mixed_5b", x)
     for i in range(1, 4):
@@ -111,7 +113,7 @@ def _small(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
     return conv(b, "Conv2d_7b_1x1", x, 1536, 1), grid17
 
 
-# The seed is the paper's net with the choices of 2016, which VARIANTS in config fixes.
+# The seed is the paper's net with the options of 2016, which VARIANTS in config sets.
 NETWORKS = {"slim": slim, "paper": paper, "seed": paper, "small75": small75, "small32": small32}
 
 
@@ -125,10 +127,10 @@ def train_val(
     """The network of both phases: data, Inception-ResNet-v2, loss and top-1/top-5 accuracy.
 
     Args:
-        options: the choices.
-        test_batch_size: images per TEST iteration.
-        num_gpus: that train together; NVCaffe's batch_size is that of all of them.
-        infogain: path of the matrix that label smoothing reads, as Caffe will open it.
+        options: of the network.
+        test_batch_size: images per forward pass of a test.
+        num_gpus: GPUs that train; NVCaffe's batch_size is that of all of them.
+        infogain: path of the matrix for label smoothing.
 
     Returns:
         A NetParameter.
@@ -155,13 +157,13 @@ def train_val(
     _loss(b, "loss", logits, label, options, infogain, weight=1.0)
     b.phase = "TEST"
     for k in (1, 5):
-        if k < options.num_classes:  # Caffe aborts when it is asked for more than there are
+        if k < options.num_classes:  # else Caffe aborts
             b.layer("Accuracy", f"accuracy_top{k}", logits, label, channels=1, top_k=k)
     return net.to_proto()
 
 
 def deploy(options: NetOptions) -> Any:
-    """The network for use: an input of 1x3xCROPxCROP, class probabilities ``prob``.
+    """The network for use: from an input of 1x3xCROPxCROP to the class probabilities ``prob``.
 
     Raises:
         GridError: a crop that this network cannot have.
@@ -171,12 +173,12 @@ def deploy(options: NetOptions) -> Any:
     data = net.layer("Input", "data", channels=3, size=options.crop, shape=shape)
     b = builder(net, options, for_use=True)
     features, _ = NETWORKS[options.variant](b, data, options)
-    b.layer("Softmax", "prob", _logits(b, features, options), channels=options.num_classes)
+    b.layer("Softmax", "prob", _logits(b, features, options))
     return net.to_proto()
 
 
 def builder(net: NetSpec, options: NetOptions, *, for_use: bool = False) -> Builder:
-    """What the blocks of a net with these options share."""
+    """The builder of a net with these options."""
     return Builder(
         net=net,
         width=options.width,
@@ -220,7 +222,7 @@ def _logits(b: Builder, features: Top, options: NetOptions) -> Top:
 
 
 def _aux_logits(b: Builder, grid17: Top, options: NetOptions) -> Top:
-    """TF-slim's auxiliary classifier, on the second grid."""
+    """TF-slim's auxiliary classifier."""
     x = valid_average_pool(b, "AuxLogits/AvgPool_1a_5x5", grid17, kernel=5, stride=3)
     x = conv(b, "AuxLogits/Conv2d_1b_1x1", x, 128, 1)
     x = conv(b, "AuxLogits/Conv2d_2a_5x5", x, 768, x.size)
@@ -237,7 +239,7 @@ def _loss(
     *,
     weight: float,
 ) -> None:
-    """The softmax loss; where labels are smoothed, in tests only, and InfogainLoss in training."""
+    """SoftmaxWithLoss; with label smoothing only for tests, and InfogainLoss for training."""
     fields: dict[str, Any] = {"channels": 1, "loss_weight": [weight]}
     if options.label_smoothing == 0:
         b.layer("SoftmaxWithLoss", name, logits, label, **fields)

@@ -1,4 +1,4 @@
-"""Label smoothing in stock layers: the matrix that InfogainLoss reads."""
+"""The matrix with which InfogainLoss smooths labels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["data"].number
 def write_infogain(path: Path, num_classes: int, smoothing: float) -> None:
     """Writes H = (1 - smoothing) I + smoothing / K as a BlobProto of shape 1x1xKxK.
 
-    InfogainLoss is -sum over k of H[label, k] log p[k]: the cross entropy against a target that
-    leaves ``smoothing`` to all K classes alike (arXiv 1512.00567, section 7). The file is written
-    row by row: for 20,000 classes it has 1.6 GB, and as a message it would take four times that.
+    InfogainLoss is -sum over k of H[label, k] log p[k]: the cross entropy with a target in which
+    all K classes share ``smoothing`` (arXiv 1512.00567, section 7). The file is written row by
+    row: for 20,000 classes it has 1.6 GB, and as a message it would take four times that.
 
     Args:
         path: the .binaryproto.
@@ -47,7 +47,7 @@ def write_infogain(path: Path, num_classes: int, smoothing: float) -> None:
 
 
 def _rows(num_classes: int, smoothing: float) -> Iterator[NDArray[np.float32]]:
-    """The rows of H one by one, all in the same array."""
+    """The rows of H, one after the other in the same array."""
     import numpy as np
 
     share = np.float32(smoothing / num_classes)

@@ -1,8 +1,8 @@
-"""Which sizes of input a network can have.
+"""Checks the input size of a network.
 
-Caffe's pooling rounds up where convolution rounds down (pooling_layer.cpp), so that a strided pool
-and a strided convolution beside it meet in Concat only on odd grids. Slim's stem has two pools with
-nothing beside them; there an even grid gives a net that runs, on other grids than TensorFlow's.
+Caffe's pooling rounds sizes up, its convolution down (pooling_layer.cpp), so that a strided pool
+and a strided convolution have equal outputs on odd grids only. The two pools in TF-slim's stem have
+no convolution beside them; even grids are possible there, but differ from TensorFlow's.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from irv2caffe.net.spec import NetSpec, Top
 if TYPE_CHECKING:
     from irv2caffe.config import NetOptions
 
-_SEARCH = 64  # sizes repeat modulo 32
+_SEARCH_RANGE = 64  # good sizes repeat modulo 32
 
 
 @dataclass(frozen=True)
 class Grids:
-    """Where a crop leads to.
+    """The spatial sizes inside a network.
 
     Attributes:
-        grid17: side of the second grid (17 at 299 pixels).
-        grid8: side of the last grid (8 at 299 pixels).
-        rounded_up: pools whose grid is larger than TensorFlow's.
+        grid17: side of the second grid (17 for a crop of 299).
+        grid8: side of the last grid (8 for a crop of 299).
+        rounded_up: names of pools whose output is larger than TensorFlow's.
     """
 
     grid17: int
@@ -37,18 +37,18 @@ class Grids:
 
 
 def grids(options: NetOptions) -> Grids:
-    """The grids of a network at its crop.
+    """The grids of a network with the crop of its options.
 
     Raises:
-        GridError: branches do not meet, or a window is larger than its grid.
+        GridError: branches differ in size, or a kernel is larger than its grid.
     """
-    b = builder(_Sketch("grids"), options)
+    b = builder(_SizesOnly("grids"), options)
     features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop), options)
     return Grids(grid17.size, features.size, tuple(b.rounded_up))
 
 
-class _Sketch(NetSpec):
-    """Keeps no layers: only the sizes of the tops are wanted."""
+class _SizesOnly(NetSpec):
+    """Computes the sizes of tops and keeps no layers."""
 
     def layer(
         self,
@@ -63,10 +63,10 @@ class _Sketch(NetSpec):
 
 
 def check_crop(options: NetOptions) -> Grids:
-    """Refuses crops at which Caffe would abort, and those where the auxiliary head differs.
+    """Refuses crops with which Caffe would abort, or that the auxiliary classifier cannot have.
 
     Raises:
-        UsageError: names the nearest good sizes.
+        UsageError: with the nearest good sizes as the hint.
     """
     try:
         found = grids(options)
@@ -75,7 +75,7 @@ def check_crop(options: NetOptions) -> Grids:
             f"--crop {options.crop}: Caffe would abort, its pooling rounds up: {error.message}",
             f"the nearest good sizes for --variant {options.variant} are {_nearest(options)}",
         ) from error
-    if options.aux and (found.grid17 < 5 or (found.grid17 - 5) % 3):
+    if options.aux and not _fits_aux(found):
         raise UsageError(
             f"--aux needs a second grid of 5, 8, 11, 14, 17 ...; --crop {options.crop} gives "
             f"{found.grid17}",
@@ -85,8 +85,8 @@ def check_crop(options: NetOptions) -> Grids:
 
 
 def _nearest(options: NetOptions) -> str:
-    below = range(options.crop - 1, max(0, options.crop - _SEARCH), -1)
-    above = range(options.crop + 1, options.crop + 4 * _SEARCH)
+    below = range(options.crop - 1, max(0, options.crop - _SEARCH_RANGE), -1)
+    above = range(options.crop + 1, options.crop + 4 * _SEARCH_RANGE)
     found = [next((n for n in sizes if _is_exact(options, n)), None) for sizes in (below, above)]
     return " and ".join(str(size) for size in found if size is not None)
 
@@ -96,6 +96,9 @@ def _is_exact(options: NetOptions, crop: int) -> bool:
         found = grids(replace(options, crop=crop))
     except GridError:
         return False
-    if options.aux and (found.grid17 < 5 or (found.grid17 - 5) % 3):
-        return False
-    return not found.rounded_up
+    return not found.rounded_up and (not options.aux or _fits_aux(found))
+
+
+def _fits_aux(found: Grids) -> bool:
+    """Whether the auxiliary classifier's 5x5 pool with stride 3 covers the grid."""
+    return found.grid17 >= 5 and (found.grid17 - 5) % 3 == 0

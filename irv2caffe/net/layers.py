@@ -1,9 +1,9 @@
-"""The layers that the blocks are made of, as functions from tops to tops.
+"""Layers of the blocks, as functions from tops to tops: convolution, pooling, classifier.
 
-A convolution is convolution without bias, BatchNorm, Scale, ReLU; every filler is set, since
-Caffe's default filler is a constant zero. BatchNorm's three blobs are frozen against the solver
-(they are statistics, not weights) and ``use_global_stats`` is left to the phase. A literal builder
-repeats the net of the original run of 2016 instead, with its flaws.
+``conv`` is a convolution without bias, BatchNorm, Scale and ReLU. All fillers are set, since
+Caffe's default is a constant zero. BatchNorm's blobs are statistics and have ``lr_mult: 0``;
+``use_global_stats`` is left to the phase. The variant ``seed`` repeats the net of the original run
+of 2016 with its flaws instead.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _SHIFT = {"lr_mult": 1.0, "decay_mult": 0.0}
 
 
 class GridError(UsageError):
-    """A size of input at which the branches of a block do not meet, or nothing is left of it."""
+    """An input size at which the branches of a block differ in size, or a kernel is too large."""
 
 
 @dataclass
 class Builder:
-    """A net under construction and the choices that every block of it shares.
+    """A net under construction, and the options that all of its blocks share.
 
     Attributes:
-        net: where the layers go.
-        width: multiplies every number of filters; 1 is the published net.
+        net: receives the layers.
+        width: factor for all numbers of filters; 1 is the published net.
         weight_filler: FillerParameter of convolutions and inner products.
-        bn_eps: added to the variance.
+        bn_eps: BatchNorm's ``eps``.
         bn_fraction: BatchNorm's ``moving_average_fraction``.
-        gamma: whether Scale learns a multiplier; TF-slim's nets have none.
-        residual_bn: BatchNorm on the residual up-projections too, as the 2016 ports had.
+        gamma: Scale learns a multiplier, which TF-slim's nets do not have.
+        residual_bn: BatchNorm on the residual up-projections, too, as the ports of 2016 had.
         exact_average: average pools divide by the pixels under the window, as TensorFlow's do.
-        literal: repeat the net of 2016: biases before BatchNorm, no ReLU after the additions, and
-            statistics of the batch also in tests.
-        for_use: a deploy net, whose BatchNorm has its statistics in any case.
-        phase: ``TRAIN`` or ``TEST`` while the layers of one phase only are built.
-        rounded_up: pools that gave a larger grid than TensorFlow's, because Caffe's round up.
+        literal: the net of 2016: biases before BatchNorm, no ReLU after the additions, and batch
+            statistics in tests.
+        for_use: a deploy net, whose BatchNorm always uses its statistics.
+        phase: ``TRAIN`` or ``TEST`` while layers of one phase are added, else None.
+        rounded_up: names of pools whose output is larger than TensorFlow's.
     """
 
     net: NetSpec
@@ -63,8 +63,9 @@ class Builder:
         return max(1, int(num_output * self.width + 0.5))
 
     def layer(self, layer_type: str, name: str, *bottoms: Top, **fields: Any) -> Top:
-        """A layer of the phase under construction; see :meth:`NetSpec.layer`."""
-        fields.setdefault("size", bottoms[0].size if bottoms else 0)
+        """Adds a layer; channels and size are by default those of the first bottom."""
+        if bottoms:
+            fields = {"channels": bottoms[0].channels, "size": bottoms[0].size} | fields
         return self.net.layer(layer_type, name, *bottoms, phase=self.phase, **fields)
 
 
@@ -78,7 +79,7 @@ def conv(
 
 
 def linear(b: Builder, name: str, x: Top, channels: int) -> Top:
-    """The 1x1 up-projection at the end of a residual branch: no ReLU, biased unless BatchNorm'd."""
+    """The 1x1 up-projection of a residual block, without ReLU; a bias replaces BatchNorm."""
     bias = not b.residual_bn or b.literal
     x = _convolution(b, name, x, channels, 1, 1, "", bias=bias)
     return _normalize(b, name, x) if b.residual_bn else x
@@ -109,7 +110,7 @@ def _convolution(
     if stride != 1:
         fields |= {"stride": [stride]}
     fields |= {"weight_filler": b.weight_filler}
-    if b.literal:  # a bias that the BatchNorm after it cancels
+    if b.literal:  # without effect, since BatchNorm follows
         weights, biases = {"lr_mult": 1.0, "decay_mult": 1.0}, {"lr_mult": 2.0, "decay_mult": 0.0}
         fields |= {"bias_filler": {"type": "constant", "value": 0.2}, "param": [weights, biases]}
     elif bias:  # decays like the weights, as in TF-slim's arg scope
@@ -121,90 +122,67 @@ def _convolution(
 
 
 def _normalize(b: Builder, name: str, x: Top) -> Top:
-    """BatchNorm and the learned shift (and multiplier) after it, both in place."""
-    if b.literal:
-        flag = {} if b.for_use else {"use_global_stats": False}
-        x = b.layer("BatchNorm", f"{name}_bn", x, channels=x.channels, in_place=True, **flag)
-        return _scale(b, name, x)
-    x = b.layer(
-        "BatchNorm",
-        f"{name}_bn",
-        x,
-        channels=x.channels,
-        in_place=True,
-        param=[_FROZEN, _FROZEN, _FROZEN],
-        eps=b.bn_eps,
-        moving_average_fraction=b.bn_fraction,
-    )
-    return _scale(b, name, x, param=[_SHIFT if b.gamma else _FROZEN, _SHIFT])
-
-
-def _scale(b: Builder, name: str, x: Top, **fields: Any) -> Top:
-    fields |= {"filler": {"type": "constant", "value": 1.0}, "bias_term": True}
-    fields |= {"bias_filler": {"type": "constant", "value": 0.0}}
-    return b.layer("Scale", f"{name}_scale", x, channels=x.channels, in_place=True, **fields)
+    """BatchNorm, and a Scale layer with the learned shift and, if chosen, multiplier."""
+    norm: dict[str, Any] = {}
+    scale: dict[str, Any] = {"filler": {"type": "constant", "value": 1.0}, "bias_term": True}
+    scale |= {"bias_filler": {"type": "constant", "value": 0.0}}
+    if not b.literal:
+        norm = {"param": [_FROZEN] * 3, "eps": b.bn_eps, "moving_average_fraction": b.bn_fraction}
+        scale["param"] = [_SHIFT if b.gamma else _FROZEN, _SHIFT]
+    elif not b.for_use:
+        norm["use_global_stats"] = False
+    x = b.layer("BatchNorm", f"{name}_bn", x, in_place=True, **norm)
+    return b.layer("Scale", f"{name}_scale", x, in_place=True, **scale)
 
 
 def relu(b: Builder, name: str, x: Top) -> Top:
-    """Rectifies in place."""
-    return b.layer("ReLU", f"{name}_relu", x, channels=x.channels, in_place=True)
+    """ReLU in place."""
+    return b.layer("ReLU", f"{name}_relu", x, in_place=True)
 
 
 def max_pool(b: Builder, name: str, x: Top) -> Top:
-    """3x3 maximum, stride 2, no padding.
+    """3x3 max pool with stride 2, without padding.
 
-    Caffe rounds up where TensorFlow rounds down (pooling_layer.cpp); the two agree on odd grids.
+    Caffe rounds its size up, TensorFlow down (pooling_layer.cpp); on odd grids they agree.
     """
     if x.size < 3:
         raise GridError(f"layer {name}: a window of 3 on a grid of {x.size}")
     if x.size % 2 == 0:
         b.rounded_up.append(name)
-    return b.layer(
-        "Pooling",
-        name,
-        x,
-        channels=x.channels,
-        size=x.size // 2,
-        pool="MAX",
-        kernel_size=3,
-        stride=2,
-    )
+    return b.layer("Pooling", name, x, size=x.size // 2, pool="MAX", kernel_size=3, stride=2)
 
 
 def average_pool(b: Builder, name: str, x: Top) -> Top:
-    """3x3 average, stride 1, same size.
+    """3x3 average pool with stride 1, of the same size.
 
-    Caffe divides by 9 at the borders too, TensorFlow by the pixels under the window. The latter is
-    made of stock layers: the same pool over an image of ones gives the share of pixels, and its
-    inverse multiplies the pool's result.
+    At the borders Caffe divides by 9, TensorFlow by the number of pixels under the window. The
+    latter is built from stock layers: the same pool over an image of ones gives the share of
+    pixels, by whose inverse the result is multiplied.
     """
     window: dict[str, Any] = {"pool": "AVE", "kernel_size": 3, "stride": 1, "pad": 1}
-    pooled = b.layer("Pooling", name, x, channels=x.channels, **window)
+    pooled = b.layer("Pooling", name, x, **window)
     if not b.exact_average:
         return pooled
-    size = x.size
     one = {"type": "constant", "value": 1.0}
-    shape = [{"dim": [1, 1, size, size]}]
-    ones = b.layer(
-        "DummyData", f"{name}_ones", channels=1, size=size, shape=shape, data_filler=[one]
-    )
-    share = b.layer("Pooling", f"{name}_share", ones, channels=1, **window)
-    inverse = b.layer("Power", f"{name}_inverse", share, channels=1, power=-1.0)
-    grid = b.layer("Reshape", f"{name}_grid", inverse, channels=1, shape={"dim": [size, size]})
-    return b.layer("Scale", f"{name}_exact", pooled, grid, channels=x.channels, axis=2)
+    fields = {"shape": [{"dim": [1, 1, x.size, x.size]}], "data_filler": [one]}
+    ones = b.layer("DummyData", f"{name}_ones", channels=1, size=x.size, **fields)
+    share = b.layer("Pooling", f"{name}_share", ones, **window)
+    inverse = b.layer("Power", f"{name}_inverse", share, power=-1.0)
+    grid = b.layer("Reshape", f"{name}_grid", inverse, shape={"dim": [x.size, x.size]})
+    return b.layer("Scale", f"{name}_exact", pooled, grid, axis=2)
 
 
 def valid_average_pool(b: Builder, name: str, x: Top, *, kernel: int, stride: int) -> Top:
-    """An average without padding, on a grid that its stride divides."""
+    """Average pool without padding, whose windows must cover the grid exactly."""
     if x.size < kernel or (x.size - kernel) % stride:
         raise GridError(f"layer {name}: windows of {kernel} every {stride} on a grid of {x.size}")
     size = (x.size - kernel) // stride + 1
     fields = {"pool": "AVE", "kernel_size": kernel, "stride": stride}
-    return b.layer("Pooling", name, x, channels=x.channels, size=size, **fields)
+    return b.layer("Pooling", name, x, size=size, **fields)
 
 
 def concat(b: Builder, name: str, *tops: Top) -> Top:
-    """Joins along the channels."""
+    """Concatenation along the channels."""
     if len({top.size for top in tops}) > 1:
         sizes = ", ".join(f"{top.name} {top.size}" for top in tops)
         raise GridError(f"layer {name} would join different grids: {sizes}")
@@ -212,20 +190,19 @@ def concat(b: Builder, name: str, *tops: Top) -> Top:
 
 
 def global_average(b: Builder, name: str, x: Top) -> Top:
-    """The average of every channel."""
-    fields = {"pool": "AVE", "global_pooling": True}
-    return b.layer("Pooling", name, x, channels=x.channels, size=1, **fields)
+    """Global average pool."""
+    return b.layer("Pooling", name, x, size=1, pool="AVE", global_pooling=True)
 
 
 def dropout(b: Builder, name: str, x: Top, ratio: float) -> Top:
-    """Drops in place, in training; nothing where the ratio is 0."""
+    """Dropout in place; no layer for the ratio 0."""
     if ratio == 0:
         return x
-    return b.layer("Dropout", name, x, channels=x.channels, in_place=True, dropout_ratio=ratio)
+    return b.layer("Dropout", name, x, in_place=True, dropout_ratio=ratio)
 
 
 def inner_product(b: Builder, name: str, x: Top, num_output: int) -> Top:
-    """The logits of a classifier."""
+    """Inner product with a bias."""
     fields = {"weight_filler": b.weight_filler, "bias_filler": {"type": "constant", "value": 0.0}}
     return b.layer(
         "InnerProduct", name, x, channels=num_output, size=0, num_output=num_output, **fields

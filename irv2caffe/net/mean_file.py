@@ -1,4 +1,4 @@
-"""The mean image that a Data layer subtracts."""
+"""Checks the mean image that a Data layer subtracts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def check_mean_file(path: Path, crop: int) -> None:
-    """Refuses a mean image that Caffe would abort over, or that is smaller than the crop.
+    """Refuses a mean image that Caffe would refuse, or that is smaller than the crop.
 
-    Caffe subtracts it before it crops (data_transformer.cpp): it has the size of the records.
+    Caffe subtracts it before the crop (data_transformer.cpp), so it has the size of the records.
 
     Args:
         path: a .binaryproto as compute_image_mean writes it.
@@ -23,7 +23,7 @@ def check_mean_file(path: Path, crop: int) -> None:
 
     Raises:
         MissingInputError: no such file.
-        FormatError: no BlobProto, or of another shape than 1x3xHEIGHTxWIDTH.
+        FormatError: not a BlobProto of shape 1x3xHEIGHTxWIDTH.
     """
     shape = read_array(read_binary(path, messages.BlobProto)).shape
     shape = shape[1:] if len(shape) == 4 and shape[0] == 1 else shape

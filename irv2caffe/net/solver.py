@@ -1,4 +1,4 @@
-"""SolverParameter from epochs, data set size, batch, GPUs and iter_size."""
+"""The SolverParameter: iterations from epochs, data set size, batch, GPUs and iter_size."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MOST_ITERATIONS = (1 << 31) - 1  # int32 in caffe.proto, SolverParameter
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run in iterations.
+    """The numbers of a run, in iterations.
 
     Attributes:
         num_train: training images.
         num_val: validation images.
         batch_size: images per GPU and forward pass.
-        num_gpus: 1 where the CPU trains.
-        iter_size: forward passes per update.
-        test_batch_size: images per TEST forward pass.
-        test_iter: TEST passes; times ``test_batch_size`` it is exactly ``num_val``.
-        test_interval: updates between two tests.
-        snapshot: updates between two snapshots.
-        stepsize: updates between two steps of the learning rate.
-        max_iter: updates in all; the multiple of ``test_interval`` that is nearest to the epochs
-            that were asked for, so that the end is tested.
-        display: updates between two lines of the log.
+        num_gpus: GPUs; 1 for the CPU.
+        iter_size: forward passes per iteration.
+        test_batch_size: images per forward pass of a test.
+        test_iter: forward passes of a test; times ``test_batch_size`` it is ``num_val``.
+        test_interval: iterations between tests.
+        snapshot: iterations between snapshots.
+        stepsize: iterations between steps of the learning rate.
+        max_iter: iterations in all: a multiple of ``test_interval``, so that the run ends with a
+            test, nearest to the epochs of the options.
+        display: iterations between lines of the log.
     """
 
     num_train: int
@@ -50,16 +50,16 @@ class Schedule:
 
     @property
     def effective_batch(self) -> int:
-        """Images per update: BVLC Caffe gives every GPU a whole batch (parallel.cpp)."""
+        """Images per iteration; BVLC Caffe gives each GPU a whole batch (parallel.cpp)."""
         return self.batch_size * self.num_gpus * self.iter_size
 
     @property
     def epochs(self) -> float:
-        """Passes over the training set that ``max_iter`` makes."""
+        """Epochs of ``max_iter`` iterations."""
         return self.max_iter * self.effective_batch / self.num_train
 
     def arithmetic(self) -> list[str]:
-        """The schedule's sums, one line each."""
+        """The calculation of the schedule, one line for each number."""
         per_epoch = self.num_train / self.effective_batch
         steps = self.stepsize / per_epoch
         tests, snapshots = self.test_interval / per_epoch, self.snapshot / per_epoch
@@ -85,21 +85,21 @@ def plan_schedule(
     test_batch_size: int | None = None,
     flavor: str = "bvlc",
 ) -> Schedule:
-    """Turns epochs into iterations.
+    """Converts epochs to iterations.
 
     Args:
         options: the run in epochs.
         num_train: training images.
         num_val: validation images.
         batch_size: images per GPU and forward pass.
-        test_batch_size: must divide ``num_val``; None takes its largest divisor up to 50.
-        flavor: ``bvlc``, whose first GPU tests alone, or ``nvcaffe``, where all of them share
-            a test batch.
+        test_batch_size: a divisor of ``num_val``; None takes the largest up to 50.
+        flavor: ``bvlc``, whose first GPU tests alone, or ``nvcaffe``, whose GPUs share a test
+            batch.
 
     Raises:
         UsageError: a test batch that does not divide the validation set (Caffe would test some
             images twice and others never), a batch larger than the training set, or more
-            iterations than Caffe counts.
+            iterations than Caffe's int32.
     """
     num_gpus = max(1, options.num_gpus)
     effective = batch_size * num_gpus * options.iter_size
@@ -111,11 +111,8 @@ def plan_schedule(
     per_epoch = min(num_train, 1 << 62) / effective
     test_interval = _test_interval(options, per_epoch)
     max_iter, snapshot = (
-        test_interval * max(1, round(iterations / test_interval))
-        for iterations in (
-            _iterations(options, "epochs", per_epoch),
-            _iterations(options, "snapshot_epochs", per_epoch),
-        )
+        test_interval * max(1, round(_iterations(options, name, per_epoch) / test_interval))
+        for name in ("epochs", "snapshot_epochs")
     )
     test_batch = _test_batch(num_val, test_batch_size, num_gpus if flavor == "nvcaffe" else 1)
     return Schedule(
@@ -135,14 +132,14 @@ def plan_schedule(
 
 
 def _test_interval(options: SolverOptions, per_epoch: float) -> int:
-    """As asked for, or the nearest that divides the run, whose length it must not change."""
+    """The interval nearest to ``test_epochs`` that divides the iterations of the run."""
     num_tests = max(1.0, options.epochs / options.test_epochs)
     iterations = _iterations(options, "epochs", per_epoch)
     return max(1, round(iterations / min(round(num_tests), _MOST_ITERATIONS)))
 
 
 def _iterations(options: SolverOptions, name: str, per_epoch: float) -> float:
-    """Iterations of so many epochs, if Caffe can count them."""
+    """The iterations of an option in epochs; refuses more than Caffe can count."""
     epochs: float = getattr(options, name)
     if not epochs * per_epoch < _MOST_ITERATIONS / 2:
         raise UsageError(
@@ -153,7 +150,7 @@ def _iterations(options: SolverOptions, name: str, per_epoch: float) -> float:
 
 
 def _test_batch(num_val: int, wanted: int | None, num_sharing: int) -> int:
-    """A batch size that divides the validation set, and that the GPUs which share it divide."""
+    """A multiple of ``num_sharing`` that divides the validation set: the wanted or largest."""
     if num_val < 1:
         raise UsageError("the validation set is empty")
     if num_val > _MOST_ITERATIONS:
@@ -179,13 +176,13 @@ def _test_batch(num_val: int, wanted: int | None, num_sharing: int) -> int:
 
 
 def solver(options: SolverOptions, schedule: Schedule, *, net: str, snapshot_prefix: str) -> Any:
-    """The SolverParameter.
+    """Builds the SolverParameter.
 
     Args:
         options: learning rate, regularisation, seed.
         schedule: from :func:`plan_schedule`.
-        net: path of the train_val prototxt, as Caffe will open it.
-        snapshot_prefix: path that snapshots start with.
+        net: path of the train_val prototxt for Caffe.
+        snapshot_prefix: path prefix of snapshots.
     """
     on_gpu = options.num_gpus > 0
     mode = messages.SolverParameter.GPU if on_gpu else messages.SolverParameter.CPU
@@ -216,6 +213,6 @@ def solver(options: SolverOptions, schedule: Schedule, *, net: str, snapshot_pre
     if options.iter_size > 1:
         message.iter_size = options.iter_size
     if options.clip_gradients is not None:
-        # Caffe clips the sum over iter_size before it divides (sgd_solver.cpp, ClipGradients).
+        # Caffe clips the sum over iter_size, not the mean (sgd_solver.cpp, ClipGradients).
         message.clip_gradients = options.clip_gradients * options.iter_size
     return message

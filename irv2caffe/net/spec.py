@@ -1,4 +1,4 @@
-"""NetSpec: a network as functions on tops; refuses what Caffe would refuse."""
+"""NetSpec builds a NetParameter layer by layer and refuses what Caffe would refuse."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Top:
-    """A blob that a layer produced.
+    """The top of a layer.
 
     Attributes:
         name: of the blob.
-        channels: axis 1.
-        size: height and width in pixels; 0 where there are none.
+        channels: size of axis 1.
+        size: height and width; 0 without spatial axes.
     """
 
     name: str
@@ -28,16 +28,15 @@ class Top:
 
 
 class NetSpec:
-    """Collects layers in order and gives them back as one NetParameter.
+    """A NetParameter under construction.
 
-    Where a field belongs (the layer itself or its ``*_param``) is learned from the descriptor of
-    LayerParameter. A layer type, field or bottom that Caffe 1.0 does not know is a ValueError
-    here, not an abort three minutes into a run.
+    The descriptor of LayerParameter tells whether a field belongs to the layer or to its
+    ``*_param``. Layer types, fields and bottoms that Caffe 1.0 does not know are errors.
     """
 
     def __init__(self, name: str) -> None:
         self._net = messages.NetParameter(name=name)
-        # Top names by the phase they exist in; None stands for both phases.
+        # The phases in which each name exists; None stands for both.
         self._tops: dict[str, set[str | None]] = {}
         self._layers: dict[str, set[str | None]] = {}
 
@@ -57,16 +56,16 @@ class NetSpec:
         Args:
             layer_type: as registered in Caffe 1.0, e.g. ``Convolution``.
             name: of the layer; unique within its phase.
-            bottoms: what it reads.
-            channels: of its top; kept with the top so that later layers can ask.
-            size: height and width of its top, likewise.
-            in_place: the top is the bottom's blob.
+            bottoms: the tops that it reads.
+            channels: of its top.
+            size: height and width of its top.
+            in_place: its top is its bottom.
             phase: ``TRAIN`` or ``TEST`` to include it in that phase only.
-            fields: of the layer (``loss_weight``, ``param``) or of its ``*_param``; messages are
-                given as dicts, enum values by name, repeated fields as lists.
+            fields: of the layer (``loss_weight``, ``param``) or of its ``*_param``: messages as
+                dicts, enum values by name, repeated fields as lists.
 
         Raises:
-            UsageError: unknown type, field or bottom; a name taken already.
+            UsageError: an unknown type, field or bottom, or a name that exists.
         """
         top = bottoms[0].name if in_place else name
         self.layer_with_tops(layer_type, name, bottoms, [top], phase=phase, **fields)
@@ -82,7 +81,7 @@ class NetSpec:
         phase: str | None = None,
         **fields: Any,
     ) -> None:
-        """Adds a layer with any number of tops (data layers have two); see :meth:`layer`."""
+        """Adds a layer with any number of tops; see :meth:`layer`."""
         if layer_type not in messages.LAYER_TYPES:
             raise UsageError(
                 f"layer {name}: Caffe 1.0 has no layer type {layer_type!r}",
@@ -107,12 +106,12 @@ class NetSpec:
             _assign(_owner(layer, key), key, value)
 
     def to_proto(self) -> Any:
-        """A copy of the NetParameter as built so far."""
+        """A copy of the NetParameter."""
         return messages.NetParameter.FromString(self._net.SerializeToString())
 
 
 def _owner(layer: Any, key: str) -> Any:
-    """The message of ``layer`` that has the field ``key``: the layer or its ``*_param``."""
+    """The message that has the field ``key``: the layer or its ``*_param``."""
     if key in layer.DESCRIPTOR.fields_by_name:
         return layer
     param_field = messages.LAYER_TYPES[layer.type]
@@ -152,7 +151,7 @@ def _assign(message: Any, key: str, value: Any) -> None:
 
 
 def _fill(message: Any, values: Mapping[str, Any]) -> None:
-    """Sets the fields of a message from a dict; an empty dict makes the message present."""
+    """Sets the fields of a message from a dict, which may be empty."""
     message.SetInParent()
     for key, value in values.items():
         if key not in message.DESCRIPTOR.fields_by_name:
@@ -164,13 +163,13 @@ def _fill(message: Any, values: Mapping[str, Any]) -> None:
 
 
 def _reaches(phases: set[str | None], phase: str | None) -> bool:
-    """Whether a top that exists in ``phases`` is there wherever a layer of ``phase`` is."""
+    """Whether a top of some phases exists in all phases of a layer."""
     needed = {"TRAIN", "TEST"} if phase is None else {phase}
     return None in phases or needed <= phases
 
 
 def _claim(taken: dict[str, set[str | None]], name: str, phase: str | None, what: str) -> None:
-    """Notes a name as used in a phase; a second use in the same phase is refused."""
+    """Adds a name to a phase; refuses a name that exists in it."""
     phases = taken.setdefault(name, set())
     if None in phases or phase in phases or (phase is None and phases):
         raise UsageError(f"two {what}s are called {name!r}")

@@ -1,5 +1,7 @@
-"""5. Draw it: figures, and a report with interactive curves.
+"""5. Plot: figures, and reports with interactive curves.
 
-:func:`irv2caffe.plot.figure.draw` writes a figure of one run or several,
-:func:`irv2caffe.plot.report.write_report` a page. Of this package only ``figure`` uses matplotlib.
+In come the rows of runs; out come files: :func:`irv2caffe.plot.figure.draw` writes a figure,
+:func:`irv2caffe.plot.report.write_report` an HTML page, and :mod:`irv2caffe.plot.session` does all
+that ``plot-log`` does. Imports ``log`` and the floors below; only ``figure``, ``lines`` and
+``scales`` use matplotlib.
 """

@@ -1,4 +1,4 @@
-"""Points along an axis: cutting, averaging, thinning."""
+"""Curve: points along an axis, and functions that cut, average and thin them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = Any  # of numpy
 
 
 def limits(window: Window) -> tuple[float, float]:
-    """The ends of a window, with room for a test at 14.999 epochs, which is the 15th."""
+    """The ends of a window, widened so that a test at 14.999 epochs is in 15:25."""
     low = -math.inf if window[0] is None else window[0]
     high = math.inf if window[1] is None else window[1]
     room = 0.005 * (high - low) if math.isfinite(high - low) else 0.001 * abs(low + high)
@@ -27,7 +27,7 @@ def limits(window: Window) -> tuple[float, float]:
 
 
 class Curve(NamedTuple):
-    """Points by their place."""
+    """Points: places on the x axis and values."""
 
     x: Array
     y: Array
@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
 
 def span_of(count: int) -> int:
-    """How many displays to average: an odd number, one where there are few."""
+    """How many displays to average: an odd number, 1 where there are few."""
     return 1 if count <= _MAX_RAW_POINTS else max(3, count // 40) // 2 * 2 + 1
 
 
@@ -68,7 +68,7 @@ def smoothed(curve: Curve, span: int) -> Curve:
 
 
 def thinned(curve: Curve, max_points: int) -> Curve:
-    """A curve of fewer points that looks the same: of each stretch the lowest and the highest."""
+    """A curve of fewer points that looks the same: the lowest and highest of each stretch."""
     count = len(curve.x)
     if count <= max_points:
         return curve
@@ -82,10 +82,10 @@ def thinned(curve: Curve, max_points: int) -> Curve:
 
 
 def gaps(places: Array) -> Array:
-    """Where displays are missing: numbers of points that lie much further on than their neighbours.
+    """Indices of the points after a gap, where displays are missing.
 
-    A step counts where it is several times as long as those beside it; a display interval that
-    changes is none.
+    A gap is a step several times as long as those beside it, which a display interval that changes
+    is not.
     """
     steps = np.diff(places)
     if len(steps) < 2:
@@ -95,7 +95,7 @@ def gaps(places: Array) -> Array:
 
 
 def pooled(curve: Curve, max_points: int) -> tuple[Curve, int]:
-    """Means of so many points in a row, each at the place of its last; and how many they are."""
+    """Means of points in a row, each at the place of its last, and how many points each is of."""
     count = len(curve.x)
     per = max(1, -(-count // max_points))
     starts = np.arange(0, count, per)
@@ -104,7 +104,7 @@ def pooled(curve: Curve, max_points: int) -> tuple[Curve, int]:
 
 
 def is_wide(curves: Sequence[Curve]) -> bool:
-    """Whether a logarithmic scale shows more of learning rates."""
+    """Whether learning rates range so widely that a logarithmic scale shows more."""
     found = [curve.y for curve in curves if len(curve.y)]
     low = min((float(y.min()) for y in found), default=0.0)
     return low > 0 and max(float(y.max()) for y in found) > 5 * low
@@ -113,7 +113,7 @@ def is_wide(curves: Sequence[Curve]) -> bool:
 def between(
     points: list[tuple[float, float]], low: float, high: float
 ) -> list[tuple[float, float]]:
-    """The part of a line between two places, cut off where it crosses them."""
+    """The part of a line between two places, with interpolated ends."""
     found = [point for point in points if low <= point[0] <= high]
     for before, after in pairwise(points):
         for place in (low, high):

@@ -1,4 +1,4 @@
-"""From the rows of a run to curves: numbers along an axis of epochs or iterations."""
+"""Curves: the rows of a run as numpy arrays along an axis of epochs or iterations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from irv2caffe.errors import InputError
 from irv2caffe.log.loss_rules import first_diverged
 from irv2caffe.log.metrics import RunData
-from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows
+from irv2caffe.log.table import MAX_LOSS, PINNED_LOSS, Table, TestRow, TrainRows, column
 from irv2caffe.plot.curve import Curve, Window, limits, smoothed, span_of
-from irv2caffe.plot.scalars import Scalar, scalars_of
+from irv2caffe.plot.output_curves import OutputCurve, output_curves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ Array = Any  # of numpy
 
 @dataclass(frozen=True)
 class Run:
-    """A run to draw: its name in the legend, its rows, and its log, which reports tell more of."""
+    """A run to draw: its name in the legend, its rows, and its log for the report."""
 
     name: str
     table: Table
@@ -40,24 +40,24 @@ _EMPTY = Curve(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class Curves:
-    """What is drawn of a run.
+    """The curves of a run.
 
     Attributes:
         name: of the run.
         in_epochs: whether places are epochs; else they are iterations.
-        loss: every display whose loss is a loss.
+        loss: displays whose loss is finite and not pinned.
         smooth: its moving average, or empty where there are few displays.
-        span: how many displays that averages.
+        span: how many displays are averaged.
         lr: learning rate.
         rate: images per second, or iterations where the batch is not known.
-        rate_is_images: which of them.
+        rate_is_images: whether the rate is in images.
         errors: validation errors in percent, by ``top-1`` and ``top-5``.
         other_errors: of the other test nets, by net and rank.
-        scalars: every other output of the nets.
+        outputs: every other output of the nets.
         is_tested: whether there are any tests.
         clock: hours of training at the places of displays; empty where the log has no times.
         restarts: places.
-        diverged: the first place where the loss is lost, or None.
+        diverged: the first place where the loss has diverged, or None.
         start: 0, or the first place of a log that begins in the second half of the run.
         end: the last place.
     """
@@ -72,7 +72,7 @@ class Curves:
     rate_is_images: bool = False
     errors: dict[str, Curve] = field(default_factory=dict)
     other_errors: dict[tuple[int, str], Curve] = field(default_factory=dict)
-    scalars: tuple[Scalar, ...] = ()
+    outputs: tuple[OutputCurve, ...] = ()
     is_tested: bool = False
     clock: Curve = _EMPTY
     restarts: tuple[float, ...] = ()
@@ -84,11 +84,11 @@ class Curves:
     def is_empty(self) -> bool:
         """Whether there is nothing to draw."""
         curves = [self.loss, *self.errors.values(), *self.other_errors.values()]
-        curves += [scalar.curve for scalar in self.scalars]
+        curves += [output.curve for output in self.outputs]
         return self.diverged is None and not any(len(curve.x) for curve in curves)
 
     def cut(self, window: Window) -> Curves:
-        """What lies inside of a window."""
+        """The part inside of a window."""
         low, high = limits(window)
         lost = self.diverged
         return replace(
@@ -99,7 +99,7 @@ class Curves:
             rate=self.rate.cut(window),
             errors={key: curve.cut(window) for key, curve in self.errors.items()},
             other_errors={key: curve.cut(window) for key, curve in self.other_errors.items()},
-            scalars=tuple(scalar.cut(window) for scalar in self.scalars),
+            outputs=tuple(output.cut(window) for output in self.outputs),
             restarts=tuple(at for at in self.restarts if low <= at <= high),
             diverged=lost if lost is not None and low <= lost <= high else None,
         )
@@ -133,12 +133,12 @@ def curves_of(
 
 
 def loss_top(shown: Sequence[Curves]) -> float | None:
-    """Where the scale of the loss ends, if a loss that explodes would flatten all before it.
+    """The upper limit of the loss axis if an exploding loss would flatten all before it.
 
-    A loss begins high and falls; several times its beginning is no part of learning.
+    A loss starts high and falls; several times its start is not part of learning.
     """
     losses = [curves.loss.y for curves in shown]
-    losses += [one.curve.y for curves in shown for one in curves.scalars if one.side == "loss"]
+    losses += [one.curve.y for curves in shown for one in curves.outputs if one.side == "loss"]
     top = 0.0
     for values in losses:
         if not len(values):
@@ -186,7 +186,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         rate_is_images=images is not None,
         errors=tests,
         other_errors=others,
-        scalars=scalars_of(data.metrics, place),
+        outputs=tuple(output_curves(data.metrics, place)),
         is_tested=bool(len(table.test) or len(table.other_tests)),
         clock=_clock(table, x),
         restarts=tuple(place(np.array(_few(table.restarts), float)).tolist()),
@@ -197,7 +197,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
 
 
 def _few(restarts: Sequence[int]) -> Sequence[int]:
-    """As many as can be told apart."""
+    """At most as many as can be told apart."""
     return restarts[:: len(restarts) // _MAX_RESTARTS + 1]
 
 
@@ -206,7 +206,7 @@ def _iterations(iteration: Array) -> Array:
 
 
 def _places(table: Table) -> Callable[[Array], Array]:
-    """The table's epoch of many iterations at once: straight between the starts of processes."""
+    """The table's epochs as a function of arrays; linear between the starts of processes."""
     starts = sorted({0, *(start for start, _ in table.pieces)})
     last = starts[-1]
     epochs = [table.epoch(start) or 0.0 for start in starts]
@@ -223,26 +223,19 @@ def _places(table: Table) -> Callable[[Array], Array]:
 def _columns(table: Table) -> tuple[Array, Array, Array, Array]:
     """Iteration, loss, learning rate (nan: none), seconds per iteration (0: not known)."""
     rows = table.train
+    loss, lr = np.array(column(rows, "loss"), float), np.array(column(rows, "lr"), float)
     if not isinstance(rows, TrainRows):
         per_iteration = table.images_per_iteration or 1
-        values = [
-            (
-                row.iteration,
-                row.loss,
-                math.nan if row.lr is None else row.lr,
-                per_iteration / row.images_per_second if row.images_per_second else 0.0,
-            )
-            for row in rows
-        ]
-        iteration, loss, lr, step_s = np.array(values, float).reshape(-1, 4).T
-        return iteration, loss, lr, step_s
+        rates = [row.images_per_second for row in rows]
+        step_s = np.array([per_iteration / rate if rate else 0.0 for rate in rates], float)
+        return np.array(column(rows, "iteration"), float), loss, lr, step_s
     kept = rows.columns
     iteration = np.array(kept.iteration, np.int64)
     steps = np.diff(iteration, prepend=iteration[:1])
     step_us = np.array(kept.step_us, float)
     good = (steps > 0) & (step_us > 0)
     step_s = np.where(good, step_us / 1e6 / np.maximum(steps, 1), 0.0)
-    return iteration, np.array(kept.loss), np.array(kept.lr), step_s
+    return iteration, loss, lr, step_s
 
 
 def _clock(table: Table, x: Array) -> Curve:

@@ -1,7 +1,7 @@
-"""The report: one page that needs no network, with interactive curves and all that is known.
+"""Report: an HTML page with interactive curves, summary, findings and configuration.
 
-Everything that a log says is untrusted: it is escaped, and the page's policy lets only our own
-script run.
+It needs no network. Text from logs is untrusted: it is escaped, and the page's policy allows only
+our own script.
 """
 
 from __future__ import annotations
@@ -20,39 +20,32 @@ from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.report_data import page_data
-from irv2caffe.plot.style import check_references, without_controls
+from irv2caffe.plot.style import PlotOptions, check_references, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from irv2caffe.log.reference import Reference
     from irv2caffe.log.summary import Summary
-    from irv2caffe.plot.curve import Window
+
+_DEFAULT = PlotOptions()
+_NO_EPOCHS = "over iterations; --num-train-images N turns them into epochs"
 
 
 def write_report(
     runs: Sequence[Run],
     out: Path,
+    options: PlotOptions = _DEFAULT,
     *,
-    title: str = "",
-    window: Window | None = None,
-    log_loss: bool = False,
-    smooth: int | None = None,
-    references: Sequence[Reference] = (),
     refresh_s: int | None = None,
 ) -> None:
-    """Writes a page.
+    """Writes a report.
 
     Args:
-        runs: drawn over each other; those with a log have their configuration and findings shown.
+        runs: drawn over each other; the configuration is shown of those with a log.
         out: an ``.html`` file.
-        title: of the page.
-        window: first and last place that are shown at first; None is the whole.
-        log_loss: the scale of the loss is logarithmic at first.
-        smooth: displays that the loss is averaged over; None chooses.
-        references: other people's runs, drawn behind.
-        refresh_s: the page loads itself anew after so many seconds.
+        options: what else is drawn, and the view that the report opens with.
+        refresh_s: seconds after which the page reloads itself.
 
     Raises:
         UsageError: references without epochs.
@@ -60,12 +53,12 @@ def write_report(
         OutputError: the file cannot be written.
     """
     runs = [Run(without_controls(run.name), run.table, run.log) for run in runs]
-    shown = curves_of(runs, smooth=smooth)
-    check_references(references, in_epochs=shown[0].in_epochs)
+    shown = curves_of(runs, smooth=options.smooth)
+    check_references(options.references, in_epochs=shown[0].in_epochs)
     summaries = [summarize(run.table) for run in runs]
     script, css = _part("report_math.js") + _part("report.js"), _part("report.css")
     page = Template(_part("report.html")).substitute(
-        title=escape(without_controls(title) or " and ".join(run.name for run in runs)),
+        title=escape(without_controls(options.title) or " and ".join(run.name for run in runs)),
         policy=_policy(script),
         refresh=f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else "",
         css=css,
@@ -74,13 +67,10 @@ def write_report(
         findings=_findings(runs, summaries),
         config=_config(runs),
         footer=escape(f"irv2caffe {__version__} plot-log"),
-        data=_json(page_data(shown, references, window=window, log_loss=log_loss)),
+        data=_json(page_data(shown, options)),
         script=script,
     )
     write_text(out, page)
-
-
-_NO_EPOCHS = "over iterations; --num-train-images N turns them into epochs"
 
 
 def _part(name: str) -> str:
@@ -88,13 +78,13 @@ def _part(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """Only this script runs, and nothing is fetched."""
+    """A content security policy: only this script runs, and nothing is fetched."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the element it stands in."""
+    """JSON that cannot end the HTML element around it."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -1,4 +1,4 @@
-"""What the report's script draws: curves, marks and legend, as plain values."""
+"""Data for the report's script: curves, marks and legend as JSON values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.errors import InputError
-from irv2caffe.plot.colors import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS
 from irv2caffe.plot.curve import Curve, between, gaps, is_wide, pooled, thinned
 from irv2caffe.plot.curves import loss_top
+from irv2caffe.plot.style import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS, PlotOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,27 +19,19 @@ if TYPE_CHECKING:
     from irv2caffe.plot.curves import Curves
 
 _MAX_POINTS = 3000
-_MAX_SCALARS = 40  # outputs of a run beside its errors and its loss
+_MAX_OUTPUTS = 40  # outputs of a run beside its errors and its loss
 _MAX_CLOCK = 500
 _MAX_STEPS = 30  # of a learning rate; more are a slope
 _STEP = 0.99  # a rate that changes by less is a slope
 _RESTART_COLOR = "#777777"
 
 
-def page_data(
-    shown: Sequence[Curves],
-    references: Sequence[Reference],
-    *,
-    window: Window | None = None,
-    log_loss: bool = False,
-) -> dict[str, Any]:
+def page_data(shown: Sequence[Curves], options: PlotOptions) -> dict[str, Any]:
     """Curves, marks and legend, for JSON.
 
     Args:
         shown: of each run.
-        references: drawn behind, where epochs are known.
-        window: first and last place that are shown at first.
-        log_loss: the scale of the loss is logarithmic at first.
+        options: what else is drawn, and the view that the report opens with.
 
     Raises:
         InputError: the window lies outside of the runs.
@@ -48,10 +40,10 @@ def page_data(
     curves: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     end = max(one.end for one in shown)
-    for place, reference in enumerate(references if shown[0].in_epochs else ()):
+    for place, reference in enumerate(options.references if shown[0].in_epochs else ()):
         curves += _reference(reference, REFERENCE_COLORS[place % 4], end)
     for curve in curves:
-        curve["run"] = -1  # nobody knows their hours
+        curve["run"] = -1  # without a time axis
     num_behind = len(curves)
     has_errors = any(_has_errors(one) for one in shown)
     for place, one in enumerate(shown):
@@ -59,7 +51,7 @@ def page_data(
         prefix = "" if single else f"{one.name}: "
         curves += _loss(one, prefix, LOSS_COLOR if single else color, single=single)
         curves += _errors(one, prefix, color, single=single)
-        curves += _scalars(one, prefix, color, single=single, has_errors=has_errors)
+        curves += _outputs(one, prefix, color, single=single, has_errors=has_errors)
         curves += _panels(one, prefix, LOSS_COLOR if single else color)
         marks += _marks(one, prefix, _RESTART_COLOR if single else color)
         for entry in (*curves, *marks):
@@ -67,10 +59,10 @@ def page_data(
     for number, curve in enumerate(curves):
         curve["key"] = number
     return {
-        **_axis(shown, window),
+        **_axis(shown, options.window),
         "displays": max(len(one.loss.x) for one in shown),
         "span": max(one.span for one in shown),
-        "logLoss": log_loss,
+        "logLoss": "loss" in options.log_axes,
         "lossTop": loss_top(shown),
         "curves": curves,
         "legend": _legend(curves[num_behind:] + curves[:num_behind]),
@@ -81,7 +73,7 @@ def page_data(
 
 
 def _axis(shown: Sequence[Curves], window: Window | None) -> dict[str, Any]:
-    """The axis below: epochs or iterations, or hours of training."""
+    """The x axis: epochs or iterations, or hours of training."""
     first, last = min(one.start for one in shown), max([*(one.end for one in shown), 1e-9])
     hours = [float(one.clock.y[-1]) for one in shown if len(one.clock.y)]
     return {
@@ -96,7 +88,7 @@ def _axis(shown: Sequence[Curves], window: Window | None) -> dict[str, Any]:
 
 def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str, str]]:
     images = all(one.rate_is_images for one in shown)
-    has_losses = any(one.side == "loss" for curves in shown for one in curves.scalars)
+    has_losses = any(one.side == "loss" for curves in shown for one in curves.outputs)
     right = "loss" if has_losses else "training loss"
     return {
         "main": {"left": _left(shown, has_errors=has_errors), "right": right},
@@ -107,7 +99,7 @@ def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str,
 
 
 def _has_errors(one: Curves) -> bool:
-    return bool(one.errors or one.other_errors or any(s.side == "error" for s in one.scalars))
+    return bool(one.errors or one.other_errors or any(s.side == "error" for s in one.outputs))
 
 
 def _left(shown: Sequence[Curves], *, has_errors: bool) -> str:
@@ -129,7 +121,7 @@ def _view(window: Window | None, first: float, last: float) -> list[float] | Non
 
 
 def _curve(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
-    """A curve as the script takes it; six digits are more than a screen has."""
+    """A curve for the script; six digits are more than a screen shows."""
     few = thinned(curve, _MAX_POINTS)
     look: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "group": name}
     return {**_points(few), "name": name, "color": color, **look, **more}
@@ -143,7 +135,7 @@ def _points(curve: Curve) -> dict[str, list[float]]:
 
 
 def _clock(one: Curves) -> dict[str, list[float]] | None:
-    """Hours at places, straight between some of them."""
+    """Hours at some places, for linear interpolation."""
     count = len(one.clock.x)
     if count < 2 or one.clock.y[-1] <= one.clock.y[0]:
         return None
@@ -153,7 +145,7 @@ def _clock(one: Curves) -> dict[str, list[float]] | None:
 
 
 def _displayed(curve: Curve, name: str, color: str, **look: Any) -> dict[str, Any]:
-    """A curve of many displays, which the page averages over as many as its reader likes."""
+    """A curve of many displays, which the page averages over a span that can be changed."""
     few, per = pooled(curve, _MAX_POINTS)
     mean = {**_points(few), "per": per, "breaks": sorted({*(gaps(curve.x) // per).tolist()})}
     return _curve(curve, name, color, mean=mean, **look)
@@ -177,19 +169,19 @@ def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[d
         yield _curve(curve, name, shade, dash="6 4" if rank == "top-5" else "", **look)
 
 
-def _scalars(
+def _outputs(
     one: Curves, prefix: str, color: str, *, single: bool, has_errors: bool
 ) -> Iterable[dict[str, Any]]:
-    """Every other output: errors on the left, losses on the right, others where there is room."""
-    for place, scalar in enumerate(one.scalars[:_MAX_SCALARS]):
+    """Every other output: errors left, losses right, others left or in a panel of their own."""
+    for place, output in enumerate(one.outputs[:_MAX_OUTPUTS]):
         shade = COLORS[(place + 2) % len(COLORS)] if single else color
-        is_test = scalar.metric.phase == "test"
+        is_test = output.metric.phase == "test"
         look: dict[str, Any] = {"width": 1.5 if is_test else 1, "marker": is_test}
-        look["side"] = "right" if scalar.side == "loss" else "left"
-        look["panel"] = "value" if scalar.side == "value" and has_errors else "main"
+        look["side"] = "right" if output.side == "loss" else "left"
+        look["panel"] = "value" if output.side == "value" and has_errors else "main"
         look["dash"] = "" if is_test else "3 2"
-        name = f"{prefix}{scalar.label}"
-        yield _curve(scalar.curve, name, shade, unit=scalar.unit, **look)
+        name = f"{prefix}{output.label}"
+        yield _curve(output.curve, name, shade, unit=output.unit, **look)
 
 
 def _panels(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
@@ -213,7 +205,7 @@ def _marks(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
 
 
 def _rate_steps(lr: Curve) -> list[tuple[float, float, float]]:
-    """Place, rate before and after, of a rate that is lowered in steps; none of a slope."""
+    """Place, rate before and after of each step of a learning rate; none of a slope."""
     ratio = lr.y[1:] / np.where(lr.y[:-1] == 0, np.nan, lr.y[:-1])
     steps = 1 + np.flatnonzero((ratio < _STEP) | (ratio > 1 / _STEP))
     if not 0 < len(steps) <= min(_MAX_STEPS, len(lr.y) // 3):

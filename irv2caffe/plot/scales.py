@@ -1,4 +1,4 @@
-"""The scales of the figure: what is shown of the axes, and which numbers stand at them."""
+"""Scales of the figure: limits, logarithmic axes and tick labels."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
     from irv2caffe.plot.curves import Curves
-    from irv2caffe.plot.style import Look
+    from irv2caffe.plot.style import PlotOptions
 
 
-def visible(shown: Sequence[Curves], look: Look) -> tuple[float, float]:
-    """The first and last place on the axis below."""
-    low, high = look.window or (None, None)
+def visible(shown: Sequence[Curves], options: PlotOptions) -> tuple[float, float]:
+    """The first and last place on the x axis."""
+    low, high = options.window or (None, None)
     first = min(curves.start for curves in shown) if low is None else low
     last = max(curves.end for curves in shown) if high is None else high
     return first, last
 
 
-def scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> None:
-    """The whole run with zero and room for a marker; a close-up has its own scales."""
-    low, high = visible(shown, look)
-    margin = 0.0 if look.window else 0.015 * (high - low)
+def set_scales(main: Axes, loss_axis: Axes, shown: Sequence[Curves], options: PlotOptions) -> None:
+    """Shows the whole run with zero and room for a marker, or the window as a close-up."""
+    low, high = visible(shown, options)
+    margin = 0.0 if options.window else 0.015 * (high - low)
     for name, axis in (("loss", loss_axis), ("error", main)):
-        if name in look.log_axes and math.isfinite(axis.dataLim.minposy):
+        if name in options.log_axes and math.isfinite(axis.dataLim.minposy):
             axis.set_yscale("log")
             plain_numbers(axis.yaxis)
             continue
         if axis is loss_axis:
-            _leave_out_explosion(axis, shown)
-        if look.window is None:
+            _cut_off_explosion(axis, shown)
+        if options.window is None:
             _show_zero(axis)
-    if "x" in look.log_axes and high > 0:
+    if "x" in options.log_axes and high > 0:
         main.set_xlim(high / 1000, high)  # there may be no place above zero yet
         main.set_xscale("log")
         plain_numbers(main.xaxis)
@@ -51,8 +51,8 @@ def scale(main: Axes, loss_axis: Axes, shown: Sequence[Curves], look: Look) -> N
         main.set_xlim(low - margin, high + margin)
 
 
-def _leave_out_explosion(axis: Axes, shown: Sequence[Curves]) -> None:
-    """Shows how the loss was before it exploded, and says how high it went."""
+def _cut_off_explosion(axis: Axes, shown: Sequence[Curves]) -> None:
+    """Limits the axis to the loss before it exploded; its label has the highest loss."""
     top = loss_top(shown)
     if top is None:
         return
@@ -71,7 +71,7 @@ def _show_zero(axis: Axes) -> None:
 
 
 def plain_numbers(axis: Axis) -> None:
-    """0.2 rather than powers of ten."""
+    """Labels the ticks 0.2 rather than with powers of ten."""
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.set_minor_formatter(StrMethodFormatter("{x:g}"))

@@ -1,4 +1,4 @@
-"""What plot-log does: reads logs, once or again and again, and writes everything asked for."""
+"""PlotSession: reads logs, once or while they grow, and writes the results of plot-log."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
 from irv2caffe.log.tensorboard import require_tensorboard, write_events
 from irv2caffe.plot.curves import Run
-from irv2caffe.plot.style import without_controls
+from irv2caffe.plot.style import PlotOptions, check_suffix, without_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.plot.style import Look
-
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be read and what is to be written; None is not written.
+    """Logs to read and files to write; files that are None are not written.
 
     Attributes:
         paths: logs, run folders, or ``-`` for standard input.
         join: the paths are pieces of one run, in order.
-        names: of the runs, in order; the rest is named after the files.
-        num_train_images: overrides what is found out.
-        images_per_iteration: overrides what the log says.
-        outputs: which outputs are accuracies.
-        test_net: the test net that counts.
+        names: of the runs, in order; other runs are named after their files.
+        num_train_images: overrides the number that is found.
+        images_per_iteration: overrides that of the log.
+        outputs: the outputs that are accuracies.
+        test_net: the test net whose errors are drawn.
         year: of the first line.
         out: a figure.
         html: a report.
@@ -45,8 +43,8 @@ class Request:
         jsonl: rows of all runs.
         tensorboard: a folder of event files.
         unknown: the lines that are not Caffe's.
-        look: of the figure and, as far as it goes, of the report.
-        refresh_s: the report loads itself anew after so many seconds.
+        options: of the figure and the report.
+        refresh_s: seconds after which the report reloads itself.
     """
 
     paths: list[Path]
@@ -63,32 +61,29 @@ class Request:
     jsonl: Path | None = None
     tensorboard: Path | None = None
     unknown: Path | None = None
-    look: Look | None = None
+    options: PlotOptions = field(default_factory=PlotOptions)
     refresh_s: int | None = None
-
-
-_UNKNOWN = TrainImages(None, "")
 
 
 @dataclass
 class _Source:
-    """A run in the making."""
+    """A run while it is read."""
 
     name: str
     paths: list[Path]
     reader: Reader
     followers: list[Follower] = field(default_factory=list)
-    images: TrainImages = _UNKNOWN
+    images: TrainImages = field(default_factory=lambda: TrainImages(None, ""))
 
 
-class Session:
-    """Reads the logs of a request; a context, which keeps files open."""
+class PlotSession:
+    """Reads the logs of a request; a context manager, which keeps files open."""
 
     def __init__(self, request: Request) -> None:
-        """Nothing is read yet.
+        """Checks the request; reads nothing yet.
 
         Raises:
-            UsageError: what is asked for does not go together.
+            UsageError: parts of it exclude each other.
             MissingExtraError: ``tensorboard`` is asked for and not installed.
         """
         groups = [request.paths] if request.join else [[path] for path in request.paths]
@@ -97,12 +92,10 @@ class Session:
         if request.csv is not None and len(groups) > 1:
             raise UsageError("--csv takes one log at a time", "--jsonl takes several")
         if request.out is not None:
-            from irv2caffe.plot.style import check_suffix
-
             check_suffix(request.out)
         if request.tensorboard is not None:
             require_tensorboard()
-        _check_outputs(request)
+        _check_files(request)
         self._request = request
         self._stack = ExitStack()
         self._unknown: IO[str] | None = None
@@ -113,7 +106,7 @@ class Session:
             taken = {source.name for source in self._sources}
             name = named if named not in taken else without_controls(str(paths[0]))
             name = name if name not in taken else f"{name} ({place + 1})"
-            reader = Reader(year=request.year, on_unknown=self._keep)
+            reader = Reader(year=request.year, on_unknown=self._write_unknown)
             self._sources.append(_Source(name, paths, reader))
 
     def __enter__(self) -> Self:
@@ -123,12 +116,9 @@ class Session:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for source in self._sources:
-            for follower in source.followers:
-                follower.close()
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
-    def _keep(self, line: str) -> None:
+    def _write_unknown(self, line: str) -> None:
         if self._unknown is not None:
             self._unknown.write(f"{line}\n")
 
@@ -136,8 +126,8 @@ class Session:
         """Reads the logs to their ends.
 
         Raises:
-            MissingInputError: nothing there.
-            FormatError: no line is Caffe's.
+            MissingInputError: there is no such log.
+            FormatError: it has no line of a Caffe training.
             InputError: it cannot be read.
         """
         for source in self._sources:
@@ -146,10 +136,10 @@ class Session:
             require_caffe_log(source.reader.log, source.paths[0])
 
     def check_outputs(self, runs: list[Run]) -> None:
-        """Refuses test nets and accuracies that no run has; a misspelt name would draw nothing.
+        """Checks that a run has the test net and the accuracies of the request.
 
         Raises:
-            UsageError: there are tests, and none of them has what was asked for.
+            UsageError: there are tests, and none of them has these.
         """
         request = self._request
         tests = [test for run in runs for test in (*run.table.test, *run.table.other_tests)]
@@ -164,11 +154,14 @@ class Session:
                 raise UsageError(f"{option} {name}: no such output of a test", f"one of: {known}")
 
     def poll(self) -> bool:
-        """Reads what the logs have grown by; whether there was anything."""
+        """Reads what the logs have grown by; returns whether there was anything."""
         grown = False
         for source in self._sources:
             if not source.followers:
-                source.followers = [Follower(source.reader, path) for path in source.paths]
+                for path in source.paths:
+                    follower = Follower(source.reader, path)
+                    self._stack.callback(follower.close)
+                    source.followers.append(follower)
                 for follower in source.followers[:-1]:  # only the last piece of a run grows
                     follower.poll()
                     source.reader.finish()
@@ -177,7 +170,7 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to come: every run says so, or its file cannot grow."""
+        """Whether nothing can follow: every run has finished, or its file cannot grow."""
         return all(
             (source.reader.log.finished and not source.reader.log.fatal)
             or (bool(source.followers) and source.followers[-1].ended)
@@ -207,34 +200,28 @@ class Session:
         folder = None if str(path) == STDIN else path if path.is_dir() else path.parent
         return find_train_images(source.reader.log, folder)
 
+    def train_images(self) -> list[tuple[str, TrainImages]]:
+        """Name and number of training images of each run."""
+        return [(source.name, source.images) for source in self._sources]
+
     def write(self, runs: list[Run]) -> list[Path]:
-        """Writes all that is asked for; returns the files.
+        """Writes the files of the request; returns their paths.
 
         Raises:
             InputError: there is nothing to draw.
             OutputError: a file cannot be written.
         """
-        request, look = self._request, self._request.look
-        written = []
+        request, written = self._request, []
         if request.out is not None:
             from irv2caffe.plot.figure import draw
-            from irv2caffe.plot.style import Look
 
-            draw(runs, request.out, look or Look())
+            draw(runs, request.out, request.options)
             written.append(request.out)
         if request.html is not None:
             from irv2caffe.plot.report import write_report
 
-            write_report(
-                runs,
-                request.html,
-                title=look.title if look else "",
-                window=look.window if look else None,
-                log_loss=look is not None and "loss" in look.log_axes,
-                smooth=look.smooth if look else None,
-                references=look.references if look else (),
-                refresh_s=None if self.ended else request.refresh_s,
-            )
+            refresh_s = None if self.ended else request.refresh_s
+            write_report(runs, request.html, request.options, refresh_s=refresh_s)
             written.append(request.html)
         if request.csv is not None:
             write_csv(request.csv, runs[0].table)
@@ -247,7 +234,7 @@ class Session:
         return written
 
     def report(self, runs: list[Run]) -> dict[str, Any]:
-        """Name to all figures of each run, for JSON."""
+        """The summary and line counts of each run by name, for JSON."""
         report = {}
         for source, run in zip(self._sources, runs, strict=True):
             log = source.reader.log
@@ -268,13 +255,9 @@ class Session:
             }
         return report
 
-    def why_epochs(self) -> list[tuple[str, TrainImages]]:
-        """Of each run, how many images an epoch has and how that is known."""
-        return [(source.name, source.images) for source in self._sources]
 
-
-def _check_outputs(request: Request) -> None:
-    """Refuses to write over a log, or two results into one file."""
+def _check_files(request: Request) -> None:
+    """Raises UsageError for a result that would overwrite a log or another result."""
     taken = {}
     for path in request.paths:
         inside = path / "train.log" if path.is_dir() else path
@@ -290,7 +273,7 @@ def _check_outputs(request: Request) -> None:
 
 
 def _name(path: Path) -> str:
-    """What a log is called in the legend: its run folder, else its file."""
+    """The name of a log in the legend: its run folder, else its file."""
     if str(path) == STDIN:
         return "standard input"
     path = path.resolve()

@@ -1,4 +1,4 @@
-"""How a figure looks."""
+"""PlotOptions and the colors and texts of figures and reports."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 PANELS = ("lr", "throughput")
 LOG_AXES = ("loss", "error", "x")
+# Paul Tol's bright colors, which stay apart for color-blind eyes and in print.
+COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
+# Of other lightness, so that a published run is not taken for one of the user's.
+REFERENCE_COLORS = ("#B08D57", "#7A9E7E", "#9A8BB5", "#8C8C8C")
+LOSS_COLOR = "#6B6B6B"
+LOST_COLOR = "#BB0000"
 MAX_TITLE = 90  # characters that fit over a figure
 _MAX_NAME = 44
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a figure looks.
+class PlotOptions:
+    """What a figure or report shows, and how.
 
     Attributes:
-        window: first and last epoch (iteration, where epochs are not known) of a close-up.
-        title: above the figure.
-        panels: of :data:`PANELS`, drawn below.
+        window: first and last epoch (or iteration) of a close-up; a report opens with it.
+        title: of the figure or report.
+        panels: of :data:`PANELS`, drawn below the figure.
         smooth: displays that the loss is averaged over; None chooses, 1 does not average.
-        log_axes: of :data:`LOG_AXES`, with logarithmic scales.
-        references: other people's runs, drawn behind.
+        log_axes: of :data:`LOG_AXES`, with logarithmic scales; a report knows only ``loss``.
+        references: published runs, drawn behind.
     """
 
     window: Window | None = None
@@ -44,27 +50,27 @@ class Look:
 
 
 def check_suffix(out: Path) -> None:
-    """Refuses figures of other kinds."""
+    """Raises UsageError for figures of other kinds."""
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {out}: a figure ends in {', '.join(SUFFIXES)}")
 
 
 def check_references(references: Sequence[Reference], *, in_epochs: bool) -> None:
-    """Refuses other people's curves where there are no epochs."""
+    """Raises UsageError for published curves where epochs are not known."""
     if references and not in_epochs:
         raise UsageError(
-            "other people's curves are drawn over epochs, which the log does not say",
+            "published curves are drawn over epochs, which the log does not contain",
             "--num-train-images N turns iterations into epochs",
         )
 
 
 def without_controls(text: str) -> str:
-    """A name for files and pictures: no control characters, no bytes that are no text."""
+    """A text with replacements for control characters and bytes that are not text."""
     return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in {"Cc", "Cs"} else c for c in text)
 
 
 def plain(text: str, max_length: int = _MAX_NAME) -> str:
-    """Somebody's name as matplotlib shows it: no formulas, no hidden entries, no long lines."""
+    """A text for matplotlib: without formulas, hidden legend entries and long lines."""
     text = without_controls(" ".join(text.split()))
     if len(text) > max_length:
         half = max_length // 2

@@ -244,9 +244,9 @@ class _Inference:
         made = self._apply(rule, layer)
         tops = tuple(shape if shape is UNKNOWN else tuple(shape) for shape in made.tops)
         for shape, name in zip(tops, names, strict=True):
-            layer.verify(shape, f"top {name!r}")
+            layer.check_blob(shape, f"top {name!r}")
         for number, shape in enumerate(made.params):
-            layer.verify(shape, f"weight {number}")
+            layer.check_blob(shape, f"weight {number}")
         self.blobs.update(zip(names, tops, strict=True))
         learned, frozen = self.shared.learned(layer, made)
         info = LayerInfo(

@@ -1,4 +1,4 @@
-"""Which layers a net has in a phase, as Caffe's Net::FilterNet decides."""
+"""Selects the layers of a net in a phase, as Caffe's Net::FilterNet does."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Phase = Literal["TRAIN", "TEST"]
 
 
 def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()) -> Any:
-    """The net as Caffe would make it in a phase: upgraded, and without what its rules leave out.
+    """The upgraded net of a phase, without the layers that their rules leave out.
 
     Args:
         net: a NetParameter; it is not changed.
         phase: ``TRAIN`` or ``TEST``.
-        level: of the state; None takes the net's own.
-        stages: added to the net's own.
+        level: of the NetState; None takes the net's own.
+        stages: of the NetState, added to the net's own.
 
     Returns:
-        A NetParameter with ``layer`` only: inputs are an Input layer, ``layers`` are upgraded,
-        and no layer has rules any more.
+        A NetParameter with ``layer`` only; the layers have no include or exclude rules.
 
     Raises:
         NetError: a layer with both include and exclude rules, or what Caffe cannot upgrade.
@@ -36,7 +35,7 @@ def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable
 def select_with_origins(
     net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
 ) -> tuple[Any, tuple[int | None, ...]]:
-    """As :func:`select`, and for each layer its place in the file, None for an added input."""
+    """Like :func:`select`, with each layer's position in the file, None for an added input."""
     found = selected(net, phase, level=level, stages=stages)
     return found.net, found.origins
 
@@ -44,7 +43,7 @@ def select_with_origins(
 def selected(
     net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
 ) -> Upgraded:
-    """As :func:`select`, with where each layer came from and what the upgrade dropped."""
+    """Like :func:`select`, with the origin of each layer and notes of what was dropped."""
     made = upgraded(net)
     net = made.net
     net.state.phase = {"TRAIN": messages.TRAIN, "TEST": messages.TEST}[phase]
@@ -75,7 +74,7 @@ def _is_included(layer: Any, state: Any) -> bool:
 
 
 def _meets(state: Any, rule: Any) -> bool:
-    """All parts of a rule must hold."""
+    """Whether a NetState meets all conditions of a NetStateRule."""
     stages = set(state.stage)
     return not (
         (rule.HasField("phase") and rule.phase != state.phase)

@@ -1,4 +1,4 @@
-"""Which weights a net has, and which of them are another layer's, as Net::AppendParam decides."""
+"""Counts learned weights; shared ones once, as Caffe's Net::AppendParam shares them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ if TYPE_CHECKING:
 
 
 class SharedWeights:
-    """Weights with a name, in the layers so far."""
+    """The named weights of the layers so far."""
 
     def __init__(self) -> None:
         self._owners: dict[str, tuple[Shape, str]] = {}
 
     def learned(self, layer: LayerSetup, made: LayerShapes) -> tuple[int, int]:
-        """How many values a layer adds to those that are learned, and how many are frozen."""
+        """The number of learned values that a layer adds, and how many of them are frozen.
+
+        Raises:
+            NetError: Caffe would refuse the layer's ``param``.
+        """
         specs = layer.proto.param
-        layer.check(
-            len(specs) <= len(made.params) or made.partial or layer.proto.type not in SHAPE_RULES,
-            f"has {len(specs)} param for {len(made.params)} weights",
-        )
+        if not (
+            len(specs) <= len(made.params) or made.partial or layer.proto.type not in SHAPE_RULES
+        ):
+            layer.fail(f"has {len(specs)} param for {len(made.params)} weights")
         if made.statistics:
             return 0, 0
         learned = frozen = 0
@@ -39,12 +43,11 @@ class SharedWeights:
         return learned, frozen
 
     def _check(self, layer: LayerSetup, spec: Any, shape: Shape) -> None:
-        """Net::AppendParam."""
         owned, owner = self._owners[spec.name]
         permissive = spec.share_mode == spec.PERMISSIVE
         fits = count(owned) == count(shape) if permissive else owned == shape
-        layer.check(
-            fits,
-            f"cannot share param {spec.name!r} with layer {owner!r}: "
-            f"shape {'x'.join(map(str, shape))} there is {'x'.join(map(str, owned))}",
-        )
+        if not fits:
+            layer.fail(
+                f"cannot share param {spec.name!r} with layer {owner!r}: "
+                f"shape {'x'.join(map(str, shape))} there is {'x'.join(map(str, owned))}"
+            )

@@ -1,6 +1,6 @@
-"""Nets as they were written before 2016, brought to today's form as Caffe does when it reads them.
+"""Upgrades nets written before 2016 to the current schema, as Caffe does when it reads them.
 
-The order and the rules are those of Caffe's upgrade_proto.cpp.
+The rules and their order are those of Caffe's upgrade_proto.cpp.
 """
 
 from __future__ import annotations
@@ -12,48 +12,9 @@ from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
 from irv2caffe.shapes.upgrade_v0 import has_v0_layers, upgrade_v0
 
-_V1_TYPES = {
-    "NONE": "",
-    "ABSVAL": "AbsVal",
-    "ACCURACY": "Accuracy",
-    "ARGMAX": "ArgMax",
-    "BNLL": "BNLL",
-    "CONCAT": "Concat",
-    "CONTRASTIVE_LOSS": "ContrastiveLoss",
-    "CONVOLUTION": "Convolution",
-    "DATA": "Data",
-    "DECONVOLUTION": "Deconvolution",
-    "DROPOUT": "Dropout",
-    "DUMMY_DATA": "DummyData",
-    "ELTWISE": "Eltwise",
-    "EUCLIDEAN_LOSS": "EuclideanLoss",
-    "EXP": "Exp",
-    "FLATTEN": "Flatten",
-    "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output",
-    "HINGE_LOSS": "HingeLoss",
-    "IM2COL": "Im2col",
-    "IMAGE_DATA": "ImageData",
-    "INFOGAIN_LOSS": "InfogainLoss",
-    "INNER_PRODUCT": "InnerProduct",
-    "LRN": "LRN",
-    "MEMORY_DATA": "MemoryData",
-    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss",
-    "MVN": "MVN",
-    "POOLING": "Pooling",
-    "POWER": "Power",
-    "RELU": "ReLU",
-    "SIGMOID": "Sigmoid",
-    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
-    "SILENCE": "Silence",
-    "SLICE": "Slice",
-    "SOFTMAX": "Softmax",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss",
-    "SPLIT": "Split",
-    "TANH": "TanH",
-    "THRESHOLD": "Threshold",
-    "WINDOW_DATA": "WindowData",
-}
+# The types by their names in V1LayerParameter's enum without underscores.
+_TYPES = {name.upper(): name for name in messages.LAYER_TYPES}
+_TYPES |= {"NONE": "", "SOFTMAXLOSS": "SoftmaxWithLoss"}
 _TRANSFORMS = {
     "DATA": "data_param",
     "IMAGE_DATA": "image_data_param",
@@ -64,12 +25,12 @@ _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 @dataclass(frozen=True)
 class Upgraded:
-    """A net in today's form.
+    """An upgraded net.
 
     Attributes:
         net: a copy, with ``layer`` only.
-        origins: for each layer its place in the file, None for an added input.
-        notes: what Caffe drops on the way, in words.
+        origins: for each layer its position in the file, None for an added input layer.
+        notes: a sentence for each thing that Caffe drops.
     """
 
     net: Any
@@ -78,19 +39,19 @@ class Upgraded:
 
 
 def upgrade(net: Any) -> Any:
-    """A copy of a net in today's form: ``layers`` as ``layer``, inputs as an Input layer.
+    """A copy of a net with ``layers`` as ``layer`` and inputs as an Input layer.
 
     Raises:
-        NetError: layers of two forms, or inputs without all of their shapes.
+        NetError: layers of both kinds, or inputs of which some have no shape.
     """
     return upgraded(net).net
 
 
 def upgraded(net: Any) -> Upgraded:
-    """As :func:`upgrade`, with where each layer came from and what was dropped.
+    """Like :func:`upgrade`, with the origin of each layer and notes of what was dropped.
 
     Raises:
-        NetError: layers of two forms, or inputs without all of their shapes.
+        NetError: layers of both kinds, or inputs of which some have no shape.
     """
     net = messages.NetParameter.FromString(net.SerializePartialToString())
     origins: list[int | None] = list(range(len(net.layers) or len(net.layer)))
@@ -115,12 +76,12 @@ def upgraded(net: Any) -> Upgraded:
 
 
 def _upgrade_layer(old: Any, new: Any) -> None:
-    """One V1 layer; a field that both forms have keeps its name."""
+    """Upgrades a V1LayerParameter; fields of the same name are copied."""
     kind = old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name
     if old.HasField("name"):
         new.name = old.name
     if old.HasField("type"):
-        new.type = _V1_TYPES[kind]
+        new.type = _TYPES[kind.replace("_", "")]
     fields = new.DESCRIPTOR.fields_by_name
     for field, value in old.ListFields():
         if field.name in {"name", "type", "param"} or field.name not in fields:
@@ -135,7 +96,7 @@ def _upgrade_layer(old: Any, new: Any) -> None:
 
 
 def _upgrade_params(old: Any, new: Any) -> None:
-    """Names, multipliers and share modes of weights stood in four lists."""
+    """Upgrades four lists of names, share modes and multipliers to ``param``."""
     for key, values in (
         ("name", old.param),
         ("share_mode", old.blob_share_mode),
@@ -149,7 +110,7 @@ def _upgrade_params(old: Any, new: Any) -> None:
 
 
 def _upgrade_transform(old: Any, new: Any) -> None:
-    """Cropping and scaling stood in the parameters of the data layers."""
+    """Moves the fields of transform_param out of the data layer's own parameters."""
     for key in _MOVED:
         if old.HasField(key):
             setattr(new.transform_param, key, getattr(old, key))
@@ -157,9 +118,9 @@ def _upgrade_transform(old: Any, new: Any) -> None:
 
 
 def _upgrade_inputs(net: Any, notes: list[str]) -> bool:
-    """``input`` with ``input_shape`` or four ``input_dim`` each becomes a layer at the front.
+    """Upgrades ``input`` with ``input_shape`` or ``input_dim`` to an Input layer at the front.
 
-    Without any sizes Caffe drops it; False then.
+    Returns False for inputs without any sizes, which Caffe drops.
     """
     names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
     if not shapes and dims and len(dims) < 4 * len(names):

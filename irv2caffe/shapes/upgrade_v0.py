@@ -1,6 +1,6 @@
-"""Layers as they were written before 2014 (``layers { layer { type: "conv" kernelsize: 3 } }``).
+"""Upgrades layers written before 2014 (``layers { layer { type: "conv" kernelsize: 3 } }``).
 
-The order and the rules are those of Caffe's upgrade_proto.cpp, UpgradeV0Net.
+The rules and their order are those of UpgradeV0Net in Caffe's upgrade_proto.cpp.
 """
 
 from __future__ import annotations
@@ -13,44 +13,27 @@ from irv2caffe.proto import messages
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# The types in V1LayerParameter's enum, and the messages that have their fields.
 _TYPES = {
-    "accuracy": "ACCURACY",
-    "bnll": "BNLL",
-    "concat": "CONCAT",
     "conv": "CONVOLUTION",
-    "data": "DATA",
-    "dropout": "DROPOUT",
-    "euclidean_loss": "EUCLIDEAN_LOSS",
-    "flatten": "FLATTEN",
-    "hdf5_data": "HDF5_DATA",
-    "hdf5_output": "HDF5_OUTPUT",
-    "im2col": "IM2COL",
     "images": "IMAGE_DATA",
-    "infogain_loss": "INFOGAIN_LOSS",
     "innerproduct": "INNER_PRODUCT",
-    "lrn": "LRN",
-    "multinomial_logistic_loss": "MULTINOMIAL_LOGISTIC_LOSS",
     "pool": "POOLING",
-    "relu": "RELU",
-    "sigmoid": "SIGMOID",
-    "softmax": "SOFTMAX",
-    "softmax_loss": "SOFTMAX_LOSS",
-    "split": "SPLIT",
-    "tanh": "TANH",
-    "window_data": "WINDOW_DATA",
+} | {
+    name: name.upper()
+    for name in (
+        *("accuracy", "bnll", "concat", "data", "dropout", "euclidean_loss", "flatten"),
+        *("hdf5_data", "hdf5_output", "im2col", "infogain_loss", "lrn"),
+        *("multinomial_logistic_loss", "relu", "sigmoid", "softmax", "softmax_loss", "split"),
+        *("tanh", "window_data"),
+    )
 }
 _PARAMS = {
-    "concat": "concat_param",
-    "conv": "convolution_param",
-    "data": "data_param",
-    "dropout": "dropout_param",
-    "hdf5_data": "hdf5_data_param",
-    "images": "image_data_param",
-    "infogain_loss": "infogain_loss_param",
-    "innerproduct": "inner_product_param",
-    "lrn": "lrn_param",
-    "pool": "pooling_param",
-    "window_data": "window_data_param",
+    name: f"{_TYPES[name].lower()}_param"
+    for name in (
+        *("concat", "conv", "data", "dropout", "hdf5_data", "images", "infogain_loss"),
+        *("innerproduct", "lrn", "pool", "window_data"),
+    )
 }
 _RENAMED = {
     "batchsize": "batch_size",
@@ -73,19 +56,19 @@ _OF_V1_LAYERS = frozenset({"name", "blobs", "blobs_lr", "weight_decay"})
 
 
 def has_v0_layers(net: Any) -> bool:
-    """Whether Caffe takes a net as one of the form before 2014."""
+    """Whether Caffe treats a net as one from before 2014."""
     return any(layer.HasField("layer") for layer in net.layers)
 
 
 def upgrade_v0(net: Any) -> tuple[Any, list[int], list[str]]:
-    """A net with ``layers { layer { ... } }`` as one with ``layers``.
+    """Upgrades a net with ``layers { layer { ... } }`` to one with ``layers``.
 
-    As in Caffe, a padding layer becomes the ``pad`` of the convolution or pooling behind it, and
-    whatever that form did not have is dropped: ``layer``, ``input_shape``, and all of a layer but
-    its bottoms, tops and inner ``layer``.
+    As in Caffe, a padding layer becomes the ``pad`` of the convolution or pooling that reads it,
+    and fields that such nets did not have are dropped: ``layer``, ``input_shape``, and all of a
+    layer but its bottoms, tops and inner ``layer``.
 
     Returns:
-        The net; for each of its layers the place in the old one's; what was dropped, in words.
+        The net; for each of its layers the position in the old net; notes of what was dropped.
 
     Raises:
         NetError: an unknown type, a layer of another form, or a padding layer where Caffe does
@@ -109,7 +92,7 @@ def upgrade_v0(net: Any) -> tuple[Any, list[int], list[str]]:
 
 
 def _with_padding(net: Any) -> Sequence[Any | None]:
-    """The layers with their padding; None for the padding layers themselves."""
+    """The layers with the ``pad`` of padding layers above them; None for padding layers."""
     maker: dict[str, Any] = dict.fromkeys(net.input)
     layers: list[Any | None] = []
     for old in net.layers:
@@ -162,7 +145,7 @@ def _upgrade_layer(old: Any, new: Any, notes: list[str]) -> None:
 
 
 def _put_param(new: Any, kind: str, name: str, value: Any) -> bool:
-    """Puts a field where its type has it; False where Caffe knows no place."""
+    """Sets a field in the layer type's own message; False if that does not have it."""
     target = _RENAMED.get(name, name)
     param = getattr(new, _PARAMS[kind]) if kind in _PARAMS else None
     if param is None or target not in param.DESCRIPTOR.fields_by_name:

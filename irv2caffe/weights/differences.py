@@ -1,4 +1,4 @@
-"""What a net computes otherwise than the one its weights were trained in."""
+"""Differences between a net and the published one that change its output with equal weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _TOLERANCE = 1e-3
 
 
 def differences(net: Any, groups: Mapping[str, LayerGroup]) -> list[str]:
-    """One line for each thing that makes the logits others, although all weights have a place.
+    """One line for each difference that changes the logits, although all weights fit.
 
     Args:
         net: the NetParameter.
-        groups: its layers with weights, by their scope.
+        groups: its layers with weights, by scope.
     """
     found = [*_inputs(net), *_averages(net), *_residual_scales(net, groups)]
     return list(dict.fromkeys(found))
 
 
 def _inputs(net: Any) -> Iterator[str]:
-    """Data layers that do not take images to the range from -1 to 1."""
+    """Data layers that do not scale images to the range from -1 to 1."""
     for layer in net.layer:
         if not layer.HasField("transform_param"):
             continue
@@ -42,7 +42,7 @@ def _inputs(net: Any) -> Iterator[str]:
 
 
 def _averages(net: Any) -> Iterator[str]:
-    """Average pools that count the padding, and no layer after them that makes up for it."""
+    """Average pools that count the padding, without the layers that correct for it."""
     corrected = {
         layer.bottom[0] for layer in net.layer if layer.type == "Scale" and len(layer.bottom) == 2
     }
@@ -58,7 +58,7 @@ def _averages(net: Any) -> Iterator[str]:
 
 
 def _residual_scales(net: Any, groups: Mapping[str, LayerGroup]) -> Iterator[str]:
-    """Factors of the residual branches, where the addition itself has them."""
+    """Eltwise coefficients of residual branches that are not the published ones."""
     ups = {
         group.layer.top[0]: scope
         for scope, group in groups.items()

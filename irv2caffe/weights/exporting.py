@@ -1,4 +1,4 @@
-"""A ``.caffemodel`` into timm's state dict."""
+"""Exports a ``.caffemodel`` to timm's state dict."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from irv2caffe.proto.binary import read_array
 from irv2caffe.proto.caffemodel import ModelFile
 from irv2caffe.weights.files.safetensors import write_safetensors
 from irv2caffe.weights.files.torch_file import write_torch
-from irv2caffe.weights.importing import turned
+from irv2caffe.weights.importing import rgb_to_bgr
 from irv2caffe.weights.matching import sizes_text
 from irv2caffe.weights.places import NetPlaces, Place, read_places
 from irv2caffe.weights.scopes import INPUT
 from irv2caffe.weights.sources.timm import BATCHES, timm_names
-from irv2caffe.weights.tensors import GAMMA, MEAN, VARIANCE, WEIGHT, Key
+from irv2caffe.weights.tensors import Key, Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WRITERS = {".safetensors": write_safetensors, ".pth": write_torch, ".pt": write_torch}
-_STATISTICS = (MEAN, VARIANCE)
+_STATISTICS = (Role.MEAN, Role.VARIANCE)
 
 
 @dataclass
 class ExportReport:
-    """What export-weights did.
+    """The result of export-weights.
 
     Attributes:
         out: the state dict.
         model: the ``.caffemodel``.
-        channels: the order of colours that the net expected.
+        channels: the order of the net's colour channels.
         num_classes: outputs of the classifier.
         num_parameters: learned values, without BatchNorm's statistics.
         by_order: layers were recognised by their order, not by their names.
         unused: layers with weights that timm's model does not have.
-        empty_statistics: BatchNorms that never saw an image; their variance is 0.
+        empty_statistics: BatchNorm layers whose statistics are of no image; their variance is 0.
     """
 
     out: Path
@@ -58,22 +58,22 @@ def export_weights(
 ) -> ExportReport:
     """Writes a ``.caffemodel`` as the state dict of timm's ``inception_resnet_v2``.
 
-    BatchNorm's statistics are divided by their factor as Caffe does it, in float32. What came from
-    timm by import-weights goes back bit by bit, save for ``num_batches_tracked``, which Caffe has
-    no place for: it is 0.
+    BatchNorm's statistics are divided by their factor in float32, as in Caffe. Weights that
+    import-weights took from timm are exported bit by bit; ``num_batches_tracked``, which Caffe
+    does not have, is 0.
 
     Args:
         model: the weights.
         net: prototxt of the net: deploy or train_val.
         out: ``.safetensors``, ``.pth`` or ``.pt``.
-        channels: order of colours that the net is given, ``bgr`` or ``rgb``.
+        channels: order of the net's colour channels, ``bgr`` or ``rgb``.
         force: replace an existing file.
 
     Raises:
         UsageError: another suffix.
-        WeightsError: layers or values that timm's model has not, all of them.
-        InputError: a file that is not there, or damaged.
-        MissingExtraError: PyTorch, for ``.pth``, is not installed.
+        WeightsError: all layers and values that timm's model does not have.
+        InputError: a missing or damaged file.
+        MissingExtraError: the package for the format is not installed.
         OutputError: the result exists or cannot be written.
     """
     writer = _WRITERS.get(out.suffix)
@@ -82,7 +82,7 @@ def export_weights(
     if not force:
         refuse_existing(out)
     found = read_places(net)
-    reader = _Reader(ModelFile(model), found, channels)
+    reader = _ModelArrays(ModelFile(model), found, channels)
     arrays = reader.check()
     report = ExportReport(out, model, channels, found.num_classes, by_order=found.by_order)
     writer(out, arrays, reader.read)
@@ -92,8 +92,8 @@ def export_weights(
     return report
 
 
-class _Reader:
-    """Reads arrays from a model by timm's names."""
+class _ModelArrays:
+    """The arrays of a model by timm's names."""
 
     def __init__(self, model: ModelFile, found: NetPlaces, channels: str) -> None:
         self._model = model
@@ -108,23 +108,23 @@ class _Reader:
         """Name, type and shape of each array of the state dict.
 
         Raises:
-            WeightsError: all that is missing, superfluous, or of another shape or not finite.
+            WeightsError: all arrays that are missing, superfluous, of another shape or not finite.
         """
         problems = list(self._found.problems)
         arrays: list[tuple[str, str, tuple[int, ...]]] = []
         for name, key in self._names.items():
             place = self._found.places.get(key)
             if place is None and not self._is_bias_layer(key):
-                problems.append(f"{key.scope}: the net has no {key.part}")
+                problems.append(f"{key.scope}: the net has no {key.role}")
                 continue
             problems += [] if place is None else self._misfits(key, place)
             shape = place.shape if place else self._found.groups[key.scope].shape[:1]
             arrays.append((name, "float32", shape))
-            if key.part == VARIANCE:
+            if key.role == Role.VARIANCE:
                 arrays.append((f"{name.removesuffix('running_var')}{BATCHES}", "int64", ()))
         for key in self._found.places:
             if key not in self._wanted and not key.scope.startswith("AuxLogits"):
-                problems.append(f"{key.scope}: timm's model has no {key.part} here")
+                problems.append(f"{key.scope}: timm's model has no {key.role} here")
         if problems:
             count = f"{len(problems)} thing{'s' if problems[1:] else ''}"
             raise WeightsError(
@@ -133,36 +133,36 @@ class _Reader:
         return arrays
 
     def _is_bias_layer(self, key: Key) -> bool:
-        """Whether gamma is not learned, that is one: a Bias follows BatchNorm, not a Scale."""
+        """Whether gamma is 1, since a Bias follows BatchNorm instead of a Scale."""
         group = self._found.groups.get(key.scope)
-        return bool(group and group.affine is not None and key.part == GAMMA)
+        return bool(group and group.affine is not None and key.role == Role.GAMMA)
 
     def _misfits(self, key: Key, place: Place) -> list[str]:
-        """What is wrong with the blob of a place."""
+        """What is wrong with a blob; empty if it fits."""
         import numpy as np
 
         blobs = self._model.blobs(place.layer)
-        if place.index >= len(blobs) or (key.part in _STATISTICS and len(blobs) < 3):
-            return [f"{key.scope}: the model has no {key.part} (layer {place.layer})"]
+        if place.index >= len(blobs) or (key.role in _STATISTICS and len(blobs) < 3):
+            return [f"{key.scope}: the model has no {key.role} (layer {place.layer})"]
         blob = blobs[place.index]
         try:
             values = read_array(blob)
         except FormatError as error:
-            return [f"{key.scope}: {key.part} is {error.message}"]
+            return [f"{key.scope}: {key.role} is {error.message}"]
         if not _same_shape(values.shape, place.shape, legacy=not blob.HasField("shape")):
             theirs, ours = sizes_text(values.shape), sizes_text(place.shape)
-            return [f"{key.scope}: {key.part} is {theirs} in the model, {ours} in the net"]
-        if key.part in _STATISTICS:
+            return [f"{key.scope}: {key.role} is {theirs} in the model, {ours} in the net"]
+        if key.role in _STATISTICS:
             inverse = _inverse(blobs[2])
             if inverse is None:
-                return [f"{key.scope}: the factor of its {key.part} is not one number"]
+                return [f"{key.scope}: the factor of its {key.role} is not one number"]
             with np.errstate(over="ignore", invalid="ignore"):
                 values = values * inverse
         num_bad = values.size - int(np.isfinite(values).sum())
         if num_bad:
-            return [f"{key.scope}: {key.part} has {num_bad} values not finite"]
-        if key.part == VARIANCE and values.size and values.min() < 0:
-            return [f"{key.scope}: {key.part} is below zero"]
+            return [f"{key.scope}: {key.role} has {num_bad} values not finite"]
+        if key.role == Role.VARIANCE and values.size and values.min() < 0:
+            return [f"{key.scope}: {key.role} is below zero"]
         return []
 
     def read(self, name: str) -> NDArray[Any]:
@@ -174,21 +174,25 @@ class _Reader:
             return np.zeros((), np.int64)
         place = self._found.places.get(key)
         shape = place.shape if place else self._found.groups[key.scope].shape[:1]
-        if key.part not in _STATISTICS:
+        if key.role not in _STATISTICS:
             self.num_parameters += int(np.prod(shape))
         if place is None:
             return np.ones(shape, "f4")
         blobs = self._model.blobs(place.layer)
         values = read_array(blobs[place.index]).astype("f4", copy=False).reshape(shape)
-        if key.part in _STATISTICS:
+        if key.role in _STATISTICS:
             inverse = _inverse(blobs[2])
-            if inverse == 0 and key.part == VARIANCE:
+            if inverse == 0 and key.role == Role.VARIANCE:
                 self.empty_statistics.append(place.layer)
             return values * inverse
-        return turned(values) if key == Key(INPUT, WEIGHT) and self._channels == "bgr" else values
+        return (
+            rgb_to_bgr(values)
+            if key == Key(INPUT, Role.WEIGHT) and self._channels == "bgr"
+            else values
+        )
 
     def unused(self) -> list[str]:
-        """Layers with blobs that no array came from."""
+        """Layers with blobs that are not exported."""
         used = {
             layer.name
             for scope, group in self._found.groups.items()
@@ -199,9 +203,9 @@ class _Reader:
 
 
 def _inverse(blob: Any) -> np.float32 | None:
-    """What Caffe multiplies sums with: 0 where nothing was summed (batch_norm_layer.cpp).
+    """The inverse of BatchNorm's factor; 0 for 0, as in batch_norm_layer.cpp.
 
-    None where the blob is not one number.
+    None if the blob is not one number.
     """
     import numpy as np
 
@@ -216,7 +220,7 @@ def _inverse(blob: Any) -> np.float32 | None:
 
 
 def _same_shape(stored: tuple[int, ...], wanted: tuple[int, ...], *, legacy: bool) -> bool:
-    """Whether two shapes are the same; before 2015 all blobs had four axes, filled up with ones."""
+    """Whether two shapes are equal; before 2015 all blobs had four axes, with leading ones."""
     if legacy:
         wanted = (1,) * (4 - len(wanted)) + wanted
     return stored == wanted

@@ -1,4 +1,4 @@
-"""Other libraries' weights into a ``.caffemodel``."""
+"""Imports weights of other libraries into a ``.caffemodel``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from irv2caffe.weights.matching import MatchedArrays, drops_background, match
 from irv2caffe.weights.opening import open_weights
 from irv2caffe.weights.places import NetPlaces, read_places
 from irv2caffe.weights.scopes import AUX_LOGITS, INPUT, LOGITS
-from irv2caffe.weights.tensors import GAMMA, VARIANCE, WEIGHT, Key
+from irv2caffe.weights.tensors import Key, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class ImportReport:
-    """What import-weights did.
+    """The result of import-weights.
 
     Attributes:
         out: the ``.caffemodel``.
-        source: the file that the weights came from.
+        source: the file with the weights.
         source_format: ``timm``, ``keras`` or ``tf-slim``.
-        channels: the order of colours that the net expects.
-        num_classes: outputs of the classifier; 0 where it was left out.
+        channels: the order of the net's colour channels.
+        num_classes: outputs of the classifier; 0 if it was left out.
         num_parameters: learned values, without BatchNorm's statistics.
-        size_bytes: of the file.
+        size_bytes: of the ``.caffemodel``.
         by_order: layers were recognised by their order, not by their names.
-        dropped_background: the source's class 0 is not in the net.
-        gamma: ``source``, or ``ones`` where the source has none.
-        left_to_fillers: layers that are not in the file, so that Caffe fills them.
-        unused: arrays of the source that this net has no use for.
-        prefix: what stands before the names in the source, and is left out.
-        num_ignored: arrays that a trainer kept beside the weights.
-        differences: what makes the logits others than the source's, one line each.
+        dropped_background: class 0 of the source was left out.
+        gamma: ``source``, or ``ones`` if the source has none.
+        left_to_fillers: layers without weights in the file, which Caffe fills.
+        unused: arrays of the source that the net does not need.
+        prefix: common prefix of the names in the source, which was removed.
+        num_ignored: arrays of the source that only training needs.
+        differences: one line for each reason why the logits differ from the source's.
     """
 
     out: Path
@@ -78,23 +78,23 @@ def import_weights(
 ) -> ImportReport:
     """Writes the weights of ``source`` as a ``.caffemodel`` for ``net``.
 
-    The networks of all three libraries see RGB from -1 to 1. Caffe's images are BGR from 0 to 255,
-    which mean 127.5 and scale 1/127.5 take to the same range; the order of colours is turned in
-    the first convolution.
+    The networks of all three libraries take RGB from -1 to 1. Caffe's images are BGR from 0 to
+    255, which mean 127.5 and scale 1/127.5 bring to the same range; the first convolution's
+    weights are reordered from RGB to BGR.
 
     Args:
         source: timm's safetensors or .pth, Keras's .h5 or .keras, a TF-slim checkpoint.
         net: prototxt of the net: deploy or train_val.
-        out: the file to write; it appears when it is complete.
+        out: the file to write; it appears only when it is complete.
         source_format: ``timm``, ``keras``, ``tf-slim``, or ``auto``.
-        channels: order of colours that the net is given, ``bgr`` or ``rgb``.
+        channels: order of the net's colour channels, ``bgr`` or ``rgb``.
         averaged: take the moving averages of the weights that a trainer kept.
-        without_classifier: leave the classifiers out, to train them anew.
+        without_classifier: leave out the classifiers, to train new ones.
         force: replace an existing file.
 
     Raises:
-        WeightsError: names, shapes or values that do not fit, all of them.
-        InputError: a file that is not there, damaged, or of another kind.
+        WeightsError: all names, shapes and values that do not fit.
+        InputError: a missing or damaged file, or one of another kind.
         MissingExtraError: a package to read the source is not installed.
         OutputError: the result exists or cannot be written.
     """
@@ -113,7 +113,7 @@ def import_weights(
             num_classes=0 if LOGITS in matched.left_out else found.num_classes,
             by_order=found.by_order,
             dropped_background=_drops_background(found, matched),
-            gamma="source" if any(key.part == GAMMA for key in named.tensors) else "ones",
+            gamma="source" if any(key.role == Role.GAMMA for key in named.tensors) else "ones",
             left_to_fillers=[found.groups[scope].layer.name for scope in sorted(matched.left_out)],
             unused=matched.unused,
             prefix=named.prefix,
@@ -125,13 +125,13 @@ def import_weights(
 
 
 def _drops_background(found: NetPlaces, matched: MatchedArrays) -> bool:
-    key = Key(LOGITS, WEIGHT)
+    key = Key(LOGITS, Role.WEIGHT)
     tensor = matched.tensors.get(key)
     return tensor is not None and drops_background(key, tensor, found.places[key].shape)
 
 
 def _refuse(source: Path, problems: list[str]) -> None:
-    """Raises WeightsError if there are problems."""
+    """Raises WeightsError if there are any problems."""
     if not problems:
         return
     hint = ""
@@ -144,11 +144,11 @@ def _refuse(source: Path, problems: list[str]) -> None:
 def _layers(found: NetPlaces, matched: MatchedArrays, report: ImportReport) -> Iterator[Any]:
     """The net's layers with their blobs, one by one.
 
-    A layer that is left to the fillers is not in the file at all: Caffe aborts when a layer there
-    has another number of blobs than the net's.
+    Layers that are left to the fillers are left out, since Caffe aborts when a layer in the file
+    has another number of blobs than in the net.
 
     Raises:
-        WeightsError: at the end, values that no network can have.
+        WeightsError: at the end, for values that are not finite or negative variances.
     """
     import numpy as np
 
@@ -170,7 +170,7 @@ def _layers(found: NetPlaces, matched: MatchedArrays, report: ImportReport) -> I
             report.num_parameters += 0 if layer.type == "BatchNorm" else values.size
         if copy.blobs:
             done.add(layer.name)
-            if layer.type == "BatchNorm":  # its statistics are sums, divided by this
+            if layer.type == "BatchNorm":  # the factor that its statistics are divided by
                 copy.blobs.append(blob_from_array(np.ones(1, "f4")))
         yield copy
     _refuse(report.source, problems)
@@ -188,11 +188,11 @@ def _values(
     values = tensor.read()
     if drops_background(key, tensor, shape):
         values = values[1:]
-    return turned(values) if key == Key(INPUT, WEIGHT) and channels == "bgr" else values
+    return rgb_to_bgr(values) if key == Key(INPUT, Role.WEIGHT) and channels == "bgr" else values
 
 
-def turned(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The first convolution's weights with blue and red exchanged; grey has neither."""
+def rgb_to_bgr(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first convolution's weights with red and blue exchanged; unchanged for grey images."""
     return values[:, ::-1] if values.shape[1] == 3 else values
 
 
@@ -202,7 +202,7 @@ def _impossible(key: Key, values: NDArray[np.float32]) -> list[str]:
 
     num_bad = values.size - int(np.isfinite(values).sum())
     if num_bad:
-        return [f"{key.scope}: {key.part} has {num_bad} of {values.size} values not finite"]
-    if key.part == VARIANCE and values.size and values.min() < 0:
-        return [f"{key.scope}: {key.part} is below zero"]
+        return [f"{key.scope}: {key.role} has {num_bad} of {values.size} values not finite"]
+    if key.role == Role.VARIANCE and values.size and values.min() < 0:
+        return [f"{key.scope}: {key.role} is below zero"]
     return []

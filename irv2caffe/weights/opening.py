@@ -1,4 +1,4 @@
-"""Which kind of file weights come in, told by its first bytes."""
+"""Opens a file of weights, whose format is detected from its content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from irv2caffe.weights.tensors import SourceArrays
 
-FORMATS = ("timm", "keras", "tf-slim")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLE = b"\x80"
 _ARCHIVES = {b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7z": "an xz archive"}
@@ -31,7 +30,7 @@ def detect(path: Path) -> str:
 
     Raises:
         MissingInputError: no such file.
-        FormatError: none of them.
+        FormatError: another kind of file.
     """
     if checkpoint_prefix(path) is not None:
         return "checkpoint"
@@ -69,17 +68,17 @@ def detect(path: Path) -> str:
 def open_weights(
     path: Path, stack: ExitStack, *, source_format: str = "auto", averaged: bool = False
 ) -> tuple[str, SourceArrays]:
-    """The arrays in a file by their meaning, and whose format it is.
+    """Opens a file of weights; returns its format and its arrays by their role.
 
     Args:
         path: the file.
-        stack: keeps it open until the arrays have been read.
-        source_format: ``timm``, ``keras`` or ``tf-slim``; ``auto`` goes by the kind of file.
+        stack: keeps the file open until the arrays have been read.
+        source_format: ``timm``, ``keras`` or ``tf-slim``; ``auto`` decides by the kind of file.
         averaged: take the moving averages of the weights that a trainer kept.
 
     Raises:
         UsageError: moving averages of a format that has none.
-        InputError: no such file, damaged, or of another format.
+        InputError: no such file, a damaged one, or one of another format.
         MissingExtraError: a package to read it is not installed.
     """
     kind = detect(path)
@@ -93,7 +92,7 @@ def open_weights(
     if averaged and kind not in {"torch", "checkpoint"}:
         raise UsageError(f"--ema: a {kind} file holds one set of weights only", "leave out --ema")
     try:
-        named = _NAMERS[kind](path, stack, averaged)
+        named = _read(kind, path, stack, averaged=averaged)
     except FormatError as error:
         if error.path is not None:
             raise
@@ -108,29 +107,13 @@ def open_weights(
     return found, named
 
 
-def _safetensors(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
-    del stack, averaged
-    return from_timm(read_safetensors(path))
-
-
-def _torch(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
-    del stack
-    return from_timm(read_torch(path), averaged=averaged)
-
-
-def _hdf5(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
-    del averaged
-    return from_keras(read_hdf5(path, stack))
-
-
-def _checkpoint(path: Path, stack: ExitStack, averaged: bool) -> SourceArrays:
-    del stack
-    return from_tf_slim(read_checkpoint(path), averaged=averaged)
-
-
-_NAMERS = {
-    "safetensors": _safetensors,
-    "torch": _torch,
-    "hdf5": _hdf5,
-    "checkpoint": _checkpoint,
-}
+def _read(kind: str, path: Path, stack: ExitStack, *, averaged: bool) -> SourceArrays:
+    match kind:
+        case "safetensors":
+            return from_timm(read_safetensors(path))
+        case "torch":
+            return from_timm(read_torch(path), averaged=averaged)
+        case "hdf5":
+            return from_keras(read_hdf5(path, stack))
+        case _:
+            return from_tf_slim(read_checkpoint(path), averaged=averaged)

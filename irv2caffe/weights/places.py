@@ -1,4 +1,4 @@
-"""Where a net keeps its weights, learned from its layers, and what each of them is."""
+"""Finds the weight blobs of a net and their roles in the published network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from irv2caffe.errors import FormatError, WeightsError, first_of
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.weights.scopes import BN_EPS, CONVOLUTIONS, KNOWN, LOGITS
-from irv2caffe.weights.tensors import BETA, BIAS, GAMMA, MEAN, VARIANCE, WEIGHT, Key
+from irv2caffe.weights.tensors import Key, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ _CHANNELS_OF_DATA = 3
 
 @dataclass
 class LayerGroup:
-    """A convolution or inner product, and the BatchNorm and Scale (or Bias) that follow it."""
+    """A convolution or inner product with the BatchNorm and Scale (or Bias) after it."""
 
     layer: Any
     inputs: int
@@ -35,12 +35,12 @@ class LayerGroup:
 
     @property
     def layers(self) -> list[Any]:
-        """All of them."""
+        """Its layers."""
         return [layer for layer in (self.layer, self.norm, self.affine) if layer is not None]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its weight."""
+        """The shape of its weight."""
         if self.layer.type == "InnerProduct":
             return (self.layer.inner_product_param.num_output, self.inputs)
         param = self.layer.convolution_param
@@ -49,12 +49,12 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class Place:
-    """One blob.
+    """A weight blob.
 
     Attributes:
         layer: name of its layer.
-        index: which of the layer's blobs.
-        shape: as Caffe will make it.
+        index: position among the layer's blobs.
+        shape: its shape in Caffe.
     """
 
     layer: str
@@ -64,14 +64,14 @@ class Place:
 
 @dataclass
 class NetPlaces:
-    """The weights of a net.
+    """The weight blobs of a net.
 
     Attributes:
         net: the NetParameter.
-        places: where each array goes; BatchNorm's third blob, a factor, is not among them.
-        groups: the layers, by their scope.
+        places: the blob for each role, without BatchNorm's third one, a factor.
+        groups: the layers, by scope.
         by_order: the layers were recognised by their order, not by their names.
-        problems: what makes it another network than the published one.
+        problems: one line for each difference from the published network.
     """
 
     net: Any
@@ -82,23 +82,23 @@ class NetPlaces:
 
     @property
     def num_classes(self) -> int:
-        """Outputs of its classifier; 0 without one."""
+        """Outputs of the classifier; 0 without one."""
         group = self.groups.get(LOGITS)
         return group.layer.inner_product_param.num_output if group else 0
 
 
 def read_places(path: Path) -> NetPlaces:
-    """Finds the weights of the net in a prototxt.
+    """Finds the weight blobs of the net in a prototxt.
 
     Raises:
-        FormatError: no layers, or layers of the form before Caffe 1.0.
+        FormatError: no layers, or layers from before Caffe 1.0.
         WeightsError: not the network whose weights are published.
     """
     net = read_prototxt(path, messages.NetParameter)
     if not net.layer:
         hint = "bring it up to date with Caffe's upgrade_net_proto_text" if net.layers else ""
         raise FormatError("no net of Caffe 1.0: it has no layers", hint, path=path)
-    _refuse_loose_ends(net, path)
+    _refuse_unconnected(net, path)
     groups, problems = _groups(net)
     found = NetPlaces(net, problems=problems)
     names = {group.layer.name for group in groups} & KNOWN
@@ -129,7 +129,7 @@ def _scopes_by_name(groups: Iterable[LayerGroup]) -> dict[str, str]:
 
 
 def _scopes_by_order(groups: list[LayerGroup]) -> dict[str, str] | None:
-    """Other people's nets have other names, but the same layers in the same order."""
+    """Scopes for a net with other names, but the same layers in the same order."""
     kinds = [group.layer.type for group in groups]
     if kinds != ["Convolution"] * len(CONVOLUTIONS) + ["InnerProduct"]:
         return None
@@ -138,9 +138,9 @@ def _scopes_by_order(groups: list[LayerGroup]) -> dict[str, str] | None:
 
 
 def _groups(net: Any) -> tuple[list[LayerGroup], list[str]]:
-    """The layers with weights, and those that no published array belongs to."""
+    """The groups of layers with weights; a line for each layer that the published net lacks."""
     channels = _input_channels(net)
-    reach: dict[str, LayerGroup] = {}  # the blob that a group's next layer would read
+    reach: dict[str, LayerGroup] = {}  # by the top that the group's next layer reads
     groups: dict[str, LayerGroup] = {}
     problems = []
     for layer in net.layer:
@@ -162,8 +162,8 @@ def _groups(net: Any) -> tuple[list[LayerGroup], list[str]]:
     return list(groups.values()), problems
 
 
-def _refuse_loose_ends(net: Any, path: Path) -> None:
-    """Raises FormatError for a layer that reads or gives nothing, where it should do both."""
+def _refuse_unconnected(net: Any, path: Path) -> None:
+    """Raises FormatError for a layer with weights that lacks a bottom or top."""
     for layer in net.layer:
         if layer.type in _WITH_WEIGHTS - {"Parameter"} and not (layer.bottom and layer.top):
             lacking = "top" if layer.bottom else "bottom"
@@ -171,7 +171,7 @@ def _refuse_loose_ends(net: Any, path: Path) -> None:
 
 
 def _input_channels(net: Any) -> dict[str, int]:
-    """Of inputs that stand before the layers, as deploy nets had them before 2016."""
+    """The channels of inputs without a layer, as deploy nets had before 2016."""
     sizes = [list(shape.dim) for shape in net.input_shape]
     sizes = sizes or [list(net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)]
     named = zip(net.input, sizes, strict=False)
@@ -179,12 +179,12 @@ def _input_channels(net: Any) -> dict[str, int]:
 
 
 def _is_affine(layer: Any) -> bool:
-    """A Scale or Bias with blobs of its own; with two bottoms it takes its factors from there."""
+    """Whether it is a Scale or Bias with weights, which one with two bottoms does not have."""
     return layer.type in {"Scale", "Bias"} and len(layer.bottom) == 1
 
 
 def _channels(layer: Any, channels: dict[str, int]) -> int:
-    """Of a layer's tops, as far as this family of networks needs it."""
+    """The channels of a layer's tops, for the layer types of this network."""
     if layer.type == "Convolution":
         return int(layer.convolution_param.num_output)
     if layer.type == "InnerProduct":
@@ -204,28 +204,28 @@ def _kernel(param: Any) -> tuple[int, int]:
 
 
 def _add_places(found: NetPlaces, scope: str, group: LayerGroup) -> None:
-    """Notes the blobs of a group, or what it lacks."""
+    """Adds the blobs of a group, or a problem."""
     layer, outputs = group.layer, (group.shape[0],)
     param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
-    found.places[Key(scope, WEIGHT)] = Place(layer.name, 0, group.shape)
+    found.places[Key(scope, Role.WEIGHT)] = Place(layer.name, 0, group.shape)
     if param.bias_term:
-        found.places[Key(scope, BIAS)] = Place(layer.name, 1, outputs)
+        found.places[Key(scope, Role.BIAS)] = Place(layer.name, 1, outputs)
     if group.norm is None:
         return
-    found.places[Key(scope, MEAN)] = Place(group.norm.name, 0, outputs)
-    found.places[Key(scope, VARIANCE)] = Place(group.norm.name, 1, outputs)
+    found.places[Key(scope, Role.MEAN)] = Place(group.norm.name, 0, outputs)
+    found.places[Key(scope, Role.VARIANCE)] = Place(group.norm.name, 1, outputs)
     if group.affine is None:
         found.problems.append(f"{layer.name}: no Scale follows its BatchNorm")
     elif group.affine.type == "Bias":
-        found.places[Key(scope, BETA)] = Place(group.affine.name, 0, outputs)
+        found.places[Key(scope, Role.BETA)] = Place(group.affine.name, 0, outputs)
     else:
-        found.places[Key(scope, GAMMA)] = Place(group.affine.name, 0, outputs)
+        found.places[Key(scope, Role.GAMMA)] = Place(group.affine.name, 0, outputs)
         if group.affine.scale_param.bias_term:
-            found.places[Key(scope, BETA)] = Place(group.affine.name, 1, outputs)
+            found.places[Key(scope, Role.BETA)] = Place(group.affine.name, 1, outputs)
 
 
 def _wrong_eps(groups: dict[str, LayerGroup]) -> list[str]:
-    """One line for all BatchNorms that add another epsilon than the published network's."""
+    """One line for all BatchNorms with another ``eps`` than the published network."""
     norms = [group.norm for group in groups.values() if group.norm is not None]
     wrong = [
         norm for norm in norms if not math.isclose(norm.batch_norm_param.eps, BN_EPS, rel_tol=1e-4)

@@ -1,8 +1,7 @@
-"""The convolutions of the published Inception-ResNet-v2 by the names that each library gives them.
+"""The convolutions of the published Inception-ResNet-v2, with their names in each library.
 
-TF-slim's scopes, without the leading ``InceptionResnetV2/``, are the names that the nets of the
-variant ``slim`` have too, so they are the names used here. The order is that of timm's module
-definitions and of the layers in our prototxt.
+TF-slim's scopes without the leading ``InceptionResnetV2/`` serve as names here, since the variant
+``slim`` has them, too. The order is that of timm's modules and of the layers in the prototxt.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ LOGITS = "Logits"
 AUX = "AuxLogits"
 AUX_LOGITS = f"{AUX}/Logits"
 INPUT = "Conv2d_1a_3x3"
-BN_EPS = 0.001  # of TensorFlow's, Keras's and timm's net alike
+BN_EPS = 0.001  # in TensorFlow, Keras and timm
 
-# Branches of each block in the order of their concatenation; pools have no weights.
+# The branches of each block in the order of their concatenation; pools have no weights.
 _BLOCKS = {
     "Mixed_5b": (
         ("Conv2d_1x1",),
@@ -53,12 +52,11 @@ class Scope:
     """One convolution.
 
     Attributes:
-        slim: its name in TF-slim and in our prototxt.
-        timm: its module in timm; that of the convolution itself is ``.conv`` in it where
-            BatchNorm follows.
-        keras: its name in Keras, or nothing where Keras numbers it.
-        depth: how many convolutions follow in its branch; Keras sorts a model's layers by it.
-        has_bn: BatchNorm and ReLU follow; else it has a bias.
+        slim: its name in TF-slim and in the prototxt.
+        timm: its module in timm; with BatchNorm the convolution is ``.conv`` in that module.
+        keras: its name in Keras; empty where Keras numbers it.
+        depth: number of layers after it in its branch, by which Keras sorts a model's layers.
+        has_bn: followed by BatchNorm and ReLU; else it has a bias.
     """
 
     slim: str
@@ -80,7 +78,7 @@ def _branches(kind: str, slim: str, timm: str) -> list[Scope]:
 
 
 def _residual(kind: str, slim: str, timm: str, number: int) -> list[Scope]:
-    """A residual block: its branches and the linear projection back to the trunk's width."""
+    """A residual block: its branches and the up-projection."""
     up = Scope(f"{slim}/Conv2d_1x1", f"{timm}.conv2d", f"{kind}_{number}_conv", has_bn=False)
     return [*_branches(kind, slim, timm), up]
 
@@ -109,11 +107,11 @@ CONVOLUTIONS: tuple[Scope, ...] = (
     *_residual("block8", "Block8", "block8", 10),
     Scope("Conv2d_7b_1x1", "conv2d_7b", "conv_7b"),
 )
-# Only TF-slim's net has the auxiliary classifier.
+# The auxiliary classifier, which only TF-slim's net has.
 AUX_CONVOLUTIONS = (f"{AUX}/Conv2d_1b_1x1", f"{AUX}/Conv2d_2a_5x5")
 KNOWN = frozenset({scope.slim for scope in CONVOLUTIONS} | {*AUX_CONVOLUTIONS, LOGITS, AUX_LOGITS})
 
 
 def block_of(scope: str) -> str:
-    """The block that a convolution belongs to: ``Repeat/block35_1/Branch_0/...`` to its front."""
+    """The block of a convolution: ``Repeat/block35_1`` of ``Repeat/block35_1/Branch_0/...``."""
     return scope.partition("/Branch_")[0].removesuffix("/Conv2d_1x1")

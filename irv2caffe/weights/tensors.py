@@ -1,8 +1,9 @@
-"""What is known of an array before it is read, by its name in the net."""
+"""Arrays of weights that are read later: as stored in a file, and by their role in the net."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -12,21 +13,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOAT_KINDS = frozenset({"float16", "bfloat16", "float32", "float64"})
-WEIGHT, BIAS, GAMMA, BETA, MEAN, VARIANCE = (
-    "weight",
-    "bias",
-    "gamma",
-    "beta",
-    "mean",
-    "variance",
-)
+HWIO = (3, 2, 0, 1)
+IN_OUT = (1, 0)
+
+
+class Role(StrEnum):
+    """Which array of a convolution and its BatchNorm."""
+
+    WEIGHT = auto()
+    BIAS = auto()
+    GAMMA = auto()
+    BETA = auto()
+    MEAN = auto()
+    VARIANCE = auto()
 
 
 class Key(NamedTuple):
-    """What an array is: the convolution by its TF-slim scope, and which of its arrays."""
+    """An array of the network: the TF-slim scope of its convolution, and its role."""
 
     scope: str
-    part: str
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class StoredArray:
 
     Attributes:
         shape: as stored.
-        kind: of its values, by numpy's name, or the file's own where numpy has none.
-        read: gives the values; bfloat16 comes as float32.
+        kind: type of the values: numpy's name, or the file's own where numpy has none.
+        read: returns the values; bfloat16 as float32.
     """
 
     shape: tuple[int, ...]
@@ -46,12 +52,12 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An array of a known meaning.
+    """An array with a known role.
 
     Attributes:
         origin: its name in the file.
-        raw: the array there.
-        axes: the order of its axes in Caffe; empty where it is the same.
+        raw: the array in the file.
+        axes: the order of its axes in Caffe; empty for the same order.
     """
 
     origin: str
@@ -60,30 +66,30 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As Caffe wants it: convolutions are output, input, height, width."""
+        """The shape in Caffe: output, input, height, width for convolutions."""
         if len(self.axes) != len(self.raw.shape):
             return self.raw.shape
         return tuple(self.raw.shape[axis] for axis in self.axes)
 
     def read(self) -> NDArray[np.float32]:
-        """The values as float32, in Caffe's order."""
+        """The values as float32, with axes in Caffe's order."""
         import numpy as np
 
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is reported as such
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, which is reported
             values = self.raw.read().astype("f4", copy=False)
         return np.transpose(values, self.axes) if self.axes else values
 
 
 @dataclass
 class SourceArrays:
-    """The arrays of a file by their meaning.
+    """The arrays of a file by their role.
 
     Attributes:
-        tensors: those that Inception-ResNet-v2 has.
-        unexpected: names that mean nothing in it.
-        ignored: names of what a training keeps beside the weights.
-        head: names of layers behind the network that are not its classifier.
-        prefix: what stands before all names, since the network was a part of something larger.
+        tensors: arrays of Inception-ResNet-v2.
+        unexpected: names of unknown arrays.
+        ignored: names of arrays that only training needs.
+        head: names of arrays of a head other than the classifier.
+        prefix: common prefix of the network's names, where it was part of a larger module.
     """
 
     tensors: dict[Key, Tensor] = field(default_factory=dict)
@@ -91,7 +97,3 @@ class SourceArrays:
     ignored: list[str] = field(default_factory=list)
     head: list[str] = field(default_factory=list)
     prefix: str = ""
-
-
-HWIO = (3, 2, 0, 1)
-IN_OUT = (1, 0)

@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     config,
     irv2caffe,
     is_gone,
@@ -19,9 +19,8 @@ from irv2caffe.caffe import verify
 from irv2caffe.caffe.bounded import printed
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.errors import InstallError
-from irv2caffe.train.run import log_watch
-from irv2caffe.train.run.caffe_log import RawLog
-from irv2caffe.train.run.log_watch import LogWatch
+from irv2caffe.train.run import caffe_log
+from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
 
 FLOOD = """#!{python}
 import os, sys, time
@@ -93,17 +92,17 @@ def test_a_caffe_that_prints_without_end_is_ended(tmp_path):
 
 def watched(tmp_path, free, snapshot=0):
     log = RawLog(tmp_path / "start-001.log", tmp_path / "train.log")
-    return log, LogWatch(log, lambda: free, lambda: snapshot)
+    return log, LogSizeWatch(log, lambda: free, lambda: snapshot)
 
 
 def looks(watch, log, sizes, monkeypatch):
     """What is said when the log has such sizes, a second apart."""
     clock = iter(range(1000, 2000))
-    monkeypatch.setattr(log_watch.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(caffe_log.time, "monotonic", lambda: next(clock))
     said = []
     for size in sizes:
         os.truncate(log.writing, size)
-        said.append(watch.look())
+        said.append(watch.has_new_problem())
     monkeypatch.undo()
     return said
 
@@ -120,6 +119,6 @@ def test_a_log_that_fills_the_disk_bit_by_bit_leaves_room_for_a_snapshot(tmp_pat
     log, watch = watched(tmp_path, free=300 << 20, snapshot=250 << 20)
     sizes = [200 << 20] * 3 + [300 << 20] * 3
     assert looks(watch, log, sizes, monkeypatch) == [False] * 3 + [True, False, False]
-    assert "the disk is nearly full" in watch.words
+    assert "the disk is nearly full" in watch.problem
     assert not watch.is_flood
     log.close()

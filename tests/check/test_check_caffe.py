@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from helpers.check_cases import FLAG, SOLVER, Run, changed, plain
-from test_check import CASES
+from helpers.rule_cases import CASES
 from test_check_files import raw, shuffled, write_database
 
 from irv2caffe.caffe.command import tool_command
-from irv2caffe.check.rules import Severity
+from irv2caffe.check.finding import Severity
 from irv2caffe.check.run import check
 from irv2caffe.errors import FormatError
 
@@ -108,7 +108,7 @@ SILENT = {
 @pytest.mark.parametrize("name", SILENT)
 def test_where_check_says_so_caffe_goes_on_in_silence(caffe, name, databases, tmp_path):
     """The log of a run that is worth nothing ends well."""
-    bad = CASES[name][1]
+    bad = CASES[name].bad
     done = train(caffe, tmp_path, bad, databases)
     assert done.returncode == 0, done.stderr[-2000:]
     assert SILENT[name] in done.stderr
@@ -138,7 +138,7 @@ def weights_after(caffe, folder, run, databases):
 
 
 def test_weights_without_a_filler_stay_zero(caffe, databases, tmp_path):
-    found = weights_after(caffe, tmp_path, CASES["zero-filler"][1], databases)
+    found = weights_after(caffe, tmp_path, CASES["zero-filler"].bad, databases)
     assert found["size"]["conv1"] == [0.0]
     assert found["moved"]["conv1"] == [0.0]
     (tmp_path / "good").mkdir()
@@ -273,7 +273,7 @@ def test_a_clip_of_zero_stops_learning(caffe, databases, tmp_path):
 
 
 def test_nothing_learns_where_all_is_frozen(caffe, databases, tmp_path):
-    found = weights_after(caffe, tmp_path, CASES["nothing-learns"][1], databases)["moved"]
+    found = weights_after(caffe, tmp_path, CASES["nothing-learns"].bad, databases)["moved"]
     assert all(value == 0 for name in ("conv1", "conv2", "fc") for value in found[name])
 
 
@@ -283,7 +283,7 @@ def test_constant_weights_stay_equal(caffe, databases, tmp_path):
         "print(",
         "spread = float(after['conv1'][0].std(axis=0).max())\nprint(json.dumps(spread)); (",
     )
-    write(tmp_path, CASES["constant-filler"][1], databases)
+    write(tmp_path, CASES["constant-filler"].bad, databases)
     command = tool_command(caffe, "python", ["-c", code, "solver.prototxt"])
     env = {**command.env, "GLOG_minloglevel": "2"}
     done = subprocess.run(command.argv, cwd=tmp_path, env=env, capture_output=True, check=True)
@@ -292,7 +292,7 @@ def test_constant_weights_stay_equal(caffe, databases, tmp_path):
 
 def test_three_params_of_batch_norm_are_mended_by_caffe(caffe, databases, tmp_path):
     """A warning, not an error: Caffe 1.0 freezes exactly three of them by itself."""
-    bad = CASES["bn-params-not-frozen"][1]
+    bad = CASES["bn-params-not-frozen"].bad
     three = replace(bad, net=((bad.net[0][0], "param { lr_mult: 1 } " * 3),))
     assert train(caffe, tmp_path, three, databases).returncode == 0
 
@@ -337,7 +337,7 @@ def test_batch_statistics_in_test(caffe, databases, tmp_path, flag):
 
 
 def test_global_statistics_in_train_are_zero_and_stay_so(caffe, databases, tmp_path):
-    run = CASES["bn-global-stats-in-train"][1]
+    run = CASES["bn-global-stats-in-train"].bad
     found = weights_after(caffe, tmp_path, run, databases)
     assert found["size"]["conv1/bn"] == [0.0, 0.0, 0.0]
 

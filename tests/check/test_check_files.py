@@ -17,7 +17,7 @@ from helpers.check_cases import FLAG, SOLVER, plain, tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.check.rules import Severity
+from irv2caffe.check.finding import Severity
 from irv2caffe.check.run import CheckOptions, check
 from irv2caffe.config import (
     NetOptions,

@@ -8,7 +8,7 @@ import pytest
 from helpers.check_cases import SOLVER, conv, head, pool
 
 from irv2caffe.check import fork_fields
-from irv2caffe.check.rules import Severity
+from irv2caffe.check.finding import Severity
 from irv2caffe.check.run import CheckOptions, check
 from irv2caffe.errors import FormatError
 from irv2caffe.proto import messages

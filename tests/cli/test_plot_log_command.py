@@ -13,7 +13,7 @@ import sys
 import cv2
 import pytest
 from helpers.paths import FILES
-from helpers.train_helpers import child_of_test, wait_for
+from helpers.training_jobs import child_of_test, wait_for
 
 from irv2caffe.log.export import read_csv
 from irv2caffe.log.read.reader import read_log

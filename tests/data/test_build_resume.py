@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.train_helpers import database_contents, is_gone, wait_for
+from helpers.training_jobs import database_contents, is_gone, wait_for
 from PIL import Image
 
 from irv2caffe.data.build import build_plan, writer

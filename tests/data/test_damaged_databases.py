@@ -16,7 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 from helpers.damaged import damage
-from helpers.train_helpers import write_job
+from helpers.training_jobs import write_job
 
 from irv2caffe import atomic
 from irv2caffe.caffe.command import tool_command
@@ -29,7 +29,7 @@ from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputErro
 from irv2caffe.proto.messages import BlobProto, Datum
 from irv2caffe.train.plan.databases import check_locks
 from irv2caffe.train.plan.plan import TrainOptions, make_plan
-from irv2caffe.train.run_dir.failure_causes import advise
+from irv2caffe.train.run_dir.failure_causes import cause_of
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.run_dir import RunDir
 
@@ -381,8 +381,8 @@ def test_a_database_of_others_that_is_read_only(sound):
                 os._exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == outcome
             db.chmod(0o755)
-    assert "lock.mdb" in advise("Check failed: mdb_status == 0 (13 vs. 0) Permission denied").hint
-    assert "locks" in advise("Check failed: mdb_status == 0 (38 vs. 0) Function").why
+    assert "lock.mdb" in cause_of("Check failed: mdb_status == 0 (13 vs. 0) Permission denied").hint
+    assert "locks" in cause_of("Check failed: mdb_status == 0 (38 vs. 0) Function").why
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.train_helpers import database_contents
+from helpers.training_jobs import database_contents
 from PIL import Image
 
 from irv2caffe.caffe.command import tool_command

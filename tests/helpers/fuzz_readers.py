@@ -198,16 +198,16 @@ def _states(_: Path) -> list[Seed]:
 
 def _read_state(folder: Path) -> None:
     from irv2caffe.proto.snapshot_headers import read_state_header, with_learned_net
-    from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
+    from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
     path = folder / "x_iter_20.solverstate"
     for pair in pairs(folder):
         problem(pair, _net_message())
-        newest_whole(folder)
+        newest_complete(folder)
     _each(
         lambda: read_state_header(path),
         lambda: b"".join(with_learned_net(path, "other")),
-        lambda: [mend(pair) for pair in pairs(folder)],
+        lambda: [fix_model_path(pair) for pair in pairs(folder)],
     )
 
 
@@ -406,9 +406,9 @@ def _read_log(folder: Path) -> None:
 def _plot(request) -> None:
     from irv2caffe.log.describe import config_lines, finding_lines, summary_items
     from irv2caffe.log.summary import summarize
-    from irv2caffe.plot.session import Session
+    from irv2caffe.plot.session import PlotSession
 
-    with Session(request) as session:
+    with PlotSession(request) as session:
         session.read()
         runs = session.runs()
         session.check_outputs(runs)
@@ -474,21 +474,17 @@ def _run_folders(_: Path) -> list[Seed]:
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
     from irv2caffe.train.plan.plan import TrainOptions
-    from irv2caffe.train.run.as_before import as_before
-    from irv2caffe.train.run.options import SessionOptions
-    from irv2caffe.train.run.resume import last_words
+    from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions, with_earlier_options
     from irv2caffe.train.run_dir.control import status, status_text
     from irv2caffe.train.run_dir.lock import read_owner
-    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.run_dir import RunDir, last_log
 
     run = RunDir(folder)
 
     def resume() -> None:
-        train_options = TrainOptions(run_dir=folder)
-        as_before(
-            folder, train_options, SessionOptions(), set(), gpus=None, caffe=None, docker=None
-        )
-        last_words(run)
+        options = LaunchOptions(TrainOptions(run_dir=folder), SupervisionOptions(), None, None)
+        with_earlier_options(folder, options, set())
+        last_log(run)
 
     _each(
         lambda: status_text(status(run)),

@@ -437,7 +437,7 @@ BAD = {
             bottoms="x z",
             tops="a b",
         ),
-        "all must have one shape",
+        "must have the same shape",
     ),
     "conv one top": (
         conv("num_output: 4 kernel_size: 1", bottoms="x x"),

@@ -31,7 +31,7 @@ from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import Table, TrainRow, make_table
 from irv2caffe.log.table import TestRow as RowOfTest
 from irv2caffe.log.tensorboard import write_events
-from irv2caffe.plot.session import Request, Session
+from irv2caffe.plot.session import PlotSession, Request
 
 LOGS = FILES / "logs"
 STAMP = "I1124 01:02:03.500000  4242 solver.cpp:239] "
@@ -431,7 +431,7 @@ def test_without_tensorboard(tmp_path, monkeypatch):
         write_events(tmp_path, {"run": Table((), (), (), None, None)})
     assert "pip install 'irv2caffe[tensorboard]'" in caught.value.hint
     with pytest.raises(MissingExtraError):
-        Session(Request([LOGS / "healthy.log"], tensorboard=tmp_path))
+        PlotSession(Request([LOGS / "healthy.log"], tensorboard=tmp_path))
 
 
 def test_the_example_of_the_guide(tmp_path):

@@ -20,7 +20,7 @@ from irv2caffe.log.table import TestRow as RowOfTest
 from irv2caffe.plot.curve import Curve, between, gaps, moving_average, smoothed, thinned
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.figure import draw, figure
-from irv2caffe.plot.style import Look
+from irv2caffe.plot.style import PlotOptions
 
 LOGS = FILES / "logs"
 LOSS = "training loss (mean of 7 displays)"
@@ -89,7 +89,7 @@ def test_smoothing_is_the_mean_of_neighbours():
 
 @pytest.mark.parametrize(("asked", "stated"), [(1, ""), (20, " (mean of 21 displays)")])
 def test_smoothing_is_stated(asked, stated):
-    labels = drawn(figure([Run("run", table())], Look(smooth=asked)))
+    labels = drawn(figure([Run("run", table())], PlotOptions(smooth=asked)))
     assert f"training loss{stated}" in labels
 
 
@@ -122,14 +122,14 @@ def test_moving_average_against_a_loop(span):
 
 
 def test_close_up_has_its_own_rows_and_scales():
-    made = figure([Run("run", table())], Look(window=(15, 25)))
+    made = figure([Run("run", table())], PlotOptions(window=(15, 25)))
     assert made.axes[0].get_xlim() == (15, 25)
     loss = drawn(made)[LOSS]
     assert 14.9 <= min(loss.get_xdata()) <= 15
     assert made.axes[1].get_ylim()[1] < 1
     assert made.axes[1].get_ylim()[0] > 0
     with pytest.raises(InputError, match="in these epochs"):
-        figure([Run("run", table())], Look(window=(30, 40)))
+        figure([Run("run", table())], PlotOptions(window=(30, 40)))
 
 
 def test_a_test_of_the_first_epoch_is_in_the_close_up():
@@ -171,7 +171,7 @@ def test_no_top5_no_tests_nothing():
 def test_only_tests():
     """display: 0, and nothing of the training in the log."""
     only_tests = Table((), table().test, (), 1, 100)
-    made = figure([Run("run", only_tests)], Look(panels=("lr", "throughput")))
+    made = figure([Run("run", only_tests)], PlotOptions(panels=("lr", "throughput")))
     assert made.axes[-1].get_ylabel() == "no training loss"
     assert all(len(axis.get_yticks()) == 0 for axis in made.axes[1:])
 
@@ -188,7 +188,7 @@ def test_iterations_where_epochs_are_not_known():
 
 
 def test_panels():
-    made = figure([golden("resumed")], Look(panels=("lr", "throughput")))
+    made = figure([golden("resumed")], PlotOptions(panels=("lr", "throughput")))
     rates = next(
         line for line in axis_of(made, "learning rate").get_lines() if line.get_label()[0] == "_"
     )
@@ -206,7 +206,7 @@ def test_panels():
 
 @pytest.mark.parametrize("axis", ["loss", "error", "x"])
 def test_log_axes(axis):
-    made = figure([Run("run", table())], Look(log_axes=frozenset({axis})))
+    made = figure([Run("run", table())], PlotOptions(log_axes=frozenset({axis})))
     scales = {
         "error": made.axes[0].get_yscale(),
         "loss": made.axes[1].get_yscale(),
@@ -219,7 +219,7 @@ def test_log_axes(axis):
 def test_log_axes_of_what_has_no_logarithm(losses, recwarn):
     tests = (RowOfTest(0, None, 0, 0.0, None, None),)
     run = Run("run", Table(run_of(losses).table.train, tests, (), None, None))
-    made = figure([run], Look(log_axes=frozenset({"loss", "error", "x"})))
+    made = figure([run], PlotOptions(log_axes=frozenset({"loss", "error", "x"})))
     FigureCanvasAgg(made).draw()
     assert made.axes[0].get_yscale() == "linear"
     assert made.axes[1].get_yscale() == ("log" if max(losses) > 0 else "linear")
@@ -243,7 +243,7 @@ def test_training_errors_where_the_net_has_them():
 
 
 def test_references_are_behind():
-    made = figure([Run("run", table())], Look(references=tuple(references(["all"]))))
+    made = figure([Run("run", table())], PlotOptions(references=tuple(references(["all"]))))
     labels = drawn(made)
     line = labels["lim0606 (reference)"]
     assert list(line.get_xdata())[:3] == [1, 2, 3]
@@ -256,7 +256,7 @@ def test_references_are_behind():
     ]
     unknown = Run("run", Table(table().train, table().test, (), None, None))
     with pytest.raises(UsageError, match="--num-train-images"):
-        figure([unknown], Look(references=tuple(references(["all"]))))
+        figure([unknown], PlotOptions(references=tuple(references(["all"]))))
 
 
 def test_lines_are_cut_where_they_leave():
@@ -277,7 +277,7 @@ def test_thinned_curves_keep_their_extremes():
 def test_legend_hides_nothing():
     """It lies below the axes, whatever is in it."""
     runs = [Run(f"a run with a rather long name, number {i}", table()) for i in range(4)]
-    made = figure(runs, Look(references=tuple(references(["all"]))))
+    made = figure(runs, PlotOptions(references=tuple(references(["all"]))))
     FigureCanvasAgg(made).draw()
     legend = made.legends[0].get_window_extent()
     assert legend.y1 <= made.axes[0].get_window_extent().y0
@@ -295,7 +295,7 @@ def test_any_name_is_drawn(tmp_path, name, suffix):
     """Names may come from a log, or be a file's that is not text."""
     runs = [Run(name, table()), Run("other", table())]
     out = tmp_path / f"figure.{suffix}"
-    draw(runs, out, Look(title=name))
+    draw(runs, out, PlotOptions(title=name))
     if suffix == "svg":
         minidom.parse(str(out))
     legend = [text.get_text() for text in figure(runs).legends[0].get_texts()]
@@ -305,11 +305,11 @@ def test_any_name_is_drawn(tmp_path, name, suffix):
 
 def test_a_title_of_a_line_is_shown_whole():
     title = "Inception-ResNet-v2 on ILSVRC12, 2 x 16 images, learning rate 0.045, RMSProp"
-    made = figure([Run("run", table())], Look(title=title))
+    made = figure([Run("run", table())], PlotOptions(title=title))
     assert made.axes[0].get_title() == title
     FigureCanvasAgg(made).draw()
     assert made.axes[0].title.get_window_extent().x1 < made.bbox.width
-    long = figure([Run("run", table())], Look(title=2 * title)).axes[0]
+    long = figure([Run("run", table())], PlotOptions(title=2 * title)).axes[0]
     assert len(long.get_title()) < len(2 * title)
     FigureCanvasAgg(long.figure).draw()
     assert long.title.get_window_extent().x1 < made.bbox.width
@@ -324,8 +324,8 @@ def test_numbers_that_no_axis_holds(tmp_path):
     assert curves.loss.y.tolist() == [1.0, 2.0, 3e38]
     assert curves.diverged == 2
     assert curves.lr.y.tolist() == [1.0, 2.0, 3e38]
-    draw([run], tmp_path / "figure.png", Look(panels=("lr",), log_axes=frozenset({"loss"})))
-    draw([run], tmp_path / "figure.png", Look(panels=("lr",), smooth=10**30))
+    draw([run], tmp_path / "figure.png", PlotOptions(panels=("lr",), log_axes=frozenset({"loss"})))
+    draw([run], tmp_path / "figure.png", PlotOptions(panels=("lr",), smooth=10**30))
 
 
 def run_of(losses):
@@ -336,7 +336,7 @@ def run_of(losses):
 @pytest.mark.parametrize("window", [None, (10, 80)])
 def test_a_loss_that_explodes_does_not_flatten_what_was_before(window):
     losses = [7 / (1 + i / 10) for i in range(50)] + [9.0, 4e3, 1e12, 3e20, float("nan")]
-    made = figure([run_of(losses)], Look(window=window, smooth=1))
+    made = figure([run_of(losses)], PlotOptions(window=window, smooth=1))
     axis = axis_of(made, "training loss (rises to 3e+20)")
     low, high = axis.get_ylim()
     assert 9 <= high < 12

@@ -16,6 +16,7 @@ from irv2caffe.log.reference import references
 from irv2caffe.log.table import make_table
 from irv2caffe.plot.curves import Run
 from irv2caffe.plot.report import write_report
+from irv2caffe.plot.style import PlotOptions
 
 LOGS = FILES / "logs"
 EVIL = '</script><script>document.title = "owned"</script><img src=x onerror=alert(1)>&"\''
@@ -43,7 +44,7 @@ def data_of(path):
 def test_values_zoom_and_legend_in_a_real_browser(program, tmp_path):
     runs = [run_of("resumed.log")]
     path = tmp_path / "report.html"
-    write_report(runs, path, references=references(["lim0606", "paper"]))
+    write_report(runs, path, PlotOptions(references=tuple(references(["lim0606", "paper"]))))
     with browser(program, tmp_path / "profile") as page:
         page.open(path)
         data = data_of(path)
@@ -109,7 +110,7 @@ def test_what_a_log_says_stays_text(program, tmp_path):
     ]
     log = read_lines(lines)
     path = tmp_path / "report.html"
-    write_report([Run(EVIL, make_table(log), log)], path, title=EVIL)
+    write_report([Run(EVIL, make_table(log), log)], path, PlotOptions(title=EVIL))
     text = path.read_text()
     assert text.count("<script") == 2
     assert "<img" not in text
@@ -159,7 +160,7 @@ def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
 def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
     runs = [run_of("resumed.log")]
     path = tmp_path / "report.html"
-    write_report(runs, path, window=(4, None), log_loss=True)
+    write_report(runs, path, PlotOptions(window=(4, None), log_axes=frozenset({"loss"})))
     with browser(program, tmp_path / "profile") as page:
         page.open(path)
         labels = "[...document.querySelectorAll('svg text')].map(t => t.textContent)"
@@ -170,7 +171,7 @@ def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
         assert "0" in page.value(labels)
         assert "1" in page.value(labels)
     with pytest.raises(InputError, match="nothing in these epochs"):
-        write_report(runs, path, window=(9, 10))
+        write_report(runs, path, PlotOptions(window=(9, 10)))
 
 
 def test_a_loss_that_explodes_leaves_the_chart(program, tmp_path):
@@ -189,13 +190,15 @@ def test_references_need_epochs(tmp_path):
     log = read_log(LOGS / "healthy.log")
     run = Run("healthy", make_table(log), log)
     with pytest.raises(UsageError, match="--num-train-images"):
-        write_report([run], tmp_path / "report.html", references=references(["paper"]))
+        write_report(
+            [run], tmp_path / "report.html", PlotOptions(references=tuple(references(["paper"])))
+        )
 
 
 def test_names_that_are_not_text(tmp_path):
     path = tmp_path / "report.html"
     run = run_of("healthy.log")
-    write_report([Run("a\udcff\x1b", run.table, run.log)], path, title="b\udcff")
+    write_report([Run("a\udcff\x1b", run.table, run.log)], path, PlotOptions(title="b\udcff"))
     assert "a\N{REPLACEMENT CHARACTER}" in path.read_text()
 
 
@@ -274,7 +277,7 @@ def test_lines_and_means_begin_anew_where_displays_are_missing(program, tmp_path
     there = [i for i in range(0, 2000, 10) if not 500 < i < 1000]
     log = read_lines(displays(there, lambda i: 2 if i < 1000 else 1))
     path = tmp_path / "report.html"
-    write_report([Run("run", make_table(log), log)], path, smooth=7)
+    write_report([Run("run", make_table(log), log)], path, PlotOptions(smooth=7))
     loss = next(c for c in data_of(path)["curves"] if c["name"] == "training loss")
     assert loss["mean"]["breaks"] == [51]
     assert loss["mean"]["x"][51] == 1000

@@ -24,7 +24,7 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.fork_nets import read_fork_net
 from irv2caffe.proto.text import parse_prototxt, read_net, write_prototxt
 from irv2caffe.shapes.draw import draw, to_svg
-from irv2caffe.shapes.draw.boxes import ops_of
+from irv2caffe.shapes.draw.boxes import layer_boxes
 from irv2caffe.shapes.draw.layout import lay_out
 from irv2caffe.shapes.draw.panels import COLORS
 from irv2caffe.shapes.draw.picture import write_picture
@@ -82,7 +82,7 @@ def measured(words, size, bold):
 
 def extent(text):
     """Left and right of a text."""
-    width = measured(text.words, text.size, text.bold)
+    width = measured(text.text, text.size, text.bold)
     left = {"start": text.x, "middle": text.x - width / 2, "end": text.x - width}[text.anchor]
     return left, left + width
 
@@ -144,7 +144,7 @@ def test_arrows_end_at_boxes_and_cross_none(scenes, key):
 
 
 def words(scene):
-    return [item.words for item in scene.items if isinstance(item, Label)]
+    return [item.text for item in scene.items if isinstance(item, Label)]
 
 
 def test_slims_picture_names_its_blocks_once(scenes):
@@ -195,12 +195,12 @@ def test_layers_of_a_box():
         )
     )
     shapes = summarize(net_of(text), "TRAIN").shapes
-    data, conv, pool = ops_of(range(4 + 3), shapes.layers, shapes.sources, frozenset())
+    data, conv, pool = layer_boxes(range(4 + 3), shapes.layers, shapes.sources, frozenset())
     assert data.kind == "data"
     assert conv.title == "1x7 conv depthwise, 12"
-    assert conv.tail == ["BN", "ReLU", "dropout 0.25"]
+    assert conv.followers == ["BN", "ReLU", "dropout 0.25"]
     assert pool.title == "2x2 max pool /2x1"
-    assert (conv.reads, pool.reads) == ([0], [1])
+    assert (conv.sources, pool.sources) == ([0], [1])
 
 
 def test_nets_that_no_picture_can_show(tmp_path):
@@ -345,7 +345,7 @@ def test_lines_are_true_or_not_drawn(tmp_path, text, shown):
     path.write_text(text)
     read = read_fork_net(path)
     scene = draw(summarize(read.net, "TEST", foreign=ForkLayers({}, read.nodes)))
-    said = [item for item in scene.items if isinstance(item, Label) and "from " in item.words]
+    said = [item for item in scene.items if isinstance(item, Label) and "from " in item.text]
     ends = [item.points[-1] for item in scene.items if isinstance(item, Line)]
     assert any(shown in item.replace("\u00a0", " ") for item in words(scene))
     for text in said:

@@ -11,7 +11,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from helpers.train_helpers import irv2caffe, make_databases, metrics, write_job
+from helpers.training_jobs import irv2caffe, make_databases, metrics, write_job
 
 from irv2caffe import system
 from irv2caffe.caffe.capability import Capability
@@ -35,11 +35,12 @@ from irv2caffe.train.plan.gpus import Devices, choose, notes
 from irv2caffe.train.plan.plan import TrainOptions, make_plan
 from irv2caffe.train.plan.plan_text import as_dict, rows
 from irv2caffe.train.run.launch import resume, train
-from irv2caffe.train.run.metrics import rebuild
-from irv2caffe.train.run.options import SessionOptions
+from irv2caffe.train.run.metrics_jsonl import rebuild
+from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.verdict import Ending
+from irv2caffe.train.run_dir.folders import new_run_dir
 from irv2caffe.train.run_dir.lock import locked
-from irv2caffe.train.run_dir.run_dir import RunDir, new_run_dir
+from irv2caffe.train.run_dir.run_dir import RunDir
 
 
 @pytest.fixture(scope="session")
@@ -585,7 +586,7 @@ def test_help_is_complete_and_short():
 def test_settings_of_a_session_are_kept(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", max_iter=10)
     train_options = TrainOptions(run_dir=tmp_path / "run")
-    train(solver, caffe, train_options, SessionOptions(plot=False, max_restarts=7))
+    train(solver, caffe, train_options, SupervisionOptions(plot=False, max_restarts=7))
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["options"]["max_restarts"] == 7
     assert not (tmp_path / "run/plot.png").exists()

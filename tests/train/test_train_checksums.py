@@ -6,10 +6,10 @@ import json
 import random
 import subprocess
 
-from helpers.train_helpers import config, irv2caffe, metrics
+from helpers.training_jobs import config, irv2caffe, metrics
 
 from irv2caffe.log.read.reader import read_log
-from irv2caffe.train.run_dir.snapshots import newest_whole, pairs
+from irv2caffe.train.run_dir.snapshots import newest_complete, pairs
 
 
 def flip(path, place, bit):
@@ -31,11 +31,11 @@ def test_every_flipped_bit_is_noticed(run):
         path = rng.choice([newest.state, newest.model])
         place, bit = rng.randrange(path.stat().st_size), rng.randrange(8)
         flip(path, place, bit)
-        pair, problems = newest_whole(run.snapshots)
+        pair, problems = newest_complete(run.snapshots)
         assert pair.iteration == 400
         assert str(path) in problems[0]
         flip(path, place, bit)
-    assert newest_whole(run.snapshots) == (newest, [])
+    assert newest_complete(run.snapshots) == (newest, [])
 
 
 def test_a_damaged_snapshot_is_passed_over_now_and_later(run, tmp_path):
@@ -48,7 +48,7 @@ def test_a_damaged_snapshot_is_passed_over_now_and_later(run, tmp_path):
     assert f"set aside, since it is damaged: {model.name}" in done.stderr
     assert config(run.path)["starts"][1]["from_iteration"] == 400
     assert model.with_name(model.name + ".damaged").is_file()
-    assert newest_whole(run.snapshots)[0].iteration == 500
+    assert newest_complete(run.snapshots)[0].iteration == 500
 
 
 def test_a_damaged_snapshot_that_is_named_is_refused(run, tmp_path):
@@ -65,7 +65,7 @@ def test_what_is_written_anew_is_not_called_damaged(run, tmp_path):
         path.unlink()
     done = irv2caffe("--resume", "run", "--base-lr", 0.003, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert newest_whole(run.snapshots)[0].iteration == 600
+    assert newest_complete(run.snapshots)[0].iteration == 600
     again = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "passed over" not in again.stderr
@@ -76,7 +76,7 @@ def test_a_folder_that_was_moved_is_sound(run, tmp_path):
     run.path.rename(tmp_path / "moved")
     done = irv2caffe("--resume", "moved", "--epochs", 87.5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    pair, problems = newest_whole(tmp_path / "moved/snapshots")
+    pair, problems = newest_complete(tmp_path / "moved/snapshots")
     assert (pair.iteration, problems) == (700, [])
     command = ["sha256sum", "--check", "--strict", "snapshots.sha256"]
     subprocess.run(command, cwd=tmp_path / "moved", capture_output=True, check=True)

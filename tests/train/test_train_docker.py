@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 
 from helpers.paths import HELPERS
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     config,
     irv2caffe,
     is_gone,
+    is_pending,
     newest,
     start,
     wait_for,
@@ -83,7 +85,7 @@ def test_signals_and_exit_codes_go_through(caffe, root, tmp_path, docker):
     wait_for(lambda: run.num_starts() == 2, "for the second start")
     wait_for_text(run.log_of(2), "loss = ")
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     starts = config(run.path)["starts"]
     assert [entry["exit_status"] for entry in starts] == [-signal.SIGKILL, 0]
@@ -102,10 +104,11 @@ def test_a_second_signal_kills_the_container(caffe, root, tmp_path, docker):
     pid = int(container.read_text())
     os.kill(pid, signal.SIGSTOP)
     child.send_signal(signal.SIGINT)
+    wait_for(lambda: is_pending(pid, signal.SIGINT), "for the first signal to be forwarded")
     time.sleep(1.2)  # nearer to the first it would count as the same
     assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    assert child.wait(30) == 130
+    assert child.wait(PATIENCE_S) == 130
     wait_for(lambda: is_gone(pid), "for the container's end")
     assert {"kill": ["--signal", "KILL", container.name]} in asked(docker)
     assert not containers(docker)

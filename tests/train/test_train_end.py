@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
     is_gone,
+    is_pending,
     metrics,
     newest,
     start,
@@ -23,7 +24,7 @@ from helpers.train_helpers import (
 
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.train.run import launch, signals, supervisor
-from irv2caffe.train.run.options import SessionOptions
+from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.tracker import StartState
 from irv2caffe.train.run.verdict import Ending, Outcome, judge
 from irv2caffe.train.run_dir.run_dir import RunDir
@@ -75,7 +76,7 @@ def test_a_stop_in_the_last_test(caffe, root, tmp_path):
     """As a scheduler does it that starts the run again: that one comes to its end."""
     child, run = in_the_last_test(root, tmp_path)
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "the last test is missing" in err
     assert "Test interrupted" in run.log.read_text()
@@ -102,7 +103,7 @@ def test_a_caffe_that_dies_in_the_last_test_is_started_again(caffe, root, tmp_pa
     wait_for(lambda: run.num_starts() == 2, "for the second start")
     wait_for_text(run.log_of(2), "Testing net")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert config(run.path)["starts"][1]["from_iteration"] == 100
     finish_the_test(run, tmp_path)
@@ -146,7 +147,7 @@ def test_a_stop_that_a_hanging_caffe_does_not_hear(caffe, root, tmp_path, how):
         child.send_signal(signal.SIGTERM)
     else:
         assert irv2caffe("--stop", "run", cwd=tmp_path).returncode == 0
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "before its snapshot" in err
     assert "no line for" in err
@@ -160,12 +161,13 @@ def test_sigterm_for_every_process(caffe, root, tmp_path):
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 300 (")
-    os.kill(caffe_pid(run.path), signal.SIGTERM)
-    time.sleep(0.3)
-    assert not is_gone(caffe_pid(run.path))
+    pid = caffe_pid(run.path)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: is_pending(pid, signal.SIGTERM), "for the signal")
+    assert not is_gone(pid)
     child.send_signal(signal.SIGTERM)
     child.send_signal(signal.SIGTERM)  # timeout tells the process and its group
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert newest(run) >= 300
     assert config(run.path)["starts"][0]["exit_status"] == 0
@@ -184,8 +186,8 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
             told.append("kill")
 
     monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
-    heard = signals.Signals()
-    with heard.heard(), heard.passed_to(Child()):
+    handler = signals.Signals()
+    with handler.handled(), handler.forwarded_to(Child()):
         for passed_s in (0.0, 0.001, 0.5):
             clock[0] += passed_s
             os.kill(os.getpid(), signal.SIGTERM)
@@ -195,7 +197,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
         clock[0] += 1.0
         os.kill(os.getpid(), signal.SIGINT)
         assert told == [signal.SIGINT, signal.SIGHUP, "kill"]
-    assert heard.stop_requested
+    assert handler.stop_requested
 
 
 def waiting_for_a_start(stand_in, root, tmp_path):
@@ -220,7 +222,7 @@ def test_a_stop_between_two_starts(stand_in, root, tmp_path, how):
         assert irv2caffe("--stop", "run", cwd=tmp_path).returncode == 0
     else:
         child.send_signal(how)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert '"ending": "stopped"' in out
     assert "before the next start; before that: a GPU failed" in err
@@ -233,7 +235,7 @@ def test_sighup_between_two_starts_changes_nothing(stand_in, root, tmp_path):
     child.send_signal(signal.SIGHUP)
     wait_for(lambda: run.num_starts() == 4, "for the next start")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
 
 
@@ -252,7 +254,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
             write_job(root, tmp_path / "job", max_iter=100, snapshot=20),
             find_caffe(stand_in),
             TrainOptions(run_dir=tmp_path / "run"),
-            SessionOptions(stall_s=1.0, plot=False),
+            SupervisionOptions(stall_s=1.0, plot=False),
             say=lines.append,
         )
         assert result.verdict.ending is Ending.STALLED
@@ -278,7 +280,7 @@ def outcome(**changes):
 
 
 @pytest.mark.parametrize(
-    ("said", "happened", "ending", "passing"),
+    ("said", "happened", "ending", "retryable"),
     [
         ({"done": True}, {}, Ending.FINISHED, False),
         ({"done": True}, {"exit_status": -9, "stalled": "no line"}, Ending.FINISHED, False),
@@ -295,9 +297,9 @@ def outcome(**changes):
         ({}, {"exit_status": -9}, Ending.CRASHED, True),
     ],
 )
-def test_verdicts(said, happened, ending, passing):
+def test_verdicts(said, happened, ending, retryable):
     verdict = judge(StartState(**said), outcome(**happened))
-    assert (verdict.ending, verdict.passing) == (ending, passing)
+    assert (verdict.ending, verdict.retryable) == (ending, retryable)
 
 
 def test_the_snapshots_of_a_finished_run_are_those_of_its_schedule(caffe, root, tmp_path):

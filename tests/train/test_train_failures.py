@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
@@ -35,7 +36,7 @@ from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.train.run.tracker import Tracker
-from irv2caffe.train.run_dir.failure_causes import advise, advise_exit
+from irv2caffe.train.run_dir.failure_causes import cause_of, cause_of_exit
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs
 
@@ -53,7 +54,7 @@ def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
     assert is_gone(pid)
     wait_for_text(run.log_of(2), "loss = ")
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     starts = config(run.path)["starts"]
     assert [entry["ending"] for entry in starts] == ["stalled", "stopped"]
@@ -68,7 +69,7 @@ def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 500 (")
     os.kill(caffe_pid(run.path), signal.SIGSTOP)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert out.rstrip().endswith("stalled: run")
     assert "no line for" in err
@@ -161,7 +162,7 @@ def test_a_full_disk(caffe, root, tmp_path, small_disk):
     wait_for(lambda: newest(run) >= 1000, "for a snapshot")
     filler = small_disk / "filler"
     fill(filler)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert f"crashed: {run.path}" in out
     assert "the disk is full" in err
@@ -199,7 +200,7 @@ def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
     wait_for_text(run.log, "Iteration 300 (")
     fill(small_disk / "filler")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "there was no snapshot of it: the disk is full" in err
     assert "make room" in err
@@ -245,7 +246,7 @@ def test_a_moved_run_folder(caffe, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 500 (")
     child.send_signal(signal.SIGTERM)
-    child.wait(30)
+    child.wait(PATIENCE_S)
     moved = RunDir(tmp_path / "elsewhere" / "moved, run")
     moved.path.parent.mkdir()
     run.path.rename(moved.path)
@@ -271,9 +272,9 @@ def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
     assert "Using GPUs 0, 1" in run.log.read_text()
     pid = caffe_pid(run.path)
     worker = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
-    child.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, err = child.communicate(timeout=60)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "hangs: killed" in err
     assert time.monotonic() - began > 5  # it had its chance
@@ -338,7 +339,7 @@ def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 100 (")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     at = newest(run)
     assert at >= 100
@@ -444,7 +445,7 @@ def test_threads_that_go_on_printing_do_not_hide_the_cause():
     tracker.line(f"F{stamp} data_transformer.cpp:239] {last}")
     for number in range(100):
         tracker.line(f"I{stamp} net.cpp:84] Creating Layer conv{number}")
-    assert "no image that can be decoded" in advise(tracker.now.telling).why
+    assert "no image that can be decoded" in cause_of(tracker.now.failure_text).why
 
 
 def advice_on(caffe, cwd, *args):
@@ -454,9 +455,9 @@ def advice_on(caffe, cwd, *args):
     tracker = Tracker()
     for line in done.stderr.splitlines():
         tracker.line(line)
-    advice = advise(tracker.now.telling)
-    assert advice is not None, tracker.now.telling
-    assert not advice.passing
+    advice = cause_of(tracker.now.failure_text)
+    assert advice is not None, tracker.now.failure_text
+    assert not advice.retryable
     assert advice.hint
     return advice
 
@@ -579,7 +580,7 @@ def test_words_on_a_crop_that_does_not_fit_the_net(caffe, noise_lmdb, tmp_path):
 
 
 def test_exit_statuses_without_words():
-    assert "SIGKILL" in advise_exit(-9).why
-    assert advise_exit(-11).passing
-    assert not advise_exit(1).passing
-    assert advise("all is well") is None
+    assert "SIGKILL" in cause_of_exit(-9).why
+    assert cause_of_exit(-11).retryable
+    assert not cause_of_exit(1).retryable
+    assert cause_of("all is well") is None

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from helpers.train_helpers import config, irv2caffe, write_job
+from helpers.training_jobs import config, irv2caffe, write_job
 
 from irv2caffe.train.run.git_revision import git_revision
 
@@ -80,7 +80,7 @@ def test_options_that_nobody_can_have_told(run, tmp_path, name, value, option):
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert done.returncode == 1
     assert f"{name} cannot be" in done.stderr
-    assert f"{option} says it anew" in done.stderr
+    assert f"{option} gives another value" in done.stderr
 
 
 def test_weights_that_are_gone_are_not_left_out(run, tmp_path):

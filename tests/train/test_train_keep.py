@@ -10,8 +10,9 @@ import signal
 
 import numpy as np
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
@@ -29,10 +30,15 @@ from irv2caffe.proto.binary import read_binary, write_binary
 from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir import snapshots
-from irv2caffe.train.run_dir.keeper import Keeper
-from irv2caffe.train.run_dir.retention import Keep
+from irv2caffe.train.run_dir.retention import KeepPolicy, SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import RunDir
-from irv2caffe.train.run_dir.snapshots import net_differences, newest_whole, pair_of, pairs, problem
+from irv2caffe.train.run_dir.snapshots import (
+    net_differences,
+    newest_complete,
+    pair_of,
+    pairs,
+    problem,
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,7 @@ def test_label_smoothing_in_a_run_folder_that_was_moved(caffe, root, tmp_path):
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     wait_for_text(tmp_path / "run/train.log", "Iteration 300 (")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     run = RunDir(tmp_path / "moved")
     (tmp_path / "run").rename(run.path)
@@ -127,7 +133,7 @@ def test_label_smoothing_in_a_run_folder_that_was_moved(caffe, root, tmp_path):
     wait_for(lambda: run.num_starts() == 3, "for the third start")
     wait_for_text(run.log_of(3), "loss = ")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "has changed" not in err
     assert [entry["from_iteration"] for entry in config(run.path)["starts"]] == [0, at, at]
@@ -183,13 +189,13 @@ def test_a_folder_of_snapshots_that_was_emptied(copy, tmp_path):
 def test_an_unreadable_pair_among_readable_ones_is_passed_over(copy):
     newest_pair = pairs(copy.snapshots)[0]
     make_unreadable(newest_pair.model)
-    pair, problems = newest_whole(copy.snapshots)
+    pair, problems = newest_complete(copy.snapshots)
     assert pair.iteration == 800
     assert "cannot be read" in problems[0]
     for one in pairs(copy.snapshots)[1:]:
         one.state.unlink()
     with pytest.raises(UnreadableError, match="cannot be read"):
-        newest_whole(copy.snapshots)
+        newest_complete(copy.snapshots)
 
 
 def test_a_folder_that_cannot_be_looked_into(tmp_path):
@@ -215,7 +221,7 @@ def test_a_disk_that_fails_with_caffe_ends_the_run(caffe, root, tmp_path, how):
     else:
         run.snapshots.mkdir()
     os.kill(pid, signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert "cannot be read or renamed any more" in err
     assert "SIGKILL" in err
@@ -248,38 +254,38 @@ def keeper(root, tmp_path):
     def write(keeper, at, **how):
         for path in (root / "run/snapshots").glob(f"*_iter_{at}.*"):
             shutil.copy(path, folder)
-        keeper.written(str(folder / f"tiny_iter_{at}.solverstate"), **how)
-        assert keeper.look(complete=True)
+        keeper.add(str(folder / f"tiny_iter_{at}.solverstate"), **how)
+        assert keeper.verify(complete=True)
 
     net = read_prototxt(root / "run/net.prototxt", messages.NetParameter)
-    return folder, said, write, lambda keep: Keeper(folder, net, keep, None, said.append)
+    return folder, said, write, lambda keep: SnapshotKeeper(folder, net, keep, None, said.append)
 
 
 def test_older_ones_go_when_the_loss_after_a_newer_one_is_healthy(keeper):
     folder, _, write, make = keeper
-    kept = make(Keep(1))
+    kept = make(KeepPolicy(1))
     write(kept, 200)
-    kept.healthy(200)
+    kept.set_healthy(200)
     write(kept, 400)
     assert iterations(folder) == [200, 400]  # 400 may be lost already
-    kept.healthy(390)
+    kept.set_healthy(390)
     assert iterations(folder) == [200, 400]
-    kept.healthy(400)
+    kept.set_healthy(400)
     assert iterations(folder) == [400]
     write(kept, 600)
     write(kept, 800)
-    kept.healthy(700)
+    kept.set_healthy(700)
     assert iterations(folder) == [600, 800]
     kept.go_back(pair_of(folder / "tiny_iter_600.solverstate"))
     write(kept, 800)
     assert iterations(folder) == [600, 800]  # what was healthy before the rollback says nothing
-    kept.healthy(800)
+    kept.set_healthy(800)
     assert iterations(folder) == [800]
 
 
 def test_nothing_goes_for_a_snapshot_that_a_disk_did_not_take(keeper, monkeypatch):
     folder, said, write, make = keeper
-    kept = make(Keep(1))
+    kept = make(KeepPolicy(1))
 
     def fail(number):
         def fsync(handle):
@@ -290,13 +296,13 @@ def test_nothing_goes_for_a_snapshot_that_a_disk_did_not_take(keeper, monkeypatc
     write(kept, 200)
     fail(errno.EIO)
     write(kept, 400)
-    kept.healthy(500)
+    kept.set_healthy(500)
     assert iterations(folder) == [200, 400]
-    assert "older ones stay" in said[0]
+    assert "older ones are kept" in said[0]
     assert "Input/output error" in said[0]
     fail(errno.EINVAL)  # a file system that cannot force anything to a disk
     write(kept, 600)
-    kept.healthy(600)
+    kept.set_healthy(600)
     assert iterations(folder) == [600]
 
 
@@ -305,15 +311,15 @@ def test_what_was_asked_for_and_what_was_there_stays(keeper, root):
     for at in (200, 400):
         for path in (root / "run/snapshots").glob(f"*_iter_{at}.*"):
             shutil.copy(path, folder)
-    kept = make(Keep(1, earlier=True))
+    kept = make(KeepPolicy(1, earlier=True))
     write(kept, 600, requested=True)
     write(kept, 800)
     write(kept, 1000)
-    kept.healthy(1000)
+    kept.set_healthy(1000)
     assert iterations(folder) == [200, 400, 600, 1000]
-    kept = make(Keep(1))  # --keep-snapshots 1
+    kept = make(KeepPolicy(1))  # --keep-snapshots 1
     write(kept, 1000)
-    kept.healthy(1000)
+    kept.set_healthy(1000)
     assert iterations(folder) == [1000]
 
 
@@ -333,7 +339,7 @@ def test_requested_snapshots_stay_in_a_real_run(caffe, root, tmp_path):
     latest = max(there)
     wait_for(lambda: min(iterations(run.snapshots)[-3:]) > latest, "for three more")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     stay = iterations(run.snapshots)
     assert there & set(stay)  # the one that was asked for is older than the newest three

@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from helpers.train_helpers import write_job
+from helpers.training_jobs import write_job
 
 from irv2caffe.train.plan.memory_room import MemoryRoom, cgroup_room, memory_room
 from irv2caffe.train.plan.plan import TrainOptions, make_plan
-from irv2caffe.train.run_dir.failure_causes import advise, advise_exit
+from irv2caffe.train.run_dir.failure_causes import cause_of, cause_of_exit
 
 GB = 1 << 30
 
@@ -97,13 +97,13 @@ def test_the_shell_s_limit_counts(caffe, root, tmp_path):
     ],
 )
 def test_caffe_s_words_for_no_memory(words):
-    advice = advise(words)
+    advice = cause_of(words)
     assert advice.why == "memory is short"
     assert "--batch-size" in advice.hint
 
 
 def test_the_kernel_s_way_to_say_it():
-    advice = advise_exit(-9)
+    advice = cause_of_exit(-9)
     assert "dmesg" in advice.hint
     assert "--batch-size" in advice.hint
-    assert "--batch-size" not in advise_exit(-11).hint
+    assert "--batch-size" not in cause_of_exit(-11).hint

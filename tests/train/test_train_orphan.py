@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     child_of_test,
     irv2caffe,
@@ -24,9 +25,10 @@ from helpers.train_helpers import (
     write_job,
 )
 
-from irv2caffe.train.run_dir.holders import grip, holders, is_caffe_of
-from irv2caffe.train.run_dir.lock import began, locked
-from irv2caffe.train.run_dir.run_dir import RunDir, new_run_dir
+from irv2caffe.train.run_dir.folders import new_run_dir
+from irv2caffe.train.run_dir.holders import holders, is_caffe_of, open_process
+from irv2caffe.train.run_dir.lock import locked, start_time
+from irv2caffe.train.run_dir.run_dir import RunDir
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def stranger():
 def name_in_lock(run, process, container=""):
     owner = {
         "host": platform.node(), "pid": 999_999, "began": "1", "child_pid": process.pid,
-        "child_began": began(process.pid), "container": container,
+        "child_began": start_time(process.pid), "container": container,
     }  # fmt: skip
     run.lock.write_text(json.dumps(owner))
 
@@ -119,7 +121,7 @@ def test_a_caffe_of_the_run_is_known_and_ended(caffe, root, tmp_path, stranger):
     assert is_gone(pid)
     assert stranger.poll() is None
     again.send_signal(signal.SIGINT)
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 130
     assert f"a Caffe whose trainer was killed still works here (process {pid})" in err
     assert "it did not end by itself: killed" in err
@@ -131,12 +133,12 @@ def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with child_of_test(["sleep", "1000"], pass_fds=[lock.fileno()]):
             (holder,) = wait_for(lambda: [one for one in holders(run) if one.argv[0] == "sleep"])
-            with grip(holder, run) as held:
+            with open_process(holder, run) as held:
                 assert held is not None
                 assert not held.has_ended(0)
                 held.kill()
                 assert held.has_ended(60)
-    with grip(holder, run) as held:
+    with open_process(holder, run) as held:
         assert held is None
 
 

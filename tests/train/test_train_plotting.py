@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 
 import pytest
-from helpers.train_helpers import is_gone, wait_for
+from helpers.training_jobs import is_gone, wait_for
 
 from irv2caffe.train.run import plotting
 from irv2caffe.train.run.plotting import Plotter
@@ -39,7 +41,9 @@ def slow(tmp_path, monkeypatch):
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return tmp_path / "pid"
+    yield tmp_path / "pid"
+    with suppress(OSError, ValueError):
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_the_end_does_not_wait_for_the_background(run, slow):
@@ -63,8 +67,8 @@ def test_a_figure_that_takes_its_time_is_said_and_one_that_takes_too_long_ended(
     )
     stuck.chmod(0o755)
     monkeypatch.setattr(plotting.sys, "executable", str(stuck))
-    monkeypatch.setattr(plotting, "_SAID_AFTER_S", 0.5)
-    monkeypatch.setattr(plotting, "_LAST_S", 2)
+    monkeypatch.setattr(plotting, "_ANNOUNCE_S", 0.5)
+    monkeypatch.setattr(plotting, "_GIVE_UP_S", 2)
     Plotter(run, enabled=True, say=said.append).finish()
     assert said[0] == f"drawing {run.plot}"
     assert "was not drawn" in said[1]

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import config, contents, irv2caffe, metrics, write_job
+from helpers.training_jobs import config, contents, irv2caffe, metrics, write_job
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.log.read.reader import read_log

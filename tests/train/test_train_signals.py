@@ -9,12 +9,14 @@ import signal
 import time
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     caffe_pid,
     config,
     irv2caffe,
     is_gone,
+    is_pending,
     make_databases,
     metrics,
     newest,
@@ -73,7 +75,7 @@ def check_continuous(run, max_iter, display=DISPLAY, gamma=0.5, stepsize=300, ba
 def test_a_signal_stops_with_a_snapshot_and_the_run_goes_on(root, tmp_path, number):
     child, run = begin(root, tmp_path, display=1)
     child.send_signal(number)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "hint: irv2caffe train --resume run goes on from the newest snapshot" in err
     assert out.rstrip().endswith("stopped: run")
@@ -97,7 +99,7 @@ def test_sighup_takes_a_snapshot_and_goes_on(root, tmp_path):
     wait_for(lambda: f"Iteration {at + 500 - at % 10} (" in run.log.read_text(), "to go on")
     assert child.poll() is None
     child.send_signal(signal.SIGTERM)
-    assert child.wait(30) == 130
+    assert child.wait(PATIENCE_S) == 130
 
 
 def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path):
@@ -105,10 +107,11 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path):
     pid = caffe_pid(run.path)
     os.kill(pid, signal.SIGSTOP)  # a Caffe that does not answer
     child.send_signal(signal.SIGTERM)
+    wait_for(lambda: is_pending(pid, signal.SIGINT), "for the first signal to be forwarded")
     time.sleep(1.2)  # nearer to the first it would count as the same
     assert child.poll() is None
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert is_gone(pid)
     assert "before its snapshot" in err
@@ -121,7 +124,7 @@ def test_a_killed_caffe_is_started_again(root, tmp_path):
     os.kill(pid, signal.SIGKILL)
     assert caffe_pid_after(run, pid)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "crashed: Caffe was ended by SIGKILL; going on from iteration" in err
     starts = config(run.path)["starts"]
@@ -146,7 +149,7 @@ def caffe_pid_after(run, pid):
 def test_without_restarts_a_killed_caffe_is_a_crash(root, tmp_path):
     child, run = begin(root, tmp_path, "--max-restarts", "0")
     os.kill(caffe_pid(run.path), signal.SIGKILL)
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert "crashed: run" in out
     assert "SIGKILL" in err
@@ -164,7 +167,7 @@ def test_crashes_without_progress_are_given_up(root, tmp_path):
         before = pid
         pid = wait_for(lambda before=before: other_than(run, before), "for a Caffe")
         os.kill(pid, signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert "no new snapshot in 1 restarts: given up" in err
     assert run.num_starts() == 2
@@ -208,7 +211,7 @@ def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
     assert is_gone(pid)
     wait_for_text(run.log_of(2), "loss = ")
     again.send_signal(signal.SIGINT)
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=PATIENCE_S)
     assert f"still works here (process {pid})" in err
     first = read_log(run.log_of(1))
     assert first.stopped  # it came to its own end
@@ -240,7 +243,7 @@ def test_twenty_random_kills(root, tmp_path):
             child = start("--resume", "run", cwd=tmp_path)
         promised = max(promised, last_complete_snapshot(run))
         assert newest(run) >= promised
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, err
     assert "finished: run" in out
     assert newest(run) == max_iter
@@ -280,7 +283,7 @@ def test_kills_change_nothing_in_the_weights(root, tmp_path, caffe):
         pid = wait_for(lambda before=before: other_than(run, before), "for a Caffe")
         time.sleep(wait_s)
         os.kill(pid, signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, err
     assert len(config(run.path)["starts"]) == 4
     name = "snapshots/tiny_iter_24000.caffemodel"
@@ -303,7 +306,7 @@ def test_other_shells_can_look_snapshot_and_stop(root, tmp_path):
     stopped = irv2caffe("--stop", "run", cwd=tmp_path)
     assert stopped.returncode == 0, stopped.stderr
     assert "stopped" in stopped.stdout
-    assert child.wait(30) == 130
+    assert child.wait(PATIENCE_S) == 130
     assert len(pairs(run.snapshots)) == 2
     for what in ("--stop", "--snapshot-now"):
         late = irv2caffe(what, "run", cwd=tmp_path)

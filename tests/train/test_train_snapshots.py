@@ -7,24 +7,24 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.train_helpers import irv2caffe, make_databases, write_job
+from helpers.training_jobs import irv2caffe, make_databases, write_job
 
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_array, read_binary, write_binary
 from irv2caffe.proto.snapshot_headers import read_model_header, read_state_header
 from irv2caffe.proto.text import read_prototxt, write_prototxt
-from irv2caffe.train.run_dir.retention import Keep
+from irv2caffe.train.run_dir.retention import KeepPolicy
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import (
     Pair,
-    mend,
+    fix_model_path,
     net_differences,
-    newest_whole,
+    newest_complete,
     pair_of,
     pairs,
     problem,
-    reject,
+    set_aside,
 )
 
 
@@ -124,7 +124,7 @@ def test_files_of_the_other_kind(folder, tmp_path):
         read_model_header(tmp_path / "h5")
 
 
-def test_newest_whole_passes_over_what_cannot_be_used(folder):
+def test_newest_complete_passes_over_what_cannot_be_used(folder):
     at = {pair.iteration: pair for pair in pairs(folder)}
     assert sorted(at) == [200, 400, 600, 800, 1000]
     at[1000].model.unlink()
@@ -132,22 +132,22 @@ def test_newest_whole_passes_over_what_cannot_be_used(folder):
     next(layer for layer in model.layer if layer.blobs).blobs[0].data[0] = float("nan")
     write_binary(at[800].model, model)
     shutil.copy(at[200].state, at[600].state)
-    pair, problems = newest_whole(folder)
+    pair, problems = newest_complete(folder)
     assert pair == at[400]
     assert len(problems) == 3
     assert "no such file" in problems[0]
     assert "not numbers" in problems[1]
     assert "is of iteration 200, not 600" in problems[2]
-    assert newest_whole(folder, at_most=399)[0] == at[200]
+    assert newest_complete(folder, at_most=399)[0] == at[200]
 
 
 def test_mended_paths_change_nothing_else(folder):
     pair = pairs(folder)[0]
     before = read_binary(pair.state, messages.SolverState)
-    assert mend(pair)
+    assert fix_model_path(pair)
     after = read_binary(pair.state, messages.SolverState)
     assert after.learned_net == str(pair.model)
-    assert not mend(pair)
+    assert not fix_model_path(pair)
     before.learned_net = after.learned_net
     assert before == after
 
@@ -215,11 +215,11 @@ def pair(iteration):
 @pytest.mark.parametrize(
     ("keep", "stay"),
     [
-        (Keep(1), [100]),
-        (Keep(3), [80, 90, 100]),
-        (Keep(2, every=40), [40, 80, 90, 100]),
-        (Keep(1, every=33.4), [40, 70, 100]),  # the first at or after 33.4, 66.8 and 100.2
-        (Keep(1, scheduled=50), [50, 100]),
+        (KeepPolicy(1), [100]),
+        (KeepPolicy(3), [80, 90, 100]),
+        (KeepPolicy(2, every=40), [40, 80, 90, 100]),
+        (KeepPolicy(1, every=33.4), [40, 70, 100]),  # the first at or after 33.4, 66.8 and 100.2
+        (KeepPolicy(1, scheduled=50), [50, 100]),
     ],
 )
 def test_which_snapshots_stay(keep, stay):
@@ -254,7 +254,7 @@ def test_timed_snapshots_are_pruned_and_the_schedule_stays(caffe, run, tmp_path)
 
 
 def test_rejected_snapshots_are_never_resumed_from(folder):
-    gone = reject(folder, 400)
+    gone = set_aside(folder, 400)
     assert len(gone) == 3
     assert [one.iteration for one in pairs(folder)] == [400, 200]
     assert len(list(folder.iterdir())) == 10  # set aside, not deleted

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.train_helpers import (
+from helpers.training_jobs import (
     FOREVER,
+    PATIENCE_S,
     config,
     irv2caffe,
     newest,
@@ -41,7 +42,7 @@ def storm(child):
 
     sender = threading.Thread(target=send)
     sender.start()
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=PATIENCE_S)
     sender.join()
     return child.returncode, err
 

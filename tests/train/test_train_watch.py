@@ -7,32 +7,33 @@ import os
 import pty
 import re
 import select
-import subprocess
 import termios
 
 import pytest
-from helpers.train_helpers import (
-    command,
+from helpers.training_jobs import (
+    PATIENCE_S,
     config,
     irv2caffe,
     make_stand_in,
+    start_with,
     wait_for_text,
     write_job,
 )
 
 from irv2caffe.train.run import stall_watch as watch_module
 from irv2caffe.train.run.caffe_log import RawLog, stitch
-from irv2caffe.train.run.metrics import Metrics
+from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import StallWatch
 from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run_dir.run_dir import RunDir
 
 
-def display(iteration, loss, *outputs, at="10:00:00.000000", lr=0.01):
-    start = f"I1124 {at} 100 solver.cpp:1]"
+def display(iteration, loss, *outputs, at="10:00:00.000000", lr=0.01, day=1124, weight=1):
+    start = f"I{day} {at} 100 solver.cpp:1]"
     yield f"{start} Iteration {iteration} (1.5 iter/s, 6s/10 iters), loss = {loss}"
     for index, (name, value) in enumerate(outputs):
-        yield f"{start}     Train net output #{index}: {name} = {value} (* 1 = {value} loss)"
+        weighted = f" (* {weight} = {value} loss)" if weight else ""
+        yield f"{start}     Train net output #{index}: {name} = {value}{weighted}"
     yield f"{start} Iteration {iteration}, lr = {lr}"
 
 
@@ -71,9 +72,12 @@ def test_one_pinned_head_of_two_counts():
 
 
 def test_outputs_that_are_no_loss_may_be_anything():
-    tracker, rows = feed(display(0, 2.3, ("f1", "nan")), display(10, 2.3, ("f1", "nan")))
+    outputs = ("f1", "nan")
+    tracker, rows = feed(display(0, 2, outputs, weight=0), display(10, 2, outputs, weight=0))
     assert tracker.now.diverged is None
     assert len(rows) == 2
+    tracker, _ = feed(display(0, 2, outputs), display(10, 2, outputs))
+    assert tracker.now.diverged == 0
 
 
 def test_outputs_of_several_elements_are_kept_one_by_one():
@@ -82,10 +86,14 @@ def test_outputs_of_several_elements_are_kept_one_by_one():
     test += [
         f"{start}     Test net output #{k}: acc = {value}" for k, value in enumerate((0.5, 0.25))
     ]
-    _, rows = feed(display(0, 2.3, ("a", 1), ("a", 2), ("b", 3)), test, display(10, 2, ("a", 4)))
+    _, rows = feed(
+        display(0, 2.3, ("a", 1), ("a", 2), ("b", 3)), test, display(10, 2, ("a", 4), ("a", 5))
+    )
     assert [row["outputs"] for row in rows] == [
-        {"a[0]": 1.0, "a[1]": 2.0, "b": 3.0}, {"acc[0]": 0.5, "acc[1]": 0.25}, {"a": 4.0}
-    ]  # fmt: skip
+        {"a[0]": 1.0, "a[1]": 2.0, "b": 3.0},
+        {"acc[0]": 0.5, "acc[1]": 0.25},
+        {"a[0]": 4.0, "a[1]": 5.0},
+    ]
     assert rows[1]["top1_error"] is None
 
 
@@ -117,13 +125,15 @@ def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
     )
     assert tracker.rate.step_s == pytest.approx(1.0)
     assert tracker.rate.test_s == pytest.approx(60.5)
-    metrics = Metrics(tmp_path / "metrics", 1, 32, 3200)
+    metrics = MetricsFile(tmp_path / "metrics", 1, 32, 3200)
     whole = [metrics.complete(row) for row in rows]
     assert [row.get("images_per_second") for row in whole] == [None, 32.0, None, None, 32.0]
     assert whole[2]["top1_error"] == 75.0
     assert whole[-1]["epoch"] == 0.3
     # over midnight
-    tracker, _ = feed(display(0, 1, at="23:59:59.000000"), display(10, 1, at="00:00:04.000000"))
+    tracker, _ = feed(
+        display(0, 1, at="23:59:59.000000"), display(10, 1, at="00:00:04.000000", day=1125)
+    )
     assert tracker.rate.step_s == pytest.approx(0.5)
 
 
@@ -254,14 +264,14 @@ def on_a_terminal(args, cwd):
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-    child = subprocess.Popen(
-        command(*args),
+    child = start_with(
+        args,
         cwd=cwd,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        env={"TERM": "xterm", "COLUMNS": "200"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=take_terminal,  # noqa: PLW1509
+        preexec_fn=take_terminal,
     )
     os.close(theirs)
     return child, ours
@@ -271,12 +281,12 @@ def test_one_line_on_a_terminal(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=20_000, snapshot=0)
     child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
     shown = b""
-    while select.select([ours], [], [], 60)[0]:
+    while select.select([ours], [], [], PATIENCE_S)[0]:
         try:
             shown += os.read(ours, 65536)
         except OSError:  # the end
             break
-    assert child.wait(30) == 0
+    assert child.wait(PATIENCE_S) == 0
     os.close(ours)
     text = shown.decode()
     assert re.search(r"\r\x1b\[2Kiteration [\d,]+ of 20,000, epoch [\d.]+, loss", text)
@@ -290,7 +300,7 @@ def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 300 (")
     os.close(ours)
-    child.wait(60)
+    child.wait(PATIENCE_S)
     assert config(run.path)["ending"] == "finished"
     taken = sorted(path.name for path in run.snapshots.glob("*.solverstate"))
     assert len(taken) == 2
@@ -352,7 +362,7 @@ def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
 def test_metrics_do_not_pile_up(tmp_path):
     """Where a log is read faster than anybody asks for a flush, as at the end of a burst."""
     path = tmp_path / "metrics"
-    metrics = Metrics(path, 1, 32, 3200)
+    metrics = MetricsFile(path, 1, 32, 3200)
     for iteration in range(2500):
         metrics.add({"kind": "train", "iteration": iteration, "loss": 2.0, "lr": 0.1})
     assert len(path.read_text().splitlines()) == 2000

@@ -1,20 +1,21 @@
-"""How weights start, and which of them learn."""
+"""Initial weights, and layers that do not learn."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.check.arithmetic import is_stepped_by_python
-from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Severity, rule
+from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits, Severity
 from irv2caffe.check.fork_fields import NVCAFFE
+from irv2caffe.check.registry import net_rule
 from irv2caffe.check.roles import has_loss
-from irv2caffe.check.zeros import WEIGHTED, is_frozen, is_zero, stuck
+from irv2caffe.check.zeros import WEIGHTED, is_frozen, is_zero, layers_that_stay_at_zero
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
+    from irv2caffe.check.evidence import Evidence, Layer, NetEvidence
 
 _FILLER_FIELDS = ("weight_filler", "bias_filler", "filler", "data_filler")
 _TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
@@ -22,11 +23,11 @@ _TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msr
 _OF_NVCAFFE = {f"{name}static": name for name in _TYPES if name != "constant"}
 
 
-def _weighted(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, str, Any]]:
-    """Layers whose weights start from their filler: layer, name of the setting, the filler."""
+def _filled_layers(evidence: NetEvidence) -> Iterator[tuple[Layer, str, Any]]:
+    """Layers whose weights start from their filler: layer, name of its parameter, the filler."""
     owners: set[str] = set()
     loaded = evidence.claims.weights or {}
-    for layer in net.of_type(*WEIGHTED):
+    for layer in evidence.net.of_type(*WEIGHTED):
         specs = layer.message.param
         shared = specs[0].name if specs else ""
         if (shared and shared in owners) or layer.name in loaded or layer.message.blobs:
@@ -36,29 +37,29 @@ def _weighted(net: PhaseNet, evidence: Evidence) -> Iterator[tuple[Layer, str, A
         yield layer, name, getattr(layer.message, name).weight_filler
 
 
-@rule("zero-filler", ERROR, "net", "filler.hpp; caffe.proto, FillerParameter")
-def zero_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("zero-filler", ERROR, "filler.hpp; caffe.proto, FillerParameter", phase="TRAIN")
+def zero_filler(evidence: NetEvidence) -> Hits:
     """Weights that start at 0 and stay there."""
-    if net.phase != "TRAIN" or not has_loss(net):
+    net = evidence.net
+    if not has_loss(net):
         return
-    found = {
-        layer.index: name for layer, name, filler in _weighted(net, evidence) if is_zero(filler)
-    }
-    for index in sorted(stuck(net, found)):
+    layers = _filled_layers(evidence)
+    found = {layer.index: name for layer, name, filler in layers if is_zero(filler)}
+    for index in sorted(layers_that_stay_at_zero(net, found)):
         layer, name = net.layers[index], found[index]
         written = getattr(layer.message, name).HasField("weight_filler")
         frozen = is_frozen(layer)
         kind = "bilinear" if frozen and layer.type == "Deconvolution" else "xavier"
         yield Hit(
-            f"weight_filler of a {layer.type} is "
+            what=f"weight_filler of a {layer.type} is "
             + ("a constant 0" if written else "missing, which is a constant 0")
             + (", and its lr_mult is 0" if frozen else ""),
-            "with weights of 0 nothing flows forth or back through the layer, and it never learns "
-            "(deploy nets have no fillers: was one copied?)",
-            f'weight_filler {{ type: "{kind}" }}; or start from weights (caffe train -weights, '
+            why="with weights of 0 the layer passes on neither values nor gradients, and it never "
+            "learns (deploy nets have no fillers: was one copied?)",
+            fix=f'weight_filler {{ type: "{kind}" }}; or start from weights (caffe train -weights, '
             "irv2caffe train --weights): check --weights FILE",
-            layer.at(name),
-            _severity_of_zeros(evidence),
+            at=layer.at(name),
+            severity=_severity_of_zeros(evidence),
         )
 
 
@@ -69,33 +70,28 @@ def _severity_of_zeros(evidence: Evidence) -> Severity | None:
     return NOTE if evidence.solver.message.weights else None
 
 
-@rule("constant-filler", WARNING, "net", "filler.hpp, ConstantFiller")
-def constant_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("constant-filler", WARNING, "filler.hpp, ConstantFiller", phase="TRAIN")
+def constant_filler(evidence: NetEvidence) -> Hits:
     """Weights that all start at the same number."""
-    if net.phase != "TRAIN":
-        return
-    for layer, name, filler in _weighted(net, evidence):
+    for layer, name, filler in _filled_layers(evidence):
+        if filler.type != "constant" or not filler.value or is_frozen(layer):
+            continue
         param = getattr(layer.message, name)
         group = param.group if name == "convolution_param" else 1
-        if (
-            filler.type == "constant"
-            and filler.value
-            and not is_frozen(layer)
-            and group == 1 != param.num_output
-        ):
+        if group == 1 != param.num_output:
             yield Hit(
-                f"weight_filler of a {layer.type} is the constant {filler.value:g}",
-                "all its outputs start equal, get equal gradients and stay equal",
-                'weight_filler { type: "xavier" }',
-                layer.at(name, "weight_filler"),
+                what=f"weight_filler of a {layer.type} is the constant {filler.value:g}",
+                why="all its outputs start equal, get equal gradients and stay equal",
+                fix='weight_filler { type: "xavier" }',
+                at=layer.at(name, "weight_filler"),
             )
 
 
-@rule("unknown-filler", ERROR, "net", "filler.hpp, GetFiller")
-def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("unknown-filler", ERROR, "filler.hpp, GetFiller")
+def unknown_filler(evidence: NetEvidence) -> Hits:
     """A type of filler that Caffe does not have."""
     known = {*_TYPES, *(_OF_NVCAFFE if evidence.claims.flavor == "nvcaffe" else ())}
-    for layer in net.layers:
+    for layer in evidence.net.layers:
         param_name = messages.LAYER_TYPES.get(layer.type) or ""
         if not param_name or not layer.message.HasField(param_name):
             continue
@@ -108,108 +104,109 @@ def unknown_filler(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
                 if filler.type not in known:
                     kind, instead = filler.type[:60], _OF_NVCAFFE.get(filler.type, "")
                     yield Hit(
-                        f"{name} of type {kind!r}" + f"; {NVCAFFE} has it" * bool(instead),
-                        f"Caffe stops: Unknown filler name: {kind}",
-                        f'type: "{instead}"' if instead else f"one of {', '.join(_TYPES)}",
-                        layer.at(param_name, name, "type"),
+                        what=f"{name} of type {kind!r}" + f"; {NVCAFFE} has it" * bool(instead),
+                        why=f"Caffe stops: Unknown filler name: {kind}",
+                        fix=f'type: "{instead}"' if instead else f"one of {', '.join(_TYPES)}",
+                        at=layer.at(param_name, name, "type"),
                     )
 
 
 def _is_used(layer: Layer, param: Any, name: str) -> bool:
-    """Whether Caffe asks for the filler at all."""
+    """Whether Caffe reads the filler at all."""
     if name == "bias_filler":
         return bool(getattr(param, "bias_term", True))
     return name != "filler" or len(layer.message.bottom) < 2
 
 
-@rule("filler-range", WARNING, "net", "caffe.proto, FillerParameter")
-def filler_range(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A gaussian without std or a uniform without a range, where no BatchNorm follows."""
-    if net.phase != "TRAIN":
-        return
-    for layer, name, filler in _weighted(net, evidence):
-        if any(reader.type == "BatchNorm" for reader in net.readers(layer)):
+@net_rule("filler-range", WARNING, "caffe.proto, FillerParameter", phase="TRAIN")
+def filler_range(evidence: NetEvidence) -> Hits:
+    """A gaussian filler without std or a uniform one without range, where no BatchNorm follows."""
+    for layer, name, filler in _filled_layers(evidence):
+        if any(reader.type == "BatchNorm" for reader in evidence.net.readers(layer)):
             continue
         fix = 'weight_filler { type: "xavier" }'
         at = layer.at(name, "weight_filler")
         if filler.type == "gaussian" and not filler.HasField("std"):
-            why = "its default of 1 makes activations grow by the root of the fan-in per layer"
-            yield Hit("a gaussian weight_filler without std", why, f"std: 0.01, or {fix}", at)
+            yield Hit(
+                what="a gaussian weight_filler without std",
+                why="its default of 1 makes activations grow by the root of the fan-in per layer",
+                fix=f"std: 0.01, or {fix}",
+                at=at,
+            )
         if filler.type == "uniform" and not (filler.HasField("min") or filler.HasField("max")):
-            why = "its default is 0 to 1: all weights positive, and large"
-            yield Hit("a uniform weight_filler without min and max", why, fix, at)
+            yield Hit(
+                what="a uniform weight_filler without min and max",
+                why="its default is 0 to 1: all weights positive, and large",
+                fix=fix,
+                at=at,
+            )
 
 
-@rule("filler-setting-ignored", NOTE, "net", "filler.hpp, XavierFiller and MSRAFiller")
-def filler_setting_ignored(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """The std of xavier or msra."""
-    if net.phase != "TRAIN":
-        return
-    for layer, name, filler in _weighted(net, evidence):
+@net_rule("filler-setting-ignored", NOTE, "filler.hpp, XavierFiller and MSRAFiller", phase="TRAIN")
+def filler_setting_ignored(evidence: NetEvidence) -> Hits:
+    """A ``std`` of xavier or msra, which do not read it."""
+    for layer, name, filler in _filled_layers(evidence):
         if filler.type in {"xavier", "msra"} and filler.HasField("std"):
             yield Hit(
-                f"std of {filler.type}",
-                f"{filler.type} takes its range from the fan-in and does not read std",
-                "take std out",
-                layer.at(name, "weight_filler", "std"),
+                what=f"std of {filler.type}",
+                why=f"{filler.type} takes its range from the fan-in and does not read std",
+                fix="remove std",
+                at=layer.at(name, "weight_filler", "std"),
             )
 
 
-@rule("xavier-fan-in", NOTE, "net", "filler.hpp, XavierFiller; TF-slim's default initializer")
-def xavier_fan_in(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Caffe's xavier where TensorFlow's is meant."""
-    if net.phase != "TRAIN" or not net.is_tensorflow_style:
-        return
-    for layer, name, filler in _weighted(net, evidence):
+@net_rule(
+    "xavier-fan-in", NOTE, "filler.hpp, XavierFiller; TF-slim's default initializer", phase="TRAIN"
+)
+def xavier_fan_in(evidence: NetEvidence) -> Hits:
+    """Caffe's xavier by the fan-in in a net from TensorFlow, which averages fan-in and fan-out."""
+    for layer, name, filler in _filled_layers(evidence) if evidence.net.is_tensorflow_style else ():
         if filler.type == "xavier" and filler.variance_norm == filler.FAN_IN:
             yield Hit(
-                "xavier by the fan-in",
-                "TensorFlow's default averages fan-in and fan-out, as Glorot and Bengio do; the "
-                "difference is small where a BatchNorm follows",
-                "variance_norm: AVERAGE",
-                layer.at(name, "weight_filler"),
+                what="xavier by the fan-in",
+                why="TensorFlow's default averages fan-in and fan-out, as Glorot and Bengio do; "
+                "the difference is small where a BatchNorm follows",
+                fix="variance_norm: AVERAGE",
+                at=layer.at(name, "weight_filler"),
             )
 
 
-@rule("scale-filler-zero", WARNING, "net", "scale_layer.cpp, LayerSetUp; caffe.proto")
-def scale_filler_zero(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("scale-filler-zero", WARNING, "scale_layer.cpp, LayerSetUp; caffe.proto", phase="TRAIN")
+def scale_filler_zero(evidence: NetEvidence) -> Hits:
     """A Scale whose multiplier starts at 0."""
     loaded = evidence.claims.weights or {}
-    if net.phase != "TRAIN":
-        return
-    for layer in net.of_type("Scale"):
+    for layer in evidence.net.of_type("Scale"):
         param = layer.message.scale_param
-        zero = (
-            param.HasField("filler") and param.filler.type == "constant" and not param.filler.value
-        )
-        adds = any(reader.type == "Eltwise" for reader in net.readers(layer))
-        if zero and not adds and layer.name not in loaded:
+        adds = any(reader.type == "Eltwise" for reader in evidence.net.readers(layer))
+        is_written = param.HasField("filler") and is_zero(param.filler)
+        if is_written and not adds and layer.name not in loaded:
             yield Hit(
-                "the filler of a Scale is a constant 0",
-                "filler { } without a value is 0, no filler at all is 1; with 0 nothing passes at "
-                "the start, and no gradient reaches what lies before",
-                'filler { type: "constant" value: 1 }',
-                layer.at("scale_param", "filler"),
+                what="the filler of a Scale is a constant 0",
+                why="filler { } without a value is 0, no filler at all is 1; with 0 nothing passes "
+                "at the start, and no gradient reaches the layers before",
+                fix='filler { type: "constant" value: 1 }',
+                at=layer.at("scale_param", "filler"),
             )
 
 
-@rule("nothing-learns", ERROR, "net", "net.cpp, Net::Init")
-def nothing_learns(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """An lr_mult of 0 everywhere."""
-    layers = list(net.of_type(*WEIGHTED, "Scale", "Bias", "PReLU"))
-    if net.phase != "TRAIN" or evidence.solver is None or not layers:
-        return
-    if all(_learns_nothing(layer) for layer in layers):
-        what = "lr_mult is 0 for every weight of the net"
-        yield Hit(what, "the run changes nothing", "lr_mult: 1 where it is to learn", net.file.at())
+@net_rule("nothing-learns", ERROR, "net.cpp, Net::Init", phase="TRAIN")
+def nothing_learns(evidence: NetEvidence) -> Hits:
+    """An ``lr_mult`` of 0 for every weight of the net."""
+    layers = list(evidence.net.of_type(*WEIGHTED, "Scale", "Bias", "PReLU"))
+    if evidence.solver is not None and layers and all(map(_learns_nothing, layers)):
+        yield Hit(
+            what="lr_mult is 0 for every weight of the net",
+            why="the run changes nothing",
+            fix="lr_mult: 1 where the net should learn",
+            at=evidence.net.file.at(),
+        )
 
 
 def _learns_nothing(layer: Layer) -> bool:
     specs = layer.message.param
-    wanted = 1
+    blobs = 1
     if layer.type in WEIGHTED:
-        param = getattr(layer.message, WEIGHTED[layer.type])
-        wanted = 2 if getattr(param, "bias_term", True) else 1
+        blobs += bool(getattr(getattr(layer.message, WEIGHTED[layer.type]), "bias_term", True))
     elif layer.type == "Scale":
-        wanted = 1 + int(layer.message.scale_param.bias_term)
-    return len(specs) >= wanted and all(spec.lr_mult == 0 for spec in specs)
+        blobs += bool(layer.message.scale_param.bias_term)
+    return len(specs) >= blobs and all(spec.lr_mult == 0 for spec in specs)

@@ -1,53 +1,54 @@
-"""Grids: where branches do not meet, and where Caffe's pooling differs from TensorFlow's."""
+"""Spatial sizes: branches that do not meet, and pooling that differs from TensorFlow's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.evidence import DATA_PARAMS
-from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.check.evidence import DATA_PARAMS, Evidence, Layer, NetEvidence, PhaseNet
+from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
 from irv2caffe.check.nets import record_shapes
+from irv2caffe.check.registry import net_rule, rule
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
 from irv2caffe.shapes.infer import LayerInfo, infer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from irv2caffe.shapes.layer_types import Shape
 
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
-
-_SEARCH = 33  # grids of nets with five halvings repeat modulo 32
+_MAX_DISTANCE = 33  # sizes of nets with five halvings repeat modulo 32
 _MAX_LAYERS_OF_SEARCH = 5000
 _POOLING = "pooling_layer.cpp, LayerSetUp and Reshape"
 
 
-@rule("grid-mismatch", ERROR, "net", f"{_POOLING}; github.com/soeaver/caffe-model issue 25")
-def grid_mismatch(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Branches of different sizes meet in Concat or Eltwise."""
-    error = net.refused
+@net_rule("grid-mismatch", ERROR, f"{_POOLING}; github.com/soeaver/caffe-model issue 25")
+def grid_mismatch(evidence: NetEvidence) -> Hits:
+    """Branches of different spatial sizes meet in Concat or Eltwise."""
+    net, error = evidence.net, evidence.net.refused
     layer = next((each for each in net.layers if error and each.name == error.layer), None)
     if error is None or layer is None or layer.type not in {"Concat", "Eltwise"}:
         return
-    good = _good_crops(net, evidence)
+    good = " or ".join(map(str, _nearest_good_sizes(evidence)))
     yield Hit(
-        error.message,
-        "Caffe stops when it makes the net. Its pooling rounds up where its convolution rounds "
-        "down, so that branches with a stride meet only at some sizes of input",
-        f"crop_size: {' or '.join(map(str, good))}" if good else error.hint or "mend the branches",
-        layer.at(),
+        what=error.message,
+        why="Caffe stops when it makes the net. Its pooling rounds up where its convolution rounds "
+        "down, so that branches with a stride meet only at some input sizes",
+        fix=f"crop_size: {good}" if good else error.hint or "correct the branches",
+        at=layer.at(),
     )
 
 
-def _good_crops(net: PhaseNet, evidence: Evidence) -> list[int]:
-    """The nearest sizes of input below and above at which Caffe makes the net."""
-    size = _input_size(net)
-    if size is None or len(net.layers) > _MAX_LAYERS_OF_SEARCH:
+def _nearest_good_sizes(evidence: NetEvidence) -> list[int]:
+    """The nearest input sizes below and above at which Caffe makes the net."""
+    size = _input_size(evidence.net)
+    if size is None or len(evidence.net.layers) > _MAX_LAYERS_OF_SEARCH:
         return []
-    found = []
-    for sizes in (range(size - 1, max(0, size - _SEARCH), -1), range(size + 1, size + _SEARCH)):
-        good = next((each for each in sizes if _works_at(net, evidence, each)), None)
-        found += [] if good is None else [good]
-    return found
+    below = range(size - 1, max(0, size - _MAX_DISTANCE), -1)
+    above = range(size + 1, size + _MAX_DISTANCE)
+    nearest = [
+        next((each for each in sizes if _works_at(evidence, each)), None)
+        for sizes in (below, above)
+    ]
+    return [each for each in nearest if each is not None]
 
 
 def _input_size(net: PhaseNet) -> int | None:
@@ -61,8 +62,9 @@ def _input_size(net: PhaseNet) -> int | None:
     return None
 
 
-def _works_at(net: PhaseNet, evidence: Evidence, size: int) -> bool:
-    message = messages.NetParameter.FromString(net.message.SerializeToString())
+def _works_at(evidence: NetEvidence, size: int) -> bool:
+    """Whether Caffe makes the net at another input size."""
+    message = messages.NetParameter.FromString(evidence.net.message.SerializeToString())
     for layer in message.layer:
         if layer.type in DATA_PARAMS and layer.transform_param.crop_size:
             layer.transform_param.crop_size = size
@@ -71,40 +73,39 @@ def _works_at(net: PhaseNet, evidence: Evidence, size: int) -> bool:
                 if len(shape.dim) == 4:
                     shape.dim[2] = shape.dim[3] = size
     try:
-        infer(message, net.phase, data_shapes=record_shapes(evidence.databases))
+        infer(message, evidence.net.phase, data_shapes=record_shapes(evidence.databases))
     except NetError:
         return False
     return True
 
 
-@rule("pool-rounds-up", NOTE, "net", f"{_POOLING}; TensorFlow's VALID padding")
-def pool_rounds_up(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A strided pool whose grid is larger in Caffe than in TensorFlow."""
-    del evidence
-    for layer in net.of_type("Pooling"):
-        info = net.info(layer)
-        sizes = _rounded(layer.message.pooling_param, info) if info is not None else None
+@net_rule("pool-rounds-up", NOTE, f"{_POOLING}; TensorFlow's VALID padding")
+def pool_rounds_up(evidence: NetEvidence) -> Hits:
+    """A pool with a stride whose output is larger in Caffe than in TensorFlow."""
+    family = evidence.net.is_tensorflow_style
+    for layer in evidence.net.of_type("Pooling"):
+        info = evidence.net.info(layer)
+        sizes = _rounded_up(layer.message.pooling_param, info) if info is not None else None
         if sizes is None:
             continue
-        family = net.is_tensorflow_style
         yield Hit(
-            f"a grid of {sizes[0]} becomes {sizes[1]}; rounded down, as in TensorFlow and PyTorch, "
-            f"{sizes[1] - 1}",
-            "Caffe's pooling rounds up. The published nets of this family are defined on the "
-            "smaller grids: imported weights see others than they were trained for"
+            what=f"a grid of {sizes[0]} becomes {sizes[1]}; rounded down, as in TensorFlow and "
+            f"PyTorch, {sizes[1] - 1}",
+            why="Caffe's pooling rounds up. The published nets of this family are defined on the "
+            "smaller grids: imported weights were trained for other grids"
             if family
-            else "Caffe's pooling rounds up: right for nets born in Caffe, another net than the "
-            "one of the same name elsewhere",
-            "a crop of 11 or 12 modulo 32, such as 299, where both agree"
+            else "Caffe's pooling rounds up: right for nets written for Caffe, another net than "
+            "the one of the same name in other frameworks",
+            fix="a crop of 11 or 12 modulo 32, such as 299, where both agree"
             if family
             else "nothing, unless weights go to or come from another framework",
-            layer.at("pooling_param"),
-            WARNING if family else None,
+            at=layer.at("pooling_param"),
+            severity=WARNING if family else None,
         )
 
 
-def _rounded(param: Any, info: LayerInfo) -> tuple[int, int] | None:
-    """Size before and after a pool that has to round, at its first such axis."""
+def _rounded_up(param: Any, info: LayerInfo) -> tuple[int, int] | None:
+    """Size before and after a pool, on the first axis that it rounds up."""
     if param.global_pooling or param.round_mode == param.FLOOR or len(info.bottom_shapes[0]) != 4:
         return None
     for axis, letter in ((2, "h"), (3, "w")):
@@ -119,68 +120,60 @@ def _rounded(param: Any, info: LayerInfo) -> tuple[int, int] | None:
     return None
 
 
-@rule("average-pool-padding", NOTE, "net", "pooling_layer.cpp, Forward_cpu; TensorFlow's SAME")
-def average_pool_padding(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """An average pool that counts its padding, or the layers that undo it."""
-    del evidence
+@net_rule("average-pool-padding", NOTE, "pooling_layer.cpp, Forward_cpu; TensorFlow's SAME")
+def average_pool_padding(evidence: NetEvidence) -> Hits:
+    """An average pool that counts its padding, or the layers that correct it."""
+    net = evidence.net
     for layer in net.of_type("Pooling"):
         param = layer.message.pooling_param
         padded = param.pad or param.pad_h or param.pad_w
-        if param.pool != param.AVE or not padded or _is_of_ones(net, layer):
+        if param.pool != param.AVE or not padded or _reads_constants(net, layer):
             continue
-        if any(_is_exact(reader) for reader in net.readers(layer)):
+        readers = net.readers(layer)
+        if any(each.type == "Scale" and len(each.message.bottom) == 2 for each in readers):
             yield Hit(
-                "an average pool as TensorFlow computes it, of six stock layers",
-                "logits equal TensorFlow's with imported weights; OpenCV's dnn does not load "
+                what="an average pool as TensorFlow computes it, of six stock layers",
+                why="logits equal TensorFlow's with imported weights; OpenCV's dnn does not load "
                 "DummyData, and toolchains of accelerators may not know it, Reshape or a Scale "
                 "with two bottoms",
-                "build-net --average-pool caffe where only simple layers will do",
-                layer.at(),
+                fix="build-net --average-pool caffe where only simple layers are possible",
+                at=layer.at(),
             )
         elif net.is_tensorflow_style:
             yield Hit(
-                "an average pool that counts its padding",
-                "at the border Caffe divides by the whole window, TensorFlow by what lies inside: "
-                "two thirds at edges, 4/9 in corners. Harmless when training from scratch; with "
-                "imported weights the logits of a random net moved by 0.24",
-                "build-net --average-pool tf, if weights are to be imported",
-                layer.at("pooling_param"),
+                what="an average pool that counts its padding",
+                why="at the border Caffe divides by the whole window, TensorFlow by the part "
+                "inside: two thirds at edges, 4/9 in corners. Harmless when training from scratch; "
+                "with imported weights the logits of a random net moved by 0.24",
+                fix="build-net --average-pool tf, if weights are to be imported",
+                at=layer.at("pooling_param"),
             )
 
 
-def _is_exact(reader: Layer) -> bool:
-    return reader.type == "Scale" and len(reader.message.bottom) == 2
-
-
-def _is_of_ones(net: PhaseNet, layer: Layer) -> bool:
+def _reads_constants(net: PhaseNet, layer: Layer) -> bool:
     maker = next(iter(net.sources(layer)), None)
     return maker is not None and maker.type == "DummyData"
 
 
-@rule("phases-differ", ERROR, "run", "net.cpp, Net::ShareTrainedLayersWith")
-def phases_differ(evidence: Evidence) -> Iterator[Hit]:
+@rule("phases-differ", ERROR, "net.cpp, Net::ShareTrainedLayersWith")
+def phases_differ(evidence: Evidence) -> Hits:
     """A layer whose weights have another shape in TEST than in TRAIN."""
     trained = {
-        info.name: (net, info)
-        for net in evidence.nets
-        if net.phase == "TRAIN"
-        for info in net.infos
+        info.name: info for net in evidence.nets if net.phase == "TRAIN" for info in net.infos
     }
-    for net in evidence.nets:
-        for layer in net.layers if net.phase == "TEST" else ():
-            info = net.info(layer)
-            if info is None or layer.name not in trained:
-                continue
-            other = trained[layer.name][1]
-            if info.params and other.params and info.params != other.params:
+    for net in (each for each in evidence.nets if each.phase == "TEST"):
+        for layer, info in zip(net.layers, net.infos, strict=False):
+            other = trained.get(layer.name)
+            if other and other.params and info.params and info.params != other.params:
                 yield Hit(
-                    f"weights of shape {_text(info.params)} in TEST, {_text(other.params)} in "
-                    "TRAIN",
-                    "Caffe stops at the first test: Cannot share param, shape mismatch",
-                    "the same crop_size and the same layers in both phases",
-                    layer.at(),
+                    what=f"weights of shape {shapes_text(info.params)} in TEST, "
+                    f"{shapes_text(other.params)} in TRAIN",
+                    why="Caffe stops at the first test: Cannot share param, shape mismatch",
+                    fix="the same crop_size and the same layers in both phases",
+                    at=layer.at(),
                 )
 
 
-def _text(params: tuple[tuple[int, ...], ...]) -> str:
-    return ", ".join("x".join(map(str, shape)) for shape in params)
+def shapes_text(shapes: tuple[Shape, ...]) -> str:
+    """Shapes for a message, as in ``8x3x3x3, 8``."""
+    return ", ".join("x".join(map(str, shape)) or "1" for shape in shapes)

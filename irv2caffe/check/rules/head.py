@@ -1,140 +1,151 @@
-"""The end of the net: losses, measures, dropout, and labels against outputs."""
+"""The end of the net: losses, accuracies, dropout, and labels against outputs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.check.arithmetic import comparisons, num_classes, source_of
-from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.check.arithmetic import comparisons, num_classes
+from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
+from irv2caffe.check.registry import net_rule
 from irv2caffe.check.roles import has_loss
 from irv2caffe.check.zeros import may_be_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from irv2caffe.check.evidence import Layer, NetEvidence
 
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
+_WITHOUT_SOFTMAX = "MultinomialLogisticLoss"
+_LOG_LOSSES = ("SoftmaxWithLoss", "InfogainLoss", _WITHOUT_SOFTMAX)
 
-_LOG_LOSSES = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss")
 
-
-@rule("no-loss", ERROR, "net", "net.cpp, Net::Backward")
-def no_loss(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("no-loss", ERROR, "net.cpp, Net::Backward", phase="TRAIN")
+def no_loss(evidence: NetEvidence) -> Hits:
     """A solver's training net without a loss."""
-    if net.phase != "TRAIN" or evidence.solver is None or not net.layers or has_loss(net):
+    net = evidence.net
+    if evidence.solver is None or not net.layers or has_loss(net):
         return
     if any(net.of_type("Input")) or any(may_be_loss(layer, net) for layer in net.layers):
-        return  # deploy-net says the one, unknown-layer-type the other
-    what = "no loss layer in TRAIN"
-    why = "Caffe trains without a word, and without a gradient: the loss is 0 and nothing changes"
-    yield Hit(what, why, 'a layer { type: "SoftmaxWithLoss" }', net.file.at())
+        return  # deploy-net or unknown-layer-type reports it
+    yield Hit(
+        what="no loss layer in TRAIN",
+        why="Caffe trains without a message and without a gradient: the loss is 0 and nothing "
+        "changes",
+        fix='a layer { type: "SoftmaxWithLoss" }',
+        at=net.file.at(),
+    )
 
 
-@rule("deploy-net", ERROR, "net", "net.cpp, Net::Init; input_layer.hpp")
-def deploy_net(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """The solver was given the net for use."""
-    if net.phase != "TRAIN" or evidence.solver is None or has_loss(net):
+@net_rule("deploy-net", ERROR, "net.cpp, Net::Init; input_layer.hpp", phase="TRAIN")
+def deploy_net(evidence: NetEvidence) -> Hits:
+    """A solver with a deploy net."""
+    inputs = list(evidence.net.of_type("Input"))
+    if evidence.solver is None or has_loss(evidence.net) or evidence.net.data_layers:
         return
-    inputs = list(net.of_type("Input"))
-    if inputs and not net.data_layers:
+    if inputs:
         yield Hit(
-            "this is a deploy net: an Input, and no loss",
-            "nothing feeds its input and nothing is learned; Caffe runs it without a word",
-            "net: the train_val.prototxt",
-            inputs[0].at(),
+            what="this is a deploy net: an Input, and no loss",
+            why="it gets no data and learns nothing; Caffe runs it without a message",
+            fix="net: the train_val.prototxt",
+            at=inputs[0].at(),
         )
 
 
-@rule("double-softmax", WARNING, "net", "softmax_loss_layer.cpp")
-def double_softmax(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A loss that takes the softmax of a softmax, or the logarithm of no probability."""
-    del evidence
-    for layer in net.of_type("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss"):
-        makers = net.sources(layer)
-        if not makers or makers[0] is None:
+@net_rule("double-softmax", WARNING, "softmax_loss_layer.cpp")
+def double_softmax(evidence: NetEvidence) -> Hits:
+    """A loss that takes the softmax of a softmax, or the logarithm of what is no probability."""
+    for layer in evidence.net.of_type(*_LOG_LOSSES):
+        maker = next(iter(evidence.net.sources(layer)), None)
+        if maker is None:
             continue
-        is_softmax = makers[0].type == "Softmax"
-        if layer.type != "MultinomialLogisticLoss" and is_softmax:
+        if layer.type != _WITHOUT_SOFTMAX and maker.type == "Softmax":
             yield Hit(
-                f"{layer.type} reads a Softmax",
-                f"{layer.type} has a softmax of its own (InfogainLoss since Caffe 1.0): "
+                what=f"{layer.type} reads a Softmax",
+                why=f"{layer.type} has a softmax of its own (InfogainLoss since Caffe 1.0): "
                 "probabilities are squashed twice, and gradients nearly vanish",
-                "give it what goes into the Softmax",
-                layer.at("bottom"),
+                fix="give it the bottom of the Softmax",
+                at=layer.at("bottom"),
             )
-        if layer.type == "MultinomialLogisticLoss" and makers[0].type in {
-            "InnerProduct",
-            "Convolution",
-        }:
-            what = "MultinomialLogisticLoss reads what is not a probability"
-            why = "it takes the logarithm of its input as it is"
-            yield Hit(what, why, 'type: "SoftmaxWithLoss"', layer.at("bottom"))
+        elif layer.type == _WITHOUT_SOFTMAX and maker.type in {"InnerProduct", "Convolution"}:
+            yield Hit(
+                what="MultinomialLogisticLoss reads values that are no probabilities",
+                why="it takes the logarithm of its bottom as it is",
+                fix='type: "SoftmaxWithLoss"',
+                at=layer.at("bottom"),
+            )
 
 
-@rule("top-k", ERROR, "net", "accuracy_layer.cpp, Reshape")
-def top_k(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Accuracy among more classes than there are."""
-    del evidence
-    for layer in net.of_type("Accuracy"):
-        classes, wanted = num_classes(net, layer), layer.message.accuracy_param.top_k
-        at = layer.at("accuracy_param", "top_k")
+@net_rule("top-k", ERROR, "accuracy_layer.cpp, Reshape")
+def top_k(evidence: NetEvidence) -> Hits:
+    """A ``top_k`` of as many classes as there are, or more."""
+    for layer in evidence.net.of_type("Accuracy"):
+        classes, wanted = num_classes(evidence.net, layer), layer.message.accuracy_param.top_k
         if classes is None or wanted < classes:
             continue
-        if wanted > classes:
-            what = f"top_k: {wanted} of {classes} classes"
-            why = "Caffe stops: top_k must be less than or equal to the number of classes"
-            yield Hit(what, why, f"top_k: {max(1, min(5, classes - 1))}", at)
-        else:
-            what = f"top_k: {wanted} of {classes} classes"
-            yield Hit(what, "it is always 100 %", "take the layer out", at, WARNING)
+        too_many = wanted > classes
+        yield Hit(
+            what=f"top_k: {wanted} of {classes} classes",
+            why="Caffe stops: top_k must be less than or equal to the number of classes"
+            if too_many
+            else "it is always 100 %",
+            fix=f"top_k: {max(1, min(5, classes - 1))}" if too_many else "remove the layer",
+            at=layer.at("accuracy_param", "top_k"),
+            severity=None if too_many else WARNING,
+        )
 
 
-@rule("accuracy-in-train", NOTE, "net", "accuracy_layer.cpp")
-def accuracy_in_train(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Accuracy is computed in every training step."""
-    if net.phase == "TRAIN" and evidence.solver is not None:
-        for layer in net.of_type("Accuracy"):
-            why = "it costs a little time in every iteration, and no harm"
-            yield Hit("an Accuracy layer in TRAIN", why, "include { phase: TEST }", layer.at())
+@net_rule("accuracy-in-train", NOTE, "accuracy_layer.cpp", phase="TRAIN")
+def accuracy_in_train(evidence: NetEvidence) -> Hits:
+    """An Accuracy that is computed in every training step."""
+    for layer in evidence.net.of_type("Accuracy") if evidence.solver is not None else ():
+        yield Hit(
+            what="an Accuracy layer in TRAIN",
+            why="it costs a little time in every iteration, and does no harm",
+            fix="include { phase: TEST }",
+            at=layer.at(),
+        )
 
 
-@rule("no-measure", NOTE, "net", "solver.cpp, Test")
-def no_measure(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A classifier whose tests measure no accuracy."""
-    if net.phase != "TEST" or evidence.solver is None or not net.test_iter:
+@net_rule("no-measure", NOTE, "solver.cpp, Test", phase="TEST")
+def no_measure(evidence: NetEvidence) -> Hits:
+    """A classifier without Accuracy in its tests."""
+    net = evidence.net
+    if evidence.solver is None or not net.test_iter or any(net.of_type("Accuracy", "Python")):
         return
-    if any(net.of_type(*_LOG_LOSSES)) and not any(net.of_type("Accuracy", "Python")):
-        fix = 'a layer { type: "Accuracy" } in TEST'
-        yield Hit("no Accuracy layer in TEST", "tests tell the loss only", fix, net.file.at())
+    if any(net.of_type(*_LOG_LOSSES)):
+        yield Hit(
+            what="no Accuracy layer in TEST",
+            why="tests report only the loss",
+            fix='a layer { type: "Accuracy" } in TEST',
+            at=net.file.at(),
+        )
 
 
-@rule("label-range", ERROR, "net", "softmax_loss_layer.cpp, Forward_cpu (DCHECK in debug builds)")
-def label_range(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Labels that the classifier has no output for."""
-    for layer, classes, maker in comparisons(net):
-        facts = evidence.databases.get(source_of(maker)) if maker is not None else None
+@net_rule("label-range", ERROR, "softmax_loss_layer.cpp, Forward_cpu (DCHECK in debug builds)")
+def label_range(evidence: NetEvidence) -> Hits:
+    """Labels that the classifier has no output for, or outputs without labels."""
+    for layer, classes, maker in comparisons(evidence.net):
+        facts = evidence.facts_of(maker) if maker is not None else None
         if maker is None or facts is None or facts.max_label is None:
             continue
         at, ignored = layer.at("bottom"), _ignored_label(layer)
-        source = source_of(maker)
-        why = "Caffe reads memory that is not the net's, without an error: the loss is garbage"
+        why = "Caffe reads memory outside of the blob, without an error: the loss is garbage"
         if facts.max_label >= classes and facts.max_label != ignored:
             yield Hit(
-                f"{source} has label {facts.max_label}, the net {classes} outputs",
-                why,
-                f"num_output: {facts.max_label + 1}, or mend the labels",
-                at,
+                what=f"{maker.source} has label {facts.max_label}, the net {classes} outputs",
+                why=why,
+                fix=f"num_output: {facts.max_label + 1}, or correct the labels",
+                at=at,
             )
         elif facts.min_label is not None and facts.min_label < 0 and facts.min_label != ignored:
-            what = f"{source} has label {facts.min_label}"
-            yield Hit(what, why, "labels count from 0", at)
-        elif net.phase == "TRAIN" and facts.max_label + 1 < classes:
+            what = f"{maker.source} has label {facts.min_label}"
+            yield Hit(what=what, why=why, fix="labels start at 0", at=at)
+        elif evidence.net.phase == "TRAIN" and facts.max_label + 1 < classes:
             yield Hit(
-                f"{classes} outputs, labels up to {facts.max_label} in {source}",
-                "outputs without images learn to be silent; 1001 outputs are TensorFlow's, whose "
-                "label 0 is the background",
-                f"num_output: {facts.max_label + 1}, unless other data has more classes",
-                at,
-                NOTE,
+                what=f"{classes} outputs, labels up to {facts.max_label} in {maker.source}",
+                why="outputs without images learn to be silent; 1001 outputs are TensorFlow's, "
+                "whose label 0 is the background",
+                fix=f"num_output: {facts.max_label + 1}, unless other data has more classes",
+                at=at,
+                severity=NOTE,
             )
 
 
@@ -144,106 +155,110 @@ def _ignored_label(layer: Layer) -> int | None:
     return int(param.ignore_label) if param.HasField("ignore_label") else None
 
 
-@rule("outputs-differ", WARNING, "net", "accuracy_layer.cpp; softmax_loss_layer.cpp")
-def outputs_differ(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Classifiers of one label with different numbers of outputs."""
-    del evidence
+@net_rule("outputs-differ", WARNING, "accuracy_layer.cpp; softmax_loss_layer.cpp")
+def outputs_differ(evidence: NetEvidence) -> Hits:
+    """Classifiers of the same label with different numbers of outputs."""
     by_label: dict[str, dict[int, Layer]] = {}
-    for layer, classes, maker in comparisons(net):
+    for layer, classes, maker in comparisons(evidence.net):
         if maker is not None:
             by_label.setdefault(layer.message.bottom[1], {}).setdefault(classes, layer)
     for label, found in by_label.items():
         if len(found) > 1:
             yield Hit(
-                f"{' and '.join(map(str, sorted(found)))} classes for {label!r}",
-                "one of them was forgotten when the number of classes was changed",
-                "the same num_output in all classifiers",
-                tuple(place for layer in found.values() for place in layer.at("bottom")),
+                what=f"{' and '.join(map(str, sorted(found)))} classes for {label!r}",
+                why="one of them was forgotten when the number of classes was changed",
+                fix="the same num_output in all classifiers",
+                at=tuple(place for layer in found.values() for place in layer.at("bottom")),
             )
 
 
-@rule("aux-loss-weight", NOTE, "net", "arXiv 1409.4842, section 5 (0.3); TF-slim (0.4)")
-def aux_loss_weight(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Several losses of one label, all with full weight."""
-    del evidence
-    if net.phase != "TRAIN":
-        return
+@net_rule("aux-loss-weight", NOTE, "arXiv 1409.4842, section 5 (0.3); TF-slim (0.4)", phase="TRAIN")
+def aux_loss_weight(evidence: NetEvidence) -> Hits:
+    """Several losses of the same label, all with full weight."""
     full: dict[str, list[Layer]] = {}
-    for layer in net.of_type("SoftmaxWithLoss", "InfogainLoss"):
+    for layer in evidence.net.of_type("SoftmaxWithLoss", "InfogainLoss"):
         weights = list(layer.message.loss_weight) or [1.0]
         if len(layer.message.bottom) > 1 and weights[0] == 1:
             full.setdefault(layer.message.bottom[1], []).append(layer)
     for label, layers in full.items():
         if len(layers) > 1:
             yield Hit(
-                f"{len(layers)} losses of {label!r}, each with weight 1",
-                "auxiliary classifiers are to help the main one, not to outvote it",
-                "loss_weight: 0.3 or 0.4 for the auxiliary ones",
-                tuple(place for layer in layers for place in layer.at()),
+                what=f"{len(layers)} losses of {label!r}, each with weight 1",
+                why="auxiliary classifiers should help the main one, not outweigh it",
+                fix="loss_weight: 0.3 or 0.4 for the auxiliary ones",
+                at=tuple(place for layer in layers for place in layer.at()),
             )
 
 
-@rule("dropout-ratio", ERROR, "net", "dropout_layer.cpp, LayerSetUp; caffe.proto")
-def dropout_ratio(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A share of dropped values that cannot be, or that is what TensorFlow keeps."""
-    del evidence
-    for layer in net.of_type("Dropout"):
+@net_rule("dropout-ratio", ERROR, "dropout_layer.cpp, LayerSetUp; caffe.proto")
+def dropout_ratio(evidence: NetEvidence) -> Hits:
+    """A dropout ratio that is impossible, or that is probably TensorFlow's share to keep."""
+    family = evidence.net.is_tensorflow_style
+    for layer in evidence.net.of_type("Dropout"):
         ratio = layer.message.dropout_param.dropout_ratio
         at = layer.at("dropout_param", "dropout_ratio")
         if not 0 <= ratio < 1:
-            why = "everything is divided by 1 - dropout_ratio: the run ends in nan or stops"
-            yield Hit(f"dropout_ratio: {ratio:g}", why, "dropout_ratio: 0.2", at)
+            yield Hit(
+                what=f"dropout_ratio: {ratio:g}",
+                why="everything is divided by 1 - dropout_ratio: the run ends in nan or stops",
+                fix="dropout_ratio: 0.2",
+                at=at,
+            )
         elif ratio > 0.7:
             yield Hit(
-                f"dropout_ratio: {ratio:g}",
-                "Caffe's number is the share that is dropped, TensorFlow's keep_prob the share "
+                what=f"dropout_ratio: {ratio:g}",
+                why="Caffe's number is the share that is dropped, TensorFlow's keep_prob the share "
                 "that is kept: the paper keeps 0.8"
-                if net.is_tensorflow_style
+                if family
                 else "Caffe's number is the share that is dropped; GoogLeNet's auxiliary heads "
                 "have 0.7",
-                f"dropout_ratio: {1 - ratio:.2g}, if {ratio:g} was to be kept",
-                at,
-                WARNING if net.is_tensorflow_style else NOTE,
+                fix=f"dropout_ratio: {1 - ratio:.2g}, if {ratio:g} was to be kept",
+                at=at,
+                severity=WARNING if family else NOTE,
             )
 
 
-@rule("unread-top", NOTE, "net", "net.cpp, Net::Init: unread tops are outputs")
-def unread_top(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Something is computed in training that no loss reads."""
-    if net.phase != "TRAIN" or evidence.solver is None or not has_loss(net):
+@net_rule("unread-top", NOTE, "net.cpp, Net::Init: unread tops are outputs", phase="TRAIN")
+def unread_top(evidence: NetEvidence) -> Hits:
+    """A top that no layer reads in training."""
+    if evidence.solver is None or not has_loss(evidence.net):
         return
-    for layer in net.layers:
-        if layer.type.endswith("Loss") or layer.type in {"Accuracy", "SoftmaxWithLoss", "Silence"}:
+    skipped = {"Accuracy", "Silence", "Input", "Data", "ImageData", "DummyData"}
+    for layer in evidence.net.layers:
+        if layer.type.endswith("Loss") or layer.type in skipped or layer.message.loss_weight:
             continue
-        if layer.message.loss_weight or layer.type in {"Input", "Data", "ImageData", "DummyData"}:
-            continue
-        for top in net.unread_tops(layer):
+        for top in evidence.net.unread_tops(layer):
             yield Hit(
-                f"top {top[:60]!r} is read by no layer",
-                "it is computed for nothing, and every value of it is printed in the log as an "
-                "output",
-                "a Silence layer, or leave the layer out of TRAIN",
-                layer.at("top"),
+                what=f"top {top[:60]!r} is read by no layer",
+                why="it is computed for nothing, and every value of it is printed in the log as "
+                "an output",
+                fix="a Silence layer, or leave the layer out of TRAIN",
+                at=layer.at("top"),
             )
 
 
-@rule("infogain-matrix", ERROR, "net", "infogain_loss_layer.cpp, LayerSetUp")
-def infogain_matrix(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """InfogainLoss without its matrix."""
-    for layer in net.of_type("InfogainLoss"):
+@net_rule("infogain-matrix", ERROR, "infogain_loss_layer.cpp, LayerSetUp")
+def infogain_matrix(evidence: NetEvidence) -> Hits:
+    """An InfogainLoss without its matrix, or with one of another size."""
+    for layer in evidence.net.of_type("InfogainLoss"):
         source = layer.message.infogain_loss_param.source
         at = layer.at("infogain_loss_param")
         if len(layer.message.bottom) > 2:
             continue
         if not source:
-            what, why = "InfogainLoss without a matrix", "Caffe stops: it takes source or a bottom"
-            yield Hit(what, why, "infogain_loss_param { source: ... }", at)
+            yield Hit(
+                what="InfogainLoss without a matrix",
+                why="Caffe stops: it takes source or a bottom",
+                fix="infogain_loss_param { source: ... }",
+                at=at,
+            )
             continue
-        fix = "build-net --label-smoothing writes it"
+        classes, shape = num_classes(evidence.net, layer), evidence.blobs.get(source)
+        what = []
         if not evidence.files.get(source, True):
-            what = f"the matrix {source} is not there"
-            yield Hit(what, "Caffe stops when it makes the net", fix, at)
-        classes, shape = num_classes(net, layer), evidence.blobs.get(source)
+            what.append(f"the matrix {source} does not exist")
         if classes and shape and shape[-2:] != (classes, classes):
-            what = f"a matrix of {shape[-2]}x{shape[-1]} for {classes} classes"
-            yield Hit(what, "Caffe stops when it makes the net", fix, at)
+            what.append(f"a matrix of {shape[-2]}x{shape[-1]} for {classes} classes")
+        for each in what:
+            why, fix = "Caffe stops when it makes the net", "build-net --label-smoothing writes it"
+            yield Hit(what=each, why=why, fix=fix, at=at)

@@ -1,54 +1,50 @@
-"""Training against testing: what each phase sees, and how it sees it."""
+"""Differences between training and testing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.arithmetic import facts_of, source_of
-from irv2caffe.check.evidence import DATA_PARAMS
-from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.check.arithmetic import facts_of_net
+from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
+from irv2caffe.check.registry import net_rule, rule
 from irv2caffe.check.rules.data import IMAGES, TRANSFORMER, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
+    from irv2caffe.check.evidence import Evidence, Layer, NetEvidence
 
-_LARGEST_TEST_BATCH = 4096  # that is worth proposing
-
-
-@rule("phases-transform", WARNING, "run", "github.com/soeaver/caffe-model issue 12")
-def phases_transform(evidence: Evidence) -> Iterator[Hit]:
-    """TRAIN and TEST see the same image with other numbers."""
-    for train, test in _same_top_in_both(evidence):
-        here, there = (_numbers(each.message.transform_param) for each in (train, test))
-        for name, value in here.items():
-            if value != there[name]:
-                yield Hit(
-                    f"{name} is {_said(value)} in TRAIN, {_said(there[name])} in TEST",
-                    "the net is tested on other numbers than it was trained on",
-                    f"the same {name} in both",
-                    (*train.at("transform_param", name), *test.at("transform_param", name)),
-                )
+_LARGEST_TEST_BATCH = 4096  # that is suggested
 
 
 def _same_top_in_both(evidence: Evidence) -> Iterator[tuple[Layer, Layer]]:
-    """Layers that give the same top in TRAIN and in TEST."""
-    trained = {
-        layer.message.top[0]: layer
-        for net in evidence.nets
-        if net.phase == "TRAIN"
-        for layer in net.of_type("Data", "ImageData")
-        if layer.message.top
-    }
-    for net in evidence.nets:
-        for layer in net.of_type("Data", "ImageData") if net.phase == "TEST" else ():
-            top = layer.message.top[0] if layer.message.top else ""
-            if top in trained and trained[top] is not layer:
+    """Data layers of TRAIN and of TEST with the same first top."""
+    trained = {}
+    for net in evidence.nets:  # TRAIN first
+        for layer in net.of_type("Data", "ImageData"):
+            top = next(iter(layer.message.top), "")
+            if net.phase == "TRAIN" and top:
+                trained[top] = layer
+            elif net.phase == "TEST" and top in trained:
                 yield trained[top], layer
 
 
-def _numbers(transform: Any) -> dict[str, Any]:
+@rule("phases-transform", WARNING, "github.com/soeaver/caffe-model issue 12")
+def phases_transform(evidence: Evidence) -> Hits:
+    """Another mean or scale in TEST than in TRAIN."""
+    for train, test in _same_top_in_both(evidence):
+        there = _mean_and_scale(test.message.transform_param)
+        for name, value in _mean_and_scale(train.message.transform_param).items():
+            if value != there[name]:
+                yield Hit(
+                    what=f"{name} is {_text(value)} in TRAIN, {_text(there[name])} in TEST",
+                    why="the net is tested on other values than it was trained on",
+                    fix=f"the same {name} in both",
+                    at=(*train.at("transform_param", name), *test.at("transform_param", name)),
+                )
+
+
+def _mean_and_scale(transform: Any) -> dict[str, Any]:
     means = tuple(round(value, 3) for value in transform.mean_value)
     return {
         "mean_value": means[:1] if len(set(means)) == 1 else means,
@@ -57,162 +53,154 @@ def _numbers(transform: Any) -> dict[str, Any]:
     }
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(f"{each:g}" for each in value) or "not there"
-    return f"{value:g}" if isinstance(value, float) else value or "not there"
+        return ", ".join(f"{each:g}" for each in value) or "missing"
+    return f"{value:g}" if isinstance(value, float) else value or "missing"
 
 
-@rule("phases-labels", ERROR, "run", "the meaning of a test")
-def phases_labels(evidence: Evidence) -> Iterator[Hit]:
-    """The same label is another class in TEST."""
+@rule("phases-labels", ERROR, "the meaning of a test")
+def phases_labels(evidence: Evidence) -> Hits:
+    """A label that is another class in TEST than in TRAIN."""
     for train, test in _same_top_in_both(evidence):
-        names = [
-            facts.class_names
-            for layer in (train, test)
-            if (facts := evidence.databases.get(source_of(layer))) is not None
-        ]
+        both = evidence.facts_of(train), evidence.facts_of(test)
+        names = [facts.class_names for facts in both if facts is not None]
         differing = [
             label for label, pair in enumerate(zip(*names, strict=False)) if len(set(pair)) > 1
         ]
         if len(names) == 2 and differing:
-            label = differing[0]
+            here, there = (each[differing[0]][:60] for each in names)
             yield Hit(
-                f"label {label} is {names[0][label][:60]!r} in TRAIN, {names[1][label][:60]!r} in "
-                f"TEST ({len(differing):,} labels differ)",
-                "tests compare with other classes than were learned",
-                f"make-lmdb --labels {source_of(train)} for the validation database",
-                test.at(DATA_PARAMS[test.type], "source"),
+                what=f"label {differing[0]} is {here!r} in TRAIN, {there!r} in TEST "
+                f"({len(differing):,} labels differ)",
+                why="tests compare with other classes than were learned",
+                fix=f"make-lmdb --labels {train.source} for the validation database",
+                at=test.at_data("source"),
             )
 
 
-@rule("phases-records", NOTE, "run", f"{TRANSFORMER}; cvjena/cnn-models issue 12")
-def phases_records(evidence: Evidence) -> Iterator[Hit]:
-    """Test images are stored in another size."""
+@rule("phases-records", NOTE, f"{TRANSFORMER}; cvjena/cnn-models issue 12")
+def phases_records(evidence: Evidence) -> Hits:
+    """Test images that are stored in another size than training images."""
     for train, test in _same_top_in_both(evidence):
+        both = evidence.facts_of(train), evidence.facts_of(test)
         sizes = [
             (facts.width, facts.height)
-            for layer in (train, test)
-            if (facts := evidence.databases.get(source_of(layer))) is not None
-            and facts.height
-            and not facts.mixed_sizes
+            for facts in both
+            if facts is not None and facts.height and not facts.mixed_sizes
         ]
         if len(sizes) == 2 and sizes[0] != sizes[1]:
             yield Hit(
-                f"images of {size_text(sizes[0])} in TRAIN, {size_text(sizes[1])} in TEST",
-                "the same crop shows objects of another size in tests",
-                "the same make-lmdb --resize for both, unless that is meant",
-                test.at(DATA_PARAMS[test.type], "source"),
+                what=f"images of {size_text(sizes[0])} in TRAIN, {size_text(sizes[1])} in TEST",
+                why="the same crop shows objects of another size in tests",
+                fix="the same make-lmdb --resize for both, unless that is meant",
+                at=test.at_data("source"),
             )
 
 
-@rule("mirror-in-test", WARNING, "net", f"{TRANSFORMER}, Transform")
-def mirror_in_test(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Test images are flipped at random."""
-    del evidence
-    for layer in net.of_type(*IMAGES) if net.phase == "TEST" else ():
+@net_rule("mirror-in-test", WARNING, f"{TRANSFORMER}, Transform", phase="TEST")
+def mirror_in_test(evidence: NetEvidence) -> Hits:
+    """Test images that are flipped at random."""
+    for layer in evidence.net.of_type(*IMAGES):
         if layer.message.transform_param.mirror:
             yield Hit(
-                "mirror: true in TEST",
-                "Caffe flips by chance in both phases: the same weights give another accuracy "
+                what="mirror: true in TEST",
+                why="Caffe flips at random in both phases: the same weights give another accuracy "
                 "each time",
-                "mirror: false",
-                layer.at("transform_param", "mirror"),
+                fix="mirror: false",
+                at=layer.at("transform_param", "mirror"),
             )
 
 
-@rule("no-augmentation", NOTE, "net", f"{TRANSFORMER}; github.com/apache/mxnet pull request 13757")
-def no_augmentation(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Every epoch shows the same pixels, or hardly others."""
-    for layer in net.of_type("Data") if net.phase == "TRAIN" else ():
-        transform = layer.message.transform_param
-        facts = evidence.databases.get(source_of(layer))
+@net_rule(
+    "no-augmentation",
+    NOTE,
+    f"{TRANSFORMER}; github.com/apache/mxnet pull request 13757",
+    phase="TRAIN",
+)
+def no_augmentation(evidence: NetEvidence) -> Hits:
+    """Training images with little or no augmentation."""
+    family = evidence.net.is_tensorflow_style
+    for layer in evidence.net.of_type("Data"):
+        transform, facts = layer.message.transform_param, evidence.facts_of(layer)
         size = min(facts.height or 0, facts.width or 0) if facts is not None else 0
-        crops = bool(transform.crop_size) and transform.crop_size != size
-        if not crops and not transform.mirror:
-            what = "neither a random crop nor a mirror in TRAIN"
-        elif net.is_tensorflow_style:
-            what = "crop and mirror are all the augmentation there is"
-        else:
+        is_plain = transform.crop_size in {0, size} and not transform.mirror
+        if not is_plain and not family:
             continue
         yield Hit(
-            what,
-            "TensorFlow's recipe for this family crops 5 to 100 % of the area, stretches and "
-            "recolours; without that a net of this size learns its images by heart. Caffe's Data "
+            what="neither a random crop nor a mirror in TRAIN"
+            if is_plain
+            else "crop and mirror are all the augmentation there is",
+            why="TensorFlow's recipe for this family crops 5 to 100 % of the area, stretches and "
+            "changes colours; without that a net of this size memorizes its images. Caffe's Data "
             "layer can only crop and flip"
-            if net.is_tensorflow_style
-            else "a net of many parameters learns its images by heart",
-            "several randomly cropped copies in the database, or ImageData of a fork that augments"
-            if net.is_tensorflow_style
+            if family
+            else "a net of many parameters memorizes its images",
+            fix="several randomly cropped copies in the database, or ImageData of a fork that "
+            "augments"
+            if family
             else "crop_size below the size of the images, mirror: true",
-            layer.at("transform_param"),
+            at=layer.at("transform_param"),
         )
 
 
-@rule("same-source", WARNING, "run", "the meaning of a test")
-def same_source(evidence: Evidence) -> Iterator[Hit]:
+@rule("same-source", WARNING, "the meaning of a test")
+def same_source(evidence: Evidence) -> Hits:
     """TRAIN and TEST read the same images."""
-    trained = {
-        source_of(layer)
-        for net in evidence.nets
-        if net.phase == "TRAIN"
-        for layer in net.data_layers
-    }
-    tests = [net for net in evidence.nets if net.phase == "TEST"]
-    read = {source_of(layer) for net in tests for layer in net.data_layers}
-    if read - trained:
-        return  # one of the tests is of other images; how well the net remembers may be another
-    for net in tests:
-        for layer in net.data_layers:
-            source = source_of(layer)
-            if source:
-                yield Hit(
-                    f"TEST reads {source}, as TRAIN does",
-                    "tests measure how well images are remembered",
-                    "the validation database in TEST",
-                    layer.at(DATA_PARAMS[layer.type], "source"),
-                )
+    read: dict[str, list[Layer]] = {"TRAIN": [], "TEST": []}
+    for net in evidence.nets:
+        read[net.phase] += net.data_layers
+    if {layer.source for layer in read["TEST"]} - {layer.source for layer in read["TRAIN"]}:
+        return  # one of the tests is of other images; another may test what was memorized
+    for layer in read["TEST"]:
+        if layer.source:
+            yield Hit(
+                what=f"TEST reads {layer.source}, as TRAIN does",
+                why="tests measure how well images were memorized",
+                fix="the validation database in TEST",
+                at=layer.at_data("source"),
+            )
 
 
-@rule("fixed-order", NOTE, "net", "data_layer.cpp; github.com/lim0606/caffe-googlenet-bn")
-def fixed_order(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Every epoch shows the images in the same order."""
-    del evidence
-    if net.phase != "TRAIN" or not net.is_tensorflow_style:
-        return
-    for layer in net.of_type("Data"):
+@net_rule(
+    "fixed-order", NOTE, "data_layer.cpp; github.com/lim0606/caffe-googlenet-bn", phase="TRAIN"
+)
+def fixed_order(evidence: NetEvidence) -> Hits:
+    """A database that is read in the same order in every epoch."""
+    for layer in evidence.net.of_type("Data") if evidence.net.is_tensorflow_style else ():
         yield Hit(
-            "every epoch reads the database in the same order",
-            "the Data layer never shuffles: the same images meet in a batch, epoch after epoch, "
-            "and in BatchNorm's statistics; TensorFlow's queues mix them anew",
-            "ImageData with shuffle: true, or several databases shuffled by other seeds",
-            layer.at("data_param"),
+            what="every epoch reads the database in the same order",
+            why="the Data layer never shuffles: the same images meet in a batch, epoch after "
+            "epoch, and in BatchNorm's statistics; TensorFlow's queues mix them anew",
+            fix="ImageData with shuffle: true, or several databases shuffled by other seeds",
+            at=layer.at("data_param"),
         )
 
 
-@rule("test-set-size", WARNING, "net", "solver.cpp, Test; data_layer.cpp")
-def test_set_size(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """The test_iter times the TEST batch is not the validation set."""
-    claims, batch = evidence.claims, net.batch_size
-    if net.phase != "TEST" or not net.test_iter or not batch or evidence.solver is None:
+@net_rule("test-set-size", WARNING, "solver.cpp, Test; data_layer.cpp", phase="TEST")
+def test_set_size(evidence: NetEvidence) -> Hits:
+    """A ``test_iter`` times TEST batch that is not the size of the validation set."""
+    claims, net, batch = evidence.claims, evidence.net, evidence.net.batch_size
+    if not net.test_iter or not batch or evidence.solver is None:
         return
     if claims.flavor == "nvcaffe" and claims.num_gpus > 1:
-        return  # its tests are shared by the GPUs
-    facts = facts_of(net, evidence)
+        return  # its GPUs share the tests
+    facts = facts_of_net(net, evidence)
     images = claims.num_val or (facts.num_records if facts is not None else None)
     if images and net.test_iter * batch != images:
         yield Hit(
-            f"test_iter {net.test_iter:,} x batch {batch} = {net.test_iter * batch:,} images, the "
-            f"validation set has {images:,}",
-            "every test measures other images: Caffe goes on reading where the last test ended"
+            what=f"test_iter {net.test_iter:,} x batch {batch} = {net.test_iter * batch:,} images, "
+            f"the validation set has {images:,}",
+            why="every test measures other images: Caffe goes on reading where the last test ended"
             if images % (net.test_iter * batch)
             else "every test measures another part of it",
-            _fitting(images, batch),
-            evidence.solver.at("test_iter"),
+            fix=_exact_test(images, batch),
+            at=evidence.solver.at("test_iter"),
         )
 
 
-def _fitting(images: int, batch: int) -> str:
+def _exact_test(images: int, batch: int) -> str:
+    """Settings with which a test reads every image once."""
     if images % batch == 0:
         return f"test_iter: {images // batch}"
     near = next(n for n in range(min(batch, _LARGEST_TEST_BATCH), 0, -1) if images % n == 0)

@@ -1,22 +1,17 @@
-"""The residual blocks of Inception-ResNet: scaling, rectifying, and what stands on the branch.
+"""Residual blocks of Inception-ResNet: scaling, ReLU, and layers on the branch.
 
-A block is told by its end: a Concat of branches that begin at the trunk, a 1x1 convolution, perhaps
-a BatchNorm or a factor, and an Eltwise that adds the trunk. Plain ResNets have no Concat there, and
-their own rules.
+A block is found by its end: a Concat of branches that begin at the trunk, a 1x1 convolution,
+possibly a BatchNorm or a factor, and an Eltwise that adds the trunk. Plain ResNets have no Concat
+there and are not meant.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from irv2caffe.check.evidence import kernel
-from irv2caffe.check.finding import NOTE, WARNING, Hit, rule
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
+from irv2caffe.check.evidence import Layer, NetEvidence, PhaseNet, kernel
+from irv2caffe.check.finding import NOTE, WARNING, Hit, Hits
+from irv2caffe.check.registry import net_rule
 
 _ON_BRANCH = ("BatchNorm", "Scale", "Bias", "Power", "Dropout", "ReLU", "PReLU", "ELU")
 _ACTIVATIONS = ("ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Swish", "BatchNorm")
@@ -25,7 +20,7 @@ _PAPER = "arXiv 1602.07261v2"
 
 
 @dataclass(frozen=True)
-class Block:
+class ResidualBlock:
     """The end of a residual block.
 
     Attributes:
@@ -33,7 +28,7 @@ class Block:
         up: the 1x1 convolution that widens the branches to the trunk.
         branch: layers between that and the sum.
         place: which of the two bottoms of the sum is the branch.
-        is_rectified: something non-linear or a BatchNorm follows the sum.
+        is_rectified: whether an activation or a BatchNorm follows the sum.
     """
 
     total: Layer
@@ -44,7 +39,7 @@ class Block:
 
     @property
     def factors(self) -> tuple[float, float]:
-        """What trunk and branch are multiplied with."""
+        """The factors of trunk and branch."""
         coeff = list(self.total.message.eltwise_param.coeff) or [1.0, 1.0]
         if len(coeff) != 2:
             return (1.0, 1.0)
@@ -63,13 +58,13 @@ class Block:
 
 
 def _is_constant(layer: Layer) -> bool:
-    """A Scale that learns nothing: a factor."""
+    """Whether a Scale is a factor that is not learned."""
     specs = layer.message.param
     has_filler = layer.message.scale_param.HasField("filler")
     return has_filler and len(specs) > 0 and specs[0].lr_mult == 0
 
 
-def blocks(net: PhaseNet) -> list[Block]:
+def residual_blocks(net: PhaseNet) -> list[ResidualBlock]:
     """The residual blocks of a net, in order."""
     found = []
     for total in net.of_type("Eltwise"):
@@ -78,10 +73,10 @@ def blocks(net: PhaseNet) -> list[Block]:
             continue
         sources = net.sources(total)
         for place, source in enumerate(sources):
-            branch, up = _up_the_branch(net, source)
+            branch, up = _follow_branch(net, source)
             if up is not None and _leads_to(net, sources[1 - place], up):
                 rectified = any(reader.type in _ACTIVATIONS for reader in net.readers(total))
-                found.append(Block(total, up, tuple(branch), place, rectified))
+                found.append(ResidualBlock(total, up, tuple(branch), place, rectified))
                 break
     return found
 
@@ -101,85 +96,81 @@ def _leads_to(net: PhaseNet, trunk: Layer | None, up: Layer) -> bool:
     return False
 
 
-def _up_the_branch(net: PhaseNet, layer: Layer | None) -> tuple[list[Layer], Layer | None]:
-    """From the sum back to the 1x1 convolution behind a Concat, if that is what there is."""
-    passed = []
+def _follow_branch(net: PhaseNet, layer: Layer | None) -> tuple[list[Layer], Layer | None]:
+    """From the sum back to a 1x1 convolution behind a Concat.
+
+    Returns:
+        The layers in between, and the convolution; None if there is none.
+    """
+    between = []
     while layer is not None and layer.type in _ON_BRANCH and len(layer.message.bottom) == 1:
-        passed.append(layer)
+        between.append(layer)
         layer = net.sources(layer)[0]
     if layer is None or layer.type != "Convolution" or kernel(layer.message) != (1, 1):
-        return passed, None
-    before = net.sources(layer)
-    if not before or before[0] is None or before[0].type != "Concat":
-        return passed, None
-    return passed, layer
+        return between, None
+    before = next(iter(net.sources(layer)), None)
+    return between, layer if before is not None and before.type == "Concat" else None
 
 
-@rule("residual-not-rectified", WARNING, "net", f"{_PAPER}, Figs 16, 17, 19; TF-slim")
-def not_rectified(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Sums of trunk and branch without a ReLU behind them."""
-    del evidence
-    found = blocks(net)
+@net_rule("residual-not-rectified", WARNING, f"{_PAPER}, Figs 16, 17, 19; TF-slim")
+def residual_not_rectified(evidence: NetEvidence) -> Hits:
+    """A sum of trunk and branch without a ReLU behind it."""
+    found = residual_blocks(evidence.net)
     for index, block in enumerate(found):
-        is_last = index == len(found) - 1  # TF-slim leaves the very last one linear
+        is_last = index == len(found) - 1  # TF-slim has no ReLU behind the very last one
         if block.is_rectified or (is_last and len(found) > 1 and found[0].is_rectified):
             continue
         yield Hit(
-            "no ReLU behind the addition of a residual block",
-            "the trunk is a sum of linear branches that only grows: at the start the standard "
+            what="no ReLU behind the addition of a residual block",
+            why="the trunk is a sum of linear branches that only grows: at the start the standard "
             "deviation at its end is 4.4 in the net of 2016, and its running statistics are "
             "unstable early on",
-            'a layer { type: "ReLU" } in place on the sum',
-            block.total.at(),
+            fix='a layer { type: "ReLU" } in place on the sum',
+            at=block.total.at(),
         )
 
 
-@rule(
-    "residual-unscaled",
-    NOTE,
-    "net",
-    f"{_PAPER}, section 3.3; github.com/twtygqyy/Inception-resnet-v2",
+@net_rule(
+    "residual-unscaled", NOTE, f"{_PAPER}, section 3.3; github.com/twtygqyy/Inception-resnet-v2"
 )
-def unscaled(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Wide residual branches that are added as they are."""
-    del evidence
-    found = blocks(net)
+def residual_unscaled(evidence: NetEvidence) -> Hits:
+    """A wide residual branch that is added without a factor."""
+    found = residual_blocks(evidence.net)
     for index, block in enumerate(found):
         is_last = index == len(found) - 1 and len(found) > 1 and found[0].factors[1] != 1
         if block.width > _WIDE and block.factors[1] == 1 and not is_last:
             yield Hit(
-                f"a residual branch of more than {_WIDE:,} channels is added unscaled",
-                "for: the paper saw nets of such width die early, and scaled branches by 0.1 to "
-                "0.3; against: twtygqyy trained 40 unscaled blocks in Caffe to 72.9 % top-1 and "
+                what=f"a residual branch of more than {_WIDE:,} channels is added unscaled",
+                why="for: the paper saw nets of such width die early, and scaled branches by 0.1 "
+                "to 0.3; against: twtygqyy trained 40 unscaled blocks in Caffe to 72.9 % top-1 and "
                 "90.4 % top-5 accuracy, with BatchNorm on the branch and clipped gradients",
-                "eltwise_param { coeff: 1 coeff: 0.1 }; build-net --residual-scale 0.1",
-                block.total.at("eltwise_param"),
+                fix="eltwise_param { coeff: 1 coeff: 0.1 }; build-net --residual-scale 0.1",
+                at=block.total.at("eltwise_param"),
             )
 
 
-@rule("residual-scale-on-trunk", WARNING, "net", f"{_PAPER}, Fig. 20")
-def scale_on_trunk(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """The factor stands at the trunk, not at the branch."""
-    del evidence
-    for block in blocks(net):
+@net_rule("residual-scale-on-trunk", WARNING, f"{_PAPER}, Fig. 20")
+def residual_scale_on_trunk(evidence: NetEvidence) -> Hits:
+    """A residual factor on the trunk instead of the branch."""
+    for block in residual_blocks(evidence.net):
         trunk, branch = block.factors
         if trunk != 1:
             first = block.total.message.bottom[0]
             yield Hit(
-                f"the trunk is multiplied by {trunk:g}, the branch by {branch:g}",
-                "coeff goes with the bottoms in their order; a trunk that shrinks in every block "
-                "is gone after a few of them",
-                f"swap the two coeff (the first goes with {first!r})"
+                what=f"the trunk is multiplied by {trunk:g}, the branch by {branch:g}",
+                why="the coeff are in the order of the bottoms; a trunk that shrinks in every "
+                "block is gone after a few of them",
+                fix=f"swap the two coeff (the first is for {first!r})"
                 if branch == 1
                 else "coeff: 1 for the trunk",
-                block.total.at("eltwise_param", "coeff"),
+                at=block.total.at("eltwise_param", "coeff"),
             )
 
 
-@rule("deploy-sum-factors", NOTE, "net", "github.com/NVIDIA/TensorRT, issue 1321")
-def deploy_sum_factors(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A net for use whose sums have factors: not every program that reads prototxts knows them."""
-    del evidence
+@net_rule("deploy-sum-factors", NOTE, "github.com/NVIDIA/TensorRT, issue 1321")
+def deploy_sum_factors(evidence: NetEvidence) -> Hits:
+    """A deploy net whose sums have factors, which some other programs do not support."""
+    net = evidence.net
     if not any(net.of_type("Input")) or any("Loss" in layer.type for layer in net.layers):
         return
     sums = [
@@ -189,43 +180,41 @@ def deploy_sum_factors(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
     ]
     if sums:
         yield Hit(
-            f"{len(sums)} sum{'s' if sums[1:] else ''} with factors (eltwise_param coeff)",
-            "Caffe and OpenCV's dnn multiply with them; TensorRT's parser of Caffe's nets leaves "
-            "them out without a word, and Caffe2's translator refuses them",
-            "where such a program will run it, multiply weights and bias of the linear layer "
+            what=f"{len(sums)} sum{'s' if sums[1:] else ''} with factors (eltwise_param coeff)",
+            why="Caffe and OpenCV's dnn multiply with them; TensorRT's parser of Caffe's nets "
+            "ignores them without a message, and Caffe2's translator refuses them",
+            fix="where such a program will run it, multiply weights and bias of the linear layer "
             "before the sum instead",
-            sums[0].at("eltwise_param", "coeff"),
+            at=sums[0].at("eltwise_param", "coeff"),
         )
 
 
-@rule("residual-bn-on-branch", NOTE, "net", f"{_PAPER}, section 3.2; TF-slim")
-def bn_on_branch(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """BatchNorm on the linear up-projection."""
-    del evidence
-    for block in blocks(net):
+@net_rule("residual-bn-on-branch", NOTE, f"{_PAPER}, section 3.2; TF-slim")
+def residual_bn_on_branch(evidence: NetEvidence) -> Hits:
+    """A BatchNorm on the linear 1x1 convolution that ends a residual branch."""
+    for block in residual_blocks(evidence.net):
         norm = next((layer for layer in block.branch if layer.type == "BatchNorm"), None)
         if norm is not None:
             yield Hit(
-                "BatchNorm on the linear 1x1 convolution that ends a residual branch",
-                "TF-slim's net and its published weights have a bias there and no BatchNorm; the "
-                "Caffe and Torch ports of 2016 have BatchNorm, which bounds the growth of an "
+                what="BatchNorm on the linear 1x1 convolution that ends a residual branch",
+                why="TF-slim's net and its published weights have a bias there and no BatchNorm; "
+                "the Caffe and Torch ports of 2016 have BatchNorm, which bounds the growth of an "
                 "unscaled trunk",
-                "build-net --no-residual-bn, if weights are to be imported",
-                norm.at(),
+                fix="build-net --no-residual-bn, if weights are to be imported",
+                at=norm.at(),
             )
 
 
-@rule("residual-relu-on-branch", NOTE, "net", f"{_PAPER}, Figs 16, 17, 19")
-def relu_on_branch(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A ReLU between the 1x1 convolution and the sum."""
-    del evidence
-    for block in blocks(net):
+@net_rule("residual-relu-on-branch", NOTE, f"{_PAPER}, Figs 16, 17, 19")
+def residual_relu_on_branch(evidence: NetEvidence) -> Hits:
+    """A ReLU between the last 1x1 convolution of a residual branch and the sum."""
+    for block in residual_blocks(evidence.net):
         relu = next((layer for layer in block.branch if layer.type in _ACTIVATIONS[:3]), None)
         if relu is not None:
             yield Hit(
-                "a ReLU on the residual branch before the addition",
-                "the paper's 1x1 convolution there is linear: a branch that can only add makes "
+                what="a ReLU on the residual branch before the addition",
+                why="the paper's 1x1 convolution there is linear: a branch that can only add makes "
                 "the trunk grow",
-                "take it out, and rectify the sum instead",
-                relu.at(),
+                fix="remove it, and add a ReLU behind the sum instead",
+                at=relu.at(),
             )

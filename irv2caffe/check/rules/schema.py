@@ -1,4 +1,4 @@
-"""What Caffe would not even read, or reads otherwise than it looks."""
+"""What Caffe would refuse to read or make, and what it reads in another way than it looks."""
 
 from __future__ import annotations
 
@@ -6,170 +6,147 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
+from irv2caffe.check.registry import net_rule, rule
+from irv2caffe.check.zeros import WEIGHTED
 from irv2caffe.errors import did_you_mean
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
+    from irv2caffe.check.evidence import Evidence, Layer, NetEvidence
 
 _MAX_WORD = 60
 _STOPS = "Caffe stops when it makes the net"
 _SHARED_PARAMS = frozenset({"transform_param", "loss_param"})
+_HAS_BLOBS = frozenset({*WEIGHTED, "BatchNorm", "Bias", "PReLU", "Parameter", "Scale"})
 
 
-def _troubles(evidence: Evidence, name: str) -> Iterator[Hit]:
-    return (hit for rule_name, hit in evidence.troubles if rule_name == name)
+@rule("net-missing", ERROR, "upgrade_proto.cpp, ReadNetParamsFromTextFileOrDie")
+def net_missing(evidence: Evidence) -> Hits:
+    """A net that the solver names does not exist."""
+    yield from evidence.found_while_reading("net-missing")
 
 
-@rule("net-missing", ERROR, "run", "upgrade_proto.cpp, ReadNetParamsFromTextFileOrDie")
-def net_missing(evidence: Evidence) -> Iterator[Hit]:
-    """A net that the solver names is not there."""
-    yield from _troubles(evidence, "net-missing")
+@rule("net-elsewhere", NOTE, "io.cpp, ReadProtoFromTextFile")
+def net_elsewhere(evidence: Evidence) -> Hits:
+    """A net is found from another folder than the working folder."""
+    yield from evidence.found_while_reading("net-elsewhere")
 
 
-@rule("net-elsewhere", NOTE, "run", "io.cpp, ReadProtoFromTextFile")
-def net_elsewhere(evidence: Evidence) -> Iterator[Hit]:
-    """A net is found from another folder than the working one."""
-    yield from _troubles(evidence, "net-elsewhere")
-
-
-@rule("net-refused", ERROR, "run", "net.cpp, Net::Init, and the layer's own source")
-def net_refused(evidence: Evidence) -> Iterator[Hit]:
-    """Counts or shapes with which Caffe stops."""
-    yield from _troubles(evidence, "net-refused")
+@rule("net-refused", ERROR, "net.cpp, Net::Init, and the layer's own source")
+def net_refused(evidence: Evidence) -> Hits:
+    """Shapes, or numbers of bottoms and tops, with which Caffe stops."""
+    yield from evidence.found_while_reading("net-refused")
     for net in evidence.nets:
         error = net.refused
         if error is None:
             continue
         layer = next((each for each in net.layers if each.name == error.layer), None)
         if layer is not None and layer.type in {"Concat", "Eltwise"}:
-            continue  # said with the sizes that fit, by grid-mismatch
-        at = layer.at() if layer else net.file.at()
-        yield Hit(error.message, _STOPS, error.hint or "mend the layer", at)
+            continue  # grid-mismatch reports it, with the sizes that fit
+        yield Hit(
+            what=error.message,
+            why=_STOPS,
+            fix=error.hint or "correct the layer",
+            at=layer.at() if layer else net.file.at(),
+        )
 
 
-@rule("unknown-bottom", ERROR, "net", "insert_splits.cpp")
-def unknown_bottom(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("unknown-bottom", ERROR, "insert_splits.cpp")
+def unknown_bottom(evidence: NetEvidence) -> Hits:
     """A bottom that no layer above makes."""
-    del evidence
-    made: set[str] = set()
-    for layer in net.layers:
-        for bottom in layer.message.bottom:
-            if bottom in made:
+    net, made = evidence.net, dict[str, None]()
+    for layer, tops in zip(net.layers, map(net.tops_read, net.layers), strict=True):
+        for bottom, top in zip(layer.message.bottom, tops, strict=True):
+            if top is not None:
                 continue
-            later = net.layers[layer.index + 1 :]
-            is_below = any(bottom in other.message.top for other in later)
-            below = "; it is made below" if is_below else ""
+            below = any(bottom in each.message.top for each in net.layers[layer.index + 1 :])
             near = did_you_mean(bottom, made)
             yield Hit(
-                f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}{below}",
-                f"{_STOPS}: Unknown bottom blob",
-                "move the layer down" if below else near or "name a top, or mend the include rules",
-                layer.at("bottom"),
+                what=f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}"
+                + ("; it is made below" if below else ""),
+                why=f"{_STOPS}: Unknown bottom blob",
+                fix="move the layer down"
+                if below
+                else near or "name a top, or correct the include rules",
+                at=layer.at("bottom"),
             )
-        made |= set(layer.message.top)
+        made.update(dict.fromkeys(layer.message.top))
 
 
-@rule("duplicate-top", ERROR, "net", "net.cpp, Net::AppendTop")
-def duplicate_top(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("duplicate-top", ERROR, "net.cpp, Net::AppendTop")
+def duplicate_top(evidence: NetEvidence) -> Hits:
     """A top that two layers make."""
-    del evidence
     made: set[str] = set()
-    for layer in net.layers:
-        tops = list(layer.message.top)
+    for layer in evidence.net.layers:
+        tops, bottoms = list(layer.message.top), list(layer.message.bottom)
         for place, top in enumerate(tops):
-            bottoms = list(layer.message.bottom)
-            in_place = place < len(bottoms) and bottoms[place] == top
+            in_place = bottoms[place : place + 1] == [top]
             if (top in made and not in_place) or top in tops[:place]:
                 yield Hit(
-                    f"top {top[:_MAX_WORD]!r} is made a second time in {net.phase}",
-                    f"{_STOPS}: Top blob produced by multiple sources",
-                    "give it another name, or include the layers in different phases",
-                    layer.at("top"),
+                    what=f"top {top[:_MAX_WORD]!r} is made a second time in {evidence.net.phase}",
+                    why=f"{_STOPS}: Top blob produced by multiple sources",
+                    fix="give it another name, or include the layers in different phases",
+                    at=layer.at("top"),
                 )
         made |= set(tops)
 
 
-@rule("duplicate-name", WARNING, "net", "net.cpp, Net::CopyTrainedLayersFrom")
-def duplicate_name(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """Two layers of one name."""
-    del evidence
+@net_rule("duplicate-name", WARNING, "net.cpp, Net::CopyTrainedLayersFrom")
+def duplicate_name(evidence: NetEvidence) -> Hits:
+    """Two layers with the same name."""
     by_name: dict[str, list[Layer]] = defaultdict(list)
-    for layer in net.layers:
+    for layer in evidence.net.layers:
         by_name[layer.name].append(layer)
     for name, layers in by_name.items():
-        weighted = [layer for layer in layers if has_weights(layer)]
         if len(layers) > 1:
-            at = tuple(place for layer in layers for place in layer.at("name"))
-            many = len(weighted) > 1
+            have_weights = sum(layer.type in _HAS_BLOBS for layer in layers) > 1
             yield Hit(
-                f"{len(layers)} layers are called {name[:_MAX_WORD]!r}",
-                "weights are loaded, tested and resumed by name: all of them get the first one's"
-                if many
+                what=f"{len(layers)} layers are called {name[:_MAX_WORD]!r}",
+                why="weights are loaded, tested and resumed by name: all get those of the first"
+                if have_weights
                 else "harmless here, but tools that look layers up by name find one of them",
-                "give each a name of its own",
-                at,
-                None if many else NOTE,
+                fix="give each layer its own name",
+                at=tuple(place for layer in layers for place in layer.at("name")),
+                severity=None if have_weights else NOTE,
             )
 
 
-def has_weights(layer: Layer) -> bool:
-    """Whether a layer has blobs of its own to learn or keep."""
-    return layer.type in _WEIGHTED
-
-
-_WEIGHTED = frozenset(
-    {
-        "BatchNorm",
-        "Bias",
-        "Convolution",
-        "Deconvolution",
-        "Embed",
-        "InnerProduct",
-        "LSTM",
-        "PReLU",
-        "Parameter",
-        "RNN",
-        "Scale",
-    }
-)
-
-
-@rule("empty-net", ERROR, "net", "net.cpp, Net::Init")
-def empty_net(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("empty-net", ERROR, "net.cpp, Net::Init")
+def empty_net(evidence: NetEvidence) -> Hits:
     """A net without layers in a phase."""
-    del evidence
-    if not net.layers:
-        fix = "mend the include and exclude rules, or the states of the solver"
-        yield Hit(f"no layer is left in {net.phase}", _STOPS, fix, net.file.at())
-
-
-@rule("not-finite", ERROR, "run", "the arithmetic of floating point")
-def not_finite(evidence: Evidence) -> Iterator[Hit]:
-    """A number that is nan or infinite."""
-    why = "it makes every weight nan, and Caffe goes on and exits 0"
-    solver = evidence.solver
-    for path in _not_finite(solver.message) if solver else ():
-        assert solver is not None
+    if not evidence.net.layers:
         yield Hit(
-            f"{'.'.join(path)} is not a finite number", why, "write a number", solver.at(*path)
+            what=f"no layer is left in {evidence.net.phase}",
+            why=_STOPS,
+            fix="correct the include and exclude rules, or the states of the solver",
+            at=evidence.net.file.at(),
         )
-    for net in evidence.nets:
-        for layer in net.layers:
-            for path in _not_finite(layer.message):
-                what = f"{'.'.join(path)} is not a finite number"
-                yield Hit(what, why, "write a number", layer.at(*path))
+
+
+@rule("not-finite", ERROR, "the arithmetic of floating point")
+def not_finite(evidence: Evidence) -> Hits:
+    """A number that is nan or infinite."""
+    parts: list[Any] = [] if evidence.solver is None else [evidence.solver]
+    parts += [layer for net in evidence.nets for layer in net.layers]
+    for part in parts:
+        for path in _not_finite(part.message):
+            yield Hit(
+                what=f"{'.'.join(path)} is not a finite number",
+                why="it makes every weight nan; Caffe goes on and exits 0",
+                fix="write a number",
+                at=part.at(*path),
+            )
 
 
 def _not_finite(message: Any) -> Iterator[tuple[str, ...]]:
+    """Paths of the fields with such a number."""
     for field, value in message.ListFields():
-        values = value if field.is_repeated else [value]
         if field.name in {"blobs", "net_param", "train_net_param", "test_net_param"}:
             continue
-        for item in values:
+        for item in value if field.is_repeated else [value]:
             if isinstance(item, float) and not math.isfinite(item):
                 yield (field.name,)
             elif field.message_type is not None:
@@ -177,37 +154,38 @@ def _not_finite(message: Any) -> Iterator[tuple[str, ...]]:
                     yield (field.name, *inner)
 
 
-@rule("setting-ignored", NOTE, "net", "the layers' sources, each reads its own parameter only")
-def setting_ignored(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
-    """A parameter message that belongs to another layer type."""
-    del evidence
-    for layer in net.layers:
-        own = messages.LAYER_TYPES.get(layer.type)
+@net_rule("setting-ignored", NOTE, "the layers' sources, each reads its own parameter only")
+def setting_ignored(evidence: NetEvidence) -> Hits:
+    """A parameter that belongs to another layer type."""
+    for layer in evidence.net.layers:
         if layer.type not in messages.LAYER_TYPES:
             continue
+        own = messages.LAYER_TYPES[layer.type]
+        read = {own, *_SHARED_PARAMS, *(["softmax_param"] * (layer.type == "SoftmaxWithLoss"))}
         for field, _ in layer.message.ListFields():
-            if not field.name.endswith("_param") or field.name in {own, *_SHARED_PARAMS}:
-                continue
-            if layer.type == "SoftmaxWithLoss" and field.name == "softmax_param":
-                continue
-            yield Hit(
-                f"{field.name} in a layer of type {layer.type}",
-                "Caffe reads past it without a word",
-                f"take it out, or is the type wrong? {layer.type} reads {own or 'none'}",
-                layer.at(field.name),
-            )
+            if field.name.endswith("_param") and field.name not in read:
+                yield Hit(
+                    what=f"{field.name} in a layer of type {layer.type}",
+                    why="Caffe ignores it without a message",
+                    fix=f"remove it, or is the type wrong? {layer.type} reads {own or 'none'}",
+                    at=layer.at(field.name),
+                )
 
 
-@rule("legacy-format", NOTE, "run", "upgrade_proto.cpp")
-def legacy_format(evidence: Evidence) -> Iterator[Hit]:
-    """Forms of before 2016, which Caffe still upgrades when it reads them."""
-    yield from _troubles(evidence, "legacy-format")
-    why = "Caffe 1.0 brings it up to date when it reads it; other tools may not"
+@rule("legacy-format", NOTE, "upgrade_proto.cpp")
+def legacy_format(evidence: Evidence) -> Hits:
+    """Forms from before 2016, which Caffe still upgrades."""
+    why = "Caffe 1.0 upgrades it when it reads the file; other tools may not"
     for file in evidence.prototxts:
         counts = Counter(node.name for node in file.root.children)
         if file is evidence.solver:
             if counts["solver_type"] and not counts["type"]:
-                yield Hit("solver_type: is an old form", why, 'type: "..."', file.at("solver_type"))
+                what, fix = "solver_type: is an old form", 'type: "..."'
+                yield Hit(what=what, why=why, fix=fix, at=file.at("solver_type"))
         elif counts["layers"]:
-            fix = "upgrade_net_proto_text, which comes with Caffe"
-            yield Hit("layers { type: UPPER_CASE } is an old form", why, fix, file.at("layers"))
+            yield Hit(
+                what="layers { type: UPPER_CASE } is an old form",
+                why=why,
+                fix="upgrade_net_proto_text, which comes with Caffe",
+                at=file.at("layers"),
+            )

@@ -1,128 +1,141 @@
-"""What a run leaves behind, and the weights it starts from."""
+"""Snapshots of a run, and the weights it starts from."""
 
 from __future__ import annotations
 
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
-from irv2caffe.check.arithmetic import is_stepped_by_python, train_net
-from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, rule
+from irv2caffe.check.arithmetic import is_stepped_by_python
+from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
+from irv2caffe.check.registry import rule, solver_rule
+from irv2caffe.check.rules.grid import shapes_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from irv2caffe.check.evidence import Evidence, PrototxtFile
+    from irv2caffe.check.evidence import Evidence, SolverEvidence
+    from irv2caffe.shapes.layer_types import Shape
 
 _LONG = 10_000
-_TRIAL = 1000  # iterations of a run that tries something out, whose weights nobody wants
+_TRIAL = 1000  # iterations of a short run whose weights are not needed
 _WRITE = "solver.cpp, CheckSnapshotWritePermissions and Snapshot"
 
 
-@rule("snapshot-folder", ERROR, "solver", f"{_WRITE}; github.com/BVLC/caffe issue 1394")
-def snapshot_folder(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """Snapshots cannot be written."""
-    facts = evidence.snapshots
-    if facts is None or (facts.is_there and facts.is_writable):
-        return
-    at_start = solver.message.snapshot > 0
-    state = "is not there" if not facts.is_there else "cannot be written"
-    yield Hit(
-        f"the folder {facts.folder} of snapshot_prefix {state}",
-        "Caffe stops at the start: Cannot write to snapshot prefix"
-        if at_start
-        else "with snapshot: 0 Caffe finds out when it is done, and the weights are lost",
-        f"mkdir -p {facts.folder}; irv2caffe train writes into its run folder",
-        solver.at("snapshot_prefix"),
-    )
+@solver_rule("snapshot-folder", ERROR, f"{_WRITE}; github.com/BVLC/caffe issue 1394")
+def snapshot_folder(evidence: SolverEvidence) -> Hits:
+    """A folder that snapshots cannot be written to."""
+    solver, facts = evidence.solver, evidence.snapshots
+    if facts is not None and not (facts.is_there and facts.is_writable):
+        state = "cannot be written" if facts.is_there else "does not exist"
+        yield Hit(
+            what=f"the folder {facts.folder} of snapshot_prefix {state}",
+            why="Caffe stops at the start: Cannot write to snapshot prefix"
+            if solver.message.snapshot > 0
+            else "with snapshot: 0 Caffe fails at the end of the run, and the weights are lost",
+            fix=f"mkdir -p {facts.folder}; irv2caffe train writes into its run folder",
+            at=solver.at("snapshot_prefix"),
+        )
 
 
-@rule("snapshot-prefix", WARNING, "solver", _WRITE)
-def snapshot_prefix(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """The snapshot_prefix is unset."""
-    del evidence
-    if solver.message.snapshot_prefix:
+@solver_rule("snapshot-prefix", WARNING, _WRITE)
+def snapshot_prefix(evidence: SolverEvidence) -> Hits:
+    """No ``snapshot_prefix``."""
+    message = evidence.solver.message
+    if message.snapshot_prefix:
         return
-    every = solver.message.snapshot > 0
     yield Hit(
-        "snapshot_prefix is unset",
-        "Caffe 1.0 stops: snapshot is specified but snapshot_prefix is not; builds of 2018 and "
+        what="snapshot_prefix is unset",
+        why="Caffe 1.0 stops: snapshot is specified but snapshot_prefix is not; builds of 2018 and "
         "later take the solver's name"
-        if every
+        if message.snapshot > 0
         else "the final weights go to _iter_N.caffemodel in the working folder, or to the solver's "
         "name in builds of 2018 and later",
-        'snapshot_prefix: "snapshots/net"',
-        solver.at("snapshot"),
-        ERROR if every else None,
+        fix='snapshot_prefix: "snapshots/net"',
+        at=evidence.solver.at("snapshot"),
+        severity=ERROR if message.snapshot > 0 else None,
     )
 
 
-@rule("snapshot-never", NOTE, "solver", "solver.cpp, Step and Solve")
-def snapshot_never(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """Nothing is kept until the end, or not even then."""
-    message = solver.message
-    between = 0 < message.snapshot < message.max_iter
-    at = solver.at("snapshot")
+@solver_rule("snapshot-never", NOTE, "solver.cpp, Step and Solve")
+def snapshot_never(evidence: SolverEvidence) -> Hits:
+    """No snapshot before the end of the run, or none at all."""
+    message, length = evidence.solver.message, evidence.solver.message.max_iter
+    if 0 < message.snapshot < length or message.snapshot == length:
+        return
     if is_stepped_by_python(evidence):
         return
-    if not between and not message.snapshot_after_train and message.snapshot != message.max_iter:
-        what, why = "no snapshot at all", "the weights are lost when the run ends"
-        is_trial = 0 < message.max_iter < _TRIAL
-        yield Hit(what, why, "snapshot: one epoch", at, NOTE if is_trial else ERROR)
-    elif not between and message.snapshot != message.max_iter:
-        why = "a crash or a full disk loses the whole run"
-        severity = WARNING if message.max_iter >= _LONG else None
-        yield Hit("no snapshot before the end", why, "snapshot: one to ten epochs", at, severity)
+    if message.snapshot_after_train:
+        yield Hit(
+            what="no snapshot before the end",
+            why="a crash or a full disk loses the whole run",
+            fix="snapshot: one to ten epochs",
+            at=evidence.solver.at("snapshot"),
+            severity=WARNING if length >= _LONG else None,
+        )
+    else:
+        yield Hit(
+            what="no snapshot at all",
+            why="the weights are lost when the run ends",
+            fix="snapshot: one epoch",
+            at=evidence.solver.at("snapshot"),
+            severity=NOTE if 0 < length < _TRIAL else ERROR,
+        )
 
 
-@rule("snapshot-taken", WARNING, "solver", "solver.cpp, SnapshotFilename")
-def snapshot_taken(solver: PrototxtFile, evidence: Evidence) -> Iterator[Hit]:
-    """Other snapshots have the same prefix."""
-    facts, at = evidence.snapshots, solver.at("snapshot_prefix")
-    sharing = {WARNING: facts.shared_with, NOTE: facts.alternatives} if facts is not None else {}
-    for severity, names in sharing.items():
+@solver_rule("snapshot-taken", WARNING, "solver.cpp, SnapshotFilename")
+def snapshot_taken(evidence: SolverEvidence) -> Hits:
+    """A ``snapshot_prefix`` that another solver or run uses."""
+    facts, at = evidence.snapshots, evidence.solver.at("snapshot_prefix")
+    if facts is None:
+        return
+    for severity, names in ((WARNING, facts.shared_with), (NOTE, facts.alternatives)):
         if names:
-            has = "has" if len(names) == 1 else "have"
-            what = f"{', '.join(names[:3])} {has} the same snapshot_prefix"
-            why = "two runs overwrite each other's snapshots, iteration by iteration"
-            yield Hit(what, why, "a snapshot_prefix for each", at, severity)
-    if facts is not None and facts.existing:
-        what = f"{len(facts.existing)} snapshots of this prefix are there, {facts.existing[-1]}"
-        why = "a new run overwrites those of the same iterations"
-        yield Hit(what, why, "another prefix, or go on from them with -snapshot", at, NOTE)
+            yield Hit(
+                what=f"{', '.join(names[:3])} {'have' if names[1:] else 'has'} the same "
+                "snapshot_prefix",
+                why="two runs overwrite each other's snapshots, iteration by iteration",
+                fix="a snapshot_prefix for each",
+                at=at,
+                severity=severity,
+            )
+    if facts.existing:
+        yield Hit(
+            what=f"{len(facts.existing)} snapshots of this prefix exist, {facts.existing[-1]}",
+            why="a new run overwrites those of the same iterations",
+            fix="another prefix, or go on from them with -snapshot",
+            at=at,
+            severity=NOTE,
+        )
 
 
-@rule("weights-shape", ERROR, "run", "net.cpp, Net::CopyTrainedLayersFrom")
-def weights_shape(evidence: Evidence) -> Iterator[Hit]:
-    """Weights to start from that do not fit."""
-    weights, net = evidence.claims.weights, train_net(evidence)
+@rule("weights-shape", ERROR, "net.cpp, Net::CopyTrainedLayersFrom")
+def weights_shape(evidence: Evidence) -> Hits:
+    """Weights to start from that do not fit the net."""
+    weights, net = evidence.claims.weights, evidence.train_net
     if weights is None or net is None or not net.infos:
         return
-    fitting = 0
+    found = 0
     for layer, info in zip(net.layers, net.infos, strict=True):
         loaded = weights.get(layer.name)
         if loaded is None or not info.params:
             continue
-        fitting += 1
-        if [_bare(shape) for shape in loaded] != [_bare(shape) for shape in info.params]:
+        found += 1
+        if _without_leading_ones(loaded) != _without_leading_ones(info.params):
             yield Hit(
-                f"weights of shape {_text(loaded)} for a layer of {_text(info.params)}",
-                "Caffe stops: Cannot copy param, shape mismatch; it finds layers by their names",
-                "another name for the layer, if it is to learn anew",
-                layer.at("name"),
+                what=f"weights of shape {shapes_text(loaded)} for a layer of "
+                f"{shapes_text(info.params)}",
+                why="Caffe stops: Cannot copy param, shape mismatch; it finds layers by their "
+                "names",
+                fix="another name for the layer, if it should learn anew",
+                at=layer.at("name"),
             )
-    if not fitting:
+    if not found:
         yield Hit(
-            "no layer of the net has weights in the file",
-            "Caffe finds them by name, and goes on without a word where there is none",
-            "the names of the net that was trained",
-            net.file.at(),
+            what="no layer of the net has weights in the file",
+            why="Caffe finds them by name, and goes on without a message where there is none",
+            fix="the names of the net that was trained",
+            at=net.file.at(),
         )
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without leading ones: old files have four axes where new ones have as many as needed."""
-    start = next((place for place, size in enumerate(shape) if size != 1), len(shape))
-    return tuple(shape[start:])
-
-
-def _text(shapes: tuple[tuple[int, ...], ...]) -> str:
-    return ", ".join("x".join(map(str, shape)) or "1" for shape in shapes)
+def _without_leading_ones(shapes: tuple[Shape, ...]) -> list[list[int]]:
+    """Comparable shapes: old files have four axes where new ones have as many as needed."""
+    return [list(dropwhile(lambda size: size == 1, shape)) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Fields, values and layer types that Caffe 1.0 does not know, and whose they are."""
+"""Fields, values and layer types that Caffe 1.0 does not know, and the forks that have them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.check import fork_fields
-from irv2caffe.check.finding import ERROR, WARNING, Hit, Place, rule
+from irv2caffe.check.evidence import KNOWN_TYPES, Evidence, NetEvidence, PrototxtFile
+from irv2caffe.check.finding import ERROR, WARNING, Hit, Hits, Place
+from irv2caffe.check.registry import net_rule, rule
 from irv2caffe.errors import did_you_mean, first_of
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from irv2caffe.check.evidence import Evidence, PhaseNet, PrototxtFile
     from irv2caffe.proto.positions import UnknownField
 
 _MAX_WORD = 60
-_MAX_VALUES = 10
-_FEW = 2
+_MAX_VALUES = 10  # of an enum that are listed
+_MAX_SINGLE = 2  # fields or types of a fork with a finding each; more are one finding
 _STOPS = "Caffe stops when it makes the net"
 _SOLVER_FIELDS = frozenset(messages.SolverParameter.DESCRIPTOR.fields_by_name)
-KNOWN_TYPES = frozenset({*messages.LAYER_TYPES, *messages.LAYER_TYPES_AFTER_TAG_1_0})
 
 
-@rule("solver-as-net", ERROR, "run", "upgrade_proto.cpp, ReadNetParamsFromTextFileOrDie")
-def solver_as_net(evidence: Evidence) -> Iterator[Hit]:
-    """A solver stands where a net is wanted, or its fields do."""
-    yield from (hit for name, hit in evidence.troubles if name == "solver-as-net")
+@rule("solver-as-net", ERROR, "upgrade_proto.cpp, ReadNetParamsFromTextFileOrDie")
+def solver_as_net(evidence: Evidence) -> Hits:
+    """A solver, or fields of a solver, in the place of a net."""
+    yield from evidence.found_while_reading("solver-as-net")
     for file in evidence.prototxts:
-        found = _of_a_solver(file)
+        found = _solver_fields(file)
         if found:
             names = list(dict.fromkeys(field.name for field in found))
             yield Hit(
-                f"fields of a solver stand in a net: {first_of(names, 3)}",
-                _fails_to_parse("Net"),
-                "a file of their own, with net: and the name of this one",
-                tuple(Place(file.name, field.node.line) for field in found),
+                what=f"the net has fields of a solver: {first_of(names, 3)}",
+                why=_fails_to_parse("Net"),
+                fix="move them to a file of their own, with net: and the name of this file",
+                at=tuple(Place(file.name, field.node.line) for field in found),
             )
 
 
-def _of_a_solver(file: PrototxtFile) -> list[UnknownField]:
+def _solver_fields(file: PrototxtFile) -> list[UnknownField]:
+    """Unknown fields of a net that a solver has."""
     return [
         field
         for field in file.unknown
@@ -48,94 +49,97 @@ def _of_a_solver(file: PrototxtFile) -> list[UnknownField]:
     ]
 
 
-@rule("unknown-field", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
-def unknown_field(evidence: Evidence) -> Iterator[Hit]:
+@rule("unknown-field", ERROR, "upgrade_proto.cpp, ReadProtoFromTextFile")
+def unknown_field(evidence: Evidence) -> Hits:
     """A field that Caffe 1.0 does not have."""
     for file in evidence.prototxts:
-        told = {id(field) for field in _of_a_solver(file)}
+        reported = {id(field) for field in _solver_fields(file)}
         why = _fails_to_parse("Solver" if file is evidence.solver else "Net")
         of_forks: dict[tuple[str, str], list[UnknownField]] = defaultdict(list)
         for field in file.unknown:
             message, name = field.message.removeprefix("caffe."), field.name[:_MAX_WORD]
             fork = fork_fields.of_field(message, field.name)
-            if id(field) in told or _is_meant(fork, field.name, evidence):
+            if id(field) in reported or _is_wanted(fork, field.name, evidence):
                 continue
             if fork:
-                of_forks[fork, _way_out(field, fork)].append(field)
+                of_forks[fork, _replacement(field, fork)].append(field)
                 continue
             known = messages.message_class(message).DESCRIPTOR.fields_by_name
             fix = "a comment begins with #" if name.startswith("//") else did_you_mean(name, known)
-            what = f"Caffe 1.0's {message} has no field {name!r}"
-            yield Hit(what, why, fix or "take it out", (_place(file, field),))
+            yield Hit(
+                what=f"Caffe 1.0's {message} has no field {name!r}",
+                why=why,
+                fix=fix or "remove it",
+                at=(_place(file, field),),
+            )
         for (fork, fix), fields in of_forks.items():
-            for what, alike in _of_fork(fork, fields).items():
-                yield Hit(what, why, fix, tuple(_place(file, field) for field in alike))
+            for what, same in _by_text(fork, fields).items():
+                at = tuple(_place(file, field) for field in same)
+                yield Hit(what=what, why=why, fix=fix, at=at)
 
 
-def _of_fork(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownField]]:
-    """What to say of the fields of a fork: of each of a few, of many together."""
-    said: dict[str, list[UnknownField]] = defaultdict(list)
+def _by_text(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownField]]:
+    """Fields of a fork by the text of their finding: one for each of a few, one for many."""
+    found: dict[str, list[UnknownField]] = defaultdict(list)
     for field in fields:
         message = field.message.removeprefix("caffe.")
-        said[f"Caffe 1.0's {message} has no field {field.name!r}; {fork} has it"].append(field)
-    if len(said) <= _FEW:
-        return said
+        found[f"Caffe 1.0's {message} has no field {field.name!r}; {fork} has it"].append(field)
+    if len(found) <= _MAX_SINGLE:
+        return found
     names = list(dict.fromkeys(field.name for field in fields))
-    return {f"{fork} has the fields {', '.join(names)}, Caffe 1.0 has not": fields}
+    return {f"{fork} has the fields {', '.join(names)}; Caffe 1.0 does not": fields}
 
 
-def _way_out(field: UnknownField, fork: str) -> str:
+def _replacement(field: UnknownField, fork: str) -> str:
     """What to write instead of a field of a fork."""
     if field.name in {"ceil_mode", "torch_pooling"}:
         if (field.node.value == "true") == (field.name == "ceil_mode"):
-            return "take it out: Caffe 1.0 always rounds up"
+            return "remove it: Caffe 1.0 always rounds up"
         return (
-            "round_mode: FLOOR, which builds of 2018 and later have (install-caffe's is one); "
-            "taken out, the pool rounds up and the grid is another one"
+            "round_mode: FLOOR, which builds of 2018 and later have (so does that of "
+            "install-caffe); without it the pool rounds up and its output may be larger"
         )
-    instead = fork_fields.INSTEAD.get(field.name)
-    return instead or _train_with(fork)
-
-
-def _train_with(fork: str) -> str:
+    if field.name in fork_fields.INSTEAD:
+        return fork_fields.INSTEAD[field.name]
     if fork.startswith(fork_fields.NVCAFFE):
-        return "check --flavor nvcaffe, if that Caffe will train; else take it out"
-    return "train with that Caffe, or take it out"
+        return "check --flavor nvcaffe, if you train with NVCaffe; else remove it"
+    return "train with that Caffe, or remove it"
 
 
-def _is_meant(fork: str, name: str, evidence: Evidence) -> bool:
+def _is_wanted(fork: str, name: str, evidence: Evidence) -> bool:
+    """Whether the run is for a Caffe that has a fork's field, value or layer type."""
     return evidence.claims.flavor == "nvcaffe" and fork_fields.in_nvcaffe(fork, name)
 
 
-@rule("unknown-value", ERROR, "run", "upgrade_proto.cpp, ReadProtoFromTextFile")
-def unknown_value(evidence: Evidence) -> Iterator[Hit]:
-    """A value that is none of those its field can have."""
+@rule("unknown-value", ERROR, "upgrade_proto.cpp, ReadProtoFromTextFile")
+def unknown_value(evidence: Evidence) -> Hits:
+    """A value that a field of Caffe 1.0 cannot have."""
     for file in evidence.prototxts:
         for field in file.unknown_values:
             message, value = field.message.removeprefix("caffe."), field.node.value
             fork = fork_fields.VALUES.get(value, "")
-            if _is_meant(fork, value, evidence) or (_is_old_type(field) and '"' not in value):
-                continue  # unknown-layer-type says the latter
+            if _is_wanted(fork, value, evidence) or (_is_v1_type(field) and '"' not in value):
+                continue  # unknown-layer-type reports old types without quotes
             what = f"Caffe 1.0 knows no {field.name}: {value[:_MAX_WORD]} in {message}"
             yield Hit(
-                what + (f"; {fork} does" * bool(fork)),
-                _fails_to_parse("Solver" if file is evidence.solver else "Net"),
-                _value_instead(field, fork),
-                (_place(file, field),),
+                what=what + (f"; {fork} does" if fork else ""),
+                why=_fails_to_parse("Solver" if file is evidence.solver else "Net"),
+                fix=_known_value(field, fork),
+                at=(_place(file, field),),
             )
 
 
-def _is_old_type(field: UnknownField) -> bool:
-    """Whether it is the type of a layer of the form before 2014."""
+def _is_v1_type(field: UnknownField) -> bool:
+    """Whether it is the type of a ``layers { }``, the form before 2014."""
     return (field.message, field.name) == ("caffe.V1LayerParameter", "type")
 
 
-def _value_instead(field: UnknownField, fork: str) -> str:
-    """What to write instead of a value."""
+def _known_value(field: UnknownField, fork: str) -> str:
+    """What to write instead of an unknown value."""
     message = messages.message_class(field.message.removeprefix("caffe."))
     known = message.DESCRIPTOR.fields_by_name[field.name].enum_type.values_by_name
     bare = field.node.value.strip("\"'")
-    if _is_old_type(field):
+    if _is_v1_type(field):
         same = [name for name in known if name.replace("_", "") == bare.upper().replace("_", "")]
         old = f"type: {same[0]}, without quotes, as layers {{ }} has it; or " if same else ""
         return f"{old}layer {{ }}, the form since 2014, around a type in quotes"
@@ -155,28 +159,34 @@ def _fails_to_parse(kind: str) -> str:
 
 
 def _place(file: PrototxtFile, field: UnknownField) -> Place:
-    """The line of a field, and the layer it stands in."""
     layer = ""
     if field.top.name in {"layer", "layers"}:
         layer = next((node.value.strip("\"'") for node in field.top.all("name")), "")
     return Place(file.name, field.node.line, layer)
 
 
-@rule("field-after-1.0", WARNING, "run", "caffe.proto of tag 1.0 and of BVLC's last commit")
-def field_after_1_0(evidence: Evidence) -> Iterator[Hit]:
-    """A field or layer type that only builds of 2018 and later know."""
-    why = "Caffe as released, NVCaffe and Intel's branch stop when they read it"
-    fix = "take it out, or be sure of the Caffe that will read it (Debian's knows it)"
+@rule("field-after-1.0", WARNING, "caffe.proto of tag 1.0 and of BVLC's last commit")
+def field_after_1_0(evidence: Evidence) -> Hits:
+    """A field or layer type that only builds of 2018 and later have."""
+
+    def hit(name: str, at: tuple[Place, ...]) -> Hit:
+        return Hit(
+            what=f"{name} came after Caffe 1.0",
+            why="Caffe as released, NVCaffe and Intel's branch stop when they read it",
+            fix="remove it, or be sure of the Caffe that will read it (Debian's has it)",
+            at=at,
+        )
+
     if evidence.solver is not None:
         for name in _later_fields(evidence.solver.message):
-            yield Hit(f"{name} came after Caffe 1.0", why, fix, evidence.solver.at(name))
+            yield hit(name, evidence.solver.at(name))
     for net in evidence.nets:
         for layer in net.layers:
             for name in _later_fields(layer.message):
-                field = name.split(".")
-                yield Hit(f"{field[-1]} came after Caffe 1.0", why, fix, layer.at(*field))
+                path = name.split(".")
+                yield hit(path[-1], layer.at(*path))
             if layer.type in messages.LAYER_TYPES_AFTER_TAG_1_0:
-                yield Hit(f"layer type {layer.type} came after Caffe 1.0", why, fix, layer.at())
+                yield hit(f"layer type {layer.type}", layer.at())
 
 
 def _later_fields(message: Any) -> Iterator[str]:
@@ -188,35 +198,38 @@ def _later_fields(message: Any) -> Iterator[str]:
                 yield f"{field.name}.{inner}"
 
 
-@rule("unknown-layer-type", ERROR, "net", "layer_factory.hpp, LayerRegistry::CreateLayer")
-def unknown_layer_type(net: PhaseNet, evidence: Evidence) -> Iterator[Hit]:
+@net_rule("unknown-layer-type", ERROR, "layer_factory.hpp, LayerRegistry::CreateLayer")
+def unknown_layer_type(evidence: NetEvidence) -> Hits:
     """A layer type that Caffe 1.0 does not have."""
     places: dict[str, list[Place]] = defaultdict(list)
-    for layer in net.layers:
+    for layer in evidence.net.layers:
         if layer.type not in KNOWN_TYPES:
             places[layer.type] += layer.at("type")
     of_forks: dict[str, list[str]] = defaultdict(list)
     for kind, at in places.items():
         fork, name = fork_fields.LAYER_TYPES.get(kind, ""), kind[:_MAX_WORD]
-        if _is_meant(fork, kind, evidence):
+        if _is_wanted(fork, kind, evidence):
             continue
         if fork:
             of_forks[fork].append(kind)
             continue
-        what = f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type"
         modern = next((each for each in KNOWN_TYPES if _is_old_name(kind, each)), "")
         fix = f'layer {{ type: "{modern}" }}, the form since 2014' if modern else ""
         fix = fix or did_you_mean(name, KNOWN_TYPES)
         yield Hit(
-            what, _STOPS, fix or "write a type that Caffe has; types are case-sensitive", tuple(at)
+            what=f"Caffe 1.0 has no layer type {name!r}" if name else "a layer without a type",
+            why=_STOPS,
+            fix=fix or "write a type that Caffe has; types are case-sensitive",
+            at=tuple(at),
         )
     for fork, kinds in of_forks.items():
-        said = {f"Caffe 1.0 has no layer type {kind!r}; {fork} has it": [kind] for kind in kinds}
-        if len(kinds) > _FEW:
-            said = {f"{fork} has the layer types {', '.join(kinds)}, Caffe 1.0 has not": kinds}
-        for what, alike in said.items():
-            at = [place for kind in alike for place in places[kind]]
-            yield Hit(what, _STOPS, "train with that Caffe", tuple(at))
+        found = {f"Caffe 1.0 has no layer type {kind!r}; {fork} has it": [kind] for kind in kinds}
+        if len(kinds) > _MAX_SINGLE:
+            types = ", ".join(kinds)
+            found = {f"{fork} has the layer types {types}; Caffe 1.0 does not": kinds}
+        for what, same in found.items():
+            at = [place for kind in same for place in places[kind]]
+            yield Hit(what=what, why=_STOPS, fix="train with that Caffe", at=tuple(at))
 
 
 def _is_old_name(kind: str, modern: str) -> bool:

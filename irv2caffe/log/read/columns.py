@@ -98,6 +98,12 @@ class TrainColumns(Sequence[TrainPoint]):
             del column[index:]
         return dropped
 
+    def forget_before(self, iteration: int) -> None:
+        """Drops the displays before an iteration."""
+        index = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self.loss, self.lr, self.time_us, self.step_us):
+            del column[:index]
+
 
 class Series:
     """The values of one output of the training net, by iteration; the mean of several at one."""
@@ -165,3 +171,9 @@ class Series:
         index = bisect_left(self.iteration, iteration)
         for column in (self.iteration, self._total, self._count):
             del column[index:]
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops the values before an iteration."""
+        index = bisect_left(self.iteration, iteration)
+        for column in (self.iteration, self._total, self._count):
+            del column[:index]

@@ -165,6 +165,11 @@ class StoppedEarly(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TestInterrupted(Event):
+    """A signal ended a test; after the last iteration Caffe says nothing else of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done(Event):
     """The training ended, by itself or after ``StoppedEarly``."""
 

@@ -84,6 +84,7 @@ class Log:
         latest: date of the last line, where the year is known.
         finished: the training ended.
         stopped: a signal ended it, with a snapshot.
+        interrupted: a signal ended a test.
         killed: the name of the signal that ended it without one, or empty.
         fatal: Caffe's first fatal message, or empty.
         num_aside: displays of another process in the same file, which do not count.
@@ -118,6 +119,7 @@ class Log:
     latest: datetime | None = None
     finished: bool = False
     stopped: bool = False
+    interrupted: bool = False
     killed: str = ""
     fatal: str = ""
     num_aside: int = 0
@@ -131,12 +133,6 @@ class Log:
     def num_gpus(self) -> int:
         """Number of GPUs that trained together; 1 for the CPU."""
         return max(1, len(self.gpus))
-
-    @property
-    def last_iteration(self) -> int:
-        """The last iteration that was displayed or tested; 0 where none was."""
-        shown = self.train.iteration[-1] if self.train else 0
-        return max(shown, self.test[-1].iteration if self.test else 0)
 
     def images_per_iteration(self, piece: Piece) -> int | None:
         """The effective batch: batch_size x GPUs x iter_size.
@@ -167,6 +163,8 @@ class Log:
                 self.snapshots.append(path)
             case events.StoppedEarly():
                 self.stopped = True
+            case events.TestInterrupted():
+                self.interrupted = True
             case events.Done():
                 self.finished = True
             case events.Warned(message=message):
@@ -180,7 +178,7 @@ class Log:
     def start_process(self) -> None:
         """Records the start of a process: how an earlier one ended no longer counts."""
         self.nets = []
-        self.finished = self.stopped = False
+        self.finished = self.stopped = self.interrupted = False
         self.fatal = self.killed = ""
 
     def add_net(self, info: NetInfo) -> None:
@@ -221,3 +219,14 @@ class Log:
         self.num_replaced += self.train.cut(iteration)
         for series in self.outputs.values():
             series.cut(iteration)
+
+    def forget_before(self, iteration: int) -> None:
+        """Drops displays before an iteration, and all but the newest test and snapshot.
+
+        For a follower of a growing log, which has used them.
+        """
+        self.train.forget_before(iteration)
+        for series in self.outputs.values():
+            series.forget_before(iteration)
+        del self.test[:-1], self.snapshots[:-1]
+        self.clips = Clips()

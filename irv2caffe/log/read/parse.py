@@ -79,6 +79,7 @@ RULES: dict[str, tuple[tuple[re.Pattern[str], _Maker], ...]] = {
             rf"Test loss: {_NUM}",
             lambda at, m: events.Output(*at, True, -1, "test loss", number(m[1])),
         ),
+        _rule(r"Test interrupted\..*", lambda at, _: events.TestInterrupted(*at)),
     ),
     "Snapshotting": (
         _rule(

@@ -1,4 +1,4 @@
-"""A picture of any net: stages, equal blocks folded, branches visible, with shapes."""
+"""Draws any net: its stages with branches and shapes; equal blocks are drawn once."""
 
 from irv2caffe.shapes.draw.page import draw
 from irv2caffe.shapes.draw.scene import Scene, to_svg

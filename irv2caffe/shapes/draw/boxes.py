@@ -1,8 +1,8 @@
-"""The layers of a block as few boxes: a convolution with its BatchNorm, Scale and ReLU is one."""
+"""The layers of a block as boxes; a convolution with its BatchNorm, Scale and ReLU is one box."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.shapes.draw.scene import one_line
@@ -14,204 +14,218 @@ if TYPE_CHECKING:
 
     from irv2caffe.shapes.infer import LayerInfo
 
-LONGEST = 36
-SPACE = 3 * "\u00a0"  # which SVG does not fold into one
-_MOST_TAIL = 6
-_MOST_OTHERS = 3
-_MOST_REACH = 3000  # rows that all connections of a block pass, together
+MAX_NAME = 36
+SPACE = 3 * "\u00a0"  # SVG collapses ordinary spaces
+_MAX_FOLLOWERS = 6
+_MAX_OTHERS = 3
+_MAX_REACH = 3000  # rows that the connections of a block cross, in sum
 _KINDS = {
-    "Convolution": "conv",
-    "Deconvolution": "conv",
-    "DepthwiseConvolution": "conv",
-    "ConvolutionDepthwise": "conv",
-    "Pooling": "pool",
-    "SPP": "pool",
-    "InnerProduct": "dense",
-    "Embed": "dense",
-    "LSTM": "dense",
-    "RNN": "dense",
-    "Concat": "join",
-    "Eltwise": "join",
-    "Slice": "join",
-    "Softmax": "end",
-    "Accuracy": "end",
+    layer_type: kind
+    for kind, types in {
+        "conv": ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise"),
+        "pool": ("Pooling", "SPP"),
+        "dense": ("InnerProduct", "Embed", "LSTM", "RNN"),
+        "join": ("Concat", "Eltwise", "Slice"),
+        "end": ("Softmax", "Accuracy"),
+    }.items()
+    for layer_type in types
 }
-_PLAIN = frozenset({"Input", "Data"})
-_SHORT = {"BatchNorm": "BN", "Softmax": "softmax", "Concat": "concat"}
+_SHORT = {
+    "BatchNorm": "BN",
+    "Softmax": "softmax",
+    "Concat": "concat",
+    "Input": "input",
+    "Data": "data",
+}
 
 
 @dataclass
-class Op:
-    """A box.
+class LayerBox:
+    """A layer with its followers, or such layers of several equal blocks.
 
     Attributes:
         kind: decides its colour.
-        words: what it does, with ``{}`` where the number of outputs stands.
-        outputs: that number for each block that is folded into this box, or None.
-        tail: its BatchNorm, ReLU and the like.
+        template: its label, with ``{}`` for the number of outputs.
+        outputs: the number of outputs in each block, or None.
+        followers: labels of its BatchNorm, ReLU and the like.
         shapes: its output in each block, without the batch.
-        reads: the ops above it in the block; -1 is what leads into the block.
+        sources: the boxes of the block that it reads; -1 is the block's input.
         name: of its first layer.
-        others: names of what it reads from elsewhere, which no line leads to.
-        places: of its layers in the net.
+        others: names of blobs that it reads without a line to them.
+        places: positions of its layers in the net.
     """
 
     kind: str
-    words: str
+    template: str
     outputs: list[int | None]
-    tail: list[str]
+    followers: list[str]
     shapes: list[tuple[int, ...]]
-    reads: list[int]
+    sources: list[int]
     name: str = field(compare=False)
     others: list[str] = field(default_factory=list)
     places: frozenset[int] = field(default=frozenset(), compare=False)
 
     @property
     def title(self) -> str:
-        """What it does, with its numbers of outputs: ``3x3 conv, 64`` or ``1x1 conv, 64|96``."""
+        """Its label with its numbers of outputs: ``3x3 conv, 64`` or ``1x1 conv, 64|96``."""
         numbers = [str(number) for number in self.outputs if number is not None]
         if len(set(numbers)) <= 1:
-            return self.words.format(*numbers[:1])
+            return self.template.format(*numbers[:1])
         shown = "|".join(numbers) if len(numbers) <= 5 else f"{numbers[0]} .. {numbers[-1]}"
-        return self.words.format(shown)
+        return self.template.format(shown)
 
     @property
     def detail(self) -> str:
-        """Its tail, its shape, and what it reads from elsewhere."""
-        tail = " ".join(self.tail[:_MOST_TAIL]) + (" ..." if len(self.tail) > _MOST_TAIL else "")
-        sizes = {shape[1:] for shape in self.shapes}
-        shape = ""
-        if len(set(self.shapes)) == 1:
-            shape = "x".join(map(str, self.shapes[0]))
-        elif len(sizes) == 1 and next(iter(sizes)):
-            shape = "x".join(map(str, next(iter(sizes))))
+        """Its followers, its shape, and the blobs that it reads without a line."""
+        followers = " ".join(self.followers[:_MAX_FOLLOWERS])
+        followers += " ..." if len(self.followers) > _MAX_FOLLOWERS else ""
+        shape = self.shapes[0] if len(set(self.shapes)) == 1 else ()
+        if len({shape[1:] for shape in self.shapes}) == 1:
+            shape = shape or self.shapes[0][1:]
         others = " ".join(
-            f"{'+' if self.reads or at else 'from'} {name}"
-            for at, name in enumerate(self.others[:_MOST_OTHERS])
+            f"{'+' if self.sources or at else 'from'} {name}"
+            for at, name in enumerate(self.others[:_MAX_OTHERS])
         )
-        if len(self.others) > _MOST_OTHERS:
-            others += " ..."
-        return SPACE.join(filter(None, (tail, shape, others)))
+        others += " ..." if len(self.others) > _MAX_OTHERS else ""
+        return SPACE.join(filter(None, (followers, "x".join(map(str, shape)), others)))
 
 
-def ops_of(
+def layer_boxes(
     places: Sequence[int],
     layers: Sequence[LayerInfo],
-    read: Sequence[tuple[int, ...]],
+    sources: Sequence[tuple[int, ...]],
     inlet: frozenset[int],
-) -> list[Op]:
+) -> list[LayerBox]:
     """The boxes of a block, in order.
 
     Args:
-        places: of the block's layers.
+        places: positions of the block's layers.
         layers: of the net.
-        read: of :func:`irv2caffe.shapes.stages.producers`.
-        inlet: the layers outside to which a line leads from the block.
+        sources: :attr:`irv2caffe.shapes.infer.NetShapes.sources`.
+        inlet: the layers outside of the block that a line is drawn from.
     """
-    op_of: dict[int, int] = {}
-    ops: list[Op] = []
+    box_of: dict[int, int] = {}
+    boxes: list[LayerBox] = []
     for place in places:
         layer = layers[place]
-        sources = [
-            (source, name)
-            for source, name in zip(read[place], layer.bottoms, strict=True)
-            if source in op_of or layers[source].bottoms or len(read[place]) == 1
+        read = [
+            (maker, name)
+            for maker, name in zip(sources[place], layer.bottoms, strict=True)
+            if maker in box_of or layers[maker].bottoms or len(sources[place]) == 1
         ]
-        inside = [
-            op_of.get(source, -1) for source, _ in sources if source in op_of or source in inlet
-        ]
-        if layer.type in FOLLOWERS and inside[:1] and _follows(place, read, layers, op_of):
-            op = ops[inside[0]]
-            _add_tail(op, layer)
-            op.shapes = [_shape(layer)]
-            op.places |= {place}
-            op_of[place] = inside[0]
+        inside = [box_of.get(maker, -1) for maker, _ in read if maker in box_of or maker in inlet]
+        if layer.type in FOLLOWERS and inside[:1] and _follows(sources[place], layers, box_of):
+            box = boxes[inside[0]]
+            _add_follower(box, layer)
+            box.shapes = [_shape(layer)]
+            box.places |= {place}
+            box_of[place] = inside[0]
             continue
-        op_of[place] = len(ops)
-        others = [name for source, name in sources if source not in op_of and source not in inlet]
-        op = _op(layer, list(dict.fromkeys(inside)))
-        op.others = [short(name) for name in dict.fromkeys(others)]
-        op.places = frozenset({place})
-        ops.append(op)
-    return ops
+        box_of[place] = len(boxes)
+        others = [name for maker, name in read if maker not in box_of and maker not in inlet]
+        template, outputs = _label(layer)
+        boxes.append(
+            LayerBox(
+                _kind(layer),
+                template,
+                [outputs],
+                [],
+                [_shape(layer)],
+                list(dict.fromkeys(inside)),
+                layer.name,
+                [short_name(name) for name in dict.fromkeys(others)],
+                frozenset({place}),
+            )
+        )
+    return boxes
 
 
-def last_op(ops: Sequence[Op]) -> int:
-    """The box that leads out of the block."""
-    read = {source for op in ops for source in op.reads}
-    ends = [at for at in range(len(ops)) if at not in read and ops[at].kind != "end"]
-    return ends[-1] if ends else len(ops) - 1
+def last_box(boxes: Sequence[LayerBox]) -> int:
+    """The box that makes the block's output."""
+    read = {source for box in boxes for source in box.sources}
+    ends = [at for at in range(len(boxes)) if at not in read and boxes[at].kind != "end"]
+    return ends[-1] if ends else len(boxes) - 1
 
 
-def is_led_into(ops: Sequence[Op]) -> bool:
+def has_input(boxes: Sequence[LayerBox]) -> bool:
     """Whether a line leads into the block."""
-    return any(-1 in op.reads for op in ops)
+    return any(-1 in box.sources for box in boxes)
 
 
-def short(name: str, longest: int = LONGEST) -> str:
-    """Names of any length must not make boxes of any width."""
+def short_name(name: str, longest: int = MAX_NAME) -> str:
+    """A name with its middle left out where it is too long."""
     name = one_line(name)
     return name if len(name) <= longest else f"{name[: longest // 2]}...{name[-longest // 3 :]}"
 
 
-def condensed(ops: list[Op]) -> list[Op]:
-    """A block too tangled for a picture as one box."""
-    reach = sum(at - source for at, op in enumerate(ops) for source in op.reads)
-    if reach <= _MOST_REACH:
-        return ops
-    last = ops[-1]
-    others = list(dict.fromkeys(name for op in ops for name in op.others))
-    reads = [-1] if is_led_into(ops) else []
-    words = f"{len(ops)} layers"
-    places = frozenset[int]().union(*(op.places for op in ops))
-    return [Op("other", words, [None], [], last.shapes, reads, last.name, others, places)]
+def simplified(boxes: list[LayerBox]) -> list[LayerBox]:
+    """A single box for a block with too many connections for a picture."""
+    reach = sum(at - source for at, box in enumerate(boxes) for source in box.sources)
+    if reach <= _MAX_REACH:
+        return boxes
+    return [
+        LayerBox(
+            "other",
+            f"{len(boxes)} layers",
+            [None],
+            [],
+            boxes[-1].shapes,
+            [-1] if has_input(boxes) else [],
+            boxes[-1].name,
+            list(dict.fromkeys(name for box in boxes for name in box.others)),
+            frozenset[int]().union(*(box.places for box in boxes)),
+        )
+    ]
 
 
-def _follows(
-    place: int,
-    read: Sequence[tuple[int, ...]],
-    layers: Sequence[LayerInfo],
-    op_of: dict[int, int],
-) -> bool:
-    """Whether it is the only reader of a layer of the block, and reads nothing else."""
-    source = read[place][0]
-    return len(read[place]) == 1 and source in op_of and layers[source].top_uses[0] == 1
+def merged(blocks: Sequence[list[LayerBox]]) -> list[LayerBox]:
+    """The boxes of equal blocks as those of one block, with the outputs of all."""
+    return [
+        replace(
+            same[0],
+            outputs=[number for box in same for number in box.outputs],
+            shapes=[shape for box in same for shape in box.shapes],
+            places=same[-1].places,
+        )
+        for same in zip(*blocks, strict=True)
+    ]
 
 
-def _op(layer: LayerInfo, reads: list[int]) -> Op:
-    words, outputs = _words(layer)
-    kind = _KINDS.get(layer.type, "other")
+def _follows(sources: tuple[int, ...], layers: Sequence[LayerInfo], box_of: dict[int, int]) -> bool:
+    """Whether a layer reads one layer of the block, as its only reader."""
+    maker = sources[0]
+    return len(sources) == 1 and maker in box_of and layers[maker].top_uses[0] == 1
+
+
+def _kind(layer: LayerInfo) -> str:
     if not layer.bottoms:
-        kind = "data"
-    elif layer.type in FOLLOWERS:
-        kind = "norm"
-    elif layer.type.endswith("Loss"):
-        kind = "end"
-    return Op(kind, words, [outputs], [], [_shape(layer)], reads, layer.name)
+        return "data"
+    if layer.type in FOLLOWERS:
+        return "norm"
+    return "end" if layer.type.endswith("Loss") else _KINDS.get(layer.type, "other")
 
 
-def _add_tail(op: Op, layer: LayerInfo) -> None:
-    """A Scale after BatchNorm is the other half of it."""
-    words = _SHORT.get(layer.type, layer.type)
+def _add_follower(box: LayerBox, layer: LayerInfo) -> None:
+    """Adds the label of a follower; a Scale after BatchNorm belongs to it and has none."""
+    label = _SHORT.get(layer.type, layer.type)
     if layer.type == "Dropout":
-        words = f"dropout {layer.proto.dropout_param.dropout_ratio:.3g}"
-    if layer.type == "Scale" and (op.words == "BN" or op.tail[-1:] == ["BN"]):
-        return
-    op.tail.append(words)
+        label = f"dropout {layer.proto.dropout_param.dropout_ratio:.3g}"
+    if layer.type != "Scale" or (box.template != "BN" and box.followers[-1:] != ["BN"]):
+        box.followers.append(label)
 
 
 def _shape(layer: LayerInfo) -> tuple[int, ...]:
     return layer.top_shapes[0][1:] if layer.top_shapes else ()
 
 
-def _words(layer: LayerInfo) -> tuple[str, int | None]:
-    """What a layer does, and its number of outputs."""
+def _label(layer: LayerInfo) -> tuple[str, int | None]:
+    """The template of a layer's label, and its number of outputs."""
     proto = layer.proto
     match layer.type:
         case "Convolution" | "Deconvolution" | "DepthwiseConvolution" | "ConvolutionDepthwise":
             return _convolution(layer), proto.convolution_param.num_output
         case "Pooling":
-            return _pooling(layer), None
+            return _pooling(proto.pooling_param), None
         case "InnerProduct":
             return "fully connected, {}", proto.inner_product_param.num_output
         case "LSTM" | "RNN":
@@ -221,24 +235,18 @@ def _words(layer: LayerInfo) -> tuple[str, int | None]:
         case "Accuracy":
             return f"accuracy, top {proto.accuracy_param.top_k}", None
         case "SoftmaxWithLoss":
-            weight = f", weight {proto.loss_weight[0]:.3g}" if proto.loss_weight else ""
-            return f"softmax loss{weight if weight != ', weight 1' else ''}", None
+            weight = f"{proto.loss_weight[0]:.3g}" if proto.loss_weight else "1"
+            return f"softmax loss{f', weight {weight}' if weight != '1' else ''}", None
         case _:
-            kind = layer.type.lower() if layer.type in _PLAIN else layer.type
-            kind = (kind == "Python" and proto.python_param.layer) or kind
-            return _verbatim(_SHORT.get(kind, kind)), None
-
-
-def _verbatim(word: str) -> str:
-    """A word of the file in a template."""
-    return short(word).replace("{", "{{").replace("}", "}}")
+            kind = (layer.type == "Python" and proto.python_param.layer) or layer.type
+            label = short_name(_SHORT.get(kind, kind))
+            return label.replace("{", "{{").replace("}", "}}"), None
 
 
 def _convolution(layer: LayerInfo) -> str:
     param = layer.proto.convolution_param
     sides = layer.params[0][2:] if layer.params else param.kernel_size or [param.kernel_h]
     kernel = "x".join(map(str, sides)) or "1"
-    stride = _stride(param)
     name = "deconv" if layer.type == "Deconvolution" else "conv"
     group = ""
     if param.group > 1:
@@ -247,24 +255,22 @@ def _convolution(layer: LayerInfo) -> str:
         group = " depthwise" if param.group == channels else f" in {param.group} groups"
     dilation = max(param.dilation, default=1)
     dilated = f", dilation {dilation}" if dilation > 1 else ""
-    return f"{kernel} {name}{stride}{group}, {{}}{dilated}"
+    return f"{kernel} {name}{_stride(param)}{group}, {{}}{dilated}"
 
 
 def _stride(param: Any) -> str:
-    steps = param.stride if not isinstance(param.stride, int) else [param.stride]
-    sides = [param.stride_h, param.stride_w] if param.HasField("stride_h") else list(steps)
+    steps = [param.stride] if isinstance(param.stride, int) else list(param.stride)
+    sides = [param.stride_h, param.stride_w] if param.HasField("stride_h") else steps
     if all(step in {0, 1} for step in sides):
         return ""
     return f" /{sides[0]}" if len(set(sides)) == 1 else f" /{'x'.join(map(str, sides))}"
 
 
-def _pooling(layer: LayerInfo) -> str:
-    param = layer.proto.pooling_param
+def _pooling(param: Any) -> str:
     name = {param.MAX: "max pool", param.AVE: "average pool"}.get(param.pool, "stochastic pool")
     if param.global_pooling:
         return f"global {name}"
-    height = param.kernel_size or param.kernel_h
-    width = param.kernel_size or param.kernel_w
+    height, width = param.kernel_size or param.kernel_h, param.kernel_size or param.kernel_w
     return f"{height}x{width} {name}{_stride(param)}"
 
 
@@ -276,24 +282,3 @@ def _eltwise(param: Any) -> str:
     if len(param.coeff) == 2 and param.coeff[0] == 1:
         return f"sum, scaled {param.coeff[1]:.3g}"
     return f"sum, {' : '.join(f'{value:.3g}' for value in param.coeff)}"
-
-
-def merged(several: Sequence[list[Op]]) -> list[Op]:
-    """The boxes of equally built blocks as one set that names all their numbers."""
-    result = []
-    for same in zip(*several, strict=True):
-        first = same[0]
-        result.append(
-            Op(
-                first.kind,
-                first.words,
-                [number for op in same for number in op.outputs],
-                first.tail,
-                [shape for op in same for shape in op.shapes],
-                first.reads,
-                first.name,
-                first.others,
-                same[-1].places,
-            )
-        )
-    return result

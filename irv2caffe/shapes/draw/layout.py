@@ -1,4 +1,4 @@
-"""Places the nodes of a small graph in rows, so that edges lead down and chains are straight."""
+"""Lays out a small graph in rows, so that edges lead down and chains are straight."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SWEEPS = 60
 
 @dataclass(frozen=True)
 class Layout:
-    """Where nodes are.
+    """The positions of nodes and edges.
 
     Attributes:
         rows: the row of each node, from 0.
         centers: the horizontal centre of each node; the leftmost edge of the graph is 0.
-        edges: for each edge, given as (from, to), its centres in the rows from ``from`` to ``to``.
+        edges: for each edge (from, to), its horizontal positions in the rows of both and between.
         width: of the whole graph.
     """
 
@@ -34,9 +34,9 @@ def lay_out(widths: Sequence[float], edges: Sequence[tuple[int, int]], gap: floa
     """Lays out a graph whose nodes come in topological order.
 
     Args:
-        widths: of the nodes; 0 for a node that is a point.
+        widths: of the nodes; 0 for a point.
         edges: (from, to), with from < to.
-        gap: between neighbours of a row.
+        gap: between neighbours in a row.
     """
     rows = [0] * len(widths)
     for a, b in sorted(edges, key=lambda edge: edge[1]):
@@ -53,7 +53,7 @@ def lay_out(widths: Sequence[float], edges: Sequence[tuple[int, int]], gap: floa
 
 
 class _Graph:
-    """Nodes with points added where an edge passes a row."""
+    """A graph in which an edge is a chain with a point in each row that it crosses."""
 
     def __init__(self, widths: list[float], rows: list[int]) -> None:
         self.widths = widths
@@ -62,7 +62,7 @@ class _Graph:
         self.below: list[list[int]] = [[] for _ in widths]
 
     def chain(self, a: int, b: int) -> list[int]:
-        """Adds an edge; returns its nodes, points included."""
+        """Adds an edge; returns its chain of nodes and points."""
         chain = [a]
         for row in range(self.rows[a] + 1, self.rows[b]):
             self.widths.append(0.0)
@@ -77,7 +77,11 @@ class _Graph:
         return chain
 
     def ordered(self) -> list[list[int]]:
-        """Each row from left to right, few crossings: the mean place of neighbours, repeatedly."""
+        """The nodes of each row from left to right, sorted to have few crossings.
+
+        Each row is sorted by the mean position of the neighbours in the row above or below, in
+        turns.
+        """
         rows: list[list[int]] = [[] for _ in range(max(self.rows, default=-1) + 1)]
         seen: set[int] = set()
         for node in range(len(self.rows)):
@@ -87,11 +91,11 @@ class _Graph:
         for sweep in range(4):
             near = self.above if sweep % 2 == 0 else self.below
             for row in rows if sweep % 2 == 0 else reversed(rows):
-                wishes = {}
+                means = {}
                 for node in row:
                     places = [place[other] for other in near[node]] or [place[node]]
-                    wishes[node] = (sum(places) / len(places), place[node])
-                row.sort(key=wishes.__getitem__)
+                    means[node] = (sum(places) / len(places), place[node])
+                row.sort(key=means.__getitem__)
                 place.update({node: at for at, node in enumerate(row)})
         return rows
 
@@ -106,7 +110,7 @@ class _Graph:
             waiting += reversed(self.below[node])
 
     def centered(self, rows: Sequence[Sequence[int]], gap: float) -> list[float]:
-        """A place for every node: chains are straight, forks and joins amid their branches."""
+        """A position for each node: chains are straight, forks and joins centred."""
         chains, chain_of = self._chains()
         apart: dict[tuple[int, int], float] = {}
         for row in rows:
@@ -129,14 +133,14 @@ class _Graph:
             for chain in reversed(by_place) if sweep % 2 == 0 else by_place:
                 if not near[chain]:
                     continue
-                wish = sum(places[other] for other in near[chain]) / len(near[chain])
+                mean = sum(places[other] for other in near[chain]) / len(near[chain])
                 low = max((places[a] + d for a, d in lefts[chain]), default=-math.inf)
                 high = min((places[b] - d for b, d in rights[chain]), default=math.inf)
-                places[chain] = max(low, min(high, wish))
+                places[chain] = max(low, min(high, mean))
         return [places[chain_of[node]] for node in range(len(self.widths))]
 
     def _chains(self) -> tuple[list[list[int]], dict[int, int]]:
-        """Runs of nodes with one edge between them and no other there."""
+        """The chains: runs of nodes that are connected with each other only."""
         chains: list[list[int]] = []
         chain_of: dict[int, int] = {}
         for node in sorted(range(len(self.rows)), key=self.rows.__getitem__):
@@ -151,7 +155,7 @@ class _Graph:
 
 
 def _leftmost(number: int, apart: Mapping[tuple[int, int], float]) -> list[float]:
-    """The smallest places that keep all distances; a cycle, which crossings can make, is cut."""
+    """The smallest positions that keep all distances; cycles, due to crossings, are cut."""
     places = [0.0] * number
     for _ in range(number):
         moved = False

@@ -1,4 +1,4 @@
-"""Draws the picture of a net into a file: SVG as text, PNG and PDF through matplotlib."""
+"""Writes the picture of a net to a file: SVG as text, PNG and PDF with matplotlib."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".svg", ".png", ".pdf")
 _PIXELS_PER_INCH = 96.0
-_MOST_PIXELS = 30_000  # a side; what image viewers and matplotlib's canvas still take
-_LEAST_SCALE = 0.4  # below it nobody can read the words
+_MAX_PIXELS = 30_000  # a side, for image viewers and matplotlib's canvas
+_MIN_SCALE = 0.4  # below it the text is illegible
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 
 def check_suffix(out: FilePath) -> None:
-    """Refuses other kinds of files, before anything is computed.
+    """Refuses a file of another format.
 
     Raises:
-        UsageError: names those that can be written.
+        UsageError: names the formats.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -41,18 +41,18 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
     Args:
         scene: from :func:`irv2caffe.shapes.draw.draw`.
         out: ``.svg``, ``.png`` or ``.pdf``.
-        scale: of a PNG: its pixels for each of the scene's.
+        scale: pixels of a PNG for each pixel of the scene.
 
     Raises:
         UsageError: another suffix.
-        OutputError: the file cannot be written, or not so large a one.
+        OutputError: the file cannot be written, or the picture is too large for its format.
     """
     check_suffix(out)
     if out.suffix.lower() == ".svg":
         write_text(out, to_svg(scene))
         return
-    fitting = _MOST_PIXELS / max(scene.width, scene.height)
-    if fitting < _LEAST_SCALE:
+    fitting = _MAX_PIXELS / max(scene.width, scene.height)
+    if fitting < _MIN_SCALE:
         raise OutputError(
             f"{out}: the picture of this net is {scene.width:,.0f} x {scene.height:,.0f} pixels, "
             f"too large for {out.suffix}",
@@ -63,7 +63,7 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
     from matplotlib import rc_context, rcdefaults
 
     with rc_context(), atomic_file(out) as aside:
-        rcdefaults()  # a matplotlibrc of the user's may ask for LaTeX, which need not be here
+        rcdefaults()  # the user's matplotlibrc may require LaTeX
         _figure(scene).savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
 
 
@@ -80,7 +80,7 @@ def _figure(scene: Scene) -> Figure:
             axes.text(
                 item.x,
                 item.y,
-                one_line(item.words),
+                one_line(item.text),
                 fontsize=item.size * 72 / _PIXELS_PER_INCH,
                 color=item.color,
                 weight="bold" if item.bold else "normal",
@@ -91,28 +91,25 @@ def _figure(scene: Scene) -> Figure:
                 zorder=order + 1,
             )
         else:
-            for patch in _box(item) if isinstance(item, Box) else _line(item):
+            for patch in [_box(item)] if isinstance(item, Box) else _line(item):
                 patch.set_zorder(order + 1)
                 axes.add_patch(patch)
     return figure
 
 
-def _box(item: Box) -> list[Any]:
+def _box(item: Box) -> Any:
     from matplotlib.patches import FancyBboxPatch
 
-    style = f"round,pad=0,rounding_size={item.radius}"
-    return [
-        FancyBboxPatch(
-            (item.x, item.y),
-            item.width,
-            item.height,
-            boxstyle=style,
-            facecolor=item.fill,
-            edgecolor=item.stroke,
-            linewidth=0.75,
-            linestyle="--" if item.dashed else "-",
-        )
-    ]
+    return FancyBboxPatch(
+        (item.x, item.y),
+        item.width,
+        item.height,
+        boxstyle=f"round,pad=0,rounding_size={item.radius}",
+        facecolor=item.fill,
+        edgecolor=item.stroke,
+        linewidth=0.75,
+        linestyle="--" if item.dashed else "-",
+    )
 
 
 def _line(item: Line) -> list[Any]:

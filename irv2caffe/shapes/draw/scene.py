@@ -1,4 +1,4 @@
-"""A picture as plain shapes, and as SVG; positions in pixels from the upper left."""
+"""A picture as boxes, labels and lines, and as SVG; positions in pixels from the upper left."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """One line; ``y`` is its base line, ``anchor`` start, middle or end."""
+    """A line of text; ``y`` is its base line, ``anchor`` start, middle or end."""
 
     x: float
     y: float
-    words: str
+    text: str
     size: float = 11
     color: str = "#222222"
     bold: bool = False
@@ -45,7 +45,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Line:
-    """Through points, with an arrow head at the end; ``curved`` bends between them."""
+    """A line through points, curved between them or straight."""
 
     points: tuple[Point, ...]
     stroke: str = "#777777"
@@ -54,38 +54,38 @@ class Line:
     width: float = 1.2
 
 
+Item = Box | Label | Line
+
+
 @dataclass
 class Scene:
-    """What is drawn, from back to front."""
+    """The items of a picture, from back to front."""
 
     title: str
     width: float = 0
     height: float = 0
-    items: list[Box | Label | Line] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
 
 
-def text_width(words: str, size: float) -> float:
-    """About how wide a line is; on the safe side for the fonts of :data:`FONT`."""
-    return len(words) * size * _WIDTH_PER_EM
+def text_width(text: str, size: float) -> float:
+    """An upper estimate of the width of a line in the fonts of :data:`FONT`."""
+    return len(text) * size * _WIDTH_PER_EM
 
 
-def one_line(words: str) -> str:
-    r"""Words of a file as they can stand in a picture; XML cannot hold most control characters.
-
-    They are shown as ``\x1b`` and the like.
-    """
-    words = printable(" ".join(words.split("\n"))).replace("\t", " ")
-    return _NOT_IN_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", words)
+def one_line(text: str) -> str:
+    r"""Text of a file as one line, with control characters, which XML cannot hold, as ``\x1b``."""
+    text = printable(" ".join(text.split("\n"))).replace("\t", " ")
+    return _NOT_IN_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def arrow_head(tip: Point, size: float = 5) -> tuple[Point, Point, Point]:
-    """A triangle that points down at ``tip``; all lines of the picture end downwards."""
+    """A triangle that points down to ``tip``, as all lines of the picture end."""
     x, y = tip
     return (x, y), (x - 0.6 * size, y - size), (x + 0.6 * size, y - size)
 
 
 def curve_through(a: Point, b: Point) -> tuple[Point, Point]:
-    """The two control points of a bend that leaves and arrives vertically."""
+    """The two control points of a curve that starts and ends vertically."""
     middle = (a[1] + b[1]) / 2
     return (a[0], middle), (b[0], middle)
 
@@ -108,7 +108,7 @@ def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _element(item: Box | Label | Line) -> str:
+def _element(item: Item) -> str:
     if isinstance(item, Box):
         dash = ' stroke-dasharray="5 3"' if item.dashed else ""
         return (
@@ -121,7 +121,7 @@ def _element(item: Box | Label | Line) -> str:
         return (
             f'<text x="{_n(item.x)}" y="{_n(item.y)}" font-size="{_n(item.size)}" '
             f'fill="{item.color}" text-anchor="{item.anchor}"{weight}>'
-            f"{escape(one_line(item.words))}</text>"
+            f"{escape(one_line(item.text))}</text>"
         )
     return _line(item)
 

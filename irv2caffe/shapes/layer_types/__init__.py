@@ -1,7 +1,7 @@
-"""What each layer type of Caffe makes of the shapes of its bottoms.
+"""Shape rules: for each layer type, the shapes of tops and weights from those of the bottoms.
 
-A rule follows the LayerSetUp and Reshape of the layer's source: what those check is checked here,
-and what they would abort with is what the error says.
+A rule follows LayerSetUp and Reshape in the layer's source: it checks what they check, and its
+errors say what Caffe would abort with.
 """
 
 from irv2caffe.shapes.layer_types.base import (

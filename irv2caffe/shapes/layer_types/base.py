@@ -1,4 +1,4 @@
-"""A layer as its rule sees it, and the register of the rules."""
+"""What a shape rule is given and returns, and the registry of rules by layer type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 
 class _Unknown(Shape):
-    """The shape of what layers of other Caffes make; it is this one value, and no scalar."""
+    """The type of :data:`UNKNOWN`, which is compared by identity; an empty shape is a scalar."""
 
 
 UNKNOWN: Shape = _Unknown()
@@ -34,17 +34,24 @@ def count(shape: Sequence[int], start: int = 0, end: int | None = None) -> int:
     return math.prod(shape[start:end])
 
 
+def shape_text(shape: Sequence[int]) -> str:
+    """``3x299x299``; ``scalar`` for a shape without axes."""
+    if shape is UNKNOWN:
+        return "unknown"
+    return "x".join(map(str, shape)) if shape else "scalar"
+
+
 @dataclass(frozen=True)
 class LayerShapes:
-    """What a layer makes.
+    """The result of a shape rule.
 
     Attributes:
         tops: the shape of each top.
-        params: the shape of each of its blobs, in Caffe's order.
-        macs: multiplications with a weight, of the whole batch.
-        statistics: the blobs are running statistics, not learned.
-        rounded_up: a pooling with a last window that reaches out of its input.
-        partial: something of it is not known.
+        params: the shape of each weight blob, in Caffe's order.
+        macs: multiply-adds with a weight, for the whole batch.
+        statistics: the blobs are running statistics, which are not learned.
+        rounded_up: a pooling whose last window reaches beyond its input.
+        partial: some of the shapes or weights are unknown.
     """
 
     tops: Sequence[Shape]
@@ -57,17 +64,17 @@ class LayerShapes:
 
 @dataclass(frozen=True)
 class LayerSetup:
-    """What a rule is given.
+    """The input of a shape rule: a layer and the shapes of its bottoms.
 
     Attributes:
         proto: the LayerParameter.
-        bottoms: shapes of what it reads.
-        num_tops: those it names, and those that Caffe adds.
-        batch_size: takes the place of the file's where data enter; None leaves it.
-        batch_in_file: the first size of the net's first input, which that replaces.
-        records: shapes from outside for data layers, one for each top; empty where not given.
-        notes: collects what had to be assumed.
-        node: the layer as it is written, where its text has more than Caffe 1.0's schema.
+        bottoms: the shape of each bottom.
+        num_tops: the tops that it names, and those that Caffe adds.
+        batch_size: replaces the batch size in the file; None keeps that.
+        batch_in_file: the first size of the net's first input, which ``batch_size`` replaces.
+        records: shapes for data layers that the caller gives, one for each top, or none.
+        notes: a list to which the rule adds its assumptions.
+        node: the layer as written in the file, for fields that Caffe 1.0 does not have.
     """
 
     proto: Any
@@ -81,37 +88,34 @@ class LayerSetup:
 
     @property
     def param(self) -> Any:
-        """The message with the settings of this type."""
+        """The ``*_param`` message of this layer type."""
         name = LAYER_TYPES.get(self.proto.type)
         if name is None and self.proto.type in _CONVOLUTIONS:
             name = "convolution_param"
         return getattr(self.proto, name) if name else None
 
     def settings(self, *path: str) -> list[str]:
-        """What the text says at a path of names that Caffe 1.0 does not have."""
+        """The values written at a path of field names, for fields that Caffe 1.0 lacks."""
         nodes = [self.node] if self.node is not None else []
         for name in path:
             nodes = [found for node in nodes for found in node.all(name)]
         return [node.value for node in nodes]
 
     def setting(self, *path_and_default: str) -> str:
-        """The last value at a path of names, or the default behind them."""
+        """The last value written at a path of field names, or the default that follows it."""
         *path, default = path_and_default
         return (self.settings(*path) or [default])[-1]
 
-    def whole(self, words: str) -> int:
-        """A whole number of the text."""
-        self.check(re.fullmatch(r"-?\d{1,9}", words) is not None, f"{words[:40]!r} is no number")
-        return int(words)
+    def parse_int(self, value: str) -> int:
+        """A written value as an integer."""
+        self.check(re.fullmatch(r"-?\d{1,9}", value) is not None, f"{value[:40]!r} is no number")
+        return int(value)
 
-    def real(self, words: str) -> float:
-        """A number of the text."""
-        self.check(
-            re.fullmatch(r"-?[\d.]{1,20}([eE]-?\d{1,2})?f?", words) is not None
-            and words.count(".") <= 1,
-            f"{words[:40]!r} is no number",
-        )
-        return float(words.rstrip("f"))
+    def parse_float(self, value: str) -> float:
+        """A written value as a floating-point number."""
+        is_number = re.fullmatch(r"-?[\d.]{1,20}([eE]-?\d{1,2})?f?", value) is not None
+        self.check(is_number and value.count(".") <= 1, f"{value[:40]!r} is no number")
+        return float(value.rstrip("f"))
 
     def fail(self, problem: str, hint: str = "") -> NoReturn:
         """Raises a NetError that names the layer."""
@@ -119,111 +123,116 @@ class LayerSetup:
         raise NetError(f"layer {layer.name!r} ({layer.type}): {problem}", hint, layer=layer.name)
 
     def check(self, holds: bool, problem: str, hint: str = "") -> None:
-        """Fails unless a condition of Caffe's holds."""
+        """Raises a NetError unless a condition of Caffe's holds."""
         if not holds:
             self.fail(problem, hint)
 
-    def bottom(self, index: int) -> str:
-        """A bottom in words: its name and shape."""
-        return f"bottom {self.proto.bottom[index]!r} ({shape_text(self.bottoms[index])})"
+    def check_positive(self, *names: str) -> None:
+        """Fails unless fields of ``param`` are positive."""
+        for name in names:
+            self.check(getattr(self.param, name) > 0, f"{name} must be positive")
 
-    def axis(self, value: int, index: int = 0) -> int:
-        """An axis of a bottom counted from its start; negative values count from the end."""
-        num_axes = len(self.bottoms[index])
-        if not -num_axes <= value < num_axes:
-            self.fail(f"axis {value} is out of range for {self.bottom(index)}")
-        return value % num_axes
+    def check_axes(self, number: int, index: int = 0) -> None:
+        """Fails unless a bottom has that number of axes."""
+        if len(self.bottoms[index]) != number:
+            self.fail(f"{self.bottom(index)} must have {number} axes")
 
-    def num_axes(self, wanted: int, index: int = 0) -> None:
-        """Fails unless a bottom has so many axes."""
-        self.check(
-            len(self.bottoms[index]) == wanted, f"{self.bottom(index)} must have {wanted} axes"
-        )
+    def check_same_shapes(self) -> None:
+        """Fails unless all bottoms have the shape of the first."""
+        for index, shape in enumerate(self.bottoms):
+            if shape != self.bottoms[0]:
+                self.fail(f"{self.bottom(0)} and {self.bottom(index)} must have the same shape")
 
-    def legacy(self, *indexes: int) -> None:
-        """Fails for bottoms of more axes than Blob::num(), channels(), height(), width() can name.
+    def check_has_channels(self) -> None:
+        """Fails unless the first bottom has two axes or more."""
+        self.check(len(self.bottoms[0]) >= 2, f"{self.bottom(0)} must have 2 axes or more")
+
+    def check_legacy(self, *indexes: int) -> None:
+        """Fails for bottoms with more axes than Blob::num(), channels(), height(), width() take.
 
         Caffe stops at these accessors when it makes the layer, or in its first pass.
         """
         for index in indexes or range(len(self.bottoms)):
-            self.check(
-                len(self.bottoms[index]) <= 4,
-                f"{self.bottom(index)} has more axes than the 4 that this layer of Caffe's takes",
-                "a Reshape layer can fold axes into one",
-            )
+            if len(self.bottoms[index]) > 4:
+                self.fail(
+                    f"{self.bottom(index)} has more axes than the 4 that this layer of Caffe's "
+                    "takes",
+                    "a Reshape layer can fold axes into one",
+                )
 
-    def not_in_place(self) -> None:
+    def check_not_in_place(self) -> None:
         """Fails where the first top is the first bottom."""
         self.check(self.proto.bottom[0] != self.proto.top[0], "does not work in place")
 
-    def verify(self, shape: Sequence[int], what: str) -> None:
-        """Fails for a size that no blob can have."""
+    def check_blob(self, shape: Sequence[int], what: str) -> None:
+        """Fails for a shape that no blob of Caffe's can have."""
         if shape is UNKNOWN:
             return
         if len(shape) > _MAX_AXES:
             self.fail(f"{what} has {len(shape)} axes, Caffe's blobs have {_MAX_AXES} at most")
         if any(size < 1 for size in shape):
-            self.fail(f"{what} would be empty: {shape_text(shape)}", self._empty_hint())
+            is_image = self.bottoms and len(self.bottoms[0]) == 4
+            hint = "its kernel is larger than its input; is the input of the net too small?"
+            self.fail(f"{what} would be empty: {shape_text(shape)}", hint if is_image else "")
         if count(shape) > _MAX_COUNT:
-            self.fail(
-                f"{what} is too large: {shape_text(shape)}; a blob has 2^31 - 1 values at most"
-            )
+            size = shape_text(shape)
+            self.fail(f"{what} is too large: {size}; a blob has 2^31 - 1 values at most")
 
-    def _empty_hint(self) -> str:
-        if self.bottoms and len(self.bottoms[0]) == 4:
-            return "its kernel is larger than its input; is the input of the net too small?"
-        return ""
+    def bottom(self, index: int) -> str:
+        """The name and shape of a bottom, for messages."""
+        return f"bottom {self.proto.bottom[index]!r} ({shape_text(self.bottoms[index])})"
+
+    def axis(self, value: int, index: int = 0) -> int:
+        """An axis of a bottom as a non-negative number; -1 is the last."""
+        num_axes = len(self.bottoms[index])
+        if not -num_axes <= value < num_axes:
+            self.fail(f"axis {value} is out of range for {self.bottom(index)}")
+        return value % num_axes
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """``3x299x299``; a shape without axes is a scalar."""
-    if shape is UNKNOWN:
-        return "unknown"
-    return "x".join(map(str, shape)) if shape else "scalar"
+Range = tuple[int, int | None]
+"""The smallest and largest number; None for no limit."""
 
 
 @dataclass(frozen=True)
 class ShapeRule:
-    """The rule of a layer type.
+    """The shape rule of a layer type.
 
     Attributes:
-        function: from a layer to what it makes.
-        bottoms: least and largest number, the latter None for any.
-        tops: the same.
-        auto_tops: a loss, which gets its top even where none is named.
-        blind: it needs no shapes of bottoms.
+        function: computes the shapes.
+        bottoms: how many it takes.
+        tops: how many it takes.
+        auto_tops: a loss, which gets a top even where it names none.
+        ignores_bottoms: its result does not depend on the shapes of its bottoms.
     """
 
     function: Callable[[LayerSetup], LayerShapes]
-    bottoms: tuple[int, int | None]
-    tops: tuple[int, int | None]
+    bottoms: Range
+    tops: Range
     auto_tops: bool = False
     ignores_bottoms: bool = False
 
 
 SHAPE_RULES: dict[str, ShapeRule] = {}
 
-_Range = int | tuple[int, int | None]
 _Function = Callable[[LayerSetup], LayerShapes]
 
 
 def register(rules: dict[str, ShapeRule]) -> Callable[..., Callable[[_Function], _Function]]:
-    """Makes the decorator that registers rules."""
+    """Makes a decorator that registers a function in ``rules``."""
 
     def rule(
         *types: str,
-        bottoms: _Range = 1,
-        tops: _Range = 1,
+        bottoms: int | Range = 1,
+        tops: int | Range = 1,
         loss: bool = False,
         ignores_bottoms: bool = False,
     ) -> Callable[[_Function], _Function]:
-        """Registers a function for layer types; one number means exactly so many."""
+        """Registers a function for layer types; a single number of blobs is exact."""
 
         def decorate(function: _Function) -> _Function:
-            for name in types:
-                rules[name] = ShapeRule(
-                    function, _pair(bottoms), _pair(tops), loss, ignores_bottoms
-                )
+            made = ShapeRule(function, _range(bottoms), _range(tops), loss, ignores_bottoms)
+            rules.update(dict.fromkeys(types, made))
             return function
 
         return decorate
@@ -232,32 +241,28 @@ def register(rules: dict[str, ShapeRule]) -> Callable[..., Callable[[_Function],
 
 
 rule = register(SHAPE_RULES)
-rule_of: Callable[[str], ShapeRule | None] = SHAPE_RULES.get
 
 
-def _pair(value: _Range) -> tuple[int, int | None]:
-    return (value, value) if isinstance(value, int) else value
+def _range(number: int | Range) -> Range:
+    return (number, number) if isinstance(number, int) else number
 
 
 def check_counts(layer: LayerSetup, rule: ShapeRule) -> None:
-    """Layer::CheckBlobCounts."""
+    """Checks the numbers of bottoms and tops, as Layer::CheckBlobCounts does."""
     for what, number, (least, most) in (
         ("bottom", len(layer.bottoms), rule.bottoms),
         ("top", layer.num_tops, rule.tops),
     ):
-        if number >= least and (most is None or number <= most):
-            continue
-        wanted = (
-            str(least) if most == least else f"{least} to {most}" if most else f"{least} or more"
-        )
-        layer.fail(f"takes {wanted} {what}(s), has {number}")
+        if number < least or (most is not None and number > most):
+            wanted = f"{least}" if most == least else f"{least} to {most}" if most else ""
+            layer.fail(f"takes {wanted or f'{least} or more'} {what}(s), has {number}")
 
 
 def check_loss_weights(layer: LayerSetup, rule: ShapeRule) -> None:
-    """Layer::SetLossWeights; a loss without any gets one."""
+    """Checks the number of loss weights, as Layer::SetLossWeights does; a loss has one."""
     given = len(layer.proto.loss_weight) or int(rule.auto_tops)
-    layer.check(
-        given in {0, layer.num_tops},
-        f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
-        "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
-    )
+    if given not in {0, layer.num_tops}:
+        layer.fail(
+            f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
+            "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
+        )

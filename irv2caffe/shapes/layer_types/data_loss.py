@@ -1,4 +1,4 @@
-"""Where data come in, and losses and measures at the end."""
+"""Shape rules of data layers, losses and Accuracy."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _batch(layer: LayerSetup) -> int:
 
 
 def _image(layer: LayerSetup, size: tuple[int, int] | None = None) -> Shape:
-    """Channels, height and width after the transformation."""
+    """Channels, height and width of an image after ``transform_param``."""
     crop = layer.proto.transform_param.crop_size
     if layer.records:
-        channels, height, width = _record(layer)
-        layer.check(
-            crop <= min(height, width),
-            f"crop_size {crop} is larger than the {height}x{width} image",
-        )
+        sizes = len(layer.records[0])
+        layer.check(sizes == 3, f"a record has channels, height, width, not {sizes} sizes")
+        channels, height, width = layer.records[0]
+        if crop > min(height, width):
+            layer.fail(f"crop_size {crop} is larger than the {height}x{width} image")
         return (channels, crop or height, crop or width)
     size = (crop, crop) if crop else size
     if size is None:
@@ -34,14 +34,8 @@ def _image(layer: LayerSetup, size: tuple[int, int] | None = None) -> Shape:
     return (_channels(layer), *size)
 
 
-def _record(layer: LayerSetup) -> Shape:
-    record = tuple(layer.records[0])
-    layer.check(len(record) == 3, f"a record has channels, height, width, not {len(record)} sizes")
-    return record
-
-
 def _channels(layer: LayerSetup) -> int:
-    """Of the images: what the transformation says, else three, which is noted."""
+    """The channels of images without a known record; three, with a note, if nothing tells."""
     transform = layer.proto.transform_param
     if layer.proto.type == "ImageData":
         return 3 if layer.param.is_color else 1
@@ -95,7 +89,7 @@ def _python(layer: LayerSetup) -> LayerShapes:
 
 @rule("HDF5Output", bottoms=2, tops=0)
 def _hdf5_output(layer: LayerSetup) -> LayerShapes:
-    layer.legacy()
+    layer.check_legacy()
     return LayerShapes([])
 
 
@@ -105,7 +99,7 @@ def _input(layer: LayerSetup) -> LayerShapes:
     if layer.records:
         return LayerShapes([tuple(record) for record in layer.records])
     layer.check(bool(shapes), "has no shape", _OUTSIDE)
-    return LayerShapes(_per_top(layer, shapes, "shape"))
+    return LayerShapes(_per_top(layer, shapes))
 
 
 @rule("Parameter", bottoms=0)
@@ -117,33 +111,26 @@ def _parameter(layer: LayerSetup) -> LayerShapes:
 @rule("DummyData", bottoms=0, tops=(1, None))
 def _dummy_data(layer: LayerSetup) -> LayerShapes:
     param = layer.param
-    layer.check(
-        len(param.data_filler) in {0, 1, layer.num_tops},
-        f"takes no, one or {layer.num_tops} data_filler, has {len(param.data_filler)}",
-    )
+    if len(param.data_filler) not in {0, 1, layer.num_tops}:
+        layer.fail(f"takes no, one or {layer.num_tops} data_filler, has {len(param.data_filler)}")
     if param.shape:
         shapes = [tuple(shape.dim) for shape in param.shape]
-        return LayerShapes(_per_top(layer, shapes, "shape"))
+        return LayerShapes(_per_top(layer, shapes))
     legacy = (param.num, param.channels, param.height, param.width)
     for name, values in zip(("num", "channels", "height", "width"), legacy, strict=True):
-        layer.check(
-            len(values) in {1, layer.num_tops},
-            f"takes {name} once or {layer.num_tops} times, has it {len(values)} times",
-        )
+        if len(values) not in {1, layer.num_tops}:
+            layer.fail(f"takes {name} once or {layer.num_tops} times, has it {len(values)} times")
     spread = [list(values) * (layer.num_tops if len(values) == 1 else 1) for values in legacy]
-    return LayerShapes(_per_top(layer, list(zip(*spread, strict=True)), "shape"))
+    return LayerShapes(_per_top(layer, list(zip(*spread, strict=True))))
 
 
-def _per_top(layer: LayerSetup, shapes: Sequence[Shape], name: str) -> list[Shape]:
-    """One shape for all tops or one for each, with the batch that was asked for.
+def _per_top(layer: LayerSetup, shapes: Sequence[Shape]) -> list[Shape]:
+    """The shape of each top, given once or for each, with the batch size that was asked for.
 
-    Inputs with another first size than the net's first input (regions, weights of a layer) are no
-    batch and stay.
+    Inputs whose first size is not that of the net's first input (such as regions) keep it.
     """
-    layer.check(
-        len(shapes) in {1, layer.num_tops},
-        f"takes {name} once or {layer.num_tops} times, has it {len(shapes)} times",
-    )
+    if len(shapes) not in {1, layer.num_tops}:
+        layer.fail(f"takes shape once or {layer.num_tops} times, has it {len(shapes)} times")
     if layer.batch_size:
         shapes = [
             (layer.batch_size, *shape[1:]) if shape[:1] == (layer.batch_in_file,) else shape
@@ -153,32 +140,31 @@ def _per_top(layer: LayerSetup, shapes: Sequence[Shape], name: str) -> list[Shap
 
 
 def _same_items(layer: LayerSetup) -> None:
-    """LossLayer::Reshape."""
+    """Checks the first sizes, as LossLayer::Reshape does."""
     first = [shape[:1] for shape in layer.bottoms[:2]]
-    layer.check(
-        first[0] == first[1] and bool(first[0]),
-        f"{layer.bottom(0)} and {layer.bottom(1)} must have the same first size",
-    )
+    if not (first[0] == first[1] and bool(first[0])):
+        layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have the same first size")
 
 
 def _one_label_each(layer: LayerSetup, axis: int) -> None:
     shape = layer.bottoms[0]
     predictions = count(shape, 0, axis) * count(shape, axis + 1)
-    layer.check(
-        predictions == count(layer.bottoms[1]),
-        f"{predictions:,} predictions of {layer.bottom(0)} want as many labels, "
-        f"{layer.bottom(1)} has {count(layer.bottoms[1]):,}",
-    )
+    if predictions != count(layer.bottoms[1]):
+        layer.fail(
+            f"{predictions:,} predictions of {layer.bottom(0)} want as many labels, "
+            f"{layer.bottom(1)} has {count(layer.bottoms[1]):,}"
+        )
 
 
 @rule("SoftmaxWithLoss", bottoms=2, tops=(1, 2), loss=True)
-def _softmax_loss(layer: LayerSetup) -> LayerShapes:
-    """Two tops want two loss weights, and the Softmax inside, which is given both, has one top."""
-    layer.check(
-        layer.num_tops == 1,
-        "Caffe 1.0 cannot make its second top: it hands both loss weights to a layer with one top",
-        "take the probabilities from a Softmax layer",
-    )
+def _softmax_with_loss(layer: LayerSetup) -> LayerShapes:
+    """softmax_loss_layer.cpp passes both loss weights of two tops to a Softmax with one top."""
+    if layer.num_tops != 1:
+        layer.fail(
+            "Caffe 1.0 cannot make its second top: it hands both loss weights to a layer with "
+            "one top",
+            "take the probabilities from a Softmax layer",
+        )
     _same_items(layer)
     _one_label_each(layer, layer.axis(layer.proto.softmax_param.axis))
     return LayerShapes([()])
@@ -191,10 +177,8 @@ def _infogain_loss(layer: LayerSetup) -> LayerShapes:
     _one_label_each(layer, axis)
     classes = layer.bottoms[0][axis]
     if len(layer.bottoms) == 3:
-        layer.check(
-            count(layer.bottoms[2]) == classes**2,
-            f"{layer.bottom(2)} must hold {classes} x {classes} values",
-        )
+        if count(layer.bottoms[2]) != classes**2:
+            layer.fail(f"{layer.bottom(2)} must hold {classes} x {classes} values")
     else:
         layer.check(layer.param.HasField("source"), "the infogain matrix wants a source")
     return LayerShapes([(), layer.bottoms[0]][: layer.num_tops])
@@ -203,48 +187,42 @@ def _infogain_loss(layer: LayerSetup) -> LayerShapes:
 @rule("EuclideanLoss", bottoms=2, loss=True)
 def _euclidean_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
-    layer.check(
-        count(layer.bottoms[0], 1) == count(layer.bottoms[1], 1),
-        f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values per item",
-    )
-    layer.legacy(0)
+    if count(layer.bottoms[0], 1) != count(layer.bottoms[1], 1):
+        layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values per item")
+    layer.check_legacy(0)
     return LayerShapes([()])
 
 
 @rule("SigmoidCrossEntropyLoss", bottoms=2, loss=True)
-def _sigmoid_loss(layer: LayerSetup) -> LayerShapes:
+def _sigmoid_cross_entropy_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
-    layer.check(
-        count(layer.bottoms[0]) == count(layer.bottoms[1]),
-        f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values",
-    )
+    if count(layer.bottoms[0]) != count(layer.bottoms[1]):
+        layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values")
     return LayerShapes([()])
 
 
 @rule("HingeLoss", bottoms=2, loss=True)
 def _hinge_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
-    layer.legacy(0)
+    layer.check_legacy(0)
     return LayerShapes([()])
 
 
 @rule("MultinomialLogisticLoss", bottoms=2, loss=True)
-def _multinomial_loss(layer: LayerSetup) -> LayerShapes:
+def _multinomial_logistic_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
     layer.check(count(layer.bottoms[1], 1) == 1, f"{layer.bottom(1)} must hold one label per item")
-    layer.legacy()
+    layer.check_legacy()
     return LayerShapes([()])
 
 
 @rule("ContrastiveLoss", bottoms=3, loss=True)
 def _contrastive_loss(layer: LayerSetup) -> LayerShapes:
     _same_items(layer)
-    layer.legacy()
+    layer.check_legacy()
     channels = [(*shape, 1)[1] for shape in layer.bottoms]
-    layer.check(
-        channels[0] == channels[1],
-        f"{layer.bottom(0)} and {layer.bottom(1)} must have as many channels",
-    )
+    if channels[0] != channels[1]:
+        layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have as many channels")
     for index, shape in enumerate(layer.bottoms):
         size = count(shape, 2 if index < 2 else 1)
         layer.check(size == 1, f"{layer.bottom(index)} must hold one value per item and channel")
@@ -257,9 +235,7 @@ def _accuracy(layer: LayerSetup) -> LayerShapes:
     shape, labels = layer.bottoms
     axis = layer.axis(param.axis)
     classes = count(shape) // max(1, count(labels))
-    layer.check(
-        param.top_k <= classes,
-        f"top_k {param.top_k} is more than the {classes} classes of {layer.bottom(0)}",
-    )
+    if param.top_k > classes:
+        layer.fail(f"top_k {param.top_k} is more than the {classes} classes of {layer.bottom(0)}")
     _one_label_each(layer, axis)
     return LayerShapes([(), (shape[axis],)][: layer.num_tops])

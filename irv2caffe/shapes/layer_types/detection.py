@@ -1,4 +1,4 @@
-"""What layer types of detectors make of shapes: SSD's, Faster R-CNN's, R-FCN's, PVANet's.
+"""Shape rules of layer types of detectors: SSD, Faster R-CNN, R-FCN and PVANet.
 
 Each rule follows the LayerSetUp and Reshape of its fork: src/caffe/layers of weiliu89/caffe (SSD),
 rbgirshick/caffe-fast-rcnn, daijifeng001/caffe-rfcn and, for Proposal, of
@@ -11,12 +11,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.shapes.layer_types.base import (
+    SHAPE_RULES,
     UNKNOWN,
     LayerSetup,
     LayerShapes,
     ShapeRule,
     count,
-    rule_of,
 )
 from irv2caffe.shapes.layer_types.fork_layers import (
     FORK_RULES,
@@ -33,33 +33,31 @@ if TYPE_CHECKING:
 
 @fork("PriorBox", bottoms=2)
 def _prior_box(layer: LayerSetup) -> LayerShapes:
-    """prior_box_layer.cpp: boxes for each place of a map, then their variances."""
-    layer.num_axes(4)
+    """prior_box_layer.cpp: boxes for each position of a map, then their variances."""
+    layer.check_axes(4)
     flips = layer.setting("prior_box_param", "flip", "true") == "true"
     ratios = [1.0]
     for value in layer.settings("prior_box_param", "aspect_ratio"):
-        ratio = layer.real(value)
+        ratio = layer.parse_float(value)
         layer.check(ratio > 0, "aspect_ratio must be positive")
         if any(abs(ratio - other) < 1e-6 for other in ratios):
             continue
         ratios += [ratio, 1 / ratio] if flips else [ratio]
     smallest, largest = (
-        [layer.real(size) for size in layer.settings("prior_box_param", name)]
+        [layer.parse_float(size) for size in layer.settings("prior_box_param", name)]
         for name in ("min_size", "max_size")
     )
     layer.check(bool(smallest), "prior_box_param wants min_size")
     layer.check(len(largest) in {0, len(smallest)}, "as many max_size as min_size, or none")
-    layer.check(
-        all(small < large for small, large in zip(smallest, largest, strict=False)),
-        "max_size must be larger than min_size",
-    )
+    if not all(small < large for small, large in zip(smallest, largest, strict=False)):
+        layer.fail("max_size must be larger than min_size")
     boxes = len(ratios) * len(smallest) + len(largest)
     return LayerShapes([(1, 2, count(layer.bottoms[0], 2) * boxes * 4)])
 
 
 @fork("DetectionOutput", bottoms=(3, 4), ignores_bottoms=True)
 def _detection_output(layer: LayerSetup) -> LayerShapes:  # noqa: ARG001
-    """One row, as the layer says before it has run."""
+    """detection_output_layer.cpp: one row, before the first pass."""
     return LayerShapes([(1, 1, 1, 7)])
 
 
@@ -71,10 +69,10 @@ def _loss(layer: LayerSetup) -> LayerShapes:
 
 @fork("AnnotatedData", bottoms=0, tops=(1, 2))
 def _annotated_data(layer: LayerSetup) -> LayerShapes:
-    """Images of the crop or ``resize_param``, and a row of eight numbers for each object.
+    """Images of the size of the crop or ``resize_param``, and eight numbers for each object.
 
-    data_transformer.cpp, InferBlobShape: the crop is taken of the resized image. FIT_SMALL_SIZE
-    keeps the proportions, so that its size is the image's to say.
+    data_transformer.cpp, InferBlobShape: the resized image is cropped. With FIT_SMALL_SIZE the
+    size depends on the image.
     """
     batch = layer.batch_size or layer.proto.data_param.batch_size
     layer.check(batch > 0, "batch_size must be positive")
@@ -82,7 +80,7 @@ def _annotated_data(layer: LayerSetup) -> LayerShapes:
     resize = ("transform_param", "resize_param")
     if not all(sizes) and layer.setting(*resize, "resize_mode", "WARP") != "FIT_SMALL_SIZE":
         sizes = [
-            size or layer.whole(layer.setting(*resize, name, "0"))
+            size or layer.parse_int(layer.setting(*resize, name, "0"))
             for size, name in zip(sizes, ("height", "width"), strict=True)
         ]
     image = (batch, 3, *sizes) if all(sizes) else UNKNOWN
@@ -93,47 +91,42 @@ def _annotated_data(layer: LayerSetup) -> LayerShapes:
 
 def _pooled(layer: LayerSetup, param: str, channels: int) -> LayerShapes:
     names = ("pooled_h", "pooled_w") if param != "psroi_pooling_param" else ("group_size",) * 2
-    sizes = [layer.whole(layer.setting(param, name, "0")) for name in names]
+    sizes = [layer.parse_int(layer.setting(param, name, "0")) for name in names]
     layer.check(all(size > 0 for size in sizes), f"{param} wants {names[0]}")
     layer.check(bool(layer.bottoms[1]), f"{layer.bottom(1)} holds no regions")
     return LayerShapes([(layer.bottoms[1][0], channels, *sizes)])
 
 
-@fork("ROIPooling", bottoms=2)
+@fork("ROIPooling", "ROIAlign", bottoms=2)
 def _roi_pooling(layer: LayerSetup) -> LayerShapes:
-    layer.num_axes(4)
-    return _pooled(layer, "roi_pooling_param", layer.bottoms[0][1])
-
-
-@fork("ROIAlign", bottoms=2)
-def _roi_align(layer: LayerSetup) -> LayerShapes:
-    layer.num_axes(4)
-    return _pooled(layer, "roi_align_param", layer.bottoms[0][1])
+    layer.check_axes(4)
+    param = "roi_pooling_param" if layer.proto.type == "ROIPooling" else "roi_align_param"
+    return _pooled(layer, param, layer.bottoms[0][1])
 
 
 @fork("PSROIPooling", bottoms=2)
-def _position_sensitive_pooling(layer: LayerSetup) -> LayerShapes:
-    layer.num_axes(4)
-    channels = layer.whole(layer.setting("psroi_pooling_param", "output_dim", "0"))
+def _psroi_pooling(layer: LayerSetup) -> LayerShapes:
+    layer.check_axes(4)
+    channels = layer.parse_int(layer.setting("psroi_pooling_param", "output_dim", "0"))
     made = _pooled(layer, "psroi_pooling_param", channels)
     wanted = count(made.tops[0], 1)
-    layer.check(
-        layer.bottoms[0][1] == wanted,
-        f"{layer.bottom(0)} must have {wanted} channels: output_dim x group_size x group_size",
-    )
+    if layer.bottoms[0][1] != wanted:
+        layer.fail(
+            f"{layer.bottom(0)} must have {wanted} channels: output_dim x group_size x group_size"
+        )
     return made
 
 
 def _one_region(layer: LayerSetup) -> LayerShapes:
-    """As the layer says before it has run, when it knows how many regions there are."""
+    """Faster R-CNN's proposal_layer.py, before the first pass: one region."""
     layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
     return LayerShapes([(1, 5), (1, 1, 1, 1)][: layer.num_tops])
 
 
 @fork("Proposal", bottoms=3, tops=(1, 2), ignores_bottoms=True)
 def _proposal(layer: LayerSetup) -> LayerShapes:
-    """proposal_layer.cpp, before it has run: as many regions of each image as it may keep."""
-    kept = layer.whole(layer.setting("proposal_param", "post_nms_topn", "300"))
+    """proposal_layer.cpp, before the first pass: the largest number of regions per image."""
+    kept = layer.parse_int(layer.setting("proposal_param", "post_nms_topn", "300"))
     regions = kept * (layer.bottoms[0][0] if layer.bottoms[0] else 1)
     layer.notes.append(
         f"layer {layer.proto.name!r}: figures behind it are those of {regions} region(s)"
@@ -142,7 +135,7 @@ def _proposal(layer: LayerSetup) -> LayerShapes:
 
 
 def _roi_data(layer: LayerSetup) -> LayerShapes:
-    """Faster R-CNN's own reader of images; their size stands in its configuration."""
+    """Faster R-CNN's RoIDataLayer; the size of its images is set in its configuration."""
     if layer.records or layer.num_tops != 3:
         return unknown(layer)
     layer.notes.append(
@@ -152,8 +145,8 @@ def _roi_data(layer: LayerSetup) -> LayerShapes:
 
 
 def _anchor_targets(layer: LayerSetup) -> LayerShapes:
-    """Faster R-CNN's anchor_target_layer.py; two scores for each anchor come in."""
-    layer.num_axes(4)
+    """Faster R-CNN's anchor_target_layer.py; the first bottom has two scores for each anchor."""
+    layer.check_axes(4)
     _, scores, height, width = layer.bottoms[0]
     anchors = scores // 2
     boxes = (1, 4 * anchors, height, width)
@@ -161,7 +154,7 @@ def _anchor_targets(layer: LayerSetup) -> LayerShapes:
 
 
 def _proposal_targets(layer: LayerSetup) -> LayerShapes:
-    """Faster R-CNN's proposal_target_layer.py; its classes stand in ``param_str``."""
+    """Faster R-CNN's proposal_target_layer.py; ``param_str`` gives the number of classes."""
     classes = re.search(r"num_classes\W{1,3}(\d{1,6})", layer.proto.python_param.param_str)
     if classes is None:
         return unknown(layer)
@@ -179,11 +172,11 @@ _PYTHON: dict[str, tuple[Callable[[LayerSetup], LayerShapes], bool]] = {
 
 
 def foreign_rule(proto: Any, given: Mapping[str, tuple[str, ...]]) -> ShapeRule:
-    """The rule of a layer of any Caffe.
+    """The shape rule of a layer of Caffe 1.0 or of a fork.
 
     Args:
         proto: the LayerParameter.
-        given: the tops of a layer or layer type, as the user says them.
+        given: shapes of tops that the user gives, by the name of a layer or layer type.
     """
     named = given.get(proto.name) or given.get(proto.type)
     if named:
@@ -191,4 +184,4 @@ def foreign_rule(proto: Any, given: Mapping[str, tuple[str, ...]]) -> ShapeRule:
     if proto.type == "Python":
         function, ignores_bottoms = _PYTHON.get(proto.python_param.layer, (unknown, True))
         return ShapeRule(function, (0, None), (0, None), ignores_bottoms=ignores_bottoms)
-    return rule_of(proto.type) or FORK_RULES.get(proto.type, UNKNOWN_RULE)
+    return SHAPE_RULES.get(proto.type) or FORK_RULES.get(proto.type, UNKNOWN_RULE)

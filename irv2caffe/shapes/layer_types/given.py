@@ -1,4 +1,4 @@
-"""Layer types of which the user says what they make of shapes."""
+"""Shape rules that the user gives for a layer type on the command line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SIZE = re.compile(r"(\d{0,9})([NCHW])|\d{1,10}")
 
 
 def given_rule(tops: Sequence[str]) -> ShapeRule:
-    """The rule of a type of which the user says its tops: ``same``, ``scalar`` or sizes.
+    """The rule of a layer type whose tops are given as ``same``, ``scalar`` or sizes.
 
-    Sizes are numbers or N, C, H and W of the first bottom, perhaps times a number: ``NxCx2Hx2W``.
+    A size is a number, or N, C, H or W of the first bottom, with an optional factor: ``NxCx2Hx2W``.
     """
     sizes = [re.split("[xX]", top) for top in tops if top not in {"same", "scalar"}]
     ignores_bottoms = len(sizes) == len(tops) and all(
@@ -25,29 +25,27 @@ def given_rule(tops: Sequence[str]) -> ShapeRule:
 
     def function(layer: LayerSetup) -> LayerShapes:
         wanted = list(tops) * (layer.num_tops if len(tops) == 1 else 1)
-        layer.check(
-            len(wanted) == layer.num_tops,
-            f"has {layer.num_tops} top(s), --layer-type says {len(wanted)} shapes",
-        )
-        made = [_given_shape(layer, words, place) for place, words in enumerate(wanted)]
+        if len(wanted) != layer.num_tops:
+            layer.fail(f"has {layer.num_tops} top(s), --layer-type says {len(wanted)} shapes")
+        made = [_given_shape(layer, text, place) for place, text in enumerate(wanted)]
         return LayerShapes(made, partial=bool(layer.bottoms))  # it may have weights
 
     return ShapeRule(function, (0, None), (0, None), ignores_bottoms=ignores_bottoms)
 
 
-def is_shape_text(words: str) -> bool:
-    """Whether :func:`told_rule` can read a top's shape."""
-    parts = re.split("[xX]", words)
-    return words in {"same", "scalar"} or all(_SIZE.fullmatch(part) for part in parts)
+def is_shape_text(text: str) -> bool:
+    """Whether :func:`given_rule` accepts the shape of a top."""
+    parts = re.split("[xX]", text)
+    return text in {"same", "scalar"} or all(_SIZE.fullmatch(part) for part in parts)
 
 
-def _given_shape(layer: LayerSetup, words: str, place: int) -> Shape:
-    if words == "scalar":
+def _given_shape(layer: LayerSetup, text: str, place: int) -> Shape:
+    if text == "scalar":
         return ()
-    if words == "same":
+    if text == "same":
         layer.check(bool(layer.bottoms), "has no bottom whose shape could be the same")
         return layer.bottoms[place if len(layer.bottoms) == layer.num_tops else 0]
-    return tuple(_given_size(layer, part) for part in re.split("[xX]", words))
+    return tuple(_given_size(layer, part) for part in re.split("[xX]", text))
 
 
 def _given_size(layer: LayerSetup, part: str) -> int:
@@ -56,8 +54,6 @@ def _given_size(layer: LayerSetup, part: str) -> int:
     if not match[2]:
         return int(part)
     axis = "NCHW".index(match[2])
-    layer.check(
-        bool(layer.bottoms) and axis < len(layer.bottoms[0]),
-        f"has no bottom with an axis {match[2]}",
-    )
+    if not (bool(layer.bottoms) and axis < len(layer.bottoms[0])):
+        layer.fail(f"has no bottom with an axis {match[2]}")
     return int(match[1] or 1) * layer.bottoms[0][axis]

@@ -1,4 +1,4 @@
-"""Layers that move a window over an image."""
+"""Shape rules of layers that move a window over an image: convolution, pooling, LRN, Crop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def conv_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
-    """Output size of a convolution; rounds down (as C does: towards zero)."""
+    """Output size of a convolution, rounded towards zero, as C does."""
     reach = dilation * (kernel - 1) + 1
     return int((size + 2 * pad - reach) / stride) + 1
 
@@ -25,15 +25,15 @@ def deconv_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1
 def pool_size(
     size: int, kernel: int, stride: int, pad: int, *, floor: bool = False, clip: bool = False
 ) -> int:
-    """Output size of a pooling; rounds up.
+    """Output size of a pooling, rounded up.
 
     Args:
         size: of the input.
-        kernel: of the window.
+        kernel: size of the window.
         stride: between windows.
         pad: on both sides.
-        floor: rounds down, which only builds later than tag 1.0 can.
-        clip: drops a last window that starts in the padding (done when either axis is padded).
+        floor: round down, as builds later than tag 1.0 can.
+        clip: drop a last window that starts in the padding, as Caffe does if any axis is padded.
     """
     steps = (size + 2 * pad - kernel) / stride
     result = (math.floor(steps) if floor else math.ceil(steps)) + 1
@@ -53,23 +53,16 @@ def _deconvolution(layer: LayerSetup) -> LayerShapes:
 
 
 def convolve(layer: LayerSetup, out_size: Callable[..., int]) -> LayerShapes:
-    """base_conv_layer.cpp; several bottoms of one shape go through the same weights."""
+    """The shapes of base_conv_layer.cpp; several bottoms of one shape share the weights."""
     param = layer.param
-    layer.check(
-        len(layer.bottoms) == layer.num_tops,
-        f"takes as many tops as bottoms, has {layer.num_tops} for {len(layer.bottoms)}",
-    )
+    if len(layer.bottoms) != layer.num_tops:
+        layer.fail(f"takes as many tops as bottoms, has {layer.num_tops} for {len(layer.bottoms)}")
     axis = layer.axis(param.axis)
     shape = layer.bottoms[0]
-    for index in range(1, len(layer.bottoms)):
-        layer.check(
-            layer.bottoms[index] == shape,
-            f"{layer.bottom(0)} and {layer.bottom(index)} differ; all must have one shape",
-        )
+    layer.check_same_shapes()
     channels, num_output, group = shape[axis], param.num_output, param.group
     kernel, stride, pad, dilation = _window(layer, len(shape) - axis - 1)
-    layer.check(num_output > 0, "num_output must be positive")
-    layer.check(group > 0, "group must be positive")
+    layer.check_positive("num_output", "group")
     layer.check(channels % group == 0, f"{channels} channels cannot be split into {group} groups")
     layer.check(num_output % group == 0, f"num_output {num_output} is no multiple of group {group}")
     forward = out_size is conv_size
@@ -89,7 +82,7 @@ def convolve(layer: LayerSetup, out_size: Callable[..., int]) -> LayerShapes:
 def _check_kernel(
     layer: LayerSetup, sizes: Sequence[int], kernel: Shape, pad: Shape, dilation: Shape
 ) -> None:
-    """A kernel that reaches over the padded input has no output."""
+    """Refuses a kernel that is larger than the padded input."""
     for size, k, p, d in zip(sizes, kernel, pad, dilation, strict=True):
         reach = d * (k - 1) + 1
         if reach > size + 2 * p:
@@ -105,18 +98,17 @@ def _window(layer: LayerSetup, num_spatial: int) -> tuple[Shape, Shape, Shape, S
     kernel = _per_axis(layer, "kernel", param.kernel_size, num_spatial, None)
     stride = _per_axis(layer, "stride", param.stride, num_spatial, 1)
     pad = _per_axis(layer, "pad", param.pad, num_spatial, 0)
-    holes = [layer.whole(value) for value in layer.settings("convolution_param", "hole")]
+    holes = [layer.parse_int(value) for value in layer.settings("convolution_param", "hole")]
     dilation = _spread(layer, "dilation", param.dilation or holes, num_spatial, 1)
-    layer.check(all(size > 0 for size in kernel), "kernel sizes must be positive")
-    layer.check(all(size > 0 for size in stride), "strides must be positive")
-    layer.check(all(size > 0 for size in dilation), "dilations must be positive")
+    for what, values in (("kernel sizes", kernel), ("strides", stride), ("dilations", dilation)):
+        layer.check(all(value > 0 for value in values), f"{what} must be positive")
     return kernel, stride, pad, dilation
 
 
 def _per_axis(
     layer: LayerSetup, name: str, values: Sequence[int], num_spatial: int, default: int | None
 ) -> Shape:
-    """One value, one per axis, or the ``_h`` and ``_w`` forms, but not both."""
+    """A size for each axis: given once, for each axis, or as ``_h`` and ``_w``."""
     param = layer.param
     if not (param.HasField(f"{name}_h") or param.HasField(f"{name}_w")):
         field = "kernel_size" if name == "kernel" else name
@@ -131,10 +123,8 @@ def _spread(
 ) -> Shape:
     if not values and default is not None:
         return (default,) * num_spatial
-    layer.check(
-        len(values) in {1, num_spatial},
-        f"{name} must be given once or {num_spatial} times, not {len(values)} times",
-    )
+    if len(values) not in {1, num_spatial}:
+        layer.fail(f"{name} must be given once or {num_spatial} times, not {len(values)} times")
     return tuple(values) if len(values) == num_spatial else (values[0],) * num_spatial
 
 
@@ -151,24 +141,22 @@ def _im2col(layer: LayerSetup) -> LayerShapes:
 
 @rule("Pooling", tops=(1, 2))
 def _pooling(layer: LayerSetup) -> LayerShapes:
-    """pooling_layer.cpp; the second top of a maximum holds where it came from."""
+    """pooling_layer.cpp; a second top holds the positions of the maxima."""
     param = layer.param
-    layer.num_axes(4)
+    layer.check_axes(4)
     is_max = param.pool == param.MAX
     layer.check(layer.num_tops == 1 or is_max, "only pool: MAX has a second top")
     size = layer.bottoms[0][2:]
     kernel, stride, pad = _pool_window(layer, param, size)
     if any(pad):
         layer.check(param.pool != param.STOCHASTIC, "padding is for MAX and AVE only")
-        layer.check(
-            all(p < k for p, k in zip(pad, kernel, strict=True)),
-            f"padding {max(pad)} must be smaller than the kernel {min(kernel)}",
-        )
+        if not all(p < k for p, k in zip(pad, kernel, strict=True)):
+            layer.fail(f"padding {max(pad)} must be smaller than the kernel {min(kernel)}")
     axes = list(zip(size, kernel, stride, pad, strict=True))
     down = [pool_size(*values, floor=True, clip=any(pad)) for values in axes]
     top = down
-    # Converters from PyTorch write ceil_mode, for a Caffe that knows it; NVCaffe 0.17 has
-    # torch_pooling, which rounds down (src/caffe/proto/caffe.proto, PoolingParameter).
+    # Forks round down with ceil_mode: false, which converters from PyTorch write, or NVCaffe
+    # 0.17 with torch_pooling: true (src/caffe/proto/caffe.proto, PoolingParameter).
     down_in_forks = "false" in layer.settings("pooling_param", "ceil_mode") or (
         "true" in layer.settings("pooling_param", "torch_pooling")
     )
@@ -179,53 +167,42 @@ def _pooling(layer: LayerSetup) -> LayerShapes:
 
 
 def _pool_window(layer: LayerSetup, param: Any, size: Shape) -> tuple[Shape, Shape, Shape]:
-    """Kernel, stride and padding of a pooling, which has its own way of giving them."""
-    both = {
-        name: param.HasField(f"{name}_h") and param.HasField(f"{name}_w")
-        for name in ("kernel", "stride", "pad")
-    }
-    either = {
-        name: param.HasField(f"{name}_h") or param.HasField(f"{name}_w")
-        for name in ("kernel", "stride", "pad")
-    }
-    single = {
-        "kernel": param.HasField("kernel_size"),
-        "stride": param.HasField("stride"),
-        "pad": param.HasField("pad"),
-    }
+    """Kernel, stride and padding of a pooling, which takes one value or two for each of them."""
+
+    def has(name: str) -> tuple[bool, bool, bool]:
+        """Whether the single value, any of the two, and both of the two are given."""
+        two = [param.HasField(f"{name}_h"), param.HasField(f"{name}_w")]
+        return param.HasField("kernel_size" if name == "kernel" else name), any(two), all(two)
+
+    single, either, both = has("kernel")
     if param.global_pooling:
-        layer.check(
-            not (single["kernel"] or either["kernel"]), "global_pooling takes no kernel_size"
-        )
+        layer.check(not (single or either), "global_pooling takes no kernel_size")
     else:
-        layer.check(
-            single["kernel"] != both["kernel"],
-            "takes kernel_size, or kernel_h and kernel_w, and not both",
-        )
+        layer.check(single != both, "takes kernel_size, or kernel_h and kernel_w, and not both")
+    window = []
     for name in ("pad", "stride"):
-        layer.check(
-            not either[name] or (both[name] and not single[name]),
-            f"takes {name}, or {name}_h and {name}_w, and not both",
-        )
-    stride = (param.stride_h, param.stride_w) if either["stride"] else (param.stride,) * 2
-    pad = (param.pad_h, param.pad_w) if either["pad"] else (param.pad,) * 2
+        has_single, either, both = has(name)
+        if not (not either or (both and not has_single)):
+            layer.fail(f"takes {name}, or {name}_h and {name}_w, and not both")
+        two = getattr(param, f"{name}_h"), getattr(param, f"{name}_w")
+        window.append(two if either else (getattr(param, name),) * 2)
+    pad, stride = window
     if param.global_pooling:
-        layer.check(
-            pad == (0, 0) and stride == (1, 1), "global_pooling takes neither pad nor stride"
-        )
+        if pad != (0, 0) or stride != (1, 1):
+            layer.fail("global_pooling takes neither pad nor stride")
         return size, stride, pad
-    kernel = (param.kernel_size,) * 2 if single["kernel"] else (param.kernel_h, param.kernel_w)
+    kernel = (param.kernel_size,) * 2 if single else (param.kernel_h, param.kernel_w)
     layer.check(min(kernel) > 0, "kernel sizes must be positive")
     layer.check(min(stride) > 0, "strides must be positive")
     return kernel, stride, pad
 
 
 @rule("SPP")
-def _spatial_pyramid(layer: LayerSetup) -> LayerShapes:
-    """spp_layer.cpp: pooled into 1, 2x2, 4x4 ... bins, and all of that in one row."""
+def _spp(layer: LayerSetup) -> LayerShapes:
+    """spp_layer.cpp: pooled into 1, 2x2, 4x4 ... bins, which are joined into one row."""
     height = layer.param.pyramid_height
-    layer.num_axes(4)
-    layer.check(height > 0, "pyramid_height must be positive")
+    layer.check_axes(4)
+    layer.check_positive("pyramid_height")
     num, channels, *size = layer.bottoms[0]
     if height == 1:
         return LayerShapes([(num, channels, 1, 1)])
@@ -234,45 +211,43 @@ def _spatial_pyramid(layer: LayerSetup) -> LayerShapes:
 
 
 def _bins(layer: LayerSetup, size: int, bins: int) -> int:
-    """How many windows a side really gets."""
+    """The number of windows along a side, which can be less than ``bins``."""
     kernel = -(-size // bins)
     pad = (kernel * bins - size + 1) // 2
-    layer.check(
-        pad < kernel,
-        f"{layer.bottom(0)} is too small for {bins} bins",
-        "take a smaller pyramid_height",
-    )
+    if pad >= kernel:
+        layer.fail(
+            f"{layer.bottom(0)} is too small for {bins} bins", "take a smaller pyramid_height"
+        )
     return pool_size(size, kernel, kernel, pad, clip=True)
 
 
 @rule("LRN")
 def _lrn(layer: LayerSetup) -> LayerShapes:
-    layer.num_axes(4)
+    layer.check_axes(4)
     layer.check(layer.param.local_size % 2 == 1, "local_size must be odd")
     return LayerShapes([layer.bottoms[0]])
 
 
 @rule("Crop", bottoms=2)
 def _crop(layer: LayerSetup) -> LayerShapes:
-    """crop_layer.cpp: the first bottom cut to the size of the second from an axis on."""
+    """crop_layer.cpp: the first bottom, cropped to the sizes of the second from an axis on."""
     param = layer.param
     shape, wanted = layer.bottoms
     start = layer.axis(param.axis)
     offset = list(param.offset)
-    layer.check(
-        len(offset) < 2 or len(offset) == len(shape) - start,
-        f"offset must be given once or {len(shape) - start} times, not {len(offset)} times",
-    )
-    layer.check(
-        len(wanted) >= len(shape), f"{layer.bottom(1)} has fewer axes than {layer.bottom(0)}"
-    )
+    if len(offset) >= 2 and len(offset) != len(shape) - start:
+        layer.fail(
+            f"offset must be given once or {len(shape) - start} times, not {len(offset)} times"
+        )
+    if len(wanted) < len(shape):
+        layer.fail(f"{layer.bottom(1)} has fewer axes than {layer.bottom(0)}")
     top = list(shape)
     for axis in range(start, len(shape)):
         moved = (offset[0] if len(offset) == 1 else offset[axis - start]) if offset else 0
-        layer.check(
-            shape[axis] - moved >= wanted[axis],
-            f"{layer.bottom(0)} cannot be cut to {wanted[axis]} on axis {axis}"
-            + (f" from {moved} on" if moved else ""),
-        )
+        if shape[axis] - moved < wanted[axis]:
+            layer.fail(
+                f"{layer.bottom(0)} cannot be cut to {wanted[axis]} on axis {axis}"
+                + (f" from {moved} on" if moved else "")
+            )
         top[axis] = wanted[axis]
     return LayerShapes([tuple(top)])

@@ -24,15 +24,15 @@ from irv2caffe.train.plan.findings import is_error, look, problem
 from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import noted
 from irv2caffe.train.plan.memory import check_memory
+from irv2caffe.train.run_dir.folders import refuse_used
+from irv2caffe.train.run_dir.foreign_training import refuse_other_net
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
-from irv2caffe.train.run_dir.other_training import refuse_other_net
-from irv2caffe.train.run_dir.retention import Keep
-from irv2caffe.train.run_dir.run_dir import refuse_used
+from irv2caffe.train.run_dir.retention import KeepPolicy
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run_dir.snapshots import Pair
@@ -56,7 +56,7 @@ class Disk:
     free_bytes: int
 
 
-def keep_policy(plan: Plan) -> Keep:
+def keep_policy(plan: Plan) -> KeepPolicy:
     """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
 
     Where a number was given, the solver's own go too, and those of earlier calls.
@@ -65,8 +65,8 @@ def keep_policy(plan: Plan) -> Keep:
     per_epoch = plan.iterations_per_epoch
     every = options.keep_epochs * per_epoch if per_epoch and options.keep_epochs else None
     if options.keep_newest is not None:
-        return Keep(options.keep_newest, every)
-    return Keep(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
+        return KeepPolicy(options.keep_newest, every)
+    return KeepPolicy(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
 
 
 def checked(plan: Plan, facts: Databases, problems: list[Irv2CaffeError]) -> Plan:

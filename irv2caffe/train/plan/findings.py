@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe.check.rules import RULES, Severity
+from irv2caffe.check.finding import Severity
+from irv2caffe.check.registry import RULES
 from irv2caffe.check.run import CheckOptions, check
 from irv2caffe.errors import InputError
 from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
 

@@ -11,7 +11,7 @@ from irv2caffe.check.files import exists, is_file
 from irv2caffe.errors import FormatError, Irv2CaffeError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt
-from irv2caffe.train.run_dir.run_dir import OWN_NAMES
+from irv2caffe.train.run_dir.folders import OWN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.find import FoundCaffe
-    from irv2caffe.check.rules import Finding
+    from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.estimate import Estimate
-    from irv2caffe.train.run_dir.retention import Keep
+    from irv2caffe.train.run_dir.retention import KeepPolicy
     from irv2caffe.train.run_dir.snapshots import Pair
 
 KEEP_EPOCHS = 10.0
@@ -163,7 +163,7 @@ class Plan:
         return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
 
     @property
-    def keep(self) -> Keep:
+    def keep(self) -> KeepPolicy:
         """Which snapshots stay."""
         return checks.keep_policy(self)
 

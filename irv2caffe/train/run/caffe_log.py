@@ -1,8 +1,8 @@
-"""Caffe's own log: a file it writes to by itself, read while it grows.
+"""Caffe's log file, read while Caffe writes it, and a watch of its size.
 
-Caffe writes into the file, not into a pipe of ours: where we are killed, it goes on to its
-snapshot without a broken pipe, and its last lines are there. A little room behind the file's end
-is reserved, so that its last words have a place on a full disk too.
+Caffe writes into a file, not into a pipe: when this process is killed, Caffe goes on to its
+snapshot without a broken pipe, and its last lines are kept. Some space behind the end of the file
+is reserved, so that its last messages fit on a full disk, too.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import atomic_file
 from irv2caffe.system import open_for_writing, open_regular
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,20 +27,27 @@ _PIECE_BYTES = 1 << 20
 _MAX_LINE_BYTES = 1 << 20
 RESERVED_BYTES = 1 << 18
 _FALLOC_FL_KEEP_SIZE = 1
+_LOOK_S = 1.0
+# With debug_info a large net prints about a megabyte a second.
+_FLOOD_S, _FLOOD_BYTES = 5.0, 100 << 20
+# A log of this size may be the reason for a full disk.
+_LARGE_BYTES = 256 << 20
+_LEAST_FREE_BYTES = 64 << 20
 
 
 class RawLog:
-    """One start's log. The stitched log gets the same bytes, behind those of earlier starts.
+    """The log of one start, which is also appended to the run's concatenated log.
 
     Attributes:
-        is_cut: what was not read by the end of the child is thrown away: it is a flood.
+        writing: the file descriptor that Caffe writes to.
+        is_cut: discard what is unread when Caffe ends, since it prints without end.
     """
 
     def __init__(self, path: Path, stitched: Path) -> None:
-        """Makes the file.
+        """Creates the log file.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be created.
         """
         self._path = path
         self._stitched = stitched
@@ -54,11 +64,11 @@ class RawLog:
 
     @property
     def num_bytes(self) -> int:
-        """That the child has written, also those that were not read yet."""
+        """Bytes that Caffe has written, read or not."""
         return os.fstat(self.writing).st_size
 
     def poll(self, on_line: Callable[[str], None]) -> bool:
-        """Passes on the lines that came since; whether there may be more at once."""
+        """Passes on new complete lines; returns whether there may be more at once."""
         piece = os.read(self._reading, _POLL_BYTES)
         if not piece:
             return False
@@ -68,12 +78,12 @@ class RawLog:
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             on_line(line.decode("utf-8", "replace"))
-        if len(self._rest) > _MAX_LINE_BYTES:  # no log of text
+        if len(self._rest) > _MAX_LINE_BYTES:  # not a text log
             self._rest = b""
         return len(piece) == _POLL_BYTES
 
     def finish(self, on_line: Callable[[str], None]) -> None:
-        """Reads what is left after the end of the child, and gives the reserved room back."""
+        """Reads the rest after the end of Caffe, and frees the reserved space."""
         if self.is_cut:
             with contextlib.suppress(OSError):
                 os.truncate(self._path, self._read_bytes)
@@ -93,7 +103,7 @@ class RawLog:
         os.close(self._reading)
 
     def _stitch(self, piece: bytes) -> None:
-        """On a full disk the stitched log stays behind until it is completed from the others."""
+        """Appends to the concatenated log; on a full disk :func:`stitch` completes it later."""
         if self._behind:
             return
         try:
@@ -107,7 +117,7 @@ class RawLog:
         if self._read_bytes + RESERVED_BYTES // 2 < self._reserved_to:
             return
         self._reserved_to = self._read_bytes + RESERVED_BYTES
-        # File systems that cannot do it say so, and the log is then as safe as any other file.
+        # Where the file system cannot reserve space, the log is written without it.
         self._libc.fallocate(
             self.writing,
             _FALLOC_FL_KEEP_SIZE,
@@ -117,9 +127,9 @@ class RawLog:
 
 
 def stitch(stitched: Path, logs: Path) -> None:
-    """Makes the stitched log whole: the logs of all starts, each on lines of its own.
+    """Completes the concatenated log from the logs of all starts, each beginning on a new line.
 
-    What stands there already stays, unless a power cut left other bytes there.
+    Bytes that are there already are kept, unless a power failure left wrong ones.
 
     Raises:
         OSError: it cannot be written.
@@ -147,3 +157,50 @@ def _joined(logs: Path) -> Iterator[bytes]:
                 last = piece[-1:]
         if last != b"\n":
             yield b"\n"
+
+
+@dataclass
+class LogSizeWatch:
+    """Checks the size of a log once a second: Caffe may print without end and fill the disk.
+
+    Attributes:
+        log: the log of one start.
+        free_bytes: returns the free space on its disk, or None where it is unknown.
+        snapshot_bytes: returns the space that a snapshot needs, or None.
+        problem: a message; empty without a problem.
+        is_flood: the log grows so fast that Caffe must be killed; unread output is discarded.
+    """
+
+    log: RawLog
+    free_bytes: Callable[[], int | None]
+    snapshot_bytes: Callable[[], int | None]
+    problem: str = field(default="", init=False)
+    is_flood: bool = field(default=False, init=False)
+    _sizes: list[tuple[float, int]] = field(default_factory=list, init=False)
+    _next: float = field(default=0.0, init=False)
+
+    def has_new_problem(self) -> bool:
+        """Whether there is a new problem."""
+        now = time.monotonic()
+        if now < self._next or self.is_flood:
+            return False
+        self._next = now + _LOOK_S
+        length = self.log.num_bytes
+        self._sizes = [seen for seen in self._sizes if now - seen[0] <= _FLOOD_S + _LOOK_S]
+        self._sizes.append((now, length))
+        since, before = self._sizes[0]
+        if now - since >= _FLOOD_S and length - before > _FLOOD_BYTES:
+            grown = f"{format_bytes(length - before)} in {now - since:.0f} s"
+            self.problem = f"Caffe prints without end: {grown}"
+            self.is_flood = self.log.is_cut = True
+            return True
+        free = self.free_bytes()
+        if self.problem or length < _LARGE_BYTES or free is None:
+            return False
+        if free > (self.snapshot_bytes() or 0) + _LEAST_FREE_BYTES:
+            return False
+        self.problem = (
+            f"the disk is nearly full, {format_bytes(free)} are free, "
+            f"and the log takes {format_bytes(length)}"
+        )
+        return True

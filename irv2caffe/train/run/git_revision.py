@@ -1,12 +1,13 @@
-"""The revision of the working folder, read from its repository's files.
+"""The checked-out commit of a folder, read from its repository's files.
 
-The program git is not asked: a repository from somebody else can name programs that ``git status``
-runs (monitors, filters, hooks). Whether files were changed since is therefore not known.
+The program git is not run: a foreign repository can name programs that ``git status`` executes
+(monitors, filters, hooks). Whether files have changed since is therefore unknown.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from irv2caffe.system import open_regular, read_regular
@@ -21,7 +22,7 @@ _MAX_PACKED_LINES = 1_000_000
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit that is checked out in a folder, or None where that cannot be told."""
+    """The commit that is checked out in a folder, or None if it cannot be determined."""
     for place in (folder.absolute(), *folder.absolute().parents):
         if (place / ".git").exists():
             try:
@@ -32,7 +33,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def _git_dir(path: Path) -> Path:
-    """A repository's own folder; of a worktree or a submodule a file says where it is."""
+    """The repository's own folder, which a file names in a worktree or a submodule."""
     if path.is_dir():
         return path
     return path.parent / _line(path).removeprefix("gitdir: ")
@@ -54,14 +55,12 @@ def _head(git: Path) -> str | None:
 
 
 def _packed(path: Path, ref: str) -> str | None:
-    with open_regular(path) as lines:
-        for _ in range(_MAX_PACKED_LINES):
-            line = lines.readline(_MAX_BYTES)
-            revision, _, name = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
+    with open_regular(path) as stream:
+        lines = iter(lambda: stream.readline(_MAX_BYTES).decode("utf-8", "replace"), "")
+        for line in islice(lines, _MAX_PACKED_LINES):
+            revision, _, name = line.rstrip("\n").partition(" ")
             if name == ref and _REVISION.fullmatch(revision):
                 return revision
-            if not line:
-                break
     return None
 
 

@@ -1,21 +1,46 @@
-"""How a training is looked after."""
+"""SupervisionOptions, and the options of an earlier run when it is resumed.
+
+The run folder may come from somebody else: no program is run because a file in it says so.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.caffe.find import find_same
+from irv2caffe.errors import InputError
+from irv2caffe.train.run_dir.run_dir import read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from irv2caffe.train.plan.plan import TrainOptions
+
+# Names of fields on the command line, where they differ.
+COMMAND_LINE_NAMES = {
+    "stall_s": "stall_minutes",
+    "snapshot_s": "snapshot_minutes",
+    "keep_newest": "keep_snapshots",
+}
+_TRAIN_OPTIONS = ("keep_newest", "keep_epochs", "ignore_findings")
 
 
 @dataclass(frozen=True)
-class SessionOptions:
-    """How a training is looked after.
+class SupervisionOptions:
+    """How a training is supervised.
 
     Attributes:
-        max_restarts: after crashes and stalls, without a new snapshot in between.
+        max_restarts: restarts after crashes and stalls without a new snapshot between them.
         on_divergence: ``stop``, ``continue`` or ``rollback``.
-        max_rollbacks: how often to go back.
-        rollback_lr: multiplies the learning rate each time.
-        stall_s: silence that counts as a stall; None takes the run's own rhythm, 0 never.
-        snapshot_s: seconds between two snapshots besides the solver's own; 0 takes none.
+        max_rollbacks: largest number of rollbacks.
+        rollback_lr: factor of the learning rate at each rollback.
+        stall_s: seconds of silence that count as a stall; None derives them from the log, 0 means
+            never.
+        snapshot_s: seconds between snapshots besides the solver's own; 0 writes none.
         plot: keep plot.png up to date.
     """
 
@@ -26,3 +51,117 @@ class SessionOptions:
     stall_s: float | None = None
     snapshot_s: float = 3600.0
     plot: bool = True
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """All options of a call of train.
+
+    Attributes:
+        train_options: what is trained, and on which GPUs.
+        supervision: how it is supervised.
+        caffe: the folder or program of Caffe that was named, or None.
+        docker: the image that was named, or None.
+    """
+
+    train_options: TrainOptions
+    supervision: SupervisionOptions
+    caffe: Path | None
+    docker: str | None
+
+
+def with_earlier_options(run: Path, options: LaunchOptions, given: set[str]) -> LaunchOptions:
+    """The options of a resumed run: those of its last start, where none are given now.
+
+    Args:
+        run: its folder.
+        options: the options of this call.
+        given: the names of those fields that were given in this call.
+
+    Raises:
+        InputError: the run folder holds an invalid value, or names another Caffe.
+    """
+    config = read_config(run)
+    kept = _read_options(config, run, given)
+    gpus, caffe = options.train_options.gpus, options.caffe
+    if caffe is None and options.docker is None:
+        caffe = _caffe_of(config, run)
+    train_options = replace(
+        options.train_options,
+        gpus=gpus if "gpus" in given else str(config.get("gpus", "none")),
+        **{name: kept[name] for name in _TRAIN_OPTIONS if name in kept},
+    )
+    known = {field.name for field in fields(SupervisionOptions)}
+    supervision = replace(options.supervision, **{name: kept[name] for name in known & kept.keys()})
+    return LaunchOptions(train_options, supervision, caffe, options.docker)
+
+
+def _read_options(config: dict[str, Any], run: Path, given: set[str]) -> dict[str, Any]:
+    """The options in a run's ``config.json`` that are not given now.
+
+    Raises:
+        InputError: an invalid value.
+    """
+    earlier = config.get("options", {})
+    kept = {}
+    for name, is_valid in _VALID.items():
+        if name in given or not isinstance(earlier, dict) or name not in earlier:
+            continue
+        if not is_valid(earlier[name]):
+            raise InputError(
+                f"{run}/config.json: {name} cannot be {earlier[name]!r}",
+                f"--{COMMAND_LINE_NAMES.get(name, name).replace('_', '-')} gives another value",
+            )
+        kept[name] = earlier[name]
+    return kept
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "max_restarts": _is_count,
+    "on_divergence": lambda value: value in ("stop", "continue", "rollback"),
+    "max_rollbacks": _is_count,
+    "rollback_lr": lambda value: _is_number(value) and 0 < value < 1,
+    "stall_s": lambda value: value is None or _is_number(value),
+    "snapshot_s": _is_number,
+    "plot": lambda value: isinstance(value, bool),
+    "keep_newest": lambda value: value is None or _is_count(value),
+    "keep_epochs": _is_number,
+    "ignore_findings": lambda value: isinstance(value, bool),
+}
+
+
+def _caffe_of(config: dict[str, Any], run: Path) -> Path | None:
+    """The Caffe that was named at the start, if it would be found without the name, too.
+
+    Raises:
+        InputError: it is another one, which has to be named again.
+    """
+    used = config.get("caffe")
+    if not isinstance(used, dict):
+        return None
+    image, reason = used.get("image"), str(used.get("reason", ""))
+    root = used.get("root")
+    if image:
+        raise InputError(
+            f"{run} was trained by Caffe in the docker image {image}",
+            f"--docker {quote(str(image))} uses it again, if you trust it; "
+            "--caffe FOLDER another one",
+        )
+    in_variable = reason.startswith("CAFFE_ROOT=") and not os.environ.get("CAFFE_ROOT")
+    if not isinstance(root, str) or not (reason.startswith("--caffe ") or in_variable):
+        return None
+    found = find_same(Path(root))
+    if found is None:
+        raise InputError(
+            f"{run} was trained by the Caffe in {root}, which is not the one found here",
+            f"--caffe {quote(root)} uses it again, if you trust it; --caffe FOLDER another one",
+        )
+    return found.root

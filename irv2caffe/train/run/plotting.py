@@ -1,4 +1,4 @@
-"""Keeps plot.png up to date, in a process of its own, so that this one stays small."""
+"""Draws plot.png in a process of its own, so that this process stays small."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,42 +19,40 @@ if TYPE_CHECKING:
 
     from irv2caffe.train.run_dir.run_dir import RunDir
 
-# What figures may take of the time.
+# Share of the time that drawing may take.
 _SHARE = 0.004
-_SAID_AFTER_S, _LAST_S = 2.0, 120.0
+# Until the last figure is announced, and until it is given up.
+_ANNOUNCE_S, _GIVE_UP_S = 2.0, 120.0
 _NICE = 19
 
 
+@dataclass
 class Plotter:
-    """Draws the curves in the background, at most one figure at a time."""
+    """Draws the curves in the background, at most one figure at a time.
 
-    def __init__(
-        self, run: RunDir, *, enabled: bool, say: Callable[[str], None] = lambda _: None
-    ) -> None:
-        """Draws nothing yet.
+    Attributes:
+        run: the run folder.
+        enabled: whether anything is drawn.
+        say: called with a message if the last figure takes long.
+    """
 
-        Args:
-            run: the run folder.
-            enabled: whether anything is to be drawn.
-            say: told where the last figure takes its time.
-        """
-        self._run = run
-        self._say = say
-        self._enabled = enabled
-        self._child: subprocess.Popen[bytes] | None = None
-        self._began = 0.0
-        self._not_before = 0.0
+    run: RunDir
+    enabled: bool
+    say: Callable[[str], None] = lambda _: None
+    _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _began: float = field(default=0.0, init=False)
+    _not_before: float = field(default=0.0, init=False)
 
     def refresh(self) -> None:
-        """Draws, unless a figure is just being drawn or the last one was a moment ago."""
-        if self._enabled and not self._busy() and time.monotonic() >= self._not_before:
+        """Draws, unless a figure is being drawn or the last one is too recent."""
+        if self.enabled and not self._busy() and time.monotonic() >= self._not_before:
             self._start()
 
     def finish(self) -> None:
-        """Draws the whole run, at once and not in the background; waits for it."""
-        if not self._enabled:
+        """Draws the whole run without delay or niceness; waits for it."""
+        if not self.enabled:
             return
-        self._end()  # a figure of less; in the background of a busy machine it takes minutes
+        self._end()  # an outdated figure, which may take minutes on a busy machine
         self._start(nice=False)
         self._wait()
         self._end()
@@ -68,8 +67,8 @@ class Plotter:
         return False
 
     def _start(self, *, nice: bool = True) -> None:
-        run = self._run
-        # -P: a folder of this name in the working folder is not the program.
+        run = self.run
+        # -P: not a package of this name in the working folder.
         command = [sys.executable, "-P", "-m", "irv2caffe", "plot-log", str(run.path)]
         program = shutil.which("nice") if nice else None
         if program is not None:
@@ -85,27 +84,29 @@ class Plotter:
             )
             if not nice:
                 return
-            # Linux shares time among sessions first: niceness within one means little then.
+            # Linux shares time among sessions first, so that niceness alone has little effect.
             Path(f"/proc/{self._child.pid}/autogroup").write_text(str(_NICE), encoding="ascii")
 
     def _wait(self) -> None:
-        """For the last figure; says so where it is not there at once."""
+        """Waits for the last figure, with a message if it takes long."""
         if self._child is None:
             return
-        for seconds, words in ((_SAID_AFTER_S, f"drawing {self._run.plot}"), (_LAST_S, "")):
+        for seconds, words in ((_ANNOUNCE_S, f"drawing {self.run.plot}"), (_GIVE_UP_S, "")):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(seconds)
                 return
             if words:
-                self._say(words)
-        self._say(f"{self._run.plot} was not drawn within {_LAST_S:.0f} s: irv2caffe plot-log does")
+                self.say(words)
+        self.say(
+            f"{self.run.plot} was not drawn within {_GIVE_UP_S:.0f} s: irv2caffe plot-log does"
+        )
 
     def _end(self) -> None:
-        """Ends the process that draws, and removes what it left of a figure."""
+        """Ends the drawing process, and removes its unfinished figure."""
         child, self._child = self._child, None
         if child is None:
             return
         if child.poll() is None:
             kill_group(child)
             child.wait()
-        remove_partial_files(self._run.plot)
+        remove_partial_files(self.run.plot)

@@ -1,4 +1,4 @@
-"""The state of a training in one line, and how long it will take."""
+"""The status line of a training, and the time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def seconds_left(plan: Plan, iteration: int, rate: Rate) -> float | None:
-    """Until the end, tests included; None where the rate is not known yet."""
+    """Seconds until the end, tests included; None before the speed is known."""
     if rate.step_s is None:
         return None
     left = int(plan.solver.max_iter) - iteration
@@ -22,7 +22,7 @@ def seconds_left(plan: Plan, iteration: int, rate: Rate) -> float | None:
 
 
 def line(plan: Plan, now: StartState, rate: Rate, error: float | None) -> str:
-    """Epoch, iteration, loss, learning rate, images per second, error, time left."""
+    """Iteration, epoch, loss, learning rate, images per second, error and time left."""
     iteration = now.iteration or 0
     parts = [f"iteration {iteration:,} of {plan.solver.max_iter:,}"]
     if plan.iterations_per_epoch:

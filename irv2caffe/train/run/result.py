@@ -1,9 +1,9 @@
-"""What a training came to, for the person and for the run folder."""
+"""TrainResult: how a training ended, and its figures."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import Irv2CaffeError, OutputError
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        run_dir: everything about it.
+        run_dir: the run folder.
         verdict: how it ended.
-        summary: its figures; None where Caffe said nothing.
-        snapshot: the newest whole model, or None.
+        summary: its figures; None if Caffe has logged nothing.
+        snapshot: the newest complete model, or None.
     """
 
     run_dir: Path
@@ -43,7 +43,10 @@ class TrainResult:
         """For JSON."""
         return {
             "run_dir": str(self.run_dir),
-            **asdict(self.verdict),
+            "ending": self.verdict.ending,
+            "why": self.verdict.why,
+            "hint": self.verdict.hint,
+            "passing": self.verdict.retryable,
             "snapshot": str(self.snapshot) if self.snapshot is not None else None,
             "summary": self.summary.as_dict() if self.summary is not None else None,
         }
@@ -56,14 +59,14 @@ def conclude(
     num_train: int | None,
     say: Callable[[str], None],
 ) -> TrainResult:
-    """Sums up the log and writes into the run folder how the training ended.
+    """Summarizes the log, and records in the run folder how the training ended.
 
     Args:
         run: the run folder.
         verdict: on the last start.
-        newest: the newest whole snapshot.
+        newest: the newest complete snapshot.
         num_train: images of an epoch, or None.
-        say: called with a warning where something cannot be read or written.
+        say: called with a warning if something cannot be read or written.
     """
     summary = None
     try:
@@ -76,7 +79,7 @@ def conclude(
         run.write_config({**read_config(run.path), **ending})
     except OutputError as error:
         say(f"warning: {error.message}")
-    # Without the name of the run, which says nothing of it, the command takes runs/latest.
+    # Without the run's name the command would take runs/latest.
     named = f"{RESUME_COMMAND} {shlex.quote(str(run.path))}"
     verdict = replace(verdict, hint=verdict.hint.replace(RESUME_COMMAND, named))
     return TrainResult(run.path, verdict, summary, newest.model if newest else None)

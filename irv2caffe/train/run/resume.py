@@ -1,4 +1,4 @@
-"""Where a run goes on, and what has changed since."""
+"""The snapshot that a run is resumed from, and what has changed since its last start."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import InputError, MissingInputError, UsageError
 from irv2caffe.system import read_json_object
 from irv2caffe.train.plan.plan_text import as_dict
-from irv2caffe.train.run.verdict import is_cut_short
-from irv2caffe.train.run_dir.orphan import last_words
-from irv2caffe.train.run_dir.run_dir import read_config, weights_of
-from irv2caffe.train.run_dir.snapshots import mend, newest_whole, pairs, problem
+from irv2caffe.train.run_dir.run_dir import is_finished, read_config, weights_of
+from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,51 +20,50 @@ if TYPE_CHECKING:
 
 
 class FinishedError(UsageError):
-    """Of the run nothing is left to do."""
+    """The run is finished."""
 
 
 def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
-    """The pair to go on from, with the path in it mended; None begins anew.
+    """The pair to resume from, with the path in it fixed; None starts anew.
 
     Raises:
-        InputError: the newest whole snapshot is of another net, or all of them are gone.
-        UnreadableError: there are snapshots, and a disk keeps them from being read.
-        FinishedError: nothing is left to do.
+        InputError: the newest complete snapshot is of another net, or all of them are gone.
+        UnreadableError: there are snapshots, but they cannot be read.
+        FinishedError: the run is finished.
     """
     net = plan.job.train_net
-    for newest in pairs(run.snapshots):
-        if problem(newest, check_finite=False):
-            continue
-        why = problem(newest, net, check_finite=False)
-        if why:
-            raise InputError(
-                why, "put the run's own net back, or start a new run with --weights from this model"
-            )
-        break
-    pair, problems = newest_whole(run.snapshots, net)
+    found = (pair for pair in pairs(run.snapshots) if not problem(pair, check_finite=False))
+    newest = next(found, None)
+    why = problem(newest, net, check_finite=False) if newest is not None else ""
+    if why:
+        hint = "put the run's own net back, or start a new run with --weights from this model"
+        raise InputError(why, hint)
+    pair, problems = newest_complete(run.snapshots, net)
     for why in problems:
         say(f"passed over: {why}")
     if pair is None:
-        _refuse_emptied(run)
-        _refuse_without_weights(run)
-        say("there is no whole snapshot yet: the run begins anew")
+        _check_not_emptied(run)
+        _check_weights(run)
+        say("there is no complete snapshot yet: the run begins anew")
         return None
-    if _is_finished(run, pair, plan.solver.max_iter):
+    # Caffe tests after its last snapshot.
+    max_iter = plan.solver.max_iter
+    if pair.iteration > max_iter or (pair.iteration == max_iter and is_finished(run)):
         raise FinishedError(
             f"{run.path} is finished: its snapshot is of iteration {pair.iteration:,}",
             "--epochs makes the run longer; a new run starts without --resume",
         )
-    if mend(pair):
+    if fix_model_path(pair):
         say(f"{pair.state.name} names the model beside it now")
-    if pair.iteration == plan.solver.max_iter:
-        say("all iterations are done; what comes after the last is not")
+    if pair.iteration == max_iter:
+        say("all iterations are done; the last test is not")
     else:
         say("Caffe reads a database from its first record again; the learning rate goes on")
     return pair
 
 
-def _refuse_emptied(run: RunDir) -> None:
-    """Raises InputError where snapshots were known and their folder is empty: another disk?"""
+def _check_not_emptied(run: RunDir) -> None:
+    """Raises InputError if the run had snapshots, but their folder is empty."""
     known = read_json_object(run.state).get("snapshot")
     if known and not any(run.snapshots.iterdir()):
         raise InputError(
@@ -75,31 +72,18 @@ def _refuse_emptied(run: RunDir) -> None:
         )
 
 
-def _refuse_without_weights(run: RunDir) -> None:
-    """Raises MissingInputError where a run that begins anew began from a model that is gone."""
+def _check_weights(run: RunDir) -> None:
+    """Raises MissingInputError if the model that the run started from is missing."""
     for name in weights_of(read_config(run.path)):
         if not Path(name).is_file():
             raise MissingInputError(
-                f"{run.path} began from the weights in {name}, which is not there",
+                f"{run.path} started from the weights in {name}, which is not there",
                 "put it back, or start a new run with --solver and --weights",
             )
 
 
-def _is_finished(run: RunDir, pair: Pair, max_iter: int) -> bool:
-    """Whether there is nothing left; Caffe tests after its last snapshot."""
-    if pair.iteration != max_iter:
-        return pair.iteration > max_iter
-    return says_finished(run)
-
-
-def says_finished(run: RunDir) -> bool:
-    """Whether the last start's log says that it came to its end."""
-    last = last_words(run)
-    return last.done and not is_cut_short(last)
-
-
 def differences(config: dict[str, Any], plan: Plan) -> list[str]:
-    """What is different from the last start, one line each."""
+    """The differences from the last start, one line each."""
     before, now = config.get("plan"), as_dict(plan)
     if not isinstance(before, dict):
         return []
@@ -123,13 +107,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for name in dict.fromkeys([*old_values, *new_values]):
         old = old_values.get(name, {}).get("value")
         new = new_values.get(name, {}).get("value")
-        if old != new and name not in _OURS:
+        if old != new and name not in _NOT_COMPARED:
             lines.append(f"{name} {old} -> {new}")
     return lines
 
 
-# Fields of the solver that the run folder's copy says in its own way, and what stands above.
-_OURS = frozenset(
+# Fields that the run folder's own solver changes, or that are compared above.
+_NOT_COMPARED = frozenset(
     {
         "net", "train_net", "test_net", "snapshot_prefix", "solver_mode", "display",
         "snapshot_after_train", "snapshot_format", "batch_size",

@@ -1,4 +1,4 @@
-"""What signals ask of a trainer, from its first start to its last word."""
+"""Signals to the trainer, handled also between two starts of Caffe."""
 
 from __future__ import annotations
 
@@ -6,59 +6,66 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
-    from irv2caffe.train.run.supervisor import Supervisor
-
-# Programs that pass a signal on to a process and to its group (timeout) are heard twice.
+# A program such as timeout sends a signal to a process and to its group: it arrives twice.
 _REPEAT_S = 1.0
 
 
+class Child(Protocol):
+    """A running Caffe that signals are passed to."""
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+
+    def kill(self) -> None:
+        """Kills it, and all it has started."""
+
+
 class Signals:
-    """Hears signals, and passes them to the Caffe that runs, if one does.
+    """Handles signals, and forwards them to Caffe while it runs.
 
     The first SIGINT or SIGTERM asks for a snapshot and the end; a second one, a second later or
     more, kills. SIGHUP asks for a snapshot.
 
     Attributes:
-        stop_requested: somebody asked to stop, by a signal or from another shell.
-        snapshot_requested: somebody asked for a snapshot that was not written yet.
+        stop_requested: a signal or another shell asked to stop.
+        snapshot_requested: a snapshot was asked for, and is not written yet.
     """
 
     def __init__(self) -> None:
-        """Nobody has asked for anything."""
+        """Starts without requests."""
         self.stop_requested = False
         self.snapshot_requested = False
         self._requested_at = 0.0
-        self._child: Supervisor | None = None
+        self._child: Child | None = None
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Our handlers, for as long as the block lasts; only the main thread may set them."""
+    def handled(self) -> Iterator[None]:
+        """Installs the handlers during the block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         handlers = {
-            signal.SIGINT: self._stop,
-            signal.SIGTERM: self._stop,
-            signal.SIGHUP: self._snapshot,
+            signal.SIGINT: lambda *_: self.stop(),
+            signal.SIGTERM: lambda *_: self.stop(),
+            signal.SIGHUP: lambda *_: self.snapshot(),
         }
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
             for number, handler in before.items():
-                # Who goes on asking to stop has been heard: nothing is left but the last word.
-                is_heard = number == signal.SIGTERM and self.stop_requested and callable(handler)
-                signal.signal(number, signal.SIG_IGN if is_heard else handler)
+                # Further requests to stop must not interrupt the final messages.
+                ignore = number == signal.SIGTERM and self.stop_requested and callable(handler)
+                signal.signal(number, signal.SIG_IGN if ignore else handler)
 
     @contextmanager
-    def passed_to(self, child: Supervisor) -> Iterator[None]:
-        """What is asked for meanwhile is passed to a child."""
+    def forwarded_to(self, child: Child) -> Iterator[None]:
+        """Forwards signals to a child during the block."""
         self._child = child
         self.snapshot_requested = False
         try:
@@ -66,29 +73,23 @@ class Signals:
         finally:
             self._child = None
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop()
-
-    def _snapshot(self, _number: int, _frame: FrameType | None) -> None:
-        self.snapshot()
-
     def stop(self) -> None:
-        """Asks to stop with a snapshot; the second time, kills."""
+        """Requests a snapshot and the end; the second time, kills Caffe."""
         now = time.monotonic()
         if not self.stop_requested:
             self.stop_requested, self._requested_at = True, now
-            self.tell_stop()
+            self.forward_stop()
         elif self._child is not None and now >= self._requested_at + _REPEAT_S:
             self._child.kill()
 
-    def tell_stop(self) -> None:
-        """Tells the child of a stop that was asked for."""
+    def forward_stop(self) -> None:
+        """Forwards a requested stop to the child."""
         if self._child is not None:
             self.snapshot_requested = True
             self._child.send(signal.SIGINT)
 
     def snapshot(self) -> None:
-        """Asks for a snapshot; without a Caffe there is nothing to write one of."""
+        """Requests a snapshot, if Caffe runs."""
         if self._child is not None:
             self.snapshot_requested = True
             self._child.send(signal.SIGHUP)

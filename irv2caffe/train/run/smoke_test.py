@@ -1,24 +1,25 @@
-"""Two iterations, one test and one snapshot of the real thing, and what they say of the whole."""
+"""The smoke test: two iterations, a test and a snapshot, and an estimate of the whole run."""
 
 from __future__ import annotations
 
 import resource
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irv2caffe import ui
 from irv2caffe.errors import CaffeFailedError
-from irv2caffe.log.read.parse import parse
+from irv2caffe.log.read import events
+from irv2caffe.log.read.clock import Clock
 from irv2caffe.train.plan.plan import make_plan
 from irv2caffe.train.run import prepare
-from irv2caffe.train.run.launch import Training
+from irv2caffe.train.run.restart_loop import run_training
 from irv2caffe.train.run.tracker import Tracker
 from irv2caffe.train.run.verdict import Ending
+from irv2caffe.train.run_dir.folders import RUNS, new_run_dir
 from irv2caffe.train.run_dir.lock import locked
-from irv2caffe.train.run_dir.run_dir import RUNS, new_run_dir
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
@@ -26,23 +27,23 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.train.plan.plan import Plan, TrainOptions
-    from irv2caffe.train.run.options import SessionOptions
+    from irv2caffe.train.run.options import SupervisionOptions
 
 _ITERATIONS = 2
 _TEST_BATCHES = 2
 
 
 @dataclass(frozen=True)
-class Smoke:
-    """What a trial of the real thing measured.
+class SmokeResult:
+    """The measurements of a smoke test.
 
     Attributes:
-        step_s: seconds of an iteration.
-        test_s: seconds of a whole test, from a few batches; None where there is none.
-        pair_bytes: of a snapshot.
-        memory_bytes: at most, of the process; a GPU's is not in it.
-        total_s: of the whole run.
-        images_per_second: of the training.
+        step_s: seconds per iteration.
+        test_s: seconds of a whole test, extrapolated from a few batches; None without a test.
+        pair_bytes: size of a snapshot, or None.
+        memory_bytes: peak memory of the process, without a GPU's.
+        total_s: estimated seconds of the whole run.
+        images_per_second: training speed.
     """
 
     step_s: float
@@ -52,12 +53,8 @@ class Smoke:
     total_s: float
     images_per_second: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     def text(self) -> list[str]:
-        """For a person."""
+        """Lines for the user."""
         lines = [
             f"iteration         {self.step_s:.3f} s, {self.images_per_second:.1f} images/s",
             f"memory            {format_bytes(self.memory_bytes)} of the process at most",
@@ -69,25 +66,25 @@ class Smoke:
         return [*lines, f"the whole run     {ui.duration(self.total_s)}, from these"]
 
 
-def smoke(
+def run_smoke_test(
     solver: Path,
     found: FoundCaffe,
     train_options: TrainOptions,
-    options: SessionOptions,
+    options: SupervisionOptions,
     *,
     say: Callable[[str], None] = lambda _: None,
-) -> Smoke:
-    """Runs two iterations, two batches of the test and a snapshot, in a folder that goes again.
+) -> SmokeResult:
+    """Runs two iterations, two batches of the test and a snapshot, in a temporary folder.
 
     Args:
         solver: a solver prototxt.
         found: the Caffe that trains.
-        train_options: what is asked for besides.
-        options: how a training is looked after.
-        say: called with lines for a person.
+        train_options: what is trained.
+        options: how a training is supervised.
+        say: called with messages for the user.
 
     Raises:
-        CaffeFailedError: it did not come through; the folder is left.
+        CaffeFailedError: it failed; the folder is kept.
         Irv2CaffeError: before the start, as for a real run.
     """
     plan = make_plan(solver, found, train_options)
@@ -100,7 +97,7 @@ def smoke(
     short = replace(options, max_restarts=0, plot=False, on_divergence="stop", snapshot_s=0)
     with locked(run) as lock:
         prepare.write_inputs(run, plan, short)
-        result = Training(run, plan, short, lock, say, lambda _: None).run(None)
+        result = run_training(run, plan, short, lock, None, say=say)
     if result.verdict.ending is not Ending.FINISHED:
         raise CaffeFailedError(
             f"the trial {result.verdict.ending}: {result.verdict.why}",
@@ -116,7 +113,7 @@ def smoke(
 
 
 def _shortened(plan: Plan) -> dict[str, int]:
-    """Makes the solver short; returns what it would have been."""
+    """Shortens the plan's solver; returns the values of the whole run."""
     solver = plan.solver
     whole = {
         "max_iter": solver.max_iter,
@@ -132,28 +129,24 @@ def _shortened(plan: Plan) -> dict[str, int]:
     return whole
 
 
-def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None) -> Smoke:
-    tracker = Tracker()
-    test_began = test_s = None
-    from irv2caffe.log.read import events
-    from irv2caffe.train.run.tracker import between, seconds_of
-
+def _report(log: Path, plan: Plan, whole: dict[str, int], pair_bytes: int | None) -> SmokeResult:
+    tracker, clock = Tracker(), Clock()
+    test_began_us = test_s = None
     with log.open("rb") as lines:
         for line in lines:
-            text = line.decode("utf-8", "replace").rstrip()
-            tracker.line(text)
-            event = parse(text)
+            event = tracker.line(line.decode("utf-8", "replace").rstrip())
+            time_us = clock.tick(event.time) if event is not None else None
             if isinstance(event, events.TestStart):
-                test_began = seconds_of(text)
-            elif isinstance(event, events.Done) and test_began is not None and test_s is None:
-                test_s = between(test_began, seconds_of(text) or test_began)
+                test_began_us = time_us
+            elif isinstance(event, events.Done) and test_began_us is not None:
+                test_s = ((time_us or test_began_us) - test_began_us) / 1e6
     step_s = tracker.rate.step_s or 0.0
     total_s = whole["max_iter"] * step_s
     if test_s is not None and whole["test_interval"]:
         batches = plan.solver.test_iter[0]
         test_s *= whole["test_iter"] / batches
         total_s += test_s * (whole["max_iter"] // whole["test_interval"])
-    return Smoke(
+    return SmokeResult(
         step_s=step_s,
         test_s=test_s,
         pair_bytes=pair_bytes,

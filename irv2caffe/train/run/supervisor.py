@@ -1,4 +1,11 @@
-"""The child process: its log is read as it grows, signals are passed on, its end is told."""
+"""The child process: Caffe is started, its log followed, its end awaited.
+
+start     -> running   a process group of its own, with the log file as its output
+running   -> stopping  the first SIGINT or SIGTERM: SIGINT to Caffe, a snapshot follows
+running, stopping -> killed  :meth:`Supervisor.kill`: SIGKILL to the whole process group
+killed    -> abandoned the process does not end within a minute: a disk or a driver hangs
+any       -> ended     the exit status is known, the rest of the log is read
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ import select
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import kill_container, own_exit_status, remove_container
@@ -24,176 +32,147 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
-# A process that waits in the kernel, for a disk or a driver, does not die of a SIGKILL.
+# A process that waits in the kernel, for a disk or a driver, does not end on SIGKILL.
 _UNKILLABLE_S = 60.0
-# What a user's shell may say to glog must not keep lines out of the log.
+# glog's variables in the user's environment must not keep lines out of the log.
 GLOG = {"GLOG_logtostderr": "1", "GLOG_minloglevel": "0", "GLOG_log_prefix": "1", "GLOG_v": "0"}
 
 
+@dataclass
 class Supervisor:
     """Runs one command to its end.
 
-    The first SIGINT or SIGTERM is passed to Caffe as SIGINT, on which it writes a snapshot and
-    stops; SIGTERM itself would kill it without one (signal_handler.cpp), and is kept from it where
-    a scheduler sends it to every process. The second kills its whole process group. SIGHUP is
-    passed on: a snapshot, and the training goes on. Where this process is killed, the kernel sends
-    Caffe a SIGINT, so that even then nothing is lost.
+    The first SIGINT or SIGTERM is forwarded as SIGINT, on which Caffe writes a snapshot and stops;
+    SIGTERM would end it without one (signal_handler.cpp), and is blocked in the child, since
+    schedulers send it to every process. The second one kills the process group. SIGHUP is
+    forwarded: Caffe writes a snapshot and goes on. If this process is killed, the kernel sends
+    Caffe a SIGINT, so that it writes a snapshot even then.
 
     Attributes:
-        abandoned: the child was killed and does not end.
+        command: the command to start.
+        log: receives the output of the child.
+        signals: forwarded to the child.
+        on_line: called with every complete line, without its end.
+        on_poll: called ten times a second, after the lines.
+        keep_open: file descriptors that the child inherits.
+        abandoned: the child was killed, and does not end.
     """
 
-    def __init__(
-        self,
-        command: Command,
-        log: RawLog,
-        signals: Signals,
-        *,
-        on_line: Callable[[str], None],
-        on_poll: Callable[[], None],
-        keep_open: tuple[int, ...] = (),
-    ) -> None:
-        """Prepares a run.
-
-        Args:
-            command: what to start.
-            log: gets the child's output, byte by byte.
-            signals: what is asked of the child.
-            on_line: called with every complete line, without its end.
-            on_poll: called ten times a second, after the lines.
-            keep_open: file descriptors that the child inherits.
-        """
-        self._command = command
-        self._log = log
-        self._signals = signals
-        self._on_line = on_line
-        self._on_poll = on_poll
-        self._keep_open = keep_open
-        self._child: subprocess.Popen[bytes] | None = None
-        self._killed_at: float | None = None
-        self.abandoned = False
+    command: Command
+    log: RawLog
+    signals: Signals
+    on_line: Callable[[str], None]
+    on_poll: Callable[[], None]
+    keep_open: tuple[int, ...] = ()
+    abandoned: bool = field(default=False, init=False)
+    _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _killed_at: float | None = field(default=None, init=False)
 
     @property
     def pid(self) -> int:
-        """Of the child; 0 before its start."""
+        """Process number of the child; 0 before its start."""
         return self._child.pid if self._child is not None else 0
 
     def run(self, on_start: Callable[[], None] = lambda: None) -> int:
-        """Starts the command, waits for its end; returns its exit status (negative: a signal).
+        """Runs the command to its end; returns its exit status, negative for a signal.
 
         Raises:
             CaffeFailedError: it cannot be started.
         """
-        with self._signals.passed_to(self):
+        with self.signals.forwarded_to(self):
             try:
                 self._child = self._start()
                 on_start()
-                if self._signals.stop_requested:  # it came while the child was being started
-                    self._signals.tell_stop()
+                if self.signals.stop_requested:  # it came while the child was being started
+                    self.signals.forward_stop()
                 self._follow(self._child)
             finally:
                 self._end()
-                self._log.finish(self._on_line)
+                self.log.finish(self.on_line)
         status = -signal.SIGKILL if self.abandoned else self._child.returncode
-        return own_exit_status(status) if self._command.container else status
+        return own_exit_status(status) if self.command.container else status
 
     def _start(self) -> subprocess.Popen[bytes]:
-        env = {**self._command.env, **GLOG}
-        env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers are those of nvidia-smi
+        env = {**self.command.env, **GLOG}
+        env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
         try:
-            # Its own session: a Ctrl-C on the terminal reaches it once, through us.
+            # In its own session it gets a Ctrl-C on the terminal only once, from us.
             return subprocess.Popen(
-                self._command.argv,
+                self.command.argv,
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=self._log.writing,
+                stdout=self.log.writing,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=self._keep_open,
+                pass_fds=self.keep_open,
                 preexec_fn=_before_caffe(os.getpid()),  # noqa: PLW1509 - no threads here
             )
         except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CaffeFailedError(
-                f"cannot start {self._command.argv[0]}: {reason}",
+                f"cannot start {self.command.argv[0]}: {reason}",
                 "irv2caffe caffe --which says which Caffe is used",
             ) from error
 
     def _follow(self, child: subprocess.Popen[bytes]) -> None:
-        ends = _EndOf(child)
-        while True:
-            more = self._log.poll(self._on_line)
-            self._on_poll()
-            if child.poll() is not None or self._patience_s == 0:
-                return
-            if not more:
-                ends.wait(_POLL_S)
+        with contextlib.ExitStack() as stack:
+            poll = select.poll()  # of nothing, it only waits
+            with contextlib.suppress(AttributeError, OSError):  # no such handles: a fixed rate
+                pidfd = os.pidfd_open(child.pid)
+                stack.callback(os.close, pidfd)
+                poll.register(pidfd, select.POLLIN)
+            while True:
+                more = self.log.poll(self.on_line)
+                self.on_poll()
+                if child.poll() is not None or self._kill_timeout_s == 0:
+                    return
+                if not more:
+                    poll.poll(1000 * _POLL_S)  # until the child ends, at most
 
     def send(self, number: int) -> None:
-        """Sends the child a signal; docker's client passes it on."""
+        """Sends the child a signal; docker's client forwards it."""
         if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child.pid, number)
 
     def kill(self) -> None:
-        """Kills the child's whole process group; its end is then seen by :meth:`run`."""
+        """Kills the child's whole process group; :meth:`run` then returns."""
         if self._child is None or self._child.returncode is not None:
             return
         if self._killed_at is None:
             self._killed_at = time.monotonic()
-        if self._command.container:
-            kill_container(self._command.container)
+        if self.command.container:
+            kill_container(self.command.container)
         kill_group(self._child)
 
     @property
-    def _patience_s(self) -> float:
-        """How long the end of a child that was killed is waited for; infinite before that."""
+    def _kill_timeout_s(self) -> float:
+        """Seconds left to wait for a killed child; infinite while it is not killed."""
         if self._killed_at is None:
             return float("inf")
         return max(0.0, self._killed_at + _UNKILLABLE_S - time.monotonic())
 
     def _end(self) -> None:
-        """Ends what is left of the child and of its process group."""
+        """Ends the child, and what is left of its process group."""
         if self._child is None:
             return
         if self._child.poll() is None:
             self.kill()
             try:
-                self._child.wait(self._patience_s)
+                self._child.wait(self._kill_timeout_s)
             except subprocess.TimeoutExpired:
                 self.abandoned = True
         kill_group(self._child)
-        if self._command.container:
-            remove_container(self._command.container)
-
-
-class _EndOf:
-    """Waits for a time, or for the end of a child, whichever is first."""
-
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
-        self._poll = None
-        with contextlib.suppress(AttributeError, OSError):
-            self._handle = os.pidfd_open(child.pid)
-            self._poll = select.poll()
-            self._poll.register(self._handle, select.POLLIN)
-
-    def wait(self, seconds: float) -> None:
-        if self._poll is None:
-            time.sleep(seconds)
-        else:
-            self._poll.poll(1000 * seconds)
-
-    def __del__(self) -> None:
-        if self._poll is not None:
-            os.close(self._handle)
+        if self.command.container:
+            remove_container(self.command.container)
 
 
 def _before_caffe(parent: int) -> Callable[[], None]:
-    """What a child does before it becomes its program.
+    """A function that prepares the child process before it executes Caffe.
 
-    It blocks SIGTERM, which systemd and Slurm send to every process of a job: glog would set its
-    own handler in the place of one that ignores it, but leaves the mask. And it asks for a SIGINT
-    when we are gone.
+    It blocks SIGTERM, which systemd and Slurm send to every process of a job: glog replaces a
+    handler that ignores it, but keeps the mask. And it asks the kernel for a SIGINT when this
+    process ends.
     """
     prctl = None
     with contextlib.suppress(OSError, AttributeError):  # not Linux
@@ -204,7 +183,7 @@ def _before_caffe(parent: int) -> Callable[[], None]:
         if prctl is None:
             return
         prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-        if os.getppid() != parent:  # gone already
+        if os.getppid() != parent:  # it has ended already
             os.kill(os.getpid(), signal.SIGKILL)
 
     return prepare

@@ -1,20 +1,27 @@
-"""How did it end: read from the log, since Caffe exits 0 after NaN and after an interruption."""
+"""How a start ended, decided from the log: Caffe exits 0 after NaN and after an interruption."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from irv2caffe.train.run.caffe_log import RESERVED_BYTES
-from irv2caffe.train.run_dir.failure_causes import LOG, RESUME, advise, advise_exit
+from irv2caffe.train.run_dir.failure_causes import (
+    LOG,
+    RESUME,
+    FailureCause,
+    cause_of,
+    cause_of_exit,
+)
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.train.run.tracker import StartState
 
 
+_QUOTED_CHARS = 200
 STOP_ASKED = "a signal or --stop asked for it"
 
 
@@ -33,33 +40,33 @@ class Verdict:
     """How a training, or one start of it, ended.
 
     Attributes:
-        ending: in a word.
-        why: in a sentence; empty where it finished.
+        ending: the kind of end.
+        why: the reason, as a sentence; empty if it finished.
         hint: what to do next; may be empty.
-        passing: the same start may well succeed when it is tried again.
+        retryable: the same start may succeed when it is tried again.
     """
 
     ending: Ending
     why: str = ""
     hint: str = ""
-    passing: bool = False
+    retryable: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known when Caffe has ended.
+    """What is known, besides the log, when Caffe has ended.
 
     Attributes:
-        exit_status: of the process; negative is the signal that ended it.
-        stop_requested: a signal was passed on, or ``--stop`` asked for it.
-        stalled: what was seen when it was killed for its silence; empty where it was not.
-        abandoned: it was killed and does not end.
-        diverged: we ended it, since the loss was lost.
-        flooded: why we ended it for what it printed; empty where we did not.
-        newest: iteration of the newest whole snapshot, or None.
-        max_iter: where it should end.
-        free_bytes: on the disk of the snapshots, or None.
-        pair_bytes: that a snapshot takes, or None.
+        exit_status: exit status of the process; negative for a signal.
+        stop_requested: a signal or ``--stop`` asked to stop.
+        stalled: a description, if it was killed because it was silent for too long, or empty.
+        abandoned: it was killed, and does not end.
+        diverged: it was killed because the training diverged.
+        flooded: a description, if it was stopped for the size of its log, or empty.
+        newest: iteration of the newest complete snapshot, or None.
+        max_iter: the last iteration.
+        free_bytes: free space on the disk of the snapshots, or None.
+        pair_bytes: size of a snapshot, or None.
     """
 
     exit_status: int
@@ -76,14 +83,14 @@ class Outcome:
 
 def judge(now: StartState, outcome: Outcome) -> Verdict:
     """The verdict on one start, from what its log said and how the process ended."""
-    is_lost = now.diverged is not None and (outcome.diverged or not outcome.stop_requested)
-    # All is done and saved: whatever happened to the process after that changes nothing.
-    is_whole = now.done and not is_cut_short(now) and outcome.newest == outcome.max_iter
-    if outcome.abandoned and (is_lost or not is_whole):
+    has_diverged = now.diverged is not None and (outcome.diverged or not outcome.stop_requested)
+    # All is done and saved: what happens to the process after that is irrelevant.
+    is_complete = now.done and not is_cut_short(now) and outcome.newest == outcome.max_iter
+    if outcome.abandoned and (has_diverged or not is_complete):
         return _abandoned(outcome)
-    if is_lost:
+    if has_diverged:
         return _diverged(now, outcome)
-    if is_whole:
+    if is_complete:
         return Verdict(Ending.FINISHED)
     if outcome.flooded:
         return _flooded(outcome)
@@ -91,11 +98,11 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
         return _stopped(now, outcome)
     if outcome.stalled:
         saved = "" if outcome.newest is None else RESUME
-        return Verdict(Ending.STALLED, outcome.stalled, saved or LOG, passing=True)
+        return Verdict(Ending.STALLED, outcome.stalled, saved or LOG, retryable=True)
     if outcome.exit_status == 0 and now.done:
         return Verdict(
             Ending.CRASHED,
-            f"Caffe says that it is done, and there is no whole snapshot of iteration "
+            f"Caffe says that it is done, and there is no complete snapshot of iteration "
             f"{outcome.max_iter:,}",
             LOG,
         )
@@ -120,10 +127,10 @@ def _diverged(now: StartState, outcome: Outcome) -> Verdict:
     # Pooling a NaN writes outside of its blob (pooling_layer.cpp), so that Caffe often dies.
     died = ""
     if not outcome.diverged and outcome.exit_status != 0:
-        died = f"; then {_words(now, outcome)[0]}"
+        died = f"; then {_cause(now, outcome).why}"
     return Verdict(
         Ending.DIVERGED,
-        f"the loss was lost at iteration {now.diverged:,}: {now.diverged_how}{died}",
+        f"the loss diverged at iteration {now.diverged:,}: {now.diverged_how}{died}",
         "start again with a smaller --base-lr, or with --clip-gradients; --on-divergence rollback "
         "goes back to the last good snapshot by itself",
     )
@@ -139,12 +146,12 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
     why = STOP_ASKED
     hint = stopped_hint(outcome.newest)
     if not now.stopped and not now.done:
-        if outcome.exit_status == -signal.SIGKILL and not now.telling:
+        if outcome.exit_status == -signal.SIGKILL and not now.failure_text:
             why += "; Caffe was killed before its snapshot"
         else:
-            words, way_out, _ = _words(now, outcome)
-            why += f"; there was no snapshot of it: {words}"
-            hint = hint if way_out == LOG else way_out
+            cause = _cause(now, outcome)
+            why += f"; there was no snapshot of it: {cause.why}"
+            hint = hint if cause.hint == LOG else cause.hint
         if outcome.newest is not None:
             why += f", the newest is of iteration {outcome.newest:,}"
         if outcome.stalled:
@@ -155,38 +162,34 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
 
 
 def stopped_hint(newest: int | None) -> str:
-    """What to do after a stop, when the newest whole snapshot is of this iteration."""
+    """The hint after a stop, given the iteration of the newest complete snapshot."""
     return "there is no snapshot to go on from" if newest is None else RESUME
 
 
 def _crashed(now: StartState, outcome: Outcome) -> Verdict:
-    why, hint, passing = _words(now, outcome)
-    if not passing and now.first_iteration is not None and not now.telling:
-        passing = True  # it worked before
-    return Verdict(Ending.CRASHED, why, hint, passing)
+    cause = _cause(now, outcome)
+    has_worked = now.first_iteration is not None and not now.failure_text
+    return Verdict(Ending.CRASHED, cause.why, cause.hint, cause.retryable or has_worked)
 
 
-def _words(now: StartState, outcome: Outcome) -> tuple[str, str, bool]:
-    """(why, hint, whether it may pass)."""
+def _cause(now: StartState, outcome: Outcome) -> FailureCause:
+    """Why Caffe failed, from its last messages, its exit status and the state of the disk."""
     pair = outcome.pair_bytes
-    could_not_write = "SerializeToOstream" in now.telling or not now.telling
+    could_not_write = "SerializeToOstream" in now.failure_text or not now.failure_text
     is_full = (
         pair is not None
         and outcome.free_bytes is not None
-        and outcome.free_bytes - RESERVED_BYTES < pair  # which has just been given back
+        and outcome.free_bytes - RESERVED_BYTES < pair  # which Caffe's log had reserved
     )
     if pair and is_full and could_not_write and outcome.exit_status != 0:
         hint = f"a snapshot takes {format_bytes(pair)}; make room, then: {RESUME}"
-        return "the disk is full: a snapshot could not be written", hint, False
-    if now.telling:
-        known = advise(now.telling)
+        return FailureCause("the disk is full: a snapshot could not be written", hint)
+    if now.failure_text:
+        text = now.failure_text
+        quoted = text if len(text) <= _QUOTED_CHARS else f"{text[: _QUOTED_CHARS - 3]}..."
+        known = cause_of(now.failure_text)
         if known is not None:
-            return f"{known.why} (Caffe: {_short(now.telling)})", known.hint, known.passing
-        # Words that nobody knows: a fault of the net or solver shows before the first iteration.
-        return f"Caffe gave up: {_short(now.telling)}", LOG, now.first_iteration is not None
-    advice = advise_exit(outcome.exit_status)
-    return advice.why, advice.hint, advice.passing
-
-
-def _short(words: str) -> str:
-    return words if len(words) <= 200 else words[:197] + "..."
+            return replace(known, why=f"{known.why} (Caffe: {quoted})")
+        # An unknown message: errors in net and solver show before the first iteration.
+        return FailureCause(f"Caffe gave up: {quoted}", LOG, now.first_iteration is not None)
+    return cause_of_exit(outcome.exit_status)

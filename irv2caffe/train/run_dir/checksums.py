@@ -1,7 +1,6 @@
-"""The SHA-256 of every snapshot that was verified: bits that flip later are noticed.
+"""``snapshots.sha256``: the SHA-256 of every verified snapshot, to detect later damage.
 
-``snapshots.sha256`` stands in the run folder and has the format of ``sha256sum``, which can check
-it, too.
+The file is in the format of ``sha256sum``, which can check it, too.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ from typing import TYPE_CHECKING
 from irv2caffe.atomic import write_text
 from irv2caffe.errors import OutputError
 from irv2caffe.system import open_regular, read_regular
+from irv2caffe.train.run_dir.snapshot_name import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _LINE = re.compile(r"([0-9a-f]{64})  snapshots/([^/\n]+)")
-_ITERATION = re.compile(r".*_iter_(\d+)")
 _MAX_BYTES = 16 << 20
 _DAMAGED = ".damaged"
 
 
-def _file(folder: Path) -> Path:
+def _path(folder: Path) -> Path:
     return folder.parent / "snapshots.sha256"
 
 
-def _known(folder: Path) -> dict[str, str]:
+def _read(folder: Path) -> dict[str, str]:
     try:
-        text = read_regular(_file(folder), _MAX_BYTES).decode("utf-8", "replace")
+        text = read_regular(_path(folder), _MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return {}
     return {name: digest for digest, name in _LINE.findall(text)}
@@ -43,15 +42,15 @@ def _sha256(path: Path) -> str:
 
 
 def record(files: Iterable[Path], *, known_only: bool = False) -> None:
-    """Writes down the hashes of files that were verified just now; on a full disk it does not.
+    """Records the hashes of verified files, unless the disk is full.
 
     Args:
-        files: in one folder of snapshots.
-        known_only: those of which no hash is known are left out.
+        files: files of one snapshot folder.
+        known_only: update recorded hashes only.
     """
     paths = list(files)
     folder = paths[0].parent
-    known = _known(folder)
+    known = _read(folder)
     wanted = [path for path in paths if not known_only or path.name in known]
     if wanted:
         with contextlib.suppress(OSError, OutputError):
@@ -61,33 +60,33 @@ def record(files: Iterable[Path], *, known_only: bool = False) -> None:
 def _write(folder: Path, known: dict[str, str]) -> None:
     there = {name: digest for name, digest in known.items() if (folder / name).exists()}
     lines = (f"{there[name]}  snapshots/{name}\n" for name in sorted(there))
-    write_text(_file(folder), "".join(lines))
+    write_text(_path(folder), "".join(lines))
 
 
 def difference(files: Iterable[Path]) -> str:
-    """Says of the first file whose bytes are not those that were verified; else empty.
+    """A message on the first file that differs from its recorded hash; empty if none does.
 
     Raises:
         OSError: a file cannot be read.
     """
     known: dict[str, str] | None = None
     for path in files:
-        known = _known(path.parent) if known is None else known
+        known = _read(path.parent) if known is None else known
         if path.name in known and _sha256(path) != known[path.name]:
             return f"{path}: damaged: its SHA-256 is not the one of when it was verified"
     return ""
 
 
 def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None:
-    """Forgets snapshots of later iterations, which are about to be written anew.
+    """Drops the hashes of later iterations, whose snapshots are about to be written again.
 
-    What is damaged of them gets another name: without its hash it would seem to be whole.
+    Damaged files among them are renamed: without a hash they would pass as complete.
     """
-    known = _known(folder)
+    known = _read(folder)
     kept = {}
     for name, digest in known.items():
-        match = _ITERATION.match(name)
-        if match and int(match[1]) <= iteration:
+        parts = parse_name(name)
+        if parts is not None and parts.iteration <= iteration:
             kept[name] = digest
             continue
         path = folder / name

@@ -1,7 +1,7 @@
-"""Words between a trainer and other shells: requests as files, the state as JSON.
+"""Control of a running trainer from another shell: requests as files, the state as JSON.
 
-Files, not signals: they reach a trainer on another machine that shares the folder, and nobody has
-to trust a number in a file to be the right process.
+Files reach a trainer on another machine that shares the folder, and need no process number, which
+may be that of another process by now.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import write_error
 from irv2caffe.errors import InputError
 from irv2caffe.system import open_for_writing, read_json_object
-from irv2caffe.train.run.resume import says_finished
 from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run_dir.lock import is_locked, read_owner
-from irv2caffe.train.run_dir.run_dir import RunDir, read_config
+from irv2caffe.train.run_dir.run_dir import is_finished, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from irv2caffe.train.run_dir.run_dir import RunDir
 
 STOP, SNAPSHOT = "stop", "snapshot"
 _POLL_S = 1.0
@@ -34,16 +35,16 @@ def _folder(run: RunDir) -> Path:
 
 
 class Requests:
-    """What other shells asked of this trainer."""
+    """The requests of other shells to this trainer."""
 
     def __init__(self, run: RunDir) -> None:
-        """Forgets what was asked of an earlier trainer."""
+        """Discards requests to an earlier trainer."""
         self._folder = _folder(run)
         self._next = 0.0
         self.take(at_once=True)
 
     def take(self, *, at_once: bool = False) -> set[str]:
-        """The requests since the last look, at most once a second; they are gone then."""
+        """Takes the new requests; looks for them once a second, or ``at_once``."""
         now = time.monotonic()
         if now < self._next and not at_once:
             return set()
@@ -59,10 +60,10 @@ class Requests:
 
 
 def request(run: RunDir, what: str) -> None:
-    """Asks the trainer that works in a run folder for something.
+    """Sends a request to the trainer that works in a run folder; waits until it is taken.
 
     Raises:
-        InputError: nobody works there, or does not answer.
+        InputError: no trainer works there, or it does not answer.
         OutputError: the folder may not be written.
     """
     if not is_locked(run):
@@ -70,18 +71,18 @@ def request(run: RunDir, what: str) -> None:
             f"no training works in {run.path}",
             f"{RESUME_COMMAND} {shlex.quote(str(run.path))} goes on with it",
         )
-    asked = _folder(run) / what
+    file = _folder(run) / what
     try:
-        asked.parent.mkdir(exist_ok=True)
-        if asked.parent.is_symlink():
-            raise InputError(f"{asked.parent} is a link: nothing is written through it")
-        os.close(open_for_writing(asked, os.O_WRONLY))
+        file.parent.mkdir(exist_ok=True)
+        if file.parent.is_symlink():
+            raise InputError(f"{file.parent} is a link: nothing is written through it")
+        os.close(open_for_writing(file, os.O_WRONLY))
     except OSError as error:
-        raise write_error(asked, error) from error
+        raise write_error(file, error) from error
     deadline = time.monotonic() + _ANSWER_S
-    while asked.exists():
+    while file.exists():
         if time.monotonic() > deadline or not is_locked(run):
-            asked.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             raise InputError(
                 f"the training in {run.path} does not answer",
                 "irv2caffe train --status RUN shows what it does",
@@ -90,10 +91,10 @@ def request(run: RunDir, what: str) -> None:
 
 
 def stop_run(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
-    """Lets a training write a snapshot and stop; waits for its end.
+    """Lets a training write a snapshot and stop; waits for its end and returns its status.
 
     Raises:
-        InputError: nobody works there.
+        InputError: no trainer works there.
     """
     request(run, STOP)
     say(f"asked {run.path} to stop; waiting for its snapshot")
@@ -103,10 +104,10 @@ def stop_run(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def snapshot_now(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
-    """Lets a training write a snapshot and go on; waits until it is verified.
+    """Lets a training write a snapshot and go on; waits until it is verified, returns the status.
 
     Raises:
-        InputError: nobody works there, or it ended before the snapshot.
+        InputError: no trainer works there, or it ended before the snapshot.
     """
     before = read_json_object(run.state).get("num_snapshots")
     request(run, SNAPSHOT)
@@ -120,13 +121,13 @@ def snapshot_now(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def status(run: RunDir) -> dict[str, Any]:
-    """What a run does now, or how it ended."""
+    """The state of a running training, or how it ended."""
     config = read_config(run.path)
     working = is_locked(run)
     owner = read_owner(run) if working else None
     ending = None if working else config.get("ending", "interrupted")
     if ending == "running":  # its trainer was killed
-        ending = "finished" if says_finished(run) else "interrupted"
+        ending = "finished" if is_finished(run) else "interrupted"
     return {
         **read_json_object(run.state),
         "run_dir": str(run.path),
@@ -139,7 +140,7 @@ def status(run: RunDir) -> dict[str, Any]:
 
 
 def status_text(values: dict[str, Any]) -> list[str]:
-    """A status for a person."""
+    """A status as lines of text."""
     lines = [f"run        {values['run_dir']}"]
     if values["working"]:
         where = f", process {values['pid']} on {values['host']}" if values["pid"] else ""
@@ -147,12 +148,7 @@ def status_text(values: dict[str, Any]) -> list[str]:
     else:
         why = f": {values['why']}" if values.get("why") else ""
         lines.append(f"ended      {values['ending']}{why}")
-    for name, label in (
-        ("progress", "progress"),
-        ("snapshot", "snapshot"),
-        ("starts", "starts"),
-        ("updated", "as of"),
-    ):
-        if values.get(name) is not None:
-            lines.append(f"{label:10} {values[name]}")
-    return lines
+    labels = {"progress": "progress", "snapshot": "snapshot", "starts": "starts"}
+    labels |= {"updated": "as of"}
+    shown = ((label, values.get(name)) for name, label in labels.items())
+    return lines + [f"{label:10} {value}" for label, value in shown if value is not None]

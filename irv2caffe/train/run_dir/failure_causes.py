@@ -1,10 +1,10 @@
-"""Caffe's last words as a sentence with the way out, and whether another try can help."""
+"""Caffe's last messages and exit statuses: their causes, what to do, and whether to retry."""
 
 from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LOG = "the whole log is in train.log of the run folder"
 RESUME_COMMAND = "irv2caffe train --resume"
@@ -12,18 +12,18 @@ RESUME = f"{RESUME_COMMAND} goes on from the newest snapshot"
 
 
 @dataclass(frozen=True)
-class Advice:
-    """What a failure means.
+class FailureCause:
+    """The cause of a failure.
 
     Attributes:
-        why: one sentence.
-        hint: the way out.
-        passing: the same command may well succeed when it is tried again.
+        why: the cause, as a sentence.
+        hint: what to do.
+        retryable: the same command may succeed when it is tried again.
     """
 
     why: str
     hint: str
-    passing: bool = False
+    retryable: bool = False
 
 
 _BUILD = "build the net again with irv2caffe build-net; irv2caffe check says what is wrong with it"
@@ -44,33 +44,32 @@ _MEMORY = (
     "take a smaller --batch-size and a larger --iter-size; --test-batch-size too, since the "
     "first GPU, or the CPU, also tests"
 )
-_SAVED = "resume with irv2caffe train --resume, which takes the newest whole pair of files"
+_SAVED = "resume with irv2caffe train --resume, which takes the newest complete pair of files"
 
-# A pattern of Caffe's words, what they mean, the way out, and whether it may pass by itself. The
-# first that matches counts. Messages of 1.0; CUDA's codes before and after 10.1.
-_KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
-    (re.compile(pattern), why, hint, passing)
-    for pattern, why, hint, passing in (
+# A pattern of Caffe's messages (of 1.0; CUDA's codes before and after 10.1), the cause, the hint,
+# and True where a retry may succeed. The first match counts.
+_KNOWN: tuple[tuple[re.Pattern[str], FailureCause], ...] = tuple(
+    (re.compile(pattern), FailureCause(*cause))
+    for pattern, *cause in (
         (r"libprotobuf ERROR.*has no field named \"([^\"]*)\"",
-         "this Caffe does not know the field {0}", "it is of another version of Caffe", False),
+         "this Caffe does not know the field {0}", "it is of another version of Caffe"),
         # GPUs
         (r"CPU-only Caffe", "this Caffe was built without GPU support",
-         "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe",
-         False),
+         "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe"),
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
-         "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL", False),
-        (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA, False),
+         "--gpus 0 takes one GPU; or name a Caffe that was built with NCCL"),
+        (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA),
         (r"out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED",
-         "memory is short", _MEMORY, False),
+         "memory is short", _MEMORY),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
-         "nvidia-smi lists the GPUs; --gpus takes their numbers", False),
+         "nvidia-smi lists the GPUs; --gpus takes their numbers"),
         (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
-         "nvidia-smi lists the GPUs; is CUDA_VISIBLE_DEVICES empty?", False),
+         "nvidia-smi lists the GPUs; is CUDA_VISIBLE_DEVICES empty?"),
         (r"cudaSuccess \(35 vs", "the NVIDIA driver is missing, or too old for this Caffe's CUDA",
-         "nvidia-smi says which driver there is", False),
+         "nvidia-smi says which driver there is"),
         (r"cudaSuccess \((8|98|48|209) vs|no kernel image",
          "this Caffe was not built for this kind of GPU",
-         "build Caffe for its compute capability, or take another Caffe", False),
+         "build Caffe for its compute capability, or take another Caffe"),
         (r"cudaSuccess \((77|700|4|719|6|702) vs", "a GPU failed while it computed", _DRIVER, True),
         (r"error == cudaSuccess", "CUDA failed", _DRIVER, True),
         (r"CUDNN_STATUS_SUCCESS", "cuDNN failed", _DRIVER, True),
@@ -78,97 +77,94 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
         (r"ncclSuccess", "the GPUs could not talk to each other",
          "NCCL_DEBUG=INFO in the environment says why; --gpus 0 takes one GPU", True),
         (r"shared weights", "the net shares weights, which layer_wise_reduce cannot do",
-         "write layer_wise_reduce: false into the solver", False),
+         "write layer_wise_reduce: false into the solver"),
         (r"bad_lexical_cast", "Caffe could not read the numbers of the GPUs",
-         "--gpus takes numbers such as 0,1", False),
+         "--gpus takes numbers such as 0,1"),
         # snapshots and files
         (r"SerializeToOstream|No space left", "a snapshot could not be written",
-         "is the disk full? Make room, then: " + RESUME, False),
+         "is the disk full? Make room, then: " + RESUME),
         (r"Cannot write to snapshot prefix", "the folder of the snapshots cannot be written",
-         "name a run folder that you may write with --run-dir", False),
+         "name a run folder that you may write with --run-dir"),
         (r"snapshot is specified but snapshot_prefix", "the solver has no snapshot_prefix",
-         "write snapshot_prefix into it", False),
+         "write snapshot_prefix into it"),
         (r"Incorrect length of history blobs",
-         "the solver state is of another solver type or net, or it is a .caffemodel", _SAVED,
-         False),
-        (r"Failed to parse NetParameter file: \S+\.caffemodel", "a .caffemodel is torn", _SAVED,
-         False),
-        (r"Failed to parse SolverState", "a .solverstate is torn", _SAVED, False),
+         "the solver state is of another solver type or net, or it is a .caffemodel", _SAVED),
+        (r"Failed to parse NetParameter file: \S+\.caffemodel", "a .caffemodel is torn", _SAVED),
+        (r"Failed to parse SolverState", "a .solverstate is torn", _SAVED),
         (r"Failed to parse NetParameter file", "the net is no prototxt that this Caffe can read",
-         _BUILD, False),
+         _BUILD),
         (r"Failed to parse SolverParameter file",
-         "the solver is no prototxt that this Caffe can read", _BUILD, False),
+         "the solver is no prototxt that this Caffe can read", _BUILD),
         (r"File not found: (\S+)", "a file is not there: {0}",
-         "was it moved? The paths stand in the prototxts of the run folder", False),
+         "was it moved? The paths stand in the prototxts of the run folder"),
         # databases
         (r"Could not decode datum", "a record of a database holds no image that can be decoded",
-         _FIND, False),
+         _FIND),
         (r"Failed to open leveldb", "a database is read as LevelDB, Caffe's default, and is none",
-         "write backend: LMDB into the data layer", False),
+         "write backend: LMDB into the data layer"),
         (r"mdb_status == 0 \(2 vs", "a database is not there",
-         "--train-lmdb and --val-lmdb name other ones", False),
+         "--train-lmdb and --val-lmdb name other ones"),
         (r"mdb_status == 0 \(13 vs", "a database may not be read",
-         LOCK_FILE, False),
+         LOCK_FILE),
         (r"mdb_status == 0 \((37|38|95) vs", "the file system of a database has no locks",
-         NO_LOCKS, False),
+         NO_LOCKS),
         (r"mdb_status == 0 \(12 vs", "there is no memory to map a database",
-         "ulimit -v and vm.overcommit_memory limit it", False),
+         "ulimit -v and vm.overcommit_memory limit it"),
         (r"mdb_status == 0 \(5 vs", "the disk failed while a database was read", _DATA, True),
-        (r"mdb_status == 0", "a database is damaged or cannot be read", _DATA, False),
-        (r"datum_channels > 0 \(0 vs", "a database is empty", _DATA, False),
+        (r"mdb_status == 0", "a database is damaged or cannot be read", _DATA),
+        (r"datum_channels > 0 \(0 vs", "a database is empty", _DATA),
         (r"datum_height >= crop_size|datum_width >= crop_size",
          "the crop is larger than the images of a database",
-         "make-lmdb --resize makes them larger; build-net --crop takes less", False),
+         "make-lmdb --resize makes them larger; build-net --crop takes less"),
         (r"channels == img_channels|Check failed: channels == datum_channels",
-         "a database mixes gray and colour images", _DATA, False),
+         "a database mixes gray and colour images", _DATA),
         (r"data_mean_\.|mean_file|mean_channels", "the mean image has another size than the images",
-         "compute it of the training database, or take --mean-value", False),
+         "compute it of the training database, or take --mean-value"),
         # nets
         (r"All inputs must have the same shape|top_shape\[j\] == bottom\[i\]->shape",
          "the branches of a block do not fit together: it is the crop",
-         "build-net --crop takes only sizes that fit", False),
+         "build-net --crop takes only sizes that fit"),
         (r"bottom\[0\]->shape|bottom\[i\]->shape", "layers of the net do not fit together",
-         _BUILD, False),
-        (r"Unknown layer type: (\S+)", "this Caffe has no layer of type {0}", _BUILD, False),
-        (r"Unknown bottom blob '([^']*)'", "a layer reads {0}, which no layer writes", _BUILD,
-         False),
-        (r"Top blob '([^']*)' produced by multiple", "two layers write {0}", _BUILD, False),
+         _BUILD),
+        (r"Unknown layer type: (\S+)", "this Caffe has no layer of type {0}", _BUILD),
+        (r"Unknown bottom blob '([^']*)'", "a layer reads {0}, which no layer writes", _BUILD),
+        (r"Top blob '([^']*)' produced by multiple", "two layers write {0}", _BUILD),
         (r"shape mismatch|Incompatible number of blobs",
          "weights of the model do not fit a layer of the same name",
-         "rename the layer, so that it starts anew, or take the net the model is of", False),
+         "rename the layer, so that it starts anew, or take the net the model is of"),
         (r"Cannot configure batch normalization statistics",
-         "a BatchNorm layer has a learning rate", "give its three params lr_mult: 0", False),
+         "a BatchNorm layer has a learning rate", "give its three params lr_mult: 0"),
         (r"one coefficient per bottom", "an Eltwise layer has not one coeff per bottom",
-         _BUILD, False),
+         _BUILD),
         (r"Momentum cannot be used with RMSProp", "Caffe's RMSProp has no momentum",
-         "take momentum out of the solver, or --solver-type SGD", False),
+         "take momentum out of the solver, or --solver-type SGD"),
         (r"test_iter must be specified|test_iter_size\(\)",
          "the solver has another number of test_iter than of test nets",
-         "write one test_iter for each", False),
-        (r"must specify a train net", "the solver names no net", "write net: into it", False),
+         "write one test_iter for each"),
+        (r"must specify a train net", "the solver names no net", "write net: into it"),
         # the way it is started
         (r"docker: .*[Uu]nable to find image|pull access denied|manifest unknown",
-         "docker has no such image", "docker pull IMAGE fetches one", False),
+         "docker has no such image", "docker pull IMAGE fetches one"),
         (r"could not select device driver", "docker cannot give GPUs to a container",
-         "install the NVIDIA Container Toolkit", False),
-        (r"docker: ", "docker could not start the container", LOG, False),
+         "install the NVIDIA Container Toolkit"),
+        (r"docker: ", "docker could not start the container", LOG),
         (r"error while loading shared libraries: ([^:]*)", "this Caffe lacks the library {0}",
-         "irv2caffe caffe --which says which Caffe it is", False),
+         "irv2caffe caffe --which says which Caffe it is"),
     )
 )  # fmt: skip
 
 
-def advise(words: str) -> Advice | None:
-    """What Caffe's last words mean; None for words that are not known."""
-    for pattern, why, hint, passing in _KNOWN:
-        match = pattern.search(words)
+def cause_of(message: str) -> FailureCause | None:
+    """The cause behind Caffe's last messages; None for an unknown one."""
+    for pattern, cause in _KNOWN:
+        match = pattern.search(message)
         if match is not None:
-            return Advice(why.format(*match.groups()), hint, passing)
+            return replace(cause, why=cause.why.format(*match.groups()))
     return None
 
 
-def advise_exit(exit_status: int) -> Advice:
-    """What an exit status means that came without words."""
+def cause_of_exit(exit_status: int) -> FailureCause:
+    """The cause behind an exit status without a message."""
     if exit_status < 0:
         try:
             name = signal.Signals(-exit_status).name
@@ -181,5 +177,5 @@ def advise_exit(exit_status: int) -> Advice:
             "SIGTERM": "somebody ended Caffe itself; irv2caffe train --stop RUN does it with a "
             "snapshot",
         }
-        return Advice(f"Caffe was ended by {name}", hints.get(name, LOG), passing=True)
-    return Advice(f"Caffe ended with {exit_status} before the training was done", LOG)
+        return FailureCause(f"Caffe was ended by {name}", hints.get(name, LOG), retryable=True)
+    return FailureCause(f"Caffe ended with {exit_status} before the training was done", LOG)

@@ -1,6 +1,6 @@
-"""Snapshots of ``snapshot_format: HDF5``: what they say, and the same as binary ones.
+"""Snapshots of ``snapshot_format: HDF5``: reading, and conversion to binary ones.
 
-As Caffe writes them (sgd_solver.cpp, SnapshotSolverStateToHDF5; net.cpp, ToHDF5): ``iter``,
+Caffe writes them (sgd_solver.cpp, SnapshotSolverStateToHDF5; net.cpp, ToHDF5): ``iter``,
 ``learned_net``, ``current_step`` and ``history/0`` ... in one file, ``data/LAYER/0`` ... in the
 other.
 """
@@ -8,7 +8,7 @@ other.
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, InputError
@@ -30,7 +30,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 does."""
+    """Whether a file has the signature of HDF5."""
     try:
         with open_regular(path) as stream:
             return stream.read(len(_SIGNATURE)) == _SIGNATURE
@@ -45,8 +45,7 @@ def state_header(path: Path) -> StateHeader:
         FormatError: torn, or another kind of file.
         MissingExtraError: h5py is not installed.
     """
-    with ExitStack() as stack:
-        arrays = _arrays(path, stack)
+    with _arrays(path) as arrays:
         return _state_header(arrays, path)
 
 
@@ -63,15 +62,14 @@ def _state_header(arrays: dict[str, StoredArray], path: Path) -> StateHeader:
 
 
 def write_state(source: Path, target: Path, learned_net: str) -> None:
-    """Writes a solver state as a binary one that names another path of its model.
+    """Converts a solver state to a binary one, with another path of its model.
 
     Raises:
         FormatError: torn, or another kind of file.
         OutputError: it cannot be written.
     """
     state = messages.SolverState()
-    with ExitStack() as stack:
-        arrays = _arrays(source, stack)
+    with _arrays(source) as arrays:
         outline = _state_header(arrays, source)
         state.iter, state.current_step = outline.iteration, outline.current_step
         state.learned_net = learned_net
@@ -84,29 +82,28 @@ def write_state(source: Path, target: Path, learned_net: str) -> None:
 
 
 def write_weights(source: Path, target: Path, net: Any) -> None:
-    """Writes a model as a binary one, with the definitions of a net's layers.
+    """Converts a model to a binary one, with the layer definitions of a net.
 
     Raises:
         FormatError: torn, or another kind of file.
         InputError: it is of another net.
         OutputError: it cannot be written.
     """
-    with ExitStack() as stack:
-        arrays = _arrays(source, stack)
+    with _arrays(source) as arrays:
         _refuse_other_net(arrays, source, net)
         head = messages.NetParameter(name=net.name)
         write_model(target, head, _layers(arrays, net))
 
 
 def refuse_other_net(model: Path, net: Any) -> None:
-    """Raises InputError where a model has layers that a net has not; of old nets nothing is said.
+    """Raises InputError if a model has layers that the net lacks; old nets are not compared.
 
     Raises:
         InputError: this.
         FormatError: torn, or another kind of file.
     """
-    with ExitStack() as stack:
-        _refuse_other_net(_arrays(model, stack), model, net)
+    with _arrays(model) as arrays:
+        _refuse_other_net(arrays, model, net)
 
 
 def _refuse_other_net(arrays: dict[str, StoredArray], path: Path, net: Any) -> None:
@@ -129,13 +126,15 @@ def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
         yield layer
 
 
-def _arrays(path: Path, stack: ExitStack) -> dict[str, StoredArray]:
-    """The data sets of a file; together they hold no more than the file does."""
-    arrays = read_hdf5(path, stack)
-    size = path.stat().st_size
-    if sum(math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values()) > size:
-        raise FormatError("holds less than it says", "is it cut short?", path=path)
-    return arrays
+@contextmanager
+def _arrays(path: Path) -> Iterator[dict[str, StoredArray]]:
+    """The data sets of a file, whose declared sizes the file can hold."""
+    with ExitStack() as stack:
+        arrays = read_hdf5(path, stack)
+        sizes = (math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values())
+        if sum(sizes) > path.stat().st_size:
+            raise FormatError("holds less than it says", "is it cut short?", path=path)
+        yield arrays
 
 
 def _item_bytes(kind: str) -> int:

@@ -1,7 +1,7 @@
-"""Who holds the lock of a run folder on this machine, as the kernel says it.
+"""The processes of this machine that hold the lock of a run folder, according to the kernel.
 
-What a file in the folder says of a process proves nothing: the folder may be somebody else's, and
-numbers of processes come again. Open files and command lines do.
+The process number in the lock file proves nothing: the folder may come from somebody else, and
+numbers are reused. Open files and command lines are evidence.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SHOWN_CHARS = 60
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that keeps a lock.
+    """A process that holds a lock.
 
     Attributes:
-        pid: its number.
-        parent: the number of its parent.
-        session: that it is in.
+        pid: process number.
+        parent: process number of its parent.
+        session: session number.
         argv: its command line.
-        output: device and inode of what it writes its output to, or None.
+        output: device and inode of its standard output, or None.
     """
 
     pid: int
@@ -45,14 +45,14 @@ class Holder:
     output: tuple[int, int] | None
 
     def text(self) -> str:
-        """For people."""
+        """Number and command, for messages."""
         command = " ".join(self.argv)
         shown = command if len(command) <= _SHOWN_CHARS else f"{command[:_SHOWN_CHARS]}..."
         return f"process {self.pid} ({shown})" if shown else f"process {self.pid}"
 
 
 def holders(run: RunDir) -> list[Holder]:
-    """The other processes of this machine, as far as we may look, that hold a run's lock."""
+    """The other processes that hold a run's lock, as far as this user may see them."""
     wanted = _identity(run.lock)
     if wanted is None:
         return []
@@ -67,9 +67,9 @@ def holders(run: RunDir) -> list[Holder]:
 
 
 def is_caffe_of(holder: Holder, run: RunDir) -> bool:
-    """Whether a process that holds the lock is a Caffe, or a docker client, that trains this run.
+    """Whether a process is a Caffe, or a docker client, that trains this run.
 
-    Its command line names the run's solver, or it writes into a log of the run.
+    Its command line names the run's solver, or its output is a log of the run.
     """
     if "-solver" not in holder.argv[:-1]:
         return False
@@ -80,49 +80,38 @@ def is_caffe_of(holder: Holder, run: RunDir) -> bool:
     return holder.output is not None and holder.output in logs
 
 
-class Grip:
-    """A process that cannot be mistaken for another one: its number is not given away again."""
+class ProcessHandle:
+    """A running process; unlike its number, the handle cannot come to mean another process."""
 
-    def __init__(self, holder: Holder, run: RunDir) -> None:
-        """Takes hold of a process that holds the lock of a run.
-
-        Raises:
-            ProcessLookupError: it is gone, or is another one by now.
-        """
-        self._handle = os.pidfd_open(holder.pid)
-        wanted = _identity(run.lock)
-        if wanted is None or not _has_lock(holder.pid, wanted) or _holder(holder.pid) != holder:
-            os.close(self._handle)
-            raise ProcessLookupError
+    def __init__(self, pidfd: int) -> None:
+        self._pidfd = pidfd
         self._poll = select.poll()
-        self._poll.register(self._handle, select.POLLIN)
+        self._poll.register(pidfd, select.POLLIN)
 
-    def has_ended(self, wait_s: float) -> bool:
-        """Whether it ended, now or within some time."""
-        return bool(self._poll.poll(1000 * wait_s))
+    def has_ended(self, timeout_s: float) -> bool:
+        """Whether the process ends within a time."""
+        return bool(self._poll.poll(1000 * timeout_s))
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Sends SIGKILL."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-
-    def close(self) -> None:
-        """Lets go of it."""
-        os.close(self._handle)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def grip(holder: Holder, run: RunDir) -> Iterator[Grip | None]:
-    """A process that holds the lock of a run; None where it does not any more."""
+def open_process(holder: Holder, run: RunDir) -> Iterator[ProcessHandle | None]:
+    """A handle of a process that holds the lock of a run; None where it does not any more."""
     try:
-        held = Grip(holder, run)
-    except OSError:  # gone, or a system without such handles
+        pidfd = os.pidfd_open(holder.pid)
+    except OSError:  # it has ended, or the kernel has no such handles
         yield None
         return
     try:
-        yield held
+        wanted = _identity(run.lock)
+        is_same = wanted is not None and _has_lock(holder.pid, wanted)
+        yield ProcessHandle(pidfd) if is_same and _holder(holder.pid) == holder else None
     finally:
-        held.close()
+        os.close(pidfd)
 
 
 def _holder(pid: int) -> Holder | None:
@@ -140,7 +129,7 @@ def _holder(pid: int) -> Holder | None:
 
 
 def _has_lock(pid: int, wanted: tuple[int, int]) -> bool:
-    """Whether a process has the file open, and the lock through it."""
+    """Whether a process has the file open and holds a lock on it."""
     folder = _PROC / str(pid)
     try:
         opened = list((folder / "fd").iterdir())

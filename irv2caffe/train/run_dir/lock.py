@@ -1,4 +1,4 @@
-"""The lock of a run folder: one trainer at a time, known by its process."""
+"""The lock of a run folder, which lets one trainer work in it at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_LOCK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a run folder: processes are known by their number and the time they began."""
+    """The trainer that holds a run folder, and its Caffe; ``began`` tells reused numbers apart."""
 
     host: str
     pid: int
@@ -42,10 +42,10 @@ _NOBODY = Owner("", 0, "")
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[IO[str]]:
-    """Holds the run folder; the lock of processes that died is free again by itself.
+    """Holds the run folder; the kernel frees the lock when its processes end.
 
-    Yields the open lock, for the child to inherit: as long as a Caffe lives whose trainer was
-    killed, no other Caffe starts in the same folder.
+    Yields the open lock file, which Caffe inherits: as long as a Caffe runs whose trainer was
+    killed, no other one starts in the same folder.
 
     Raises:
         InputError: another trainer works in it.
@@ -54,30 +54,27 @@ def locked(run: RunDir) -> Iterator[IO[str]]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _held(run) from error
+            raise _locked_error(run) from error
         except OSError as error:
             raise write_error(run.path, error) from error
-        write_owner(handle, Owner(platform.node(), os.getpid(), began(os.getpid())))
+        write_owner(handle, Owner(platform.node(), os.getpid(), start_time(os.getpid())))
         yield handle
         handle.truncate(0)
 
 
-def _held(run: RunDir) -> InputError:
-    """Who keeps others out: a trainer, or what a Caffe of an earlier one has left behind."""
-    owner = read_owner(run)
-    there = holders(run)
-    left = [holder for holder in there if not is_caffe_of(holder, run)]
-    trainer = owner is not None and (not there or any(one.pid == owner.pid for one in there))
-    if owner is not None and trainer:
+def _locked_error(run: RunDir) -> InputError:
+    """The error that names the trainer, or the process that a Caffe of an earlier one left."""
+    owner, found = read_owner(run), holders(run)
+    if owner is not None and (not found or any(one.pid == owner.pid for one in found)):
         who = f", process {owner.pid} on {owner.host}"
-    elif len(left) == len(there) > 0:
+    elif found and not any(is_caffe_of(one, run) for one in found):
         return InputError(
-            f"{run.path} is kept locked by {'; '.join(one.text() for one in left[:3])}, which a "
+            f"{run.path} is kept locked by {'; '.join(one.text() for one in found[:3])}, which a "
             "Caffe of it left behind",
-            f"end it, once you know what it is: kill {' '.join(str(one.pid) for one in left[:3])}",
+            f"end it, once you know what it is: kill {' '.join(str(one.pid) for one in found[:3])}",
         )
     else:
-        who = "".join(f", {one.text()}" for one in there[:3])
+        who = "".join(f", {one.text()}" for one in found[:3])
     return InputError(
         f"another training works in {run.path}{who}",
         "irv2caffe train --status RUN shows it, --stop RUN ends it",
@@ -94,7 +91,7 @@ def _open_lock(run: RunDir) -> IO[str]:
 
 
 def write_owner(handle: IO[str], owner: Owner) -> None:
-    """Says in the lock who holds it; on a full disk it stays unsaid."""
+    """Writes the holder into the lock file, unless the disk is full."""
     with contextlib.suppress(OSError):
         handle.seek(0)
         handle.truncate(0)
@@ -103,7 +100,7 @@ def write_owner(handle: IO[str], owner: Owner) -> None:
 
 
 def read_owner(run: RunDir) -> Owner | None:
-    """Who holds or held a run folder, as far as the lock says it."""
+    """The holder that the lock file names, or None; its contents are not trusted."""
     try:
         values = json.loads(read_regular(run.lock, _MAX_LOCK_BYTES))
         owner = Owner(**values)
@@ -114,7 +111,7 @@ def read_owner(run: RunDir) -> Owner | None:
 
 
 def is_locked(run: RunDir) -> bool:
-    """Whether somebody works in a run folder now."""
+    """Whether a trainer or its Caffe works in a run folder now."""
     try:
         with open_regular(run.lock) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -125,10 +122,7 @@ def is_locked(run: RunDir) -> bool:
     return False
 
 
-def began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where there is none.
-
-    A number alone may belong to another process by now.
-    """
+def start_time(pid: int) -> str:
+    """When a process started, in clock ticks since the boot; empty where there is none."""
     fields = stat_fields(Path(f"/proc/{pid}"))
     return fields[19] if fields else ""

@@ -1,11 +1,10 @@
-"""Pairs of .caffemodel and .solverstate: which are whole, which stay, which must never be used."""
+"""Pairs of .caffemodel and .solverstate files: whether they are complete and of the run's net."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from irv2caffe.proto.snapshot_headers import (
     with_learned_net,
 )
 from irv2caffe.train.run_dir import checksums
+from irv2caffe.train.run_dir.snapshot_name import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,26 +24,23 @@ if TYPE_CHECKING:
 
     from irv2caffe.proto.snapshot_headers import LayerHeader, ModelHeader
 
-# NVCaffe can write the test's scores into the name.
-_STATE = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.solverstate$")
-_MODEL = re.compile(r"_iter_(\d+)(?:_score[\w.]*?)?\.caffemodel$")
 _REJECTED = ".diverged"
-# What may differ between the net that is trained and the one that a snapshot was made of: wiring
-# that Caffe itself changes (Split layers), and what does not change the meaning of the weights.
+# Fields that may differ between the net and a snapshot's: connections, which Caffe changes itself
+# (Split layers), and what does not change the meaning of the weights.
 _NOT_COMPARED = (
     "bottom", "top", "include", "exclude", "phase", "param", "loss_weight", "propagate_down",
     "blobs", "transform_param", "data_param", "image_data_param", "hdf5_data_param",
     "window_data_param", "loss_param", "dropout_param", "accuracy_param",
 )  # fmt: skip
-# Names of files within what is compared: a run folder that was moved has its files elsewhere.
+# File names in compared parameters, which differ after a run folder was moved.
 _FILE_NAMES = (("infogain_loss_param", "source"), ("hdf5_output_param", "file_name"))
-# File systems that cannot force a file or a folder to the disk say so with one of these.
+# Errors of file systems that cannot sync a file or a folder.
 _CANNOT_FORCE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files that a run can be resumed from."""
+    """The two files of a snapshot, from which a run can be resumed."""
 
     iteration: int
     state: Path
@@ -51,7 +48,7 @@ class Pair:
 
     @property
     def num_bytes(self) -> int:
-        """Of both files, as far as they are there."""
+        """Size of both files, as far as they exist."""
         total = 0
         for path in (self.state, self.model):
             with contextlib.suppress(OSError):
@@ -60,10 +57,10 @@ class Pair:
 
 
 def pairs(folder: Path) -> list[Pair]:
-    """The pairs in a folder by their names, newest first; whether they are whole is not asked.
+    """The pairs in a folder by their names, newest first; they may be incomplete.
 
     Raises:
-        UnreadableError: the folder is there and cannot be looked into.
+        UnreadableError: the folder exists and cannot be listed.
     """
     try:
         found = [pair for state in folder.iterdir() if (pair := pair_of(state))]
@@ -76,17 +73,19 @@ def pairs(folder: Path) -> list[Pair]:
 
 def pair_of(state: Path) -> Pair | None:
     """The pair that a solver state belongs to by its name; None for another kind of name."""
-    match = _STATE.search(state.name)
-    return Pair(int(match[1]), state, state.with_suffix(".caffemodel")) if match else None
+    name = parse_name(state.name)
+    if name is None or name.suffix != ".solverstate":
+        return None
+    return Pair(name.iteration, state, state.with_suffix(".caffemodel"))
 
 
 def problem(pair: Pair, net: Any = None, *, check_finite: bool = True) -> str:
-    """What keeps a run from being resumed from a pair; empty where nothing does.
+    """Why a run cannot be resumed from a pair; empty if it can.
 
     Args:
-        pair: two files.
-        net: the NetParameter of the run; None does not compare.
-        check_finite: look at every weight too.
+        pair: the two files.
+        net: the NetParameter of the run, or None to compare no nets.
+        check_finite: check every weight for NaN and infinity.
     """
     try:
         return _problem(pair, net, check_finite=check_finite)
@@ -95,7 +94,7 @@ def problem(pair: Pair, net: Any = None, *, check_finite: bool = True) -> str:
 
 
 def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
-    """The same, but for files that are torn, not there, or cannot be read.
+    """The same, with exceptions for files that are torn, missing or unreadable.
 
     Raises:
         MissingInputError, FormatError, UnreadableError: these.
@@ -119,26 +118,25 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
 
 
 def _num_learned(model: ModelHeader) -> int:
-    """Blobs that the solver keeps a history of, or two; 0 where layers share some by name."""
-    if model.is_old or any(
-        param.name for layer in model.layers for param in layer.definition.param
-    ):
+    """Number of blobs that the solver keeps history for; 0 where layers share blobs by name."""
+    params = (param for layer in model.layers for param in layer.definition.param)
+    if model.is_old or any(param.name for param in params):
         return 0
     return sum(len(layer.shapes) for layer in model.layers)
 
 
-def newest_whole(
+def newest_complete(
     folder: Path, net: Any = None, *, at_most: int | None = None
 ) -> tuple[Pair | None, list[str]]:
     """The newest pair without a problem, and the problems of newer ones.
 
     Args:
-        folder: of snapshots.
+        folder: the snapshot folder.
         net: the NetParameter of the run, or None.
-        at_most: pairs of later iterations do not count.
+        at_most: ignore pairs of later iterations.
 
     Raises:
-        UnreadableError: none was found to be whole, and of some a disk did not let us see it.
+        UnreadableError: no pair is complete, and some could not be read.
     """
     problems: list[str] = []
     unreadable: UnreadableError | None = None
@@ -146,7 +144,7 @@ def newest_whole(
         if at_most is not None and pair.iteration > at_most:
             continue
         try:
-            why = _problem(pair, net, check_finite=True) or damage(pair)
+            why = _problem(pair, net, check_finite=True) or checksum_problem(pair)
         except UnreadableError as error:
             unreadable, why = unreadable or error, error.message
         except (FormatError, MissingInputError) as error:
@@ -159,11 +157,11 @@ def newest_whole(
     return None, problems
 
 
-def damage(pair: Pair) -> str:
-    """Says what is not as it was when the pair was verified; empty where nobody did that.
+def checksum_problem(pair: Pair) -> str:
+    """Which file of a pair has changed since it was verified; empty if none, or never verified.
 
     Raises:
-        UnreadableError: a disk keeps it from being read.
+        UnreadableError: a file cannot be read.
     """
     try:
         return checksums.difference((pair.model, pair.state))
@@ -171,11 +169,11 @@ def damage(pair: Pair) -> str:
         raise UnreadableError(f"cannot be read: {error.strerror}", path=pair.state) from error
 
 
-def mend(pair: Pair) -> bool:
-    """Lets a solver state name the model beside it; whether it had to.
+def fix_model_path(pair: Pair) -> bool:
+    """Makes a solver state name the model beside it; returns whether it had to be changed.
 
-    Caffe writes the model's path as it was given the prefix, and opens just that when it resumes:
-    a folder that was moved, or another working folder, would end in "File not found".
+    Caffe writes the model's path with the snapshot prefix, and opens that path when it resumes: in
+    a moved folder, or from another working folder, it would not find the file.
 
     Raises:
         OutputError: it cannot be written.
@@ -193,12 +191,12 @@ def mend(pair: Pair) -> bool:
     return True
 
 
-def keep_on_disk(pair: Pair) -> str:
-    """Waits until both files are on the disk itself, so that a power cut leaves them whole.
+def force_to_disk(pair: Pair) -> str:
+    """Forces both files to the disk, so that they survive a power failure.
 
-    Returns what kept a disk from it, or nothing; file systems that know no such thing pass.
+    Returns the error, or an empty string, also on file systems that cannot sync.
     """
-    trouble = ""
+    failure = ""
     for path in (pair.model, pair.state, pair.state.parent):
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -208,12 +206,15 @@ def keep_on_disk(pair: Pair) -> str:
                 os.close(handle)
         except OSError as error:
             if error.errno not in _CANNOT_FORCE:
-                trouble = trouble or f"{path}: {error.strerror}"
-    return trouble
+                failure = failure or f"{path}: {error.strerror}"
+    return failure
 
 
-def reject(folder: Path, after: int) -> list[Path]:
-    """Renames snapshots of later iterations, so that no run is resumed from them; the models.
+def set_aside(folder: Path, after: int) -> list[Path]:
+    """Renames the snapshots after an iteration, so that no run is resumed from them.
+
+    Returns:
+        The models, by their old names.
 
     Raises:
         OutputError: they cannot be renamed.
@@ -221,8 +222,8 @@ def reject(folder: Path, after: int) -> list[Path]:
     rejected = []
     try:
         for path in sorted(folder.iterdir()):
-            match = _STATE.search(path.name) or _MODEL.search(path.name)
-            if match and int(match[1]) > after:
+            name = parse_name(path.name)
+            if name is not None and path.suffix != ".h5" and name.iteration > after:
                 path.replace(path.with_name(path.name + _REJECTED))
                 if path.suffix == ".caffemodel":
                     rejected.append(path)
@@ -232,25 +233,24 @@ def reject(folder: Path, after: int) -> list[Path]:
 
 
 def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
-    """How a net differs from the one that a snapshot was made of, as far as weights go.
+    """Differences between a net and a snapshot's that matter for the weights, one line each.
 
     Args:
-        layers: of the snapshot.
-        net: a NetParameter; its layers of all phases.
+        layers: the layers of the snapshot.
+        net: a NetParameter with the layers of all phases.
     """
     wanted: dict[str, list[Any]] = {}
     for layer in net.layer:
         wanted.setdefault(layer.name, []).append(layer)
     if not wanted:
-        return []  # an old net, which Caffe upgrades when it reads it
+        return []  # an old net, which Caffe upgrades
     found = [layer for layer in layers if layer.definition.type != "Split"]
     differences = []
     for layer in found:
         name = layer.definition.name
-        there = wanted.get(name, [])
-        if not there:
+        if name not in wanted:
             differences.append(f"layer {name} is not in the net now")
-        elif not any(_same(layer.definition, one) for one in there):
+        elif all(_essence(layer.definition) != _essence(one) for one in wanted[name]):
             differences.append(f"layer {name} has changed")
     names = {layer.definition.name for layer in found}
     differences += [
@@ -262,7 +262,7 @@ def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
 
 
 def old_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
-    """The same for a snapshot of which only the names of its layers are known."""
+    """The same for an old snapshot, by the names of its layers."""
     names = {layer.name for layer in (*net.layer, *net.layers)}
     learned = [layer.definition.name for layer in layers if layer.shapes]
     return [
@@ -270,11 +270,8 @@ def old_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
     ]
 
 
-def _same(left: Any, right: Any) -> bool:
-    return _essence(left) == _essence(right)
-
-
 def _essence(layer: Any) -> bytes:
+    """The compared fields of a layer, in comparable form."""
     bare = type(layer)()
     bare.CopyFrom(layer)
     for field in _NOT_COMPARED:
@@ -282,5 +279,5 @@ def _essence(layer: Any) -> bytes:
     for param, field in _FILE_NAMES:
         if bare.HasField(param):
             getattr(bare, param).ClearField(field)
-    bare.DiscardUnknownFields()  # of NVCaffe, which writes them into every layer
+    bare.DiscardUnknownFields()  # NVCaffe writes them into every layer
     return bytes(bare.SerializeToString(deterministic=True))

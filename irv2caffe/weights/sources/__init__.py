@@ -1,1 +1,1 @@
-"""What each library calls the arrays of Inception-ResNet-v2."""
+"""The names of Inception-ResNet-v2's arrays in each library."""

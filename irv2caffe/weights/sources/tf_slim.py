@@ -1,37 +1,24 @@
-"""TF-slim's checkpoints of ``inception_resnet_v2``, the published and one's own."""
+"""The names of TF-slim's ``inception_resnet_v2`` in checkpoints."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from irv2caffe.weights.scopes import AUX_CONVOLUTIONS, AUX_LOGITS, CONVOLUTIONS, LOGITS
-from irv2caffe.weights.tensors import (
-    BETA,
-    BIAS,
-    GAMMA,
-    HWIO,
-    IN_OUT,
-    MEAN,
-    VARIANCE,
-    WEIGHT,
-    Key,
-    SourceArrays,
-    StoredArray,
-    Tensor,
-)
+from irv2caffe.weights.tensors import HWIO, IN_OUT, Key, Role, SourceArrays, StoredArray, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ROOT = "InceptionResnetV2/"
 _AVERAGE = "/ExponentialMovingAverage"
-_PARTS = {
-    "weights": WEIGHT,
-    "biases": BIAS,
-    "BatchNorm/gamma": GAMMA,
-    "BatchNorm/beta": BETA,
-    "BatchNorm/moving_mean": MEAN,
-    "BatchNorm/moving_variance": VARIANCE,
+_ROLES = {
+    "weights": Role.WEIGHT,
+    "biases": Role.BIAS,
+    "BatchNorm/gamma": Role.GAMMA,
+    "BatchNorm/beta": Role.BETA,
+    "BatchNorm/moving_mean": Role.MEAN,
+    "BatchNorm/moving_variance": Role.VARIANCE,
 }
 
 
@@ -40,20 +27,20 @@ def _names() -> dict[str, tuple[Key, tuple[int, ...]]]:
     scopes |= {name: name for name in (*AUX_CONVOLUTIONS, AUX_LOGITS)} | {"Logits/Logits": LOGITS}
     names: dict[str, tuple[Key, tuple[int, ...]]] = {}
     for name, scope in scopes.items():
-        for variable, part in _PARTS.items():
+        for variable, role in _ROLES.items():
             axes = IN_OUT if scope in {LOGITS, AUX_LOGITS} else HWIO
             names[f"{_ROOT}{name}/{variable}"] = (
-                Key(scope, part),
-                axes if part == WEIGHT else (),
+                Key(scope, role),
+                axes if role == Role.WEIGHT else (),
             )
     return names
 
 
 def from_tf_slim(arrays: Mapping[str, StoredArray], *, averaged: bool = False) -> SourceArrays:
-    """The variables of a checkpoint by their meaning.
+    """The variables of a checkpoint by their role.
 
-    What an optimizer keeps has the name of its variable and one word more; it is left out, and so
-    is all that stands outside of the net, such as ``global_step``.
+    Variables of the optimizer, named after a variable of the net and one word more, are ignored,
+    and so are variables outside of the net, such as ``global_step``.
 
     Args:
         arrays: the variables.

@@ -1,4 +1,4 @@
-"""timm's ``inception_resnet_v2``, and the model of the same structure that it came from."""
+"""The names of timm's ``inception_resnet_v2``, and of the model that it was derived from."""
 
 from __future__ import annotations
 
@@ -6,59 +6,48 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.weights.scopes import CONVOLUTIONS, LOGITS
 from irv2caffe.weights.sources.wrapped import prefix_of
-from irv2caffe.weights.tensors import (
-    BETA,
-    BIAS,
-    GAMMA,
-    MEAN,
-    VARIANCE,
-    WEIGHT,
-    Key,
-    SourceArrays,
-    StoredArray,
-    Tensor,
-)
+from irv2caffe.weights.tensors import Key, Role, SourceArrays, StoredArray, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BATCHES = "num_batches_tracked"
 _BN = {
-    "bn.weight": GAMMA,
-    "bn.bias": BETA,
-    "bn.running_mean": MEAN,
-    "bn.running_var": VARIANCE,
+    "bn.weight": Role.GAMMA,
+    "bn.bias": Role.BETA,
+    "bn.running_mean": Role.MEAN,
+    "bn.running_var": Role.VARIANCE,
 }
-_HEADS = ("classif.", "last_linear.")  # the first is timm's, the second that of its origin
+_HEADS = ("classif.", "last_linear.")  # of timm, and of the model it was derived from
 
 
 def timm_names() -> dict[str, Key]:
-    """The names of its state dict, in order; Caffe has nothing like ``num_batches_tracked``."""
+    """The names of its state dict, in order, without ``num_batches_tracked``."""
     names: dict[str, Key] = {}
     for scope in CONVOLUTIONS:
         if scope.has_bn:
-            names[f"{scope.timm}.conv.weight"] = Key(scope.slim, WEIGHT)
-            names |= {f"{scope.timm}.{name}": Key(scope.slim, part) for name, part in _BN.items()}
+            names[f"{scope.timm}.conv.weight"] = Key(scope.slim, Role.WEIGHT)
+            names |= {f"{scope.timm}.{name}": Key(scope.slim, role) for name, role in _BN.items()}
         else:
-            names[f"{scope.timm}.weight"] = Key(scope.slim, WEIGHT)
-            names[f"{scope.timm}.bias"] = Key(scope.slim, BIAS)
-    names["classif.weight"] = Key(LOGITS, WEIGHT)
-    names["classif.bias"] = Key(LOGITS, BIAS)
+            names[f"{scope.timm}.weight"] = Key(scope.slim, Role.WEIGHT)
+            names[f"{scope.timm}.bias"] = Key(scope.slim, Role.BIAS)
+    names["classif.weight"] = Key(LOGITS, Role.WEIGHT)
+    names["classif.bias"] = Key(LOGITS, Role.BIAS)
     return names
 
 
 def from_timm(arrays: Mapping[str, StoredArray], *, averaged: bool = False) -> SourceArrays:
-    """The arrays of a state dict by their meaning.
+    """The arrays of a state dict by their role.
 
     Args:
-        arrays: of a file, in which the network may be a part of something larger.
+        arrays: of a file; the network may be part of a larger module.
         averaged: take the moving averages that the trainer kept of the weights.
 
     Raises:
         FormatError: no such averages, or several networks.
     """
     names = timm_names()
-    names |= {f"last_linear.{part}": Key(LOGITS, part) for part in (WEIGHT, BIAS)}
+    names |= {f"last_linear.{role}": Key(LOGITS, role) for role in (Role.WEIGHT, Role.BIAS)}
     prefix = prefix_of(arrays, names, averaged=averaged)
     found = SourceArrays(prefix=prefix)
     for name, raw in arrays.items():

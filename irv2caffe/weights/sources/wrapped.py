@@ -1,7 +1,7 @@
-"""State dicts of a network that was part of something larger: what stands before all its names.
+"""Finds the prefix of a network's names in the state dict of a larger module.
 
-A network that is spread over several GPUs is ``module.``, one in a LightningModule mostly
-``model.``, a compiled one ``_orig_mod.``; any attribute of any class is possible.
+The prefix is ``module.`` in DistributedDataParallel, mostly ``model.`` in a LightningModule and
+``_orig_mod.`` in a compiled module; any attribute of any class is possible.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _AVERAGED = re.compile(r"(^|[._])(ema|averaged|shadow)([._]|$)", re.IGNORECASE)
 
 
 def prefix_of(names: Iterable[str], known: Collection[str], *, averaged: bool = False) -> str:
-    """What stands before the names of a network, with its last dot; empty for the bare network.
+    """The prefix of a network's names, with its last dot; empty for the network alone.
 
     Args:
         names: in the file.
-        known: of the network.
+        known: names of the network.
         averaged: take the moving averages that a trainer kept beside the network.
 
     Raises:
         FormatError: the file holds several such networks, or no averages of one.
     """
-    counts = Counter(prefix for name in names if (prefix := _before(name, known)) is not None)
+    counts = Counter(prefix for name in names if (prefix := _prefix(name, known)) is not None)
     averages = {prefix: count for prefix, count in counts.items() if _AVERAGED.search(prefix)}
     if averaged and not averages:
         raise FormatError("holds no averaged weights", "leave out --ema")
@@ -45,8 +45,8 @@ def prefix_of(names: Iterable[str], known: Collection[str], *, averaged: bool = 
     return best[0] if best else ""
 
 
-def _before(name: str, known: Collection[str]) -> str | None:
-    """What stands before a known name at the end of a name; None if there is none."""
+def _prefix(name: str, known: Collection[str]) -> str | None:
+    """The part of a name before a known name at its end; None without one."""
     if name in known:
         return ""
     at = name.find(".")

@@ -1,7 +1,6 @@
-"""What --resume names: a run folder, or a snapshot with which a new run folder begins.
+"""What --resume names: a run folder to go on in, or a snapshot that a new run folder starts from.
 
-A training that another program started keeps its files as they are: its solver and nets are read,
-its snapshot is copied, and all that is written goes into a run folder of its own.
+Files of another program's training are only read: its snapshot is copied into the new run folder.
 """
 
 from __future__ import annotations
@@ -10,14 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InputError, Irv2CaffeError, MissingInputError, UsageError
-from irv2caffe.train.run_dir.other_training import (
+from irv2caffe.train.run_dir.folders import RUNS, is_run
+from irv2caffe.train.run_dir.foreign_training import (
+    complete_pair,
     prefix_of,
     solvers_in,
     states_of,
-    whole_pair,
 )
-from irv2caffe.train.run_dir.run_dir import RUNS, RunDir, is_run
-from irv2caffe.train.run_dir.snapshots import Pair, newest_whole, pairs
+from irv2caffe.train.run_dir.run_dir import RunDir
+from irv2caffe.train.run_dir.snapshots import Pair, newest_complete, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,13 +27,40 @@ _MODEL_ENDINGS = (".caffemodel", ".caffemodel.h5")
 
 
 @dataclass(frozen=True)
-class StartingPoint:
-    """A snapshot that a new run goes on from.
+class ResumeRequest:
+    """The arguments of ``train --resume``.
 
     Attributes:
-        solver: that goes with it.
-        pair: the two files, wherever they lie.
-        run: the run folder that it is of, or None where another program made it.
+        named: a run folder, a folder of another program's training, or a solver state.
+        run_dir: of the new run; without ``named``, of the run to resume.
+        solver: the solver that was given, or None.
+        model: the model that was given, if it is not the one the solver state names.
+    """
+
+    named: Path | None
+    run_dir: Path | None
+    solver: Path | None = None
+    model: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The file or folder to resume from."""
+        return self.named or self.run_dir or RUNS / "latest"
+
+    @property
+    def run(self) -> Path:
+        """The run folder to go on in, if :func:`find_starting_point` finds no other snapshot."""
+        return self.place if self.place.is_dir() else self.place.absolute().parent.parent
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A snapshot that a new run starts from.
+
+    Attributes:
+        solver: the solver that belongs to it.
+        pair: the two files, in their place.
+        run: the run folder they are of, or None for another program's.
     """
 
     solver: Path
@@ -41,60 +68,47 @@ class StartingPoint:
     run: Path | None = None
 
 
-def find_starting_point(
-    named: Path | None,
-    *,
-    run_dir: Path | None,
-    solver: Path | None,
-    model: Path | None,
-    say: Callable[[str], None],
-) -> StartingPoint | None:
-    """The snapshot that a new run begins with; None where a run folder itself goes on.
+def find_starting_point(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint | None:
+    """The snapshot that a new run starts from; None if a run folder itself goes on.
 
     Args:
-        named: a run folder, a folder of another program's training, or a solver state.
-        run_dir: of the new run; without ``named`` the run to go on with.
-        solver: that was told.
-        model: that was told, where it is not the one the state names.
-        say: called with what was passed over.
+        request: the arguments of ``--resume``.
+        say: called with the snapshots that are passed over.
 
     Raises:
-        UsageError: what is meant is not clear; says which option decides.
-        MissingInputError: nothing there to go on from.
-        InputError: a snapshot that cannot be used.
+        UsageError: it is ambiguous; the message names the option that decides.
+        MissingInputError: there is nothing to resume.
+        InputError: a snapshot cannot be used.
     """
-    if named is None and (solver is not None or model is not None):
+    named, place = request.named, request.place
+    if named is None and (request.solver is not None or request.model is not None):
         raise UsageError(
             "--resume takes solver and weights from the run folder",
             "--resume FOLDER or --resume FILE.solverstate goes with another --solver",
         )
-    place = named or run_dir or RUNS / "latest"
     if named is not None and not place.exists():
         raise MissingInputError(
             f"--resume {place}: no such file or folder",
             "it takes a run folder, the folder of another training, or a .solverstate",
         )
     if place.is_dir() and is_run(place):
-        return _of_run(place, named, run_dir, solver, model, say)
+        return _of_run(request, say)
     if place.is_dir():
-        return _of_folder(place, solver, model, say)
+        return _of_folder(place, request.solver, request.model, say)
     if named is None:
         raise MissingInputError(
             f"{place} holds no run to resume",
             "--resume RUN names the run folder; without --resume a new run starts",
         )
-    return _of_state(place, run_dir, solver, model)
+    return _of_state(request)
 
 
-def _of_run(
-    run: Path,
-    named: Path | None,
-    run_dir: Path | None,
-    solver: Path | None,
-    model: Path | None,
-    say: Callable[[str], None],
-) -> StartingPoint | None:
-    in_place = named is None or run_dir is None or (run_dir.exists() and run_dir.samefile(run))
+def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint | None:
+    """From the newest complete snapshot of a run folder, or in it."""
+    run, run_dir, solver, model = request.place, request.run_dir, request.solver, request.model
+    in_place = (
+        request.named is None or run_dir is None or (run_dir.exists() and run_dir.samefile(run))
+    )
     if solver is None and model is None and in_place:
         return None
     if in_place or model is not None:
@@ -102,18 +116,17 @@ def _of_run(
             "--resume RUN takes solver and weights from the run folder",
             "with --run-dir NEW a new run goes on from its newest snapshot, with another --solver",
         )
-    pair, problems = newest_whole(RunDir(run).snapshots)
+    pair, problems = newest_complete(RunDir(run).snapshots)
     for why in problems:
         say(f"passed over: {why}")
     if pair is None:
-        raise MissingInputError(f"{run} has no whole snapshot yet", "start it with --solver")
+        raise MissingInputError(f"{run} has no complete snapshot yet", "start it with --solver")
     return StartingPoint(solver or RunDir(run).solver, pair, run)
 
 
-def _of_state(
-    state: Path, run_dir: Path | None, solver: Path | None, model: Path | None
-) -> StartingPoint | None:
-    """From the snapshot that was named; a run folder whose newest it is goes on itself."""
+def _of_state(request: ResumeRequest) -> StartingPoint | None:
+    """From a solver state; None if it is the newest of a run folder, which then goes on."""
+    state, run_dir, solver, model = request.place, request.run_dir, request.solver, request.model
     if state.name.endswith(_MODEL_ENDINGS):
         beside = state.with_name(state.name.replace(".caffemodel", ".solverstate"))
         raise UsageError(
@@ -126,10 +139,10 @@ def _of_state(
             f"--resume {state}: {what}",
             "it takes a .solverstate or a folder; --solver FILE beside it names a solver",
         )
-    pair = whole_pair(state, model, solver)
+    pair = complete_pair(state, model, solver)
     run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
     if run is not None and solver is None and run_dir is None and model is None:
-        newest, _ = newest_whole(RunDir(run).snapshots)
+        newest, _ = newest_complete(RunDir(run).snapshots)
         if newest is not None and newest.state.samefile(state):
             return None
     if solver is None:
@@ -137,16 +150,10 @@ def _of_state(
     return StartingPoint(solver, pair, run)
 
 
-def run_of(named: Path | None, run_dir: Path | None) -> Path:
-    """The run folder that goes on itself, where :func:`find_starting_point` found none other."""
-    place = named or run_dir or RUNS / "latest"
-    return place if place.is_dir() else place.absolute().parent.parent
-
-
 def _of_folder(
     folder: Path, solver: Path | None, model: Path | None, say: Callable[[str], None]
 ) -> StartingPoint:
-    """From the newest whole snapshot of another program's training."""
+    """From the newest complete snapshot of another program's training."""
     if model is not None:
         raise UsageError(
             f"--resume {folder} --weights {model}: of which snapshot is it the model?",
@@ -160,7 +167,7 @@ def _of_folder(
             "--solver FILE names the solver that its snapshots are of",
         )
     found = {path: states_of(path, folder) for path in solvers or above}
-    if above:  # a neighbour's snapshots are not meant
+    if above:  # not the snapshots of other folders
         for states in found.values():
             states[:] = [state for state in states if state.parent.samefile(folder)]
     having = [path for path, states in found.items() if states]
@@ -179,11 +186,11 @@ def _of_folder(
         )
     for state in found[having[0]]:
         try:
-            return StartingPoint(having[0], whole_pair(state, None, having[0]))
+            return StartingPoint(having[0], complete_pair(state, None, having[0]))
         except InputError as error:
             say(f"passed over: {error.message}")
     raise InputError(
-        f"no snapshot in {next(iter(places))} is whole",
+        f"no snapshot in {next(iter(places))} is complete",
         "--weights FILE with --resume FILE.solverstate names the model of a solver state",
     )
 
@@ -204,7 +211,7 @@ def _no_snapshots(folder: Path, solvers: list[Path]) -> Irv2CaffeError:
 
 
 def _solver_near(state: Path) -> Path:
-    """The solver of a state: in its folder, or the one above."""
+    """The solver of a solver state, in its folder or the one above."""
     for folder in (state.parent, state.absolute().parent.parent):
         solvers = solvers_in(folder)
         fitting = [path for path in solvers if state in states_of(path, state.parent)]

@@ -1,12 +1,8 @@
-"""The files of a training that another program started: solvers, solver states, models.
-
-They are only read: whoever made them finds them as they were.
-"""
+"""Solvers and snapshots of a training that another program started; they are only read."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +13,21 @@ from irv2caffe.proto.text import read_prototxt
 from irv2caffe.system import read_regular
 from irv2caffe.train.run_dir import checksums
 from irv2caffe.train.run_dir import hdf5_snapshots as hdf5
-from irv2caffe.train.run_dir.retention import prune
-from irv2caffe.train.run_dir.run_dir import copy_file
-from irv2caffe.train.run_dir.snapshots import Pair, damage, mend, problem
+from irv2caffe.train.run_dir.folders import copy_file
+from irv2caffe.train.run_dir.retention import delete
+from irv2caffe.train.run_dir.snapshot_name import parse_name
+from irv2caffe.train.run_dir.snapshots import Pair, checksum_problem, fix_model_path, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# NVCaffe can write the test's scores into the name.
-_STATE = re.compile(
-    r"(?P<prefix>.*)_iter_(?P<iteration>\d{1,10})(?:_score[\w.]*?)?\.solverstate(?:\.h5)?"
-)
 _MAX_SOLVER_BYTES = 1 << 20
 _OF_SOLVERS = (b"max_iter", b"base_lr")  # nets, which can be long, have no such words
 _NET_FIELDS = ("net", "train_net", "net_param", "train_net_param")
 
 
 def solvers_in(folder: Path) -> list[Path]:
-    """The prototxts of a folder that are solvers and name a net."""
+    """The prototxts in a folder that are solvers and name a net."""
     found = []
     for path in sorted(folder.glob("*.prototxt")):
         try:
@@ -45,7 +38,7 @@ def solvers_in(folder: Path) -> list[Path]:
                 ):
                     found.append(path)
         except (FormatError, MissingInputError, OSError):
-            continue  # a net, most likely
+            continue  # probably a net
     return found
 
 
@@ -54,18 +47,18 @@ def _solver(path: Path) -> Any:
 
 
 def prefix_of(solver: Path) -> str:
-    """The snapshot_prefix that a solver says, or nothing."""
+    """The snapshot_prefix of a solver; empty if it has none."""
     return str(_solver(solver).snapshot_prefix)
 
 
 def states_of(solver: Path, folder: Path) -> list[Path]:
-    """The solver states of a solver, newest first: in the folder, and where its prefix points.
+    """The solver states of a solver, newest first: in a folder, and where its prefix points.
 
-    Caffe writes relative to the folder that it was started in: this one, the solver's, or one
-    above it, as a rule.
+    A relative prefix is relative to the folder that Caffe was started in: usually this one, the
+    solver's, or one above it.
     """
     below, name = os.path.split(prefix_of(solver))
-    # Builds differ in what they take where the solver says nothing.
+    # Versions of Caffe differ in the name they use without a prefix.
     names = {name} if name or below else {"", solver.stem}
     beside = solver.absolute().parent
     places = [folder, *(base / below for base in (beside, *beside.parents, Path.cwd()) if below)]
@@ -76,23 +69,25 @@ def states_of(solver: Path, folder: Path) -> list[Path]:
     found = []
     for place in known.values():
         for path in place.iterdir():
-            match = _STATE.fullmatch(path.name)
-            if match and match["prefix"] in names:
-                found.append((int(match["iteration"]), path))
+            parts = parse_name(path.name)
+            if parts is not None and "state" in parts.suffix and parts.prefix in names:
+                found.append((parts.iteration, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def whole_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
-    """The pair of a state, found to be whole.
+def complete_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
+    """The pair of a solver state, verified to be complete.
 
     Raises:
-        InputError: torn, or its model is gone.
+        InputError: it is torn, or its model is missing.
     """
     outline = hdf5.state_header(state) if hdf5.is_hdf5(state) else read_state_header(state)
     pair = Pair(outline.iteration, state, model or _model_of(state, outline.learned_net, solver))
-    why = "" if _any_hdf5(pair) else problem(pair) or damage(pair)
+    why = "" if _any_hdf5(pair) else problem(pair) or checksum_problem(pair)
     if why:
-        raise InputError(why, "an older snapshot may be whole: --resume FILE.solverstate names it")
+        raise InputError(
+            why, "an older snapshot may be complete: --resume FILE.solverstate names it"
+        )
     return pair
 
 
@@ -101,7 +96,7 @@ def _any_hdf5(pair: Pair) -> bool:
 
 
 def refuse_other_net(pair: Pair, net: Any) -> None:
-    """Raises InputError where a pair is not of a net."""
+    """Raises InputError if a pair is of another net."""
     why = "" if _any_hdf5(pair) else problem(pair, net, check_finite=False)
     if why:
         raise InputError(why)
@@ -110,7 +105,7 @@ def refuse_other_net(pair: Pair, net: Any) -> None:
 
 
 def copy_pair(source: Pair, target: Pair, net: Any) -> None:
-    """Copies a pair, with the path in it mended; HDF5 becomes binary.
+    """Copies a pair and fixes the path in it; HDF5 becomes binary.
 
     Raises:
         InputError: it cannot be used.
@@ -125,21 +120,21 @@ def copy_pair(source: Pair, target: Pair, net: Any) -> None:
             hdf5.write_state(source.state, target.state, str(target.model))
         else:
             copy_file(source.state, target.state)
-            mend(target)
+            fix_model_path(target)
         why = problem(target, net)
         if why:
             raise InputError(f"{source.state} cannot be used: {why}")
         checksums.record((target.model, target.state))
     except BaseException:
-        prune([target])
+        delete([target])
         raise
 
 
 def _model_of(state: Path, learned_net: str, solver: Path | None) -> Path:
-    """The model of a state: beside it, or where it says.
+    """The model of a solver state: beside it, or at the path that it names.
 
     Raises:
-        MissingInputError: it is gone.
+        MissingInputError: there is none.
     """
     beside = state.with_name(state.name.replace(".solverstate", ".caffemodel"))
     said = Path(learned_net)

@@ -1,4 +1,4 @@
-"""Every output of a run's nets, as a curve with a scale to stand on."""
+"""OutputCurve: an output of a run's nets as a curve."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ if TYPE_CHECKING:
     from irv2caffe.log.metrics import Metric
 
 Array = Any  # of numpy
+Side = Literal["error", "loss", "value"]
 
 
 @dataclass(frozen=True)
-class Scalar:
-    """One output.
+class OutputCurve:
+    """One output of a net.
 
     Attributes:
-        metric: what it is.
-        curve: errors in percent, everything else as printed; of a training batch, averaged.
-        side: the scale that it belongs to: ``error`` (percent), ``loss`` or ``value``.
+        metric: the output.
+        curve: errors in percent, other values as printed; of training batches, averaged.
+        side: the axis that it belongs to: ``error`` (percent), ``loss`` or ``value``.
     """
 
     metric: Metric
     curve: Curve
-    side: Literal["error", "loss", "value"]
+    side: Side
 
     @property
     def label(self) -> str:
-        """What it is called: by the name in the log."""
+        """The name for the legend."""
         metric = self.metric
         what = f"error of {metric.name}" if self.side == "error" else metric.name
         if metric.phase == "train":
@@ -45,38 +46,36 @@ class Scalar:
 
     @property
     def unit(self) -> str:
-        """Behind a value."""
+        """The unit after a value."""
         return " %" if self.side == "error" else ""
 
-    def cut(self, window: Window) -> Scalar:
-        """What lies inside of a window."""
+    def cut(self, window: Window) -> OutputCurve:
+        """The part inside of a window."""
         return replace(self, curve=self.curve.cut(window))
 
 
-def scalars_of(metrics: Sequence[Metric], place: Callable[[Array], Array]) -> tuple[Scalar, ...]:
-    """All outputs but the errors that a table has rows of, and the only loss of the training.
+def output_curves(
+    metrics: Sequence[Metric], place: Callable[[Array], Array]
+) -> Iterator[OutputCurve]:
+    """All outputs but top-1 and top-5 errors and the only loss of the training.
 
     Args:
         metrics: of a run.
-        place: from iterations to places.
+        place: from iterations to places on the axis.
     """
-    return tuple(_scalars(metrics, place))
-
-
-def _scalars(metrics: Sequence[Metric], place: Callable[[Array], Array]) -> Iterator[Scalar]:
     losses = [metric for metric in metrics if (metric.phase, metric.kind) == ("train", "loss")]
     for metric in metrics:
         if metric.phase == "test" and metric.rank is not None and metric.is_fraction:
             continue
         if [metric] == losses and metric.weight in {None, 1.0}:
-            continue  # that is what is displayed, before the averaging
+            continue  # the displayed loss, before averaging
         value = np.array(metric.value, float)
         good = np.abs(value) <= MAX_LOSS
         x, y = place(np.array(metric.iteration, float)[good]), value[good]
-        side: Literal["error", "loss", "value"] = "loss" if metric.kind == "loss" else "value"
+        side: Side = "loss" if metric.kind == "loss" else "value"
         if metric.is_fraction:
             side, y = "error", 100 * (y if metric.kind == "error" else 1 - y)
         if metric.phase == "train" and len(y):
             y = moving_average(y, span_of(len(y)))
         if len(y):
-            yield Scalar(metric, Curve(x, y), side)
+            yield OutputCurve(metric, Curve(x, y), side)

@@ -1,14 +1,16 @@
-"""What tests of long jobs share: waits, files compared, and a net that trains in a moment."""
+"""A small net that trains in a moment, its run folders, and waits for processes and files."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from helpers.paths import HELPERS
 from irv2caffe.data.lmdb_store import open_writer
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.proto import messages
-from irv2caffe.train.run_dir.snapshots import newest_whole
+from irv2caffe.train.run_dir.snapshots import newest_complete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +53,8 @@ SOLVER = {
     "random_seed": 1,
 }  # fmt: skip
 FOREVER = 100_000_000
+PATIENCE_S = 300  # for what takes seconds, on a machine that is busy
+_MARK = "IRV2CAFFE_TEST"  # in the environment of all that a test starts
 _started: list[subprocess.Popen] = []
 
 
@@ -80,7 +84,7 @@ def write_job(root: Path, folder: Path, **changes: object) -> Path:
 
 def newest(run: RunDir) -> int:
     """The iteration of the newest whole snapshot, or 0."""
-    pair, _ = newest_whole(run.snapshots)
+    pair, _ = newest_complete(run.snapshots)
     return pair.iteration if pair is not None else 0
 
 
@@ -122,12 +126,16 @@ def irv2caffe(*args: object, cwd: Path | None = None, **env: str) -> subprocess.
     return subprocess.run(
         command(*args),
         cwd=cwd,
-        env={**os.environ, **env},
+        env=_environment(env),
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, _MARK: str(os.getpid()), **changes}
 
 
 def command(*args: object) -> list[str]:
@@ -136,14 +144,13 @@ def command(*args: object) -> list[str]:
 
 def start(*args: object, cwd: Path, **env: str) -> subprocess.Popen:
     """The program as a user starts it; :func:`end_started` ends it where a test fails before."""
-    child = subprocess.Popen(
-        command(*args),
-        cwd=cwd,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return start_with(args, cwd=cwd, env=env, **pipes)
+
+
+def start_with(args, cwd: Path, env: dict[str, str], **options) -> subprocess.Popen:
+    """The same with other streams."""
+    child = subprocess.Popen(command(*args), cwd=cwd, env=_environment(env), **options)
     _started.append(child)
     return child
 
@@ -159,13 +166,20 @@ def child_of_test(argv: list[str], **options) -> Iterator[subprocess.Popen]:
 
 
 def end_started() -> None:
-    """Ends what :func:`start` has started and what still works."""
+    """Ends what :func:`start` has started, and every Caffe of it, also one that is stopped."""
+    if not _started:
+        return
     while _started:
         with _started.pop() as child:
             child.kill()
+    mark = f"{_MARK}={os.getpid()}\0".encode()
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdecimal() and mark in (folder / "environ").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
-def wait_for(condition, what: str = "", seconds: float = 60):
+def wait_for(condition, what: str = "", seconds: float = PATIENCE_S):
     """Until something is true; returns it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -200,6 +214,13 @@ def config(run: Path) -> dict:
 
 def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal was sent to a process that blocks it or is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def is_gone(pid: int) -> bool:

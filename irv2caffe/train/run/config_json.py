@@ -1,0 +1,108 @@
+"""``config.json``: what a run was started with, its starts, and how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irv2caffe import __version__, system
+from irv2caffe.errors import OutputError
+from irv2caffe.train.plan.plan_text import as_dict
+from irv2caffe.train.run.git_revision import git_revision
+from irv2caffe.train.run_dir.run_dir import read_config, starts_of
+
+if TYPE_CHECKING:
+    from irv2caffe.caffe.command import Command
+    from irv2caffe.train.plan.plan import Plan
+    from irv2caffe.train.run.options import SupervisionOptions
+    from irv2caffe.train.run.verdict import Verdict
+    from irv2caffe.train.run_dir.run_dir import RunDir
+    from irv2caffe.train.run_dir.snapshots import Pair
+
+
+def write_config(run: RunDir, plan: Plan, options: SupervisionOptions) -> None:
+    """Writes ``config.json``; of an earlier one the starts and the origin are kept."""
+    earlier = read_config(run.path)
+    revision = git_revision(Path.cwd())
+    config = {
+        "irv2caffe": __version__,
+        "argv": sys.argv,
+        "started": earlier.get("started", _now()),
+        "solver": earlier.get("solver", plan.options.origin or str(plan.job.path.absolute())),
+        "snapshot": earlier.get(
+            "snapshot",
+            str(plan.options.snapshot.state.absolute()) if plan.options.snapshot else None,
+        ),
+        "weights": earlier.get("weights", [str(path.absolute()) for path in plan.options.weights]),
+        "caffe": {
+            "root": str(plan.found.root),
+            "program": plan.found.name,
+            "image": plan.found.image,
+            "reason": plan.found.reason,
+            "version": plan.can.version if plan.can is not None else None,
+            "flavor": plan.flavor,
+        },
+        "gpus": plan.gpus or "none",
+        "num_train_images": plan.num_train,
+        "num_val_images": plan.num_val,
+        "effective_batch": plan.effective_batch,
+        "epochs": plan.epochs,
+        "plan": as_dict(plan),
+        "options": {
+            **asdict(options),
+            "keep_newest": plan.options.keep_newest,
+            "keep_epochs": plan.options.keep_epochs,
+            "ignore_findings": plan.options.ignore_findings,
+        },
+        "versions": system.versions(),
+        "machine": system.machine(),
+        "git": {"revision": revision} if revision else None,
+        "starts": starts_of(earlier),
+        "ending": "running",
+        "why": None,
+    }
+    run.write_config({**earlier, **config})
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def record_start(run: RunDir, number: int, command: Command, plan: Plan, pair: Pair | None) -> None:
+    """Adds a start to ``config.json``."""
+    config = read_config(run.path)
+    starts = starts_of(config)
+    starts.append(
+        {
+            "number": number,
+            "time": _now(),
+            "argv": list(command.argv),
+            "from_iteration": pair.iteration if pair is not None else 0,
+            "snapshot": str(pair.state) if pair is not None else None,
+            "base_lr": float(f"{plan.solver.base_lr:.7g}"),
+            "effective_batch": plan.effective_batch,
+            "gpus": plan.gpus or "none",
+        }
+    )
+    run.write_config({**config, "starts": starts, "ending": "running", "why": None})
+
+
+def record_end(
+    run: RunDir, verdict: Verdict, exit_status: int | None, iteration: int | None
+) -> None:
+    """Completes the last start in ``config.json``."""
+    config = read_config(run.path)
+    for start in starts_of(config)[-1:]:
+        start.update(
+            ended=_now(),
+            ending=verdict.ending.value,
+            why=verdict.why,
+            exit_status=exit_status,
+            iteration=iteration,
+        )
+    with contextlib.suppress(OutputError):  # a full disk has been reported already
+        run.write_config(config)

@@ -1,0 +1,275 @@
+"""One start of Caffe: its log is followed, and the process is stopped or killed where needed.
+
+The phases of a start:
+
+- ``start``: until the first display of the loss or the first test;
+- ``train`` and ``test``: as the log says, in turn;
+- ended: the process has ended, and :func:`judge` decides how, from log and exit status.
+
+What ends it before its time:
+
+- a stop (SIGINT to Caffe, which writes a snapshot and ends): a signal, ``--stop``, or a log that
+  fills the disk;
+- a kill: divergence, since a snapshot would hold lost weights; no line for too long; output without
+  end; a process that hangs after it has logged its end; a second signal.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from irv2caffe.atomic import write_error
+from irv2caffe.log.read import events
+from irv2caffe.train.run import progress
+from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
+from irv2caffe.train.run.metrics_jsonl import MetricsFile
+from irv2caffe.train.run.stall_watch import describe_process
+from irv2caffe.train.run.supervisor import Supervisor
+from irv2caffe.train.run.tracker import Row, StartState, Tracker
+from irv2caffe.train.run.verdict import Ending, Outcome, Verdict, judge
+from irv2caffe.train.run_dir import control
+from irv2caffe.train.run_dir.lock import Owner, read_owner, start_time, write_owner
+from irv2caffe.train.run_dir.run_dir import write_state
+
+if TYPE_CHECKING:
+    from irv2caffe.caffe.command import Command
+    from irv2caffe.train.run.context import Context
+
+_STATE_S = 2.0
+_STATUS_S = 1.0
+# BVLC's Caffe hangs after a SIGINT with several GPUs: its workers wait for the one that stopped. By
+# then it has logged its end, and its files are complete.
+_HANG_S = 10.0
+# Events of the thread that writes snapshots; lines of other threads may come during a snapshot.
+_AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Done)
+
+
+class TrainingSession:
+    """Follows one process of Caffe from its start to its verdict.
+
+    Attributes:
+        exit_status: of the process, when it has ended; negative for a signal.
+    """
+
+    def __init__(self, context: Context, number: int, command: Command) -> None:
+        """Prepares a start.
+
+        Args:
+            context: what all starts share.
+            number: of this start; the first of a run is 1.
+            command: starts Caffe.
+
+        Raises:
+            OutputError: the log cannot be created.
+        """
+        self._context = context
+        self._number = number
+        self._command = command
+        run, plan = context.run, context.plan
+        self._metrics = MetricsFile(run.metrics, number, plan.effective_batch, plan.num_train)
+        self._tracker = Tracker(self._on_row)
+        try:
+            self._log = RawLog(run.log_of(number), run.log)
+        except OSError as error:
+            raise write_error(run.log_of(number), error) from error
+        self._log_size = LogSizeWatch(self._log, context.free_bytes, context.snapshot_bytes)
+        self._supervisor = Supervisor(
+            command,
+            self._log,
+            context.signals,
+            on_line=self._on_line,
+            on_poll=self._on_poll,
+            keep_open=(context.lock.fileno(),),
+        )
+        self._top1_error: float | None = None
+        self._snapshot_due = self._after_snapshot_interval()
+        self._state_due = self._status_due = 0.0
+        self._hang_deadline: float | None = None
+        self._logged_since_snapshot = False
+        self._stalled = ""
+        self._killed_for_divergence = False
+        self._num_snapshots = 0
+        self._has_begun = False
+        self.exit_status = 0
+
+    @property
+    def now(self) -> StartState:
+        """The state of the training."""
+        return self._tracker.now
+
+    def run(self) -> Verdict:
+        """Starts Caffe, follows it to its end and judges how it ended.
+
+        Raises:
+            CaffeFailedError: it cannot be started.
+            OutputError: the run folder cannot be written.
+        """
+        context = self._context
+        context.stall_watch.start()
+        try:
+            self.exit_status = self._supervisor.run(self._write_owner)
+        finally:
+            self._log.close()
+        self._tracker.finish()
+        self._metrics.flush()
+        self._verify_snapshot(complete=True)
+        verdict = judge(self.now, self._outcome())
+        if verdict.ending is Ending.FINISHED:
+            context.keeper.set_healthy(context.plan.solver.max_iter)
+        self._write_state("ended")
+        return verdict
+
+    def _write_owner(self) -> None:
+        """Writes Caffe's process into the lock file, for a trainer that finds it without this."""
+        owner, pid = read_owner(self._context.run), self._supervisor.pid
+        if owner is not None:
+            child = (pid, start_time(pid), self._command.container)
+            write_owner(self._context.lock, Owner(owner.host, owner.pid, owner.began, *child))
+
+    def _outcome(self) -> Outcome:
+        context = self._context
+        newest = context.keeper.newest
+        return Outcome(
+            exit_status=self.exit_status,
+            stop_requested=context.signals.stop_requested,
+            stalled=self._stalled,
+            abandoned=self._supervisor.abandoned,
+            diverged=self._killed_for_divergence,
+            flooded=self._log_size.problem,
+            newest=newest.iteration if newest is not None else None,
+            max_iter=context.plan.solver.max_iter,
+            free_bytes=context.free_bytes(),
+            pair_bytes=context.snapshot_bytes(),
+        )
+
+    def _on_line(self, text: str) -> None:
+        context = self._context
+        event = self._tracker.line(text)
+        context.stall_watch.line(self.now.phase, is_display=isinstance(event, events.Loss))
+        if isinstance(event, events.Snapshot) and event.is_state:
+            self._verify_snapshot(complete=True)  # the one before, if it is still pending
+            context.keeper.add(event.path, requested=context.signals.snapshot_requested)
+            context.signals.snapshot_requested = False
+            self._logged_since_snapshot = False
+        elif isinstance(event, _AFTER_SNAPSHOT):
+            self._logged_since_snapshot = True
+
+    def _on_row(self, row: Row) -> None:
+        self._metrics.add(row)
+        if row["kind"] == "test" and row["net"] == 0:
+            self._top1_error = row["top1_error"]
+            self._context.plotter.refresh()
+
+    def _on_poll(self) -> None:
+        """Ten times a second: checks the process, and writes what is due."""
+        now_s = time.monotonic()
+        self._metrics.flush()
+        self._verify_snapshot(complete=self._logged_since_snapshot)
+        self._mark_healthy()
+        self._check_divergence()
+        self._check_hang(now_s)
+        self._check_stall()
+        self._check_log_size()
+        self._take_requests()
+        if now_s >= self._snapshot_due and self.now.phase == "train":
+            self._supervisor.send(signal.SIGHUP)
+            self._snapshot_due = self._after_snapshot_interval()
+        has_begun = self.now.iteration is not None
+        if has_begun and now_s >= self._status_due:
+            self._status_due = now_s + _STATUS_S
+            self._context.status(self._progress())
+        if now_s >= self._state_due or (has_begun and not self._has_begun):
+            self._has_begun = has_begun
+            self._write_state(self.now.phase)
+
+    def _progress(self) -> str:
+        return progress.line(self._context.plan, self.now, self._tracker.rate, self._top1_error)
+
+    def _after_snapshot_interval(self) -> float:
+        return time.monotonic() + (self._context.options.snapshot_s or float("inf"))
+
+    def _verify_snapshot(self, *, complete: bool) -> None:
+        if self._context.keeper.verify(complete=complete):
+            self._num_snapshots += 1
+            self._snapshot_due = self._after_snapshot_interval()
+            self._write_state(self.now.phase)
+
+    def _mark_healthy(self) -> None:
+        now = self.now
+        ignored = now.diverged is not None and self._context.options.on_divergence == "continue"
+        healthy = now.iteration if ignored else now.last_healthy
+        if healthy is not None:
+            self._context.keeper.set_healthy(healthy)
+
+    def _check_divergence(self) -> None:
+        now = self.now
+        if now.diverged is None or self._killed_for_divergence:
+            return
+        if self._context.options.on_divergence != "continue":
+            self._killed_for_divergence = True
+            self._kill(f"the loss diverged at iteration {now.diverged:,}: {now.diverged_how}")
+
+    def _check_hang(self, now_s: float) -> None:
+        """Kills a process that has logged its end, but does not end."""
+        if not (self.now.stopped or self.now.done) or self._context.keeper.is_pending:
+            return
+        if self._hang_deadline is None:
+            self._hang_deadline = now_s + _HANG_S
+        elif now_s >= self._hang_deadline:
+            self._hang_deadline = float("inf")
+            what = "has stopped and written its snapshot" if self.now.stopped else "is done"
+            self._kill(f"Caffe {what}, but hangs: killed")
+
+    def _check_stall(self) -> None:
+        watch = self._context.stall_watch
+        if self._stalled or not watch.is_stalled():
+            return
+        self._stalled = (
+            f"no line for {watch.silence_s:.0f} s in phase {self.now.phase!r} at iteration "
+            f"{self.now.iteration or 0:,} ({describe_process(self._supervisor.pid)})"
+        )
+        self._kill(f"Caffe has stalled: {self._stalled}")
+
+    def _check_log_size(self) -> None:
+        if not self._log_size.has_new_problem():
+            return
+        if self._log_size.is_flood:
+            self._kill(self._log_size.problem)
+        else:  # there is time for a snapshot
+            self._context.say(self._log_size.problem)
+            self._context.signals.stop()
+
+    def _take_requests(self) -> None:
+        requests, signals = self._context.requests.take(), self._context.signals
+        if control.STOP in requests and not signals.stop_requested:
+            self._context.say("another shell asked to stop")
+            signals.stop()
+        if control.SNAPSHOT in requests:
+            signals.snapshot()
+
+    def _kill(self, why: str) -> None:
+        self._context.say(why)
+        self._supervisor.kill()
+
+    def _write_state(self, phase: str) -> None:
+        self._state_due = time.monotonic() + _STATE_S
+        context, now, newest = self._context, self.now, self._context.keeper.newest
+        rate = self._tracker.rate
+        state = {
+            "phase": phase,
+            "progress": self._progress() if now.iteration is not None else None,
+            "iteration": now.iteration,
+            "max_iter": context.plan.solver.max_iter,
+            "loss": now.loss if now.diverged is None else None,
+            "lr": now.lr,
+            "top1_error": self._top1_error,
+            "seconds_left": progress.seconds_left(context.plan, now.iteration or 0, rate),
+            "snapshot": str(newest.state) if newest is not None else None,
+            "num_snapshots": [self._number, self._num_snapshots],
+            "starts": self._number,
+            "updated": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        write_state(context.run, state)
