@@ -14,8 +14,9 @@ import os
 import re
 import sys
 import tempfile
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,25 +25,20 @@ REFERENCE = ROOT / "docs/reference"
 GENERATED = (
     "<!-- Written by scripts/docs_reference.py; `scripts/docs reference` writes it anew. -->"
 )
-MAX_LINES = 30
 sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers.check_cases import FACTS  # noqa: E402
 from helpers.rule_cases import CASES  # noqa: E402
-from helpers.rule_examples import example  # noqa: E402
 
+import irv2caffe.check.rules  # noqa: E402, F401  registers the rules
 from irv2caffe import errors  # noqa: E402
-from irv2caffe.check import rules as _registered  # noqa: E402, F401
 from irv2caffe.check.nets import gather  # noqa: E402
-from irv2caffe.check.read import read  # noqa: E402
 from irv2caffe.check.registry import RULES, findings  # noqa: E402
 from irv2caffe.cli.main import cli  # noqa: E402
 from irv2caffe.config.recipes import load_recipe, recipe_names, templates_dir  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from helpers.check_cases import Run
 
     from irv2caffe.check.finding import Finding
     from irv2caffe.check.registry import Rule
@@ -184,43 +180,87 @@ def slug(heading: str) -> str:
 def rule_section(rule: Rule) -> str:
     """What a rule says of its example, and the example."""
     parts = [f"## {rule.name}", f"**{rule.severity.label.capitalize()}.** {escaped(rule.summary)}"]
-    rows = [("Source", rule.source)]
-    if rule.name in CASES:
-        found = finding_in(CASES[rule.name].bad, rule.name)
-        rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix)]
-        rows.append(("Source", found.source))
+    case = CASES.get(rule.name)
+    if case is None:
+        return "\n\n".join([*parts, f"- **Source**: {escaped(rule.source)}"])
+    bad, good = case.bad, case.good
+    found = finding_in(bad, rule.name)
+    rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix), ("Source", found.source)]
     parts.append("\n".join(f"- **{name}**: {escaped(text)}" for name, text in rows))
-    shown = example(rule.name)
-    parts.append(f"`{shown.file}`:\n\n```diff\n{difference(shown.bad, shown.good)}\n```")
-    for words, given in (("Flawed", shown.bad_given), ("Sound", shown.good_given)):
-        if given and shown.bad_given != shown.good_given:
-            parts.append(f"{words} with " + ", ".join(map(fact, given.items())) + ".")
+    files = file_diff(bad, good)
+    if not files:  # the good run differs in what is said of it; the flaw is in the files
+        sound = replace(bad, net=(), solver=bad.solver and (), files={})
+        files = file_diff(bad, sound)
+    parts += [each for each in (files, value_diff(bad, good)) if each]
     return "\n\n".join(parts)
 
 
-def finding_in(run: Run, rule: str) -> Finding:
+def finding_in(run: Any, rule: str) -> Finding:
     """What a rule finds in the run of a case."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        path = run.write(Path(folder))
-        evidence = gather(read(Path(path.name)), {**FACTS, **run.facts}, run.claims)
+    with folder_of(run) as (folder, path), contextlib.chdir(folder):
+        evidence = gather(read_run(path.relative_to(folder)), {**FACTS, **run.facts}, run.claims)
         return next(each for each in findings(evidence, RULES.values()) if each.rule == rule)
 
 
-def difference(bad: str, good: str) -> str:
-    """From a flawed text to a sound one; the text itself where it is not the text that differs."""
-    if bad == good:
-        return "\n".join(f" {line.rstrip()}" for line in bad.strip("\n").splitlines()[:MAX_LINES])
-    lines = list(difflib.unified_diff(bad.splitlines(), good.splitlines(), lineterm=""))[3:]
-    lines = ["..." if line.startswith("@@") else line.rstrip() for line in lines]
-    more = ["..."] if len(lines) > MAX_LINES else []
-    return "\n".join(lines[:MAX_LINES] + more).strip("\n")
+def read_run(path: Path) -> Any:
+    """The files of a run, as check reads them."""
+    from irv2caffe.check.read import read
+
+    return read(path)
 
 
-def fact(item: tuple[str, object]) -> str:
-    """An option of check, a fact of a database, or the size of a file beside the net."""
-    name, value = item
-    name = name.replace("num_", "number of ").replace(": ", "'s ")
-    return f"{name if '.' in name else name.replace('_', ' ').replace(' lmdb', '_lmdb')} `{value}`"
+@contextlib.contextmanager
+def folder_of(run: Any) -> Iterator[tuple[Path, Path]]:
+    """A folder that holds a case's files, and the file to check."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder, run.write(folder)
+
+
+def file_diff(bad: Any, good: Any) -> str:
+    """How the files of two runs differ, as a fenced block; empty where they do not."""
+    texts = []
+    for run in (bad, good):
+        with folder_of(run) as (folder, _):
+            files = sorted(path for path in folder.iterdir() if path.suffix == ".prototxt")
+            texts.append({path.name: path.read_text(errors="replace") for path in files})
+    before, after = texts
+    blocks = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        lines = list(
+            difflib.unified_diff(
+                before.get(name, "").splitlines(),
+                after.get(name, "").splitlines(),
+                lineterm="",
+                n=3,
+            )
+        )[2:]
+        hunks = [index for index, line in enumerate(lines) if line.startswith("@@")]
+        if hunks:
+            shown = lines[1 : hunks[1] if len(hunks) > 1 else None]
+            more = "\n..." * (len(hunks) > 1)
+            body = "\n".join(line.rstrip() for line in shown).strip("\n")
+            blocks.append(f"`{name}`:\n\n```diff\n{body}{more}\n```")
+    return "\n\n".join(blocks)
+
+
+def value_diff(bad: Any, good: Any) -> str:
+    """How databases and options of two runs differ, as a list; empty where they do not."""
+    lines = []
+    for database in sorted({*bad.facts, *good.facts}):
+        pair = [{**FACTS, **run.facts}.get(database) for run in (bad, good)]
+        lines += [f"- of `{database}`, {text}" for text in changed_fields(*pair)]
+    lines += [f"- of the run, {text}" for text in changed_fields(bad.claims, good.claims)]
+    return "\n".join(["Flawed, then right:", "", *lines]) if lines else ""
+
+
+def changed_fields(bad: Any, good: Any) -> Iterator[str]:
+    """The fields of two dataclasses that differ."""
+    for field in fields(bad or good):
+        values = [getattr(each, field.name, None) for each in (bad, good)]
+        if values[0] != values[1]:
+            shown = [f"`{value}`" for value in values]
+            yield f"{field.name.replace('_', ' ')}: {shown[0]}, then {shown[1]}"
 
 
 # Recipes and exit codes --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Snapshots: which are whole, mended, kept; compared with what protobuf and Caffe say of them."""
+"""Snapshots: complete ones, fixed paths, deletion; compared with protobuf and Caffe."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def folder(run, tmp_path):
     return tmp_path / "snapshots"
 
 
+@pytest.mark.slow
 def test_outlines_are_what_protobuf_reads(run):
     for pair in pairs(run.snapshots):
         state = read_binary(pair.state, messages.SolverState)
@@ -66,8 +67,9 @@ def test_outlines_are_what_protobuf_reads(run):
     assert [outline.iteration for outline in map(pair_of, run.snapshots.glob("*200.solverstate"))]
 
 
+@pytest.mark.slow
 def test_every_torn_file_is_found(folder):
-    """Cut anywhere, or ending in zeros as after a power cut."""
+    """Files cut anywhere, or ending in zeros as after a power failure."""
     pair = pairs(folder)[0]
     rng = random.Random(0)
     for path, read in ((pair.model, read_model_header), (pair.state, read_state_header)):
@@ -98,7 +100,7 @@ def is_at_a_boundary(path, whole, cut):
 
 
 def test_a_cut_between_two_fields_is_found_by_the_net(run, folder):
-    """The file is a whole message then, but layers of the net are missing."""
+    """The file is a complete message, but layers of the net are missing."""
     net = read_prototxt(run.path / "net.prototxt", messages.NetParameter)
     pair = pairs(folder)[0]
     model = read_binary(pair.model, messages.NetParameter)
@@ -192,6 +194,7 @@ def test_resume_refuses_a_changed_net(run, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_resume_says_what_changed(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -228,8 +231,9 @@ def test_which_snapshots_stay(keep, stay):
     assert [one.iteration for one in there if one.iteration not in gone] == stay
 
 
+@pytest.mark.slow
 def test_pruning_in_a_real_run(caffe, run, tmp_path):
-    """Every tenth epoch stays, and the newest two; nothing else, and nothing half."""
+    """Every tenth epoch and the newest two are kept, both files of each."""
     solver = write_job(run.path.parent, tmp_path / "job", max_iter=400, snapshot=16)
     args = ("--solver", solver, "--run-dir", "run", "--keep-snapshots", 2)
     done = irv2caffe(*args, cwd=tmp_path)
@@ -240,8 +244,9 @@ def test_pruning_in_a_real_run(caffe, run, tmp_path):
     assert len(list((tmp_path / "run/snapshots").iterdir())) == 12
 
 
+@pytest.mark.slow
 def test_timed_snapshots_are_pruned_and_the_schedule_stays(caffe, run, tmp_path):
-    """Without --keep-snapshots all that the solver asks for stays."""
+    """Without --keep-snapshots all snapshots of the solver's schedule are kept."""
     solver = write_job(run.path.parent, tmp_path / "job", max_iter=60_000, snapshot=15_000)
     args = ("--solver", solver, "--run-dir", "run", "--snapshot-minutes", 0.004, "--keep-epochs", 0)
     done = irv2caffe(*args, cwd=tmp_path)
@@ -260,8 +265,9 @@ def test_rejected_snapshots_are_never_resumed_from(folder):
     assert len(list(folder.iterdir())) == 10  # set aside, not deleted
 
 
+@pytest.mark.slow
 def test_caffe_itself_loads_what_is_called_whole(run, caffe, folder, pycaffe):
-    """pycaffe takes the model; its weights are those that were counted."""
+    """pycaffe loads the model, and has as many weights as were counted."""
     import json
     import subprocess
 
