@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHILD = """
 import json, resource, sys, time
 sys.path.insert(0, {scripts!r})
-import bench_log, irv2caffe.log.read.fast.blocks  # before the clock starts
+import bench_log, irv2caffe.log.read.fast.block_reader  # before the clock starts
 read = getattr(bench_log, {name!r})
 start_wall, start_cpu = time.perf_counter(), time.process_time()
 facts = read({path!r})

@@ -98,7 +98,7 @@ def compare(what: str, ours: Run, theirs: Run | None, repeats: int) -> None:
 
 def summary(folder: Path, repeats: int) -> None:
     """A residual net of 114 blocks, written as people write them."""
-    import foreign_nets
+    from helpers import foreign_nets
 
     from irv2caffe.caffe.command import tool_command
     from irv2caffe.caffe.find import find_caffe

@@ -28,7 +28,7 @@ from irv2caffe import system
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
@@ -64,7 +64,7 @@ def make_job(folder: Path, iterations: int) -> Path:
     for part, count in (("train", NUM_TRAIN), ("val", NUM_VAL)):
         place = folder / f"{part}_lmdb"
         place.mkdir()
-        with open_writer(place) as writer:
+        with DatabaseWriter(place) as writer:
             for index in range(count):
                 datum = messages.Datum(channels=3, height=80, width=80, label=index % 10)
                 datum.data = rng.integers(0, 256, (3, 80, 80), np.uint8).tobytes()

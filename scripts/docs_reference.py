@@ -25,20 +25,23 @@ REFERENCE = ROOT / "docs/reference"
 GENERATED = (
     "<!-- Written by scripts/docs_reference.py; `scripts/docs reference` writes it anew. -->"
 )
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/check")]
+sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers.check_cases import FACTS  # noqa: E402
-from test_check import CASES  # noqa: E402
+from helpers.rule_cases import CASES  # noqa: E402
 
+import irv2caffe.check.rules  # noqa: E402, F401  registers the rules
 from irv2caffe import errors  # noqa: E402
-from irv2caffe.check.rules import RULES, findings, gather  # noqa: E402
+from irv2caffe.check.nets import gather  # noqa: E402
+from irv2caffe.check.registry import RULES, findings  # noqa: E402
 from irv2caffe.cli.main import cli  # noqa: E402
 from irv2caffe.config.recipes import load_recipe, recipe_names, templates_dir  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from irv2caffe.check.finding import Finding, Rule
+    from irv2caffe.check.finding import Finding
+    from irv2caffe.check.registry import Rule
 
 GUIDES = {
     "install-caffe": "install-caffe.md",
@@ -64,6 +67,14 @@ EXIT_CODES = {
     "`inspect-lmdb --compare` found a difference.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
+CHECK = """\
+`irv2caffe check` has {} rules. An error stops Caffe or makes the run worthless; a warning costs
+accuracy or time in most runs; a note is worth knowing and right in many nets. The severity in the
+tables is the usual one of a rule.
+
+Examples are differences between a small file that has the flaw (`-`) and one that has not (`+`);
+the tests run both. Where the text is the same, facts of databases or options make the difference.
+[The guide](../../guide/check.md) says how to read a report."""
 RECIPES = """\
 A recipe gives values to options of `build-net` and `train --recipe`. The command line wins over a
 recipe, a recipe over a variant's defaults; `--print-config` shows every value and where it came
@@ -149,7 +160,7 @@ def rule_pages() -> Iterator[tuple[str, str]]:
         topics.setdefault(each.topic, []).append(each)
     index = []
     for topic, rules in topics.items():
-        module = sys.modules[rules[0].function.__module__]
+        module = sys.modules[f"irv2caffe.check.rules.{topic}"]
         heading = (module.__doc__ or topic).splitlines()[0].rstrip(".")
         name = topic.replace("_", "-")
         yield f"rules/{name}.md", page(heading, (rule_section(each) for each in rules))
@@ -158,14 +169,7 @@ def rule_pages() -> Iterator[tuple[str, str]]:
             link = f"[`{each.name}`]({name}.md#{slug(each.name)})"
             rows.append(f"| {link} | {each.severity.label} | {escaped(each.summary)} |")
         index.append(f"## {heading}\n\n" + "\n".join(rows))
-    intro = (
-        f"`irv2caffe check` has {len(RULES)} rules. An error stops Caffe or makes the run "
-        "worthless; a warning costs accuracy or time in most runs; a note is worth knowing and "
-        "right in many nets. The severity in the table is the usual one of a rule. Examples are "
-        "differences between a small file that has the flaw (`-`) and one that has not (`+`); the "
-        "tests run both. [The guide](../../guide/check.md) says how to read a report."
-    )
-    yield "rules/index.md", page("Rules of check", [intro, *index])
+    yield "rules/index.md", page("Rules of check", [CHECK.format(len(RULES)), *index])
 
 
 def slug(heading: str) -> str:
@@ -179,7 +183,7 @@ def rule_section(rule: Rule) -> str:
     case = CASES.get(rule.name)
     if case is None:
         return "\n\n".join([*parts, f"- **Source**: {escaped(rule.source)}"])
-    _, bad, _, _, good = case
+    bad, good = case.bad, case.good
     found = finding_in(bad, rule.name)
     rows = [("Says", found.what), ("Why", found.why), ("Fix", found.fix), ("Source", found.source)]
     parts.append("\n".join(f"- **{name}**: {escaped(text)}" for name, text in rows))

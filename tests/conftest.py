@@ -91,13 +91,13 @@ def pycaffe(caffe):
 @pytest.fixture(scope="session")
 def noise_lmdb(tmp_path_factory):
     """A database of 8 colour images of 400x400, labels 0 and 1."""
-    from irv2caffe.data.lmdb_store import open_writer
+    from irv2caffe.data.lmdb_store import DatabaseWriter
     from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
 
     folder = tmp_path_factory.mktemp("noise") / "lmdb"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    with open_writer(folder) as writer:
+    with DatabaseWriter(folder) as writer:
         for index in range(8):
             planes = rng.integers(0, 256, (3, 400, 400), np.uint8)
             record = raw_head(planes.shape) + planes.tobytes() + raw_tail(index % 2)

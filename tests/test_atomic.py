@@ -93,6 +93,7 @@ def test_what_was_replaced_is_removed_also_after_a_death_between_the_renamings(t
     assert [entry.name for entry in path.iterdir()] == ["new"]
 
 
+@pytest.mark.slow
 def test_what_came_meanwhile_is_not_replaced(tmp_path):
     path = tmp_path / "out"
 

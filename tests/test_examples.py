@@ -8,17 +8,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.archives import devkit, ilsvrc_train, ilsvrc_val
 from helpers.paths import ROOT
 
 
+@pytest.mark.slow
 def test_imagenet_from_the_downloads_to_the_plot(caffe, tmp_path):
     rng = np.random.default_rng(0)
     downloads = tmp_path / "downloads"
     downloads.mkdir()
     ilsvrc_train(downloads / "ILSVRC2012_img_train.tar", rng)
     ilsvrc_val(downloads / "ILSVRC2012_img_val.tar", rng)
-    devkit(caffe, downloads, compressed=True)
+    devkit(downloads)
     small = ["--variant", "paper", "--crop", "75", "--width", "0.05", "--batch-size", "5"]
     command = [str(ROOT / "examples/imagenet/train.sh"), "downloads", "out", *small]
     env = {**os.environ, "GPUS": "none", "RESIZE": "80"}

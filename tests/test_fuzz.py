@@ -12,6 +12,8 @@ from helpers import fuzz_pool, fuzz_readers
 from helpers.fuzz_pool import DIED, HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, try_one
 from helpers.fuzz_readers import PROBE, READERS
 
+pytestmark = pytest.mark.slow
+
 INPUTS = 400
 
 

@@ -41,6 +41,7 @@ def test_wheel_holds_what_the_program_needs(wheel):
     assert {str(path) for path in files if path.suffix != ".pyc"} <= names
 
 
+@pytest.mark.slow
 def test_wheel_works_outside_of_the_checkout(wheel, tmp_path):
     """Only what the wheel asks for is reachable, not the development packages beside it."""
     venv = tmp_path / "venv"

@@ -104,25 +104,19 @@ def learning_rate(solver: Any, iteration: int) -> float:
         The rate; nan for an unknown policy or where Caffe would divide by 0.
     """
     base, gamma, power = solver.base_lr, solver.gamma, solver.power
-    policy = solver.lr_policy
+    rates = {
+        "fixed": lambda: base,
+        "step": lambda: base * gamma ** (iteration // solver.stepsize),
+        "exp": lambda: base * gamma**iteration,
+        "inv": lambda: base * (1 + gamma * iteration) ** -power,
+        "multistep": lambda: base * gamma ** sum(value <= iteration for value in solver.stepvalue),
+        "poly": lambda: base * max(0.0, 1 - iteration / solver.max_iter) ** power,
+        "sigmoid": lambda: base / (1 + math.exp(-gamma * (iteration - solver.stepsize))),
+    }
     try:
-        if policy == "fixed":
-            return float(base)
-        if policy == "step":
-            return float(base * gamma ** (iteration // solver.stepsize))
-        if policy == "exp":
-            return float(base * gamma**iteration)
-        if policy == "inv":
-            return float(base * (1 + gamma * iteration) ** -power)
-        if policy == "multistep":
-            return float(base * gamma ** sum(value <= iteration for value in solver.stepvalue))
-        if policy == "poly":
-            return float(base * max(0.0, 1 - iteration / solver.max_iter) ** power)
-        if policy == "sigmoid":
-            return float(base / (1 + math.exp(-gamma * (iteration - solver.stepsize))))
-    except (ArithmeticError, TypeError, ValueError):  # a step of 0, a power of a negative number
-        pass
-    return math.nan
+        return float(rates[solver.lr_policy]())
+    except (ArithmeticError, KeyError, TypeError, ValueError):  # also a power of a negative number
+        return math.nan
 
 
 def comparisons(net: PhaseNet) -> Iterator[tuple[Layer, int, Layer | None]]:

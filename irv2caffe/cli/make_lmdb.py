@@ -194,7 +194,7 @@ def _dry_run(images: Source, out: Path, options: BuildOptions, *, as_json: bool)
 
 
 def _show_report(report: BuildReport, *, as_json: bool) -> None:
-    from irv2caffe.data.build.tables import read_skipped
+    from irv2caffe.data.build.side_files import read_skipped
 
     if as_json:
         ui.show_json(asdict(report))

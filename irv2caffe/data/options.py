@@ -1,4 +1,4 @@
-"""The choices of a database; frozen, and plain enough to be sent to a worker as JSON."""
+"""Options of make-lmdb: frozen dataclasses that can be sent to a worker as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("folders", "list", "tar", "cifar", "idx")
 CLASS_ORDERS = ("auto", "text", "number")
 RESIZE_MODES = ("squash", "short-side", "center-crop", "fill", "none")
 MEANS = ("auto", "exact", "fast", "none")
-NUM_EXACT = 1000  # records whose mean "auto" takes exactly
+NUM_EXACT = 1000  # records that are decoded again for the mean "auto"
 INTERPOLATIONS = ("linear", "area", "cubic", "lanczos", "nearest")
 DEFAULT_QUALITY = 95  # OpenCV's, and so convert_imageset's
 MAX_COPIES = 1000
@@ -20,10 +20,10 @@ MAX_COPIES = 1000
 
 @dataclass(frozen=True)
 class Augment:
-    """Random-resized crops as Inception was trained with; Caffe itself can only crop and mirror.
+    """Random-resized crops as for the training of Inception; Caffe can only crop and mirror.
 
     Attributes:
-        area: smallest and largest share of the image that a crop covers.
+        area: smallest and largest share of the image's area in a crop.
         aspect: smallest and largest width / height of a crop.
         color: change brightness by up to 32/255 and saturation by a factor of 0.5 to 1.5.
     """
@@ -41,31 +41,31 @@ class Augment:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The choices of a database.
+    """Options of a database.
 
     Attributes:
-        size: (width, height) that images are brought to; None keeps theirs.
+        size: (width, height) to resize images to; None keeps their size.
         resize_mode: ``squash`` ignores the aspect ratio, as convert_imageset does; ``short-side``
-            keeps it and makes the shorter side that of ``size``; ``center-crop`` cuts the middle
-            out of that; ``fill`` pads with gray; ``none`` keeps the size.
-        interpolation: of the resizing; ``linear`` is the tool's.
+            keeps it and resizes the shorter side to that of ``size``; ``center-crop`` then crops
+            the center; ``fill`` pads with gray; ``none`` keeps the size.
+        interpolation: of the resizing; ``linear`` is convert_imageset's.
         encoded: ``jpg`` or ``png`` to store compressed images, None for raw pixels.
-        quality: of JPEG files that are made here.
+        quality: JPEG quality of the records.
         gray: one channel.
-        shuffle: mix the records; Caffe reads them in the order of the database, every epoch.
-            None mixes everything but validation sets.
+        shuffle: shuffle the records; Caffe reads them in the order of the database, every epoch.
+            None shuffles everything except validation sets.
         seed: of the shuffle and of the augmentation.
-        copies: differently shuffled passes over the images.
+        copies: number of differently shuffled passes over the images.
         augment: random crops and colours, or None.
-        exactly_like_caffe: take what convert_imageset takes, also where it is harmful.
+        exactly_like_caffe: accept what convert_imageset accepts, even where it is harmful.
         fast_decode: decode large JPEG files at a half, a quarter or an eighth of their size.
-        bit_depth: bits that the values of 16-bit images use, 8 to 16; None is 16, and says where
-            they use fewer.
+        bit_depth: bits that the values of 16-bit images use, 8 to 16; None means 16, with a
+            finding where they use fewer.
         mean: ``exact`` is the mean of what training sees, for which JPEG records made here are
-            decoded again; ``fast`` takes the pixels before they are compressed; ``auto`` is exact
-            for the first 1,000 records and fast for the others; ``none`` computes none.
-        workers: processes; 0 is one per core.
-        max_skipped: images that may be left out, as a number; None bounds nothing.
+            decoded again; ``fast`` uses the pixels before compression; ``auto`` is exact for the
+            first 1,000 records and fast for the others; ``none`` computes none.
+        workers: number of processes; 0 means one per core.
+        max_skipped: number of images that may be skipped; None allows any number.
     """
 
     size: tuple[int, int] | None = (328, 328)
@@ -102,38 +102,40 @@ class BuildOptions:
             "to that size",
         )
         _require(
-            not (self.exactly_like_caffe and self._unlike_caffe()),
+            not (self.exactly_like_caffe and self.not_in_convert_imageset()),
             "--exactly-like-caffe does not go with options that convert_imageset lacks",
         )
 
-    def _unlike_caffe(self) -> bool:
-        return (
-            self.resize_mode not in {"squash", "none"}
-            or self.interpolation != "linear"
-            or self.quality != DEFAULT_QUALITY
-            or self.augment is not None
-            or self.fast_decode
-            or self.bit_depth not in {None, 16}
-        )
+    def not_in_convert_imageset(self) -> list[str]:
+        """The options used that convert_imageset does not have."""
+        is_used = {
+            "--resize-mode": self.resize_mode not in {"squash", "none"},
+            "--interpolation": self.interpolation != "linear",
+            "--quality": self.quality != DEFAULT_QUALITY,
+            "--augment": self.augment is not None,
+            "--fast-decode": self.fast_decode,
+            "--bit-depth": self.bit_depth not in {None, 16},
+        }
+        return [name for name, used in is_used.items() if used]
 
     def is_mean_exact(self, index: int) -> bool:
-        """Whether the mean counts what the record of that place decodes to."""
+        """Whether the mean uses what the record with this index decodes to."""
         return self.mean == "exact" or (self.mean == "auto" and index < NUM_EXACT)
 
     @property
     def channels(self) -> int:
-        """Of every record."""
+        """Channels of every record."""
         return 1 if self.gray else 3
 
     @property
     def fixed_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every record, where the options alone decide it."""
+        """(channels, height, width) of every record, where the options determine it."""
         if self.size is None or self.resize_mode == "short-side":
             return None
         return self.channels, self.size[1], self.size[0]
 
-    def what_matters(self) -> dict[str, Any]:
-        """The options that change the records; how fast they are made is left out."""
+    def record_options(self) -> dict[str, Any]:
+        """The options that change the records; those of speed and checks are left out."""
         values = asdict(self)
         for name in ("workers", "max_skipped"):
             del values[name]
@@ -141,7 +143,7 @@ class BuildOptions:
 
 
 def options_from_json(values: dict[str, Any]) -> BuildOptions:
-    """The options that ``asdict`` took apart, after their way through JSON."""
+    """Inverse of ``asdict``, for values that were sent as JSON."""
     values = dict(values)
     if values["size"] is not None:
         values["size"] = tuple(values["size"])

@@ -99,12 +99,12 @@ def accuracy_names(
     """
     names = list(names)
     known = set(losses)
-    rated = [name for name in names if name not in known and is_rate(name)]
+    rated = [name for name in names if name not in known and _is_rate(name)]
     heads = _are_heads(rated)
     found: dict[str, str] = {}
     for name in rated:
         rank = _rank(name, heads=heads)
-        if rank is not None and not (rank in found and _is_aux(name)):
+        if rank is not None and not (rank in found and "aux" in name.lower()):
             found[rank] = name
     top1, top5 = found.get("1"), found.get("5")
     if names and all(_OLD_SCORE.fullmatch(name) for name in names):
@@ -115,11 +115,11 @@ def accuracy_names(
 def _rank(name: str, *, heads: bool) -> str | None:
     if _ELEMENT.search(name):
         return None
-    said = _TOP.search(name)
-    if said is None and not heads:
-        said = _NUMBERED.search(name)
-    if said is not None:
-        return said[1]
+    match = _TOP.search(name)
+    if match is None and not heads:
+        match = _NUMBERED.search(name)
+    if match is not None:
+        return match[1]
     words = {word.lower() for word in _WORDS.findall(name)}
     return "1" if words <= _PLAIN else None
 
@@ -130,37 +130,14 @@ def _are_heads(names: Iterable[str]) -> bool:
     return bool(numbers & {"2", "4"}) and not any(_TOP.search(name) for name in names)
 
 
-def _is_aux(name: str) -> bool:
-    return "aux" in name.lower()
-
-
-def is_rate(name: str) -> bool:
-    """Whether an output is an accuracy or error, by its name."""
+def _is_rate(name: str) -> bool:
     return kind_of(name) in {"accuracy", "error"}
-
-
-def losses_of(outputs: Mapping[str, float], losses: Iterable[str] = ()) -> list[float]:
-    """The losses among outputs.
-
-    Args:
-        outputs: of a test.
-        losses: those that are known as losses.
-    """
-    known = set(losses)
-    return [
-        value for name, value in outputs.items() if name in known or kind_of(name) == "loss"
-    ]  # fmt: skip
 
 
 def errors_of(outputs: Mapping[str, float]) -> dict[str, float]:
     """Every output that is an accuracy or error, as an error in percent."""
-    found = {}
-    for name in outputs:
-        if is_rate(name):
-            error = error_of(outputs, name)
-            if error is not None:
-                found[name] = error
-    return found
+    errors = {name: error_of(outputs, name) for name in outputs if _is_rate(name)}
+    return {name: error for name, error in errors.items() if error is not None}
 
 
 def error_of(outputs: Mapping[str, float], name: str | None) -> float | None:

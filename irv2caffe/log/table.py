@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from irv2caffe.log.accuracy import AccuracyNames, accuracy_names, error_of, losses_of
+from irv2caffe.log.accuracy import AccuracyNames, accuracy_names, error_of, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from irv2caffe.log.read.columns import Series, TrainColumns, TrainPoint
     from irv2caffe.log.read.history import Log, TestPoint
@@ -94,6 +94,13 @@ class Table:
         seen = images[place] + (iteration - starts[place]) * rates[place]
         return seen / self.num_train_images
 
+    def images_at(self, iteration: int) -> int | None:
+        """Images per iteration up to an iteration, or None where they are not known."""
+        if not self.pieces:
+            return None
+        starts, _, rates = self._images_before
+        return rates[max(0, bisect_left(starts, iteration) - 1)]
+
     @cached_property
     def _images_before(self) -> tuple[list[int], list[int], list[int]]:
         """First iteration, images before it and images per iteration of each process."""
@@ -109,25 +116,17 @@ class Table:
 class TrainRows(Sequence[TrainRow]):
     """Rows that are made from a log's columns on access."""
 
-    def __init__(
-        self,
-        columns: TrainColumns,
-        outputs: Mapping[str, Series],
-        epoch: Callable[[int], float | None],
-        images: Callable[[int], int | None],
-    ) -> None:
+    def __init__(self, columns: TrainColumns, outputs: Mapping[str, Series], table: Table) -> None:
         """Refers to the columns without a copy.
 
         Args:
             columns: of the log.
             outputs: of the log, by name.
-            epoch: from an iteration.
-            images: per iteration, at an iteration.
+            table: that knows epochs and images.
         """
         self.columns = columns
         self.outputs = outputs
-        self._epoch = epoch
-        self._images = images
+        self._table = table
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -142,7 +141,7 @@ class TrainRows(Sequence[TrainRow]):
         return self._row(self.columns[index])
 
     def _row(self, point: TrainPoint) -> TrainRow:
-        images = self._images(point.iteration)
+        images = self._table.images_at(point.iteration)
         outputs = {
             name: value
             for name, series in self.outputs.items()
@@ -150,7 +149,7 @@ class TrainRows(Sequence[TrainRow]):
         }
         return TrainRow(
             point.iteration,
-            self._epoch(point.iteration),
+            self._table.epoch(point.iteration),
             point.loss,
             point.lr,
             point.seconds,
@@ -178,34 +177,31 @@ def make_table(
         test_net: the test net whose rows are ``test``.
     """
     pieces = _pieces(log, images_per_iteration)
-    starts = [start for start, _ in pieces]
     max_iter = log.fields.get("max_iter")
     classes = [net.num_classes for net in log.nets if net.num_classes]
-    frame = Table(
-        (), (), tuple(log.restarts), pieces[-1][1] if pieces else None, num_train_images, pieces
+    table = Table(
+        train=(),
+        test=(),
+        restarts=tuple(log.restarts),
+        images_per_iteration=pieces[-1][1] if pieces else None,
+        num_train_images=num_train_images,
+        pieces=pieces,
+        max_iter=max_iter if isinstance(max_iter, int) else None,
+        ended=log.finished or bool(log.fatal or log.killed),
+        num_classes=classes[-1] if classes else None,
+        loss_weights=dict(log.loss_weights),
+        names=names,
     )
-
-    def images(iteration: int) -> int | None:
-        return pieces[max(0, bisect_right(starts, iteration - 1) - 1)][1] if pieces else None
-
     tests = [
-        row_of_test(point, frame.epoch(point.iteration), names, log.loss_weights)
+        row_of_test(point, table.epoch(point.iteration), names, log.loss_weights)
         for point in log.test
         if point.outputs
     ]
-    return Table(
-        TrainRows(log.train, log.outputs, frame.epoch, images),
-        tuple(row for row in tests if row.net == test_net),
-        frame.restarts,
-        frame.images_per_iteration,
-        num_train_images,
-        pieces,
-        tuple(row for row in tests if row.net != test_net),
-        max_iter if isinstance(max_iter, int) else None,
-        log.finished or bool(log.fatal or log.killed),
-        classes[-1] if classes else None,
-        dict(log.loss_weights),
-        names,
+    return replace(
+        table,
+        train=TrainRows(log.train, log.outputs, table),
+        test=tuple(row for row in tests if row.net == test_net),
+        other_tests=tuple(row for row in tests if row.net != test_net),
     )
 
 
@@ -231,7 +227,11 @@ def row_of_test(
 ) -> TestRow:
     """A test with errors in percent; not-a-number where the loss is."""
     found = accuracy_names(point.outputs, known_losses)
-    losses = losses_of(point.outputs, known_losses)
+    losses = [
+        value
+        for name, value in point.outputs.items()
+        if name in known_losses or kind_of(name) == "loss"
+    ]
     # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
     lost = any(not math.isfinite(loss) for loss in losses)
     top1, top5 = (

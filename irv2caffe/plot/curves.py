@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from irv2caffe.plot.curve import Curve, Window, limits, smoothed, span_of
 from irv2caffe.plot.output_curves import OutputCurve, output_curves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from irv2caffe.log.read.history import Log
 
@@ -34,7 +35,7 @@ class Run:
 
 _FIRST = 5  # displays that show how high a loss begins
 _EXPLODED = 5.0  # times that
-_MAX_RESTARTS = 100  # marks
+_MAX_RESTARTS = 100  # marks that can be told apart, about
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
 
@@ -152,7 +153,7 @@ def loss_top(shown: Sequence[Curves]) -> float | None:
 
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
     table = run.table
-    place = _places(table) if in_epochs else _iterations
+    place = _places(table) if in_epochs else partial(np.asarray, dtype=float)
     iteration, loss, lr, step_s = _columns(table)
     x = place(iteration)
     healthy = (np.abs(loss) <= MAX_LOSS) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
@@ -163,14 +164,12 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
     with_lr, with_rate = np.abs(lr) <= MAX_LOSS, step_s > 0
     images = _images(table, iteration)
     rate = Curve(x[with_rate], (images[with_rate] if images is not None else 1) / step_s[with_rate])
-    tests = _test_curves(table.test, place)
-    others = {
+    other_errors = {
         (net, rank): curve
         for net in sorted({row.net for row in table.other_tests})
-        for rank, curve in _test_curves(
-            [row for row in table.other_tests if row.net == net], place
-        ).items()
+        for rank, curve in _error_curves(table.other_tests, net, place).items()
     }
+    restarts = table.restarts[:: len(table.restarts) // _MAX_RESTARTS + 1]
     tested = np.array([row.iteration for row in table.test], float)
     ends = place(np.concatenate((tested[-1:], iteration[-1:])))
     first = float(place(np.concatenate((tested[:1], iteration[:1]))).min(initial=np.inf))
@@ -184,25 +183,16 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         lr=Curve(x[with_lr], lr[with_lr]),
         rate=rate,
         rate_is_images=images is not None,
-        errors=tests,
-        other_errors=others,
+        errors=_error_curves(table.test, None, place),
+        other_errors=other_errors,
         outputs=tuple(output_curves(data.metrics, place)),
         is_tested=bool(len(table.test) or len(table.other_tests)),
         clock=_clock(table, x),
-        restarts=tuple(place(np.array(_few(table.restarts), float)).tolist()),
+        restarts=tuple(place(np.array(restarts, float)).tolist()),
         diverged=None if lost is None else float(place(np.array(lost))),
         start=first if end / 2 < first < end else 0.0,
         end=end,
     )
-
-
-def _few(restarts: Sequence[int]) -> Sequence[int]:
-    """At most as many as can be told apart."""
-    return restarts[:: len(restarts) // _MAX_RESTARTS + 1]
-
-
-def _iterations(iteration: Array) -> Array:
-    return np.asarray(iteration, float)
 
 
 def _places(table: Table) -> Callable[[Array], Array]:
@@ -251,21 +241,23 @@ def _images(table: Table, iteration: Array) -> Array | None:
     """Images per iteration, at iterations."""
     if table.images_per_iteration is None:
         return None
-    if not table.pieces:
-        return np.full(len(iteration), float(table.images_per_iteration))
-    starts = np.array([start for start, _ in table.pieces])
-    images = np.array([images for _, images in table.pieces], float)
+    pieces = table.pieces or ((0, table.images_per_iteration),)
+    starts = np.array([start for start, _ in pieces])
+    images = np.array([images for _, images in pieces], float)
     return images[np.maximum(np.searchsorted(starts, iteration - 1, side="right") - 1, 0)]
 
 
-def _test_curves(rows: Iterable[TestRow], place: Callable[[Array], Array]) -> dict[str, Curve]:
-    rows = list(rows)
+def _error_curves(
+    rows: Sequence[TestRow], net: int | None, place: Callable[[Array], Array]
+) -> dict[str, Curve]:
+    """Errors by rank, of one test net or all."""
     found = {}
     for rank, name in (("top-1", "top1_error"), ("top-5", "top5_error")):
         points = [
             (row.iteration, error)
             for row in rows
             if (error := getattr(row, name)) is not None and math.isfinite(error)
+            if net is None or row.net == net
         ]
         if points:
             iteration, errors = np.array(points, float).T

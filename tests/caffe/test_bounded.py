@@ -74,6 +74,7 @@ def test_a_program_that_closes_its_output_and_goes_on():
         run("sh", "-c", "exec >&- 2>&-; sleep 1000", timeout_s=0.5)
 
 
+@pytest.mark.slow
 def test_a_caffe_that_prints_without_end_is_ended(tmp_path):
     """Its log is what was read of it; what came faster than that is gone."""
     make_databases(tmp_path)

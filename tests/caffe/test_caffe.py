@@ -85,6 +85,7 @@ def test_a_named_place_without_caffe_is_an_error_not_a_fallback(nowhere, monkeyp
             find_caffe(nowhere / name)
 
 
+@pytest.mark.slow
 def test_host_libraries_do_not_reach_the_runtime(caffe, monkeypatch):
     if not caffe.is_runtime:
         pytest.skip("the Caffe found here is not the runtime")
@@ -152,6 +153,7 @@ def test_which_says_why(caffe):
     assert as_json["version"].startswith("1.0")
 
 
+@pytest.mark.slow
 def test_the_caffe_found_here_works(caffe):
     trial = verify(caffe, pycaffe=True)
     assert trial.version.startswith("1.0")
@@ -230,6 +232,7 @@ needs_mmdebstrap = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_mmdebstrap
 @pytest.mark.parametrize(
     ("mirror", "words"),
@@ -291,6 +294,7 @@ def say_nothing(request, over):
     over.wait()
 
 
+@pytest.mark.slow
 @needs_mmdebstrap
 @pytest.mark.parametrize("answer", [drip, redirect_for_ever, say_nothing])
 def test_a_mirror_that_sends_next_to_nothing_is_given_up(nowhere, monkeypatch, answer):
@@ -320,6 +324,7 @@ def processes_with(folder):
     return found
 
 
+@pytest.mark.slow
 @needs_mmdebstrap
 def test_a_killed_install_ends_its_children_and_the_next_one_removes_what_it_left(nowhere):
     prefix = nowhere / "caffe"
@@ -368,6 +373,7 @@ def test_a_foreign_folder_is_never_replaced(nowhere):
     assert (nowhere / "mine/letter").read_text() == "dear"
 
 
+@pytest.mark.slow
 @needs_mmdebstrap
 def test_install_interrupted_and_whole(tmp_path, monkeypatch):
     """From the real archive: interrupted, then whole without pycaffe, then again at once.

@@ -17,6 +17,8 @@ from irv2caffe.check.finding import Severity
 from irv2caffe.check.run import check
 from irv2caffe.errors import FormatError
 
+pytestmark = pytest.mark.slow
+
 # Rules whose finding is that Caffe stops, and its own words then.
 STOPS = {
     "net-missing": "File not found",

@@ -72,6 +72,7 @@ def test_most_recipes_go_with_most_variants():
     assert len(list(pairs())) >= len(VARIANTS) * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "variant"), list(pairs()))
 def test_nothing_above_a_note_in_what_build_net_writes(recipe, variant, tmp_path, monkeypatch):
     """Every recipe with every variant; the seed's flaws are what it is for, and are named."""
@@ -94,6 +95,7 @@ def test_nothing_above_a_note_in_what_build_net_writes(recipe, variant, tmp_path
         assert {rule for rule, _ in above_a_note(report)} == flaws, above_a_note(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -448,6 +450,7 @@ def test_pipes_and_devices_are_not_waited_for(run):
     assert "net-missing" in rules_of(run(solver=solver))
 
 
+@pytest.mark.slow
 def test_weights_to_start_from(run, tmp_path):
     net = messages.NetParameter(name="w")
     for name, dims in (("conv1", (8, 3, 3, 3)), ("conv2", (8, 8, 3, 3)), ("fc", (1000, 8))):
@@ -490,6 +493,7 @@ def test_bad_files_are_one_error(name, tmp_path):
     assert "x.prototxt" in caught.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -584,6 +588,7 @@ JUNK = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     text=st.sampled_from(TEXTS),
@@ -670,6 +675,7 @@ def test_the_report_as_json(seedlike):
     assert {"what", "why", "source", "fix", "severity"} <= set(worst)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_and_what_fails(seedlike):
     left = ("--ignore", "bn-batch-stats-in-test", "--ignore", "bn-test-batch")
     done = command("solver.prototxt", *left, "--show", "warning", cwd=seedlike)

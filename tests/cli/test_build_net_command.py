@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from irv2caffe.cli.main import run
-from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
 from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 from irv2caffe.proto import messages
@@ -20,7 +20,7 @@ SMALL = ("--variant", "small32", "--width", "0.1", "--batch-size", "4")
 
 def write_database(folder, labels, shape=(3, 36, 40)):
     folder.mkdir()
-    with open_writer(folder) as writer:
+    with DatabaseWriter(folder) as writer:
         for index, label in enumerate(labels):
             planes = np.full(shape, index, np.uint8)
             record = raw_head(planes.shape) + planes.tobytes() + raw_tail(label)

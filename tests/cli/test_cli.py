@@ -80,6 +80,7 @@ def test_help_imports_nothing_heavy():
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.slow
 def test_from_images_to_the_plot(caffe, images, tmp_path):
     made = run("make-lmdb", images / "train", "train_lmdb", "--resize", "80", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
@@ -232,6 +233,7 @@ def desk(images, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_a_hint_and_an_exit_code(caffe, desk, case):
     args, code = BAD[case]

@@ -97,6 +97,7 @@ COMMANDS = {
 QUIET = {"check", "class folders", "a syntax error", "an unknown field"}  # they name nothing of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", COMMANDS)
 def test_no_control_character_reaches_the_terminal(caffe, desk, case):
     command = [sys.executable, "-m", "irv2caffe", *COMMANDS[case]]

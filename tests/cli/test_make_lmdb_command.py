@@ -19,6 +19,8 @@ from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.decode import stored_pixels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
@@ -52,14 +54,14 @@ def test_dry_run_writes_nothing_and_tells_the_size(desk):
     assert json.loads(json_told.stdout)["size_bytes"] == pytest.approx(size, rel=0.05)
 
 
-def test_ilsvrc_from_the_downloads(caffe, tmp_path):
+def test_ilsvrc_from_the_downloads(tmp_path):
     """Both archives and the kit in one folder, as they are after the download."""
     rng = np.random.default_rng(0)
     downloads = tmp_path / "downloads"
     downloads.mkdir()
     ilsvrc_train(downloads / "ILSVRC2012_img_train.tar", rng)
     ilsvrc_val(downloads / "ILSVRC2012_img_val.tar", rng)
-    devkit(caffe, downloads, compressed=True)
+    devkit(downloads)
     small = ("--resize", "32", "--json")
     train = run("make-lmdb", "downloads", "train", "--split", "train", *small, cwd=tmp_path)
     assert train.returncode == 0, train.stderr

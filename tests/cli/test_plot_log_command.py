@@ -38,6 +38,7 @@ def run(*args, cwd, code=0, **more):
     return done
 
 
+@pytest.mark.slow
 def test_everything_at_once(tmp_path):
     outputs = ("--out", "a/f.png", "--html", "a/r.html", "--csv", "a/r.csv", "--jsonl", "a/r.jsonl")
     look = ("--panel", "lr", "--panel", "throughput", "--log-axis", "loss", "--title", "my run")
@@ -74,6 +75,7 @@ def test_json(tmp_path):
     assert "--num-train-images N turns iterations into epochs" in done.stderr
 
 
+@pytest.mark.slow
 def test_references_follow_their_option(tmp_path):
     """``--reference A B C`` as well as a list with commas."""
     shutil.copy(HEALTHY, tmp_path / "train.log")
@@ -120,6 +122,7 @@ def test_options_override_what_the_log_says(tmp_path):
     assert summary["last_top1_error"] == pytest.approx(100 - 100 * last.outputs["acc/top-1"])
 
 
+@pytest.mark.slow
 def test_several_runs_with_the_same_name(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder / "run").mkdir(parents=True)
@@ -167,6 +170,7 @@ def test_a_log_is_never_written_over(tmp_path, option, log):
     assert (tmp_path / "run/train.log").read_bytes() == HEALTHY.read_bytes()
 
 
+@pytest.mark.slow
 def test_names_that_are_not_text(tmp_path):
     name = os.fsdecode(b"a\xff.log")
     shutil.copy(HEALTHY, tmp_path / name)
@@ -227,6 +231,7 @@ def test_watching_refuses_what_no_test_has(tmp_path):
     assert "one of: acc/top-1, acc/top-5, loss/loss" in done.stderr
 
 
+@pytest.mark.slow
 def test_watching_is_ended_by_ctrl_c(tmp_path):
     (tmp_path / "a.log").write_text("")
     args = ("a.log", "--out", "f.png", "--watch", "--every", "0.1")

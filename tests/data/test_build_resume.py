@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.training_jobs import database_contents, is_gone, wait_for
+from helpers.training_jobs import child_of_test, database_contents, is_gone, wait_for
 from PIL import Image
 
 from irv2caffe.data.build import build_plan, writer
@@ -30,7 +30,10 @@ from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction
 from irv2caffe.data.sources import open_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, WorkerDiedError
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = BuildOptions(size=(96, 96), workers=2)
+PATIENCE_S = 500  # only a run that hangs takes as long, on a busy machine too
 # Commits and units small enough for a small set to have many of them.
 RUN = """
 import os, sys
@@ -61,13 +64,13 @@ def images(tmp_path_factory):
 def start(images, out, *args, extra="", **kwargs):
     command = [sys.executable, "-c", RUN.format(extra=extra), str(images), str(out), *args]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **streams, **kwargs)
+    return child_of_test(command, **streams, **kwargs)
 
 
 def finish(images, out, *args, **kwargs):
     """(exit code, standard error) of a run to its end."""
     with start(images, out, *args, **kwargs) as child:
-        _, errors = child.communicate(timeout=120)
+        _, errors = child.communicate(timeout=PATIENCE_S)
         return child.returncode, errors
 
 
@@ -115,7 +118,7 @@ def test_twenty_random_kills_end_with_the_same_bytes(images, whole, tmp_path):
 # It dies between two lines of the program: before or after the how-many-eth call of a function.
 DIE = """
 from irv2caffe.data import lmdb_store
-from irv2caffe.data.build import make_lmdb, manifest, partial
+from irv2caffe.data.build import make_lmdb, partial, side_files
 def dying(function, when, count):
     def call(*args):
         global times
@@ -127,7 +130,7 @@ def dying(function, when, count):
     return call
 times = 0
 {where} = dying({where}, {when!r}, {count})
-make_lmdb.write_side_files = manifest.write_side_files
+make_lmdb.write_side_files = side_files.write_side_files
 """
 
 
@@ -289,12 +292,38 @@ def children_of(pid):
     return [int(child) for child in text.split()]
 
 
-SLOW = """
+# It waits in the middle, after some commits, until a file is there.
+HELD = """
+import pathlib, time
 from irv2caffe.data.build import pool
-made = pool.WorkerPool._made
-def slow(*args):
-    import time; time.sleep(0.05); return made(*args)
-pool.WorkerPool._made = slow
+result = pool.WorkerPool._result
+def held(self, unit, *args):
+    while unit.number == 30 and not pathlib.Path(sys.argv[2] + ".go").exists():
+        time.sleep(0.02)
+    return result(self, unit, *args)
+pool.WorkerPool._result = held
+"""
+
+
+def let_go(out):
+    out.with_name(f"{out.name}.go").touch()
+
+
+# Its workers stop, as if they hung: in the middle of an image, or between two.
+HANGING = """
+from irv2caffe.data.build import pool, worker
+pool.STALL_S = 1.0
+worker._BOOT = worker._BOOT.replace("import main; main()", '''import main
+import os, signal
+from irv2caffe.data.build import worker
+from irv2caffe.data.records import record
+make = {owner}.make
+def stopping(self, what, *args):
+    if {when}: os.kill(os.getpid(), signal.SIGSTOP)
+    return make(self, what, *args)
+{owner}.make = stopping
+worker.main()
+''')
 """
 
 
@@ -307,10 +336,11 @@ def has_commits(out):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_dead_worker_ends_the_job(images, whole, tmp_path, how):
     out = tmp_path / "db"
-    with start(images, out, extra=SLOW) as child:
-        wait_for(lambda: has_commits(out))
+    with start(images, out, extra=HELD) as child:
+        wait_for(lambda: has_commits(out), seconds=PATIENCE_S)
         os.kill(children_of(child.pid)[0], how)
-        _, errors = child.communicate(timeout=30)
+        let_go(out)
+        _, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert f"a worker died ({how.name})" in errors
     assert "the same command" in errors
@@ -321,33 +351,32 @@ def test_a_dead_worker_ends_the_job(images, whole, tmp_path, how):
     assert database_contents(out) == whole[0]
 
 
-def test_a_hanging_worker_ends_the_job(images, tmp_path):
-    extra = SLOW + "\npool.STALL_S = 1.0\n"
-    with start(images, tmp_path / "db", extra=extra) as child:
-        wait_for(lambda: len(children_of(child.pid)) == 2)
-        wait_for(lambda: has_commits(tmp_path / "db"))
-        for worker in children_of(child.pid):
-            os.kill(worker, signal.SIGSTOP)
-        _, errors = child.communicate(timeout=30)
-    assert child.returncode == 1
-    # Stopped between two images it is as silent as stopped in one.
+@pytest.mark.parametrize(
+    ("owner", "when"),
+    [("record.RecordMaker", "args[0] >= 200"), ("worker._Job", "what['indices'][0] >= 200")],
+)
+def test_a_hanging_worker_ends_the_job(images, tmp_path, owner, when):
+    """Stopped between two images it is as silent as stopped in one."""
+    code, errors = finish(images, tmp_path / "db", extra=HANGING.format(owner=owner, when=when))
+    assert code == 1
     assert "no end after 1 s" in errors
+    assert has_commits(tmp_path / "db")
 
 
 def test_a_job_that_was_stopped_is_not_taken_for_a_stalled_one(tiny, tmp_path, monkeypatch):
     """Ctrl-Z stops all its processes, and not the clock."""
-    from irv2caffe.data.build import process
+    from irv2caffe.data.build import worker
 
     boot = (
         "import json, sys, time; sys.path[:] = json.loads(sys.argv[1])\n"
-        "from irv2caffe.data.build import worker_loop\n"
+        "from irv2caffe.data.build import worker\n"
         "from irv2caffe.data.records import record\n"
         "make = record.RecordMaker.make\n"
         "def slow(*args): time.sleep(1.5); return make(*args)\n"
         "record.RecordMaker.make = slow\n"
-        "worker_loop.main()"
+        "worker.main()"
     )
-    monkeypatch.setattr(process, "_BOOT", boot)
+    monkeypatch.setattr(worker, "_BOOT", boot)
     clock = itertools.count(0, 400.0)
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     report = make_lmdb(tiny, tmp_path / "db", BuildOptions(size=(8, 8), workers=8))
@@ -355,13 +384,13 @@ def test_a_job_that_was_stopped_is_not_taken_for_a_stalled_one(tiny, tmp_path, m
 
 
 def test_a_killed_parent_takes_its_workers_along(images, tmp_path):
-    with start(images, tmp_path / "db", extra=SLOW) as child:
-        wait_for(lambda: has_commits(tmp_path / "db"))
+    with start(images, tmp_path / "db", extra=HELD) as child:
+        wait_for(lambda: has_commits(tmp_path / "db"), seconds=PATIENCE_S)
         workers = children_of(child.pid)
         assert len(workers) == 2
         child.kill()
         child.communicate()
-    wait_for(lambda: all(is_gone(worker) for worker in workers))
+    wait_for(lambda: all(is_gone(worker) for worker in workers), seconds=PATIENCE_S)
 
 
 def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path):
@@ -401,10 +430,10 @@ def test_a_disk_that_is_full_is_told_in_sizes_that_say_something(images, tmp_pat
 
 def test_ctrl_c_keeps_what_is_done(images, whole, tmp_path):
     out = tmp_path / "db"
-    with start(images, out, extra=SLOW, start_new_session=True) as child:
-        wait_for(lambda: has_commits(out))
+    with start(images, out, extra=HELD, start_new_session=True) as child:
+        wait_for(lambda: has_commits(out), seconds=PATIENCE_S)
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers too
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130
     assert "the same command goes on from there" in errors
     code, errors = finish(images, out)
@@ -508,8 +537,8 @@ def test_replacing_goes_on_too(images, whole, tmp_path):
 
 
 def test_two_at_a_time(images, tmp_path):
-    with start(images, tmp_path / "db", extra=SLOW) as child:
-        wait_for(lambda: has_commits(tmp_path / "db"))
+    with start(images, tmp_path / "db", extra=HELD) as child:
+        wait_for(lambda: has_commits(tmp_path / "db"), seconds=PATIENCE_S)
         with pytest.raises(OutputExistsError, match="another process"):
             make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
         child.kill()
@@ -580,16 +609,16 @@ def test_a_failing_disk_ends_the_job(images, tmp_path, monkeypatch):
 
 
 def test_a_crash_in_the_worker_is_told(images, tmp_path, monkeypatch):
-    from irv2caffe.data.build import process
+    from irv2caffe.data.build import worker
 
     boot = (
         "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
         "from irv2caffe.data.records import record\n"
         "def bad(*args): raise RuntimeError('a bug')\n"
         "record.RecordMaker.make = bad\n"
-        "from irv2caffe.data.build.worker_loop import main; main()"
+        "from irv2caffe.data.build.worker import main; main()"
     )
-    monkeypatch.setattr(process, "_BOOT", boot)
+    monkeypatch.setattr(worker, "_BOOT", boot)
     with pytest.raises(WorkerDiedError, match=r"exit code 1\) at .*RuntimeError: a bug"):
         make_lmdb(open_source(images), tmp_path / "db", OPTIONS)
 

@@ -67,6 +67,7 @@ def test_lines_of_a_class_table(name, line):
     assert escape_name(name) == line
 
 
+@pytest.mark.slow
 def test_names_that_are_no_lines(tmp_path):
     """All readers of the class table see what the writer was given."""
     names = [" ", "b\nx", "cat", "cat ", "dog", "na\udcefve", "\ttab"]
@@ -233,6 +234,7 @@ def test_one_level_too_high_is_refused(tmp_path, names, meant):
         assert len(open_source(tmp_path / "x.tar", kind="tar").items) == len(names)
 
 
+@pytest.mark.slow
 def test_the_command_names_the_folder_that_is_meant(tmp_path):
     fill(tmp_path / "img", "train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png")
     done = run("make-lmdb", "img", "db", cwd=tmp_path)
@@ -348,6 +350,7 @@ def test_a_folder_that_is_linked_twice_is_taken_twice(tmp_path):
     assert note.endswith(" = b/x")
 
 
+@pytest.mark.slow
 def test_thousands_of_nested_folders_are_one_error(tmp_path):
     root = fill(tmp_path / "images", "a/1.png", "b/1.png")
     here = os.open(root / "b", os.O_RDONLY)

@@ -28,7 +28,8 @@ from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
 from irv2caffe.train.plan.databases import check_locks
-from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import TrainOptions
 from irv2caffe.train.run_dir.failure_causes import cause_of
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.run_dir import RunDir
@@ -91,6 +92,7 @@ def program(*args, cwd):
 # Records
 
 
+@pytest.mark.slow
 def test_one_negative_label_among_many_is_found_before_the_start(caffe, tmp_path):
     labels = [-1 if number == 777 else number % 3 for number in range(1500)]
     db = write(tmp_path / "db", map(raw, labels))
@@ -111,6 +113,7 @@ def test_build_net_refuses_negative_labels(tmp_path):
     assert "has label -2; labels count from 0" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -144,6 +147,7 @@ def test_records_whose_values_do_not_fit_their_sizes(caffe, tmp_path):
     assert facts.broken == "00000012_12.png: a record is not a Datum"
 
 
+@pytest.mark.slow
 def test_caffe_s_words_for_such_a_record_lead_to_it(caffe, tmp_path):
     records = [encoded(number % 3) for number in range(30)]
     records[21].data = records[21].data[:30]
@@ -156,6 +160,7 @@ def test_caffe_s_words_for_such_a_record_lead_to_it(caffe, tmp_path):
     assert "gray" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 30, 3), (28, 28, 1)])
 def test_height_width_channels_is_called_what_it_is(caffe, tmp_path, shape):
     db = write(tmp_path / "db", [raw(number % 3, shape) for number in range(30)])
@@ -182,6 +187,7 @@ def test_features_are_no_images_on_their_side(tmp_path):
     assert not sample_database(features).height_first
 
 
+@pytest.mark.slow
 def test_healthy_databases_of_all_kinds_pass(caffe, tmp_path):
     for kind in (".jpg", ".png", ".bmp"):
         db = write(tmp_path / kind, [encoded(number % 3, kind) for number in range(30)])
@@ -196,6 +202,7 @@ def test_healthy_databases_of_all_kinds_pass(caffe, tmp_path):
 # Keys
 
 
+@pytest.mark.slow
 def test_keys_that_are_dates_are_sampled_all_over(tmp_path):
     keys = [b"%08d_%06d" % (20150101 + number // 40, number) for number in range(1500)]
     db = write(tmp_path / "db", [raw(number % 7) for number in range(1500)], keys)
@@ -233,6 +240,7 @@ def broken(request, tmp_path, sound):
     return db
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", DAMAGES, indirect=True)
 def test_damaged_pages_are_one_error_of_every_command(tmp_path, sound, broken):
     solver = job(tmp_path, broken)

@@ -154,6 +154,7 @@ def test_headers_of_tiff_that_end_anywhere(order):
     assert not has_16_bits(mark + b"\xff" * 60, "tiff")
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_3(tmp_path):
     images(tmp_path / "images", 4095)
     command = [sys.executable, "-m", "irv2caffe", "make-lmdb", "images", "db", "--resize", "16"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import tarfile
 
 import numpy as np
 import pytest
-from helpers.archives import cifar_pickle, idx_bytes, tar_bytes
+from helpers.archives import GROUND_TRUTH, cifar_pickle, idx_bytes, tar_bytes
 from helpers.zoo import file_bytes, photo, with_orientation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,7 @@ from irv2caffe.data.records.headers import image_kind, is_cut_short, read_jpeg_h
 from irv2caffe.data.records.image import UndecodableImageError, decode_record, open_image
 from irv2caffe.data.records.record import RecordBuffer, RecordMaker
 from irv2caffe.data.sources import Item, open_source
-from irv2caffe.data.sources.matfile import read_mat
+from irv2caffe.data.sources.devkit import read_devkit
 from irv2caffe.data.sources.pickles import load_pickle
 from irv2caffe.data.sources.tars import index_tar
 from irv2caffe.errors import FormatError, InputError
@@ -119,33 +118,27 @@ def test_pickles(data):
         return
 
 
-@pytest.fixture(scope="module")
-def meta(caffe, tmp_path_factory):
-    from helpers.archives import devkit
-
-    folder = tmp_path_factory.mktemp("kit")
-    files = []
-    for compressed in (True, False):
-        with tarfile.open(devkit(caffe, folder, compressed)) as archive:
-            files.append(archive.extractfile("ILSVRC2012_devkit_t12/data/meta.mat").read())
-    return files
+KIT = "".join(f"{number}\n" for number in GROUND_TRUTH).encode()
 
 
+@pytest.mark.slow
 @settings(**SHARED)
-@given(choice=st.data())
-def test_matlab_files(meta, choice):
-    data = choice.draw(st.sampled_from(meta).flatmap(mutated))
+@given(data=st.one_of(mutated(KIT), st.binary(max_size=200)))
+def test_ground_truth(tmp_path, data):
+    path = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
+    path.write_bytes(data)
     try:
-        found = read_mat(data)
+        kit = read_devkit(path)
     except FormatError:
         return
-    assert isinstance(found, dict)
+    assert len(kit.labels) == len(data.split())
 
 
 IDX = idx_bytes(RNG.integers(0, 256, (3, 5, 4), np.uint8))
 LABELS = idx_bytes(np.arange(3))
 
 
+@pytest.mark.slow
 @settings(**SHARED)
 @given(
     images=st.one_of(mutated(IDX), mutated(gzip.compress(IDX)), st.just(IDX)),
@@ -186,6 +179,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @settings(**{**SHARED, "max_examples": 400})
 @given(data=st.sampled_from(IMAGES).flatmap(mutated), way=st.sampled_from(WAYS), png=st.booleans())
 def test_images(tmp_path, data, way, png):
@@ -198,7 +192,7 @@ def test_images(tmp_path, data, way, png):
         offset, size = maker.make(Item(name, 7), 0, space)
     except UndecodableImageError:
         return
-    memory = space.beside[0] if offset < 0 else space_memory[offset:]
+    memory = space.extra[0] if offset < 0 else space_memory[offset:]
     value = memory[:size].tobytes()
     head = read_head(value)
     assert Datum.FromString(value).label == head.label == 7

@@ -20,7 +20,7 @@ from irv2caffe.data.inspect.contact_sheet import draw_sheet
 from irv2caffe.data.inspect.database import read_database
 from irv2caffe.data.inspect.database_report import examine
 from irv2caffe.data.inspect.sandbox import Guard
-from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction, open_reader, open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter, last_transaction, open_reader
 from irv2caffe.data.records.datum import (
     encoded_head,
     encoded_tail,
@@ -205,6 +205,7 @@ def test_heads_are_what_protobuf_says():
     assert ours == Datum(data=pixels, label=0, encoded=True).SerializeToString()
 
 
+@pytest.mark.slow
 def test_comparing(images, tmp_path):
     source = open_source(images)
     make_lmdb(source, tmp_path / "raw", BuildOptions(size=(24, 20)))
@@ -230,6 +231,7 @@ def test_comparing(images, tmp_path):
     assert "1 with another label" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command(images, tmp_path):
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions(size=(48, 40), encoded="jpg"))
     done = inspected("db", "--peek", "sheet.jpg", "--all", cwd=tmp_path)
@@ -272,6 +274,7 @@ def test_what_is_no_database(tmp_path):
         examine(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_short(images, tmp_path):
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions())
     path = tmp_path / "db/data.mdb"
@@ -287,6 +290,7 @@ def examined(folder, **arguments):
         return guard.call("examine", [folder], arguments)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_an_error_and_no_crash(images, tmp_path):
     """LMDB believes its pages; whatever it does with bad ones, the program answers."""
     make_lmdb(open_source(images), tmp_path / "db", BuildOptions(size=(24, 20)))
@@ -351,7 +355,7 @@ def test_names_that_no_terminal_can_show(tmp_path):
 
 def test_a_database_grows_beyond_its_first_map(tmp_path):
     value = bytes(1 << 20)
-    with open_writer(tmp_path, room_bytes=32 << 20) as writer:
+    with DatabaseWriter(tmp_path, room_bytes=32 << 20) as writer:
         for index in range(150):
             writer.put(b"%08d" % index, value)
             if index % 16 == 15:

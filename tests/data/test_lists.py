@@ -14,7 +14,7 @@ from helpers.zoo import file_bytes, photo
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
-from irv2caffe.data.build.tables import read_skipped
+from irv2caffe.data.build.side_files import read_skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.items import LeftOutError
 from irv2caffe.data.sources import open_source
@@ -44,6 +44,7 @@ def listed(root, text, **options):
 # What the tool takes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -136,6 +137,7 @@ def test_odd_names_in_a_list_of_an_archive(root, tmp_path):
 # Images that are not there
 
 
+@pytest.mark.slow
 def test_where_the_images_of_a_list_are(root, tmp_path, monkeypatch):
     """The path that was tried, and the SOURCE that would do."""
     monkeypatch.chdir(tmp_path)
@@ -155,6 +157,7 @@ def test_where_the_images_of_a_list_are(root, tmp_path, monkeypatch):
     assert f"{root / 'a/0.png'} exists: paths of the list begin with data/" in other
 
 
+@pytest.mark.slow
 def test_the_table_of_skipped_images_is_kept_where_nothing_else_is(root, tmp_path):
     table = tmp_path / "db.skipped.csv"
     listed(root, "x.png 0\ny.png 1\n")

@@ -14,7 +14,7 @@ from PIL import Image
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import Augment, BuildOptions, make_lmdb
-from irv2caffe.data.build.tables import read_skipped
+from irv2caffe.data.build.side_files import read_skipped
 from irv2caffe.data.inspect.database import read_database, read_pair
 from irv2caffe.data.records.decode import stored_pixels
 from irv2caffe.data.sources import open_source, read_labels
@@ -87,6 +87,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_records_equal_those_of_convert_imageset(caffe, zoo, tmp_path, kind):
     """Over every kind of file; what we do otherwise on purpose is switched off."""
@@ -104,6 +105,7 @@ def test_records_equal_those_of_convert_imageset(caffe, zoo, tmp_path, kind):
     assert len(source.items) - report.num_images == report.num_skipped
 
 
+@pytest.mark.slow
 def test_on_purpose_differences(caffe, zoo, tmp_path):
     """Without --exactly-like-caffe records differ only where the docs say so."""
     source = open_source(zoo)
@@ -141,6 +143,7 @@ def is_harmful(value, source, key, *, gray):
         return turned or odd or "16.png" in path.name
 
 
+@pytest.mark.slow
 def test_backend_convert_imageset_gives_the_same(caffe, few, tmp_path):
     tool = tool_command(caffe, "convert_imageset")
     for number, options in enumerate(
@@ -163,6 +166,7 @@ def test_backend_convert_imageset_refuses_what_the_tool_lacks(few, tmp_path):
         convert_imageset(open_source(few), tmp_path / "out", options, argv=["false"], env={})
 
 
+@pytest.mark.slow
 def test_both_backends_count_bad_images(caffe, few, tmp_path):
     root = tmp_path / "images"
     (root / "x").mkdir(parents=True)
@@ -195,6 +199,7 @@ def test_both_backends_count_bad_images(caffe, few, tmp_path):
     assert strict.skipped["not an image that can be decoded"] >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["raw", "jpg", "png", "gray jpg"])
 def test_mean_equals_compute_image_mean(caffe, few, zoo, tmp_path, kind):
     options, _ = KINDS[kind]
@@ -220,6 +225,7 @@ def test_mean_equals_compute_image_mean(caffe, few, zoo, tmp_path, kind):
     assert read_database(tmp_path / "db").mean_file == str(tmp_path / "db/mean.binaryproto")
 
 
+@pytest.mark.slow
 def test_mean_of_different_sizes_is_that_of_all_pixels(zoo, tmp_path):
     options = BuildOptions(size=None)
     make_lmdb(open_source(zoo), tmp_path / "db", options)
@@ -230,6 +236,7 @@ def test_mean_of_different_sizes_is_that_of_all_pixels(zoo, tmp_path):
     assert database.mean_file == ""
 
 
+@pytest.mark.slow
 def test_mean_fast_and_none(few, tmp_path):
     options = {"size": (40, 30), "encoded": "jpg"}
     means = {}
@@ -242,6 +249,7 @@ def test_mean_fast_and_none(few, tmp_path):
     assert records(tmp_path / "exact") == records(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_mean_auto_is_exact_for_the_first_thousand(few, tmp_path):
     names = sorted(path.relative_to(few) for path in few.rglob("*.png"))
     means = {}
@@ -260,6 +268,7 @@ def test_mean_auto_is_exact_for_the_first_thousand(few, tmp_path):
     assert (means["auto", 1200] != means["exact", 1200]).all()
 
 
+@pytest.mark.slow
 def test_order_does_not_depend_on_workers_but_on_the_seed(zoo, tmp_path):
     def build(name, **options):
         make_lmdb(open_source(zoo), tmp_path / name, BuildOptions(size=(16, 16), **options))
@@ -293,6 +302,7 @@ def test_copies_are_passes_in_different_order(few, tmp_path):
     assert [key[9:] for key, _ in records(tmp_path / "plain")] == passes[0]
 
 
+@pytest.mark.slow
 def test_augmented_copies(tmp_path):
     """A picture of its own coordinates tells where each crop was taken."""
     (tmp_path / "images/x").mkdir(parents=True)
@@ -367,6 +377,7 @@ def test_resize_modes(tmp_path, mode, shape):
         assert (image[0, 40] == 0).all()
 
 
+@pytest.mark.slow
 def test_quality(few, tmp_path):
     for quality in (50, 95, 100):
         options = BuildOptions(encoded="jpg", quality=quality)

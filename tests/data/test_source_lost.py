@@ -14,9 +14,11 @@ from irv2caffe.data.build.convert_imageset import convert_imageset
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
 from irv2caffe.data.build.partial import partial_folder
 from irv2caffe.data.build.resume_check import ChangedSourceError
-from irv2caffe.data.build.tables import read_skipped
+from irv2caffe.data.build.side_files import read_skipped
 from irv2caffe.data.sources import folders, open_source
 from irv2caffe.errors import InputError
+
+pytestmark = pytest.mark.slow
 
 OPTIONS = BuildOptions(size=(96, 96), workers=2)
 NUM_IMAGES = 400

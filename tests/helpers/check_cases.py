@@ -1,6 +1,6 @@
-"""For every rule of check a run that triggers it and one, as near as can be, that does not.
+"""Small runs that the cases of check's rules start from, and how a case changes them.
 
-A case changes one of three small runs: ``plain`` (a residual net), ``tf`` (a net of TensorFlow's
+A case changes one of three runs: ``plain`` (a residual net), ``tf`` (a net of TensorFlow's
 Inception family) or ``norm`` (no BatchNorm anywhere), text by text.
 """
 
@@ -184,24 +184,19 @@ class Run:
     files: dict[str, bytes] = field(default_factory=dict)
     no_folder: bool = False
 
-    def texts(self):
-        """The prototxts by name; the last one is the one to give to check."""
-        net = changed(NETS.get(self.base, lambda: self.base)(), self.net)
-        texts = {"net.prototxt": net}
-        if self.solver is not None:
-            texts["solver.prototxt"] = changed(SOLVER, self.solver)
-        return texts
-
     def write(self, folder):
         """Writes the files; returns the one to give to check."""
         (folder / "snapshots").mkdir(exist_ok=True)
         if self.no_folder:
             (folder / "snapshots").rmdir()
+        net = changed(NETS.get(self.base, lambda: self.base)(), self.net)
+        (folder / "net.prototxt").write_text(net)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
-        for name, text in self.texts().items():
-            (folder / name).write_text(text)
-        return folder / name
+        if self.solver is None:
+            return folder / "net.prototxt"
+        (folder / "solver.prototxt").write_text(changed(SOLVER, self.solver))
+        return folder / "solver.prototxt"
 
 
 def changed(text, pairs):

@@ -169,14 +169,14 @@ def _models(_: Path) -> list[Seed]:
 
 def _read_model(folder: Path) -> None:
     from irv2caffe.check.run import CheckOptions, check
-    from irv2caffe.proto.snapshot_files import ModelFile
-    from irv2caffe.proto.snapshot_outline import read_model_outline
+    from irv2caffe.proto.caffemodel import ModelFile
+    from irv2caffe.proto.snapshot_headers import read_model_header
 
     path, net = folder / "x.caffemodel", folder / "net.prototxt"
     net.write_text('layer { name: "x" type: "Input" top: "x" }')
     _each(
         lambda: [file.blobs(name) for file in [ModelFile(path)] for name in file.layers],
-        lambda: read_model_outline(path, check_finite=True),
+        lambda: read_model_header(path, check_finite=True),
         lambda: check(net, CheckOptions(weights=path)),
     )
 
@@ -197,7 +197,7 @@ def _states(_: Path) -> list[Seed]:
 
 
 def _read_state(folder: Path) -> None:
-    from irv2caffe.proto.snapshot_outline import read_state_outline, with_learned_net
+    from irv2caffe.proto.snapshot_headers import read_state_header, with_learned_net
     from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
     path = folder / "x_iter_20.solverstate"
@@ -205,7 +205,7 @@ def _read_state(folder: Path) -> None:
         problem(pair, _net_message())
         newest_complete(folder)
     _each(
-        lambda: read_state_outline(path),
+        lambda: read_state_header(path),
         lambda: b"".join(with_learned_net(path, "other")),
         lambda: [fix_model_path(pair) for pair in pairs(folder)],
     )
@@ -230,11 +230,11 @@ def _hdf5_snapshots(folder: Path) -> list[Seed]:
 
 
 def _read_hdf5_snapshot(folder: Path) -> None:
-    from irv2caffe.train.run_dir.hdf5_snapshots import state_outline, write_state, write_weights
+    from irv2caffe.train.run_dir.hdf5_snapshots import state_header, write_state, write_weights
 
     state, model = folder / "x_iter_20.solverstate.h5", folder / "x_iter_20.caffemodel.h5"
     _each(
-        lambda: state_outline(state),
+        lambda: state_header(state),
         lambda: write_state(state, folder / "x.solverstate", "x.caffemodel"),
         lambda: write_weights(model, folder / "x.caffemodel", _net_message()),
     )
@@ -608,28 +608,19 @@ def _idx_files(_: Path) -> list[Seed]:
 
 
 def _devkits(_: Path) -> list[Seed]:
-    truth = b"1\n2\n3\n4\n"
-    seeds = []
-    for name in ("meta.mat", "meta_compressed.mat"):
-        meta = (FILES / "fuzz" / name).read_bytes()
-        kit = {"data/meta.mat": meta, "data/ILSVRC2012_validation_ground_truth.txt": truth}
-        seeds.append(Seed(kit))
-    plain = seeds[0].files  # packed after the damage
-    return [*seeds, Seed(plain, ("data/meta.mat",), {"data/meta.mat": _compressed_mat})]
+    from helpers.archives import tar_bytes
 
-
-def _compressed_mat(data: bytes) -> bytes:
-    """What stands behind the header as one compressed element."""
-    import zlib
-
-    body = zlib.compress(data[128:])
-    return data[:128] + (15).to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
+    name = "data/ILSVRC2012_validation_ground_truth.txt"
+    truth = b"173\n449\n721\n1000\n"
+    archive = tar_bytes([(f"ILSVRC2012_devkit_t12/{name}", truth)], "w:gz")
+    return [Seed({name: truth}), Seed({"devkit.tar.gz": archive})]
 
 
 def _read_devkit(folder: Path) -> None:
     from irv2caffe.data.sources.devkit import read_devkit
 
-    read_devkit(folder)
+    archive = folder / "devkit.tar.gz"
+    read_devkit(archive if archive.exists() else folder)
 
 
 def _images(_: Path) -> list[Seed]:
@@ -749,7 +740,7 @@ def _partials(folder: Path) -> list[Seed]:
         state, stream = State(), io.BytesIO()
         state.mean.image = image
         write_state(state, stream)
-        plan = json.dumps({"fingerprint": "f", "told": {"size": [3, 4], "seed": 0}})
+        plan = json.dumps({"fingerprint": "f", "inputs": {"size": [3, 4], "seed": 0}})
         files = {f"db.partial/state-{number}": stream.getvalue() for number in (2, 3)}
         files |= {"db.partial/plan.json": plan.encode(), "db.partial/data.mdb": database}
         seeds.append(Seed(files, tuple(name for name in files if not name.endswith(".mdb"))))
@@ -759,8 +750,8 @@ def _partials(folder: Path) -> list[Seed]:
 def _read_partial(folder: Path) -> None:
     from irv2caffe.data.build.partial import open_partial
 
-    told = {"size": (3, 4), "seed": 1}
-    with open_partial(folder / "db", "f", told, force=False, resume=True) as partial:
+    inputs = {"size": (3, 4), "seed": 1}
+    with open_partial(folder / "db", "f", inputs, force=False, resume=True) as partial:
         partial.state().refuse_too_many_skipped(3)
 
 
@@ -859,7 +850,7 @@ READERS = {
         Reader("tar", _tars, _read_source("x.tar"), _TAR),
         Reader("cifar", _cifar_folders, _read_cifar, (*_PICKLE, *_TAR)),
         Reader("idx", _idx_files, _read_source("")),
-        Reader("devkit", _devkits, _read_devkit, text=False),
+        Reader("devkit", _devkits, _read_devkit, _TAR, text=True),
         Reader("image", _images, _read_image, _IMAGE),
         Reader("lmdb", _databases, _read_database, share=0.02),
         Reader("database-files", _side_files, _read_side_files, _JSON, text=True, share=0.02),

@@ -10,7 +10,7 @@ from helpers.paths import FILES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.log.read.fast import blocks
+from irv2caffe.log.read.fast import block_reader
 from irv2caffe.log.read.reader import Reader
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def both_ways(data, sizes=(1 << 30,)):
 @pytest.fixture(autouse=True)
 def _always_at_once(monkeypatch):
     monkeypatch.setattr("irv2caffe.log.read.reader._MIN_BLOCK_BYTES", 1)
-    monkeypatch.setattr(blocks, "MIN_RUN", 2)
+    monkeypatch.setattr(block_reader, "MIN_RUN", 2)
 
 
 def test_a_usual_log_is_read_at_once(monkeypatch):
@@ -210,6 +210,7 @@ def test_a_special_line_among_usual_ones(special):
         assert slow == fast
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from(SPECIAL)), max_size=12),
@@ -230,6 +231,7 @@ def test_any_mixture(specials, sizes, chance: random.Random):
     assert slow == fast
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=3000))
 @example(b"I1123 10:58:00.719563 18399 solver.cpp:239] Iteration ")
@@ -296,6 +298,7 @@ START = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(START), st.integers(1, 30)), max_size=30),
@@ -312,7 +315,7 @@ def test_the_reader_works_the_same_without_it(name, monkeypatch):
     fast = Reader()
     fast.read_file(LOGS / name)
     monkeypatch.setattr("irv2caffe.log.read.reader._MIN_BLOCK_BYTES", 1 << 60)
-    monkeypatch.setitem(sys.modules, "irv2caffe.log.read.fast.blocks", None)
+    monkeypatch.setitem(sys.modules, "irv2caffe.log.read.fast.block_reader", None)
     without = Reader()
     without.read_file(LOGS / name)
     assert state(without) == state(fast)

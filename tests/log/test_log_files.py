@@ -53,6 +53,7 @@ def test_packed_logs_whatever_their_names(tmp_path, pack, name):
     assert points(read_log(path)) == HEALTHY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 def test_torn_packed_logs(tmp_path, pack):
     """What can be unpacked is read."""
@@ -84,6 +85,7 @@ def test_pieces_in_order(tmp_path):
         assert log.restarts == []
 
 
+@pytest.mark.slow
 def test_pipes(tmp_path):
     """A named pipe, and standard input."""
     pipe = tmp_path / "pipe"
@@ -157,6 +159,7 @@ def test_what_does_not_end_and_is_no_log():
         read_log(Path("/dev/zero"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filling", [bytes(1 << 20), b"x" * (1 << 20), b"x\n" * (1 << 19)])
 def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
     monkeypatch.setattr("irv2caffe.log.read.reader.MAX_FOREIGN_BYTES", 4 << 20)
@@ -168,7 +171,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
         stream.write(TEXT.replace(b"Iteration ", b"Iteration 9"))
     log = read_log(tmp_path / "bomb.log.gz")
     assert log.train.iteration[-1] == 60
-    assert ("unread", "no line of Caffe's for very long: what follows was not read") in (
+    assert ("unread", "reading stopped after too much text without a line of Caffe's") in (
         finding_lines(summarize(make_table(log)), log)
     )
     follower = Follower(reader := Reader(), tmp_path / "bomb.log.gz")
@@ -177,6 +180,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
     assert reader.log.gave_up
 
 
+@pytest.mark.slow
 def test_lines_of_others_do_not_end_a_log(tmp_path, monkeypatch):
     """Between them Caffe goes on."""
     monkeypatch.setattr("irv2caffe.log.read.reader.MAX_FOREIGN_LINES", 100_000)
@@ -206,7 +210,7 @@ def test_names_without_end(tmp_path):
     assert max(map(len, head)) < 250
     said = dict(finding_lines(summarize(table), log))["outputs"]
     dropped = 600 - 256 + 600 - 255  # all long names are one
-    assert said == f"more than 256 names: {dropped:,} values of others are left out"
+    assert said == f"more than 256 names: {dropped:,} values of others are dropped"
 
 
 class Growing:
@@ -322,6 +326,7 @@ def shown(rows):
     return [repr(replace(row, outputs=dict(sorted(row.outputs.items())))) for row in rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(TRAIN, max_size=5, unique_by=lambda row: row.iteration),

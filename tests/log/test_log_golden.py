@@ -46,6 +46,7 @@ def displays(text):
     return re.findall(r"Iteration (\d+)(?: \(.*\))?, loss = (\S+)", text)
 
 
+@pytest.mark.slow
 def test_healthy(log_of):
     text = log_of("healthy").read_text()
     log = read_log(log_of("healthy"))

@@ -60,6 +60,7 @@ def load_deploy(pycaffe, folder, options):
     return pycaffe.load(folder / "deploy.prototxt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "convolutions", "parameters", "gmac"),
     [
@@ -83,6 +84,7 @@ def test_nets_have_the_published_size(pycaffe, tmp_path, told, convolutions, par
     assert round(multiply_adds(net) / 1e9, 3) == gmac
 
 
+@pytest.mark.slow
 def test_slim_has_the_published_grids(pycaffe, tmp_path):
     blobs = load_deploy(pycaffe, tmp_path, net_options())["blobs"]
     expected = {
@@ -147,6 +149,7 @@ def write_both(folder, database, told):
     return options, both, use
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", MATRIX, ids=str)
 def test_every_variant_and_option_loads_in_both_phases(
     caffe, pycaffe, noise_lmdb, tmp_path, monkeypatch, told
@@ -199,6 +202,7 @@ print(json.dumps([losses, sorted(untouched), all(s != 0 for s in stats)]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
     [
@@ -258,6 +262,7 @@ def smoothed_loss(caffe, folder, smoothing, logits, labels):
     return np.load(folder / "out.npz")
 
 
+@pytest.mark.slow
 def test_label_smoothing_is_the_cross_entropy_against_smoothed_targets(caffe, tmp_path):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (6, 7)).astype("f4")
@@ -326,6 +331,7 @@ def test_aux_needs_a_grid_that_its_pool_divides():
     assert "108 and 203" in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [224, 320])
 def test_a_refused_crop_really_aborts(caffe, tmp_path, monkeypatch, crop):
     """The generator's own check is taken out, and Caffe speaks."""
@@ -478,6 +484,7 @@ ANY = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 def test_random_options_are_refused_here_or_taken_by_caffe(pycaffe, noise_lmdb, tmp_path):
     """Whatever is told: either an error with a message, or a net that loads in both phases."""
     outcomes = {"refused": 0, "loaded": 0}
@@ -530,6 +537,7 @@ def valid(draw):
     return {"variant": variant, **{name: draw(options[name]) for name in sorted(chosen)}}
 
 
+@pytest.mark.slow
 def test_random_valid_options_load_in_caffe(pycaffe, noise_lmdb, tmp_path):
     @settings(
         max_examples=40, deadline=None, derandomize=True,
@@ -625,6 +633,7 @@ def test_spec_refuses_what_caffe_would_refuse():
         net.layer("ReLU", "everywhere", Top("only_in_test", 1), channels=1)
 
 
+@pytest.mark.slow
 def test_text_is_read_by_the_real_caffe(caffe, tmp_path):
     """A whole train_val net of full width passes the real parser."""
     write_prototxt(tmp_path / "net.prototxt", train_val(net_options(), 50))

@@ -376,6 +376,7 @@ def test_a_log_that_begins_late_fills_the_figure():
     assert both.axes[0].get_xlim()[0] < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_files_are_written_and_repeatable(tmp_path, suffix):
     out = tmp_path / f"figure.{suffix}"

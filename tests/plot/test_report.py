@@ -41,6 +41,7 @@ def data_of(path):
     return json.loads(found[1])
 
 
+@pytest.mark.slow
 def test_values_zoom_and_legend_in_a_real_browser(program, tmp_path):
     runs = [run_of("resumed.log")]
     path = tmp_path / "report.html"
@@ -94,6 +95,7 @@ def test_values_zoom_and_legend_in_a_real_browser(program, tmp_path):
         assert not [e for e in page.events if e.get("method") == "Log.entryAdded"], page.events
 
 
+@pytest.mark.slow
 def test_what_a_log_says_stays_text(program, tmp_path):
     """Names from a log are shown as they are; and if one got through, the policy stops it."""
     stamp = "I1124 01:02:03.500000  4242 solver.cpp:239] "
@@ -129,6 +131,7 @@ def test_what_a_log_says_stays_text(program, tmp_path):
         assert page.value("document.querySelectorAll('#chart path.curve').length") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lr", [0.045, 0.1, 0.021, 0.0099])
 def test_every_panel_has_numbers_on_its_scale(program, tmp_path, lr):
     lines = [
@@ -157,6 +160,7 @@ def test_page_holds_its_data_and_needs_nothing_else(tmp_path, name):
     assert "NaN" not in json.dumps(data)
 
 
+@pytest.mark.slow
 def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
     runs = [run_of("resumed.log")]
     path = tmp_path / "report.html"
@@ -174,6 +178,7 @@ def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
         write_report(runs, path, PlotOptions(window=(9, 10)))
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_leaves_the_chart(program, tmp_path):
     losses = [7 / (1 + i / 10) for i in range(50)] + [4e3, 3e20]
     log = read_lines(f"Iteration {i}, loss = {loss:g}" for i, loss in enumerate(losses))
@@ -195,6 +200,7 @@ def test_references_need_epochs(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_names_that_are_not_text(tmp_path):
     path = tmp_path / "report.html"
     run = run_of("healthy.log")
@@ -245,6 +251,7 @@ def choose(page, element, value, event):
     )
 
 
+@pytest.mark.slow
 def test_smoothing_is_the_readers_choice_and_looks_back_only(program, tmp_path):
     log = read_lines(displays(range(0, 2000, 10), lambda i: 2 if i < 1000 else 1))
     path = tmp_path / "report.html"

@@ -21,7 +21,7 @@ from irv2caffe.config import VARIANTS, net_options
 from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
 from irv2caffe.proto import messages
-from irv2caffe.proto.foreign import read_foreign_net
+from irv2caffe.proto.fork_nets import read_fork_net
 from irv2caffe.proto.text import parse_prototxt, read_net, write_prototxt
 from irv2caffe.shapes.draw import draw, to_svg
 from irv2caffe.shapes.draw.boxes import layer_boxes
@@ -203,6 +203,7 @@ def test_layers_of_a_box():
     assert (conv.sources, pool.sources) == ([0], [1])
 
 
+@pytest.mark.slow
 def test_nets_that_no_picture_can_show(tmp_path):
     """Thousands of layers in place, in a row, and all connected with all."""
     power = 'layer {{ name: "p{0}" type: "Power" bottom: "x" top: "x" }}\n'
@@ -343,7 +344,7 @@ def test_lines_are_true_or_not_drawn(tmp_path, text, shown):
     """What reads a blob from elsewhere than the box above says so, and no line leads into it."""
     path = tmp_path / "net.prototxt"
     path.write_text(text)
-    read = read_foreign_net(path)
+    read = read_fork_net(path)
     scene = draw(summarize(read.net, "TEST", foreign=ForkLayers({}, read.nodes)))
     said = [item for item in scene.items if isinstance(item, Label) and "from " in item.text]
     ends = [item.points[-1] for item in scene.items if isinstance(item, Line)]
@@ -374,6 +375,7 @@ def test_the_readmes_picture_is_what_is_drawn():
     assert (ROOT / "docs/images/slim.svg").read_text(encoding="utf-8") == picture
 
 
+@pytest.mark.slow
 def test_png_and_pdf(scenes, tmp_path):
     scene = scenes["googlenet"]
     for name in ("a.png", "b.png", "a.pdf", "b.pdf"):
@@ -399,6 +401,7 @@ def test_colours_of_the_picture_are_where_the_scene_says(scenes, tmp_path):
         assert f"#{red:02x}{green:02x}{blue:02x}" == box.fill
 
 
+@pytest.mark.slow
 def test_command_draws(tmp_path):
     write_prototxt(tmp_path / "net.prototxt", deploy(net_options(variant="paper", width=0.1)))
     done = run("summary", "net.prototxt", "--draw", "pictures/net.svg", cwd=tmp_path)

@@ -247,6 +247,7 @@ def same_as_caffe(shapes, found):
     assert log_bytes(shapes) == found["memory"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("key", layer_snippets.GOOD)
 def test_each_layer_type_has_caffes_shapes(real, key, phase):
@@ -293,6 +294,7 @@ def any_axes(caffe, tmp_path_factory):
     return {kind: [(text, found[key]) for key, text in nets[kind].items()] for kind in nets}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(set(SHAPE_RULES) - SOURCES))
 def test_any_number_of_axes_has_caffes_shapes_or_is_refused_by_both(any_axes, kind):
     """Some layers of Caffe's stop in their first pass only."""
@@ -338,6 +340,7 @@ def test_foreign_nets_have_the_published_size(key):
     assert sum(layer.num_params for layer in layers) == foreign_nets.PUBLISHED_PARAMETERS[key]
 
 
+@pytest.mark.slow
 def test_own_nets_have_caffes_shapes(real):
     keys = [key for key in real.texts if key.startswith("own ")]
     assert len(keys) == 2 * (len(VARIANTS) + 3)
@@ -471,6 +474,7 @@ def test_a_bad_crop_is_explained_by_rounding():
     assert "'pool'" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_deep_nesting_and_long_words_are_one_short_error():
     for text in (
         "layer { " * 1_000_000,

@@ -222,6 +222,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.slow
 def test_memory_is_what_the_real_caffe_takes(caffe, tmp_path):
     """The growth of a process's peak from a small to a larger batch, within 1 %."""
     cases, expected = {}, {}
@@ -382,6 +383,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_bad_files_are_one_error_with_its_place(tmp_path, name):
     data, words = BAD_FILES[name]
@@ -400,7 +402,7 @@ def test_bad_files_are_one_error_with_its_place(tmp_path, name):
 
 def test_a_solver_leads_to_its_net(desk):
     done = run("summary", "solver.prototxt", cwd=desk)
-    assert "this is a solver; its net is train_val.prototxt" in done.stderr
+    assert "this is a solver; give its net: train_val.prototxt" in done.stderr
 
 
 def test_equal_names_are_noted(tmp_path):

@@ -1,4 +1,4 @@
-"""Training by the real Caffe in a run folder: the plan, the story it tells, what it refuses."""
+"""Training with the real Caffe in a run folder: plan, records, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from irv2caffe.errors import (
     InputError,
     MissingInputError,
     OutputExistsError,
-    PlanError,
     UsageError,
 )
 from irv2caffe.log.read.reader import read_log
@@ -32,7 +31,8 @@ from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.plan.gpus import Devices, choose, notes
-from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import TrainOptions
 from irv2caffe.train.plan.plan_text import as_dict, rows
 from irv2caffe.train.run.launch import resume, train
 from irv2caffe.train.run.metrics_jsonl import rebuild
@@ -89,6 +89,7 @@ def tiny(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
     lines, states = [], []
     result = train(
@@ -137,7 +138,7 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
 
 
 def check_metrics(run, log):
-    """The lines say what the log says, live as when they are written anew."""
+    """metrics.jsonl agrees with the log, written live and rebuilt."""
     there = metrics(run.path)
     train_rows = [row for row in there if row["kind"] == "train"]
     assert [row["loss"] for row in train_rows] == [point.loss for point in log.train]
@@ -150,6 +151,7 @@ def check_metrics(run, log):
     assert run.metrics.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_narrow_net_says_that_its_disk_is_small(caffe, job):
     """The estimate of a snapshot at full width, against published counts."""
     made = net_options(train_lmdb=str(job / "train_lmdb"), val_lmdb=str(job / "val_lmdb"), crop=75)
@@ -164,7 +166,8 @@ def test_a_narrow_net_says_that_its_disk_is_small(caffe, job):
 def test_a_run_in_a_folder_that_was_half_made(tmp_path):
     run = new_run_dir(tmp_path / "run")
     run.lock.touch()
-    assert new_run_dir(tmp_path / "run") == run  # its trainer was killed before it was complete
+    again = new_run_dir(tmp_path / "run")  # its trainer was killed before it was complete
+    assert again.path == run.path
     run.solver.touch()
     with pytest.raises(OutputExistsError, match="a run already"):
         new_run_dir(tmp_path / "run")
@@ -182,6 +185,7 @@ def test_two_trainers_in_one_folder(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
     def plan(**changes):
         net = read_prototxt(job / "net/train_val.prototxt", messages.NetParameter)
@@ -206,9 +210,9 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
         plan(crop_size=107)  # without test_iter Caffe makes no test net
     with pytest.raises(InputError, match="has label 1, the net 1 outputs"):
         plan(num_output=1)
-    with pytest.raises(PlanError, match="no database at"):
+    with pytest.raises(InputError, match=r"nowhere does not exist at data \(.*data-missing"):
         plan(source="nowhere")
-    with pytest.raises(PlanError, match="the backend is LEVELDB"):
+    with pytest.raises(InputError, match=r"backend LEVELDB, but .* is an LMDB"):
         plan(backend=messages.DataParameter.LEVELDB)
     with pytest.raises(InputError, match="grid-mismatch"):  # as irv2caffe check says it
         plan(crop_size=64)
@@ -223,6 +227,7 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
     assert "max_iter is missing" in problems[1].message
 
 
+@pytest.mark.slow
 def test_all_problems_at_once_on_the_command_line(caffe, tiny, tmp_path):
     solver = write_job(tmp_path / "nowhere", tmp_path / "job", max_iter=None)
     (tmp_path / "run").mkdir()
@@ -231,7 +236,7 @@ def test_all_problems_at_once_on_the_command_line(caffe, tiny, tmp_path):
     done = irv2caffe(*args, cwd=tmp_path)
     assert done.returncode == 2
     for words in (
-        "without GPU support", "(TRAIN): no database at", "(TEST): no database at",
+        "without GPU support", "train_lmdb does not exist", "val_lmdb does not exist",
         "max_iter is missing", "none.caffemodel: no such file", "run exists already",
     ):  # fmt: skip
         assert words in done.stderr
@@ -241,6 +246,7 @@ def test_all_problems_at_once_on_the_command_line(caffe, tiny, tmp_path):
     assert len(json.loads(shown.stdout)["problems"]) == 6
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
     solver = write_job(
         tiny, tmp_path / "job", iter_size=2, max_iter=100, test_interval=30, test_iter=1, display=0,
@@ -253,7 +259,8 @@ def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
         "BVLC Caffe 1.0.0, CPU only", "64 images 3x10x10, labels up to 1",
         "16 = batch_size 8 x 1 CPU x iter_size 2", "100 iterations x 16 images = 25.00 epochs",
         "4.00 iterations per epoch", "every 30 iterations (7.50 epochs), 10 of 20 images each",
-        "test_iter x batch should be equal", "no multiple of test_interval",
+        "test_iter 1 x batch 10 = 10 images, the validation set has 20",
+        "the last test comes at 90, the end at 100",
         "display: 0 would leave the log silent", "snapshot_after_train: false would lose the end",
     ):  # fmt: skip
         assert words in done.stdout, words
@@ -264,6 +271,7 @@ def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
     assert values["config"]["iter_size"] == {"value": 2, "from": str(solver)}
 
 
+@pytest.mark.slow
 def test_what_a_killed_off_end_would_lose_is_kept(caffe, tiny, tmp_path):
     """display, snapshot_after_train and a snapshot_format of HDF5 are changed in the run's copy."""
     solver = write_job(
@@ -279,6 +287,7 @@ def test_what_a_killed_off_end_would_lose_is_kept(caffe, tiny, tmp_path):
     assert [point.iteration for point in read_log(tmp_path / "run").train] == [0, 20, 40]
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_over_the_solver(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job")
     args = ("--solver", solver, "--run-dir", "run", "--epochs", 5, "--batch-size", 4)
@@ -306,6 +315,7 @@ def table_of(text):
     return [line.rstrip() for line in lines if len(line.split()) >= 3 and "─" not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -327,6 +337,7 @@ def test_options_that_do_not_go_together(caffe, tiny, tmp_path, args, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_recipe_builds_the_nets_on_the_way(caffe, job, tmp_path):
     (tmp_path / "own.toml").write_text(
         '[net]\nvariant = "paper"\nwidth = 0.05\ncrop = 75\nbn_fraction = 0.9\n'
@@ -356,6 +367,7 @@ def test_recipe_builds_the_nets_on_the_way(caffe, job, tmp_path):
     assert "needs --train-lmdb and --val-lmdb" in missing.stderr
 
 
+@pytest.mark.slow
 def test_weights_to_start_from(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", max_iter=300)
     assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
@@ -378,8 +390,9 @@ def test_weights_to_start_from(caffe, tiny, tmp_path):
         assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
-    """The run is resumed before its first snapshot, from elsewhere."""
+    """The run is resumed before its first snapshot, from another folder."""
     solver = write_job(tiny, tmp_path / "job", max_iter=20)
     assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
     shutil.copy(tmp_path / "a/snapshots/tiny_iter_20.caffemodel", tmp_path / "m.caffemodel")
@@ -396,6 +409,7 @@ def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
     assert [argv[-1] for argv in starts] == [str(tmp_path / "m.caffemodel")] * 2
 
 
+@pytest.mark.slow
 def test_a_solver_with_nothing_to_train(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job")
     solver.write_text(solver.read_text().replace("net:", "test_net:", 1))
@@ -411,6 +425,7 @@ def test_a_solver_with_nothing_to_train(caffe, tiny, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_smoke_tries_the_real_thing_and_leaves_nothing(caffe, job, tmp_path):
     solver = job / "net/solver.prototxt"
     done = irv2caffe("--solver", solver, "--smoke", "--json", cwd=tmp_path)
@@ -425,6 +440,7 @@ def test_smoke_tries_the_real_thing_and_leaves_nothing(caffe, job, tmp_path):
     assert "the whole run" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_smoke_that_fails_keeps_its_log(caffe, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", type='"RMSProp"')  # with its momentum of 0.9
     refused = irv2caffe("--solver", solver, "--smoke", cwd=tmp_path)
@@ -437,6 +453,7 @@ def test_a_smoke_that_fails_keeps_its_log(caffe, tiny, tmp_path):
     assert len(list((tmp_path / "runs").glob(".smoke-*/run/train.log"))) == 1
 
 
+@pytest.mark.slow
 def test_one_solver_with_nets_inside(caffe, tiny, tmp_path):
     """train_net, test_net, and nets written into the solver."""
     solver = write_job(tiny, tmp_path / "job", max_iter=20)
@@ -495,8 +512,9 @@ def test_values_of_gpus_that_are_none(gpus):
         choose(gpus, FULL)
 
 
+@pytest.mark.slow
 def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
-    monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: FULL)
+    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: FULL)
     solver = job / "net/solver.prototxt"
     plan = make_plan(solver, caffe, TrainOptions(gpus="0"))
     assert not plan.problems
@@ -508,9 +526,10 @@ def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
     assert not make_plan(solver, caffe, TrainOptions(gpus="0,1", ignore_findings=True)).problems
 
 
+@pytest.mark.slow
 def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe, job, monkeypatch):
     nvcaffe = Capability("0.17.4", "nvcaffe", True, True)
-    monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: nvcaffe)
+    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: nvcaffe)
     monkeypatch.setattr(system, "gpus", lambda: [TWO[0], TWO[0]])
     solver = job / "net/solver.prototxt"
     plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))
@@ -553,6 +572,7 @@ def test_what_nvidia_ml_py_says_is_understood(monkeypatch):
     assert system.gpus() == [system.Gpu(0, "H100", "GPU-1", 80, 70, None)]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_taken_over(caffe, tiny, tmp_path):
     """Its train.log was Caffe's own, and it had no logs folder."""
     solver = write_job(tiny, tmp_path / "job", max_iter=400)
@@ -572,7 +592,8 @@ def test_a_run_of_an_earlier_version_is_taken_over(caffe, tiny, tmp_path):
 def test_help_is_complete_and_short():
     command = [sys.executable, "-m", "irv2caffe", "train", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    for words in ("What to train:", "Snapshots:", "From another shell:", "--docker IMAGE"):
+    headings = ("Training options:", "Snapshot options:", "Control of a running training:")
+    for words in (*headings, "--docker IMAGE"):
         assert words in shown.stdout
     assert "--residual-scale" not in shown.stdout  # taken all the same
     assert len(shown.stdout.splitlines()) < 90

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from helpers.paths import HELPERS
 from helpers.training_jobs import (
     FOREVER,
@@ -47,6 +48,7 @@ def containers(docker):
     ]
 
 
+@pytest.mark.slow
 def test_a_training_in_a_container(caffe, root, tmp_path, docker):
     solver = write_job(root, tmp_path / "job")
     args = ("--solver", solver, "--run-dir", "run", "--docker", "bvlc/caffe:cpu")
@@ -74,6 +76,7 @@ def test_a_training_in_a_container(caffe, root, tmp_path, docker):
     assert not containers(docker)
 
 
+@pytest.mark.slow
 def test_signals_and_exit_codes_go_through(caffe, root, tmp_path, docker):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
@@ -94,6 +97,7 @@ def test_signals_and_exit_codes_go_through(caffe, root, tmp_path, docker):
     assert not containers(docker)
 
 
+@pytest.mark.slow
 def test_a_second_signal_kills_the_container(caffe, root, tmp_path, docker):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
@@ -114,8 +118,9 @@ def test_a_second_signal_kills_the_container(caffe, root, tmp_path, docker):
     assert not containers(docker)
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_trainer_are_removed(caffe, root, tmp_path, docker):
-    """The client is killed too, so that nobody tells the container anything."""
+    """The docker client is killed, too, so that no signal reaches the container."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
     child = start(*args, cwd=tmp_path, **docker)
@@ -137,6 +142,7 @@ def test_leftovers_of_a_killed_trainer_are_removed(caffe, root, tmp_path, docker
     assert {"rm": ["--force", container.name]} in asked(docker)
 
 
+@pytest.mark.slow
 def test_a_killed_trainer_is_told_to_the_container(caffe, root, tmp_path, docker):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
@@ -151,8 +157,9 @@ def test_a_killed_trainer_is_told_to_the_container(caffe, root, tmp_path, docker
     assert newest(run) >= 300
 
 
+@pytest.mark.slow
 def test_gpus_of_a_container(root, tmp_path, docker):
-    """The container sees only those that were named, and counts them from 0."""
+    """The container sees only the named GPUs, numbered from 0."""
     docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)
     solver = write_job(root, tmp_path / "job", max_iter=50)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "nvcr.io/nvidia/caffe:20.03-py3")
@@ -167,8 +174,9 @@ def test_gpus_of_a_container(root, tmp_path, docker):
     assert config(tmp_path / "run")["effective_batch"] == 8  # NVCaffe divides it
 
 
+@pytest.mark.slow
 def test_gpus_of_a_container_are_those_that_the_variable_shows(root, tmp_path, docker):
-    """For docker CUDA_VISIBLE_DEVICES does not count: its numbers are those of nvidia-smi."""
+    """Docker ignores CUDA_VISIBLE_DEVICES and numbers GPUs as nvidia-smi does."""
     docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)
     docker["CUDA_VISIBLE_DEVICES"] = "5,GPU-aa,7"
     solver = write_job(root, tmp_path / "job", max_iter=50)
@@ -184,6 +192,7 @@ def test_gpus_of_a_container_are_those_that_the_variable_shows(root, tmp_path, d
     assert "shows 3, counted from 0" in refused.stderr
 
 
+@pytest.mark.slow
 def test_weights_of_a_container_lie_where_they_were_named(caffe, root, tmp_path, docker):
     """Docker refuses mounts of relative paths."""
     docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)

@@ -1,4 +1,4 @@
-"""What goes wrong in a training, and the verdict on it: real Caffe but for GPUs and hangs."""
+"""Failures of a training and the verdicts on them, with the real Caffe but for GPUs and hangs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from helpers.training_jobs import (
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.config import SolverOptions, net_options
-from irv2caffe.data.lmdb_store import open_writer
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
@@ -43,6 +43,7 @@ from irv2caffe.train.run_dir.snapshots import pairs
 RESUME = ("--resume", "run", "--caffe")
 
 
+@pytest.mark.slow
 def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     child = start("--solver", solver, "--run-dir", "run", "--stall-minutes", 0.03, cwd=tmp_path)
@@ -62,6 +63,7 @@ def test_a_stalled_caffe_is_killed_and_started_again(caffe, root, tmp_path):
     assert starts[1]["from_iteration"] > 0
 
 
+@pytest.mark.slow
 def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--stall-minutes", 0.02, "--max-restarts", 0)
@@ -79,6 +81,7 @@ def test_a_stall_that_may_not_be_restarted(caffe, root, tmp_path):
 NAN = {"base_lr": 1e6, "display": 1, "max_iter": FOREVER}
 
 
+@pytest.mark.slow
 def test_nan_stops_with_advice(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", **NAN)
     done = irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path)
@@ -93,6 +96,7 @@ def test_nan_stops_with_advice(caffe, root, tmp_path):
     assert rows[-1]["loss"] is None  # JSON has no NaN
 
 
+@pytest.mark.slow
 def test_nan_may_go_on_and_is_still_no_success(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", **{**NAN, "max_iter": 60, "test_interval": 20})
     args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "continue")
@@ -108,6 +112,7 @@ def test_nan_may_go_on_and_is_still_no_success(caffe, root, tmp_path):
     assert "holds weights that are not numbers" in resumed.stderr
 
 
+@pytest.mark.slow
 def test_rollback_goes_back_and_comes_to_the_end(caffe, root, tmp_path):
     """The learning rate explodes by its own policy; with a smaller one it does not."""
     solver = write_job(
@@ -128,6 +133,7 @@ def test_rollback_goes_back_and_comes_to_the_end(caffe, root, tmp_path):
     assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 5))
 
 
+@pytest.mark.slow
 def test_rollbacks_have_an_end(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", **NAN)
     args = ("--solver", solver, "--run-dir", "run", "--on-divergence", "rollback")
@@ -151,8 +157,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(caffe, root, tmp_path, small_disk):
-    """It fills up while the training is at work; the last words are in the log all the same."""
+    """The disk fills up during the training; Caffe's last messages are in the log nevertheless."""
     if small_disk is None:
         again_where_it_may_be_mounted("test_a_full_disk")
         return
@@ -189,8 +196,9 @@ def fill(path):
             stream.write(b"x" * 4096)
 
 
+@pytest.mark.slow
 def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
-    """Its snapshot cannot be written, and that is what is said of it."""
+    """Its snapshot cannot be written, and the message says so."""
     if small_disk is None:
         again_where_it_may_be_mounted("test_a_stop_on_a_full_disk")
         return
@@ -218,6 +226,7 @@ def again_where_it_may_be_mounted(name):
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_power_cut(caffe, root, tmp_path):
     """The newest files are torn, empty, full of zeros or gone; the run goes on from before them."""
     solver = write_job(root, tmp_path / "job", snapshot=100)
@@ -240,6 +249,7 @@ def test_a_power_cut(caffe, root, tmp_path):
     assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 10))
 
 
+@pytest.mark.slow
 def test_a_moved_run_folder(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
@@ -263,6 +273,7 @@ def test_a_moved_run_folder(caffe, root, tmp_path):
 # Several GPUs: a stand-in.
 
 
+@pytest.mark.slow
 def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -285,6 +296,7 @@ def test_several_gpus_hang_after_a_stop(stand_in, root, tmp_path):
     assert config(run.path)["effective_batch"] == 16
 
 
+@pytest.mark.slow
 def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -307,8 +319,9 @@ def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root
     assert newest(run) == at + 50
 
 
+@pytest.mark.slow
 def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
-    """Its lines, its snapshots with a score in their names and with fields that 1.0 has not."""
+    """NVCaffe's lines, and its snapshots with a score in the name and with unknown fields."""
     solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20, test_interval=100)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
     words = "F Check failed: error == cudaSuccess (700 vs. 0)  an illegal memory access"
@@ -332,6 +345,7 @@ def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
     assert "is finished" in resumed.stderr
 
 
+@pytest.mark.slow
 def test_nvcaffe_is_stopped_and_goes_on(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -372,6 +386,7 @@ FATAL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FATAL)
 def test_fatal_lines_of_gpus(stand_in, root, tmp_path, name):
     words, meaning, is_passing = FATAL[name]
@@ -390,6 +405,7 @@ def test_fatal_lines_of_gpus(stand_in, root, tmp_path, name):
         assert len(starts) == 1
 
 
+@pytest.mark.slow
 def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
@@ -399,8 +415,9 @@ def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
     assert [entry["ending"] for entry in starts] == ["stalled", "finished"]
 
 
+@pytest.mark.slow
 def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
-    """Refused before the start; what it says when it starts all the same stands below."""
+    """Refused before the start; Caffe's own message is tested below."""
     solver = write_job(root, tmp_path / "job")
     for gpus in ("0", "0,1", "all"):
         done = irv2caffe("--solver", solver, "--run-dir", "run", "--gpus", gpus, cwd=tmp_path)
@@ -449,7 +466,7 @@ def test_threads_that_go_on_printing_do_not_hide_the_cause():
 
 
 def advice_on(caffe, cwd, *args):
-    """What we make of the last words of a real Caffe, which gives up."""
+    """The cause that is found for the last messages of a real Caffe that aborts."""
     done = bare_caffe(caffe, cwd, *args)
     assert done.returncode == -signal.SIGABRT, done.stderr
     tracker = Tracker()
@@ -463,7 +480,7 @@ def advice_on(caffe, cwd, *args):
 
 
 def bare_caffe(caffe, cwd, *args):
-    """``caffe train`` without anybody who looks after it."""
+    """``caffe train`` without supervision."""
     command = tool_command(caffe, "caffe", ["train", *map(str, args)])
     return subprocess.run(
         command.argv,
@@ -516,6 +533,7 @@ def change(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILT)
 def test_words_on_snapshots_that_are_spoilt(caffe, root, tmp_path, name):
     spoil, kind, meaning = SPOILT[name]
@@ -529,7 +547,7 @@ def test_words_on_snapshots_that_are_spoilt(caffe, root, tmp_path, name):
 
 
 def test_words_on_a_folder_that_is_missing_at_the_end(caffe, root, tmp_path):
-    """With snapshot: 0 nothing looks for it before the training is done."""
+    """With snapshot: 0 Caffe does not check the folder before the training is done."""
     changes = {"max_iter": 4, "snapshot": 0, "snapshot_prefix": '"nowhere/tiny"'}
     solver = write_job(root, tmp_path, **changes)
     advice = advice_on(caffe, tmp_path, "-solver", solver)
@@ -537,11 +555,11 @@ def test_words_on_a_folder_that_is_missing_at_the_end(caffe, root, tmp_path):
 
 
 def databases_with(root, folder, *records):
-    """Those of the tests, but with a training database of these records."""
+    """The net and solver of the tests, with a training database of these records."""
     folder.mkdir()
     shutil.copytree(root / "val_lmdb", folder / "val_lmdb")
     (folder / "train_lmdb").mkdir()
-    with open_writer(folder / "train_lmdb") as writer:
+    with DatabaseWriter(folder / "train_lmdb") as writer:
         for index, record in enumerate(records):
             writer.put(record_key(index, f"{index}.png"), record.SerializeToString())
     return folder

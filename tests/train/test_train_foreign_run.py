@@ -1,4 +1,4 @@
-"""Run folders and working folders from somebody else: nothing that they name is run."""
+"""Run folders and working folders from somebody else: no program that they name is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from helpers.training_jobs import config, irv2caffe, write_job
 
-from irv2caffe.train.run.git_revision import git_revision
+from irv2caffe.train.run.config_json import git_revision
 
 
 def change(run, **values):
@@ -18,13 +18,14 @@ def change(run, **values):
 
 
 def make_trap(program, tmp_path):
-    """A program that leaves a trace, and says that it is Caffe."""
+    """A program that leaves a trace and claims to be Caffe."""
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text(f"#!/bin/sh\ntouch '{tmp_path}/TRACE'\necho caffe version 1.0.0\n")
     program.chmod(0o755)
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root_name", ["{run}", "run", "run/tools/../", "{run}/tools/caffe"])
 @pytest.mark.parametrize("reason", ["--caffe there", "CAFFE_ROOT=there"])
 def test_the_program_that_a_run_folder_names_is_not_run(run, tmp_path, root_name, reason):
@@ -50,8 +51,9 @@ def test_the_image_that_a_run_folder_names_is_not_run(run, tmp_path):
     assert not (tmp_path / "TRACE").exists()
 
 
+@pytest.mark.slow
 def test_a_caffe_that_would_be_found_anyway_needs_no_name(caffe, run, tmp_path):
-    """Named at the start, by a path of its own, and installed all the same."""
+    """The Caffe was named at the start, and is also the one that is found without a name."""
     (tmp_path / "link").symlink_to(caffe.root)
     change(run, caffe={"root": f"{tmp_path}/link", "image": "", "reason": "--caffe link"})
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
@@ -59,6 +61,7 @@ def test_a_caffe_that_would_be_found_anyway_needs_no_name(caffe, run, tmp_path):
     assert config(run.path)["caffe"]["root"] == str(caffe.root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [
     {"caffe": []}, {"caffe": {"root": 5, "reason": 7, "image": None}}, {"options": "x"},
     {"plan": [1]}, {"plan": {"caffe": 1, "config": [2]}}, {"starts": {"a": 1}}, {"starts": [1, 2]},
@@ -83,8 +86,9 @@ def test_options_that_nobody_can_have_told(run, tmp_path, name, value, option):
     assert f"{option} gives another value" in done.stderr
 
 
+@pytest.mark.slow
 def test_weights_that_are_gone_are_not_left_out(run, tmp_path):
-    """A run without a snapshot begins anew from the same model, or not at all."""
+    """A run without a snapshot starts anew from the same model, or not at all."""
     for path in run.snapshots.iterdir():
         path.unlink()
     run.state.unlink()
@@ -143,6 +147,7 @@ def test_a_head_that_leads_out_of_the_repository(repository, tmp_path):
     assert git_revision(repository) is None
 
 
+@pytest.mark.slow
 def test_no_program_of_the_working_folders_repository_is_run(caffe, root, repository, tmp_path):
     """Monitors, hooks and filters: git status runs them, and a plan needs none of it."""
     trap = make_trap(repository / ".git/trap", tmp_path)

@@ -1,4 +1,4 @@
-"""The figure of a run: in the background while it trains, at once at its end."""
+"""plot.png: drawn in the background during the training, and without delay at its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """What runs behind ``nice`` gets no time at all, as on a machine that is busy."""
+    """Whatever runs with ``nice`` gets no time at all, as on a busy machine."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "nice"
@@ -46,6 +46,7 @@ def slow(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_end_does_not_wait_for_the_background(run, slow):
     plotter = Plotter(run, enabled=True)
     plotter.refresh()
@@ -56,6 +57,7 @@ def test_the_end_does_not_wait_for_the_background(run, slow):
     assert not list(run.path.glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_a_figure_that_takes_its_time_is_said_and_one_that_takes_too_long_ended(
     run, tmp_path, monkeypatch
 ):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, read_array, read_binary, write_binary
-from irv2caffe.proto.snapshot_files import ModelFile, write_model
+from irv2caffe.proto.caffemodel import ModelFile, write_model
 from irv2caffe.weights.files.hdf5 import read_hdf5
 from irv2caffe.weights.files.safetensors import read_safetensors, write_safetensors
 from irv2caffe.weights.files.tf_checkpoint import read_checkpoint
@@ -79,6 +79,7 @@ def outcome(path, read=read_checkpoint):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1.ckpt", "v2.ckpt.index", "v2.ckpt.data-00000-of-00001"])
 def test_a_damaged_checkpoint_is_refused_or_read_right(tmp_path, name):
     """Whichever byte is another one, and wherever the file ends."""
@@ -240,6 +241,7 @@ def test_bad_safetensors(tmp_path, header, data, words):
         read_safetensors(with_header(tmp_path / "a.safetensors", header, data))
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=64), st.integers(0, 2**64 - 1))
 def test_any_bytes_are_safetensors_or_refused(tmp_path_factory, data, length):
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
@@ -264,6 +266,7 @@ def read_h5(path):
         return {name: type(raw)(raw.shape, raw.kind, raw.read().copy) for name, raw in raws.items()}
 
 
+@pytest.mark.slow
 def test_damaged_hdf5_is_refused(tmp_path, small_h5):
     data = small_h5.read_bytes()
     path = tmp_path / "torn.h5"
@@ -495,6 +498,7 @@ def test_pickles_that_would_never_be_read(tmp_path, bomb, zipped):
         read_torch(path)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_trainings_are_no_bombs(tmp_path):
     """With an optimizer, a schedule with its Counter, tuples, and many tensors of one storage."""
     model = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(30)))

@@ -111,6 +111,7 @@ def imported(without_background, tmp_path_factory):
     return net, folder / "m.caffemodel", report
 
 
+@pytest.mark.slow
 def test_logits_are_timms_at_299(caffe, model, imported, tmp_path, capsys):
     net, caffemodel, report = imported
     assert report.num_parameters == 55_843_464
@@ -129,6 +130,7 @@ def test_logits_are_timms_at_299(caffe, model, imported, tmp_path, capsys):
     assert np.abs(logits(caffe, tmp_path, net, caffemodel, pixels) - theirs).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_back_to_timm_bit_by_bit(model, without_background, imported, tmp_path):
     net, caffemodel, _ = imported
     report = export_weights(caffemodel, net, tmp_path / "back.safetensors")
@@ -141,6 +143,7 @@ def test_back_to_timm_bit_by_bit(model, without_background, imported, tmp_path):
         assert value.dtype == before[name].dtype
 
 
+@pytest.mark.slow
 def test_training_checkpoint_of_1001_classes(caffe, model, imported, tmp_path):
     """A .pth with more in it than weights, of a model spread over GPUs, its average beside it."""
     average = {f"module.{name}": value for name, value in model.state_dict().items()}
@@ -211,6 +214,7 @@ bare.save_weights("bare.weights.h5")
     return folder
 
 
+@pytest.mark.slow
 def test_logits_are_kerass(caffe, keras_files, tmp_path):
     net = write_deploy(tmp_path, num_classes=10, crop=139)
     out = tmp_path / "m.caffemodel"
@@ -240,6 +244,7 @@ def older_names(path, out):
         old["model_weights"].visititems(copy)
 
 
+@pytest.mark.slow
 def test_keras_without_its_top(keras_files, tmp_path):
     net = write_deploy(tmp_path, num_classes=10, crop=139)
     source, out = keras_files / "bare.weights.h5", tmp_path / "m.caffemodel"
@@ -256,6 +261,7 @@ def test_keras_without_its_top(keras_files, tmp_path):
     assert "classifier" not in [layer.name for layer in written.layer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_number", [True, False])
 def test_keras_models_with_another_head(keras_files, tmp_path, by_number):
     """A network that was trained further ends in a layer of any name, or in several."""
@@ -306,6 +312,7 @@ def blobs_of(path):
     return {layer.name: [read_array(blob) for blob in layer.blobs] for layer in model.layer}
 
 
+@pytest.mark.slow
 def test_statistics_of_a_real_training_are_divided_as_caffe_does(caffe, small, tmp_path):
     net, trained = small
     report = export_weights(trained, net, tmp_path / "w.safetensors")
@@ -328,6 +335,7 @@ def test_statistics_of_a_real_training_are_divided_as_caffe_does(caffe, small, t
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_statistics_without_a_batch_are_zero_as_in_caffe(caffe, small, tmp_path):
     net, _ = small
     pycaffe(caffe, TRAINED, net, tmp_path / "m.caffemodel", 0)
@@ -359,6 +367,7 @@ def test_statistics_that_are_none(small, tmp_path, index, values, words):
     assert not (tmp_path / "w.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_tf_slim_checkpoint(small, tmp_path):
     """A V2 checkpoint as its trainer writes one, with an optimizer's slots and averages."""
     from helpers.tf_table import write_bundle
@@ -408,6 +417,7 @@ def test_tf_slim_checkpoint(small, tmp_path):
     assert np.array_equal(blobs_of(out)["classifier"][0], plain["classifier"][0] / 2)
 
 
+@pytest.mark.slow
 def test_other_names_in_the_same_order(small, tmp_path):
     """A net as others publish it; the layers are known by their order."""
     net, trained = small
@@ -449,6 +459,7 @@ def test_layers_and_shapes_of_old_caffe(small, tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_net_without_gamma_has_a_bias_layer(small, tmp_path):
     net, trained = small
     export_weights(trained, net, tmp_path / "w.safetensors")
@@ -542,6 +553,7 @@ def test_a_net_that_computes_otherwise_is_named(state, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_values_that_are_none(small, state, tmp_path):
     net, trained = small
     state["conv2d_2a.conv.weight"][0, 0, 0, 0] = np.nan
@@ -571,6 +583,7 @@ def test_values_that_are_none(small, state, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "bad.caffemodel"}
 
 
+@pytest.mark.slow
 def test_other_numbers_of_classes(caffe, state, tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     net = write_deploy(tmp_path, **{**SMALL, "num_classes": 8})
@@ -586,6 +599,7 @@ def test_other_numbers_of_classes(caffe, state, tmp_path):
     assert fresh.std() > 0  # by the fillers, not zero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "prefix"),
     [
@@ -666,6 +680,7 @@ def test_the_papers_net_has_no_published_weights(state, tmp_path):
     assert "--variant slim" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_nets_with_loose_ends(small, state, tmp_path):
     """Fields taken away at random: an error, or weights for what is left."""
     net, _ = small
@@ -768,6 +783,7 @@ def test_what_is_no_plain_tensor_is_listed(small, state, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_command_lines(small, tmp_path):
     net, trained = small
 

@@ -131,7 +131,7 @@ def no_shuffle(evidence: NetEvidence) -> Hits:
             yield Hit(
                 what=f"{layer.source} holds its images {order}",
                 why="every batch shows one class or a few; gradients swing from class to class, "
-                "and BatchNorm's statistics tell the class. Caffe never shuffles a database",
+                "and BatchNorm's statistics reveal the class. Caffe never shuffles a database",
                 fix="shuffle: true"
                 if is_list
                 else "build it again with make-lmdb --shuffle (convert_imageset -shuffle)",
@@ -250,7 +250,7 @@ def _fitting_mean(evidence: Evidence, wanted: tuple[int | None, ...]) -> str:
     if (facts.channels, facts.height, facts.width) != wanted:
         return "records of one size in both phases (make-lmdb --resize), or three mean_value"
     source, new = train.data_layers[0].source, f"mean_{size_text(wanted)}.binaryproto"
-    return f"compute_image_mean {source} {new}, of the training set, for both phases"
+    return f"compute_image_mean {source} {new}: the mean of the training set, for both phases"
 
 
 def size_text(sizes: tuple[int | None, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What a database will hold, decided before the first image is read."""
+"""The plan of a build: its records, their order, and the units of work they are made in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irv2caffe.data.options import BuildOptions
     from irv2caffe.data.records.items import Item, Source
 
-FORMAT = 1  # of the records and of what resuming needs; another one is not gone on with
+FORMAT = 1  # of records and states; an unfinished database of another format is not resumed
 COMMIT_BYTES = 64 << 20
 COMMIT_RECORDS = 2000
 MAX_RECORDS = 100_000_000  # keys have eight digits and must sort like numbers
@@ -43,16 +43,16 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The images in the order of the records, and how they are cut into units of work.
+    """The images in the order of the records, divided into units of work.
 
     Attributes:
         source: of the images.
         options: of the database.
-        is_shuffled: what was decided about the order.
-        order: for each record its image's place in the source.
-        unit_size: records in a unit of work.
-        slot_bytes: shared memory that a unit needs.
-        fingerprint: equal for two plans that make the same database.
+        is_shuffled: whether the records are shuffled.
+        order: for each record, the index of its image in the source.
+        unit_size: number of records in a unit of work.
+        slot_bytes: shared memory for a unit of work.
+        fingerprint: hash; equal for two plans that make the same database.
     """
 
     source: Source
@@ -71,14 +71,14 @@ class BuildPlan:
         return self.source.items[self.order[index]]
 
     def units(self, start: int = 0) -> Iterator[WorkUnit]:
-        """The units of work from a record on, which must begin one."""
+        """The units of work from record ``start`` on, which must be the first of a unit."""
         assert start % self.unit_size == 0 or start >= len(self)
         for number, first in enumerate(range(start, len(self), self.unit_size)):
             indices = range(first, min(first + self.unit_size, len(self)))
             yield WorkUnit(number, tuple(indices), tuple(self.item(index) for index in indices))
 
     def sample(self, count: int, end: int | None = None) -> list[WorkUnit]:
-        """A few units of one record each, spread over the database, or its records up to one."""
+        """``count`` units of one record each, spread evenly over the records before ``end``."""
         end = len(self) if end is None else end
         places = sorted({index * end // count for index in range(count)})
         return [
@@ -89,22 +89,18 @@ class BuildPlan:
 
     @property
     def is_mean_exact(self) -> bool:
-        """Whether the mean is that of the records, all of them, as training decodes them."""
+        """Whether the mean is that of all records as training decodes them."""
         changes = self.options.encoded == "jpg"
         return not changes or self.options.is_mean_exact(len(self) - 1)
 
     @property
     def room_bytes(self) -> int:
-        """More than one transaction can need."""
+        """Map size to reserve for one transaction; more than any needs."""
         return 512 << 20 if self.options.fixed_shape is not None else 4 << 30
 
 
 def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
     """Decides the order and checks the keys.
-
-    Args:
-        source: of the images.
-        options: of the database.
 
     Raises:
         InputError: more records than keys can count, or a path that is too long for a key.
@@ -139,7 +135,7 @@ def _order(count: int, options: BuildOptions, *, is_shuffled: bool) -> array[int
 
 
 def _unit(options: BuildOptions) -> tuple[int, int]:
-    """(records, bytes) of a unit of work; they depend on nothing but the options."""
+    """(records, bytes) of a unit of work; they depend only on the options."""
     shape = options.fixed_shape
     if shape is None:
         return _UNIT_OF_ANY_SIZE, _SLOT_OF_ANY_SIZE
@@ -154,7 +150,7 @@ def _fingerprint(source: Source, options: BuildOptions, order: array[int]) -> st
         "kind": source.kind,
         "root": str(source.root.absolute()),
         "classes": source.classes,
-        "options": options.what_matters(),
+        "options": options.record_options(),
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for part in source.items.packed():
@@ -163,15 +159,15 @@ def _fingerprint(source: Source, options: BuildOptions, order: array[int]) -> st
     return digest.hexdigest()
 
 
-def pages_bytes(record_bytes: float) -> float:
-    """What a record takes in the file: large ones have pages of their own."""
+def file_bytes(record_bytes: float) -> float:
+    """Bytes that a record takes in ``data.mdb``: large ones have pages of their own."""
     if record_bytes <= _LARGEST_IN_LEAF:
         return record_bytes + _LEAF_BYTES
     return -(-(record_bytes + 16) // _PAGE) * _PAGE + _LEAF_BYTES
 
 
 def raw_record_bytes(options: BuildOptions) -> int | None:
-    """Of a raw record, where the options alone decide it."""
+    """Size of a raw record, where the options determine it; else None."""
     shape = options.fixed_shape
     if shape is None or options.encoded is not None:
         return None

@@ -1,4 +1,8 @@
-"""The same job done by Caffe's own tool: our checks before it, our count after it."""
+"""Backend convert_imageset: Caffe's own tool builds the database, from a list that is made here.
+
+The tool's shuffle cannot be seeded, and it exits 0 after skipping every image: so the list is
+checked and shuffled here, and the records are counted afterwards.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,11 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import atomic_folder
 from irv2caffe.data.build.build_plan import make_plan
-from irv2caffe.data.build.make_lmdb import check_output, refuse_inside, report
-from irv2caffe.data.build.manifest import write_side_files
+from irv2caffe.data.build.make_lmdb import check_output, check_outside_source, make_report
 from irv2caffe.data.build.pool import open_pool
+from irv2caffe.data.build.side_files import SideTables, keep_skipped, write_side_files
 from irv2caffe.data.build.size_estimate import check_space, estimate
 from irv2caffe.data.build.state import State
-from irv2caffe.data.build.tables import SideTables, keep_skipped
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.data.records.decode import stored_pixels
@@ -34,9 +37,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.data.build.build_plan import BuildPlan
-    from irv2caffe.data.build.manifest import BuildReport
+    from irv2caffe.data.build.side_files import BuildReport
     from irv2caffe.data.build.size_estimate import SizeEstimate
     from irv2caffe.data.options import BuildOptions
+    from irv2caffe.data.records.source_identity import SourceIdentity
     from irv2caffe.data.sources import Source
 
 _PROCESSED = re.compile(rb"Processed (\d+) files")
@@ -55,47 +59,36 @@ def convert_imageset(
     announce: Callable[[SizeEstimate], None] = lambda _estimate: None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BuildReport:
-    """Builds the database by convert_imageset; else like ``make_lmdb.make_lmdb``.
-
-    The tool's own shuffle cannot be seeded, and it exits 0 after skipping every image: the list
-    it gets is checked and shuffled here, and its records are counted afterwards. It cannot go on
-    after an interruption.
+    """Builds the database with convert_imageset; it cannot be resumed.
 
     Args:
         source: of the images: class folders or a list.
-        out: the database folder.
-        options: only what the tool can do; ``workers`` means nothing to it.
+        out: folder of the database.
+        options: those that the tool has; ``workers`` is ignored.
         argv: the start of the command that runs the tool.
         env: its environment.
-        force: replace an existing database, when the new one is complete.
+        force: replace an existing database once the new one is complete.
         announce: called once, before the work begins.
         progress: called with (images done, all images).
 
     Raises:
-        UsageError: options or a source that the tool does not know.
-        CaffeFailedError: the tool ended badly.
+        UsageError: options or a source that the tool does not support.
+        CaffeFailedError: the tool failed.
+        LeftOutError, InputError, OutputError: as for ``make_lmdb.make_lmdb``.
     """
     begun = time.monotonic()
     _check_options(source, options)
     check_output(out, force=force)
-    refuse_inside(source, out)
+    check_outside_source(source, out)
     plan = make_plan(source, options)
     with open_pool(plan, num_workers=1) as pool:
         expected = estimate(plan, pool, out, 0)
     announce(expected)
     check_space(expected, out)
     with atomic_folder(out, force=force) as folder:
-        database = folder / "lmdb"
-        with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=folder) as listing:
-            listing.writelines(_lines(plan))
-            listing.flush()
-            flags = [*_flags(options), f"{source.root.absolute()}/", listing.name, str(database)]
-            seen = identify(source)
-            _run([*argv, *flags], env, lambda done: progress(done, len(plan)))
-        seen.check_after_build()
-        for name in ("data.mdb", "lock.mdb"):
-            (database / name).rename(folder / name)
-        database.rmdir()
+        identity = identify(source)
+        _run_tool(plan, folder, argv, env, lambda done: progress(done, len(plan)))
+        _check_source(identity)
         try:
             state, largest = _count(plan, folder)
         except LeftOutError as error:
@@ -104,32 +97,29 @@ def convert_imageset(
         state.seconds = time.monotonic() - begun
         findings = [words_on_dark_records(largest)] if is_dark(largest) else []
         write_side_files(folder, plan, state, "convert_imageset", findings)
-    return report(out, 0, len(plan), time.monotonic() - begun)
+    return make_report(out, 0, len(plan), time.monotonic() - begun)
 
 
 def _check_options(source: Source, options: BuildOptions) -> None:
-    unknown = [
-        name
-        for name, is_used in (
-            ("--resize-mode", options.resize_mode not in {"squash", "none"}),
-            ("--interpolation", options.interpolation != "linear"),
-            ("--quality", options.quality != 95),
-            ("--augment", options.augment is not None),
-            ("--fast-decode", options.fast_decode),
-            ("--bit-depth", options.bit_depth not in {None, 16}),
-        )
-        if is_used
-    ]
-    if unknown:
+    unsupported = options.not_in_convert_imageset()
+    if unsupported:
         raise UsageError(
-            f"convert_imageset has no {', '.join(unknown)}", "--backend native has them"
+            f"convert_imageset has no {', '.join(unsupported)}", "--backend native has them"
         )
     if source.kind not in {"folders", "list"}:
         raise UsageError(f"convert_imageset does not read {source.kind}", "--backend native does")
 
 
-def _lines(plan: BuildPlan) -> list[bytes]:
-    """The tool's list; it knows no way to write a name with a line break."""
+def _check_source(identity: SourceIdentity) -> None:
+    """Refuses a database that was built while its source disappeared."""
+    try:
+        identity.check()
+    except OSError as error:
+        raise InputError(str(error.strerror), "is its disk still there?") from error
+
+
+def _list_lines(plan: BuildPlan) -> list[bytes]:
+    """The tool's list; its format has no way to write a name with a line break."""
     lines = []
     for index in range(len(plan)):
         item = plan.item(index)
@@ -141,17 +131,32 @@ def _lines(plan: BuildPlan) -> list[bytes]:
     return lines
 
 
-def _flags(options: BuildOptions) -> list[str]:
+def _run_tool(
+    plan: BuildPlan,
+    folder: Path,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> None:
+    """Runs the tool, and moves its ``data.mdb`` and ``lock.mdb`` into the folder."""
+    options, database = plan.options, folder / "lmdb"
     flags = ["-backend=lmdb", f"-gray={str(options.gray).lower()}"]
     if options.size is not None:
         flags += [f"-resize_width={options.size[0]}", f"-resize_height={options.size[1]}"]
     if options.encoded is not None:
         flags += ["-encoded", f"-encode_type={options.encoded}"]
-    return flags
+    with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=folder) as list_file:
+        list_file.writelines(_list_lines(plan))
+        list_file.flush()
+        paths = [f"{plan.source.root.absolute()}/", list_file.name, str(database)]
+        _run([*argv, *flags, *paths], env, progress)
+    for name in ("data.mdb", "lock.mdb"):
+        (database / name).rename(folder / name)
+    database.rmdir()
 
 
 def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None]) -> None:
-    """Runs the tool to its end; what it prints is read for its progress and its last words."""
+    """Runs the tool to its end; its log gives the progress and the error message."""
     child = subprocess.Popen(
         argv,
         env={**env, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"},
@@ -170,8 +175,8 @@ def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None
         if child.wait() != 0:
             text = tail.decode("utf-8", "replace")
             fatal = _FATAL.search(text)
-            said = fatal.group(1) if fatal else " ".join(text.split()[-30:])
-            raise CaffeFailedError(f"convert_imageset ended with {child.returncode}: {said}")
+            message = fatal.group(1) if fatal else " ".join(text.split()[-30:])
+            raise CaffeFailedError(f"convert_imageset ended with {child.returncode}: {message}")
     finally:
         child.kill()
         child.wait()
@@ -180,35 +185,36 @@ def _run(argv: list[str], env: Mapping[str, str], progress: Callable[[int], None
 
 
 def _count(plan: BuildPlan, folder: Path) -> tuple[State, int]:
-    """Compares the records with the list; the tool leaves out what it cannot read.
+    """Compares the records with the list, from which the tool skips what it cannot read.
 
     Returns:
-        What the database holds, and the largest value of any record.
+        Counts and sums of the records, and the largest value in any of them.
     """
     largest = 0
     state = State(next_index=len(plan))
-    tables = SideTables(folder, {})
     skipped = list(plan.source.skipped)
     with open_reader(folder) as reader:
         records = iter(reader)
         record = next(records, None)
-        sums = UnitSums(is_wanted=plan.options.mean != "none")
+        sums = UnitSums()
         for index in range(len(plan)):
             item = plan.item(index)
             if record is None or record[0] != record_key(index, item.name):
-                skipped.append(_why(plan, item.name))
+                skipped.append(_reason(plan, item.name))
                 continue
             state.num_written += 1
             state.num_bytes += len(record[1])
             state.per_label[item.label] += 1
-            with suppress(ValueError):  # a file that is cut short, kept as it is
+            with suppress(ValueError):  # a file that is cut short, stored unchanged
                 pixels = stored_pixels(record[1])
-                sums.add(pixels)
                 largest = max(largest, int(pixels.max()))
+                if plan.options.mean != "none":
+                    sums.add(pixels)
             if state.num_written % _SUMS_OF == 0:
                 state.mean.add(sums.taken(), _SUMS_OF)
             record = next(records, None)
         state.mean.add(sums.taken(), state.num_written % _SUMS_OF)
+    tables = SideTables(folder, {})
     tables.add_skipped(skipped)
     tables.sync()
     tables.close()
@@ -222,8 +228,8 @@ def _count(plan: BuildPlan, folder: Path) -> tuple[State, int]:
     return state, largest
 
 
-def _why(plan: BuildPlan, name: str) -> Skipped:
-    """Why the tool left an image out; it does not say so itself."""
+def _reason(plan: BuildPlan, name: str) -> Skipped:
+    """Why the tool skipped an image; it does not say so itself."""
     try:
         data = read_file(f"{plan.source.root}/{name}")
         open_image(data, exactly_like_caffe=True).decode()

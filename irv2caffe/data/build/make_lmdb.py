@@ -1,24 +1,29 @@
-"""make-lmdb: checks, workers, the growing database, and its renaming when it is complete."""
+"""make-lmdb: builds the database in ``OUT.partial`` and renames it when it is complete."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.build.build_plan import make_plan
-from irv2caffe.data.build.manifest import BuildReport, write_side_files
 from irv2caffe.data.build.partial import open_partial
 from irv2caffe.data.build.pool import open_pool
 from irv2caffe.data.build.resume_check import ChangedSourceError, check_unchanged
+from irv2caffe.data.build.side_files import (
+    BuildReport,
+    keep_skipped,
+    read_skipped,
+    skipped_beside,
+    write_side_files,
+)
 from irv2caffe.data.build.size_estimate import SizeEstimate, check_space, estimate
-from irv2caffe.data.build.tables import beside, keep_skipped, read_skipped
 from irv2caffe.data.build.writer import RecordWriter
 from irv2caffe.data.options import Augment, BuildOptions
 from irv2caffe.data.records.database_files import is_made_here, read_manifest
 from irv2caffe.data.records.items import GONE, LeftOutError
-from irv2caffe.data.sources.lists import way_to
+from irv2caffe.data.sources.lists import hint_on_missing
 from irv2caffe.errors import OutputError, OutputExistsError
 
 if TYPE_CHECKING:
@@ -46,29 +51,28 @@ def make_lmdb(
     """Builds an LMDB whose records equal convert_imageset's.
 
     The database grows in ``OUT.partial``. After an error, an interruption or a power cut the same
-    call goes on from its last commit, and ends with the same bytes. When it is complete it is
-    renamed.
+    call resumes from the last commit, and ends with the same bytes.
 
     Args:
         source: of the images, from :func:`irv2caffe.data.sources.open_source`.
-        out: the database folder.
+        out: folder of the database.
         options: size, encoding, order.
-        force: replace an existing database, when the new one is complete; start over where an
-            unfinished one is of other images or options.
-        resume: go on with an unfinished database; else start over.
+        force: replace an existing database once the new one is complete; start over where an
+            unfinished one has other images or options.
+        resume: continue an unfinished database; else start over.
         announce: called once, before the work begins.
         progress: called with (records done, all records).
 
     Raises:
-        LeftOutError: no readable images, or too many left out.
+        LeftOutError: no readable images, or too many skipped.
         InputError: the disk fails.
-        OutputExistsError: ``out`` exists and ``force`` is not set, or it is no database; or an
-            unfinished one is of other images or options.
+        OutputExistsError: ``out`` exists and ``force`` is not set, or it is not a database; or an
+            unfinished one has other images or options.
         OutputError: no space, or ``out`` cannot be written.
         WorkerDiedError: a worker crashed or hangs.
     """
     check_output(out, force=force)
-    refuse_inside(source, out)
+    check_outside_source(source, out)
     plan = make_plan(source, options)
     try:
         return _make(plan, out, announce, progress, force=force, resume=resume)
@@ -87,17 +91,22 @@ def _make(
     force: bool,
     resume: bool,
 ) -> BuildReport:
-    told = told_of(plan.source, plan.options)
-    with open_partial(out, plan.fingerprint, told, force=force, resume=resume) as partial:
+    inputs = {
+        "source": str(plan.source.root.absolute()),
+        "number of images": len(plan.source.items),
+        "classes": len(plan.source.classes),
+        **plan.options.record_options(),
+    }
+    with open_partial(out, plan.fingerprint, inputs, force=force, resume=resume) as partial:
         begun = time.monotonic()
         start = len(plan)
         if not partial.is_complete():
             state = partial.state()
             start = state.next_index
             try:
-                _fill(plan, partial, state, announce, progress)
+                _write_records(plan, partial, state, announce, progress)
                 if state.num_written == 0:
-                    raise _nothing(plan, state, partial.folder)
+                    raise _no_records(plan, state, partial.folder)
             except LeftOutError as error:
                 if not partial.has_commits():
                     keep_skipped(partial.folder, out, error)
@@ -113,12 +122,46 @@ def _make(
             ) from error
         partial.finish(out)
         with suppress(OSError):
-            beside(out).unlink()  # of an earlier try
-    return report(out, start, len(plan) - start, time.monotonic() - begun)
+            skipped_beside(out).unlink()  # of an earlier, failed build
+    return make_report(out, start, len(plan) - start, time.monotonic() - begun)
+
+
+def _write_records(
+    plan: BuildPlan,
+    partial: Partial,
+    state: State,
+    announce: Callable[[SizeEstimate], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Makes and writes the records that are not committed yet."""
+    with open_pool(plan) as pool:
+        expected = estimate(plan, pool, partial.folder, state.next_index)
+        announce(expected)
+        check_space(expected, partial.folder)
+        with RecordWriter(plan, partial, state) as writer:
+            if state.next_index:
+                check_unchanged(plan, partial.folder, state.next_index, pool)
+            progress(state.next_index, len(plan))
+            for result in pool.run(plan.units(state.next_index)):
+                writer.add(result)
+                progress(state.next_index, len(plan))
+
+
+def _no_records(plan: BuildPlan, state: State, folder: Path) -> LeftOutError:
+    reason, count = state.skipped.most_common(1)[0]
+    name = next((row[0] for row in read_skipped(folder) if row[1] == reason), "")
+    hint = f"{count:,} of them because: {reason}; the first: {plan.source.root}/{name}"
+    if plan.source.kind == "list" and reason == GONE:
+        hint += hint_on_missing(plan.source.root, name)
+    return LeftOutError(f"none of the {len(plan):,} images could be read", hint)
 
 
 def check_output(out: Path, *, force: bool) -> None:
-    """Refuses to replace what stands at ``out``, unless it is a database and ``force`` is set."""
+    """Refuses to replace ``out``, unless it is a database and ``force`` is set.
+
+    Raises:
+        OutputExistsError: it exists.
+    """
     if not force:
         refuse_existing(out)
     elif (out.exists() or out.is_symlink()) and not is_made_here(out):
@@ -128,11 +171,11 @@ def check_output(out: Path, *, force: bool) -> None:
         )
 
 
-def refuse_inside(source: Source, out: Path) -> None:
-    """Refuses a database among the class folders: the next look would take it for a class.
+def check_outside_source(source: Source, out: Path) -> None:
+    """Refuses an output among the class folders, where the next build would take it for a class.
 
     Raises:
-        OutputError: saying so.
+        OutputError: it lies there.
     """
     if source.kind == "folders" and source.root.resolve() in out.resolve().parents:
         raise OutputError(
@@ -140,27 +183,11 @@ def refuse_inside(source: Source, out: Path) -> None:
         )
 
 
-def told_of(source: Source, options: BuildOptions) -> dict[str, Any]:
-    """What a database is made of, to say what differs from that of an unfinished one."""
-    return {
-        "source": str(source.root.absolute()),
-        "number of images": len(source.items),
-        "classes": len(source.classes),
-        **options.what_matters(),
-    }
-
-
-def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
-    """The report of a database that stands in its place.
-
-    Args:
-        out: the database.
-        start: the record that this process started from.
-        num_done: records that it went through.
-        seconds: that it took.
+def make_report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
+    """The report of a complete database, of which this process made the last ``num_done`` records.
 
     Raises:
-        OutputError: its manifest cannot be read.
+        OutputError: the manifest cannot be read.
     """
     manifest = read_manifest(out)
     if not manifest:
@@ -183,33 +210,3 @@ def report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
         notes=tuple(manifest["notes"]),
         findings=tuple(manifest.get("findings", ())),
     )
-
-
-def _fill(
-    plan: BuildPlan,
-    partial: Partial,
-    state: State,
-    announce: Callable[[SizeEstimate], None],
-    progress: Callable[[int, int], None],
-) -> None:
-    """Makes the records that are not committed yet."""
-    with open_pool(plan) as pool:
-        expected = estimate(plan, pool, partial.folder, state.next_index)
-        announce(expected)
-        check_space(expected, partial.folder)
-        with RecordWriter(plan, partial, state) as filling:
-            if state.next_index:
-                check_unchanged(plan, partial.folder, state.next_index, pool)
-            progress(state.next_index, len(plan))
-            for made in pool.run(plan.units(state.next_index)):
-                filling.take(made)
-                progress(state.next_index, len(plan))
-
-
-def _nothing(plan: BuildPlan, state: State, folder: Path) -> LeftOutError:
-    reason, count = state.skipped.most_common(1)[0]
-    name = next((row[0] for row in read_skipped(folder) if row[1] == reason), "")
-    hint = f"{count:,} of them because: {reason}; the first: {plan.source.root}/{name}"
-    if plan.source.kind == "list" and reason == GONE:
-        hint += way_to(plan.source.root, name)
-    return LeftOutError(f"none of the {len(plan):,} images could be read", hint)

@@ -1,8 +1,8 @@
-"""The unfinished database beside its place: locked, and good to go on with after any death.
+"""The unfinished database ``OUT.partial``: locked, and complete enough to resume after a crash.
 
-``OUT.partial`` holds the database as far as it is committed, and one file ``state-N`` for the
-transaction N that the database ended with when the state was true. The state is written first;
-whichever of its last transactions the database turns out to have, its state is there.
+It holds the committed records, and one file ``state-N`` for each of the last transactions N. The
+state is written before its transaction is committed, so that whichever transaction turns out to be
+the last one on the disk, its state is there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from irv2caffe.errors import OutputError, OutputExistsError
 from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _LOCK = "lock"
@@ -30,32 +30,32 @@ _STATE = "state-"
 
 
 class Partial:
-    """The folder of an unfinished database, held by this process alone."""
+    """The folder of an unfinished database, locked by this process."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
 
     def is_complete(self) -> bool:
-        """Whether only the renaming is left to do."""
+        """Whether all that is left is to rename it."""
         return read_json_object(self.folder / MANIFEST).get("fingerprint") == self.fingerprint
 
     def is_of_this_plan(self) -> bool:
-        """Whether there is something to go on with."""
+        """Whether it was begun with the same plan."""
         return read_json_object(self.folder / _PLAN).get("fingerprint") == self.fingerprint
 
     def has_commits(self) -> bool:
-        """Whether anything would be lost with the folder."""
+        """Whether records are committed, which would be lost with the folder."""
         try:
             return last_transaction(self.folder) > 0
         except OutputError:
-            return True  # damaged: what it is worth is for the user to say
+            return True  # damaged: the user decides what to do with it
 
     def state(self) -> State:
-        """Where to go on.
+        """The state to resume from.
 
         Raises:
-            OutputError: the folder was damaged by someone else.
+            OutputError: the folder is damaged.
         """
         transaction = last_transaction(self.folder)
         if transaction == 0 and not self._has_later_states():
@@ -71,30 +71,26 @@ class Partial:
             ) from error
 
     def _has_later_states(self) -> bool:
-        """Whether there was a commit once: the second state is written after the first commit."""
+        """Whether there ever was a commit: the second state is written after the first commit."""
         first = {f"{_STATE}new", f"{_STATE}1"}
         return any(path.name not in first for path in self.folder.glob(f"{_STATE}*"))
 
     def save(self, state: State, transaction: int) -> None:
-        """Writes the state that is true once a transaction is committed.
+        """Stores the state for a transaction that is about to be committed.
 
         Raises:
             OutputError: the disk is full or fails.
         """
         try:
-            aside = self.folder / f"{_STATE}new"
-            with aside.open("wb") as stream:
-                write_state(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(self.folder / f"{_STATE}{transaction}")
-            _sync_folder(self.folder)
+            _write_synced(
+                self.folder / f"{_STATE}{transaction}", lambda stream: write_state(state, stream)
+            )
             (self.folder / f"{_STATE}{transaction - 3}").unlink(missing_ok=True)
         except OSError as error:
             raise write_error(self.folder, error) from error
 
     def finish(self, out: Path) -> None:
-        """Clears away what only an unfinished database needs, and renames the folder to ``out``.
+        """Removes the files of an unfinished database, and renames the folder to ``out``.
 
         Raises:
             OutputError: the folder cannot be renamed.
@@ -105,15 +101,15 @@ class Partial:
                     path.unlink()
             _sync_folder(self.folder)
             replace_folder(self.folder, out)
-            (out / _LOCK).unlink(missing_ok=True)  # of a process that came between the two
+            (out / _LOCK).unlink(missing_ok=True)  # of a process that started in between
             _sync_folder(out.parent)
         except OSError as error:
             raise write_error(out, error) from error
 
     def clear(self) -> None:
-        """Removes what lies in the folder, but for the lock; nothing that others put there.
+        """Removes the files of make-lmdb from the folder, except the lock.
 
-        The plan goes first, so that nobody goes on with what is left.
+        The plan is removed first, so that nothing resumes from the rest.
 
         Raises:
             OSError: something cannot be removed.
@@ -124,7 +120,7 @@ class Partial:
                 path.unlink()
 
     def discard(self) -> None:
-        """Removes the folder, if nothing of others lies in it."""
+        """Removes the folder, unless it holds other files."""
         with suppress(OSError):
             self.clear()
             (self.folder / _LOCK).unlink()
@@ -132,25 +128,25 @@ class Partial:
 
 
 def partial_folder(out: Path) -> Path:
-    """Where the unfinished database of an output lies."""
+    """The folder of the unfinished database of an output."""
     return out.with_name(f"{out.name}.partial")
 
 
 @contextmanager
 def open_partial(
-    out: Path, fingerprint: str, told: dict[str, Any], *, force: bool, resume: bool
+    out: Path, fingerprint: str, inputs: dict[str, Any], *, force: bool, resume: bool
 ) -> Iterator[Partial]:
-    """Takes hold of the unfinished database of an output, an existing one or a new one.
+    """Opens and locks the unfinished database of an output, or begins a new one.
 
     Args:
-        out: where the database will stand.
+        out: path of the output.
         fingerprint: of the plan.
-        told: what the plan was made of, to say what differs.
-        force: an unfinished database of another plan may go.
-        resume: go on with one of the same plan.
+        inputs: source and options of the plan, to name those that differ.
+        force: an unfinished database of another plan may be removed.
+        resume: continue one of the same plan.
 
     Raises:
-        OutputExistsError: another process is at it, or it belongs to another plan.
+        OutputExistsError: another process has locked it, or it belongs to another plan.
         OutputError: the folder cannot be written.
     """
     partial = Partial(partial_folder(out), fingerprint)
@@ -159,16 +155,16 @@ def open_partial(
             partial.folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((partial.folder / _LOCK).open("a"))
             _lock(lock, partial.folder)
-            is_known = resume and (partial.is_of_this_plan() or partial.is_complete())
-            if not is_known:
-                _refuse_others(partial, told, may_go=force or not resume)
+            is_resumed = resume and (partial.is_of_this_plan() or partial.is_complete())
+            if not is_resumed:
+                _check_replaceable(partial, inputs, may_remove=force or not resume)
         except OSError as error:
             with suppress(OSError):
-                partial.folder.rmdir()  # where nothing lies in it
+                partial.folder.rmdir()  # if it is empty
             raise write_error(partial.folder, error) from error
         try:
-            if not is_known:
-                _begin(partial, told)
+            if not is_resumed:
+                _begin(partial, inputs)
             yield partial
         except BaseException:
             if not partial.has_commits():
@@ -185,41 +181,46 @@ def _lock(lock: IO[str], folder: Path) -> None:
         ) from error
 
 
-def _refuse_others(partial: Partial, told: dict[str, Any], *, may_go: bool) -> None:
-    """Refuses to clear away what is not ours, or the work of another plan."""
+def _check_replaceable(partial: Partial, inputs: dict[str, Any], *, may_remove: bool) -> None:
+    """Refuses to remove files of other programs, or the work of another plan."""
     folder = partial.folder
-    strange = sorted(path.name for path in folder.iterdir() if not _is_ours(path.name))
-    if strange:
+    others = sorted(path.name for path in folder.iterdir() if not _is_ours(path.name))
+    if others:
         raise OutputExistsError(
-            f"{folder} is no unfinished database: it holds {strange[0]}",
+            f"{folder} is no unfinished database: it holds {others[0]}",
             "move it away, or choose another OUT",
         )
-    if not may_go and partial.has_commits():
+    if not may_remove and partial.has_commits():
         raise OutputExistsError(
             f"{folder} is an unfinished database of other images or options"
-            f"{_difference(read_json_object(folder / _PLAN).get('told'), told)}",
+            f"{_difference(read_json_object(folder / _PLAN).get('inputs'), inputs)}",
             "run its command again to go on, or --no-resume to start over",
         )
 
 
-def _begin(partial: Partial, told: dict[str, Any]) -> None:
+def _begin(partial: Partial, inputs: dict[str, Any]) -> None:
     folder = partial.folder
-    text = json.dumps({"fingerprint": partial.fingerprint, "told": told}, indent=2) + "\n"
+    text = json.dumps({"fingerprint": partial.fingerprint, "inputs": inputs}, indent=2) + "\n"
     try:
         partial.clear()
-        aside = folder / f"{_STATE}new"
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(folder / _PLAN)
-        _sync_folder(folder)
+        _write_synced(folder / _PLAN, lambda stream: stream.write(text.encode()))
     except OSError as error:
         raise write_error(folder, error) from error
 
 
+def _write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replaces a file in one step that survives a power cut."""
+    aside = path.with_name(f"{_STATE}new")
+    with aside.open("wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    _sync_folder(path.parent)
+
+
 def _is_of_unfinished(name: str) -> bool:
-    """Whether a file is one that only an unfinished database has."""
+    """Whether only an unfinished database has a file of this name."""
     return name.startswith(_STATE) or name in {_PLAN, _LOCK}
 
 

@@ -1,7 +1,7 @@
-"""Worker processes: units of work in, records in the same order out; never a hang.
+"""Worker pool: units of work in, records out in the same order.
 
-Processes and not threads: their allocator can be set up for images, what a decoder prints can be
-told apart, and one that crashes does not take the database with it.
+Processes instead of threads: their allocator can be tuned for images, the messages of a decoder
+belong to one image, and a crash of one does not end the build.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import mmap
 import os
 import queue
 import signal
+import tempfile
 from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe import system
-from irv2caffe.data.build.process import Worker, keep_freed_memory, shared_file
+from irv2caffe.data.build.worker import IDLE, Worker, keep_freed_memory
 from irv2caffe.data.records.items import Skipped
-from irv2caffe.data.records.mean import Sums
+from irv2caffe.data.records.mean import UnitSums
 from irv2caffe.data.records.source_identity import identify
 from irv2caffe.errors import InputError, WorkerDiedError
 
@@ -36,65 +37,64 @@ STALL_S = 300.0
 _POLL_S = 0.5
 _UNKNOWN = -2
 _PAGE = 4096
+_MIN_SPARE_SLOTS, _MAX_SPARE_SLOTS = 4, 16
+_SPARE_BYTES = 48 << 20
 
 
 @dataclass
 class UnitResult:
-    """What became of a unit.
+    """The records of a unit of work.
 
     Attributes:
         unit: the work.
-        records: for each image the record, or why there is none. Records are valid until the
-            next unit is asked for.
-        complaints: (name, words) of images that were taken although the decoder complained.
-        sums: over the records.
-        depth: images of 16 bits, and the largest value in them.
+        records: for each image the record, or why it was skipped. Records are valid until the
+            next result is asked for.
+        complaints: (name, message) of images that were stored although the decoder complained.
+        sums: sums over the records.
+        depth: (number, largest value) of the images of 16 bits.
     """
 
     unit: WorkUnit
     records: list[memoryview | Skipped]
     complaints: list[tuple[str, str]]
-    sums: Sums
+    sums: UnitSums
     depth: tuple[int, int]
 
 
 class WorkerPool:
-    """Workers that share memory with this process. Use it in a ``with`` block."""
+    """Worker processes that share memory with this process. Use it in a ``with`` block.
+
+    The memory begins with the index of the record that each worker is working on (int64), followed
+    by the slots that units of work are written to.
+    """
 
     def __init__(
         self, source: Source, options: BuildOptions, *, num_workers: int, slot_bytes: int
     ) -> None:
-        """Prepares the memory; the workers start with the block.
-
-        Args:
-            source: of the images.
-            options: of the database.
-            num_workers: how many processes.
-            slot_bytes: that one unit may need.
-        """
+        """Computes the layout of the memory, with ``slot_bytes`` per unit of work."""
         self._source = source
         self._options = options
         self._num_workers = num_workers
         self._slot_bytes = -(-slot_bytes // _PAGE) * _PAGE
         self._first_slot = -(-8 * num_workers // _PAGE) * _PAGE
-        self.num_slots = 2 * num_workers + max(4, min(16, (48 << 20) // self._slot_bytes))
+        spare = min(_MAX_SPARE_SLOTS, _SPARE_BYTES // self._slot_bytes)
+        self.num_slots = 2 * num_workers + max(_MIN_SPARE_SLOTS, spare)
         self._workers: list[Worker] = []
         self._answers: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-        self._begun: deque[tuple[WorkUnit, int]] = deque()
+        self._pending: deque[tuple[WorkUnit, int]] = deque()
 
     def __enter__(self) -> WorkerPool:
         keep_freed_memory()
         size = self._first_slot + self.num_slots * self._slot_bytes
-        with shared_file(size) as memory:
+        with _shared_file(size) as memory:
             self._memory = mmap.mmap(memory.fileno(), size)
-            self._bytes = np.frombuffer(self._memory, np.uint8)
-            self._at = self._bytes[: 8 * self._num_workers].view(np.int64)
+            self._current = np.frombuffer(self._memory, np.int64, self._num_workers)
             stores = [_open_store(store) for store in self._source.stores]
             pixels = self._source.pixels
             setup = {
                 "options": asdict(self._options),
                 "root": str(self._source.root.absolute()),
-                "seen": asdict(identify(self._source)),
+                "identity": asdict(identify(self._source)),
                 "stores": [store.fileno() for store in stores],
                 "pixels": asdict(pixels) if pixels is not None else None,
                 "memory": memory.fileno(),
@@ -102,14 +102,13 @@ class WorkerPool:
                 "slot_bytes": self._slot_bytes,
                 "first_slot": self._first_slot,
             }
+            descriptors = (memory.fileno(), *(store.fileno() for store in stores))
             try:
                 for number in range(self._num_workers):
-                    self._at[number] = -1
-                    descriptors = (memory.fileno(), *(store.fileno() for store in stores))
-                    worker = Worker(number, setup, descriptors, self._answers)
-                    self._workers.append(worker)
+                    self._current[number] = IDLE
+                    self._workers.append(Worker(number, setup, descriptors, self._answers))
             except BaseException:
-                self._stop()
+                self._kill_workers()
                 raise
             finally:
                 for store in stores:
@@ -117,15 +116,15 @@ class WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self._kill_workers()
 
-    def _stop(self) -> None:
+    def _kill_workers(self) -> None:
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
 
     def run(self, units: Iterable[WorkUnit]) -> Iterator[UnitResult]:
-        """Does the units side by side and yields what became of them in their order.
+        """Does the units of work in parallel and yields their results in order.
 
         Raises:
             WorkerDiedError: a worker died, or one image took longer than five minutes.
@@ -133,71 +132,72 @@ class WorkerPool:
         """
         waiting = iter(units)
         free = deque(range(self.num_slots))
-        begun = self._begun
-        done: dict[int, dict[str, Any]] = {}
-        is_over = False
+        pending = self._pending
+        answers: dict[int, dict[str, Any]] = {}
         while True:
-            while free and not is_over:
-                unit = next(waiting, None)
-                if unit is None:
-                    is_over = True
-                    break
-                slot = free.popleft()
-                begun.append((unit, slot))
-                self._begin(unit, slot)
-            if not begun:
+            while free and (unit := next(waiting, None)) is not None:
+                pending.append((unit, free.popleft()))
+                self._send(*pending[-1])
+            if not pending:
                 return
-            unit, slot = begun[0]
-            while unit.number not in done:
+            unit, slot = pending[0]
+            while unit.number not in answers:
                 answer = self._next_answer()
-                done[answer["unit"]] = answer
-            begun.popleft()
-            yield self._made(unit, slot, done.pop(unit.number))
+                answers[answer["unit"]] = answer
+            pending.popleft()
+            yield self._result(unit, slot, answers.pop(unit.number))
             free.append(slot)
 
-    def _begin(self, unit: WorkUnit, slot: int) -> None:
-        worker = min(self._workers, key=lambda worker: worker.num_begun)
+    def _send(self, unit: WorkUnit, slot: int) -> None:
+        worker = min(self._workers, key=lambda worker: worker.num_pending)
         items = [(item.name, item.label, item.store, item.offset, item.size) for item in unit.items]
         worker.send({"unit": unit.number, "slot": slot, "indices": unit.indices, "items": items})
-        worker.num_begun += 1
+        worker.num_pending += 1
 
     def _next_answer(self) -> dict[str, Any]:
-        """Waits for any worker, and watches over all of them."""
-        last_at = [(worker.number, _UNKNOWN, 0.0) for worker in self._workers]
+        """Waits for an answer of any worker, and checks that none has died or hangs."""
+        progress = [(worker.number, _UNKNOWN, 0.0) for worker in self._workers]
         while True:
             try:
                 number, answer = self._answers.get(timeout=_POLL_S)
             except queue.Empty:
-                last_at = self._refuse_stall(last_at)
+                progress = self._check_stall(progress)
                 continue
             worker = self._workers[number]
             if answer is None:
                 raise self._died(worker)
             if "failed" in answer:
                 raise InputError(
-                    f"cannot read {self._name_at(number)}: {answer['failed']}",
+                    f"cannot read {self._current_name(number)}: {answer['failed']}",
                     "run the same command again when the disk can be read",
                 )
-            worker.num_begun -= 1
+            worker.num_pending -= 1
             return answer
 
-    def _refuse_stall(self, last_at: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
-        """Ends the job if a worker has been at one image for too long."""
-        seen = []
-        for number, index, waited_s in last_at:
-            at = int(self._at[number])
-            if at != index or self._workers[number].num_begun == 0:
-                seen.append((number, at, 0.0))
+    def _check_stall(self, progress: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+        """Ends the job if a worker has worked on one image for too long.
+
+        Args:
+            progress: (worker, record, seconds since its index changed) at the last check.
+
+        Returns:
+            The same now.
+        """
+        now = []
+        for number, last, waited_s in progress:
+            current = int(self._current[number])
+            if current != last or self._workers[number].num_pending == 0:
+                now.append((number, current, 0.0))
                 continue
             if waited_s > STALL_S:
                 raise WorkerDiedError(
-                    f"{self._name_at(number)}: no end after {STALL_S:.0f} s",
+                    f"{self._current_name(number)}: no end after {STALL_S:.0f} s",
                     "is the disk there? else replace the image by an empty file, and run the same "
                     "command again: it goes on from here",
                 )
-            # Not by a clock: it goes on while all processes are stopped, as by Ctrl-Z.
-            seen.append((number, index, waited_s + _POLL_S))
-        return seen
+            # Polls are counted, because a clock goes on while all processes are stopped by Ctrl-Z.
+            now.append((number, last, waited_s + _POLL_S))
+        return now
 
     def _died(self, worker: Worker) -> WorkerDiedError:
         code = worker.wait()
@@ -205,30 +205,33 @@ class WorkerPool:
         if code < 0:
             with suppress(ValueError):
                 how = signal.Signals(-code).name
-        words = worker.last_words()
+        message = worker.last_message()
+        is_at_image = int(self._current[worker.number]) >= 0
         hint = "run the same command again: it goes on from here"
         if code == -signal.SIGKILL:
             hint += "; if memory is short, with fewer --workers"
-        elif int(self._at[worker.number]) >= 0:
+        elif is_at_image:
             hint += "; if it dies again, replace the image by an empty file"
-        where = f" at {self._name_at(worker.number)}" if int(self._at[worker.number]) >= 0 else ""
-        return WorkerDiedError(f"a worker died ({how}){where}{': ' if words else ''}{words}", hint)
+        where = f" at {self._current_name(worker.number)}" if is_at_image else ""
+        return WorkerDiedError(
+            f"a worker died ({how}){where}{': ' if message else ''}{message}", hint
+        )
 
-    def _name_at(self, number: int) -> str:
-        """The image that a worker is at."""
-        index = int(self._at[number])
-        for unit, _ in self._begun:
+    def _current_name(self, number: int) -> str:
+        """The image that a worker is working on."""
+        index = int(self._current[number])
+        for unit, _ in self._pending:
             if index in unit.indices:
                 return unit.items[unit.indices.index(index)].name
         return "a worker between two images"
 
-    def _made(self, unit: WorkUnit, slot: int, answer: dict[str, Any]) -> UnitResult:
+    def _result(self, unit: WorkUnit, slot: int, answer: dict[str, Any]) -> UnitResult:
         start = self._first_slot + slot * self._slot_bytes
         memory = memoryview(self._memory)[start : start + self._slot_bytes]
-        beside = iter(answer["beside"])
+        extra = iter(answer["extra"])
 
         def at(offset: int, size: int) -> memoryview:
-            return memory[offset : offset + size] if offset >= 0 else memoryview(next(beside))
+            return memory[offset : offset + size] if offset >= 0 else memoryview(next(extra))
 
         records: list[memoryview | Skipped] = []
         for item, (first, second) in zip(unit.items, answer["records"], strict=True):
@@ -237,19 +240,19 @@ class WorkerPool:
             else:
                 records.append(at(first, second))
         complaints = [tuple(row) for row in answer["complaints"]]
-        return UnitResult(
-            unit, records, complaints, _sums(answer["sums"], at), tuple(answer["depth"])
-        )
+        sums = _sums_from_json(answer["sums"], at)
+        return UnitResult(unit, records, complaints, sums, tuple(answer["depth"]))
 
 
-def _sums(values: dict[str, Any], at: Callable[[int, int], memoryview]) -> Sums:
-    shape = tuple(values["shape"]) if values["shape"] is not None else None
-    image = None
-    if values["image"] is not None and shape is not None:
-        channels, height, width = shape
-        numbers = np.frombuffer(at(*values["image"]), np.float32)
-        image = numbers.reshape((height, width, channels) if channels > 1 else (height, width))
-    return Sums(shape, image, values["channels"], values["num_pixels"], values["is_possible"])
+def _sums_from_json(values: dict[str, Any], at: Callable[[int, int], memoryview]) -> UnitSums:
+    if values["shape"] is not None:
+        values["shape"] = tuple(values["shape"])
+    if values["image"] is not None:
+        channels, height, width = values["shape"]
+        image = np.frombuffer(at(*values["image"]), np.float32)
+        shape = (height, width, channels) if channels > 1 else (height, width)
+        values["image"] = image.reshape(shape)
+    return UnitSums(**values)
 
 
 def open_pool(plan: BuildPlan, num_workers: int = 0) -> WorkerPool:
@@ -265,7 +268,17 @@ def open_pool(plan: BuildPlan, num_workers: int = 0) -> WorkerPool:
 
 
 def _open_store(store: Any) -> IO[bytes]:
-    """A descriptor of its own for a file of many images."""
+    """A descriptor of its own for a file that holds many images."""
     if isinstance(store, Path):
         return store.open("rb")
     return os.fdopen(os.dup(store.fileno()), "rb")
+
+
+def _shared_file(size: int) -> IO[bytes]:
+    """Memory as a file without a name, which the kernel frees with the last process."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("irv2caffe"), "w+b")
+    else:
+        file = tempfile.TemporaryFile("w+b")  # noqa: SIM115
+    file.truncate(size)
+    return file

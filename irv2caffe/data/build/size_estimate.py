@@ -1,4 +1,4 @@
-"""How large a database will be, and whether there is room for it."""
+"""Size of a database before it is built, and the check for free disk space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
-from irv2caffe.data.build.build_plan import make_plan, pages_bytes, raw_record_bytes
+from irv2caffe.data.build.build_plan import file_bytes, make_plan, raw_record_bytes
+from irv2caffe.data.build.partial import Partial, partial_folder
 from irv2caffe.data.build.pool import open_pool
 from irv2caffe.data.records.items import Skipped
 from irv2caffe.errors import OutputError
@@ -25,20 +26,20 @@ _NUM_SAMPLED = 24
 
 @dataclass(frozen=True)
 class SizeEstimate:
-    """What a database will be.
+    """Expected size of a database.
 
     Attributes:
-        source: where its images come from.
+        source: path of the source.
         kind: of the source.
         num_images: in the source.
-        num_records: in the database, if no image is left out.
+        num_records: in the database, if no image is skipped.
         num_classes: classes in the table, or highest label plus one.
-        is_shuffled: whether the records are mixed.
+        is_shuffled: whether the records are shuffled.
         size_bytes: of the database; exact for raw pixels of one size, else from a sample.
-        free_bytes: on its disk.
-        num_unreadable: found to be no images before any was read.
-        resumes_at: the record that an earlier process had come to.
-        notes: what a person should know of the source.
+        free_bytes: free space on its disk.
+        num_unreadable: files that were found not to be images when the source was listed.
+        resumes_at: number of records that an earlier process made.
+        notes: remarks on the source, one line each.
     """
 
     source: str
@@ -55,18 +56,16 @@ class SizeEstimate:
 
 
 def estimate_lmdb(source: Source, options: BuildOptions, out: Path) -> SizeEstimate:
-    """What make-lmdb would do, without writing anything.
+    """What make-lmdb would build, without writing anything.
 
     Args:
         source: of the images.
         options: of the database.
-        out: where it would stand.
+        out: path of the output.
 
     Raises:
         InputError: a path that is too long for a key.
     """
-    from irv2caffe.data.build.partial import Partial, partial_folder
-
     plan = make_plan(source, options)
     partial = Partial(partial_folder(out), plan.fingerprint)
     start = partial.state().next_index if partial.is_of_this_plan() else 0
@@ -77,15 +76,19 @@ def estimate_lmdb(source: Source, options: BuildOptions, out: Path) -> SizeEstim
 
 
 def estimate(plan: BuildPlan, pool: WorkerPool | None, out: Path, start: int) -> SizeEstimate:
-    """The numbers of a plan; records whose size the options do not tell are tried out.
+    """The estimate for a plan of which ``start`` records are made.
 
-    Args:
-        plan: of the database.
-        pool: tries them out; may be None where the options tell the size.
-        out: where it will stand.
-        start: the record that an earlier process had come to.
+    ``pool`` makes a sample of records; it may be None where the options determine their size.
     """
     source = plan.source
+    size = raw_record_bytes(plan.options)
+    if size is not None:
+        record_bytes = file_bytes(size)
+    else:
+        assert pool is not None
+        sample = [made for unit in pool.run(plan.sample(_NUM_SAMPLED)) for made in unit.records]
+        sizes = [file_bytes(len(made)) for made in sample if not isinstance(made, Skipped)]
+        record_bytes = sum(sizes) / len(sizes) if sizes else 0.0
     return SizeEstimate(
         source=str(source.root),
         kind=source.kind,
@@ -93,7 +96,7 @@ def estimate(plan: BuildPlan, pool: WorkerPool | None, out: Path, start: int) ->
         num_records=len(plan),
         num_classes=len(source.classes) or max(source.items.labels) + 1,
         is_shuffled=plan.is_shuffled,
-        size_bytes=int(_bytes_per_record(plan, pool) * len(plan)),
+        size_bytes=int(record_bytes * len(plan)),
         free_bytes=system.free_bytes(out),
         num_unreadable=len(source.skipped),
         resumes_at=start,
@@ -101,27 +104,17 @@ def estimate(plan: BuildPlan, pool: WorkerPool | None, out: Path, start: int) ->
     )
 
 
-def _bytes_per_record(plan: BuildPlan, pool: WorkerPool | None) -> float:
-    exact = raw_record_bytes(plan.options)
-    if exact is not None:
-        return pages_bytes(exact)
-    assert pool is not None
-    made = [record for unit in pool.run(plan.sample(_NUM_SAMPLED)) for record in unit.records]
-    sizes = [pages_bytes(len(record)) for record in made if not isinstance(record, Skipped)]
-    return sum(sizes) / len(sizes) if sizes else 0.0
-
-
 def check_space(estimate: SizeEstimate, folder: Path) -> None:
-    """Refuses to start a database that cannot fit.
+    """Refuses to start a build for which the disk has too little space.
 
     Raises:
-        OutputError: saying how much is missing.
+        OutputError: saying how much is needed.
     """
     share = 1 - estimate.resumes_at / max(1, estimate.num_records)
-    wanted = int(estimate.size_bytes * share)
-    if wanted > estimate.free_bytes:
+    needed = int(estimate.size_bytes * share)
+    if needed > estimate.free_bytes:
         raise OutputError(
-            f"about {format_bytes(wanted)} are needed for {folder}, "
+            f"about {format_bytes(needed)} are needed for {folder}, "
             f"{format_bytes(estimate.free_bytes)} are free",
             "choose another disk, a smaller --resize, or --encoded jpg",
         )

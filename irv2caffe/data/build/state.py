@@ -1,4 +1,4 @@
-"""What an unfinished database holds, as it is kept beside it to go on later."""
+"""The state of a build, which is stored with each commit to resume from."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ DAMAGED = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
 
 @dataclass
 class State:
-    """What a database holds when it is committed.
+    """Counts and sums of the records that are committed.
 
     Attributes:
         next_index: the first record that is still to be made.
-        num_written: records in it.
-        num_bytes: of all records.
-        skipped: reasons and how many images were left out for them.
-        num_complaints: images that were taken although the decoder complained.
-        per_label: records of each label.
-        seconds: that it took so far.
-        table_bytes: how long the side tables are, by name.
+        num_written: number of records.
+        num_bytes: size of all records.
+        skipped: number of skipped images by reason.
+        num_complaints: images that were stored although the decoder complained.
+        per_label: number of records by label.
+        seconds: duration so far.
+        table_bytes: length of the CSV tables, by file name.
         mean: sums over the records.
-        depth: images of 16 bits.
+        depth: statistics of the images with 16 bits per channel.
     """
 
     next_index: int = 0
@@ -50,17 +50,17 @@ class State:
 
     @property
     def num_skipped(self) -> int:
-        """Images that were left out."""
+        """Number of images that were skipped."""
         return sum(self.skipped.values())
 
     def refuse_too_many_skipped(self, most: int | None) -> None:
-        """Ends a job that leaves out more images than allowed.
+        """Ends a build that skips more images than allowed.
 
         Args:
-            most: that may be left out; None bounds nothing.
+            most: value of ``--max-skipped``; None allows any number.
 
         Raises:
-            LeftOutError: with the commonest reason.
+            LeftOutError: with the most frequent reason.
         """
         if most is not None and self.num_skipped > most:
             reason, count = self.skipped.most_common(1)[0]
@@ -72,7 +72,7 @@ class State:
 
 
 def write_state(state: State, stream: IO[bytes]) -> None:
-    """A line of JSON, then the sum of the images."""
+    """Writes a line of JSON, followed by the sum image."""
     image = state.mean.image
     mean = {**vars(state.mean), "image": None if image is None else list(image.shape)}
     values = {**vars(state), "mean": mean, "depth": vars(state.depth)}
@@ -82,11 +82,11 @@ def write_state(state: State, stream: IO[bytes]) -> None:
 
 
 def read_state(path: Path) -> State:
-    """The same read back.
+    """Reads what :func:`write_state` wrote.
 
     Raises:
         OSError: it cannot be read.
-        ValueError, LookupError, ...: one of DAMAGED, for what is no state.
+        ValueError, LookupError, ...: one of DAMAGED, if it is not a state.
     """
     with path.open("rb") as stream:
         values = json.loads(stream.readline())

@@ -1,4 +1,4 @@
-"""Records into the database: counting, committing, and what must be known to go on later."""
+"""Writes the records of a build into the database, in transactions that can be resumed from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe import system
 from irv2caffe.data.build.build_plan import COMMIT_BYTES, COMMIT_RECORDS
-from irv2caffe.data.build.tables import SideTables
+from irv2caffe.data.build.side_files import SideTables
 from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records import datum
 from irv2caffe.data.records.items import GONE, Skipped
@@ -24,24 +24,19 @@ if TYPE_CHECKING:
     from irv2caffe.data.build.state import State
 
 _SPARE_BYTES = 16 << 20
-_GONE_IN_A_ROW = 100
+_MAX_MISSING_IN_A_ROW = 100
 
 
 class RecordWriter:
-    """A database while it is filled. Use it in a ``with`` block.
+    """Writer of the results of a worker pool. Use it in a ``with`` block.
 
-    Transactions end after the first unit of work that brings them to 64 MB or 2,000 records, which
-    bounds their memory. That depends on the records alone, so that a build that was killed ends
-    its transactions where any other would.
+    A transaction ends after the first unit of work that brings it to 64 MB or 2,000 records, which
+    bounds its memory. That depends on the records alone, so that a resumed build ends its
+    transactions at the same records as any other.
     """
 
     def __init__(self, plan: BuildPlan, partial: Partial, state: State) -> None:
-        """Goes on from a state.
-
-        Args:
-            plan: of the database.
-            partial: where it grows.
-            state: what it holds; changes with every unit.
+        """Starts at ``state.next_index``; the state is updated with every result.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -49,14 +44,14 @@ class RecordWriter:
         self._plan = plan
         self._partial = partial
         self._state = state
-        self._since = time.monotonic()
+        self._started = time.monotonic()
         self._uncommitted = 0
         self._uncommitted_bytes = 0
-        self._num_gone = 0
+        self._num_missing = 0
         self._tables = SideTables(partial.folder, state.table_bytes)
         self._writer = DatabaseWriter(partial.folder, plan.room_bytes)
         if state.next_index == 0:
-            self._leave_out(plan.source.skipped)
+            self._add_skipped(plan.source.skipped)
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -71,57 +66,57 @@ class RecordWriter:
             self._writer.close()
             self._tables.close()
 
-    def take(self, made: UnitResult) -> None:
-        """Adds a unit of work.
+    def add(self, result: UnitResult) -> None:
+        """Adds the records of a unit of work.
 
         Raises:
-            LeftOutError: more images are left out than the options allow.
-            InputError: images are gone one after the other.
+            LeftOutError: more images were skipped than the options allow.
+            InputError: many images in a row have disappeared.
             OutputError: the disk is full or fails.
         """
         state = self._state
         skipped = []
         for index, item, record in zip(
-            made.unit.indices, made.unit.items, made.records, strict=True
+            result.unit.indices, result.unit.items, result.records, strict=True
         ):
             if isinstance(record, Skipped):
                 skipped.append(record)
-                self._watch_for_loss(record)
+                self._check_missing(record)
                 continue
-            self._num_gone = 0
+            self._num_missing = 0
             self._writer.put(datum.record_key(index, item.name), record)
             self._uncommitted += 1
             self._uncommitted_bytes += len(record)
             state.num_bytes += len(record)
             state.num_written += 1
             state.per_label[item.label] += 1
-        self._leave_out(skipped)
-        self._tables.add_complaints(made.complaints)
-        state.num_complaints += len(made.complaints)
-        state.mean.add(made.sums, len(made.records) - len(skipped))
-        state.depth.add(made.depth[1], made.depth[0])
-        state.next_index = made.unit.indices[-1] + 1
+        self._add_skipped(skipped)
+        self._tables.add_complaints(result.complaints)
+        state.num_complaints += len(result.complaints)
+        state.mean.add(result.sums, len(result.records) - len(skipped))
+        state.depth.add(result.depth[1], result.depth[0])
+        state.next_index = result.unit.indices[-1] + 1
         state.refuse_too_many_skipped(self._plan.options.max_skipped)
         if self._uncommitted_bytes >= COMMIT_BYTES or self._uncommitted >= COMMIT_RECORDS:
             self._commit()
 
-    def _watch_for_loss(self, skip: Skipped) -> None:
-        """Ends the job where one image after the other is gone that was seen when it began."""
-        is_walked = self._plan.source.kind == "folders"
-        self._num_gone = self._num_gone + 1 if is_walked and skip.reason == GONE else 0
-        if self._num_gone >= _GONE_IN_A_ROW and self._plan.options.max_skipped is None:
+    def _check_missing(self, skip: Skipped) -> None:
+        """Ends the build where many images in a row are missing that were listed at its start."""
+        is_listed = self._plan.source.kind == "folders"
+        self._num_missing = self._num_missing + 1 if is_listed and skip.reason == GONE else 0
+        if self._num_missing >= _MAX_MISSING_IN_A_ROW and self._plan.options.max_skipped is None:
             raise InputError(
-                f"{self._num_gone} images in a row cannot be found, the last one was {skip.name}",
+                f"{self._num_missing} images in a row cannot be found, the last is {skip.name}",
                 "is the disk there that they, or links to them, are on? then start over with "
                 "--no-resume; --max-skipped N allows for N lost images",
             )
 
-    def _leave_out(self, skipped: Sequence[Skipped]) -> None:
+    def _add_skipped(self, skipped: Sequence[Skipped]) -> None:
         self._tables.add_skipped(skipped)
         self._state.skipped.update(skip.reason for skip in skipped)
 
     def _commit(self) -> None:
-        """State first, then the database; whichever of its two last commits it has, one fits."""
+        """Saves the state, then commits; after a crash in between, the state before still fits."""
         if self._writer.transaction == 0:
             return
         free = system.free_bytes(self._partial.folder)
@@ -131,8 +126,8 @@ class RecordWriter:
                 "make room, then run the same command: it goes on from here",
             )
         now = time.monotonic()
-        self._state.seconds += now - self._since
-        self._since = now
+        self._state.seconds += now - self._started
+        self._started = now
         self._state.table_bytes = self._tables.sync()
         self._partial.save(self._state, self._writer.transaction)
         self._writer.commit()

@@ -1,7 +1,10 @@
-"""Ordered batched writing and reading of databases: the only room that imports lmdb."""
+"""LMDB files: records in key order in, committed transactions out, and back.
+
+The only package that imports lmdb. Imports nothing else of data.
+"""
 
 from irv2caffe.data.lmdb_store.reading import DatabaseReader, StoreInfo, open_reader
-from irv2caffe.data.lmdb_store.writing import DatabaseWriter, last_transaction, open_writer
+from irv2caffe.data.lmdb_store.writing import DatabaseWriter, last_transaction
 
 __all__ = [
     "DatabaseReader",
@@ -9,5 +12,4 @@ __all__ = [
     "StoreInfo",
     "last_transaction",
     "open_reader",
-    "open_writer",
 ]

@@ -1,4 +1,4 @@
-"""Reading a database, whoever made it."""
+"""Reader for LMDB databases, also for damaged ones and those of other programs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _META = struct.Struct("=IIQQ96xQQ")  # magic, version, address, map size, two tr
 _META_MAGIC = 0xBEEFC0DE
 _PAGE_HEADER_BYTES = 16
 _LARGEST_PAGE = 65_536
-_LEAST_RECORD_BYTES = 10  # its head and its place in the page (MDB_node in mdb.c)
-_ANEW = "copy it again, or build it again"
+_LEAST_RECORD_BYTES = 10  # its header and its offset in the page (MDB_node in mdb.c)
+_REBUILD_HINT = "copy it again, or build it again"
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class StoreInfo:
     """Numbers of a database file.
 
     Attributes:
-        num_records: in it.
+        num_records: number of records.
         size_bytes: of ``data.mdb``.
-        map_bytes: that readers map; what the writer said.
-        last_transaction: how many commits made it.
+        map_bytes: map size that the writer stored.
+        last_transaction: number of the last commit.
     """
 
     num_records: int
@@ -44,10 +44,10 @@ class StoreInfo:
 
 
 class DatabaseReader:
-    """A database that somebody made; read-only, without locks, so that any disk will do.
+    """A database opened read-only and without locks, so that it may be on any disk.
 
-    A damaged one may name any page as the next. That it holds as many records as it says, in the
-    order of their keys, is seen to while it is read, so that no reading is without an end.
+    A page of a damaged database may name any page as the next one. The number of records and the
+    order of their keys are checked while reading, so that reading always ends.
     """
 
     def __init__(self, folder: Path, environment: Any, size_bytes: int) -> None:
@@ -62,30 +62,30 @@ class DatabaseReader:
         return self._all(buffers=False)
 
     def get(self, key: bytes) -> bytes | None:
-        """A record; None where there is none of that key."""
+        """The record of a key; None where there is none."""
         with self._transaction(buffers=False) as transaction:
             value: bytes | None = transaction.get(key)
             return value
 
     def info(self) -> StoreInfo:
-        """Its numbers."""
+        """Numbers of the database file."""
         map_bytes = _stored_map_bytes(Path(self._environment.path()) / "data.mdb")
         transaction = int(self._environment.info()["last_txnid"])
         return StoreInfo(len(self), self._size_bytes, map_bytes, transaction)
 
     def views(self) -> Iterator[tuple[memoryview, memoryview]]:
-        """Keys and records where they lie on the disk; valid until the next one."""
+        """Keys and records in the mapped file; valid until the next one."""
         return self._all(buffers=True)
 
     def sample(self, count: int, *, views: bool = False) -> Iterator[tuple[Any, Any]]:
         """Up to ``count`` records spread over the database, without reading it whole.
 
-        Keys that convert_imageset writes begin with the place in the list, so that a place can be
-        sought by its key; with other keys one walks from key to key, past the records.
+        Keys of convert_imageset begin with the index in the list, so that a record can be found by
+        its index; with other keys all keys are read, but not the records.
 
         Args:
-            count: at most so many.
-            views: as :meth:`views` gives them.
+            count: maximum number of records.
+            views: whether to yield memory views, as :meth:`views` does.
         """
         if count >= len(self):
             yield from self._all(buffers=views)
@@ -103,14 +103,14 @@ class DatabaseReader:
                 yield cursor.item()
 
     def _all(self, *, buffers: bool) -> Iterator[tuple[Any, Any]]:
-        said, number = len(self), 0
+        expected, number = len(self), 0
         with self._transaction(buffers=buffers) as transaction:
             for number, record in enumerate(transaction.cursor(), 1):
-                if number > said:
-                    raise self._damaged(f"it holds more than the {said:,} records that it says")
+                if number > expected:
+                    raise self._damaged(f"it holds more than the {expected:,} records that it says")
                 yield record
-        if number < said:
-            raise self._damaged(f"it holds {number:,} of the {said:,} records that it says")
+        if number < expected:
+            raise self._damaged(f"it holds {number:,} of the {expected:,} records that it says")
 
     @contextmanager
     def _transaction(self, *, buffers: bool) -> Iterator[Any]:
@@ -121,7 +121,7 @@ class DatabaseReader:
             raise self._damaged(str(error)) from error
 
     def _seek(self, cursor: Any, step: int) -> Iterator[None]:
-        """Stands at every so-many-eth place, as the keys count them; gaps are stepped over."""
+        """Moves to every ``step``-th index in the keys; missing ones are skipped."""
         place, last = 0, b""
         while cursor.set_range(b"%08d" % place):
             key = bytes(cursor.key())
@@ -133,7 +133,7 @@ class DatabaseReader:
             place = max(place, int(found[1])) + step
 
     def _damaged(self, how: str) -> FormatError:
-        return FormatError(f"data.mdb is damaged: {how}", _ANEW, path=self._folder)
+        return FormatError(f"data.mdb is damaged: {how}", _REBUILD_HINT, path=self._folder)
 
 
 def _shown(key: bytes) -> str:
@@ -141,7 +141,7 @@ def _shown(key: bytes) -> str:
 
 
 def _num_places(cursor: Any) -> int:
-    """The number that the last key begins with, plus one; 0 where the keys begin with none."""
+    """The number that the last key begins with, plus one; 0 where keys begin with no number."""
     found = None
     for move in (cursor.first, cursor.last):
         found = _NUMBERED_KEY.match(bytes(cursor.key())) if move() else None
@@ -159,12 +159,12 @@ def _walk(cursor: Any, step: int) -> Iterator[None]:
 
 @contextmanager
 def open_reader(folder: Path) -> Iterator[DatabaseReader]:
-    """The database in ``folder``.
+    """Opens the database in ``folder``.
 
     Raises:
-        InputError: a file.
-        MissingInputError: no such folder.
-        FormatError: no LMDB, or a damaged one.
+        InputError: ``folder`` is a file.
+        MissingInputError: it does not exist.
+        FormatError: not an LMDB, or a damaged one.
     """
     if folder.is_file():
         inside = folder.name in {"data.mdb", "lock.mdb"}
@@ -192,14 +192,14 @@ def open_reader(folder: Path) -> Iterator[DatabaseReader]:
             f"not an LMDB: {error}", "was its writing interrupted?", path=folder
         ) from error
     try:
-        _refuse_misfit(environment, size, folder)
+        _check_size(environment, size, folder)
         yield DatabaseReader(folder, environment, size)
     finally:
         environment.close()
 
 
 def _stored_map_bytes(file: Path) -> int:
-    """What the writer said; LMDB itself only tells what this process maps.
+    """The map size that the writer stored; LMDB itself only gives that of this process.
 
     From the newer of the two meta pages (MDB_meta in mdb.c of LMDB 0.9).
     """
@@ -218,8 +218,8 @@ def _stored_map_bytes(file: Path) -> int:
     return newest[1]
 
 
-def _refuse_misfit(environment: Any, size: int, folder: Path) -> None:
-    """Reading behind the end of a mapped file would end this process without a word."""
+def _check_size(environment: Any, size: int, folder: Path) -> None:
+    """Refuses a truncated file: reading past the end of a mapped file kills the process."""
     wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if size < wanted:
         raise FormatError(
@@ -230,4 +230,4 @@ def _refuse_misfit(environment: Any, size: int, folder: Path) -> None:
     said = environment.stat()["entries"]
     if said * _LEAST_RECORD_BYTES > size:
         how = f"it says {said:,} records, its {size:,} bytes cannot hold them"
-        raise FormatError(f"data.mdb is damaged: {how}", _ANEW, path=folder)
+        raise FormatError(f"data.mdb is damaged: {how}", _REBUILD_HINT, path=folder)

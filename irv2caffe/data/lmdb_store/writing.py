@@ -1,4 +1,4 @@
-"""Writing a database, so that it can be gone on with after any death."""
+"""Writer for LMDB databases that can be continued after a crash at any moment."""
 
 from __future__ import annotations
 
@@ -23,35 +23,46 @@ _SMALLEST_MAP_BYTES = 1 << 30
 _PAGE_HEADER_BYTES = 16
 # MDB_txninfo and the table of 126 readers, as mdb_env_setup_locks makes it.
 _LOCK_BYTES = 8192
-# MDB_meta in mdb.c of LMDB 0.9: what does not matter here, the last page, the transaction.
+# MDB_meta in mdb.c of LMDB 0.9: skipped fields, the last page, the transaction.
 _META = struct.Struct("=120xQQ")
 
 
 class DatabaseWriter:
-    """Appends records in the order of their keys, many to a transaction.
+    """Appends records in the order of their keys, many per transaction.
 
-    Every transaction gets an environment of its own. Within one, LMDB uses buffers again without
-    clearing them, so that unused bytes of the file would depend on what the process did before;
-    this way the file depends on the records and on where the transactions end, and on nothing
-    else: a build that was killed and goes on ends with the same bytes as one that was not.
+    Every transaction gets an environment of its own. Within one, LMDB reuses buffers without
+    clearing them, so that unused bytes of the file would depend on earlier work of the process.
+    This way the file depends only on the records and on where the transactions end: a build that
+    is killed and resumed ends with the same bytes as one that is not.
     """
 
     def __init__(self, folder: Path, room_bytes: int = _ROOM_BYTES) -> None:
-        """Begins in a folder that holds nothing, or what an earlier writer committed.
+        """Opens a folder that is empty, or holds the database of an earlier writer.
 
         Args:
-            folder: that holds the database.
-            room_bytes: more than one transaction will ever need.
+            folder: of the database.
+            room_bytes: map size to reserve for one transaction; more than any needs.
 
         Raises:
-            OutputError: the folder cannot hold a database.
+            OutputError: the folder cannot be written, or its database is damaged.
         """
         self._folder = folder
         self._room_bytes = room_bytes
         self._transaction: Any = None
         self._environment: Any = None
-        with self._told():
-            self._forget_torn_end()
+        with self._as_output_error():
+            self._remove_uncommitted()
+
+    def __enter__(self) -> DatabaseWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Commits when the block ends without an exception."""
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self.close()
 
     def put(self, key: bytes, value: bytes | memoryview) -> None:
         """Adds a record; its key must sort after the last one.
@@ -59,25 +70,25 @@ class DatabaseWriter:
         Raises:
             OutputError: the disk is full or fails.
         """
-        with self._told():
+        with self._as_output_error():
             self._begin()
             if not self._transaction.put(key, value, append=True):
                 raise OutputError(f"the key {key!r} does not sort after the last one")
 
     def commit(self) -> None:
-        """Makes what was added since the last time part of the database, also after a power cut.
+        """Commits the records since the last commit, so that they survive a power cut.
 
         Raises:
             OutputError: the disk is full or fails.
         """
-        with self._told():
+        with self._as_output_error():
             self._begin()
             self._transaction.commit()
             self._close()
 
     @property
     def transaction(self) -> int:
-        """The number of the transaction that the next commit ends; 0 if there is nothing in it."""
+        """The number of the transaction that the next commit ends; 0 if it is empty."""
         return 0 if self._transaction is None else int(self._transaction.id())
 
     def _begin(self) -> None:
@@ -86,7 +97,7 @@ class DatabaseWriter:
             self._transaction = self._environment.begin(write=True)
 
     def close(self) -> None:
-        """Forgets what was added since the last commit."""
+        """Closes the database without the records since the last commit."""
         if self._transaction is not None:
             self._transaction.abort()
         self._close()
@@ -97,14 +108,13 @@ class DatabaseWriter:
         self._environment = self._transaction = None
 
     def _open(self) -> Any:
-        """The map is large enough for one transaction more, and a power of two.
+        """Opens it with a map size that has room for one more transaction: a power of two.
 
-        LMDB wants to know beforehand; Caffe doubles the map and writes its batch again
-        (db_lmdb.cpp).
+        LMDB needs the size beforehand; Caffe doubles it and writes its batch again (db_lmdb.cpp).
         """
         used = self._file.stat().st_size if self._file.exists() else 0
         if used <= _EMPTY_BYTES:
-            used = 0  # the same whether an earlier process had just begun, or not
+            used = 0  # the same size, whether an earlier process had just begun or not
         map_bytes = _SMALLEST_MAP_BYTES
         while map_bytes < used + self._room_bytes:
             map_bytes *= 2
@@ -114,9 +124,9 @@ class DatabaseWriter:
         )
 
     def _fill_lock_file(self) -> None:
-        """Takes the disk's room for the lock file; LMDB only sets its length, then maps it.
+        """Allocates the lock file on the disk; LMDB only sets its length, then maps it.
 
-        Touching a page for which the disk has no room ends a process by SIGBUS, without a word.
+        Touching a page for which the disk has no room kills the process with SIGBUS.
         """
         with (self._folder / "lock.mdb").open("ab") as stream:
             stream.write(bytes(max(0, _LOCK_BYTES - stream.tell())))
@@ -125,12 +135,12 @@ class DatabaseWriter:
     def _file(self) -> Path:
         return self._folder / "data.mdb"
 
-    def _forget_torn_end(self) -> None:
-        """Cuts off pages of a transaction that was never committed."""
+    def _remove_uncommitted(self) -> None:
+        """Truncates pages of a transaction that was never committed."""
         if not self._file.exists():
             return
         if self._file.stat().st_size < _EMPTY_BYTES:
-            self._file.unlink()  # not even begun
+            self._file.unlink()  # not even both meta pages
             return
         last = _last_commit(self._folder)
         other = 1 - last.meta
@@ -140,11 +150,11 @@ class DatabaseWriter:
             stream.seek(other * mmap.PAGESIZE + _PAGE_HEADER_BYTES)
             if _META.unpack(stream.read(_META.size))[1] > last.transaction:
                 stream.seek(other * mmap.PAGESIZE + _PAGE_HEADER_BYTES)
-                stream.write(meta)  # what it spoke of never came to the disk
+                stream.write(meta)  # its pages never reached the disk
             stream.truncate(last.num_bytes)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_output_error(self) -> Iterator[None]:
         try:
             yield
         except (lmdb.Error, OSError) as error:
@@ -206,18 +216,3 @@ def _damaged(folder: Path, why: str) -> OutputError:
     return OutputError(
         f"the unfinished database in {folder} is damaged: {why}", "--no-resume starts over"
     )
-
-
-@contextmanager
-def open_writer(folder: Path, room_bytes: int = _ROOM_BYTES) -> Iterator[DatabaseWriter]:
-    """A database in ``folder``; what was added is committed when the block ends well.
-
-    Raises:
-        OutputError: the folder cannot hold one.
-    """
-    writer = DatabaseWriter(folder, room_bytes)
-    try:
-        yield writer
-        writer.commit()
-    finally:
-        writer.close()

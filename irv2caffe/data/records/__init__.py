@@ -1,1 +1,5 @@
-"""One image on its way to one record: found, decoded, resized, encoded, packed into a Datum."""
+"""Records: an image file in, the bytes of a Datum out, and back.
+
+Decoding, resizing and encoding of images, the mean, and the files of a database folder. Imports
+nothing else of data.
+"""

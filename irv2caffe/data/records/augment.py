@@ -1,4 +1,4 @@
-"""Random-resized crops and colours, decided by the seed and the place of a record alone."""
+"""Random-resized crops and colour changes, which depend only on the seed and the record's index."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-_ATTEMPTS = 100  # TensorFlow's sample_distorted_bounding_box gives up after as many
+_ATTEMPTS = 100  # as in TensorFlow's sample_distorted_bounding_box
 _BRIGHTNESS = 32.0  # of 255
 _SATURATION = (0.5, 1.5)
 
 
 @dataclass(frozen=True, slots=True)
 class Distortion:
-    """What happens to one record.
+    """The random changes of one record.
 
     Attributes:
-        left: of the crop, as a share of the image's width.
-        top: of the crop, as a share of its height.
-        width: of the crop, as a share.
-        height: of the crop, as a share.
-        brightness: added to every value, or None to keep the colours.
+        left: of the crop, as a fraction of the image's width.
+        top: of the crop, as a fraction of its height.
+        width: of the crop, as a fraction.
+        height: of the crop, as a fraction.
+        brightness: added to every value; None keeps the colours.
         saturation: factor.
-        brightness_first: the order of the two, since values are clipped only at the end.
+        brightness_first: the order of the two; values are clipped only at the end.
     """
 
     left: float
@@ -45,7 +45,7 @@ class Distortion:
 
 
 def distortion(augment: Augment, shape: tuple[int, int], seed: int, index: int) -> Distortion:
-    """Draws the distortion of the record at a place of the database.
+    """The random distortion of a record.
 
     Args:
         augment: the ranges.
@@ -65,7 +65,7 @@ def distortion(augment: Augment, shape: tuple[int, int], seed: int, index: int) 
 def _crop(
     augment: Augment, shape: tuple[int, int], rng: random.Random
 ) -> tuple[float, float, float, float]:
-    """A crop of random area and aspect that fits; the whole image where none does."""
+    """A random crop that fits into the image; the whole image if there is none."""
     full_height, full_width = shape
     for _ in range(_ATTEMPTS):
         area = rng.uniform(*augment.area) * full_height * full_width
@@ -84,7 +84,7 @@ def _crop(
 
 
 def cropped(pixels: Pixels, distort: Distortion) -> Pixels:
-    """The crop, rounded to whole pixels; at least one."""
+    """The crop of an image, rounded to at least one pixel."""
     height, width = pixels.shape[:2]
     crop_width = min(width, max(1, round(distort.width * width)))
     crop_height = min(height, max(1, round(distort.height * height)))
@@ -94,7 +94,7 @@ def cropped(pixels: Pixels, distort: Distortion) -> Pixels:
 
 
 def recolored(pixels: Pixels, distort: Distortion) -> Pixels:
-    """Brightness and saturation as TF-slim's fast mode changes them; gray only gets brighter."""
+    """Changes brightness and saturation like TF-slim's fast mode; of gray only the brightness."""
     if distort.brightness is None:
         return pixels
     values = pixels.astype(np.float32)
@@ -109,14 +109,14 @@ def recolored(pixels: Pixels, distort: Distortion) -> Pixels:
 
 
 def _saturated(values: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-    """Scales the saturation of HSV, at most to 1: every channel keeps its share of the way down.
+    """Scales the saturation S of HSV, at most to 1.
 
-    With V the largest channel and S = (V - smallest) / V, a channel is V - (V - c) * S' / S.
+    With V the largest channel and S = (V - smallest) / V, a channel c becomes V - (V - c) * S' / S.
     """
     largest = values.max(axis=2, keepdims=True)
     spread = largest - values.min(axis=2, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.minimum(np.float32(factor), largest / spread)
-    share[~np.isfinite(share)] = 1  # gray has no saturation
+    share[~np.isfinite(share)] = 1  # gray pixels have no saturation
     result: NDArray[np.float32] = largest - (largest - values) * share
     return result

@@ -1,4 +1,4 @@
-"""Text files that users give, class tables, and lists of names in messages."""
+"""Class tables (``labels.txt``), other text files of users, and lists of names in messages."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _MAX_LINE_BYTES = 65_536
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
-_ENDS_LINES = ("Cc", "Zl", "Zp")  # Unicode's classes of control characters and separators
+_ENDS_LINES = ("Cc", "Zl", "Zp")  # Unicode categories of control characters and separators
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, line) of every line that is not blank, without its end.
+    """(number, line) of every line that is not blank, without its line break.
 
     Raises:
-        MissingInputError: no such file.
+        MissingInputError: the file does not exist.
         InputError: it cannot be read.
-        FormatError: it is no text.
+        FormatError: it is not text.
     """
     try:
         with path.open("rb") as stream:
@@ -38,7 +38,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def split_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]:
-    """The same for lines that are read already; names that are no UTF-8 are kept as they are."""
+    """The same for lines of bytes; bytes that are not UTF-8 become surrogate escapes."""
     for number, line in enumerate(lines, 1):
         if number == 1 and line.startswith(_UTF16_MARKS):
             raise FormatError(
@@ -55,17 +55,17 @@ def split_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]
 
 
 def some(names: list[str]) -> str:
-    """The first few of many names; those that would not show as they are in quotation marks."""
+    """The first few of many names; those with unprintable characters in quotation marks."""
     shown = [name if escape_name(name) == name else repr(name) for name in names[:_NUM_SHOWN]]
     return first_of(shown + names[_NUM_SHOWN:], _NUM_SHOWN)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names, one per line; a training database's folder stands for its ``labels.txt``.
+    """Reads class names, one per line; a database folder stands for its ``labels.txt``.
 
     Raises:
-        MissingInputError: no such file.
-        FormatError: empty, or a name twice.
+        MissingInputError: the file does not exist.
+        FormatError: it is empty, or has a name twice.
     """
     path = path / "labels.txt" if path.is_dir() else path
     names = read_names(path)
@@ -79,12 +79,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The lines of a class table, whatever they are."""
+    """The lines of a class table, unchecked."""
     return tuple(_unescape(line.strip()) for _, line in read_lines(path))
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The class table beside a database; empty where there is none that can be read."""
+    """The class table of a database; empty if there is none that can be read."""
     try:
         return read_names(folder / "labels.txt")
     except InputError:
@@ -92,12 +92,11 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def escape_name(name: str) -> str:
-    r"""A class name as a line of a class table; nearly all names are lines as they are.
+    r"""A class name as a line of a class table; nearly all names are unchanged.
 
-    Readers of such tables, :func:`read_labels` among them, take a line break for the end of a
-    name, strip blanks and skip blank lines. Where that would change a name, or shift those after
-    it, its characters stand there as ``\x0a`` or ``\u2028``: control characters, blanks at its
-    ends, and a backslash that would be read as the start of such an escape.
+    Readers of such tables, such as :func:`read_labels`, end a name at a line break, strip blanks
+    and skip blank lines. Characters that this would change are written as ``\x0a`` or ``\u2028``:
+    control characters, blanks at the ends, and a backslash that looks like such an escape.
     """
     name = _ESCAPE.sub(lambda match: r"\x5c" + match[0][1:], name)
     start, end = len(name) - len(name.lstrip()), len(name.rstrip())

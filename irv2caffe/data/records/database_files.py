@@ -1,4 +1,4 @@
-"""What lies in the folder of a database, by name."""
+"""Names of the files in the folder of a database."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _ALL = frozenset(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a database; empty where it has none."""
+    """The manifest of a database; empty if there is none."""
     return read_json_object(folder / MANIFEST)
 
 
 def is_of_database(name: str) -> bool:
-    """Whether make-lmdb writes a file of this name, be it only aside."""
+    """Whether make-lmdb writes a file of this name, or left it when it was killed."""
     return name in _ALL or is_partial(name)
 
 
 def is_made_here(folder: Path) -> bool:
-    """Whether a folder holds a database and nothing else, so that it may be replaced."""
+    """Whether a folder contains a database and no other files, so that it may be replaced."""
     if not (folder / RECORDS).exists():
         return False
     return folder.is_dir() and all(is_of_database(path.name) for path in folder.iterdir())

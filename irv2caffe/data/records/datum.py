@@ -1,7 +1,7 @@
 """Datum bytes and keys, as convert_imageset writes them (convert_imageset.cpp, util/io.cpp).
 
-A record is put together from a head, the pixels and a tail, so that hundreds of kilobytes are
-copied once and not five times; the tests compare it with what protobuf makes.
+A record consists of a head, the pixels and a tail, so that hundreds of kilobytes are copied once
+instead of five times; the tests compare it with protobuf's serialization.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _DATA, _LABEL, _FLOATS, _ENCODED = 4, 5, 6, 7
 _VARINT, _BYTES, _FLOAT = 0, 2, 5
 _FIXED_BYTES = {1: 8, _FLOAT: 4}
 
-_FEW_CHANNELS = 8  # no image of a training is as small as this
+_FEW_CHANNELS = 8  # no training image has such a small side
 MAX_KEY_BYTES = 511  # LMDB's own limit; convert_imageset dies on longer ones
 
 
 def record_key(index: int, name: str) -> bytes:
-    """The key of the image at a place of the (shuffled) list: ``00000012_class/name.jpg``."""
+    """The key of the image with an index in the (shuffled) list: ``00000012_class/name.jpg``."""
     return f"{index:08d}_{name}".encode("utf-8", "surrogateescape")
 
 
 def raw_head(shape: tuple[int, int, int]) -> bytes:
-    """What stands before the pixels of a raw record.
+    """The bytes before the pixels of a raw record.
 
     Args:
         shape: (channels, height, width).
@@ -38,20 +38,20 @@ def raw_head(shape: tuple[int, int, int]) -> bytes:
 
 
 def raw_tail(label: int) -> bytes:
-    """What stands behind the pixels: the label, and that they are not compressed.
+    """The bytes after the pixels: the label, and ``encoded: false``.
 
-    The second is the default, and the tool writes it all the same.
+    The latter is the default; convert_imageset writes it nevertheless.
     """
     return b"\x28" + varint(label) + b"\x38\x00"
 
 
 def encoded_head(num_bytes: int) -> bytes:
-    """What stands before the file in a compressed record; like the tool's, nothing of its size."""
+    """The bytes before the file in a compressed record; no shape, as convert_imageset writes it."""
     return b"\x22" + varint(num_bytes)
 
 
 def encoded_tail(label: int) -> bytes:
-    """What stands behind it."""
+    """The bytes after the file: the label, and ``encoded: true``."""
     return b"\x28" + varint(label) + b"\x38\x01"
 
 
@@ -60,11 +60,11 @@ class DatumHead:
     """A record without its pixels.
 
     Attributes:
-        shape: (channels, height, width) as it says; zeros where it does not.
-        label: of the class; None where it has none.
-        is_encoded: it holds a compressed image.
-        data: where its bytes lie in the record: (offset, size).
-        num_floats: values that it holds as floats instead.
+        shape: (channels, height, width); zeros where they are missing.
+        label: of the class; None where it is missing.
+        is_encoded: ``data`` is a compressed image.
+        data: (offset, size) of the field ``data`` in the record.
+        num_floats: number of values in the field ``float_data``.
     """
 
     shape: tuple[int, int, int]
@@ -75,7 +75,7 @@ class DatumHead:
 
 
 def read_head(value: bytes | memoryview) -> DatumHead:
-    """Walks through the fields of a record and steps over its pixels, which stay on the disk.
+    """Reads the fields of a record without its pixels, which are not loaded from the disk.
 
     Raises:
         FormatError: not a Datum.
@@ -99,11 +99,11 @@ def read_head(value: bytes | memoryview) -> DatumHead:
             elif wire == _FLOAT and field == _FLOATS:
                 num_floats += 1
                 place += 4
-            else:  # as protobuf, which knows nothing of the field, steps over it
-                place = _after(value, place, wire)
+            else:  # skipped as protobuf skips unknown fields
+                place = _end_of_field(value, place, wire)
         if place != len(value):
             raise IndexError
-    except (FormatError, IndexError, OverflowError) as error:  # some sizes exceed any offset
+    except (FormatError, IndexError, OverflowError) as error:  # a size may exceed any index
         raise FormatError("a record is not a Datum", "was it made for Caffe?") from error
     sides = [_int32(numbers.get(field, 0)) for field in (1, 2, 3)]
     label = _int32(numbers[_LABEL]) if _LABEL in numbers else None
@@ -112,27 +112,26 @@ def read_head(value: bytes | memoryview) -> DatumHead:
 
 
 def holds_its_image(head: DatumHead) -> bool:
-    """Whether a record that is not compressed has as many values as its sizes say.
+    """Whether an uncompressed record has as many values as its shape says.
 
-    Caffe does not look (data_transformer.cpp, Transform): of a shorter one it reads what lies
-    behind it in memory.
+    Caffe does not check (data_transformer.cpp, Transform): it reads past the end of a shorter one.
     """
     channels, height, width = head.shape
     return min(head.shape) > 0 and channels * height * width in {head.data[1], head.num_floats}
 
 
 def is_height_first(head: DatumHead) -> bool:
-    """Whether sizes look like height x width x channels, as OpenCV and PIL have them in memory.
+    """Whether the shape looks like height x width x channels, the layout of OpenCV and PIL.
 
-    Caffe takes the first for the channels. Floats are left alone: they may be anything.
+    Caffe uses the first size as the channels. Records of floats are not judged.
     """
     first, second, third = head.shape
     is_image = not head.is_encoded and head.data[1] > 0 and min(first, second) > _FEW_CHANNELS
     return is_image and (third in {3, 4} or (third == 1 and first == second))
 
 
-def _after(value: bytes | memoryview, place: int, wire: int) -> int:
-    """Where a field of that wire type ends."""
+def _end_of_field(value: bytes | memoryview, place: int, wire: int) -> int:
+    """The end of a field of a wire type."""
     if wire == _VARINT:
         return read_varint(value, place)[1]
     if wire == _BYTES:

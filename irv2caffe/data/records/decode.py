@@ -1,4 +1,4 @@
-"""Records read back: what training sees in them."""
+"""Pixels of stored records, as Caffe decodes them in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def encoding_of(head: DatumHead, value: bytes | memoryview) -> str:
-    """How a record holds its image: ``raw``, ``float``, ``jpg``, ``png`` ..., or ``nothing``."""
+    """The encoding of a record: ``raw``, ``float``, ``jpg``, ``png`` ..., or ``nothing``."""
     if head.is_encoded:
         start, size = head.data
         return image_kind(value[start : start + min(size, 32)]) or "unknown"
@@ -30,7 +30,7 @@ def stored_pixels(value: bytes) -> NDArray[Any]:
     """The image of a record, as Caffe decodes it: height x width x channels, or height x width.
 
     Raises:
-        FormatError: no Datum, or one whose sizes contradict each other.
+        FormatError: not a Datum, or one whose data does not match its shape.
         ValueError: a compressed image that cannot be decoded.
     """
     head = read_head(value)

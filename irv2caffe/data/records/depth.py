@@ -1,4 +1,4 @@
-"""Images of 16 bits a channel whose values use fewer: their upper 8 bits are nearly black."""
+"""Detection of 16-bit images that use fewer bits: their upper 8 bits are nearly black."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
     from irv2caffe.data.records.image import ImageFile
 
-_DARK = 64  # no value of a record reaches it: 14 bits or fewer were taken for 16
-_BLACK = 32  # that is less sure where nobody knows what the images were
+_DARK = 64  # no value of a record reaches it: the images use 14 bits or fewer
+_BLACK = 32  # the same for records of unknown origin, where it is less certain
 _DEPTHS = (8, 10, 12, 14)  # of cameras and scanners
 
 
 @dataclass
 class Depth:
-    """Images of 16 bits a channel.
+    """Statistics of the images with 16 bits per channel.
 
     Attributes:
-        num_images: how many they are.
-        largest: the largest value in them; at least that, where it uses all 16 bits.
+        num_images: how many there are.
+        largest: the largest value in them; where it uses all 16 bits, a lower bound.
     """
 
     num_images: int = 0
@@ -33,17 +33,17 @@ class Depth:
         self.largest = max(self.largest, largest)
 
     def taken(self) -> tuple[int, int]:
-        """What was added since the last time."""
+        """(num_images, largest) so far; this object starts again from zero."""
         values = self.num_images, self.largest
         self.num_images = self.largest = 0
         return values
 
     def findings(self, num_records: int, bits: int | None) -> list[str]:
-        """What is wrong with the records of these images.
+        """Problems with the records of these images.
 
         Args:
             num_records: in the database.
-            bits: that the values were said to use; None took the upper 8 of 16.
+            bits: value of ``--bit-depth``; None took the upper 8 of 16 bits.
         """
         if not self.num_images:
             return []
@@ -62,24 +62,18 @@ class Depth:
 
 
 def largest_value(file: ImageFile, pixels: NDArray[Any], bits: int | None) -> int:
-    """The largest value of a 16-bit file; exact where something would be said of it.
-
-    Args:
-        file: the image.
-        pixels: of 8 bits, as decoded with these ``bits``.
-        bits: that its values were said to use, or None.
-    """
+    """The largest value of a 16-bit file; exact where :meth:`Depth.findings` depends on it."""
     largest = int(pixels.max())
     is_exact = bits is not None or largest < _DARK
     return int(file.decode_deep().max()) if is_exact else (largest << 8) + 255
 
 
 def is_dark(largest: int) -> bool:
-    """Whether records, none of which has a larger value, are nearly black."""
+    """Whether records with this largest value are nearly black."""
     return largest < _BLACK
 
 
 def words_on_dark_records(largest: int) -> str:
-    """What is wrong with such records of any origin."""
+    """The finding on records that are nearly black, whoever made them."""
     why = "were images of 16 bits stored whose values use fewer? make-lmdb --bit-depth scales them"
     return f"no value above {largest} of 255: the records are nearly black; {why}"

@@ -1,4 +1,4 @@
-"""What the first and last bytes of an image file say, before it is decoded."""
+"""Headers and ends of image files: format, size, truncation and depth without decoding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SIGNATURES = (
     (b"\0\0\0\x0cJXL ", "jxl"),
     (b"\0\0\0\x0cjP  ", "jp2"),
 )
-# Readable for today's OpenCV, not for the one that Caffe was built with (4.5.1 in Debian 11).
+# Formats of current OpenCV that the one of Caffe cannot read (4.5.1 in Debian 11).
 AFTER_CAFFE = frozenset({"gif", "avif", "jxl"})
-MAX_PIXELS = 200_000_000  # of an image; a larger one is taken for damaged or hostile
-# Every scan of a JPEG file goes over all pixels, and takes a few bytes; files have about ten.
+MAX_PIXELS = 200_000_000  # of an image; larger ones are treated as damaged or malicious
+# A scan of a JPEG file takes a few bytes, but work on all pixels; files have about ten scans.
 _MAX_PIXELS_OF_ALL_SCANS = 20 * MAX_PIXELS
-_PIXELS_WORTH_A_SCAN = 1 << 16  # to begin one costs as much
+_PIXELS_WORTH_A_SCAN = 1 << 16  # the fixed cost of a scan, in pixels
 
 _END_OF_IMAGE = b"\xff\xd9"
 _PNG_END = b"IEND\xae\x42\x60\x82"
@@ -37,7 +37,7 @@ _BITS_PER_SAMPLE, _SHORT = 258, 3  # of TIFF
 
 
 def image_kind(data: bytes | bytearray | memoryview) -> str:
-    """``jpg``, ``png`` ... by the signature, whatever the file is called; empty if unknown."""
+    """The format by its signature: ``jpg``, ``png`` ...; empty if unknown."""
     start = bytes(data[:16])
     for signature, kind in _SIGNATURES:
         if start.startswith(signature):
@@ -49,14 +49,14 @@ def image_kind(data: bytes | bytearray | memoryview) -> str:
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """What stands before the first scan of a JPEG file.
+    """The header of a JPEG file, up to its first scan.
 
     Attributes:
         width: in pixels, before any EXIF rotation.
         height: in pixels, before any EXIF rotation.
         components: 1 gray, 3 colour, 4 CMYK.
-        has_exif: there may be an orientation.
-        scan: where the first scan begins; None where the file ends before.
+        has_exif: has EXIF data, which may contain an orientation.
+        scan: offset of the first scan; None where the file ends before it.
     """
 
     width: int
@@ -67,12 +67,12 @@ class JpegHeader:
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader:
-    """Walks the segments of a JPEG file up to its first scan; what is malformed ends the walk."""
+    """Reads the segments of a JPEG file up to its first scan, or to a malformed one."""
     width = height = components = 0
     has_exif = False
     place, end = 2, len(data)
     while place + 4 <= end:
-        if data[place] != 0xFF:  # libjpeg steps over what lies between segments
+        if data[place] != 0xFF:  # libjpeg skips bytes between segments
             place = data.find(b"\xff", place)
             if place < 0:
                 break
@@ -99,13 +99,13 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
 def find_excess(
     data: bytes, kind: str, jpeg: JpegHeader | None, *, any_size: bool = False
 ) -> tuple[str, str] | None:
-    """Why an image takes more memory or work to decode than any is worth: (reason, detail).
+    """Why an image would take too much memory or time to decode: (reason, detail), or None.
 
     Args:
         data: the file.
         kind: of it.
         jpeg: its header, if it is a JPEG file.
-        any_size: only look at the work.
+        any_size: check the time only.
     """
     if jpeg is not None and _has_too_many_scans(data, jpeg):
         return "too many scans", ""
@@ -114,16 +114,16 @@ def find_excess(
     most, width, height = MAX_PIXELS, 0, 0
     if jpeg is not None:
         width, height = jpeg.width, jpeg.height
-    elif kind == "png" and has_16_bits(data, kind):  # OpenCV itself only counts pixels
+    elif kind == "png" and has_16_bits(data, kind):  # OpenCV's own limit only counts pixels
         width, height = struct.unpack_from(">II", data, 16)
-        most = MAX_PIXELS * 3 // 8  # bytes of a pixel: of one with 8 bits, of one with 16 and alpha
+        most = MAX_PIXELS * 3 // 8  # 3 bytes per pixel with 8 bits, 8 with 16 bits and alpha
     if any_size or width * height <= most:
         return None
     return "too many pixels", f"{width} x {height}"
 
 
 def _has_torn_chunk(data: bytes) -> bool:
-    """Whether a chunk says that it goes on behind the end; OpenCV takes memory for what it says."""
+    """Whether a PNG chunk is longer than the file; OpenCV allocates memory for its length."""
     place = 8
     while place + 8 <= len(data):
         size = int.from_bytes(data[place : place + 4], "big")
@@ -138,9 +138,9 @@ def _has_too_many_scans(data: bytes, jpeg: JpegHeader) -> bool:
         return False
     pixels = max(jpeg.width * jpeg.height, _PIXELS_WORTH_A_SCAN)
     most = max(1, _MAX_PIXELS_OF_ALL_SCANS // pixels)
-    if data.count(b"\xff\xda", jpeg.scan) <= most:  # as in all but a few files
+    if data.count(b"\xff\xda", jpeg.scan) <= most:  # as in nearly all files
         return False
-    place, num_scans = jpeg.scan, 0  # what follows the image counts not, such as a film
+    place, num_scans = jpeg.scan, 0  # data after the image, such as a video, does not count
     for _ in range(_MAX_SEGMENTS):
         match = _MARKER.search(data, place)
         if match is None or match[1] == _END_OF_IMAGE[1:]:
@@ -151,16 +151,16 @@ def _has_too_many_scans(data: bytes, jpeg: JpegHeader) -> bool:
 
 
 def looks_cut_off(data: bytes | memoryview, kind: str) -> bool:
-    """Whether a file should be decoded to know that it is whole: told by its last bytes only."""
+    """Whether the usual end is missing, so that only decoding shows if the file is complete."""
     ends = {"jpg": _END_OF_IMAGE, "png": _PNG_END}
     return kind not in ends or bytes(data[-len(ends[kind]) :]) != ends[kind]
 
 
 def is_cut_short(data: bytes, kind: str, jpeg: JpegHeader | None) -> bool:
-    """Whether the end of the file is missing, where its format has a mark for the end.
+    """Whether a file lacks the end marker of its format, if there is one.
 
-    OpenCV fills what is missing from a JPEG file with gray, and says nothing. Inside a scan the
-    mark cannot occur by chance: JPEG stuffs every 0xFF there.
+    OpenCV fills the missing part of a JPEG file with gray, without an error. Inside a scan the
+    marker cannot occur by chance: JPEG escapes every 0xFF there.
     """
     if jpeg is not None:
         if jpeg.scan is None:
@@ -174,7 +174,7 @@ def is_cut_short(data: bytes, kind: str, jpeg: JpegHeader | None) -> bool:
 
 
 def has_16_bits(data: bytes, kind: str) -> bool:
-    """Whether a file holds 16 bits a channel, of which a Datum takes the upper 8."""
+    """Whether a file has 16 bits per channel, of which a Datum stores the upper 8."""
     if kind == "png":
         return data[24:25] == b"\x10"
     if kind == "tiff":
@@ -184,7 +184,7 @@ def has_16_bits(data: bytes, kind: str) -> bool:
 
 
 def _tiff_bits(data: bytes) -> int:
-    """BitsPerSample of the first image of a TIFF file; 1, which is its default, if unknown."""
+    """BitsPerSample of the first image of a TIFF file; its default, 1, if unknown."""
     order = "<" if data[:2] == b"II" else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)

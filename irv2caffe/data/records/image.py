@@ -1,4 +1,4 @@
-"""Decode, resize, encode: the only module that imports cv2."""
+"""Decoding, resizing and encoding of images: the only module that imports cv2."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
     Color = tuple[int, int, int]
 
-# Images are decoded side by side already; OpenCV's own threads would only get in each other's way.
+# The worker processes already use all cores.
 cv2.setNumThreads(1)
 
 UNREADABLE = "not an image that can be decoded"
 CUT_SHORT = "cut short"
 _NO_MEMORY = -4  # cv::Error::StsNoMem
 _FILL_GRAY = 127
-_IMAGINED_ENDS = b"\xff\xd9" * 33_000
+_END_MARKERS = b"\xff\xd9" * 33_000
 _INTERPOLATION = {
     "linear": cv2.INTER_LINEAR,
     "area": cv2.INTER_AREA,
@@ -49,11 +49,11 @@ _REDUCED = {
 
 
 class UndecodableImageError(ValueError):
-    """A file that is not taken as an image.
+    """A file that cannot be used as an image.
 
     Attributes:
-        reason: a few words, the same for all files of its sort.
-        detail: what is special about this one; may be empty.
+        reason: a few words, the same for all files with this problem.
+        detail: of this file; may be empty.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -64,13 +64,13 @@ class UndecodableImageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """The bytes of an image file and what its header says.
+    """The bytes of an image file, and its header.
 
     Attributes:
         data: the file.
         kind: ``jpg``, ``png`` ... by its signature.
         jpeg: the header of a JPEG file.
-        exactly_like_caffe: take what convert_imageset takes.
+        exactly_like_caffe: accept what convert_imageset accepts.
     """
 
     data: bytes
@@ -82,19 +82,19 @@ class ImageFile:
         """The pixels as convert_imageset reads them (ReadImageToCVMat in util/io.cpp).
 
         Alpha is dropped, gray becomes three equal channels, the EXIF orientation of a JPEG file
-        is applied (of other files not: Caffe's OpenCV 4.5.1 did not know them).
+        is applied (not that of other formats, which Caffe's OpenCV 4.5.1 ignores).
 
         Args:
             gray: one channel.
             reduced: 2, 4 or 8 divides both sides while decoding; for JPEG files.
-            bits: that the values of 16-bit files use, which are scaled to 8 accordingly; None
-                takes the upper 8 of 16, as convert_imageset does.
+            bits: number of bits that 16-bit files use, to scale them to 8; None uses the upper
+                8 of 16, as convert_imageset does.
 
         Returns:
             uint8, height x width x 3 in B, G, R; height x width if gray.
 
         Raises:
-            UndecodableImageError: no image, cut short, or none that OpenCV knows.
+            UndecodableImageError: not an image, truncated, or not supported by OpenCV.
         """
         if bits is not None and self.has_16_bits:
             values = np.minimum(self.decode_deep(gray=gray) >> (bits - 8), 255)
@@ -108,39 +108,39 @@ class ImageFile:
 
     @property
     def has_16_bits(self) -> bool:
-        """Whether its values have 16 bits, told by its header."""
+        """Whether its values have 16 bits, by its header."""
         return has_16_bits(self.data, self.kind)
 
     def decode_deep(self, *, gray: bool = False) -> NDArray[np.uint16]:
-        """The values of a 16-bit file as they are; otherwise like :meth:`decode`."""
+        """The unscaled values of a 16-bit file; otherwise like :meth:`decode`."""
         mode = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
         mode |= cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
         return _decode(self._whole(), mode)
 
     def looks_plain(self) -> bool:
-        """Whether Caffe surely sees the same in the file as in raw pixels, told by its header."""
+        """Whether Caffe certainly decodes the file to the same pixels, by its header."""
         return self.jpeg is not None and self.jpeg.components == 3 and not self.jpeg.has_exif
 
     def _whole(self) -> bytes:
-        """The file; one that breaks off gets the ends that libjpeg imagines behind a file.
+        """The file; a truncated JPEG file gets the end markers that libjpeg assumes after it.
 
-        As many as fill the longest segment, since a file may break off inside of one.
+        As many as the longest segment has bytes, since a file may be truncated inside one.
         """
         if self.exactly_like_caffe and is_cut_short(self.data, self.kind, self.jpeg):
-            return self.data + _IMAGINED_ENDS if self.jpeg is not None else self.data
+            return self.data + _END_MARKERS if self.jpeg is not None else self.data
         return self.data
 
 
 def open_image(data: bytes, *, exactly_like_caffe: bool = False) -> ImageFile:
-    """Looks at the header of an image file.
+    """Reads the header of an image file.
 
     Args:
         data: the whole file.
-        exactly_like_caffe: take files that are cut short, refuse formats that Caffe's OpenCV
-            cannot read.
+        exactly_like_caffe: accept truncated files, refuse formats that Caffe's OpenCV cannot
+            read.
 
     Raises:
-        UndecodableImageError: empty, cut short, or of a size that no real image has.
+        UndecodableImageError: empty, truncated, or of an unrealistic size.
     """
     if not data:
         raise UndecodableImageError("empty file")
@@ -170,12 +170,12 @@ def _decode(data: bytes | Pixels, mode: int) -> NDArray[Any]:
 
 
 def resize(pixels: Pixels, size: tuple[int, int], mode: str, interpolation: str) -> Pixels:
-    """Brings an image to a size.
+    """Resizes an image.
 
     Args:
         pixels: uint8 image.
         size: (width, height).
-        mode: of :data:`irv2caffe.data.options.RESIZE_MODES`, but not ``none``.
+        mode: one of :data:`irv2caffe.data.options.RESIZE_MODES`, except ``none``.
         interpolation: ``linear`` is convert_imageset's, bilinear without antialiasing.
     """
     if mode == "squash":
@@ -215,7 +215,7 @@ def _padded(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def encode_image(pixels: Pixels, kind: str, quality: int = 95) -> Pixels:
-    """A compressed image file with OpenCV's defaults, as convert_imageset makes it.
+    """Encodes an image with OpenCV's defaults, as convert_imageset does.
 
     Args:
         pixels: uint8 image.
@@ -233,11 +233,11 @@ def encode_image(pixels: Pixels, kind: str, quality: int = 95) -> Pixels:
 
 
 def from_planes(data: bytes, pixels: PixelFormat, *, gray: bool) -> Pixels:
-    """An image of a data set that stores planes of R, G, B (or gray) without compression.
+    """An image from uncompressed planes of R, G, B (or gray).
 
     Args:
         data: the planes.
-        pixels: how they lie.
+        pixels: their layout.
         gray: one channel.
 
     Returns:
@@ -251,11 +251,11 @@ def from_planes(data: bytes, pixels: PixelFormat, *, gray: bool) -> Pixels:
 
 
 def write_planes(pixels: Pixels, out: Pixels) -> None:
-    """Writes the channels of an image one after another, as a Datum holds them.
+    """Writes the channels of an image one after another, as a Datum stores them.
 
     Args:
         pixels: height x width x channels, or height x width.
-        out: uint8, as many values in one dimension.
+        out: uint8, one dimension, of the same size.
     """
     planes = out.reshape(-1, *pixels.shape[:2])
     if pixels.ndim == 2:
@@ -267,7 +267,7 @@ def write_planes(pixels: Pixels, out: Pixels) -> None:
 def add_to(pixels: Pixels, sums: NDArray[np.float32]) -> None:
     """Adds an image to a sum of images; exact up to 65,000 of them.
 
-    As one channel, which OpenCV adds several times as fast as three.
+    OpenCV adds one channel several times as fast as three, so they are passed as one.
     """
     height = pixels.shape[0]
     cv2.accumulate(pixels.reshape(height, -1), sums.reshape(height, -1))
@@ -276,15 +276,15 @@ def add_to(pixels: Pixels, sums: NDArray[np.float32]) -> None:
 def decode_record(data: bytes | Pixels) -> NDArray[Any]:
     """The pixels of a compressed record as Caffe decodes it (DecodeDatumNative in util/io.cpp).
 
-    Any depth, any number of channels, not turned; files that are cut short give nothing here,
-    since Caffe decodes from memory.
+    Any depth, any number of channels, not rotated. Truncated files are not decoded, since Caffe
+    decodes from memory.
 
     Raises:
-        UndecodableImageError: no image.
+        UndecodableImageError: not an image.
     """
     if not len(data):
         raise UndecodableImageError("no data")
-    if isinstance(data, bytes):  # of strangers; arrays are our own
+    if isinstance(data, bytes):  # untrusted; arrays were encoded here
         kind = image_kind(data)
         jpeg = read_jpeg_header(data) if kind == "jpg" else None
         if excess := find_excess(data, kind, jpeg):
@@ -293,7 +293,7 @@ def decode_record(data: bytes | Pixels) -> NDArray[Any]:
 
 
 def draw_text(canvas: Pixels, text: str, left: int, bottom: int, color: Color) -> None:
-    """Writes small text into an image; characters that OpenCV's font lacks become ``?``."""
+    """Draws small text into an image; characters that OpenCV's font lacks become ``?``."""
     plain = text.encode("ascii", "replace").decode()
     place = (left, bottom)
     cv2.putText(canvas, plain, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, color, 1, cv2.LINE_AA)

@@ -1,12 +1,11 @@
-"""The images of a data set, packed: a million of them take 80 MB and not ten times as much."""
+"""The list of images of a data set, packed in arrays: a million images take 80 MB."""
 
 from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from irv2caffe.errors import InputError
 
@@ -19,7 +18,7 @@ MAX_LABEL = 0x7FFFFFFF  # Datum.label is an int32
 MAX_FILE_BYTES = 1 << 30  # of an image file; a larger one is a mistake or hostile
 WHOLE_FILE = -1
 GONE = "no such file"
-# These errors say something of one file or folder; all others say something of the disk.
+# Errors of one file or folder; all others are errors of the disk.
 OF_ONE_FILE = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
     | {errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
@@ -31,12 +30,12 @@ class Item:
     """An image of the data set.
 
     Attributes:
-        name: path below the source folder, or in the archive, with ``/``; part of the key.
+        name: path below the source folder or in the archive, with ``/``; part of the key.
         label: of its class, from 0.
-        store: number of the file in :attr:`Source.stores` that holds its bytes; ``WHOLE_FILE``
-            where it is a file of its own.
-        offset: of its bytes there.
-        size: of them.
+        store: index in :attr:`Source.stores` of the file that contains it; ``WHOLE_FILE`` where it
+            is a file of its own.
+        offset: of its bytes in the store.
+        size: number of its bytes.
     """
 
     name: str
@@ -48,12 +47,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An image that was left out, and why.
+    """An image that was skipped, and why.
 
     Attributes:
         name: its path.
-        reason: a few words, the same for all of its sort.
-        detail: what is special about this one; may be empty.
+        reason: a few words, the same for all images with this problem.
+        detail: of this image; may be empty.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """How pixels lie in a store that holds no image files.
+    """Layout of the pixels in a store of uncompressed images.
 
     Attributes:
         channels: planes of R, G, B, or one of gray.
@@ -77,10 +76,10 @@ class PixelFormat:
 
 
 class LeftOutError(InputError):
-    """More images were left out than may be, or all; ``skipped.csv`` names them."""
+    """More images were skipped than allowed, or all; ``skipped.csv`` lists them."""
 
 
-class Items(Sequence[Item]):
+class Items:
     """A growing, packed list of images."""
 
     def __init__(self) -> None:
@@ -105,69 +104,56 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._labels)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
+    def __getitem__(self, index: int) -> Item:
         name = self.name_bytes(index).decode("utf-8", "surrogateescape")
         if not self._stores:
             return Item(name, self._labels[index])
-        return Item(
-            name,
-            self._labels[index],
-            self._stores[index],
-            self._offsets[index],
-            self._sizes[index],
-        )
+        place = self._stores[index], self._offsets[index], self._sizes[index]
+        return Item(name, self._labels[index], *place)
 
     def __iter__(self) -> Iterator[Item]:
         return (self[index] for index in range(len(self)))
 
     def name_bytes(self, index: int) -> bytes:
-        """The name as it will stand in the key."""
+        """The name as it is written in the key."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return bytes(self._names[self._ends[index - 1] if index else 0 : self._ends[index]])
 
     @property
     def labels(self) -> array[int]:
-        """Of all images; not to be changed."""
+        """Labels of all images; must not be changed."""
         return self._labels
 
     @property
     def longest_name(self) -> int:
-        """Index of the image with the most bytes in its name."""
+        """Index of the image with the longest name, in bytes."""
         ends = self._ends
         return max(
             range(len(ends)), key=lambda index: ends[index] - (ends[index - 1] if index else 0)
         )
 
     def packed(self) -> tuple[bytes | bytearray, ...]:
-        """All that a fingerprint of the images must cover."""
+        """All data of the list, for a fingerprint."""
         arrays = (self._ends, self._labels, self._stores, self._offsets, self._sizes)
         return (self._names, *(values.tobytes() for values in arrays))
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images of a data set, in sorted or listed order.
+    """A data set: its images in sorted or listed order, and their classes.
 
     Attributes:
         root: the folder that names start from, or the archive.
         kind: ``folders``, ``list``, ``ilsvrc``, ``tar``, ``cifar`` or ``idx``.
         items: the images.
-        classes: class names by label; empty where a list gave only numbers.
-        words: what the classes are called, where their names are only WordNet IDs.
-        stores: files that hold many images: paths, or open files where they had to be unpacked.
-        pixels: how pixels lie in the stores; None where they hold image files.
-        is_validation: shuffling would be of no use.
-        skipped: what was found to be no image before any was read.
-        notes: what a person should know of it, one line each.
+        classes: class names by label; empty where a list gives only numbers.
+        words: descriptions of the classes, where their names are WordNet IDs.
+        stores: files that contain many images: paths, or open files if they were unpacked.
+        pixels: layout of the pixels in the stores; None where they contain image files.
+        is_validation: a validation set, which is not shuffled by default.
+        skipped: files that were found not to be images when the source was listed.
+        notes: remarks on the source, one line each.
     """
 
     root: Path
@@ -183,7 +169,7 @@ class Source:
 
 
 def reason_of(error: OSError) -> str:
-    """Why a file is left out, in a few words."""
+    """The reason for skipping a file, in a few words."""
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return GONE
     return (error.strerror or "cannot be opened").lower()

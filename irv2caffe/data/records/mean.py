@@ -1,4 +1,7 @@
-"""The mean image on the way: exact sums, whatever the number of workers."""
+"""Sums of pixels for the mean image and the mean of each channel.
+
+They are exact, so that the mean does not depend on the number of workers.
+"""
 
 from __future__ import annotations
 
@@ -18,47 +21,30 @@ def shape_of(pixels: NDArray[Any]) -> Shape:
     return (1 if pixels.ndim == 2 else pixels.shape[2], pixels.shape[0], pixels.shape[1])
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Sums over the records of a unit of work, as a worker sends them.
+@dataclass
+class UnitSums:
+    """Sums over the images of one unit of work.
+
+    Images of one shape are added as images, in float32, which is exact for so few of them. Once
+    shapes differ, only the sums of the channels are kept.
 
     Attributes:
-        shape: of the first record; None where there is none.
-        image: sum of the records, height x width x channels, where they have one shape.
-        channels: sums of the values of B, G, R, where they have not.
-        num_pixels: of all records.
-        is_possible: records have the same number of channels, of 8 bits.
+        shape: of the first image; None before it.
+        image: sum of the images, height x width x channels; None where shapes differ.
+        channels: sums of the values of B, G, R, where ``image`` is None.
+        num_pixels: of all images.
+        is_possible: the images have the same number of channels, of 8 bits.
     """
 
-    shape: Shape | None
-    image: NDArray[np.float32] | None
-    channels: list[int]
-    num_pixels: int
-    is_possible: bool
-
-
-class UnitSums:
-    """Sums over a few images, made by a worker.
-
-    Images of one shape are summed as images, in float32, which is exact for so few of them;
-    once shapes differ only the sums of the channels are kept.
-    """
-
-    def __init__(self, *, is_wanted: bool = True) -> None:
-        self._is_wanted = is_wanted
-        self.clear()
-
-    def clear(self) -> None:
-        """Starts anew."""
-        self.shape: Shape | None = None
-        self.image: NDArray[np.float32] | None = None
-        self.channels: list[int] = []
-        self.num_pixels = 0
-        self.is_possible = True
+    shape: Shape | None = None
+    image: NDArray[np.float32] | None = None
+    channels: list[int] = field(default_factory=list)
+    num_pixels: int = 0
+    is_possible: bool = True
 
     def add(self, pixels: NDArray[Any]) -> None:
         """Adds an image, height x width x channels."""
-        if not self._is_wanted or not self.is_possible:
+        if not self.is_possible:
             return
         shape = shape_of(pixels)
         if pixels.dtype != np.uint8 or (self.shape is not None and shape[0] != self.shape[0]):
@@ -70,42 +56,35 @@ class UnitSums:
             self.channels = [0] * shape[0]
             self.image = np.zeros(pixels.shape, np.float32)
         elif self.image is not None and shape != self.shape:
-            self._to_channels()
+            self.channels = _added(self.channels, self.image)
+            self.image = None
         self.num_pixels += shape[1] * shape[2]
         if self.image is not None:
             from irv2caffe.data.records.image import add_to
 
             add_to(pixels, self.image)
         else:
-            sums = pixels.reshape(-1, shape[0]).sum(axis=0, dtype=np.int64)
-            self.channels = [a + int(b) for a, b in zip(self.channels, sums, strict=True)]
+            self.channels = _added(self.channels, pixels)
 
-    def taken(self) -> Sums:
-        """What was added since the last time."""
-        image, channels = self.image, self.channels
-        sums = Sums(self.shape, image, channels, self.num_pixels, self.is_possible)
-        self.clear()
+    def taken(self) -> UnitSums:
+        """The sums so far; this object starts again from zero."""
+        sums = UnitSums(**vars(self))
+        vars(self).update(vars(UnitSums()))
         return sums
-
-    def _to_channels(self) -> None:
-        assert self.image is not None
-        sums = self.image.reshape(-1, len(self.channels)).sum(axis=0, dtype=np.float64)
-        self.channels = [a + round(b) for a, b in zip(self.channels, sums, strict=True)]
-        self.image = None
 
 
 @dataclass
 class MeanSums:
-    """Sums over the records so far.
+    """Sums over all records so far.
 
     Attributes:
-        shape: of all records, or None where they differ, or there is none yet.
+        shape: of all records; None where they differ, or before the first.
         image: sum of all records, height x width x channels, in whole numbers, which float64
             holds exactly; None where their shapes differ.
         channels: sums of the values of B, G, R, where ``image`` is None.
-        num_images: that were added.
+        num_images: number of images that were added.
         num_pixels: of all of them.
-        is_possible: records have the same number of channels, of 8 bits.
+        is_possible: the records have the same number of channels, of 8 bits.
     """
 
     shape: Shape | None = None
@@ -115,10 +94,9 @@ class MeanSums:
     num_pixels: int = 0
     is_possible: bool = True
 
-    def add(self, sums: Sums, num_images: int) -> None:
-        """Adds the sums of so many records."""
-        if not sums.is_possible:
-            self.is_possible = False
+    def add(self, sums: UnitSums, num_images: int) -> None:
+        """Adds the sums of ``num_images`` records."""
+        self.is_possible &= sums.is_possible
         if not self.is_possible or sums.shape is None:
             return
         if self.num_images == 0:
@@ -132,28 +110,23 @@ class MeanSums:
         if sums.image is not None and self.image is not None and sums.shape == self.shape:
             np.add(self.image, sums.image, out=self.image)
         else:
-            self._forget_images()
-            more = sums.channels
+            if self.image is not None:
+                self.channels = _added(self.channels, self.image)
+            self.image = self.shape = None
             if sums.image is not None:
-                more = _channel_sums(sums.image, len(more))
-            self.channels = [a + b for a, b in zip(self.channels, more, strict=True)]
+                self.channels = _added(self.channels, sums.image)
+            else:
+                self.channels = [a + b for a, b in zip(self.channels, sums.channels, strict=True)]
         self.num_images += num_images
         self.num_pixels += sums.num_pixels
 
-    def _forget_images(self) -> None:
-        if self.image is not None:
-            own = _channel_sums(self.image, len(self.channels))
-            self.channels = [a + b for a, b in zip(self.channels, own, strict=True)]
-        self.image = None
-        self.shape = None
-
     def mean_values(self) -> list[float] | None:
-        """Of B, G, R (or gray) over all pixels."""
+        """Mean of B, G, R (or gray) over all pixels; None where there is none."""
         if not self.is_possible or not self.num_pixels:
             return None
         sums = self.channels
         if self.image is not None:
-            sums = _channel_sums(self.image, len(self.channels))
+            sums = _added([0] * len(sums), self.image)
         return [value / self.num_pixels for value in sums]
 
     def mean_image(self) -> NDArray[np.float32] | None:
@@ -165,9 +138,11 @@ class MeanSums:
         return np.ascontiguousarray(planes, np.float32)
 
 
-def _channel_sums(image: NDArray[Any], channels: int) -> list[int]:
-    sums = image.reshape(-1, channels).sum(axis=0, dtype=np.float64)
-    return [round(value) for value in sums]
+def _added(channels: list[int], image: NDArray[Any]) -> list[int]:
+    """Sums of the channels, plus those of an image."""
+    exact = np.int64 if image.dtype == np.uint8 else np.float64
+    sums = image.reshape(-1, len(channels)).sum(axis=0, dtype=exact)
+    return [a + round(b) for a, b in zip(channels, sums.tolist(), strict=True)]
 
 
 def mean_blob(mean: NDArray[np.float32]) -> Any:

@@ -1,4 +1,4 @@
-"""From the bytes of one image to the record that stands in the database."""
+"""Conversion of one image file to one record, in the way the options of the database say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from irv2caffe.data.records import augment, datum, image
 from irv2caffe.data.records.depth import Depth, largest_value
 from irv2caffe.data.records.image import UndecodableImageError, open_image
 from irv2caffe.data.records.items import GONE, MAX_FILE_BYTES, OF_ONE_FILE, WHOLE_FILE, reason_of
-from irv2caffe.data.records.mean import UnitSums
+from irv2caffe.data.records.mean import UnitSums, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,24 +31,32 @@ if TYPE_CHECKING:
 
 
 class RecordBuffer:
-    """A piece of memory that records are laid into, one behind the other.
+    """Memory that records are written to, one after another.
 
-    What does not fit into it is kept beside it.
+    Attributes:
+        extra: records that had no room in it, in memory of their own.
     """
 
     def __init__(self, memory: Pixels) -> None:
         self._memory = memory
         self._used = 0
-        self.beside: list[Pixels] = []
+        self.extra: list[Pixels] = []
 
     def take(self, size: int) -> tuple[Pixels, tuple[int, int]]:
-        """Memory for so many bytes, and its place: (offset, size), offset -1 if beside."""
+        """Memory for ``size`` bytes, and its place: (offset, size); offset -1 means ``extra``."""
         start = self._used
         if start + size > len(self._memory):
-            self.beside.append(np.empty(size, np.uint8))
-            return self.beside[-1], (-1, size)
+            self.extra.append(np.empty(size, np.uint8))
+            return self.extra[-1], (-1, size)
         self._used += size
         return self._memory[start : start + size], (start, size)
+
+    def put(self, head: bytes, size: int, tail: bytes) -> tuple[Pixels, tuple[int, int]]:
+        """Writes the head and the tail of a record; memory for its body, and its place."""
+        memory, place = self.take(len(head) + size + len(tail))
+        memory[: len(head)] = np.frombuffer(head, np.uint8)
+        memory[len(head) + size :] = np.frombuffer(tail, np.uint8)
+        return memory[len(head) : len(head) + size], place
 
 
 class RecordMaker:
@@ -60,72 +68,72 @@ class RecordMaker:
         root: Path,
         stores: Sequence[int] = (),
         pixels: PixelFormat | None = None,
-        seen: SourceIdentity | None = None,
+        identity: SourceIdentity | None = None,
     ) -> None:
-        """Remembers where images come from.
+        """Stores where the images come from.
 
         Args:
             options: of the database.
             root: the folder that names start from.
             stores: descriptors of the files that hold many images.
-            pixels: how pixels lie in them; None where they hold image files.
-            seen: tells a source that is gone from an image that is.
+            pixels: layout of the pixels in them; None where they hold image files.
+            identity: of the source, to find out when it has disappeared.
         """
         self._options = options
-        self._seen = seen
+        self._identity = identity
         self._root = str(root)
         self._stores = stores
         self._format = pixels
-        self.sums = UnitSums(is_wanted=options.mean != "none")
+        self.sums = UnitSums()
         self.depth = Depth()
 
-    def look_at_source(self) -> None:
-        """Sees to it that whole files still come from where they were counted.
+    def check_source(self) -> None:
+        """Checks, for images that are files of their own, that the source is still there.
 
         Raises:
-            OSError: the source is gone.
+            OSError: it has disappeared.
         """
-        if self._seen is not None and not self._stores:
-            self._seen.check()
+        if self._identity is not None and not self._stores:
+            self._identity.check()
 
-    def make(self, item: Item, index: int, space: RecordBuffer) -> tuple[int, int]:
-        """Lays the record of an image into a space.
+    def make(self, item: Item, index: int, buffer: RecordBuffer) -> tuple[int, int]:
+        """Writes the record of an image into a buffer.
 
         Args:
             item: the image.
             index: its place in the database.
-            space: for the record.
+            buffer: for the record.
 
         Returns:
-            Where it lies there.
+            The record's place in the buffer: (offset, size).
 
         Raises:
-            UndecodableImageError: it is no image, or not a whole one.
+            UndecodableImageError: not an image, or not a complete one.
             OSError: the disk fails.
         """
         data = self._read(item)
         if self._format is not None:
             pixels = image.from_planes(data, self._format, gray=self._options.gray)
-            pixels = self._shaped(pixels, self._distortion(pixels.shape[:2], index))
+            pixels = self._resized(pixels, self._distortion(pixels.shape[:2], index))
         else:
             file = open_image(data, exactly_like_caffe=self._options.exactly_like_caffe)
             pixels = self._decoded(file, index)
-            if self._is_kept(item.name) and self._passes(file, pixels):
-                return self._put_file(np.frombuffer(data, np.uint8), item.label, space)
+            if self._is_of_kind(item.name) and self._can_be_copied(file, pixels):
+                return self._put_file(np.frombuffer(data, np.uint8), item.label, buffer)
         if self._options.encoded is None:
-            return self._put_pixels(pixels, item.label, space)
+            return self._put_pixels(pixels, item.label, buffer)
         encoded = image.encode_image(pixels, self._options.encoded, self._options.quality)
         changes = self._options.encoded == "jpg" and self._options.is_mean_exact(index)
-        self.sums.add(image.decode_record(encoded) if changes else pixels)
-        return self._put_file(encoded, item.label, space)
+        self._add_to_mean(image.decode_record(encoded) if changes else pixels)
+        return self._put_file(encoded, item.label, buffer)
 
     def _read(self, item: Item) -> bytes:
         if item.store == WHOLE_FILE:
             try:
                 return read_file(f"{self._root}/{item.name}")
             except UndecodableImageError:
-                if self._seen is not None:
-                    self._seen.check_folder_of(item.name)
+                if self._identity is not None:
+                    self._identity.check_folder_of(item.name)
                 raise
         data = os.pread(self._stores[item.store], item.size, item.offset)
         if len(data) < item.size:
@@ -133,25 +141,25 @@ class RecordMaker:
         return data
 
     def _decoded(self, file: ImageFile, index: int) -> Pixels:
-        """The pixels of an image file, cropped and resized as the options want it."""
+        """The pixels of an image file, cropped and resized by the options."""
         gray = self._options.gray
         if not self._options.fast_decode or file.jpeg is None:
             pixels = file.decode(gray=gray, bits=self._options.bit_depth)
             if file.has_16_bits:
                 self.depth.add(largest_value(file, pixels, self._options.bit_depth))
-            return self._shaped(pixels, self._distortion(pixels.shape[:2], index))
+            return self._resized(pixels, self._distortion(pixels.shape[:2], index))
         shape = (file.jpeg.height, file.jpeg.width)
         if self._options.augment is not None and file.jpeg.has_exif:
-            pixels = file.decode(gray=gray)  # it may be turned, and so would be the crop
-            return self._shaped(pixels, self._distortion(pixels.shape[:2], index))
+            pixels = file.decode(gray=gray)  # it may be rotated, which changes the shape
+            return self._resized(pixels, self._distortion(pixels.shape[:2], index))
         distort = self._distortion(shape, index)
-        reduced = self._reduction(shape, distort, may_turn=file.jpeg.has_exif)
-        return self._shaped(file.decode(gray=gray, reduced=reduced), distort)
+        reduced = self._reduction(shape, distort, may_rotate=file.jpeg.has_exif)
+        return self._resized(file.decode(gray=gray, reduced=reduced), distort)
 
     def _reduction(
-        self, shape: tuple[int, int], distort: Distortion | None, *, may_turn: bool
+        self, shape: tuple[int, int], distort: Distortion | None, *, may_rotate: bool
     ) -> int:
-        """How much smaller an image can be decoded without having to be enlarged afterwards."""
+        """The largest factor to decode at a smaller size that still needs no enlarging."""
         size = self._options.size
         if size is None:
             return 1
@@ -159,7 +167,7 @@ class RecordMaker:
         if distort is not None:
             height, width = int(height * distort.height), int(width * distort.width)
         scales = [width / size[0], height / size[1]]
-        if may_turn:
+        if may_rotate:
             scales += [height / size[0], width / size[1]]
         if self._options.resize_mode == "short-side":
             scales = [min(width, height) / min(size)]
@@ -171,7 +179,7 @@ class RecordMaker:
             return None
         return augment.distortion(wanted, (shape[0], shape[1]), self._options.seed, index)
 
-    def _shaped(self, pixels: Pixels, distort: Distortion | None) -> Pixels:
+    def _resized(self, pixels: Pixels, distort: Distortion | None) -> Pixels:
         if distort is not None:
             pixels = augment.cropped(pixels, distort)
         if self._options.size is not None:
@@ -179,62 +187,60 @@ class RecordMaker:
             pixels = image.resize(pixels, self._options.size, mode, interpolation)
         return augment.recolored(pixels, distort) if distort is not None else pixels
 
-    def _is_kept(self, name: str) -> bool:
-        """Whether convert_imageset would store the file itself (matchExt in util/io.cpp)."""
+    def _is_of_kind(self, name: str) -> bool:
+        """Whether convert_imageset would copy a file of this name (matchExt in util/io.cpp)."""
         wanted = self._options.encoded
         if wanted is None or self._options.size is not None:
             return False
         suffix = name.rpartition(".")[2].lower()
         return suffix == wanted or (wanted == "jpg" and suffix == "jpeg")
 
-    def _passes(self, file: ImageFile, pixels: Pixels) -> bool:
-        """Whether the file may be stored as it is, and if so adds it to the mean.
+    def _can_be_copied(self, file: ImageFile, pixels: Pixels) -> bool:
+        """Whether the file may be stored unchanged; if so, it is added to the mean.
 
-        convert_imageset always does. We only where Caffe, decoding it in training, sees what a
-        raw database would hold: the same orientation, the same number of channels, 8 bits.
+        convert_imageset always copies it. Here only where Caffe, decoding it in training, gets
+        the pixels of a raw database: the same orientation and number of channels, 8 bits.
         """
         if file.looks_plain() and not self._options.gray:
-            self.sums.add(pixels)
+            self._add_to_mean(pixels)
             return True
         try:
-            seen: NDArray[Any] = image.decode_record(file.data)
+            decoded: NDArray[Any] = image.decode_record(file.data)
         except UndecodableImageError:
             return self._options.exactly_like_caffe
-        is_same = seen.dtype == np.uint8 and np.array_equal(seen, pixels)
+        is_same = decoded.dtype == np.uint8 and np.array_equal(decoded, pixels)
         if is_same or self._options.exactly_like_caffe:
-            self.sums.add(seen)
+            self._add_to_mean(decoded)
             return True
         return False
 
-    def _put_pixels(self, pixels: Pixels, label: int, space: RecordBuffer) -> tuple[int, int]:
-        self.sums.add(pixels)
-        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-        head = datum.raw_head((channels, pixels.shape[0], pixels.shape[1]))
-        tail = datum.raw_tail(label)
-        memory, place = space.take(len(head) + pixels.size + len(tail))
-        memory[: len(head)] = np.frombuffer(head, np.uint8)
-        image.write_planes(pixels, memory[len(head) : len(head) + pixels.size])
-        memory[len(head) + pixels.size :] = np.frombuffer(tail, np.uint8)
+    def _add_to_mean(self, pixels: NDArray[Any]) -> None:
+        if self._options.mean != "none":
+            self.sums.add(pixels)
+
+    def _put_pixels(self, pixels: Pixels, label: int, buffer: RecordBuffer) -> tuple[int, int]:
+        self._add_to_mean(pixels)
+        head, tail = datum.raw_head(shape_of(pixels)), datum.raw_tail(label)
+        body, place = buffer.put(head, pixels.size, tail)
+        image.write_planes(pixels, body)
         return place
 
-    def _put_file(self, data: Pixels, label: int, space: RecordBuffer) -> tuple[int, int]:
+    def _put_file(self, data: Pixels, label: int, buffer: RecordBuffer) -> tuple[int, int]:
         head, tail = datum.encoded_head(len(data)), datum.encoded_tail(label)
-        memory, place = space.take(len(head) + len(data) + len(tail))
-        memory[: len(head)] = np.frombuffer(head, np.uint8)
-        memory[len(head) : len(head) + len(data)] = data
-        memory[len(head) + len(data) :] = np.frombuffer(tail, np.uint8)
+        body, place = buffer.put(head, len(data), tail)
+        body[:] = data
         return place
 
 
 def read_file(path: str) -> bytes:
-    """A whole file.
+    """All bytes of a file.
 
     Raises:
-        UndecodableImageError: not there, no file, not ours to read, or huge.
+        UndecodableImageError: missing, no regular file, not readable for this user, or huge.
         OSError: the disk fails.
     """
     try:
-        # Without O_NONBLOCK a named pipe would wait for ever.
+        # O_NONBLOCK: opening a named pipe would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in the name
         raise UndecodableImageError(GONE) from error

@@ -53,26 +53,12 @@ class SourceIdentity:
         Raises:
             OSError: it has disappeared, or is another one.
         """
-        if not self._is_same():
-            raise OSError(errno.ENOENT, f"{self.root} is gone, or another one")
-
-    def check_after_build(self) -> None:
-        """Checks the same once the records are written.
-
-        Raises:
-            InputError: it has disappeared, or is another one.
-        """
-        if not self._is_same():
-            raise InputError(
-                f"{self.root} is gone, or another one than before", "is its disk still there?"
-            )
-
-    def _is_same(self) -> bool:
         try:
             status = os.stat(self.root)  # noqa: PTH116  # names need not be paths of pathlib's
         except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == (self.device, self.inode)
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != (self.device, self.inode):
+            raise OSError(errno.ENOENT, f"{self.root} is gone, or another one than before")
 
 
 def identify(source: Source) -> SourceIdentity:

@@ -1,4 +1,7 @@
-"""Where images come from: what SOURCE is, and which room reads it."""
+"""Kinds of SOURCE: a folder, a list or an archive in; a :class:`Source` of images and labels out.
+
+:func:`open_source` detects the kind and calls the module that reads it. Imports records.
+"""
 
 from __future__ import annotations
 
@@ -38,54 +41,53 @@ def open_source(
     devkit: Path | None = None,
     class_order: str = "auto",
 ) -> Source:
-    """The images of a data set.
+    """Lists the images of a data set.
 
     Args:
         root: one folder per class (any depth below), the folder that a list's paths start from,
             ILSVRC's archives or another tar, CIFAR-10 or CIFAR-100, or MNIST's IDX files.
-        list_file: lines of ``PATH LABEL``; paths may hold spaces.
-        labels: a class table to keep to, one name per line, as make-lmdb writes it for the
-            training set; without one the source decides, usually by the sorted names.
-        kind: of :data:`irv2caffe.data.options.KINDS`; None looks, and refuses what is probably
-            the wrong folder.
-        split: ``train`` or ``val``, where a source holds both.
-        devkit: ILSVRC's, for the labels of its validation images.
-        class_order: of class folders, one of
-            :data:`irv2caffe.data.options.CLASS_ORDERS`.
+        list_file: lines of ``PATH LABEL``; paths may contain spaces.
+        labels: class table to use, one name per line, as make-lmdb writes it for the training set;
+            None uses the classes of the source, usually sorted by name.
+        kind: one of :data:`irv2caffe.data.options.KINDS`; None detects it, and refuses what is
+            probably the wrong folder.
+        split: ``train`` or ``val``, where a source has both.
+        devkit: ILSVRC's development kit, for the labels of its validation images.
+        class_order: order of class folders, one of :data:`irv2caffe.data.options.CLASS_ORDERS`.
 
     Raises:
-        MissingInputError: a folder or file is not there.
-        FormatError: a file that is not what it should be; malformed lines, by number.
-        InputError: no images, or a class that the table does not know.
-        UsageError: options that do not fit the source.
+        MissingInputError: a folder or file does not exist.
+        FormatError: a file of the wrong format; malformed lines, by number.
+        InputError: no images, or a class that is not in the table.
+        UsageError: options that do not go with the source.
     """
     if not root.exists():
         raise MissingInputError(f"{root}: no such file or folder", "give the images' folder")
     table = read_labels(labels) if labels is not None else None
-    is_told = kind is not None
+    is_given = kind is not None
     kind = kind or detect_kind(root, list_file)
     _check_options(root, list_file, kind, split, devkit, class_order)
     if kind == "cifar":
         return read_cifar(root, split or "train", table)
     if kind == "idx":
-        return _of_split(read_idx(root, split or "train", table), split, root)
+        return _check_split(read_idx(root, split or "train", table), split, root)
     if kind == "tar":
         archive = find_ilsvrc(root, split) if root.is_dir() else root
         if archive is None:
             raise MissingInputError(f"{root} holds none of ILSVRC's archives")
-        is_told = is_told or split is not None  # which is refused below, for a better reason
-        source = read_tar(archive, table, list_file, devkit, order=class_order, is_told=is_told)
-        return _of_split(source, split, root)
+        is_given = is_given or split is not None  # refused below, with a better message
+        source = read_tar(archive, table, list_file, devkit, order=class_order, is_given=is_given)
+        return _check_split(source, split, root)
     if not root.is_dir():
         raise InputError(
-            f"{root}: not a folder, and no archive that is known",
+            f"{root}: neither a folder nor a known kind of archive",
             "give class folders, ILSVRC's or another tar, CIFAR's archives, or IDX files",
         )
     if kind == "list":
         if list_file is None:
             raise UsageError("--kind list needs --list FILE")
         return read_list(root, list_file, table)
-    return read_class_folders(root, table, order=class_order, is_told=is_told)
+    return read_class_folders(root, table, order=class_order, is_given=is_given)
 
 
 def _check_options(
@@ -96,7 +98,7 @@ def _check_options(
     devkit: Path | None,
     class_order: str,
 ) -> None:
-    """Refuses what does not go with a kind of source."""
+    """Refuses options that do not go with the kind of source."""
     if devkit is not None and kind != "tar":
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
     if class_order != "auto" and (kind not in {"folders", "tar"} or list_file is not None):
@@ -108,7 +110,7 @@ def _check_options(
 
 
 def detect_kind(root: Path, list_file: Path | None = None) -> str:
-    """What a source is, told by its name and what lies in it."""
+    """The kind of a source, from its name and its contents."""
     if is_cifar(root):
         return "cifar"
     if is_idx(root):
@@ -120,8 +122,8 @@ def detect_kind(root: Path, list_file: Path | None = None) -> str:
     return "folders" if list_file is None else "list"
 
 
-def _of_split(source: Source, split: str | None, root: Path) -> Source:
-    """The same source; a file that was named must be of the split that was asked for."""
+def _check_split(source: Source, split: str | None, root: Path) -> Source:
+    """Returns the source; refuses a file that is not of the given split."""
     if split is None or root.is_dir():
         return source
     is_known = source.kind in {"ilsvrc", "idx"} or root.name == TRAIN_TAR or source.is_validation
@@ -131,7 +133,7 @@ def _of_split(source: Source, split: str | None, root: Path) -> Source:
 
 
 def _no_split(root: Path, split: str, kind: str) -> UsageError:
-    """A source must not be taken whole when a part was asked for, nor one part for the other."""
+    """The error for a source that does not have the given split."""
     hint = "name the one that is meant as SOURCE"
     if (root / split).is_dir():
         hint = f"give {root / split} as SOURCE"
@@ -139,5 +141,5 @@ def _no_split(root: Path, split: str, kind: str) -> UsageError:
 
 
 def _holds_ilsvrc(root: Path) -> bool:
-    """Whether a folder holds any of ILSVRC's archives."""
+    """Whether a folder contains any of ILSVRC's archives."""
     return any(find_ilsvrc(root, split) is not None for split in ("train", "val"))

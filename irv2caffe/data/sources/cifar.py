@@ -13,14 +13,14 @@ from irv2caffe.errors import FormatError, InputError, MissingInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any, BinaryIO
+    from typing import Any
 
 _IMAGE = PixelFormat(3, 32, 32)
 _IMAGE_BYTES = 3 * 32 * 32
 _MAX_FILE_BYTES = 256 << 20
 _MAX_NAME = 255
 _TRAIN_10 = tuple(f"data_batch_{number}" for number in range(1, 6))
-# Split, and the files it consists of, by the file that tells the version.
+# Files of each split, by the file that identifies the version.
 _VERSIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "data_batch_1": {"train": _TRAIN_10, "val": ("test_batch",)},
     "data_batch_1.bin": {
@@ -35,7 +35,7 @@ _META = ("batches.meta", "meta", "batches.meta.txt", "fine_label_names.txt")
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images and labels of one file, and what its images are called, where it says so."""
+    """Images, labels and (where given) names of one file."""
 
     pixels: bytes
     labels: tuple[int, ...]
@@ -43,7 +43,7 @@ class _Batch:
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether an archive or a folder is called or filled like one of the four versions."""
+    """Whether an archive or a folder is one of the four versions, by its name or its files."""
     if path.is_dir():
         return any((path / first).is_file() for first in _VERSIONS) and any(
             (path / name).is_file() for name in _META
@@ -52,33 +52,39 @@ def is_cifar(path: Path) -> bool:
 
 
 def read_cifar(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
-    """The images of one split.
+    """Lists the images of one split.
 
     Args:
-        path: ``cifar-10-python.tar.gz`` or another version, or the folder it was unpacked to.
+        path: ``cifar-10-python.tar.gz`` or another version, or its unpacked folder.
         split: ``train`` or ``val`` (which the archives call test).
         table: class names by label, or None for the data set's own.
 
     Raises:
-        FormatError: files that are not what they should be.
-        MissingInputError: a file is not there.
+        FormatError: files of the wrong format.
+        MissingInputError: a file does not exist.
     """
     files = _files(path)
     version = next((first for first in _VERSIONS if first in files), None)
     if version is None:
         raise MissingInputError(f"{path} holds none of {', '.join(_VERSIONS)}")
     classes = _class_names(files, path)
+    if table is not None:
+        check_classes(list(classes), table, str(path))
+    labels = [(table or classes).index(name) for name in classes]
     items = Items()
     store = scratch_file()
     for name in _VERSIONS[version][split]:
         if name not in files:
             raise MissingInputError(f"{path} has no {name}", "is it complete?")
         batch = _read_batch(files[name], name, path, num_classes=len(classes))
-        _add(items, batch, classes, store, name)
+        start = store.tell()
+        store.write(batch.pixels)
+        for number, label in enumerate(batch.labels):
+            plain = f"{name.removesuffix('.bin')}_{number:05d}"
+            own = batch.names[number].replace("/", "_") if batch.names else plain
+            place = start + number * _IMAGE_BYTES
+            items.add(Item(f"{classes[label]}/{own}", labels[label], 0, place, _IMAGE_BYTES))
     store.flush()
-    if table is not None:
-        check_classes(list(classes), table, str(path))
-        items = _relabelled(items, classes, table)
     return Source(
         path,
         "cifar",
@@ -168,26 +174,6 @@ def _dictionary(data: bytes, name: str, path: Path) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{name} holds no dictionary", path=path)
     return value
-
-
-def _add(items: Items, batch: _Batch, classes: tuple[str, ...], store: BinaryIO, name: str) -> None:
-    start = store.tell()
-    store.write(batch.pixels)
-    for number, label in enumerate(batch.labels):
-        plain = f"{name.removesuffix('.bin')}_{number:05d}"
-        own = batch.names[number].replace("/", "_") if batch.names else plain
-        offset = start + number * _IMAGE_BYTES
-        items.add(Item(f"{classes[label]}/{own}", label, 0, offset, _IMAGE_BYTES))
-
-
-def _relabelled(items: Items, classes: tuple[str, ...], table: tuple[str, ...]) -> Items:
-    """The same images with the labels of another class table."""
-    label_of = {name: label for label, name in enumerate(table)}
-    result = Items()
-    for item in items:
-        label = label_of[classes[item.label]]
-        result.add(Item(item.name, label, item.store, item.offset, item.size))
-    return result
 
 
 def _text(word: bytes | str) -> str:

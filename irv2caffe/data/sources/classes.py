@@ -1,4 +1,4 @@
-"""Classes that folders name: their order, and what looks like a mistake in them."""
+"""Classes from folder names: their order, and checks for a wrong SOURCE folder."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _SPLIT = re.compile(
 )
 _NUMBER = re.compile("[0-9]+")
 _DIGITS = re.compile("([0-9]+)")
-_MANY = 10  # images of a class beside which one with a single image is odd
+_MANY = 10  # images of the largest class from which on classes of one image are noted
 
 
 def decide_classes(
     found: Iterable[str], table: tuple[str, ...] | None, order: str, where: str
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Class names by label, and what a person should know of them.
+    """Class names by label, and notes on them.
 
-    Folders called 0 to N, or 1 to N, are in the order of these numbers; all others are sorted as
-    text, as torchvision's ImageFolder sorts them.
+    Folders called 0 to N, or 1 to N, are sorted as numbers; all others as text, as torchvision's
+    ImageFolder does.
 
     Args:
         found: the names of the folders.
-        table: class names that decide the order, or None.
-        order: of :data:`irv2caffe.data.options.CLASS_ORDERS`.
+        table: class table that gives the labels, or None.
+        order: one of :data:`irv2caffe.data.options.CLASS_ORDERS`.
         where: the source, for messages.
 
     Raises:
-        InputError: a class that the table does not know.
-        UsageError: an order beside a table.
+        InputError: a class that is not in the table.
+        UsageError: both an order and a table.
     """
     as_text = sorted(found)
     if table is not None:
@@ -49,14 +49,14 @@ def decide_classes(
         check_classes(as_text, table, where)
         return table, []
     by_number = sorted(as_text, key=_by_number)
-    is_number = order == "number" or (order == "auto" and _is_counted(by_number))
+    is_number = order == "number" or (order == "auto" and _is_range(by_number))
     classes = by_number if is_number else as_text
     notes = [] if order != "auto" else _note_on_numbers(classes, as_text, by_number)
     return tuple(classes), [*notes, *_odd_names(classes)]
 
 
 def check_classes(found: list[str], table: tuple[str, ...], where: str) -> None:
-    """Refuses classes that a table lacks: their labels would mean something else in training.
+    """Refuses classes that are not in the class table, which have no label in training.
 
     Raises:
         InputError: naming them.
@@ -71,22 +71,22 @@ def check_classes(found: list[str], table: tuple[str, ...], where: str) -> None:
 
 
 def _by_number(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts ``2`` before ``10``, and ``b2`` before ``b10``."""
-    parts = _DIGITS.split(name)  # text and digits in turns
+    """Sort key that puts ``2`` before ``10``, and ``b2`` before ``b10``."""
+    parts = _DIGITS.split(name)  # alternately text and digits
     digits = [part.lstrip("0") for part in parts[1::2]]
     parts[1::2] = digits
     return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)], name
 
 
-def _is_counted(names: list[str]) -> bool:
-    """Whether sorted names are the numbers from 0 or 1 on, without a gap."""
+def _is_range(names: list[str]) -> bool:
+    """Whether sorted names are consecutive numbers from 0 or 1."""
     return any(
         all(name == str(number) for number, name in enumerate(names, first)) for first in (0, 1)
     )
 
 
 def _note_on_numbers(classes: list[str], as_text: list[str], by_number: list[str]) -> list[str]:
-    """Where the label of a folder is not the number that it is called."""
+    """Notes on numeric folder names that differ from the labels."""
     if not all(map(_NUMBER.fullmatch, classes)):
         return []
     if classes != as_text:
@@ -126,7 +126,7 @@ def _odd_names(classes: list[str]) -> list[str]:
 
 
 def notes_on_counts(items: Items, classes: tuple[str, ...]) -> list[str]:
-    """Notes where classes of the table have no image, or one, or where there is one class."""
+    """Notes on classes without images or with a single one, and on a single class."""
     counts = Counter(items.labels)
     missing = [name for label, name in enumerate(classes) if not counts[label]]
     single = [name for label, name in enumerate(classes) if counts[label] == 1]
@@ -141,7 +141,7 @@ def notes_on_counts(items: Items, classes: tuple[str, ...]) -> list[str]:
 
 
 class FolderLayout:
-    """Where images lie below the class folders: what tells that the wrong folder was given."""
+    """The folder levels below SOURCE, from which a wrong SOURCE is recognized."""
 
     def __init__(self) -> None:
         self._below: dict[str, set[str]] = {}
@@ -157,15 +157,11 @@ class FolderLayout:
         else:
             self._direct.add(folder)
 
-    def refuse_mistakes(self, root: Path, way: str) -> None:
-        """Refuses the folder above that of the classes.
-
-        Args:
-            root: the source.
-            way: an option that takes its folders for classes all the same.
+    def check(self, root: Path, override: str) -> None:
+        """Refuses a SOURCE one level above the class folders; ``override`` is an option to skip it.
 
         Raises:
-            InputError: naming the folder that is meant.
+            InputError: naming the folder that is probably meant.
         """
         inner = {name: below for name, below in self._below.items() if name not in self._direct}
         splits = {name: match[1] for name in self._below if (match := _split_of(name))}
@@ -175,18 +171,19 @@ class FolderLayout:
             meant = (training or sorted(splits))[0]
             raise InputError(
                 f"{root} holds the parts of a data set, not its classes: {some(sorted(splits))}",
-                f"{_way_down(root, meant)}; {way} takes them for classes",
+                f"{_hint_to_give(root, meant)}; {override} takes them for classes",
             )
         name = next(iter(self._below))
         if len(self._below) == 1 and len(inner.get(name, ())) > 1:
             raise InputError(
                 f"{root} holds one class folder, {some([name])}, with {len(inner[name]):,} "
                 f"folders of images in it: {some(sorted(inner[name]))}",
-                f"if these are the classes, {_way_down(root, name)}; {way} takes it for a class",
+                f"if these are the classes, {_hint_to_give(root, name)}; "
+                f"{override} takes it for a class",
             )
 
     def notes(self) -> list[str]:
-        """What may be a mistake: all classes consist of the same folders."""
+        """A note where all classes contain the same folders."""
         if len(self._below) < 2 or self._direct:
             return []
         shared = set.intersection(*self._below.values())
@@ -196,7 +193,7 @@ class FolderLayout:
         return [f"{what}: if these are the classes, SOURCE is one level too high"]
 
 
-def _way_down(root: Path, name: str) -> str:
+def _hint_to_give(root: Path, name: str) -> str:
     if root.is_dir():
         return f"give {root / name} as SOURCE"
     return f"unpack the archive and give its folder {name} as SOURCE"

@@ -1,4 +1,4 @@
-"""Class folders: one folder per class, images at any depth below."""
+"""Class folders: one folder per class, with images at any depth."""
 
 from __future__ import annotations
 
@@ -24,38 +24,37 @@ IMAGE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".gif", ".avif"),
     }
 )
-# What systems and programs put between images, or beside class folders: macOS, Windows, Synology's
-# disks (thumbnails), ext4, Python. Hidden ones too: Jupyter's, those of thumbnails, and the rest.
+# Folders made by macOS, Windows, Synology's disks (thumbnails), ext4 and Python.
 OF_SYSTEMS = frozenset(
     {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found", "__pycache__"}
 )
-_MAX_PATHS = 64  # to the same folder, within a class
+_MAX_PATHS = 64  # ways through links to the same folder, within a class
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file is called like an image."""
+    """Whether a file name has the suffix of an image format."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_of_system(name: str) -> bool:
-    """Whether a file or folder is hidden, or is no part of the data for another reason."""
+    """Whether a file or folder is hidden, or made by the operating system."""
     return name.startswith(".") or name in OF_SYSTEMS
 
 
 def read_class_folders(
-    root: Path, table: tuple[str, ...] | None, *, order: str = "auto", is_told: bool = False
+    root: Path, table: tuple[str, ...] | None, *, order: str = "auto", is_given: bool = False
 ) -> Source:
-    """The images in the class folders of a folder, sorted by class and path.
+    """Lists the images in the class folders, sorted by class and path.
 
     Args:
-        root: the folder.
-        table: class names by label; None takes the names of the folders.
-        order: of these, one of :data:`irv2caffe.data.options.CLASS_ORDERS`.
-        is_told: somebody said that these are class folders, whatever they look like.
+        root: the folder that contains the class folders.
+        table: class names by label; None uses the names of the folders.
+        order: of the folders, one of :data:`irv2caffe.data.options.CLASS_ORDERS`.
+        is_given: the user said that these are class folders; they are not checked.
 
     Raises:
-        InputError: no class folders, no images, folders that are no classes, a class that the
-            table does not know, a class folder that is a link to nothing, or the disk fails.
+        InputError: no class folders, no images, folders that are not classes, a class that is not
+            in the table, a class folder that is a broken link, or the disk fails.
     """
     folders, num_loose = _classes(root)
     if not folders:
@@ -73,27 +72,28 @@ def read_class_folders(
             items.add(Item(name, label_of[folder]))
             layout.add(name)
     if not items:
-        raise InputError(f"no images below {root}", f"known suffixes: {_suffixes()}")
-    if table is None and not is_told:
-        layout.refuse_mistakes(root, "--kind folders")
+        known = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+        raise InputError(f"no images below {root}", f"known suffixes: {known}")
+    if table is None and not is_given:
+        layout.check(root, "--kind folders")
         class_notes = [*class_notes, *layout.notes()]
-    notes = [
-        *class_notes,
-        *walk.notes(),
-        *_loose_note(num_loose),
-        *notes_on_counts(items, classes),
-    ]
+    notes = [*class_notes, *walk.notes()]
+    if num_loose:
+        notes.append(f"{num_loose:,} image(s) outside of the class folders are not taken")
+    notes += notes_on_counts(items, classes)
     return Source(root, "folders", items, classes, skipped=tuple(walk.skipped), notes=tuple(notes))
 
 
 def _classes(root: Path) -> tuple[list[str], int]:
-    """Sorted names of the class folders, and the number of images beside them."""
+    """Sorted names of the class folders, and the number of images outside of them."""
     try:
         found = [entry for entry in _entries(root) if not is_of_system(entry.name)]
     except OSError as error:
         raise InputError(f"cannot read {root}: {error.strerror}") from error
     for entry in found:
-        if entry.broken and not has_image_suffix(entry.name):  # all labels behind it would shift
+        if entry.broken and not has_image_suffix(
+            entry.name
+        ):  # skipping it would shift all later labels
             raise InputError(
                 f"{root / entry.name} cannot be followed: {entry.broken}",
                 "is the disk that it leads to mounted? if it is no class, remove it",
@@ -105,7 +105,7 @@ def _classes(root: Path) -> tuple[list[str], int]:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What lies in a folder: its name, whether it is (or leads to) a folder, a broken link."""
+    """An entry of a folder: its name, whether it is (or links to) a folder, or why it is broken."""
 
     name: str
     is_dir: bool
@@ -113,7 +113,7 @@ class _Entry:
 
 
 def _entries(folder: Path) -> list[_Entry]:
-    """What lies in a folder; links that lead nowhere are told apart.
+    """The entries of a folder, broken links marked as such.
 
     Raises:
         OSError: the folder cannot be read, or the disk fails.
@@ -134,30 +134,23 @@ def _entries(folder: Path) -> list[_Entry]:
     return found
 
 
-def _loose_note(count: int) -> list[str]:
-    return [f"{count:,} image(s) outside of the class folders are not taken"] if count else []
-
-
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A folder on the way down: its path from the root, what it is, and the one it was met in."""
+class _Folder:
+    """A folder that is being walked: its parent, and its device and inode."""
 
-    path: str
-    above: _Place | None
+    parent: _Folder | None
     identity: tuple[int, int]
 
     def is_in(self, identity: tuple[int, int]) -> bool:
-        """Whether it, or a folder above it, is the one with that identity."""
-        place: _Place | None = self
-        while place is not None:
-            if place.identity == identity:
-                return True
-            place = place.above
-        return False
+        """Whether it, or a folder above it, has this identity."""
+        folder: _Folder | None = self
+        while folder is not None and folder.identity != identity:
+            folder = folder.parent
+        return folder is not None
 
 
 class _Walk:
-    """Goes through folders, also through links, and remembers what it could not take."""
+    """Walks through folders and links, and collects what it skips."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -167,36 +160,36 @@ class _Walk:
         self._shared: list[str] = []
 
     def images_below(self, folder: str) -> list[str]:
-        """Paths of all images below a class folder, from the root, with ``/``.
+        """Paths of all images in a class folder, relative to the root, with ``/``.
 
         Raises:
-            InputError: the disk fails, a folder is gone, folders that are nested deeper than a
-                key can tell, or links by which a folder is met again and again.
+            InputError: the disk fails, a folder has disappeared, folders are nested too deep for
+                a key, or links lead to the same folder in too many ways.
         """
         names: list[str] = []
         num_paths: Counter[tuple[int, int]] = Counter()
-        waiting = [(folder, _Place("", None, _identity(self._root)))]
+        waiting = [(folder, _Folder(None, _identity(self._root)))]
         while waiting:
-            path, above = waiting.pop()
-            entered = self._enter(path, above)
+            path, parent = waiting.pop()
+            entered = self._enter(path, parent)
             if entered is None:
                 continue
-            place, found = entered
-            num_paths[place.identity] += 1
-            first = self._first_path.setdefault(place.identity, path)
+            entry, found = entered
+            num_paths[entry.identity] += 1
+            first = self._first_path.setdefault(entry.identity, path)
             if first.partition("/")[0] != folder:
                 self._shared.append(f"{first} = {path}")
-            if num_paths[place.identity] > _MAX_PATHS:
+            if num_paths[entry.identity] > _MAX_PATHS:
                 raise InputError(
                     f"{self._root / path} is met on more than {_MAX_PATHS} ways through links",
                     "do links multiply the images? remove those that are not meant",
                 )
-            inner = [(name, place) for name in self._look_at(path, found, names)]
+            inner = [(name, entry) for name in self._add_images(path, found, names)]
             waiting += reversed(inner)
         return names
 
-    def _enter(self, path: str, above: _Place) -> tuple[_Place, list[_Entry]] | None:
-        """What lies in a folder; None where it is left out."""
+    def _enter(self, path: str, parent: _Folder) -> tuple[_Folder, list[_Entry]] | None:
+        """A folder and its entries; None where it is skipped."""
         if len(os.fsencode(path)) > MAX_KEY_BYTES:
             raise InputError(
                 f"folders nested so deep that their paths are too long for a key: {path[:60]}...",
@@ -204,10 +197,10 @@ class _Walk:
             )
         try:
             identity = _identity(self._root / path)
-            if above.is_in(identity):
+            if parent.is_in(identity):
                 self.skipped.append(Skipped(path, "a link to a folder above it"))
                 return None
-            return _Place(path, above, identity), _entries(self._root / path)
+            return _Folder(parent, identity), _entries(self._root / path)
         except OSError as error:
             if error.errno not in OF_ONE_FILE or error.errno == errno.ENOENT:
                 raise InputError(
@@ -217,15 +210,18 @@ class _Walk:
             self.skipped.append(Skipped(path, "a folder that cannot be read", reason_of(error)))
             return None
 
-    def _look_at(self, folder: str, found: list[_Entry], names: list[str]) -> list[str]:
-        """Takes the images in a folder; the folders in it."""
+    def _add_images(self, folder: str, found: list[_Entry], names: list[str]) -> list[str]:
+        """Adds the images of a folder to ``names``; returns its folders."""
         inner = []
         for entry in found:
             path = f"{folder}/{entry.name}"
             if is_of_system(entry.name):
                 continue
             if has_image_suffix(entry.name):
-                self._take(path, names, is_dir=entry.is_dir)
+                if entry.is_dir:
+                    self.skipped.append(Skipped(path, "a folder with the name of an image"))
+                else:
+                    names.append(path)
             elif entry.broken:
                 self.skipped.append(Skipped(path, "a link that cannot be followed", entry.broken))
             elif entry.is_dir:
@@ -235,14 +231,8 @@ class _Walk:
                 self._other_suffixes[suffix or entry.name[:20]] += 1
         return inner
 
-    def _take(self, path: str, names: list[str], *, is_dir: bool) -> None:
-        if is_dir:
-            self.skipped.append(Skipped(path, "a folder with the name of an image"))
-        else:
-            names.append(path)
-
     def notes(self) -> list[str]:
-        """What else lay there."""
+        """Notes on shared folders and on other files."""
         notes = []
         if self._shared:
             what = "folder(s) belong to two classes through links, and so do their images"
@@ -258,7 +248,3 @@ class _Walk:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _suffixes() -> str:
-    return " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))

@@ -1,4 +1,4 @@
-"""IDX files: MNIST and the data sets in its format, gzipped or not."""
+"""IDX files: MNIST and other data sets in its format, gzipped or not."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 _UNSIGNED_BYTES = 0x08
 _MAX_SIDE = 65_500
-_ITEM_BYTES = 64  # that an image takes in memory, its pixels aside
+_ITEM_BYTES = 64  # memory for an image besides its pixels
 # EMNIST's files have the split in the middle of their names.
 _NAMES = {"train": ("train",), "val": ("t10k", "test")}
 
 
 def is_idx(path: Path) -> bool:
-    """Whether a folder holds, or a file is, images in this format."""
+    """Whether a folder contains, or a file is, an IDX file of images."""
     if path.is_dir():
         return any(_image_files(path, split) for split in _NAMES)
     return "idx3-ubyte" in path.name
 
 
 def read_idx(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
-    """The images of one split.
+    """Lists the images of one split.
 
     Args:
-        path: the folder with ``train-images-idx3-ubyte.gz`` and its companions, or that file.
+        path: the folder that contains ``train-images-idx3-ubyte.gz`` and the others, or that file.
         split: ``train`` or ``val`` (``t10k``).
-        table: class names by label; without one the numbers are the names.
+        table: class names by label; None uses the numbers as names.
 
     Raises:
-        FormatError: a file is not what it should be.
-        MissingInputError: a file is not there.
+        FormatError: a file of the wrong format.
+        MissingInputError: a file does not exist.
     """
-    images = _one(path, split) if path.is_dir() else path
+    images = _find_images(path, split) if path.is_dir() else path
     labels_path = _labels_beside(images)
     with open_plain(images) as stream:
         count, pixels = _image_header(stream, images)
@@ -75,7 +75,7 @@ def _image_files(folder: Path, split: str) -> list[Path]:
     )
 
 
-def _one(folder: Path, split: str) -> Path:
+def _find_images(folder: Path, split: str) -> Path:
     found = _image_files(folder, split)
     stems = {path.name.removesuffix(".gz") for path in found}
     if not found:
@@ -88,7 +88,7 @@ def _one(folder: Path, split: str) -> Path:
 
 
 def _labels_beside(images: Path) -> Path:
-    """Labels may be gzipped where images are not, and the other way round."""
+    """The labels of an image file; either of the two may be gzipped."""
     plain = images.name.removesuffix(".gz").replace("images-idx3", "labels-idx1")
     for name in (plain, f"{plain}.gz"):
         if (images.parent / name).is_file():

@@ -1,22 +1,18 @@
-"""ILSVRC's archives as downloaded, and other tars of images."""
+"""Tar archives with labels: ILSVRC's as downloaded, and other tars of images."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from irv2caffe.data.records.class_table import read_lines, some
 from irv2caffe.data.records.items import Items, Skipped, Source
 from irv2caffe.data.sources.classes import FolderLayout, decide_classes, notes_on_counts
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
-from irv2caffe.data.sources.lists import parse_list, refuse_beyond
+from irv2caffe.data.sources.lists import check_labels, parse_list
 from irv2caffe.data.sources.tars import TarIndex, index_tar
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
@@ -32,25 +28,25 @@ def read_tar(
     devkit: Path | None,
     *,
     order: str = "auto",
-    is_told: bool = False,
+    is_given: bool = False,
 ) -> Source:
-    """The images of an archive.
+    """Lists the images of an archive.
 
-    A tar of ``CLASS.tar`` files or of class folders names its classes itself; a tar of loose
-    images needs a list with their labels, or ILSVRC's devkit.
+    In a tar of ``CLASS.tar`` files or of class folders, the names give the classes; a tar of loose
+    images needs a list with their labels, or ILSVRC's development kit.
 
     Args:
         path: the tar.
         table: class names by label, or None.
-        list_file: lines of ``NAME LABEL``; it also decides the order.
-        devkit: ILSVRC's, as an archive or a folder.
+        list_file: lines of ``NAME LABEL``; its order is that of the images.
+        devkit: ILSVRC's development kit, as an archive or a folder.
         order: of the classes, one of :data:`irv2caffe.data.options.CLASS_ORDERS`.
-        is_told: somebody said that it is a tar of class folders, whatever they look like.
+        is_given: the user said that it has class folders; they are not checked.
 
     Raises:
-        FormatError: a broken or compressed tar.
+        FormatError: a damaged or compressed tar.
         InputError: no images, or no labels for them.
-        UsageError: a devkit for an archive that names its classes.
+        UsageError: a development kit for an archive that names its classes.
     """
     index = index_tar(path)
     if not index.members:
@@ -61,9 +57,9 @@ def read_tar(
     if devkit is not None and index.num_inner:
         raise UsageError("--devkit goes with ILSVRC's validation archive only")
     has_classes = all("/" in member.name for member in index.members)
-    if devkit is None and has_classes and not _is_of_validation(index.members):
-        return _by_folder(source, index, table, order, is_told=is_told)
-    devkit = devkit or _beside(path)
+    if devkit is None and has_classes and not _has_validation_names(index.members):
+        return _by_folder(source, index, table, order, is_given=is_given)
+    devkit = devkit or _labels_beside(path)
     if devkit is None:
         raise MissingInputError(
             f"{path} holds loose images and no labels",
@@ -74,21 +70,21 @@ def read_tar(
     return _by_devkit(source, index, devkit, table)
 
 
-def _is_of_validation(items: Items) -> bool:
-    """Whether all images are called as ILSVRC's validation images are, in whatever folder."""
+def _has_validation_names(items: Items) -> bool:
+    """Whether all images have the names of ILSVRC's validation images, in any folder."""
     return all(_VAL_NUMBER.match(PurePosixPath(item.name).name) for item in items)
 
 
-def _beside(path: Path) -> Path | None:
-    """The file with the labels that usually lies beside the validation images."""
+def _labels_beside(path: Path) -> Path | None:
+    """The file or folder with the labels that is usually beside the validation images."""
     found = (path.parent / name for name in _BESIDE)
     return next((place for place in found if place.exists()), None)
 
 
 def _by_folder(
-    source: Source, index: TarIndex, table: tuple[str, ...] | None, order: str, *, is_told: bool
+    source: Source, index: TarIndex, table: tuple[str, ...] | None, order: str, *, is_given: bool
 ) -> Source:
-    """The first folder below those that all images share is the class."""
+    """Labels from folders: the first one below those that all images share is the class."""
     start = _length_of_shared_folders(index)
     found = {member.name[start:].partition("/")[0] for member in index.members}
     classes, notes = decide_classes(found, table, order, str(source.root))
@@ -98,8 +94,8 @@ def _by_folder(
         name = member.name[start:]
         items.add(replace(member, name=name, label=label_of[name.partition("/")[0]]))
         layout.add(name)
-    if table is None and not is_told:
-        layout.refuse_mistakes(source.root, "--kind tar")
+    if table is None and not is_given:
+        layout.check(source.root, "--kind tar")
         notes += layout.notes()
     notes += notes_on_counts(items, classes)
     kind = "ilsvrc" if index.num_inner else "tar"
@@ -107,7 +103,7 @@ def _by_folder(
 
 
 def _length_of_shared_folders(index: TarIndex) -> int:
-    """Of the part that all names begin with, besides the folder of the class."""
+    """Length of the folders that all names begin with, without that of the class."""
     shared: list[str] | None = None
     for member in index.members:
         folders = member.name.split("/")[:-2]
@@ -121,7 +117,7 @@ def _length_of_shared_folders(index: TarIndex) -> int:
 def _listed(
     source: Source, index: TarIndex, list_file: Path, table: tuple[str, ...] | None
 ) -> Source:
-    """The order and the labels of a list; names in it may lack the folders of the archive."""
+    """Order and labels from a list; its names may omit the folders of the archive."""
     place = {member.name: number for number, member in enumerate(index.members)}
     short: dict[str, int] = {}
     for name, number in place.items():
@@ -130,7 +126,7 @@ def _listed(
     listed, lines = parse_list(
         read_lines(list_file), list_file, lambda name: name in place or name in short
     )
-    refuse_beyond(listed, lines, list_file, table or ())
+    check_labels(listed, lines, list_file, table or ())
     items = Items()
     skipped = list(source.skipped)
     for item, line in zip(listed, lines, strict=True):
@@ -155,7 +151,7 @@ def _listed(
         source,
         items=items,
         classes=table or (),
-        is_validation=_is_of_validation(items),
+        is_validation=_has_validation_names(items),
         skipped=tuple(skipped),
         notes=tuple(notes),
     )
@@ -164,13 +160,13 @@ def _listed(
 def _by_devkit(
     source: Source, index: TarIndex, devkit: Path, table: tuple[str, ...] | None
 ) -> Source:
-    """ILSVRC's validation images by their numbers."""
+    """Labels from the development kit, by the numbers in the names of the images."""
     kit = read_devkit(devkit)
     classes = table or kit.classes
-    strange = sorted(set(classes) - set(kit.classes))
-    if strange:
+    unknown_classes = sorted(set(classes) - set(kit.classes))
+    if unknown_classes:
         raise InputError(
-            f"{devkit} does not know classes of the class table: {some(strange)}",
+            f"{devkit} does not know classes of the class table: {some(unknown_classes)}",
             "training and validation images need the same class names",
         )
     label_of = {name: label for label, name in enumerate(classes)}
@@ -207,18 +203,15 @@ def _by_devkit(
 
 
 def find_ilsvrc(root: Path, split: str | None) -> Path | None:
-    """The archive in a folder of downloads.
+    """ILSVRC's archive in a folder of downloads; None where there is none.
 
     Raises:
-        InputError: it holds both, and nobody said which.
+        InputError: there are both, and ``split`` is None.
     """
-    found = [name for name in _of_split(split) if (root / name).is_file()]
+    names = {None: (TRAIN_TAR, VAL_TAR), "train": (TRAIN_TAR,), "val": (VAL_TAR,)}[split]
+    found = [name for name in names if (root / name).is_file()]
     if len(found) > 1:
         raise InputError(
             f"{root} holds training and validation archives", "say --split train or --split val"
         )
     return root / found[0] if found else None
-
-
-def _of_split(split: str | None) -> Iterable[str]:
-    return {None: (TRAIN_TAR, VAL_TAR), "train": (TRAIN_TAR,), "val": (VAL_TAR,)}[split]

@@ -1,4 +1,4 @@
-"""One line of a list: an image and its label, or what else people write there."""
+"""Parser for one line of a list file, with messages for common mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LINE = re.compile(r"(.*\S)[ \t]+(\S+)[ \t]*")
-_WHOLE = re.compile(r"([0-9]+)(?:\.0*)?")  # 1.0 is what pandas makes of 1; atoi, and so Caffe, too
+_WHOLE = re.compile(
+    r"([0-9]+)(?:\.0*)?"
+)  # pandas writes 1 as 1.0; atoi, which Caffe uses, accepts it
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _SEVERAL_AT_END = re.compile(r"[0-9.]+(?:[,;|][-0-9.]+)+")
 _ENDING = re.compile(r"\.[A-Za-z]{3,4}$")
@@ -31,21 +33,21 @@ _HINTS = {
 
 
 def hint_on(reasons: list[str]) -> str:
-    """The way out of bad lines, by the reasons why they are bad."""
+    """A hint for each of the reasons why lines are malformed."""
     hints = dict.fromkeys(_HINTS.get(reason, _PLAIN) for reason in reasons)
     return "; ".join(hints)
 
 
-def parse_line(line: str, root: Path | None, is_there: Callable[[str], bool]) -> Item:
+def parse_line(line: str, root: Path | None, exists: Callable[[str], bool]) -> Item:
     """An image and its label.
 
     Args:
-        line: without its end.
-        root: absolute paths below it are taken too.
-        is_there: whether an image of that name exists; asked only where a line looks odd.
+        line: without its line break.
+        root: absolute paths below it are accepted too.
+        exists: whether an image of a name exists; called only for unusual lines.
 
     Raises:
-        ValueError: a few words, the same for all lines of its sort.
+        ValueError: the reason, which is the same for all lines with the same mistake.
     """
     match = _LINE.fullmatch(line)
     if match is None:
@@ -54,12 +56,12 @@ def parse_line(line: str, root: Path | None, is_there: Callable[[str], bool]) ->
     name, label = match[1], _label(match[2])
     if root is not None:
         name = name.removeprefix(f"{root.absolute()}/".replace("//", "/"))
-    # convert_imageset puts the folder before whatever stands there, a slash too.
-    is_below = not name.startswith("/") or (root is not None and is_there(name))
+    # convert_imageset prepends the folder to any path, even to an absolute one.
+    is_below = not name.startswith("/") or (root is not None and exists(name))
     if not is_below or ".." in name.split("/"):
         raise ValueError("the path leaves the source folder")
-    why = _oddity(name)
-    if why and not is_there(name):
+    why = _mistake_in(name)
+    if why and not exists(name):
         raise ValueError(why)
     return Item(name, label)
 
@@ -77,8 +79,8 @@ def _label(text: str) -> int:
     raise ValueError("a comma before the label" if "," in text else "no label at the end")
 
 
-def _oddity(name: str) -> str:
-    """What a path is probably meant to be, unless an image is called like that."""
+def _mistake_in(name: str) -> str:
+    """The probable mistake in a path; empty if there is none."""
     if name[-1] in ",;":
         return "a comma before the label"
     if _ends_in_numbers(name):
@@ -89,7 +91,7 @@ def _oddity(name: str) -> str:
 
 
 def _ends_in_numbers(name: str) -> bool:
-    """Whether numbers follow what ends like a file name."""
+    """Whether a file name is followed by numbers."""
     words = name.split()
     count = len(words)
     while words and _NUMBER.fullmatch(words[-1]):

@@ -1,4 +1,4 @@
-"""List files: lines of ``PATH LABEL``, checked where convert_imageset would store nonsense."""
+"""List files: lines of ``PATH LABEL``, with errors that convert_imageset would store as labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_RANGES = 1000
 _MAX_PAIRS = 20
-_NUM_ABOVE = 3  # folders above the root, and so many in it, are looked at for a lost image
+_NUM_ABOVE = 3  # folders above the root that are searched for a missing image
 _MAX_BELOW = 1000
 _TWO_LABELS = "another label than an earlier line gives the image"
 
@@ -27,40 +27,34 @@ _TWO_LABELS = "another label than an earlier line gives the image"
 def read_list(
     root: Path, path: Path, table: tuple[str, ...] | None, *, kind: str = "list"
 ) -> Source:
-    """The images that a list names, in its order.
+    """Reads a list file; the images are in its order.
 
     Args:
         root: the folder that its paths start from.
-        path: lines of ``PATH LABEL``; paths may hold spaces.
+        path: lines of ``PATH LABEL``; paths may contain spaces.
         table: class names by label, or None.
         kind: of the source.
 
     Raises:
         FormatError: malformed lines, by number; the same image with two labels.
-        InputError: a label that the table does not have.
+        InputError: a label beyond the table.
     """
 
-    def is_there(name: str) -> bool:
+    def exists(name: str) -> bool:
         return os.path.isfile(f"{root}/{name}")  # noqa: PTH113  # with a slash before it, too
 
-    items, lines = parse_list(read_lines(path), path, is_there, root)
-    refuse_beyond(items, lines, path, table or ())
+    items, lines = parse_list(read_lines(path), path, exists, root)
+    check_labels(items, lines, path, table or ())
     return Source(root, kind, items, table or (), notes=tuple(_notes(items, table or ())))
 
 
 def parse_list(
     lines: Iterable[tuple[int, str]],
     path: Path,
-    is_there: Callable[[str], bool],
+    exists: Callable[[str], bool],
     root: Path | None = None,
 ) -> tuple[Items, array[int]]:
-    """Images and the numbers of their lines.
-
-    Args:
-        lines: (number, line).
-        path: of the list, for messages.
-        is_there: whether an image of that name exists; asked only where a line looks odd.
-        root: absolute paths below it are taken too.
+    """The images of a list, and their line numbers; for the arguments see ``parse_line``.
 
     Raises:
         FormatError: malformed lines, by number.
@@ -70,7 +64,7 @@ def parse_list(
     bad: dict[str, array[int]] = {}
     for number, line in lines:
         try:
-            items.add(parse_line(line, root, is_there))
+            items.add(parse_line(line, root, exists))
             numbers.append(number)
         except ValueError as error:
             bad.setdefault(str(error), array("Q")).append(number)
@@ -95,7 +89,7 @@ def _hint(bad: dict[str, array[int]]) -> str:
 
 
 def repeated(items: Items) -> list[tuple[int, int]]:
-    """(first place, later place) of every image that stands in a list more than once."""
+    """(first index, later index) of every image that is listed more than once."""
     import numpy as np
 
     hashes = np.fromiter(
@@ -112,7 +106,7 @@ def repeated(items: Items) -> list[tuple[int, int]]:
 
 
 def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
-    """(line, why) where it gives an image another label; nobody can know which one is wrong."""
+    """(line, reason) of lines that give an image another label than an earlier line."""
     labels = items.labels
     pairs = [pair for pair in repeated(items) if labels[pair[0]] != labels[pair[1]]]
     pairs.sort(key=lambda pair: pair[1])
@@ -128,15 +122,11 @@ def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
     return found
 
 
-def way_to(root: Path, name: str) -> str:
-    """Words that say where an image is that a list names and that is not below the root.
-
-    Args:
-        root: the folder that was given.
-        name: as the list has it.
+def hint_on_missing(root: Path, name: str) -> str:
+    """Searches near the root for an image of a list that does not exist below it.
 
     Returns:
-        To be appended to a hint; empty where it is not found near the root either.
+        Text to append to a hint; empty where the image is not found.
     """
     root = root.absolute()
     name = name.lstrip("/")
@@ -160,14 +150,8 @@ def _folders(root: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def refuse_beyond(items: Items, lines: array[int], path: Path, table: tuple[str, ...]) -> None:
-    """Refuses labels that a class table does not have.
-
-    Args:
-        items: the images of a list.
-        lines: the numbers of their lines.
-        path: of the list.
-        table: class names by label; an empty one bounds nothing.
+def check_labels(items: Items, lines: array[int], path: Path, table: tuple[str, ...]) -> None:
+    """Refuses labels beyond the class table, if there is one.
 
     Raises:
         InputError: naming the lines.
@@ -183,7 +167,7 @@ def refuse_beyond(items: Items, lines: array[int], path: Path, table: tuple[str,
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in few words: ``1-3, 7, 9-12``; all of them, unless the ranges are many."""
+    """Ascending numbers as ranges: ``1-3, 7, 9-12``; the first thousand ranges."""
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][1] + 1:

@@ -1,7 +1,7 @@
-"""The headers of a tar, one at a time: in bounded memory and time, and to the end of the archive.
+"""Reader for the headers of a tar, in bounded memory and time.
 
-Python's own reader takes headers of any size into memory, parses some of them in quadratic time,
-and takes a damaged one for the end of the archive. Its parser of one block is good.
+Python's tarfile reads headers of any size into memory, parses some of them in quadratic time, and
+treats a damaged header as the end of the archive. Only its parser for one block is used.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SPARSE_GOES_ON, _SPARSE_BLOCK_GOES_ON = 482, 504  # places in a header and in i
 
 
 class Member(NamedTuple):
-    """What an archive holds in one place.
+    """A member of an archive.
 
     Attributes:
-        name: with ``/``, as it stands there.
-        place: of its bytes.
-        size: of them.
-        is_file: a plain one; no folder, link, device, or file with holes.
+        name: path in the archive, with ``/``.
+        place: offset of its bytes.
+        size: number of its bytes.
+        is_file: a regular file; not a folder, link, device or sparse file.
         is_folder: a folder.
     """
 
@@ -42,15 +42,15 @@ class Member(NamedTuple):
 
 
 def tar_members(read: Read, path: Path, where: str = "") -> Iterator[Member]:
-    """The members in the order of the archive.
+    """Yields the members in the order of the archive.
 
     Args:
-        read: gives the bytes at (place, size); fewer where the archive ends.
+        read: returns the bytes at (place, size); fewer at the end of the archive.
         path: of the file, for messages.
-        where: in it, for messages.
+        where: inner archive, for messages.
 
     Raises:
-        FormatError: no tar, a damaged one, or one that is cut short.
+        FormatError: not a tar, or a damaged or truncated one.
     """
     try:
         yield from _members(read)
@@ -88,10 +88,10 @@ def _members(read: Read) -> Iterator[Member]:
 
 
 def _header(read: Read, place: int) -> tarfile.TarInfo | None:
-    """The header at a place; None at the end of the archive."""
+    """The header at an offset; None at the end of the archive."""
     block = read(place, BLOCK_BYTES)
     if not block and place and read(place - 1, 1):
-        return None  # some writers leave out the mark of the end
+        return None  # some writers omit the end marker
     if len(block) < BLOCK_BYTES:
         raise tarfile.ReadError("cut short")
     if not any(block) and place:

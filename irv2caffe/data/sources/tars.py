@@ -1,4 +1,4 @@
-"""Tar archives, also of tars: where each image lies in them. Nothing is ever unpacked to disk."""
+"""Index of the images in a tar archive and in the tars inside it; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb
 
 @dataclass
 class TarIndex:
-    """What an archive holds.
+    """The images of an archive.
 
     Attributes:
-        members: images and where they lie, in the order of the archive and without labels; those
-            of an inner ``CLASS.tar`` are called ``CLASS/...``.
-        skipped: what was found to be no image.
-        num_inner: tars in the tar.
+        members: the images and their offsets, in the order of the archive, without labels; names
+            of those in an inner ``CLASS.tar`` begin with ``CLASS/``.
+        skipped: members that cannot be used.
+        num_inner: number of tars in the tar.
     """
 
     members: Items = field(default_factory=Items)
@@ -37,7 +37,7 @@ class TarIndex:
     num_inner: int = 0
 
     def sorted_members(self) -> Iterator[Item]:
-        """The images by their names; the names of a million are never objects at once."""
+        """The images sorted by name, without a Python object for each name."""
         names = (self.members.name_bytes(index) for index in range(len(self.members)))
         longest = len(self.members.name_bytes(self.members.longest_name))
         packed = np.fromiter(names, np.dtype((bytes, max(1, longest))), len(self.members))
@@ -45,10 +45,10 @@ class TarIndex:
 
 
 def index_tar(path: Path) -> TarIndex:
-    """Reads the headers of an archive and of the tars in it.
+    """Reads the headers of an archive and of the tars inside it.
 
     Raises:
-        FormatError: no tar, a compressed one, or one that is cut short.
+        FormatError: not a tar, or a compressed or truncated one.
         InputError: it cannot be read.
     """
     index = TarIndex()
@@ -56,23 +56,23 @@ def index_tar(path: Path) -> TarIndex:
         with path.open("rb") as stream:
             _refuse_compressed(stream.read(2), path)
             handle = stream.fileno()
-            for member in tar_members(_part(handle, 0, os.fstat(handle).st_size), path):
+            for member in tar_members(_part_reader(handle, 0, os.fstat(handle).st_size), path):
                 is_tar = member.is_file and member.name.endswith(".tar")
                 if is_tar and not _is_of_system(member.name):
                     index.num_inner += 1
-                    part = _part(handle, member.place, member.size)
+                    part = _part_reader(handle, member.place, member.size)
                     prefix = PurePosixPath(member.name).stem
                     for inner in tar_members(part, path, f"{member.name} in "):
-                        _take(index, inner, f"{prefix}/", member.place)
+                        _add(index, inner, f"{prefix}/", member.place)
                 else:
-                    _take(index, member, "", 0)
+                    _add(index, member, "", 0)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     return index
 
 
-def _part(handle: int, start: int, size: int) -> Callable[[int, int], bytes]:
-    """Reads in a part of a file as if it were all there is."""
+def _part_reader(handle: int, start: int, size: int) -> Callable[[int, int], bytes]:
+    """A function that reads from a part of a file; offsets count from its start."""
 
     def read(place: int, wanted: int) -> bytes:
         return os.pread(handle, min(wanted, size - place), start + place) if place < size else b""
@@ -80,7 +80,7 @@ def _part(handle: int, start: int, size: int) -> Callable[[int, int], bytes]:
     return read
 
 
-def _take(index: TarIndex, member: Member, prefix: str, start: int) -> None:
+def _add(index: TarIndex, member: Member, prefix: str, start: int) -> None:
     name = member.name.removeprefix("./")
     if member.is_folder or not has_image_suffix(name):
         return
@@ -99,7 +99,7 @@ def _take(index: TarIndex, member: Member, prefix: str, start: int) -> None:
 
 
 def _is_of_system(name: str) -> bool:
-    """As in class folders; the folder that was packed may be hidden."""
+    """As for class folders, but the outermost folder may be hidden."""
     parts = name.removeprefix("./").split("/")
     return any(map(is_of_system, parts[1:] or parts)) or parts[0] in OF_SYSTEMS
 

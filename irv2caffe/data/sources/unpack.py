@@ -1,4 +1,4 @@
-"""Compressed files of known content, unpacked within bounds into a file without a name."""
+"""Decompression of gzip, bzip2 and xz files, with limits on their unpacked size."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK_BYTES = 1 << 20
-_SMALL_BYTES = 64 << 20  # may come out of any file
-_MAX_RATIO = 200  # of larger ones; images of digits pack to a fifth
+_SMALL_BYTES = 64 << 20  # allowed for any file
+_MAX_RATIO = 200  # for larger ones; images of digits compress by a factor of five
 _UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
     b"BZ": bz2.BZ2File,
@@ -30,10 +30,10 @@ _UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 @contextmanager
 def open_plain(path: Path) -> Iterator[IO[bytes]]:
-    """A file, unpacked where it is compressed; what goes wrong in reading is a FormatError.
+    """Opens a file, and decompresses it where it is compressed.
 
     Raises:
-        FormatError: torn or broken.
+        FormatError: while reading, a truncated or damaged file.
         InputError: it cannot be read.
     """
     try:
@@ -54,15 +54,15 @@ def open_plain(path: Path) -> Iterator[IO[bytes]]:
 
 
 def most_unpacked(path: Path) -> int:
-    """How many bytes may come out of a file: what is much smaller than images pack to is a trap."""
+    """Limit on the unpacked size of a file: images do not compress as well as a zip bomb."""
     return max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size)
 
 
 def read_exactly(stream: IO[bytes], size: int, path: Path) -> bytes:
-    """The next bytes; a file that ends before them is refused.
+    """The next ``size`` bytes.
 
     Raises:
-        FormatError: it is cut short.
+        FormatError: the file ends before them.
     """
     data = stream.read(size)
     if len(data) < size:
@@ -71,7 +71,7 @@ def read_exactly(stream: IO[bytes], size: int, path: Path) -> bytes:
 
 
 def copy_exactly(stream: IO[bytes], size: int, path: Path) -> BinaryIO:
-    """Unpacks so many bytes, and refuses a file that holds others.
+    """Unpacks the rest of a file, which must have ``size`` bytes, to a temporary file.
 
     Raises:
         FormatError: fewer or more bytes than its header says.
@@ -89,12 +89,12 @@ def copy_exactly(stream: IO[bytes], size: int, path: Path) -> BinaryIO:
 
 
 def scratch_file() -> BinaryIO:
-    """A file that is gone when this process and its workers are."""
+    """A temporary file without a name, which is freed with this process and its workers."""
     return cast("BinaryIO", tempfile.TemporaryFile("w+b"))
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a file begins as a tar does, once its compression is taken off."""
+    """Whether a file is a tar, compressed or not."""
     try:
         with open_plain(path) as stream:
             tarfile.TarInfo.frombuf(stream.read(BLOCK_BYTES), "utf-8", "surrogateescape")
@@ -104,15 +104,15 @@ def is_tar(path: Path) -> bool:
 
 
 def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> dict[str, bytes]:
-    """Files of a small archive, compressed or not, by their names without folders.
+    """Reads files of a small tar, compressed or not, by their names without folders.
 
     Args:
         path: the archive.
-        wanted: whether a name is asked for.
-        max_bytes: that all of it may unpack to.
+        wanted: whether to read the file of a name.
+        max_bytes: limit on the unpacked size of the archive.
 
     Raises:
-        FormatError: no archive, a torn one, or a larger one.
+        FormatError: not an archive, a damaged one, or a larger one.
         InputError: it cannot be read.
     """
     found: dict[str, bytes] = {}
@@ -131,6 +131,6 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> d
                 found[name] = read(member.place, member.size)
                 if len(found[name]) < member.size:
                     raise FormatError("cut short", "is its download complete?", path=path)
-        while read(stream.tell(), 1):  # to the checksum behind it
+        while read(stream.tell(), 1):  # up to the checksum at its end
             pass
     return found

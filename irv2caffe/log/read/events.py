@@ -1,4 +1,4 @@
-"""What a line of Caffe's log can say."""
+"""Events: the facts that single lines of a Caffe log state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class LogTime(NamedTuple):
-    """A glog time stamp; the year stands only in newer glogs' eight-digit dates."""
+    """A glog time stamp; only the eight-digit dates of newer glogs have a year."""
 
     year: int | None
     month: int
@@ -17,7 +17,7 @@ class LogTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Any line that says something; both are None where the line has no glog prefix."""
+    """Base of all events; both fields are None where the line has no glog prefix."""
 
     time: LogTime | None
     thread: int | None
@@ -25,7 +25,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class FileHeader(Event):
-    """The first line of a file that glog wrote itself; it knows the year."""
+    """The first line of a file that glog wrote itself."""
 
     year: int
     month: int
@@ -33,12 +33,12 @@ class FileHeader(Event):
 
 @dataclass(frozen=True, slots=True)
 class SolverDump(Event):
-    """The solver's text follows, in lines without a prefix; a process has started."""
+    """A process has started; its solver follows, in lines without a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetDump(Event):
-    """A net's text follows, in lines without a prefix."""
+    """A net follows, in lines without a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Devices(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeviceName(Event):
-    """What a GPU is called."""
+    """The model name of a GPU."""
 
     gpu: int
     name: str
@@ -58,7 +58,7 @@ class DeviceName(Event):
 
 @dataclass(frozen=True, slots=True)
 class DataShape(Event):
-    """The shape of a data layer's batches; where no net is printed, the batch size is here."""
+    """The batch size of a data layer, for logs without printed nets."""
 
     batch: int
 
@@ -72,14 +72,14 @@ class Fork(Event):
 
 @dataclass(frozen=True, slots=True)
 class Solving(Event):
-    """The iterations begin; the name may be empty."""
+    """The iterations begin; the name of the net may be empty."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resuming(Event):
-    """The run goes on from a solver state."""
+    """The run resumes from a solver state."""
 
     path: str
 
@@ -117,14 +117,14 @@ class TestStart(Event):
     """A test begins; its outputs follow."""
 
     iteration: int
-    net: int
+    net: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Output(Event):
     """A value of an output blob: of the last batch in training, a mean over a test.
 
-    ``weight`` is the loss weight, which stands only at losses.
+    ``weight`` is the loss weight, which only losses have.
     """
 
     is_test: bool
@@ -136,7 +136,7 @@ class Output(Event):
 
 @dataclass(frozen=True, slots=True)
 class Score(Event):
-    """A figure of a test that a script made after an iteration."""
+    """A score of a test that a script ran after an iteration."""
 
     iteration: int
     name: str
@@ -145,7 +145,7 @@ class Score(Event):
 
 @dataclass(frozen=True, slots=True)
 class Clip(Event):
-    """Gradients were scaled down; every GPU's thread says so in newer versions."""
+    """Gradients were scaled down; newer versions print this for every GPU."""
 
     norm: float
     limit: float
@@ -166,12 +166,12 @@ class StoppedEarly(Event):
 
 @dataclass(frozen=True, slots=True)
 class TestInterrupted(Event):
-    """A signal ended a test; after the last iteration Caffe says nothing else of it."""
+    """A signal ended a test; after the last iteration this is the only line about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Event):
-    """The training ended, by itself or after ``StoppedEarly``."""
+    """The training ended, at its last iteration or after ``StoppedEarly``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Fatal(Event):
-    """Caffe gave up."""
+    """A fatal error."""
 
     message: str
 

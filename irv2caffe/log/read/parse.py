@@ -1,4 +1,4 @@
-"""From a line to an event: a pure function, for every Caffe from 0.9 to the last of its forks.
+"""Parser: from a line to an event, for every Caffe from 0.9 to the last of its forks.
 
 Messages are those of solver.cpp, sgd_solver.cpp, data_layer.cpp and tools/caffe.cpp. The rates in
 brackets are not used: the first of a process is read from uninitialised memory.
@@ -7,14 +7,17 @@ brackets are not used: the first of a process is read from uninitialised memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log.read import events
 from irv2caffe.log.read.events import Event, LogTime
 from irv2caffe.log.read.outputs import MAX_NAME
 from irv2caffe.log.read.unwrap import mend, unwrap
 
-_NUM = r"([-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?))"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NUM = r"[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
 NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
 # Sources are ``solver.cpp:239``, or whole paths, on Windows with blanks. Pastes lack the letter.
 _PREFIX = re.compile(
@@ -22,146 +25,106 @@ _PREFIX = re.compile(
     r"(?:[^\s\]]{1,400}|[^\]]{1,400}\.\w{1,4}:\d{1,6})\] ?",
     re.ASCII,
 )
-# What is left of a prefix where the columns before the source were cut off.
+# The rest of a prefix whose columns before the source were cut off.
 _SOURCE = re.compile(r"[^\]]{0,99}?\b[\w.+-]{1,99}\.(?:cpp|cc|cxx|cu|hpp|h):\d{1,6}\] ?", re.ASCII)
 # NVCaffe 0.17 puts rank and device before a message: "[0.0] ", in tests "(0.1) ".
 _DEVICE = re.compile(r"\s*(?:[\[(]\d{1,6}(?:\.\d{1,6})?[\])]\s+)?", re.ASCII)
-# "#1" is a link where a log went through an issue or its mails.
+# "#1" becomes a link in issue trackers and their mails.
 _OUTPUT = re.compile(
     r"(Train|Test) net output (?:mAP )?(?:[\w.-]{1,99}/[\w.-]{1,99})?#(\d{1,9})"
     r"(?: <https?://\S{1,300}>)?: ",
     re.ASCII,
 )
 # The rate may be garbage, which Microsoft's printf writes as "-nan(ind)".
-_STEP = r"Iteration (\d{1,18})(?: \((?:[^()]|\([^()]*\))*\))?"
-
-# What SSD's solver says of each class, and what the script beside FCN prints of all images.
-_CLASS = re.compile(rf"class(\d{{1,6}}): {_NUM}", re.ASCII | re.IGNORECASE)
-_SCORE = re.compile(
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? Iteration (\d{1,18}) "
-    rf"(loss|overall accuracy|mean accuracy|mean IU|fwavacc) {_NUM}",
-    re.ASCII | re.IGNORECASE,
-)
+_STEP = r"Iteration (?P<iteration>\d{1,18})(?: \((?:[^()]|\([^()]*\))*\))?"
 
 _Stamp = tuple[LogTime | None, int | None]
-_Maker = Callable[[_Stamp, "re.Match[str]"], Event]
+_EPOCHS = rf"(?:, (?P<epoch>{_NUM})/(?P<num_epochs>{_NUM})ep)?"
+_NORMS = rf"\(L2 norm (?P<norm>{_NUM}) > (?P<limit>{_NUM})\)"
+_GPUS = r"\d{1,6}(?:, ?\d{1,6})*"
+_SCORES = "loss|overall accuracy|mean accuracy|mean IU|fwavacc"
 
 
-def _rule(pattern: str, make: _Maker) -> tuple[re.Pattern[str], _Maker]:
-    return re.compile(pattern, re.ASCII | re.IGNORECASE | re.DOTALL), make
+def _score(time: LogTime | None, thread: int | None, index: int, value: float) -> Event:
+    """An output of a test in the first Caffes, which did not print names."""
+    return events.Output(time, thread, True, index, f"score {index}", value)
 
 
-def _loss(stamp: _Stamp, match: re.Match[str]) -> Event:
-    epoch = (number(match[2]), number(match[3])) if match[2] else (None, None)
-    return events.Loss(*stamp, int(match[1]), number(match[4]), *epoch)
-
-
-# By the first word of a message: the patterns of the messages that begin with it, and their event.
-RULES: dict[str, tuple[tuple[re.Pattern[str], _Maker], ...]] = {
-    "Iteration": (
-        # Xilinx' fork goes on ", remaining 2 hours".
-        _rule(rf"{_STEP}(?:, {_NUM}/{_NUM}ep)?, loss = {_NUM}(?:, [a-z].*)?", _loss),
-        _rule(
-            rf"{_STEP}, lr = {_NUM}(?:, (?:m|lrm|wd|gs) = {_NUM})*",
-            lambda at, m: events.LearningRate(*at, int(m[1]), number(m[2])),
-        ),
-        _rule(
-            rf"{_STEP}, Testing net(?: \(#(\d{{1,6}})\))?",
-            lambda at, m: events.TestStart(*at, int(m[1]), int(m[2] or 0)),
-        ),
+# First word, event, fixed fields and pattern of each message; the groups are further fields.
+_MESSAGES: tuple[tuple[str, Callable[..., Event], dict[str, Any], str], ...] = (
+    # Xilinx' fork appends ", remaining 2 hours".
+    ("Iteration", events.Loss, {}, rf"{_STEP}{_EPOCHS}, loss = (?P<loss>{_NUM})(?:, [a-z].*)?"),
+    (
+        "Iteration", events.LearningRate, {},
+        rf"{_STEP}, lr = (?P<lr>{_NUM})(?:, (?:m|lrm|wd|gs) = {_NUM})*",
     ),
-    "Test": (
-        _rule(
-            rf"Test score #\s?(\d{{1,9}}): {_NUM}",
-            lambda at, m: events.Output(*at, True, int(m[1]), f"score {m[1]}", number(m[2])),
-        ),
-        _rule(
-            rf"Test loss: {_NUM}",
-            lambda at, m: events.Output(*at, True, -1, "test loss", number(m[1])),
-        ),
-        _rule(r"Test interrupted\..*", lambda at, _: events.TestInterrupted(*at)),
+    ("Iteration", events.TestStart, {}, rf"{_STEP}, Testing net(?: \(#(?P<net>\d{{1,6}})\))?"),
+    ("Test", _score, {}, rf"Test score #\s?(?P<index>\d{{1,9}}): (?P<value>{_NUM})"),
+    (
+        "Test", events.Output, {"is_test": True, "index": -1, "name": "test loss"},
+        rf"Test loss: (?P<value>{_NUM})",
     ),
-    "Snapshotting": (
-        _rule(
-            r"Snapshotting (solver state )?to (?:binary proto file |HDF5 file )?(.+)",
-            lambda at, m: events.Snapshot(*at, m[2], m[1] is not None),
-        ),
+    ("Test", events.TestInterrupted, {}, r"Test interrupted\..*"),
+    (
+        "Snapshotting", events.Snapshot, {"is_state": True},
+        r"Snapshotting solver state to (?:binary proto file |HDF5 file )?(?P<path>.+)",
     ),
-    "Solving": (
-        _rule(
-            r"Solving ?(.*?)(?: Learning Rate Policy: \S+)?",
-            lambda at, m: events.Solving(*at, m[1]),
-        ),
+    (
+        "Snapshotting", events.Snapshot, {"is_state": False},
+        r"Snapshotting to (?:binary proto file |HDF5 file )?(?P<path>.+)",
     ),
-    "Initializing": (
-        _rule(r"Initializing solver from parameters.*", lambda at, _: events.SolverDump(*at)),
-        _rule(r"Initializing net from parameters.*", lambda at, _: events.NetDump(*at)),
+    ("Solving", events.Solving, {}, r"Solving ?(?P<name>.*?)(?: Learning Rate Policy: \S+)?"),
+    ("Initializing", events.SolverDump, {}, r"Initializing solver from parameters.*"),
+    ("Initializing", events.NetDump, {}, r"Initializing net from parameters.*"),
+    ("Using", events.Devices, {}, rf"Using GPUs (?P<gpus>{_GPUS})"),
+    ("Use", events.Devices, {"gpus": ()}, r"Use CPU\.?"),
+    ("Use", events.Devices, {}, r"Use GPU with device ID (?P<gpus>\d{1,6})"),
+    ("GPU", events.DeviceName, {}, r"GPU (?P<gpu>\d{1,6}): (?P<name>.+)"),
+    ("output", events.DataShape, {}, r"output data size: (?P<batch>\d{1,9}),.*"),
+    ("Resuming", events.Resuming, {}, r"Resuming from (?P<path>.+)"),
+    ("Restoring", events.Resuming, {}, r"Restoring previous solver status from (?P<path>.+)"),
+    ("Finetuning", events.Finetuning, {}, r"Finetuning from (?P<path>.+)"),
+    (
+        "Gradient", events.Clip, {},
+        rf"Gradient clipping: scaling down gradients {_NORMS}.*",
     ),
-    "Using": (
-        _rule(
-            r"Using GPUs (\d{1,6}(?:, ?\d{1,6})*)",
-            lambda at, m: events.Devices(*at, tuple(map(int, m[1].split(",")))),
-        ),
+    ("Optimization", events.StoppedEarly, {}, r"Optimization stopped early.*"),
+    ("Optimization", events.Done, {}, r"Optimization Done.*"),
+    (
+        "Root", events.Fork, {"name": "NVCaffe"},
+        r"Root Solver performance on device \d+: .*",
     ),
-    "Use": (
-        _rule(r"Use CPU\.?", lambda at, _: events.Devices(*at, ())),
-        _rule(r"Use GPU with device ID (\d{1,6})", lambda at, m: events.Devices(*at, (int(m[1]),))),
+    ("[MultiGPU]", events.Fork, {"name": "NVCaffe"}, r"\[MultiGPU\] .*"),
+    (
+        "Batch", events.Fork, {"name": "NVCaffe"},
+        r"Batch size must be divisible by the number of solvers.* to \d{1,9}",
     ),
-    "GPU": (_rule(r"GPU (\d{1,6}): (.+)", lambda at, m: events.DeviceName(*at, int(m[1]), m[2])),),
-    "output": (
-        _rule(r"output data size: (\d{1,9}),.*", lambda at, m: events.DataShape(*at, int(m[1]))),
+    (
+        "iter", events.Fork, {"name": "Intel Caffe"},
+        r"iter \d+, forward_backward_update_time: .*",
     ),
-    "Resuming": (_rule(r"Resuming from (.+)", lambda at, m: events.Resuming(*at, m[1])),),
-    "Restoring": (
-        _rule(
-            r"Restoring previous solver status from (.+)", lambda at, m: events.Resuming(*at, m[1])
-        ),
+    (
+        "Log", events.FileHeader, {},
+        r"Log file created at: (?P<year>\d{4})[/-](?P<month>\d\d)[/-].*",
     ),
-    "Finetuning": (_rule(r"Finetuning from (.+)", lambda at, m: events.Finetuning(*at, m[1])),),
-    "Gradient": (
-        _rule(
-            rf"Gradient clipping: scaling down gradients \(L2 norm {_NUM} > {_NUM}\).*",
-            lambda at, m: events.Clip(*at, number(m[1]), number(m[2])),
-        ),
-    ),
-    "Optimization": (
-        _rule(r"Optimization stopped early.*", lambda at, _: events.StoppedEarly(*at)),
-        _rule(r"Optimization Done.*", lambda at, _: events.Done(*at)),
-    ),
-    "Root": (
-        _rule(
-            r"Root Solver performance on device \d+: .*", lambda at, _: events.Fork(*at, "NVCaffe")
-        ),
-    ),
-    "[MultiGPU]": (_rule(r"\[MultiGPU\] .*", lambda at, _: events.Fork(*at, "NVCaffe")),),
-    "Batch": (
-        _rule(
-            r"Batch size must be divisible by the number of solvers.* to \d{1,9}",
-            lambda at, _: events.Fork(*at, "NVCaffe"),
-        ),
-    ),
-    "iter": (
-        _rule(
-            r"iter \d+, forward_backward_update_time: .*",
-            lambda at, _: events.Fork(*at, "Intel Caffe"),
-        ),
-    ),
-    "Log": (
-        _rule(
-            r"Log file created at: (\d{4})[/-](\d\d)[/-].*",
-            lambda at, m: events.FileHeader(*at, int(m[1]), int(m[2])),
-        ),
-    ),
-    "Check": (_rule(r"(Check failed: .*)", lambda at, m: events.Fatal(*at, m[1])),),
-    "terminate": (_rule(r"(terminate called .*)", lambda at, m: events.Fatal(*at, m[1])),),
-    "***": (
-        _rule(
-            r"\*\*\* (SIG\w{2,10}) \(@.*\) received by PID .*",
-            lambda at, m: events.Killed(*at, m[1]),
-        ),
-    ),
-}
-# What only NVIDIA's fork writes in a display, from its 0.14 on and before.
+    ("Check", events.Fatal, {}, r"(?P<message>Check failed: .*)"),
+    ("terminate", events.Fatal, {}, r"(?P<message>terminate called .*)"),
+    ("***", events.Killed, {}, r"\*\*\* (?P<signal>SIG\w{2,10}) \(@.*\) received by PID .*"),
+)  # fmt: skip
+# From SSD's solver for each class, and from the script beside FCN for all images.
+_CLASS = re.compile(
+    rf"(?P<name>class(?P<index>\d{{1,6}})): (?P<value>{_NUM})", re.ASCII | re.IGNORECASE
+)
+_SCORE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? "
+    rf"Iteration (?P<iteration>\d{{1,18}}) (?P<name>{_SCORES}) (?P<value>{_NUM})",
+    re.ASCII | re.IGNORECASE,
+)
+RULES: dict[str, list[tuple[re.Pattern[str], Callable[..., Event], dict[str, Any]]]] = {}
+for _word, _make, _fixed, _pattern in _MESSAGES:
+    _compiled = re.compile(_pattern, re.ASCII | re.IGNORECASE | re.DOTALL)
+    RULES.setdefault(_word, []).append((_compiled, _make, _fixed))
+# Forms of displays that only NVIDIA's fork writes, from its 0.14 on and before.
 _NVCAFFE = re.compile(
     r"Iteration \d{1,18}(?: \([^)]*\d iter\)| \([^\s)]+ s\)|, lr = \S+, m|.*ep, loss)", re.ASCII
 )
@@ -177,11 +140,18 @@ def number(text: str) -> float:
     return float(lowered.replace("(ind)", ""))
 
 
+_TYPES: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("iteration", "net", "index", "gpu", "batch", "year", "month"), int),
+    **dict.fromkeys(("loss", "epoch", "num_epochs", "lr", "value", "norm", "limit"), number),
+    "gpus": lambda text: tuple(map(int, text.split(","))),
+}
+
+
 def split_prefix(line: str) -> tuple[LogTime | None, int | None, str, str]:
     """(time, thread, severity, message) of a line; (None, None, "", message) without a stamp.
 
-    Where two writers tore a line, the last message in it is whole and counts. What stands before
-    the prefix (the stamps of containers and schedulers) does not.
+    Of a line that two threads wrote at once, the last message is whole and counts. Text before the
+    prefix (stamps of containers and schedulers) is dropped.
     """
     match = _PREFIX.match(line)
     more = line.find("] ", 0 if match is None else match.end()) >= 0
@@ -200,13 +170,13 @@ def split_prefix(line: str) -> tuple[LogTime | None, int | None, str, str]:
 
 
 def parse(line: str) -> Event | None:
-    """The event of one line, with or without glog's prefix; None if it says nothing we know."""
+    """The event of one line, with or without glog's prefix; None if it has none."""
     time, thread, severity, message = split_prefix(clean(line))
     return parse_message((time, thread), severity, message)
 
 
 def clean(line: str) -> str:
-    """A line without its end and without what torn, converted and pasted files leave in it.
+    """A line without its end and without the traces of torn, converted and pasted files.
 
     NULs come from holes in files after a crash, and from UTF-16, as which PowerShell redirects.
     """
@@ -216,7 +186,7 @@ def clean(line: str) -> str:
 
 
 def lead_of(line: str) -> str:
-    """What stands before glog's prefix in every line (a container's stamp, a rank); mostly nothing.
+    """The text before glog's prefix (a container's stamp, a rank); mostly empty.
 
     Args:
         line: cleaned, with a prefix.
@@ -226,42 +196,50 @@ def lead_of(line: str) -> str:
 
 
 def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
-    """The event of a message whose prefix :func:`split_prefix` took off."""
+    """The event of a message whose prefix was removed by :func:`split_prefix`."""
     if severity == "F":
         return events.Fatal(*stamp, message)
-    message = _begin(message)
-    found = _said(stamp, message)
+    message = _without_device(message)
+    found = _event(stamp, message)
     if found is None and (mended := mend(message)) != message:
-        found = _said(stamp, _begin(mended))
+        found = _event(stamp, _without_device(mended))
     if found is not None or severity not in {"W", "E"} or message.startswith("["):
         return found  # debug_info writes its norms with the severity of an error
     return events.Warned(*stamp, message)
 
 
-def _begin(message: str) -> str:
+def _without_device(message: str) -> str:
     return message[_DEVICE.match(message).end() :].rstrip()  # type: ignore[union-attr]
 
 
-def _said(stamp: _Stamp, message: str) -> Event | None:
+def _event(stamp: _Stamp, message: str) -> Event | None:
     word = message.partition(" ")[0]
     if word in {"Train", "Test"} and (output := _output(stamp, message)) is not None:
         return output
     if word.startswith("class") and stamp[0] is not None:
         match = _CLASS.fullmatch(message)
         if match is not None:
-            name = f"class{match[1]}"
-            return events.Output(*stamp, True, int(match[1]), name, number(match[2]))
+            return events.Output(*stamp, is_test=True, **_fields(match))
     if word[4:5] == "-" and (match := _SCORE.fullmatch(message)) is not None:
-        return events.Score(*stamp, int(match[1]), match[2], number(match[3]))
-    for pattern, make in RULES.get(word, ()):
+        return events.Score(*stamp, **_fields(match))
+    for pattern, make, fixed in RULES.get(word, ()):
         match = pattern.fullmatch(message)
         if match is not None:
-            return make(stamp, match)
+            return make(*stamp, **_fields(match), **fixed)
     return None
 
 
+def _fields(match: re.Match[str]) -> dict[str, Any]:
+    """The named groups of a match as fields of an event."""
+    return {
+        name: _TYPES.get(name, str)(text)
+        for name, text in match.groupdict().items()
+        if text is not None
+    }
+
+
 def fork_of(message: str) -> str:
-    """The fork that writes its displays like this one; empty for BVLC's own."""
+    """The fork that writes displays in this form; empty for BVLC's own."""
     if _NVCAFFE.search(message):
         return "NVCaffe"
     return "NVCaffe 0.12 or 0.13" if _EARLY_NVCAFFE.search(message) else ""
@@ -275,8 +253,8 @@ def _output(stamp: _Stamp, message: str) -> Event | None:
     rest, weight = message[head.end() :], None
     if rest.endswith(" loss)"):
         before, _, weighted = rest.rpartition(" (* ")
-        rest, said = before or rest, weighted.partition(" = ")[0]
-        weight = number(said) if before and NUMBER.fullmatch(said) else None
+        rest, number_text = before or rest, weighted.partition(" = ")[0]
+        weight = number(number_text) if before and NUMBER.fullmatch(number_text) else None
     name, _, value = rest.rpartition(" = ")
     if not name or NUMBER.fullmatch(value) is None:
         return None

@@ -1,8 +1,8 @@
-"""Lines as Caffe wrote them, from what terminals, containers and web pages made of them.
+"""Removes what terminals, containers and web pages add to the lines of a log.
 
 What cannot be part of a message (colours, a container's JSON, a quote's mark, a line break or a
-blank of HTML) is taken off every line. What might be part of one (a backslash, an entity) only
-where the line says nothing as it stands.
+blank of HTML) is removed from every line; what can be (a backslash, an entity) only where the
+message is not understood otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SUSPECT = re.compile(r"""[\\&\["',]|\^\[""")
 
 
 def unwrap(line: str) -> str:
-    """A line without what was put around it; most are returned as they are.
+    """A line without additions that cannot be part of a message.
 
     Args:
         line: without its end.
@@ -52,7 +52,7 @@ def unwrap(line: str) -> str:
 
 
 def mend(message: str) -> str:
-    """A message that says nothing as it stands, without what pasting may have done to it."""
+    """A message that is not understood, without additions that might be part of a message."""
     if _SUSPECT.search(message) is None:
         return message
     message = _MARKDOWN.sub(r"\1", _COLOUR.sub("", html.unescape(message)))

@@ -153,25 +153,7 @@ class Lines(LineBuffer):
         return places
 
     def _threads(self, at: Array) -> tuple[Array, Array]:
-        """The thread numbers at places, and where they end; 0 where there is none.
-
-        Most lines are of one thread, whose number is compared as text.
-        """
-        thread = np.full(len(at), -1, np.int64)
-        end = np.zeros(len(at), np.int64)
-        rest = np.arange(len(at))
-        if len(at):
-            first, first_end = self._thread(at[:1])
-            length = int(first_end[0] - at[0]) + 1
-            if 0 < length <= 8:
-                same = (self._words[at] ^ self._words[at[0]]) & MASKS[length] == 0
-                thread[same], end[same] = first[0], at[same] + length - 1
-                rest = np.flatnonzero(~same)
-        if len(rest):
-            thread[rest], end[rest] = self._thread(at[rest])
-        return thread, end
-
-    def _thread(self, at: Array) -> tuple[Array, Array]:
+        """The thread numbers at places, and where they end; 0 where there is none."""
         for _ in range(4):  # padded to a width of five
             at = at + (self._bytes[at] == ord(" "))
         thread, end = self._integers(at, 10)
@@ -211,13 +193,11 @@ class Lines(LineBuffer):
         opening, closing = self._following("()", stop, 2)
         rated &= (opening == stop + 1) & (closing == comma - 1)
         good &= (stop == comma) | rated
-        for kind, read in ((LOSS, self._numbers), (LR, self._repeated)):
-            mine = np.flatnonzero(good & (is_loss if kind == LOSS else is_lr))
-            value, valid = read(equals[mine] + 2, end[mine], good[mine])
-            mine, value = mine[valid], value[valid]
-            self.kind[places[mine]] = kind
-            self.iteration[places[mine]] = iteration[mine]
-            self.value[places[mine]] = value
+        value, valid = self._numbers(equals + 2, end, good)
+        places, kind = places[valid], np.where(is_loss, LOSS, LR)[valid]
+        self.kind[places] = kind
+        self.iteration[places] = iteration[valid]
+        self.value[places] = value[valid]
 
     def _find_outputs(self, places: Array) -> None:
         """``    Train net output #0: NAME = V``, which for losses goes on ``(* W = L loss)``."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from irv2caffe.log.read.fast.digits import (
-    MASK_OF,
     MAX_DIGITS,
     POWERS,
     leading_digits,
@@ -148,25 +147,12 @@ class LineBuffer:
         for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
             text = self._slice(int(start[place]), int(start[place] + max(0, length[place])))
             if text not in known:
-                said = text.decode("ascii", "replace")
-                known[text] = number(said) if NUMBER.fullmatch(said) else None
+                decoded = text.decode("ascii", "replace")
+                known[text] = number(decoded) if NUMBER.fullmatch(decoded) else None
             found = known[text]
             if found is not None:
                 value[place], valid[place] = found, True
         return value, valid & wanted
-
-    def _repeated(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
-        """As :meth:`_numbers`, for texts that mostly equal the one before (learning rates)."""
-        length = np.where(wanted, np.minimum(end - start, 17), 0)
-        low = self._words[start] & MASK_OF[np.minimum(length, 8)]
-        high = self._words[start + 8] & MASK_OF[np.clip(length - 8, 0, 8)]
-        differs = np.ones(len(start), bool)
-        differs[1:] = length[1:] > 16
-        for column in (low, high, length):
-            differs[1:] |= column[1:] != column[:-1]
-        value, valid = self._numbers(start[differs], end[differs], wanted[differs])
-        same = np.cumsum(differs) - 1
-        return value[same], valid[same]
 
     def _decimals(self, start: Array, length: Array) -> tuple[Array, Array]:
         """As :func:`short_decimals`, for up to fifteen characters."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irv2caffe.data.build.make_lmdb import BuildOptions, make_lmdb
-from irv2caffe.data.build.tables import SideTables, escape_cell, read_skipped
+from irv2caffe.data.build.side_files import SideTables, escape_cell, read_skipped
 from irv2caffe.data.records.items import Skipped
 from irv2caffe.data.sources import open_source
 
