@@ -352,8 +352,8 @@ def test_command_reads_the_database_where_no_crop_says_the_size(tmp_path, noise_
     shapes = ("--input-shape", "d=1x28x28", "--input-shape", "date=1x28x28")
     done = run("summary", "net.prototxt", *shapes, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--input-shape date: nothing that enters the net" in done.stderr
-    assert "hint: what enters is called d, l, t" in done.stderr
+    assert "--input-shape date: no input of the net" in done.stderr
+    assert "hint: the inputs are called d, l, t" in done.stderr
 
 
 BAD_FILES = {
@@ -402,7 +402,7 @@ def test_bad_files_are_one_error_with_its_place(tmp_path, name):
 
 def test_a_solver_leads_to_its_net(desk):
     done = run("summary", "solver.prototxt", cwd=desk)
-    assert "this is a solver; its net is train_val.prototxt" in done.stderr
+    assert "this is a solver; give its net: train_val.prototxt" in done.stderr
 
 
 def test_equal_names_are_noted(tmp_path):

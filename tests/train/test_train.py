@@ -24,7 +24,6 @@ from irv2caffe.errors import (
     InputError,
     MissingInputError,
     OutputExistsError,
-    PlanError,
     UsageError,
 )
 from irv2caffe.log.read.reader import read_log
@@ -32,7 +31,8 @@ from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.plan.gpus import Devices, choose, notes
-from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import TrainOptions
 from irv2caffe.train.plan.plan_text import as_dict, rows
 from irv2caffe.train.run.launch import resume, train
 from irv2caffe.train.run.metrics_jsonl import rebuild
@@ -210,9 +210,9 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
         plan(crop_size=107)  # without test_iter Caffe makes no test net
     with pytest.raises(InputError, match="has label 1, the net 1 outputs"):
         plan(num_output=1)
-    with pytest.raises(PlanError, match="no database at"):
+    with pytest.raises(InputError, match=r"nowhere does not exist at data \(.*data-missing"):
         plan(source="nowhere")
-    with pytest.raises(PlanError, match="the backend is LEVELDB"):
+    with pytest.raises(InputError, match=r"backend LEVELDB, but .* is an LMDB"):
         plan(backend=messages.DataParameter.LEVELDB)
     with pytest.raises(InputError, match="grid-mismatch"):  # as irv2caffe check says it
         plan(crop_size=64)
@@ -236,7 +236,7 @@ def test_all_problems_at_once_on_the_command_line(caffe, tiny, tmp_path):
     done = irv2caffe(*args, cwd=tmp_path)
     assert done.returncode == 2
     for words in (
-        "without GPU support", "(TRAIN): no database at", "(TEST): no database at",
+        "without GPU support", "train_lmdb does not exist", "val_lmdb does not exist",
         "max_iter is missing", "none.caffemodel: no such file", "run exists already",
     ):  # fmt: skip
         assert words in done.stderr
@@ -259,7 +259,8 @@ def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
         "BVLC Caffe 1.0.0, CPU only", "64 images 3x10x10, labels up to 1",
         "16 = batch_size 8 x 1 CPU x iter_size 2", "100 iterations x 16 images = 25.00 epochs",
         "4.00 iterations per epoch", "every 30 iterations (7.50 epochs), 10 of 20 images each",
-        "test_iter x batch should be equal", "no multiple of test_interval",
+        "test_iter 1 x batch 10 = 10 images, the validation set has 20",
+        "the last test comes at 90, the end at 100",
         "display: 0 would leave the log silent", "snapshot_after_train: false would lose the end",
     ):  # fmt: skip
         assert words in done.stdout, words
@@ -513,7 +514,7 @@ def test_values_of_gpus_that_are_none(gpus):
 
 @pytest.mark.slow
 def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
-    monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: FULL)
+    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: FULL)
     solver = job / "net/solver.prototxt"
     plan = make_plan(solver, caffe, TrainOptions(gpus="0"))
     assert not plan.problems
@@ -528,7 +529,7 @@ def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
 @pytest.mark.slow
 def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe, job, monkeypatch):
     nvcaffe = Capability("0.17.4", "nvcaffe", True, True)
-    monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: nvcaffe)
+    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: nvcaffe)
     monkeypatch.setattr(system, "gpus", lambda: [TWO[0], TWO[0]])
     solver = job / "net/solver.prototxt"
     plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))

@@ -27,7 +27,7 @@ from helpers.training_jobs import (
 from irv2caffe.errors import UnreadableError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary, write_binary
-from irv2caffe.proto.snapshot_outline import read_model_outline
+from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir import snapshots
 from irv2caffe.train.run_dir.retention import KeepPolicy, SnapshotKeeper
@@ -67,7 +67,7 @@ def iterations(folder):
 
 def layers_and_net(run):
     net = read_prototxt(run.path / "net.prototxt", messages.NetParameter)
-    return read_model_outline(pairs(run.snapshots)[0].model).layers, net
+    return read_model_header(pairs(run.snapshots)[0].model).layers, net
 
 
 @pytest.mark.slow
