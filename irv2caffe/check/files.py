@@ -13,6 +13,7 @@ from irv2caffe.proto.text import parse_prototxt
 if TYPE_CHECKING:
     from irv2caffe.check.finding import Hit
     from irv2caffe.check.inputs import SnapshotFacts
+    from irv2caffe.errors import Irv2CaffeError
     from irv2caffe.proto.positions import Node
 
 
@@ -24,11 +25,13 @@ class NetRole:
         file: the net.
         role: ``both`` for ``net:`` and for a net without a solver, else ``train`` or ``test``.
         place: its index among the solver's test nets.
+        field: of the solver, that names or holds it; empty for a net without a solver.
     """
 
     file: PrototxtFile
     role: str
     place: int = 0
+    field: str = ""
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Reading:
     """Files of a run.
 
     Attributes:
+        is_strict: read for a training: a field that Caffe does not know is an error.
+        is_moved: the nets lie beside the solver, wherever it says that they are.
         solver: the solver's file, or None.
         nets: in the order of the solver.
         base: the folder that relative paths start from.
@@ -46,8 +51,11 @@ class Reading:
             is no BlobProto.
         snapshots: where they are written.
         troubles: what was found while files were read: rule name and hit.
+        errors: of nets that cannot be read, where reading is strict.
     """
 
+    is_strict: bool = False
+    is_moved: bool = False
     solver: PrototxtFile | None = None
     nets: list[NetRole] = field(default_factory=list)
     base: Path = field(default_factory=Path)
@@ -57,10 +65,19 @@ class Reading:
     blobs: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     snapshots: SnapshotFacts | None = None
     troubles: list[tuple[str, Hit]] = field(default_factory=list)
+    errors: list[Irv2CaffeError] = field(default_factory=list)
 
 
-def parse_file(text: str, root: Node, path: Path, cls: Any) -> PrototxtFile:
-    """Parses a prototxt without unknown fields and values, which are listed beside it."""
+def parse_file(
+    text: str, root: Node, path: Path, cls: Any, *, is_strict: bool = False
+) -> PrototxtFile:
+    """Parses a prototxt without unknown fields and values, which are listed beside it.
+
+    Raises:
+        FormatError: it is no such prototxt; where ``is_strict`` also one with unknown fields.
+    """
+    if is_strict:
+        return PrototxtFile(str(path), parse_prototxt(text, cls, path=path), root)
     unknown = tuple(unknown_fields(root, cls.DESCRIPTOR))
     values = tuple(unknown_values(root, cls.DESCRIPTOR))
     known = blank_out(text, (each.node for each in (*unknown, *values)))

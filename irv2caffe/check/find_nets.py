@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.check.evidence import PrototxtFile
 from irv2caffe.check.files import NetRole, Reading, is_file, parse_file
 from irv2caffe.check.finding import WARNING, Hit
+from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.positions import scan
 from irv2caffe.proto.text import read_text
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 NET_MARKS = ("layer", "layers", "input", "input_dim", "input_shape")
 # Fields of a solver that hold or name nets, with the role of the net.
-_INLINE_ROLES = {"net_param": "both", "train_net_param": "train", "test_net_param": "test"}
-_NET_ROLES = {"net": "both", "train_net": "train", "test_net": "test"}
+INLINE_ROLES = {"net_param": "both", "train_net_param": "train", "test_net_param": "test"}
+NET_ROLES = {"net": "both", "train_net": "train", "test_net": "test"}
 
 
 def find_nets(reading: Reading, solver_path: Path) -> None:
     """Adds the nets that the solver names or holds to ``reading``."""
     assert reading.solver is not None
     file, solver = reading.solver, reading.solver.message
-    for name, role in _INLINE_ROLES.items():
+    for name, role in INLINE_ROLES.items():
         value = getattr(solver, name)
         nets = list(value) if role == "test" else [value] * solver.HasField(name)
         for place, (net, node) in enumerate(zip(nets, file.root.all(name), strict=False)):
-            reading.nets.append(NetRole(PrototxtFile(file.name, net, node), role, place))
-    for name, role in _NET_ROLES.items():
+            inline = PrototxtFile(file.name, net, node)
+            reading.nets.append(NetRole(inline, role, place, name))
+    for name, role in NET_ROLES.items():
         value = getattr(solver, name)
         paths = list(value) if role == "test" else [value] * solver.HasField(name)
         for place, path in enumerate(paths, len(solver.test_net_param)):
@@ -43,10 +45,13 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
     assert reading.solver is not None
     at = reading.solver.at(field_name)
     beside = solver_path.absolute().parent
-    folders = [Path(), *(folder for folder in (beside, *beside.parents) if folder != Path.cwd())]
+    above = () if reading.is_strict else beside.parents
+    folders = [Path(), *(folder for folder in (beside, *above) if folder != Path.cwd())]
     folder = next((each for each in folders if is_file(each / name)), None)
     found = beside / Path(name).name if folder is None else folder / name
-    if not is_file(found):
+    if reading.is_moved:
+        folder, found = None, beside / Path(name).name
+    if not is_file(found) or (folder is None and reading.is_strict and not reading.is_moved):
         hit = Hit(
             what=f"{field_name}: {name!r} does not exist, neither from here nor from the solver's "
             "folder",
@@ -55,6 +60,8 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
             at=at,
         )
         reading.troubles.append(("net-missing", hit))
+        way_out = "run it from the folder its paths start from, or correct the path"
+        reading.errors.append(MissingInputError(f"{solver_path}: {hit.what}", way_out))
         return
     if folder is None:
         hit = Hit(
@@ -77,10 +84,14 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
         )
         reading.troubles.append(("net-elsewhere", hit))
     shown = found if folder == Path() else _shorter(found)
+    known = next((net.file for net in reading.nets if net.file.name == str(shown)), None)
+    if known is not None:
+        reading.nets.append(NetRole(known, NET_ROLES[field_name], place, field_name))
+        return
     text = read_text(shown)
     root = scan(text)
     if looks_like_solver(root):
-        inner = next((node.value for node in root.children if node.name in _NET_ROLES), "")
+        inner = next((node.value for node in root.children if node.name in NET_ROLES), "")
         hit = Hit(
             what=f"{field_name}: {name!r} is a solver, not a net",
             why="Caffe stops: Failed to parse NetParameter file; the net was not checked",
@@ -90,9 +101,15 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
             at=at,
         )
         reading.troubles.append(("solver-as-net", hit))
+        reading.errors.append(FormatError(hit.what, hit.fix, path=solver_path))
         return
-    file = parse_file(text, root, shown, messages.NetParameter)
-    reading.nets.append(NetRole(file, _NET_ROLES[field_name], place))
+    try:
+        file = parse_file(text, root, shown, messages.NetParameter, is_strict=reading.is_strict)
+        reading.nets.append(NetRole(file, NET_ROLES[field_name], place, field_name))
+    except FormatError as error:
+        if not reading.is_strict:
+            raise
+        reading.errors.append(error)
 
 
 def looks_like_solver(root: Node) -> bool:

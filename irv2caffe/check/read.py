@@ -18,7 +18,8 @@ from irv2caffe.proto.text import read_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PATH_FIELDS = (
+# Fields of LayerParameter that hold paths; Caffe opens them relative to its working folder.
+PATH_FIELDS = (
     ("data_param", "source"),
     ("data_param", "mean_file"),
     ("image_data_param", "source"),
@@ -26,18 +27,25 @@ _PATH_FIELDS = (
     ("image_data_param", "mean_file"),
     ("hdf5_data_param", "source"),
     ("window_data_param", "source"),
+    ("window_data_param", "root_folder"),
     ("infogain_loss_param", "source"),
     ("transform_param", "mean_file"),
 )
-_BLOB_FIELDS = tuple(each for each in _PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
+_BLOB_FIELDS = tuple(each for each in PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
 _MAX_BLOB_BYTES = 1 << 28
 _HEADER = re.compile(
     r"^# effective batch .* x (\d{1,4}) GPU\(s\).*\n# ([\d,]{1,15}) training images", re.MULTILINE
 )
 
 
-def read(path: Path) -> Reading:
+def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Reading:
     """Reads a solver with its nets, or a net.
+
+    Args:
+        path: a prototxt.
+        is_strict: for a training: a solver is wanted, what is wrong with its nets goes to
+            ``errors``, and paths in them may start from the solver's folder, too.
+        is_moved: the nets lie beside the solver, wherever it says that they are.
 
     Raises:
         MissingInputError: no such file.
@@ -45,9 +53,10 @@ def read(path: Path) -> Reading:
     """
     text = read_text(path)
     root = scan(text)
-    reading = Reading()
-    if looks_like_solver(root):
-        reading.solver = parse_file(text, root, path, messages.SolverParameter)
+    reading = Reading(is_strict, is_moved)
+    if is_strict or looks_like_solver(root):
+        solver = messages.SolverParameter
+        reading.solver = parse_file(text, root, path, solver, is_strict=is_strict)
         header = _HEADER.search(text[:4096])
         if header:
             reading.num_gpus = int(header.group(1))
@@ -60,9 +69,10 @@ def read(path: Path) -> Reading:
     else:
         hint = "give the solver.prototxt, or the net it names"
         raise FormatError("neither a solver nor a net", hint, path=path)
+    bases = (Path(), path.absolute().parent) if is_strict else (reading.base,)
     for name in _written_paths(reading):
-        found = reading.base / name
-        reading.paths[name] = found if exists(found) else None
+        places = (base / name for base in bases)
+        reading.paths[name] = next((place for place in places if exists(place)), None)
     for name in _written_paths(reading, _BLOB_FIELDS):
         where = reading.paths[name]
         if where is not None and where.is_file() and where.stat().st_size < _MAX_BLOB_BYTES:
@@ -87,7 +97,7 @@ def _blob_shape(path: Path) -> tuple[int, ...] | None:
 
 
 def _written_paths(
-    reading: Reading, fields: tuple[tuple[str, str], ...] = _PATH_FIELDS
+    reading: Reading, fields: tuple[tuple[str, str], ...] = PATH_FIELDS
 ) -> Iterator[str]:
     """Paths in the layers of the nets, each once."""
     seen: set[str] = set()

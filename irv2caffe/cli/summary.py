@@ -72,7 +72,7 @@ def summary_command(
     fields of Caffe forks (SSD, Faster R-CNN, SegNet ...) are handled as far as they are known;
     totals may then be lower bounds ("at least").
     """
-    from irv2caffe.proto.foreign import read_foreign_net
+    from irv2caffe.proto.fork_nets import read_fork_net
     from irv2caffe.shapes.infer import ForkLayers
     from irv2caffe.shapes.summary import default_phase, summarize
     from irv2caffe.shapes.summary_json import as_dict
@@ -84,7 +84,7 @@ def summary_command(
     told = dict(_shape(told) for told in input_shapes)
     asked: set[str] = set()
     types = dict(_layer_type(words) for words in layer_types)
-    read = read_foreign_net(prototxt)
+    read = read_fork_net(prototxt)
     default = default_phase(read.net)
     chosen: Phase = phase.upper() if phase else default  # type: ignore[assignment]
     try:

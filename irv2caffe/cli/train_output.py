@@ -24,7 +24,7 @@ def show_plan(
     """--dry-run and --print-config."""
     from irv2caffe.train.plan.findings import is_error
     from irv2caffe.train.plan.findings import line as finding_line
-    from irv2caffe.train.plan.plan import make_plan
+    from irv2caffe.train.plan.make_plan import make_plan
     from irv2caffe.train.plan.plan_text import as_dict, rows
 
     plan = make_plan(solver, found, train_options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.errors import FormatError, UsageError, WeightsError
 from irv2caffe.proto.binary import read_array
-from irv2caffe.proto.snapshot_files import ModelFile
+from irv2caffe.proto.caffemodel import ModelFile
 from irv2caffe.weights.files.safetensors import write_safetensors
 from irv2caffe.weights.files.torch_file import write_torch
 from irv2caffe.weights.importing import rgb_to_bgr

@@ -10,7 +10,7 @@ from irv2caffe.atomic import refuse_existing
 from irv2caffe.errors import WeightsError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array
-from irv2caffe.proto.snapshot_files import write_model
+from irv2caffe.proto.caffemodel import write_model
 from irv2caffe.weights.differences import differences
 from irv2caffe.weights.matching import MatchedArrays, drops_background, match
 from irv2caffe.weights.opening import open_weights

@@ -28,7 +28,8 @@ from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
 from irv2caffe.train.plan.databases import check_locks
-from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import TrainOptions
 from irv2caffe.train.run_dir.failure_causes import cause_of
 from irv2caffe.train.run_dir.lock import locked
 from irv2caffe.train.run_dir.run_dir import RunDir

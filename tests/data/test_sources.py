@@ -90,7 +90,7 @@ def test_missing_folders(tmp_path):
     with pytest.raises(InputError, match="no images"):
         open_source(tmp_path)
     (tmp_path / "file").write_text("words")
-    with pytest.raises(InputError, match="not a folder, and no archive"):
+    with pytest.raises(InputError, match="neither a folder nor a known kind of archive"):
         open_source(tmp_path / "file")
 
 
@@ -765,7 +765,7 @@ def test_pickles_run_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in range(5):
         for value in (Evil(), {b"data": Evil()}, [Evil]):
-            with pytest.raises(FormatError, match="it asks for"):
+            with pytest.raises(FormatError, match="it uses"):
                 load_pickle(pickle.dumps(value, protocol=protocol))
     assert list(tmp_path.iterdir()) == []
     hostile = [

@@ -58,16 +58,16 @@ _MARK = "IRV2CAFFE_TEST"  # in the environment of all that a test starts
 _started: list[subprocess.Popen] = []
 
 
-def make_databases(root: Path) -> None:
-    """64 and 20 dark or bright images of 10x10."""
+def make_databases(root: Path, *, size: int = 10) -> None:
+    """64 and 20 dark or bright images of 10x10, or of another size."""
     rng = np.random.default_rng(0)
     for part, count in (("train", NUM_TRAIN), ("val", NUM_VAL)):
         folder = root / f"{part}_lmdb"
         folder.mkdir()
         with DatabaseWriter(folder) as writer:
             for index in range(count):
-                pixels = rng.integers(0, 100, (10, 10, 3)) + index % 2 * 120
-                datum = messages.Datum(channels=3, height=10, width=10, label=index % 2)
+                pixels = rng.integers(0, 100, (size, size, 3)) + index % 2 * 120
+                datum = messages.Datum(channels=3, height=size, width=size, label=index % 2)
                 datum.data = pixels.astype(np.uint8).transpose(2, 0, 1).tobytes()
                 writer.put(record_key(index, f"{index}.png"), datum.SerializeToString())
 

@@ -407,7 +407,7 @@ def test_bad_files_are_one_error_with_its_place(tmp_path, name):
 
 def test_a_solver_leads_to_its_net(desk):
     done = run("summary", "solver.prototxt", cwd=desk)
-    assert "this is a solver; its net is train_val.prototxt" in done.stderr
+    assert "this is a solver; give its net: train_val.prototxt" in done.stderr
 
 
 def test_equal_names_are_noted(tmp_path):

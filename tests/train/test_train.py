@@ -1,4 +1,4 @@
-"""Training by the real Caffe in a run folder: the plan, the story it tells, what it refuses."""
+"""Training with the real Caffe in a run folder: plan, records, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from irv2caffe.errors import (
     InputError,
     MissingInputError,
     OutputExistsError,
-    PlanError,
     UsageError,
 )
 from irv2caffe.log.read.reader import read_log
@@ -32,7 +31,8 @@ from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.plan.gpus import Devices, choose, notes
-from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import TrainOptions
 from irv2caffe.train.plan.plan_text import as_dict, rows
 from irv2caffe.train.run.launch import resume, train
 from irv2caffe.train.run.metrics_jsonl import rebuild
@@ -138,7 +138,7 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
 
 
 def check_metrics(run, log):
-    """The lines say what the log says, live as when they are written anew."""
+    """metrics.jsonl agrees with the log, written live and rebuilt."""
     there = metrics(run.path)
     train_rows = [row for row in there if row["kind"] == "train"]
     assert [row["loss"] for row in train_rows] == [point.loss for point in log.train]
@@ -166,7 +166,8 @@ def test_a_narrow_net_says_that_its_disk_is_small(caffe, job):
 def test_a_run_in_a_folder_that_was_half_made(tmp_path):
     run = new_run_dir(tmp_path / "run")
     run.lock.touch()
-    assert new_run_dir(tmp_path / "run") == run  # its trainer was killed before it was complete
+    again = new_run_dir(tmp_path / "run")  # its trainer was killed before it was complete
+    assert again.path == run.path
     run.solver.touch()
     with pytest.raises(OutputExistsError, match="a run already"):
         new_run_dir(tmp_path / "run")
@@ -209,9 +210,9 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
         plan(crop_size=107)  # without test_iter Caffe makes no test net
     with pytest.raises(InputError, match="has label 1, the net 1 outputs"):
         plan(num_output=1)
-    with pytest.raises(PlanError, match="no database at"):
+    with pytest.raises(InputError, match=r"nowhere does not exist at data \(.*data-missing"):
         plan(source="nowhere")
-    with pytest.raises(PlanError, match="the backend is LEVELDB"):
+    with pytest.raises(InputError, match=r"backend LEVELDB, but .* is an LMDB"):
         plan(backend=messages.DataParameter.LEVELDB)
     with pytest.raises(InputError, match="grid-mismatch"):  # as irv2caffe check says it
         plan(crop_size=64)
@@ -235,7 +236,7 @@ def test_all_problems_at_once_on_the_command_line(caffe, tiny, tmp_path):
     done = irv2caffe(*args, cwd=tmp_path)
     assert done.returncode == 2
     for words in (
-        "without GPU support", "(TRAIN): no database at", "(TEST): no database at",
+        "without GPU support", "train_lmdb does not exist", "val_lmdb does not exist",
         "max_iter is missing", "none.caffemodel: no such file", "run exists already",
     ):  # fmt: skip
         assert words in done.stderr
@@ -258,7 +259,8 @@ def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
         "BVLC Caffe 1.0.0, CPU only", "64 images 3x10x10, labels up to 1",
         "16 = batch_size 8 x 1 CPU x iter_size 2", "100 iterations x 16 images = 25.00 epochs",
         "4.00 iterations per epoch", "every 30 iterations (7.50 epochs), 10 of 20 images each",
-        "test_iter x batch should be equal", "no multiple of test_interval",
+        "test_iter 1 x batch 10 = 10 images, the validation set has 20",
+        "the last test comes at 90, the end at 100",
         "display: 0 would leave the log silent", "snapshot_after_train: false would lose the end",
     ):  # fmt: skip
         assert words in done.stdout, words
@@ -390,7 +392,7 @@ def test_weights_to_start_from(caffe, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
-    """The run is resumed before its first snapshot, from elsewhere."""
+    """The run is resumed before its first snapshot, from another folder."""
     solver = write_job(tiny, tmp_path / "job", max_iter=20)
     assert irv2caffe("--solver", solver, "--run-dir", "a", cwd=tmp_path).returncode == 0
     shutil.copy(tmp_path / "a/snapshots/tiny_iter_20.caffemodel", tmp_path / "m.caffemodel")
@@ -512,7 +514,7 @@ def test_values_of_gpus_that_are_none(gpus):
 
 @pytest.mark.slow
 def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
-    monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: FULL)
+    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: FULL)
     solver = job / "net/solver.prototxt"
     plan = make_plan(solver, caffe, TrainOptions(gpus="0"))
     assert not plan.problems
@@ -527,7 +529,7 @@ def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
 @pytest.mark.slow
 def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe, job, monkeypatch):
     nvcaffe = Capability("0.17.4", "nvcaffe", True, True)
-    monkeypatch.setattr("irv2caffe.train.plan.plan.capability", lambda found: nvcaffe)
+    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: nvcaffe)
     monkeypatch.setattr(system, "gpus", lambda: [TWO[0], TWO[0]])
     solver = job / "net/solver.prototxt"
     plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))
@@ -590,7 +592,8 @@ def test_a_run_of_an_earlier_version_is_taken_over(caffe, tiny, tmp_path):
 def test_help_is_complete_and_short():
     command = [sys.executable, "-m", "irv2caffe", "train", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    for words in ("What to train:", "Snapshots:", "From another shell:", "--docker IMAGE"):
+    headings = ("Training options:", "Snapshot options:", "Control of a running training:")
+    for words in (*headings, "--docker IMAGE"):
         assert words in shown.stdout
     assert "--residual-scale" not in shown.stdout  # taken all the same
     assert len(shown.stdout.splitlines()) < 90

@@ -1,4 +1,4 @@
-"""Snapshots whose bits flip after they were verified, and a record that was cut off."""
+"""Snapshots damaged after they were verified, and records that were not completed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_flipped_bit_is_noticed(run):
 
 
 def test_a_damaged_snapshot_is_passed_over_now_and_later(run, tmp_path):
-    """It is set aside: once it is forgotten, nothing would tell it from a whole one."""
+    """It is set aside: without its hash it would pass as complete."""
     model = pairs(run.snapshots)[0].model
     flip(model, model.stat().st_size - 3, 4)
     done = irv2caffe("--resume", "run", "--epochs", 62.5, cwd=tmp_path)  # 500 iterations
@@ -63,7 +63,7 @@ def test_a_damaged_snapshot_that_is_named_is_refused(run, tmp_path):
 
 
 def test_what_is_written_anew_is_not_called_damaged(run, tmp_path):
-    """From an older snapshot, with another rate: the same names, other weights."""
+    """A run from an older snapshot at another rate writes the same names, other weights."""
     for path in pairs(run.snapshots)[0].state, pairs(run.snapshots)[0].model:
         path.unlink()
     done = irv2caffe("--resume", "run", "--base-lr", 0.003, cwd=tmp_path)
@@ -75,7 +75,7 @@ def test_what_is_written_anew_is_not_called_damaged(run, tmp_path):
 
 
 def test_a_folder_that_was_moved_is_sound(run, tmp_path):
-    """The path in a solver state is mended, which changes its bytes."""
+    """The path in a solver state is fixed, which changes its bytes."""
     run.path.rename(tmp_path / "moved")
     done = irv2caffe("--resume", "moved", "--epochs", 87.5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_a_folder_that_was_moved_is_sound(run, tmp_path):
 
 
 def test_a_run_without_hashes_goes_on(run, tmp_path):
-    """Of an older version; what is no list of hashes counts as none."""
+    """Runs of older versions have no hashes; an invalid list counts as none."""
     for number, text in enumerate((None, "", "x\n" * 100)):
         (run.path / "snapshots.sha256").unlink()
         if text is not None:
@@ -97,7 +97,7 @@ def test_a_run_without_hashes_goes_on(run, tmp_path):
 
 
 def test_a_trainer_that_was_killed_in_its_last_record(run, tmp_path):
-    """Caffe had come to its end: what is missing is said, and made up for."""
+    """Caffe had finished: the records are completed, and the run is reported as finished."""
     before = config(run.path)
     for name in ("exit_status", "iteration", "ended", "ending", "why"):
         del before["starts"][0][name]

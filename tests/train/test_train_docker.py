@@ -120,7 +120,7 @@ def test_a_second_signal_kills_the_container(caffe, root, tmp_path, docker):
 
 @pytest.mark.slow
 def test_leftovers_of_a_killed_trainer_are_removed(caffe, root, tmp_path, docker):
-    """The client is killed too, so that nobody tells the container anything."""
+    """The docker client is killed, too, so that no signal reaches the container."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
     child = start(*args, cwd=tmp_path, **docker)
@@ -159,7 +159,7 @@ def test_a_killed_trainer_is_told_to_the_container(caffe, root, tmp_path, docker
 
 @pytest.mark.slow
 def test_gpus_of_a_container(root, tmp_path, docker):
-    """The container sees only those that were named, and counts them from 0."""
+    """The container sees only the named GPUs, numbered from 0."""
     docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)
     solver = write_job(root, tmp_path / "job", max_iter=50)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "nvcr.io/nvidia/caffe:20.03-py3")
@@ -176,7 +176,7 @@ def test_gpus_of_a_container(root, tmp_path, docker):
 
 @pytest.mark.slow
 def test_gpus_of_a_container_are_those_that_the_variable_shows(root, tmp_path, docker):
-    """For docker CUDA_VISIBLE_DEVICES does not count: its numbers are those of nvidia-smi."""
+    """Docker ignores CUDA_VISIBLE_DEVICES and numbers GPUs as nvidia-smi does."""
     docker["DOCKER_CAFFE"] = shlex.join(STAND_IN)
     docker["CUDA_VISIBLE_DEVICES"] = "5,GPU-aa,7"
     solver = write_job(root, tmp_path / "job", max_iter=50)

@@ -1,4 +1,4 @@
-"""The end of a run: what comes after the last snapshot, and a stop at a moment that is no good."""
+"""The end of a run: the last test, and stops while Caffe hangs or between two starts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def in_the_last_test(root, tmp_path, *args):
 
 
 def finish_the_test(run, cwd):
-    """The last test is made up for, and nothing else is done again."""
+    """Resumes a run for its last test; nothing else is repeated."""
     text = run.solver.read_text()
     assert text.count("test_iter: 40000") == 1
     run.solver.write_text(text.replace("test_iter: 40000", "test_iter: 2"))
@@ -76,7 +76,7 @@ def finish_the_test(run, cwd):
 
 
 def test_a_stop_in_the_last_test(caffe, root, tmp_path):
-    """As a scheduler does it that starts the run again: that one comes to its end."""
+    """A scheduler stops the run and starts it again, which finishes it."""
     child, run = in_the_last_test(root, tmp_path)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=PATIENCE_S)
@@ -123,7 +123,7 @@ def test_a_caffe_that_hangs_when_it_is_done(stand_in, root, tmp_path):
 
 
 def test_a_caffe_that_dies_when_it_is_done(stand_in, root, tmp_path):
-    """Drivers that are unloaded before the last blob is."""
+    """The driver is unloaded before the last blob."""
     solver = write_job(root, tmp_path / "job", max_iter=40)
     args = ("--solver", solver, "--run-dir", "run", "--caffe", stand_in)
     words = "F Check failed: error == cudaSuccess (29 vs. 0)  driver shutting down"
@@ -159,7 +159,7 @@ def test_a_stop_that_a_hanging_caffe_does_not_hear(caffe, root, tmp_path, how):
 
 
 def test_sigterm_for_every_process(caffe, root, tmp_path):
-    """As systemd and Slurm send it: a session of its own leaves no control group."""
+    """systemd and Slurm send it to all processes of a job, also those in other sessions."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0, display=1)
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     run = RunDir(tmp_path / "run")
@@ -178,7 +178,7 @@ def test_sigterm_for_every_process(caffe, root, tmp_path):
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
-    """So does timeout send it, and Slurm; a person's second comes later."""
+    """timeout and Slurm send a signal twice at once; a user's second one comes later."""
     clock, told = [100.0], []
 
     class Child:
@@ -243,7 +243,7 @@ def test_sighup_between_two_starts_changes_nothing(stand_in, root, tmp_path):
 
 
 def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
-    """In the kernel's D state a SIGKILL waits; here it is not sent."""
+    """In the kernel's D state a SIGKILL has no effect; here it is not sent."""
     from irv2caffe.caffe.find import find_caffe
     from irv2caffe.train.plan.plan import TrainOptions
 

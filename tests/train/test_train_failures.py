@@ -1,4 +1,4 @@
-"""What goes wrong in a training, and the verdict on it: real Caffe but for GPUs and hangs."""
+"""Failures of a training and the verdicts on them, with the real Caffe but for GPUs and hangs."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk(caffe, root, tmp_path, small_disk):
-    """It fills up while the training is at work; the last words are in the log all the same."""
+    """The disk fills up during the training; Caffe's last messages are in the log nevertheless."""
     if small_disk is None:
         again_where_it_may_be_mounted("test_a_full_disk")
         return
@@ -199,7 +199,7 @@ def fill(path):
 
 @pytest.mark.slow
 def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
-    """Its snapshot cannot be written, and that is what is said of it."""
+    """Its snapshot cannot be written, and the message says so."""
     if small_disk is None:
         again_where_it_may_be_mounted("test_a_stop_on_a_full_disk")
         return
@@ -322,7 +322,7 @@ def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root
 
 @pytest.mark.slow
 def test_nvcaffe_dies_and_comes_to_its_end(stand_in, root, tmp_path):
-    """Its lines, its snapshots with a score in their names and with fields that 1.0 has not."""
+    """NVCaffe's lines, and its snapshots with a score in the name and with unknown fields."""
     solver = write_job(root, tmp_path / "job", max_iter=100, snapshot=20, test_interval=100)
     args = ("--solver", solver, "--run-dir", "run", "--gpus", "0,1", "--caffe", stand_in)
     words = "F Check failed: error == cudaSuccess (700 vs. 0)  an illegal memory access"
@@ -418,7 +418,7 @@ def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
 
 @pytest.mark.slow
 def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
-    """Refused before the start; what it says when it starts all the same stands below."""
+    """Refused before the start; Caffe's own message is tested below."""
     solver = write_job(root, tmp_path / "job")
     for gpus in ("0", "0,1", "all"):
         done = irv2caffe("--solver", solver, "--run-dir", "run", "--gpus", gpus, cwd=tmp_path)
@@ -467,7 +467,7 @@ def test_threads_that_go_on_printing_do_not_hide_the_cause():
 
 
 def advice_on(caffe, cwd, *args):
-    """What we make of the last words of a real Caffe, which gives up."""
+    """The cause that is found for the last messages of a real Caffe that aborts."""
     done = bare_caffe(caffe, cwd, *args)
     assert done.returncode == -signal.SIGABRT, done.stderr
     tracker = Tracker()
@@ -481,7 +481,7 @@ def advice_on(caffe, cwd, *args):
 
 
 def bare_caffe(caffe, cwd, *args):
-    """``caffe train`` without anybody who looks after it."""
+    """``caffe train`` without supervision."""
     command = tool_command(caffe, "caffe", ["train", *map(str, args)])
     return subprocess.run(
         command.argv,
@@ -548,7 +548,7 @@ def test_words_on_snapshots_that_are_spoilt(caffe, root, tmp_path, name):
 
 
 def test_words_on_a_folder_that_is_missing_at_the_end(caffe, root, tmp_path):
-    """With snapshot: 0 nothing looks for it before the training is done."""
+    """With snapshot: 0 Caffe does not check the folder before the training is done."""
     changes = {"max_iter": 4, "snapshot": 0, "snapshot_prefix": '"nowhere/tiny"'}
     solver = write_job(root, tmp_path, **changes)
     advice = advice_on(caffe, tmp_path, "-solver", solver)
@@ -556,7 +556,7 @@ def test_words_on_a_folder_that_is_missing_at_the_end(caffe, root, tmp_path):
 
 
 def databases_with(root, folder, *records):
-    """Those of the tests, but with a training database of these records."""
+    """The net and solver of the tests, with a training database of these records."""
     folder.mkdir()
     shutil.copytree(root / "val_lmdb", folder / "val_lmdb")
     (folder / "train_lmdb").mkdir()

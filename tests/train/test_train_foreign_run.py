@@ -1,4 +1,4 @@
-"""Run folders and working folders from somebody else: nothing that they name is run."""
+"""Run folders and working folders from somebody else: no program that they name is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from helpers.training_jobs import config, irv2caffe, write_job
 
-from irv2caffe.train.run.git_revision import git_revision
+from irv2caffe.train.run.config_json import git_revision
 
 
 def change(run, **values):
@@ -18,7 +18,7 @@ def change(run, **values):
 
 
 def make_trap(program, tmp_path):
-    """A program that leaves a trace, and says that it is Caffe."""
+    """A program that leaves a trace and claims to be Caffe."""
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text(f"#!/bin/sh\ntouch '{tmp_path}/TRACE'\necho caffe version 1.0.0\n")
     program.chmod(0o755)
@@ -53,7 +53,7 @@ def test_the_image_that_a_run_folder_names_is_not_run(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_caffe_that_would_be_found_anyway_needs_no_name(caffe, run, tmp_path):
-    """Named at the start, by a path of its own, and installed all the same."""
+    """The Caffe was named at the start, and is also the one that is found without a name."""
     (tmp_path / "link").symlink_to(caffe.root)
     change(run, caffe={"root": f"{tmp_path}/link", "image": "", "reason": "--caffe link"})
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
@@ -88,7 +88,7 @@ def test_options_that_nobody_can_have_told(run, tmp_path, name, value, option):
 
 @pytest.mark.slow
 def test_weights_that_are_gone_are_not_left_out(run, tmp_path):
-    """A run without a snapshot begins anew from the same model, or not at all."""
+    """A run without a snapshot starts anew from the same model, or not at all."""
     for path in run.snapshots.iterdir():
         path.unlink()
     run.state.unlink()

@@ -1,4 +1,4 @@
-"""Which snapshots may go, and when there are some that nobody can read; real Caffe where it can."""
+"""Deletion of snapshots, and snapshots that cannot be read; with the real Caffe where possible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.training_jobs import (
 from irv2caffe.errors import UnreadableError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary, write_binary
-from irv2caffe.proto.snapshot_outline import read_model_outline
+from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir.retention import KeepPolicy, SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import RunDir
@@ -66,12 +66,12 @@ def iterations(folder):
 
 def layers_and_net(run):
     net = read_prototxt(run.path / "net.prototxt", messages.NetParameter)
-    return read_model_outline(pairs(run.snapshots)[0].model).layers, net
+    return read_model_header(pairs(run.snapshots)[0].model).layers, net
 
 
 @pytest.mark.slow
 def test_fields_that_only_nvcaffe_knows_change_no_layer(copy):
-    """It writes them into every layer, and into parameters of layers: here by hand."""
+    """NVCaffe's fields in every layer and in layer parameters, written by hand."""
     pair = pairs(copy.snapshots)[0]
     net = read_prototxt(copy.path / "net.prototxt", messages.NetParameter)
     assert not problem(pair, net)
@@ -154,7 +154,7 @@ def test_a_state_cut_between_two_histories(copy):
 
 
 def make_unreadable(path):
-    """A link to itself: every user, root too, is told that it cannot be opened."""
+    """A link to itself, which no user can open, not even root."""
     path.unlink()
     path.symlink_to(path.name)
 
@@ -180,7 +180,7 @@ def test_no_run_begins_anew_where_its_snapshots_cannot_be_read(copy, tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_of_snapshots_that_was_emptied(copy, tmp_path):
-    """Its disk is not there: what is below its mount point is no beginning."""
+    """The disk is missing: its empty mount point is no new run."""
     for path in copy.snapshots.iterdir():
         path.unlink()
     done = irv2caffe("--resume", "run", cwd=tmp_path)
@@ -211,7 +211,7 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["unreadable", "gone"])
 def test_a_disk_that_fails_with_caffe_ends_the_run(caffe, root, tmp_path, how):
-    """It does not begin anew and write over what the disk still has."""
+    """The run does not start anew and overwrite the snapshots."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER)
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     run = RunDir(tmp_path / "run")
@@ -250,7 +250,7 @@ def test_a_disk_that_fails_with_caffe_ends_the_run(caffe, root, tmp_path, how):
 
 @pytest.fixture
 def keeper(root, tmp_path):
-    """A keeper of an empty folder, its words, and how a snapshot comes there and is logged."""
+    """A snapshot keeper of an empty folder, its messages, and functions that write a snapshot."""
     folder = tmp_path / "snapshots"
     folder.mkdir()
     said = []
@@ -329,7 +329,7 @@ def test_what_was_asked_for_and_what_was_there_stays(keeper, root):
 
 @pytest.mark.slow
 def test_requested_snapshots_stay_in_a_real_run(caffe, root, tmp_path):
-    """Of those by the clock three stay; one that was asked for besides, and a stop's."""
+    """Three of the timed snapshots are kept, one that was requested, and that of a stop."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
     args = ("--solver", solver, "--run-dir", "run", "--keep-epochs", 0)
     child = start(*args, "--snapshot-minutes", 0.004, cwd=tmp_path)
@@ -367,7 +367,7 @@ def test_another_schedule_deletes_nothing_of_the_earlier_one(caffe, root, copy, 
 
 
 def poisoned(root, tmp_path, *args):
-    """The learning rate is lost at iteration 395; snapshots are written before that shows."""
+    """The learning rate explodes at iteration 395; snapshots follow before the loss shows it."""
     changes = {"lr_policy": '"multistep"', "gamma": 1e7, "stepsize": None, "display": 100}
     solver = write_job(root, tmp_path / "job", **changes, snapshot=66)
     with solver.open("a") as stream:

@@ -1,4 +1,4 @@
-"""Memory that a training takes, against what there is: of the machine, the container, the shell."""
+"""Memory that a training needs, against the limits of machine, container and shell."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import pytest
 from helpers.training_jobs import write_job
 
+from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.memory_room import MemoryRoom, cgroup_room, memory_room
-from irv2caffe.train.plan.plan import TrainOptions, make_plan
+from irv2caffe.train.plan.plan import TrainOptions
 from irv2caffe.train.run_dir.failure_causes import cause_of, cause_of_exit
 
 GB = 1 << 30
@@ -52,7 +53,7 @@ def test_what_this_machine_has():
 @pytest.mark.slow
 def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
     room = MemoryRoom(3 * GB, "this machine", "of memory available")
-    monkeypatch.setattr("irv2caffe.train.plan.memory.memory_room", lambda: room)
+    monkeypatch.setattr("irv2caffe.train.plan.memory_check.memory_room", lambda: room)
     solver = write_job(root, tmp_path, iter_size=2)
     told = {"batch_size": 2_000_000}
     plan = make_plan(solver, caffe, TrainOptions(given=told))

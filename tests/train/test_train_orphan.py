@@ -1,4 +1,4 @@
-"""Who is ended when a run is resumed: a Caffe of this run, and nobody that a file names."""
+"""Processes that are ended when a run is resumed: only a Caffe of this run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from helpers.training_jobs import (
 )
 
 from irv2caffe.train.run_dir.folders import new_run_dir
-from irv2caffe.train.run_dir.holders import holders, is_caffe_of, open_process
-from irv2caffe.train.run_dir.lock import locked, start_time
+from irv2caffe.train.run_dir.lock import holders, is_caffe_of, locked, open_process, start_time
 from irv2caffe.train.run_dir.run_dir import RunDir
 
 
 @pytest.fixture
 def stranger():
-    """A process, and a group, that has nothing to do with any run."""
+    """A process in a group of its own that has nothing to do with any run."""
     with child_of_test(["sleep", "1000"], start_new_session=True) as child:
         yield child
 
@@ -61,7 +60,7 @@ def test_a_process_that_a_lock_names_is_not_ended(caffe, root, tmp_path, strange
 
 
 def test_who_holds_the_lock_is_asked_of_the_kernel(tmp_path, stranger):
-    """Not who opened the file, and not whom it names."""
+    """Neither processes that only opened the file, nor the one that it names."""
     run = new_run_dir(tmp_path / "run")
     with locked(run):
         name_in_lock(run, stranger)
@@ -99,7 +98,7 @@ def test_a_process_that_keeps_the_lock_is_named(root, tmp_path, stand_in):
 
 @pytest.mark.slow
 def test_a_caffe_of_the_run_is_known_and_ended(caffe, root, tmp_path, stranger):
-    """Although the lock names another process."""
+    """The Caffe of the run is found although the lock file names another process."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=200)
     child = start("--solver", solver, "--run-dir", "run", cwd=tmp_path)
     run = RunDir(tmp_path / "run")
@@ -147,7 +146,7 @@ def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):
 
 @pytest.mark.slow
 def test_a_container_that_a_lock_names_is_not_removed(caffe, root, tmp_path, stranger, docker):
-    """It is asked of docker what runs in it."""
+    """Docker is asked for the command of the container."""
     solver = write_job(root, tmp_path / "job", max_iter=40)
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
     assert irv2caffe(*args, cwd=tmp_path, **docker).returncode == 0

@@ -1,4 +1,4 @@
-"""The figure of a run: in the background while it trains, at once at its end."""
+"""plot.png: drawn in the background during the training, and without delay at its end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """What runs behind ``nice`` gets no time at all, as on a machine that is busy."""
+    """Whatever runs with ``nice`` gets no time at all, as on a busy machine."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "nice"

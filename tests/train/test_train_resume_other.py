@@ -1,4 +1,4 @@
-"""Going on with trainings that this program did not start: their files stay as they are."""
+"""Resuming trainings that another program started; their files are not changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def train_plainly(caffe, root, folder, *, cwd=None, prefix="tiny", **changes):
-    """What somebody has who ran Caffe himself up to iteration 400; his solver goes on to 600."""
+    """A training by Caffe itself up to iteration 400, whose solver ends at 600."""
     solver = write_job(
         root, folder, net='"net.prototxt"', snapshot_prefix=f'"{prefix}"', max_iter=400, **changes
     )
@@ -108,7 +108,7 @@ def test_the_plan_says_what_and_where(job, tmp_path):
 
 
 def test_a_named_snapshot(job, tmp_path):
-    """Also one that was renamed: which iteration it is of stands in it."""
+    """Also a renamed one, whose iteration is in the file."""
     done = irv2caffe("--resume", "job/tiny_iter_200.solverstate", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_goes_on(only_run(tmp_path), 200)
@@ -120,7 +120,7 @@ def test_a_named_snapshot(job, tmp_path):
 
 
 def test_snapshots_elsewhere_than_the_solver(caffe, root):
-    """snapshot_prefix has folders, and counts from where Caffe was started."""
+    """snapshot_prefix has folders, relative to the folder that Caffe was started in."""
     base = root / "base"
     (base / "snapshots").mkdir(parents=True)
     job = train_plainly(caffe, root, base / "models/net", cwd=base, prefix="snapshots/tiny")
@@ -161,7 +161,7 @@ def test_hdf5_snapshots(caffe, root, tmp_path):
 
 
 def test_a_model_that_is_gone(job, tmp_path):
-    """The state names it by a path; a folder goes on from what is whole, a named state needs it."""
+    """A folder is resumed from a complete pair; a named solver state needs its own model."""
     (job / "tiny_iter_400.caffemodel").rename(tmp_path / "kept.caffemodel")
     done = irv2caffe("--resume", "job/tiny_iter_400.solverstate", "--run-dir", "on", cwd=tmp_path)
     assert done.returncode == 1
@@ -262,7 +262,7 @@ def test_nothing_left_to_do_and_another_net(job, tmp_path):
 
 
 def test_a_snapshot_of_a_run_folder(caffe, root, tmp_path):
-    """The newest goes on in place; from an older one a new run begins, and nothing is lost."""
+    """The newest snapshot resumes the run itself; an older one starts a new run."""
     solver = write_job(root, tmp_path / "job", max_iter=600)
     assert irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path).returncode == 0
     before = contents(tmp_path / "run")
@@ -290,7 +290,7 @@ def test_a_snapshot_of_a_run_folder(caffe, root, tmp_path):
 
 
 def test_a_state_with_a_model_of_another_iteration_is_refused(job, tmp_path):
-    """Half a file from elsewhere under the name of this one."""
+    """A torn model under the expected name."""
     state = read_binary(job / "tiny_iter_200.solverstate", messages.SolverState)
     del state.history[:1]
     write_binary(job / "tiny_iter_200.solverstate", state)
@@ -300,7 +300,7 @@ def test_a_state_with_a_model_of_another_iteration_is_refused(job, tmp_path):
 
 
 def as_of_2014(model, path):
-    """A model with layers of the version before, as those of the model zoo have them."""
+    """A model with old layers, as in the model zoo."""
     old = messages.NetParameter(name=model.name)
     for layer in model.layer:
         kept = old.layers.add()

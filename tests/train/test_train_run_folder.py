@@ -1,4 +1,4 @@
-"""What train writes into, and what it leaves alone: files that it did not make."""
+"""Files that train writes, and files of others that it leaves alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_no_folder_is_worked_in_through_a_link(run, tmp_path, name):
                                   "logs/start-001.log", "train.log"])  # fmt: skip
 @pytest.mark.parametrize("kind", ["fifo", "zero", "huge"])
 def test_only_regular_files_of_some_length_are_read(run, tmp_path, name, kind):
-    """Nothing hangs or takes the memory: --status only looks, --resume says what is wrong."""
+    """Nothing hangs or uses up memory: --status only reads, --resume reports the problem."""
     path = run.path / name
     path.unlink()
     if kind == "fifo":
@@ -110,7 +110,7 @@ def test_a_folder_that_somebody_prepared_is_no_half_made_run(tmp_path, more):
 
 
 def test_a_run_that_was_killed_while_it_was_made_is_made_anew(finished, tmp_path):
-    """Its config.json says that it is ours, and that Caffe was never started."""
+    """Its config.json is of this program, and Caffe was never started."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     (folder / "solver.prototxt").unlink()
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_while_it_was_made_is_made_anew(finished, tmp_path
 
 
 def test_a_link_of_that_name_stays(finished, tmp_path):
-    """``latest`` beside the run folder is moved on only from run to run."""
+    """``latest`` beside the run folder is changed only if it points to a run."""
     (tmp_path / "his").mkdir()
     (tmp_path / "latest").symlink_to("his")
     run = RunDir(tmp_path / "run")
@@ -140,7 +140,7 @@ def test_a_link_of_that_name_stays(finished, tmp_path):
 
 
 def test_two_mean_images_of_one_name_stay_two(caffe, root, tmp_path):
-    """Of the training and of the test set, in a folder each; and one named as a file of ours."""
+    """Two mean images of one name in two folders, and one named as a file of the run folder."""
     solver = write_job(root, tmp_path / "job", max_iter=20)
     net = read_prototxt(tmp_path / "job/net.prototxt", messages.NetParameter)
     for place, (layer, name) in enumerate(
@@ -162,7 +162,7 @@ def test_two_mean_images_of_one_name_stay_two(caffe, root, tmp_path):
 
 
 def test_a_mean_image_of_a_run_that_was_moved(caffe, root, tmp_path):
-    """It lies in the run folder, wherever that is; a new run from there takes it along."""
+    """The mean image is in the run folder, also after it was moved; a new run copies it."""
     solver = write_job(root, tmp_path / "job", max_iter=400)
     net = read_prototxt(tmp_path / "job/net.prototxt", messages.NetParameter)
     for layer in net.layer[:2]:
@@ -193,7 +193,7 @@ def test_files_named_as_the_run_folders_own(caffe, root, tmp_path, name):
 
 
 def test_a_layer_that_would_write_over_a_file(run, tmp_path):
-    """HDF5Output begins its file anew, whatever it was: a net from somebody else may name any."""
+    """HDF5Output overwrites its file, and a foreign net may name any file."""
     (tmp_path / "letter.txt").write_text("years of work")
     net = (run.path / "net.prototxt").read_text()
     layer = 'layer { name: "out" type: "HDF5Output" bottom: "fc" bottom: "label" '

@@ -1,4 +1,4 @@
-"""Signals, kills of Caffe and of the trainer, at chosen and at random moments; real Caffe."""
+"""Signals, and kills of Caffe and of the trainer at chosen and random moments; real Caffe."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def root(caffe, tmp_path_factory):
 
 
 def begin(root, tmp_path, *args, **changes):
-    """A run that would never end by itself, and is at work."""
+    """Starts a run that never ends by itself; returns when it trains."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, **changes)
     child = start("--solver", solver, "--run-dir", "run", *args, cwd=tmp_path)
     run = RunDir(tmp_path / "run")
@@ -52,7 +52,7 @@ def begin(root, tmp_path, *args, **changes):
 
 
 def finish(run, max_iter, cwd):
-    """Makes the run's end near and resumes it there."""
+    """Lowers the run's max_iter and resumes it to that end."""
     text = re.sub(r"(?m)^max_iter: \d+", f"max_iter: {max_iter}", run.solver.read_text())
     run.solver.write_text(text)
     done = irv2caffe("--resume", run.path, "--json", cwd=cwd)
@@ -61,7 +61,7 @@ def finish(run, max_iter, cwd):
 
 
 def check_continuous(run, max_iter, display=DISPLAY, gamma=0.5, stepsize=300, base_lr=0.01):
-    """Every display once, in the stitched log and in the metrics, on the schedule of the lr."""
+    """Every display is once in train.log and in the metrics, with the scheduled learning rate."""
     log = read_log(run.path)
     assert log.finished
     wanted = list(range(0, max_iter + 1, display))
@@ -136,7 +136,7 @@ def test_a_killed_caffe_is_started_again(root, tmp_path):
 
 
 def caffe_pid_after(run, pid):
-    """The next Caffe, and that it has got to work."""
+    """The process number of the next Caffe, once it trains."""
 
     def another():
         other = caffe_pid(run.path)
@@ -183,7 +183,7 @@ def other_than(run, pid):
 
 
 def test_a_killed_trainer_leaves_a_snapshot_and_a_resumable_run(root, tmp_path):
-    """The kernel stops Caffe for us: even the iterations since the last snapshot are kept."""
+    """The kernel stops Caffe: even the iterations since the last snapshot are kept."""
     child, run = begin(root, tmp_path, snapshot=0, display=1)
     pid = caffe_pid(run.path)
     child.kill()
@@ -220,7 +220,7 @@ def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
 
 
 def test_twenty_random_kills(root, tmp_path):
-    """Ten of Caffe, ten of the trainer; the run comes to its end with nothing missing."""
+    """Ten kills of Caffe and ten of the trainer; the run finishes with nothing missing."""
     rng = random.Random(5)
     max_iter = 100_000
     changes = {"display": 100, "snapshot": 1000, "stepsize": 10_000, "test_interval": 100_000}
@@ -258,7 +258,7 @@ def test_twenty_random_kills(root, tmp_path):
 
 
 def last_complete_snapshot(run, up_to=None):
-    """Of the newest snapshot that Caffe had written and gone on from, as its logs say."""
+    """The iteration of the newest snapshot after which Caffe logged more."""
     best = 0
     for path in sorted(run.logs.glob("start-*.log"))[:up_to]:
         text = path.read_text(errors="replace")

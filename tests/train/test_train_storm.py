@@ -1,4 +1,4 @@
-"""SIGTERM again and again, as some schedulers send it: at the start, in the middle, at the end."""
+"""Repeated SIGTERM, as some schedulers send it: at the start, during the training, at the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def hears(pid):
-    """Whether a process has a handler of its own for SIGTERM; before that Python has none."""
+    """Whether a process has installed a handler for SIGTERM."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
@@ -35,7 +35,7 @@ def hears(pid):
 
 
 def storm(child):
-    """Signals until the end; (exit code, standard error)."""
+    """Sends signals until the child ends; returns exit code and standard error."""
 
     def send():
         while child.poll() is None:
@@ -89,7 +89,7 @@ def test_at_the_end(caffe, root, tmp_path):
 
 
 def test_what_a_killed_trainer_left_is_removed(caffe, root, tmp_path):
-    """Also what it was just writing; a figure that somebody draws now stays."""
+    """Unfinished files are removed, but not those that another process may be writing."""
     solver = write_job(root, tmp_path / "job", max_iter=400)
     assert irv2caffe("--solver", solver, "--run-dir", "run", cwd=tmp_path).returncode == 0
     left = [

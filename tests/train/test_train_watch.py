@@ -1,4 +1,4 @@
-"""What is read of a log while it grows: losses that are lost, rates, silences; and the terminal."""
+"""Reading of a growing log: divergence, speed, stalls; the terminal; options of a resumed run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_outputs_of_several_elements_are_kept_one_by_one():
 
 
 def test_lines_of_other_threads_change_nothing():
-    """With several GPUs, gradient clipping and multistep are said by every thread."""
+    """With several GPUs, every thread logs gradient clipping and steps of the learning rate."""
     other = ["I1124 10:00:00.1 101 sgd_solver.cpp:9] MultiStep Status: Iteration 10, step = 1"]
     clip = ["I1124 10:00:00.2 102 sgd_solver.cpp:9] Gradient clipping: scaling down gradients"]
     first = list(display(0, 2.3, ("loss", 2.3)))
@@ -138,7 +138,7 @@ def test_rates_come_from_the_stamps_and_leave_tests_out(tmp_path):
 
 
 def test_a_clock_that_is_set_back_leaves_the_rate(tmp_path):
-    """What lies between two such stamps is not known; it is not a day less a moment."""
+    """The time between two such stamps is unknown, and not almost a day."""
     stamps = ["10:00:00", "10:00:05", "10:00:07", "09:59:59", "10:00:04", "10:00:09"]
     test = "I1124 {} 100 solver.cpp:1] Iteration 60, Testing net (#0)"
     tracker, rows = feed(
@@ -154,7 +154,7 @@ def test_a_clock_that_is_set_back_leaves_the_rate(tmp_path):
 
 
 def test_a_test_at_every_display_leaves_a_rate():
-    """From a display to the test before the next one: what lies between is known, too."""
+    """The time from a display to the next test gives the speed, too."""
 
     def test(at, iteration):
         start = f"I1124 {at} 100 solver.cpp:1]"
@@ -182,7 +182,7 @@ class Clock:
 
 
 def test_the_rhythm_of_a_slow_run_is_no_stall(monkeypatch):
-    """A display in 50 minutes, a test of 2 hours: only the run itself can say so."""
+    """A display every 50 minutes and a test of 2 hours: known only from the run itself."""
     clock = Clock(monkeypatch)
     stall = StallWatch()
     stall.start()
@@ -241,7 +241,7 @@ def test_the_stitched_log_is_made_whole(tmp_path):
 
 
 def test_a_log_is_read_to_its_last_byte(tmp_path):
-    """Whatever it holds; and no room is kept behind its end."""
+    """Any bytes are read, and no reserved space is left behind the end."""
     (tmp_path / "logs").mkdir()
     lines = []
     log = RawLog(tmp_path / "logs/start-001.log", tmp_path / "train.log")
@@ -257,7 +257,7 @@ def test_a_log_is_read_to_its_last_byte(tmp_path):
 
 
 def on_a_terminal(args, cwd):
-    """A program with a terminal of its own, as its session leader; (child, our end)."""
+    """Starts a program on a terminal of its own; returns the child and our end."""
     ours, theirs = pty.openpty()
 
     def take_terminal():
@@ -296,7 +296,7 @@ def test_one_line_on_a_terminal(caffe, root, tmp_path):
 
 @pytest.mark.slow
 def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
-    """SIGHUP, and nobody to write to: a snapshot is taken, and the run comes to its end."""
+    """SIGHUP, and no terminal to write to: a snapshot is written, and the run finishes."""
     solver = write_job(root, tmp_path / "job", max_iter=60_000, snapshot=0)
     child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
     run = RunDir(tmp_path / "run")
@@ -331,7 +331,7 @@ def test_a_resumed_run_goes_on_as_it_was_told(caffe, root, tmp_path):
 
 @pytest.mark.slow
 def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
-    """Where CAFFE_ROOT names none any more it has to be named; where it names another, that."""
+    """Without CAFFE_ROOT the Caffe must be named; another CAFFE_ROOT is used instead."""
     folder = make_stand_in(tmp_path / "one")
     other = make_stand_in(tmp_path / "other")
     solver = write_job(root, tmp_path / "job", max_iter=40)
@@ -350,7 +350,7 @@ def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
 
 @pytest.mark.slow
 def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
-    """What the estimate takes for an error, the next start takes for one, too."""
+    """--ignore-findings of the first start holds for the next one."""
     solver = write_job(root, tmp_path / "job", max_iter=40)
     net = tmp_path / "job/net.prototxt"
     net.write_text(net.read_text().replace("kernel_size: 3", "kernel_size: 11"))  # of 10x10
@@ -365,7 +365,7 @@ def test_findings_that_were_ignored_are_ignored_again(root, tmp_path):
 
 
 def test_metrics_do_not_pile_up(tmp_path):
-    """Where a log is read faster than anybody asks for a flush, as at the end of a burst."""
+    """Rows are written without a flush when many lines come at once."""
     path = tmp_path / "metrics"
     metrics = MetricsFile(path, 1, 32, 3200)
     for iteration in range(2500):

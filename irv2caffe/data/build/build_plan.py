@@ -102,10 +102,6 @@ class BuildPlan:
 def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
     """Decides the order and checks the keys.
 
-    Args:
-        source: of the images.
-        options: of the database.
-
     Raises:
         InputError: more records than keys can count, or a path that is too long for a key.
     """

@@ -184,13 +184,7 @@ def check_outside_source(source: Source, out: Path) -> None:
 
 
 def make_report(out: Path, start: int, num_done: int, seconds: float) -> BuildReport:
-    """The report of a complete database, from its manifest.
-
-    Args:
-        out: the database.
-        start: the record that this process started from.
-        num_done: number of records that it made.
-        seconds: its duration.
+    """The report of a complete database, of which this process made the last ``num_done`` records.
 
     Raises:
         OutputError: the manifest cannot be read.

@@ -71,14 +71,7 @@ class WorkerPool:
     def __init__(
         self, source: Source, options: BuildOptions, *, num_workers: int, slot_bytes: int
     ) -> None:
-        """Computes the layout of the memory; the workers start with the block.
-
-        Args:
-            source: of the images.
-            options: of the database.
-            num_workers: number of processes.
-            slot_bytes: memory for one unit of work.
-        """
+        """Computes the layout of the memory, with ``slot_bytes`` per unit of work."""
         self._source = source
         self._options = options
         self._num_workers = num_workers

@@ -24,13 +24,7 @@ class ChangedSourceError(OutputExistsError):
 
 
 def check_unchanged(plan: BuildPlan, folder: Path, num_done: int, pool: WorkerPool) -> None:
-    """Makes a sample of the records of an unfinished database again, and compares them.
-
-    Args:
-        plan: the records of the database.
-        folder: of the unfinished database.
-        num_done: number of records that were made already.
-        pool: workers that make records.
+    """Makes a sample of the first ``num_done`` records again, and compares them with those stored.
 
     Raises:
         ChangedSourceError: naming images whose records are different now.

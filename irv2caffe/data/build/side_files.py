@@ -56,11 +56,7 @@ class SideTables:
     """``skipped.csv`` and ``complaints.csv``; each file is created with its first row."""
 
     def __init__(self, folder: Path, known_bytes: Mapping[str, int]) -> None:
-        """Truncates the tables of an earlier process to the records that were committed.
-
-        Args:
-            folder: of the database.
-            known_bytes: committed length of each table, by file name.
+        """Truncates existing tables to ``known_bytes``, their committed lengths by file name.
 
         Raises:
             OSError: the folder cannot be written.
@@ -115,13 +111,7 @@ def skipped_beside(out: Path) -> Path:
 
 
 def keep_skipped(folder: Path, out: Path, error: LeftOutError) -> None:
-    """Moves ``skipped.csv`` of a failed build beside the output, and adds its path to the error.
-
-    Args:
-        folder: of the unfinished database, which is about to be removed.
-        out: path of the output.
-        error: why the build failed.
-    """
+    """Moves ``skipped.csv`` of a failed build beside ``out``, and adds its path to the error."""
     with suppress(OSError):
         (folder / SKIPPED).replace(skipped_beside(out))
         error.hint += f"; {skipped_beside(out)} lists all of them"
@@ -180,14 +170,7 @@ class BuildReport:
 def write_side_files(
     folder: Path, plan: BuildPlan, state: State, backend: str, findings: list[str]
 ) -> None:
-    """Writes all files beside ``data.mdb``; the manifest last.
-
-    Args:
-        folder: of the database.
-        plan: of the database.
-        state: counts and sums of its records.
-        backend: program that wrote the records.
-        findings: probable problems with them.
+    """Writes all files beside ``data.mdb``; the manifest last. ``backend`` wrote the records.
 
     Raises:
         OutputError: the disk is full or fails.

@@ -76,13 +76,9 @@ def estimate_lmdb(source: Source, options: BuildOptions, out: Path) -> SizeEstim
 
 
 def estimate(plan: BuildPlan, pool: WorkerPool | None, out: Path, start: int) -> SizeEstimate:
-    """The estimate for a plan; a sample of records is made where the options leave sizes open.
+    """The estimate for a plan of which ``start`` records are made.
 
-    Args:
-        plan: of the database.
-        pool: makes the sample; may be None where the options determine the size.
-        out: path of the output.
-        start: number of records that an earlier process made.
+    ``pool`` makes a sample of records; it may be None where the options determine their size.
     """
     source = plan.source
     size = raw_record_bytes(plan.options)

@@ -36,12 +36,7 @@ class RecordWriter:
     """
 
     def __init__(self, plan: BuildPlan, partial: Partial, state: State) -> None:
-        """Starts at ``state.next_index``.
-
-        Args:
-            plan: of the database.
-            partial: folder of the unfinished database.
-            state: of the records that are committed; updated with every result.
+        """Starts at ``state.next_index``; the state is updated with every result.
 
         Raises:
             OutputError: the folder cannot be written.

@@ -62,13 +62,7 @@ class Depth:
 
 
 def largest_value(file: ImageFile, pixels: NDArray[Any], bits: int | None) -> int:
-    """The largest value of a 16-bit file; exact where :meth:`Depth.findings` depends on it.
-
-    Args:
-        file: the image file.
-        pixels: its pixels of 8 bits, decoded with these ``bits``.
-        bits: value of ``--bit-depth``, or None.
-    """
+    """The largest value of a 16-bit file; exact where :meth:`Depth.findings` depends on it."""
     largest = int(pixels.max())
     is_exact = bits is not None or largest < _DARK
     return int(file.decode_deep().max()) if is_exact else (largest << 8) + 255

@@ -158,11 +158,7 @@ class FolderLayout:
             self._direct.add(folder)
 
     def check(self, root: Path, override: str) -> None:
-        """Refuses a SOURCE that is one level above the class folders.
-
-        Args:
-            root: the source.
-            override: option that skips this check, for the hint.
+        """Refuses a SOURCE one level above the class folders; ``override`` is an option to skip it.
 
         Raises:
             InputError: naming the folder that is probably meant.

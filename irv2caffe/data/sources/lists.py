@@ -54,13 +54,7 @@ def parse_list(
     exists: Callable[[str], bool],
     root: Path | None = None,
 ) -> tuple[Items, array[int]]:
-    """The images of a list, and their line numbers.
-
-    Args:
-        lines: (number, line).
-        path: of the list, for messages.
-        exists: whether an image of a name exists; called only for unusual lines.
-        root: absolute paths below it are accepted too.
+    """The images of a list, and their line numbers; for the arguments see ``parse_line``.
 
     Raises:
         FormatError: malformed lines, by number.
@@ -131,10 +125,6 @@ def _contradictions(items: Items, lines: array[int]) -> list[tuple[int, str]]:
 def hint_on_missing(root: Path, name: str) -> str:
     """Searches near the root for an image of a list that does not exist below it.
 
-    Args:
-        root: the folder that was given.
-        name: path in the list.
-
     Returns:
         Text to append to a hint; empty where the image is not found.
     """
@@ -161,13 +151,7 @@ def _folders(root: Path) -> list[os.DirEntry[str]]:
 
 
 def check_labels(items: Items, lines: array[int], path: Path, table: tuple[str, ...]) -> None:
-    """Refuses labels beyond the class table.
-
-    Args:
-        items: the images of a list.
-        lines: their line numbers.
-        path: of the list.
-        table: class names by label; empty if there is none.
+    """Refuses labels beyond the class table, if there is one.
 
     Raises:
         InputError: naming the lines.

@@ -1,9 +1,9 @@
-"""The checks of a plan that need all of it: disk, weights, run folder, tests, GPUs."""
+"""Checks of a plan: findings, weights, snapshot, run folder, disk, memory, GPUs."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,93 +18,68 @@ from irv2caffe.errors import (
     OutputExistsError,
     UsageError,
 )
-from irv2caffe.proto.snapshot_outline import read_model_outline
+from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.train.plan.estimate import Estimate, estimate
-from irv2caffe.train.plan.findings import is_error, look, problem
+from irv2caffe.train.plan.findings import is_error, job_findings, problem, stops
 from irv2caffe.train.plan.gpus import notes as gpu_notes
-from irv2caffe.train.plan.job import noted
-from irv2caffe.train.plan.memory import check_memory
+from irv2caffe.train.plan.job import collected
+from irv2caffe.train.plan.memory_check import check_memory
+from irv2caffe.train.plan.plan import Disk, Plan
 from irv2caffe.train.run_dir.folders import refuse_used
 from irv2caffe.train.run_dir.foreign_training import refuse_other_net
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
-from irv2caffe.train.run_dir.retention import KeepPolicy
 from irv2caffe.train.run_dir.snapshots import net_differences, pairs
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
-    from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run_dir.snapshots import Pair
 
-# Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
-_KEEP_NEWEST = 3
 
-
-@dataclass(frozen=True)
-class Disk:
-    """What snapshots take.
-
-    Attributes:
-        pair_bytes: of one snapshot's two files, or None where that is not known yet.
-        num_kept: that will lie there at the end.
-        free_bytes: on the disk of the run folder.
-    """
-
-    pair_bytes: int | None
-    num_kept: int
-    free_bytes: int
-
-
-def keep_policy(plan: Plan) -> KeepPolicy:
-    """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
-
-    Where a number was given, the solver's own go too, and those of earlier calls.
-    """
-    options = plan.options
-    per_epoch = plan.iterations_per_epoch
-    every = options.keep_epochs * per_epoch if per_epoch and options.keep_epochs else None
-    if options.keep_newest is not None:
-        return KeepPolicy(options.keep_newest, every)
-    return KeepPolicy(_KEEP_NEWEST, every, int(plan.solver.snapshot) or None, earlier=True)
-
-
-def checked(plan: Plan, facts: Databases, problems: list[Irv2CaffeError]) -> Plan:
-    """The plan with its disk, its notes and all problems.
+def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError]) -> Plan:
+    """The plan with its disk, memory, findings, notes and all problems.
 
     Args:
         plan: without them.
-        facts: of the databases.
+        databases: that were read already.
         problems: that are known already.
     """
     notes = _notes(plan)
     for path in plan.options.weights:
-        with noted(problems):
+        with collected(problems):
             notes += _weights(plan, path)
-    start = plan.options.snapshot
+    start, folder = plan.options.snapshot, plan.options.run_dir
     if start is not None:
-        with noted(problems):
+        with collected(problems):
             notes.append(_starting_point(start, plan.job.train_net, plan.solver.max_iter))
-    folder = plan.options.run_dir
     if folder is not None and (start is not None or not plan.options.moved):
-        with noted(problems):
+        with collected(problems):
             refuse_used(folder)
-    with noted(problems):
+    with collected(problems):
         _refuse_overwriting(plan)
     place = folder or Path.cwd()
-    with noted(problems):
+    with collected(problems):
         _check_writable(place)
-    found = _estimate(plan, problems, notes)
-    seen = _findings(plan, facts, problems, notes)
+    findings, errors = _findings(plan, databases, problems)
+    found = None
+    if not problems and not any(map(stops, findings)):  # without databases shapes are not known
+        found = _estimate(plan, errors, notes)
+    problems += errors
     disk = None
-    with noted(problems):
+    with collected(problems):
         disk = _disk(plan, place, found)
         notes += _room(disk, place)
     if found is not None:
         check_memory(plan, found, problems, notes)
     notes += gpu_notes(plan.devices)
     return replace(
-        plan, disk=disk, estimate=found, findings=seen, notes=tuple(notes), problems=tuple(problems)
+        plan,
+        disk=disk,
+        estimate=found,
+        findings=findings,
+        notes=tuple(notes),
+        problems=tuple(problems),
     )
 
 
@@ -124,59 +99,39 @@ def _refuse_overwriting(plan: Plan) -> None:
                 )
 
 
-def _estimate(plan: Plan, problems: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
-    """What the run takes; a net that Caffe would refuse is a problem."""
-    if problems:
-        return None  # without databases shapes are not known
+def _findings(
+    plan: Plan, databases: Databases, problems: list[Irv2CaffeError]
+) -> tuple[tuple[Finding, ...], list[Irv2CaffeError]]:
+    """What check finds, and which of it keeps the run from its start."""
+    try:
+        findings = job_findings(plan, databases)
+    except Irv2CaffeError as error:
+        return (), [error] if error.message not in {each.message for each in problems} else []
+    ignored = plan.options.ignore_findings
+    stopping = [each for each in findings if stops(each) or (is_error(each) and not ignored)]
+    return findings, [problem(each) for each in stopping]
+
+
+def _estimate(plan: Plan, errors: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
+    """Memory and disk of the run; a net that Caffe refuses is an error, if no finding says it."""
     shared_by = plan.devices.count if plan.flavor == "nvcaffe" else 1
     try:
         return estimate(plan.job, plan.databases, shared_by=shared_by)
     except NetError as error:
-        is_foreign = "unknown layer type" in error.message
-        if is_foreign or plan.options.ignore_findings:
+        if "unknown layer type" in error.message or plan.options.ignore_findings:
             notes.append(f"warning: {error.message}")
-        else:
-            problems.append(error)
+        elif not errors:
+            errors.append(error)
         return None
-
-
-def _findings(
-    plan: Plan, facts: Databases, problems: list[Irv2CaffeError], notes: list[str]
-) -> tuple[Finding, ...]:
-    """What check finds: its errors keep the run from its start."""
-    if not plan.job.nets:
-        return ()
-    try:
-        seen = look(plan, facts)
-    except Irv2CaffeError as error:
-        if not problems:  # else it has stumbled over one of them
-            notes.append(f"warning: irv2caffe check fails: {error.message}")
-        return ()
-    errors = [finding for finding in seen if is_error(finding)]
-    if errors and not plan.options.ignore_findings:
-        # It says more of a net that Caffe refuses than the error does that stands there by now.
-        problems[:] = [error for error in problems if not isinstance(error, NetError)]
-        problems += map(problem, errors)
-    return seen
 
 
 def _notes(plan: Plan) -> list[str]:
     """What a person should know before the start, one line each."""
-    solver, lines = plan.solver, []
+    lines = []
     written = next(iter(plan.job.data_layers("TRAIN")), None)
     if written is not None and plan.flavor == "nvcaffe" and plan.devices.count > 1:
         lines.append(
             f"NVCaffe divides batch_size {plan.batch_size} among its {plan.devices.count} GPUs"
-        )
-    if plan.num_val and plan.tested and plan.tested != plan.num_val:
-        lines.append(
-            f"warning: every test reads {plan.tested:,} images, the validation database has "
-            f"{plan.num_val:,}: test_iter x batch should be equal to it"
-        )
-    if solver.test_interval and solver.max_iter % solver.test_interval:
-        lines.append(
-            f"warning: max_iter {solver.max_iter:,} is no multiple of test_interval "
-            f"{solver.test_interval:,}: the end will not be tested"
         )
     if plan.can is not None and plan.can.gpu is None and plan.gpus:
         lines.append("whether this Caffe was built for GPUs shows when it starts")
@@ -207,7 +162,7 @@ def _weights(plan: Plan, path: Path) -> list[str]:
     if "," in str(path):
         raise InputError(f"--weights {path}: Caffe takes a comma for the next file", "rename it")
     try:
-        outline = read_model_outline(path)
+        outline = read_model_header(path)
     except FormatError as error:
         hint = error.hint if "--" in error.hint else "it takes a whole .caffemodel"
         raise InputError(f"--weights {error.message}", hint) from error
@@ -266,7 +221,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
-    keep = keep_policy(plan)
+    keep = plan.keep
     kept = keep.newest
     for interval in (keep.every, keep.scheduled):
         if interval:

@@ -1,87 +1,78 @@
-"""What ``irv2caffe check`` finds in a run that is about to start."""
+"""Findings of ``irv2caffe check`` on the job as it will run, and those that keep it from that."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.finding import Severity
 from irv2caffe.check.registry import RULES
-from irv2caffe.check.run import CheckOptions, check
+from irv2caffe.check.run import CheckOptions, check_reading
 from irv2caffe.errors import InputError
-from irv2caffe.proto.text import write_prototxt
 
 if TYPE_CHECKING:
     from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
 
-# What the run folder's own copy of the solver mends, and what the plan says by itself.
-_MENDED = (
-    "snapshot-folder", "snapshot-prefix", "snapshot-never", "snapshot-taken", "solver-mode",
-    "display", "net-elsewhere",
-)  # fmt: skip
-_SAID = (
-    "net-missing", "data-missing", "data-unreadable", "data-empty", "backend-unset",
-    "max-iter", "test-set-size", "effective-batch",
-)  # fmt: skip
-# A run that is resumed has passed the rest; the database may be another one by now.
+# The only rules of check that a training leaves out, and why.
+LEFT_OUT = {
+    "snapshot-folder": "snapshots go into the run folder",
+    "snapshot-prefix": "snapshots go into the run folder",
+    "snapshot-taken": "snapshots go into the run folder",
+    "snapshot-never": "the trainer asks for snapshots, and for one at the end",
+    "solver-mode": "the run's copy of the solver has the mode that --gpus means",
+    "display": "the run's copy of the solver has one",
+    "net-elsewhere": "the run's copies have absolute paths",
+    "net-missing": "an error of the plan",
+    "solver-as-net": "an error of the plan",
+    "effective-batch": "a row of the plan",
+}
+# What stops Caffe at its start: an error also with --ignore-findings. A database that is not there
+# is a note of check, which may run on another machine than the training.
+STOPS = frozenset(("data-missing", "data-unreadable", "data-empty", "backend-unset", "max-iter"))
+# The rules for a run that is resumed, which has passed the others; its databases may have changed.
 _OF_RECORDS = frozenset(
     ("crop-exceeds-records", "label-range", "records-broken", "records-differ", "height-first")
 )
-# Options that only say which data it is.
-_OF_DATA = frozenset({"train_lmdb", "val_lmdb"})
 
 
-def look(plan: Plan, facts: Databases) -> tuple[Finding, ...]:
-    """The findings on the solver as it will run.
+def job_findings(plan: Plan, databases: Databases) -> tuple[Finding, ...]:
+    """The findings on a job with the values that options have changed.
 
-    Where options change the solver, a copy with the changes is looked at; of a run that is resumed
-    only what is in its databases.
+    Of a run that is resumed only those on its databases are looked for.
 
     Args:
         plan: without findings.
-        facts: of its databases, which are not read again.
+        databases: that were read already.
 
     Raises:
-        Irv2CaffeError: a file cannot be read.
+        Irv2CaffeError: a database or model that the options name cannot be read.
     """
-    given, is_resumed = plan.options.given, plan.options.moved
-    ignored = frozenset(RULES) - _OF_RECORDS if is_resumed else frozenset((*_MENDED, *_SAID))
-    start = plan.options.snapshot
-    goes_on = start is not None and start.model.suffix == ".caffemodel"  # not HDF5
-    models = [*plan.options.weights, *([start.model] if start is not None and goes_on else ())]
+    given, start = plan.options.given, plan.options.snapshot
+    rules = _OF_RECORDS | STOPS if plan.options.moved else RULES.keys() - LEFT_OUT.keys()
+    models = [*plan.options.weights]
+    if start is not None and start.model.suffix == ".caffemodel":  # not HDF5
+        models.append(start.model)
     options = CheckOptions(
         flavor="nvcaffe" if plan.flavor == "nvcaffe" else "bvlc",
         num_gpus=plan.devices.count,
-        weights=models[0] if models else None,
+        weights=next(filter(Path.is_file, models), None),
         train_lmdb=Path(given["train_lmdb"]) if "train_lmdb" in given else None,
         val_lmdb=Path(given["val_lmdb"]) if "val_lmdb" in given else None,
         epochs=given.get("epochs"),
         lr_decay_epochs=given.get("lr_decay_epochs"),
-        ignore=frozenset(RULES) & ignored,
-        databases=facts,
+        ignore=frozenset(RULES) - rules,
+        databases=databases,
     )
-    if set(given) <= _OF_DATA and not is_resumed:
-        found = check(plan.job.path, options).findings
-        built_aside = f"{plan.job.path.parent}/" if plan.options.origin else ""
-        return tuple(_without(finding, built_aside) for finding in found)
-    with tempfile.TemporaryDirectory(prefix="irv2caffe-") as name:
-        folder = Path(name)
-        for net_name, net in plan.job.nets.items():
-            write_prototxt(folder / net_name, net)
-        write_prototxt(folder / "solver.prototxt", plan.solver)
-        return tuple(
-            _without(finding, f"{folder}/")
-            for finding in check(folder / "solver.prototxt", options).findings
-        )
+    found = check_reading(plan.job.as_written(), options).findings
+    return tuple(map(_without_folder, found)) if plan.options.origin else found
 
 
-def _without(finding: Finding, folder: str) -> Finding:
-    """The finding in files without the folder that is gone then."""
-    places = (replace(place, file=place.file.removeprefix(folder)) for place in finding.places)
+def _without_folder(finding: Finding) -> Finding:
+    """The finding in the files of a recipe, whose folder is gone then."""
+    places = (replace(place, file=Path(place.file).name) for place in finding.places)
     return replace(finding, places=tuple(places))
 
 
@@ -96,10 +87,15 @@ def line(finding: Finding) -> str:
 
 def problem(finding: Finding) -> InputError:
     """An error that keeps a run from its start."""
+    anyway = "" if finding.rule in STOPS else "; --ignore-findings starts all the same"
     return InputError(
-        line(finding).removeprefix("error: "),
-        f"{finding.fix}; --ignore-findings starts all the same",
+        line(finding).removeprefix(f"{finding.severity.label}: "), f"{finding.fix}{anyway}"
     )
+
+
+def stops(finding: Finding) -> bool:
+    """Whether Caffe stops at its start."""
+    return finding.rule == "data-missing" or (finding.rule in STOPS and is_error(finding))
 
 
 def is_error(finding: Finding) -> bool:

@@ -1,52 +1,47 @@
-"""What is to be trained: a solver and the nets it names."""
+"""The job: a solver and the nets it names."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.files import exists, is_file
-from irv2caffe.errors import FormatError, Irv2CaffeError, MissingInputError
+from irv2caffe.check.find_nets import INLINE_ROLES, NET_ROLES
+from irv2caffe.check.read import PATH_FIELDS, read
+from irv2caffe.errors import FormatError, Irv2CaffeError
 from irv2caffe.proto import messages
-from irv2caffe.proto.text import read_prototxt
 from irv2caffe.train.run_dir.folders import OWN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Fields of LayerParameter that hold paths; Caffe opens them relative to its working folder.
-_PATH_FIELDS = (
-    ("data_param", "source"),
-    ("image_data_param", "source"),
-    ("image_data_param", "root_folder"),
-    ("hdf5_data_param", "source"),
-    ("window_data_param", "source"),
-    ("window_data_param", "root_folder"),
-    ("infogain_loss_param", "source"),
-    ("transform_param", "mean_file"),
-)
-# Those of them that are small files a run folder keeps a copy of.
+    from irv2caffe.check.evidence import PrototxtFile
+    from irv2caffe.check.files import Reading
+
+# Fields with paths of small files that a run folder keeps a copy of.
 COPIED_FIELDS = (("infogain_loss_param", "source"), ("transform_param", "mean_file"))
-_NET_FIELDS = ("net", "train_net", "test_net")
-_INLINE_FIELDS = {"net_param": "net", "train_net_param": "train_net", "test_net_param": "test_net"}
 PHASES = ("TRAIN", "TEST")
+_READERS = ("Data", "ImageData")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A solver and its nets, with absolute paths.
+    """A solver and its nets, with absolute paths, as they will be written into the run folder.
 
     Attributes:
         path: of the solver.
         solver: the SolverParameter, whose net fields name keys of ``nets``.
         nets: file name to NetParameter.
+        files: file name to the net as it was read.
+        reading: all files as they were read.
     """
 
     path: Path
     solver: Any
     nets: dict[str, Any]
+    files: dict[str, PrototxtFile]
+    reading: Reading
 
     def data_layers(self, phase: str) -> Iterator[Any]:
         """The layers of a phase that read batches from a database or a list."""
@@ -67,10 +62,41 @@ class Job:
         name = self.solver.train_net or self.solver.net
         return self.nets[name] if name in self.nets else messages.NetParameter()
 
+    def as_written(self) -> Reading:
+        """The files as they were read, with the values that options have changed since."""
+        written = self.reading.solver
+        assert written is not None
+        solver = _copy(self.solver)
+        own = _copy(written.message)
+        for field, _ in written.message.ListFields():
+            if field.name not in (*NET_ROLES, *INLINE_ROLES):
+                own.ClearField(field.name)
+        for name in NET_ROLES:
+            solver.ClearField(name)
+        solver.MergeFrom(own)
+        files = {file: _with_batches(file, self.nets[name]) for name, file in self.files.items()}
+        nets = [replace(net, file=files[net.file]) for net in self.reading.nets]
+        return replace(self.reading, solver=replace(written, message=solver), nets=nets)
+
+
+def _with_batches(file: PrototxtFile, net: Any) -> PrototxtFile:
+    """The file with the batch sizes of a copy of its net."""
+    changed = {
+        place: layer_batch(layer)
+        for place, layer in enumerate(net.layer)
+        if layer.type in _READERS and layer_batch(layer) != layer_batch(file.message.layer[place])
+    }
+    if not changed:
+        return file
+    message = _copy(file.message)
+    for place, batch_size in changed.items():
+        set_layer_batch(message.layer[place], batch_size)
+    return replace(file, message=message)
+
 
 @contextmanager
-def noted(problems: list[Irv2CaffeError]) -> Iterator[None]:
-    """Collects what is wrong instead of ending at the first thing."""
+def collected(problems: list[Irv2CaffeError]) -> Iterator[None]:
+    """Adds an error to the problems, so that all of them are known before the start."""
     try:
         yield
     except Irv2CaffeError as error:
@@ -91,68 +117,37 @@ def read_job(solver_path: Path, problems: list[Irv2CaffeError], *, moved: bool =
         MissingInputError: no solver there.
         FormatError: it is none, or names no net.
     """
-    solver = read_prototxt(solver_path, messages.SolverParameter)
-    base = solver_path.absolute().parent
+    reading = read(solver_path, is_strict=True, is_moved=moved)
+    assert reading.solver is not None
+    problems += reading.errors
+    solver = _copy(reading.solver.message)
+    for field in (*NET_ROLES, *INLINE_ROLES):
+        solver.ClearField(field)
     nets: dict[str, Any] = {}
-    for inline, field in _INLINE_FIELDS.items():
-        _take_inline(solver, inline, field, base, nets)
-    for field in _NET_FIELDS:
-        value = getattr(solver, field)
-        names = [value] if isinstance(value, str) else list(value)
-        kept = []
-        for name in filter(None, names):
-            if name in nets:
-                kept.append(name)
-                continue
-            with noted(problems):
-                kept.append(_read_net(name, field, base, nets, solver_path, moved))
-        if isinstance(value, str):
-            if kept:  # an empty name would count as a net, too
-                setattr(solver, field, kept[0])
-            else:
-                solver.ClearField(field)
+    files: dict[str, PrototxtFile] = {}
+    names: dict[PrototxtFile, str] = {}
+    for found in reading.nets:
+        if found.file not in names:
+            inline = found.field in INLINE_ROLES
+            wanted = f"{found.field}.prototxt" if inline else Path(found.file.name).name
+            name = names[found.file] = _free_name(wanted, nets)
+            nets[name], files[name] = _copy(found.file.message), found.file
+            _make_paths_absolute(nets[name], reading)
+        field = found.field.removesuffix("_param")
+        if field == "test_net":
+            solver.test_net.append(names[found.file])
         else:
-            value[:] = kept
+            setattr(solver, field, names[found.file])
     if not (solver.train_net or solver.net) and not problems:
         what = "names no net to train" if nets else "names no net"
         raise FormatError(what, "a solver needs net: or train_net:", path=solver_path)
-    return Job(solver_path, solver, nets)
+    return Job(solver_path, solver, nets, files, reading)
 
 
-def _take_inline(solver: Any, inline: str, field: str, base: Path, nets: dict[str, Any]) -> None:
-    """Turns nets inside of the solver into nets it names."""
-    value = getattr(solver, inline)
-    found = list(value) if inline.startswith("test") else [value] * solver.HasField(inline)
-    for net in found:
-        copy = messages.NetParameter()
-        copy.CopyFrom(net)
-        _absolute_paths(copy, base)
-        name = _free_name(f"{inline}.prototxt", nets)
-        nets[name] = copy
-        if isinstance(getattr(solver, field), str):
-            setattr(solver, field, name)
-        else:
-            getattr(solver, field).append(name)
-    solver.ClearField(inline)
-
-
-def _read_net(
-    name: str, field: str, base: Path, nets: dict[str, Any], solver_path: Path, moved: bool
-) -> str:
-    path = base / Path(name).name if moved else _resolve(name, base)
-    if not is_file(path):
-        raise MissingInputError(
-            f"{solver_path}: {field} {name!r} is not there",
-            "run it from the folder its paths start from, or mend the path",
-        )
-    net = read_prototxt(path, messages.NetParameter)
-    _absolute_paths(net, base)
-    for known, other in nets.items():
-        if known == path.name and other == net:
-            return known  # named twice: as train_net and as test_net
-    file_name = _free_name(path.name, nets)
-    nets[file_name] = net
-    return file_name
+def _copy(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _free_name(name: str, nets: dict[str, Any]) -> str:
@@ -165,22 +160,15 @@ def _free_name(name: str, nets: dict[str, Any]) -> str:
     return free
 
 
-def _absolute_paths(net: Any, base: Path) -> None:
+def _make_paths_absolute(net: Any, reading: Reading) -> None:
     for layer in net.layer:
-        for param, field in _PATH_FIELDS:
-            if layer.HasField(param) and getattr(getattr(layer, param), field):
-                message = getattr(layer, param)
-                value = getattr(message, field)
-                resolved = str(_resolve(value, base))
+        for param, field in PATH_FIELDS:
+            message = getattr(layer, param)
+            written = getattr(message, field)
+            if written:
+                found = reading.paths.get(written) or Path(written)
                 # Caffe joins root_folder and a name as they stand.
-                setattr(message, field, resolved + "/" * (field == "root_folder"))
-
-
-def _resolve(name: str, base: Path) -> Path:
-    """A path from the working folder, or from ``base`` where only that exists."""
-    path = Path(name)
-    beside = base / path
-    return beside if not exists(path) and exists(beside) else path.absolute()
+                setattr(message, field, f"{found.absolute()}" + "/" * (field == "root_folder"))
 
 
 def data_layers(net: Any, phase: str) -> Iterator[Any]:
@@ -190,7 +178,7 @@ def data_layers(net: Any, phase: str) -> Iterator[Any]:
         phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
         not_in = {rule.phase for rule in layer.exclude if rule.HasField("phase")}
         is_in = wanted in phases if phases else wanted not in not_in
-        if layer.type in {"Data", "ImageData"} and is_in:
+        if layer.type in _READERS and is_in:
             yield layer
 
 

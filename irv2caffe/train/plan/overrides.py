@@ -1,4 +1,4 @@
-"""The command line over a solver: epochs, batch sizes, learning rate, databases."""
+"""Options that override a solver: epochs, batch sizes, learning rate, databases."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from irv2caffe.errors import UsageError
 from irv2caffe.train.plan.job import layer_batch, set_layer_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.job import Job
 
-# Option to field of SolverParameter, where they say the same.
+    Uses = Sequence[DatabaseUse]
+
+# Option to field of SolverParameter of the same meaning.
 _SAME = {
     "iter_size": "iter_size",
     "type": "type",
@@ -48,7 +50,7 @@ class Value:
 
 
 def refuse_foreign(given: Mapping[str, Any]) -> None:
-    """Raises UsageError for options that describe a net: those of a solver are fixed."""
+    """Raises UsageError for options that describe a net: a solver's nets are given."""
     for name in given:
         if name not in OPTIONS:
             raise UsageError(
@@ -58,7 +60,7 @@ def refuse_foreign(given: Mapping[str, Any]) -> None:
 
 
 def set_sources(job: Job, given: Mapping[str, Any]) -> None:
-    """Other databases."""
+    """Sets the databases that were given."""
     for option, phase in _SOURCES.items():
         if option in given:
             for layer in job.data_layers(phase):
@@ -67,9 +69,14 @@ def set_sources(job: Job, given: Mapping[str, Any]) -> None:
 
 
 def set_values(
-    job: Job, given: Mapping[str, Any], uses: list[DatabaseUse], *, factor: int, num_sharing: int
+    job: Job,
+    given: Mapping[str, Any],
+    uses: Uses,
+    *,
+    factor: int,
+    num_sharing: int,
 ) -> None:
-    """Everything else that was given.
+    """Sets all other values that were given.
 
     Args:
         job: changed in place.
@@ -96,8 +103,8 @@ def set_values(
     _set_epochs(job, given, uses, factor)
 
 
-def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_sharing: int) -> None:
-    """Every test goes on seeing every validation image once."""
+def _set_test_batch(job: Job, batch_size: int, uses: Uses, num_sharing: int) -> None:
+    """Sets the test batch, and test_iter so that a test reads every image once."""
     num_val = next((use.database.num_records for use in uses if use.phase == "TEST"), None)
     if num_val is not None and (num_val % batch_size or batch_size % num_sharing):
         raise UsageError(
@@ -110,7 +117,7 @@ def _set_test_batch(job: Job, batch_size: int, uses: list[DatabaseUse], num_shar
         job.solver.test_iter[0] = num_val // batch_size
 
 
-def _set_epochs(job: Job, given: Mapping[str, Any], uses: list[DatabaseUse], factor: int) -> None:
+def _set_epochs(job: Job, given: Mapping[str, Any], uses: Uses, factor: int) -> None:
     wanted = {option: field for option, field in _IN_EPOCHS.items() if option in given}
     if not wanted:
         return

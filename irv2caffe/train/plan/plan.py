@@ -1,34 +1,32 @@
-"""One plan before the start: what would end the run later is found now, all of it at once."""
+"""TrainOptions, what was asked for, and Plan, what a training will do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.caffe.capability import Capability, capability
-from irv2caffe.errors import InputError, Irv2CaffeError, PlanError
-from irv2caffe.train.plan import checks, overrides
-from irv2caffe.train.plan.databases import (
-    DatabaseUse,
-    check_locks,
-    look_at_databases,
-    read_databases,
-)
-from irv2caffe.train.plan.gpus import Devices, choose
-from irv2caffe.train.plan.job import Job, layer_batch, noted, read_job
+from irv2caffe.errors import Irv2CaffeError, PlanError
+from irv2caffe.train.plan.job import layer_batch
+from irv2caffe.train.run_dir.retention import KeepPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from irv2caffe.caffe.capability import Capability
     from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
+    from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.estimate import Estimate
-    from irv2caffe.train.run_dir.retention import KeepPolicy
+    from irv2caffe.train.plan.gpus import Devices
+    from irv2caffe.train.plan.job import Job
+    from irv2caffe.train.plan.overrides import Value
     from irv2caffe.train.run_dir.snapshots import Pair
 
 KEEP_EPOCHS = 10.0
+# Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
+_KEEP_NEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,25 @@ class TrainOptions:
     keep_epochs: float = KEEP_EPOCHS
     moved: bool = False
     ignore_findings: bool = False
-    values: tuple[overrides.Value, ...] = ()
+    values: tuple[Value, ...] = ()
     origin: str = ""
     snapshot: Pair | None = None
     databases: Databases = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Space that snapshots take.
+
+    Attributes:
+        pair_bytes: of one snapshot's two files, or None where that is not known yet.
+        num_kept: snapshots that will lie there at the end.
+        free_bytes: on the disk of the run folder.
+    """
+
+    pair_bytes: int | None
+    num_kept: int
+    free_bytes: int
 
 
 @dataclass(frozen=True)
@@ -91,8 +104,8 @@ class Plan:
     options: TrainOptions
     databases: tuple[DatabaseUse, ...]
     batch_size: int
-    values: tuple[overrides.Value, ...]
-    disk: checks.Disk | None = None
+    values: tuple[Value, ...]
+    disk: Disk | None = None
     estimate: Estimate | None = None
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
@@ -164,8 +177,15 @@ class Plan:
 
     @property
     def keep(self) -> KeepPolicy:
-        """Which snapshots stay."""
-        return checks.keep_policy(self)
+        """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
+
+        Where a number was given, the solver's own go too, and those of earlier calls.
+        """
+        options, per_epoch = self.options, self.iterations_per_epoch
+        every = options.keep_epochs * per_epoch if per_epoch and options.keep_epochs else None
+        if options.keep_newest is not None:
+            return KeepPolicy(options.keep_newest, every)
+        return KeepPolicy(_KEEP_NEWEST, every, int(self.solver.snapshot) or None, earlier=True)
 
     def raise_problems(self) -> None:
         """Raises what keeps the run from its start: the one problem, or all of them as one.
@@ -177,53 +197,3 @@ class Plan:
             raise self.problems[0]
         if self.problems:
             raise PlanError(self.problems)
-
-
-def make_plan(solver_path: Path, found: FoundCaffe, options: TrainOptions = TrainOptions()) -> Plan:
-    """Reads a solver and all it names, and checks everything.
-
-    Args:
-        solver_path: a solver prototxt.
-        found: the Caffe that will train.
-        options: what was asked for.
-
-    Raises:
-        MissingInputError: no solver there.
-        FormatError: it is none, or names no net.
-        UsageError: options that describe a net, which is given.
-    """
-    overrides.refuse_foreign(options.given)
-    problems: list[Irv2CaffeError] = []
-    can: Capability | None = None
-    devices = Devices()
-    with noted(problems):
-        can = capability(found)
-    with noted(problems):
-        devices = choose(options.gpus, can)
-    job = read_job(solver_path, problems, moved=options.moved)
-    overrides.set_sources(job, options.given)
-    facts = look_at_databases(job, options.databases)
-    uses = read_databases(job, facts, problems)
-    # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
-    takes_locks = (can is None or can.flavor == "bvlc") and not found.image
-    if takes_locks and not options.ignore_findings:
-        with noted(problems):
-            check_locks(uses)
-    plan = Plan(job, found, can, devices, options, tuple(uses), 0, ())
-    with noted(problems):
-        sharing = 1 if plan.flavor == "bvlc" else devices.count
-        overrides.set_values(
-            job, options.given, uses, factor=plan.batch_factor, num_sharing=sharing
-        )
-    if job.solver.max_iter < 1:
-        problems.append(InputError(f"{solver_path}: max_iter is missing", "give --epochs"))
-    values = (*options.values, *overrides.rows(job, options.given))
-    plan = replace(plan, batch_size=_batch_size(plan), values=values)
-    return checks.checked(plan, facts, problems)
-
-
-def _batch_size(plan: Plan) -> int:
-    """Of the TRAIN data layer; NVCaffe rounds it up to what its GPUs can share."""
-    batch = next((layer_batch(layer) for layer in plan.job.data_layers("TRAIN")), 0)
-    count = plan.devices.count
-    return batch if plan.flavor == "bvlc" else -(-batch // count) * count

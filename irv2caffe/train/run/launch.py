@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from irv2caffe.train.plan.plan import Plan, TrainOptions, make_plan
+from irv2caffe.train.plan.make_plan import make_plan
+from irv2caffe.train.plan.plan import Plan, TrainOptions
 from irv2caffe.train.run import config_json, prepare
 from irv2caffe.train.run.caffe_log import stitch
 from irv2caffe.train.run.metrics_jsonl import rebuild

@@ -22,7 +22,7 @@ from irv2caffe.train.run_dir.run_dir import read_config, weights_of
 from irv2caffe.train.run_dir.snapshots import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Iterator, Set
 
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run.options import SupervisionOptions
@@ -47,9 +47,8 @@ def write_inputs(run: RunDir, plan: Plan, options: SupervisionOptions) -> Pair |
         OutputError: it cannot be written.
     """
     write_config(run, plan, options)
-    names: dict[str, Path] = {}
+    _copy_files(run, plan)
     for name, net in plan.job.nets.items():
-        _copy_files(run, net, plan.job.path, names, plan.job.nets.keys())
         write_prototxt(run.path / name, net)
     deploy = plan.job.path.absolute().parent / "deploy.prototxt"
     if deploy.is_file() and deploy.parent != run.path.absolute():
@@ -114,31 +113,19 @@ def _prefix(path: str) -> str:
     return name if name not in {"", ".", ".."} else "net"
 
 
-def _copy_files(
-    run: RunDir, net: Any, solver: Path, names: dict[str, Path], taken: Set[str]
-) -> None:
-    """Copies mean images and matrices into the run folder, so that it is complete.
-
-    Args:
-        run: the run folder.
-        net: its paths are changed to those of the copies.
-        solver: the solver that names the net.
-        names: the copies so far, by name.
-        taken: names of other files.
-    """
+def _copy_files(run: RunDir, plan: Plan) -> None:
+    """Copies mean images and matrices into the run folder, and points the nets to the copies."""
     folder = run.path.absolute()
-    beside = solver.absolute().parent
-    for layer in net.layer:
-        for param, field in COPIED_FIELDS:
-            if not layer.HasField(param) or not getattr(getattr(layer, param), field):
-                continue
-            message = getattr(layer, param)
+    beside = plan.job.path.absolute().parent
+    copies: dict[str, Path] = {}
+    for net in plan.job.nets.values():
+        for message, field in _copied_fields(net):
             source = Path(getattr(message, field))
             if not source.is_file() and (beside / source.name).is_file():
                 source = beside / source.name  # in a moved run folder
             target = folder / source.name
             if source.is_file() and source.parent != folder:
-                target = folder / _free_name(source, names, taken)
+                target = folder / _free_name(source, copies, plan.job.nets.keys())
                 if source.stat().st_size > LIMIT_BYTES:
                     raise FormatError("is longer than any mean image or matrix", path=source)
                 copy_file(source, target)
@@ -146,11 +133,20 @@ def _copy_files(
                 setattr(message, field, str(target))
 
 
-def _free_name(source: Path, names: dict[str, Path], taken: Set[str]) -> str:
+def _copied_fields(net: Any) -> Iterator[tuple[Any, str]]:
+    """The fields of a net that name files to copy."""
+    for layer in net.layer:
+        for param, field in COPIED_FIELDS:
+            if layer.HasField(param) and getattr(getattr(layer, param), field):
+                yield getattr(layer, param), field
+
+
+def _free_name(source: Path, copies: dict[str, Path], taken: Set[str]) -> str:
     """A name for a copy; files of one name from two folders get two."""
     for number in count(1):
         name = source.name if number == 1 else f"{number}_{source.name}"
-        if name not in OWN_NAMES and name not in taken and names.setdefault(name, source) == source:
+        is_free = name not in OWN_NAMES and name not in taken
+        if is_free and copies.setdefault(name, source) == source:
             return name
     raise AssertionError
 

@@ -13,7 +13,7 @@ from irv2caffe import ui
 from irv2caffe.errors import CaffeFailedError
 from irv2caffe.log.read import events
 from irv2caffe.log.read.clock import Clock
-from irv2caffe.train.plan.plan import make_plan
+from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.run import prepare
 from irv2caffe.train.run.restart_loop import run_training
 from irv2caffe.train.run.tracker import Tracker

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.log.accuracy import kind_of
 from irv2caffe.log.read import events
-from irv2caffe.log.read.reader import Reader
+from irv2caffe.log.read.line_reader import LineReader
 from irv2caffe.log.table import PINNED_LOSS, is_lost, is_pinned, row_of_test
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Tracker:
         self.now = StartState()
         self.rate = Rate()
         self._on_row = on_row
-        self._reader = Reader()
+        self._reader = LineReader()
         self._row: Row | None = None  # the newest display, while its outputs follow
         self._displayed: int | None = None
         self._test: TestPoint | None = None

@@ -8,8 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import container_command, kill_container, remove_container
-from irv2caffe.train.run_dir.holders import Holder, holders, is_caffe_of, open_process
-from irv2caffe.train.run_dir.lock import is_locked, read_owner
+from irv2caffe.train.run_dir.lock import (
+    Holder,
+    holders,
+    is_caffe_of,
+    is_locked,
+    open_process,
+    read_owner,
+)
 from irv2caffe.train.run_dir.run_dir import last_log
 
 if TYPE_CHECKING:

@@ -1,0 +1,73 @@
+"""Makes the plan of a training: reads the job, applies the options, checks everything at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from irv2caffe.caffe.capability import capability
+from irv2caffe.train.plan import overrides
+from irv2caffe.train.plan.checks import check_plan
+from irv2caffe.train.plan.databases import check_locks, database_uses, databases_of
+from irv2caffe.train.plan.gpus import Devices, choose
+from irv2caffe.train.plan.job import collected, layer_batch, read_job
+from irv2caffe.train.plan.plan import Plan, TrainOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from irv2caffe.caffe.capability import Capability
+    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.errors import Irv2CaffeError
+
+
+def make_plan(
+    solver_path: Path,
+    found: FoundCaffe,
+    options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
+) -> Plan:
+    """Reads a solver and all it names, and checks everything.
+
+    Args:
+        solver_path: a solver prototxt.
+        found: the Caffe that will train.
+        options: what was asked for.
+
+    Raises:
+        MissingInputError: no solver there.
+        FormatError: it is none, or names no net.
+        UsageError: options that describe a net, which is given.
+    """
+    overrides.refuse_foreign(options.given)
+    problems: list[Irv2CaffeError] = []
+    can: Capability | None = None
+    devices = Devices()
+    with collected(problems):
+        can = capability(found)
+    with collected(problems):
+        devices = choose(options.gpus, can)
+    job = read_job(solver_path, problems, moved=options.moved)
+    overrides.set_sources(job, options.given)
+    databases = databases_of(job, options.databases)
+    uses = database_uses(job, databases)
+    # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
+    takes_locks = (can is None or can.flavor == "bvlc") and not found.image
+    if takes_locks and not options.ignore_findings:
+        with collected(problems):
+            check_locks(uses)
+    plan = Plan(job, found, can, devices, options, uses, 0, ())
+    with collected(problems):
+        sharing = 1 if plan.flavor == "bvlc" else devices.count
+        overrides.set_values(
+            job, options.given, uses, factor=plan.batch_factor, num_sharing=sharing
+        )
+    values = (*options.values, *overrides.rows(job, options.given))
+    plan = replace(plan, batch_size=_batch_size(plan), values=values)
+    return check_plan(plan, databases, problems)
+
+
+def _batch_size(plan: Plan) -> int:
+    """Of the TRAIN data layer; NVCaffe rounds it up to what its GPUs can share."""
+    batch = next((layer_batch(layer) for layer in plan.job.data_layers("TRAIN")), 0)
+    count = plan.devices.count
+    return batch if plan.flavor == "bvlc" else -(-batch // count) * count
