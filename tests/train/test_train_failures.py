@@ -245,7 +245,7 @@ def test_a_power_cut(caffe, root, tmp_path):
     done = irv2caffe("--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resuming from iteration 500" in done.stderr
-    assert done.stderr.count("passed over:") == 5
+    assert done.stderr.count("skipped snapshot:") == 5
     assert newest(run) == 1000
     assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 10))
 
