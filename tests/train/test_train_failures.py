@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.training_jobs import (
@@ -429,7 +430,7 @@ def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
 
 # What the real Caffe says when it is given something wrong, and what we make of it.
 
-REAL = {
+REAL: dict[str, Any] = {
     "unknown layer": ({}, 'type: "InnerProduct"', 'type: "Inner"', "no layer of type Inner"),
     "unknown bottom": (
         {}, 'bottom: "conv" top: "fc"', 'bottom: "cow" top: "fc"', "which no layer writes",

@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import termios
+import time
 
 import pytest
 from helpers.training_jobs import (
@@ -20,7 +21,6 @@ from helpers.training_jobs import (
     write_job,
 )
 
-from irv2caffe.train.run import stall_watch as watch_module
 from irv2caffe.train.run.caffe_log import RawLog, concatenate_logs
 from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import StallWatch
@@ -175,7 +175,7 @@ def test_a_test_at_every_display_leaves_a_rate():
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(watch_module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def pass_(self, seconds):
         self.now += seconds
