@@ -31,13 +31,12 @@ BUILD_NET_OPTIONS = (
     _data(
         "--train-lmdb",
         metavar="DB",
-        help="Training database; sets the number of training images and of classes.  [default: "
-        "train_lmdb]",
+        help="Training database; gives the image and class counts.  [default: train_lmdb]",
     ),
     _data(
         "--val-lmdb",
         metavar="DB",
-        help="Validation database; sets the number of validation images.  [default: val_lmdb]",
+        help="Validation database; gives the image count.  [default: val_lmdb]",
     ),
     _data(
         "--num-train-images",
@@ -198,8 +197,8 @@ BUILD_NET_OPTIONS = (
         "--test-batch-size",
         type=int,
         metavar="N",
-        help="Images per test iteration; must divide the number of validation images.  [default: "
-        "chosen from its divisors]",
+        help="Images per test; must divide the validation set.  [default: chosen from its "
+        "divisors]",
     ),
     _training(
         "--gpus",
@@ -211,13 +210,13 @@ BUILD_NET_OPTIONS = (
         "--iter-size",
         type=int,
         metavar="N",
-        help="Batches whose gradients are accumulated for each weight update.  [paper: 1]",
+        help="Batches accumulated for each weight update.  [paper: 1]",
     ),
     _training(
         "--solver-type",
         "type",
-        metavar="RMSProp|SGD|Nesterov",
-        help="Solver type.  [paper: RMSProp]",
+        metavar="TYPE",
+        help="Solver type: RMSProp, SGD or Nesterov.  [paper: RMSProp]",
     ),
     _training("--base-lr", type=float, metavar="LR", help="Initial learning rate.  [paper: 0.045]"),
     _training(
@@ -230,7 +229,7 @@ BUILD_NET_OPTIONS = (
         "--lr-decay-epochs",
         type=float,
         metavar="N",
-        help="Epochs between two steps of the learning rate.  [paper: 2]",
+        help="Epochs between steps of the learning rate.  [paper: 2]",
     ),
     _training(
         "--momentum",
@@ -242,13 +241,13 @@ BUILD_NET_OPTIONS = (
         "--rms-decay",
         type=float,
         metavar="FRACTION",
-        help="RMSProp's decay rate of the mean squared gradient.  [paper: 0.9]",
+        help="Decay rate of RMSProp's mean squared gradient.  [paper: 0.9]",
     ),
     _training(
         "--delta",
         type=float,
         metavar="E",
-        help="RMSProp's epsilon, added to the root of the mean squared gradient.  [paper: 1]",
+        help="RMSProp's epsilon, added outside the square root.  [paper: 1]",
     ),
     _training(
         "--weight-decay",
@@ -260,8 +259,7 @@ BUILD_NET_OPTIONS = (
         "--clip-gradients",
         type=float,
         metavar="NORM",
-        help="Maximum L2 norm of a batch's gradient; larger ones are scaled down.  [paper: no "
-        "limit]",
+        help="Maximum L2 norm of the gradient of a batch.  [paper: no limit]",
     ),
     _training("--test-epochs", type=float, metavar="N", help="Epochs between tests.  [paper: 1]"),
     _training(
@@ -271,8 +269,7 @@ BUILD_NET_OPTIONS = (
         "--random-seed",
         type=int,
         metavar="N",
-        help="Seed for weight initialization, cropping and mirroring; -1 takes the time.  [paper: "
-        "1]",
+        help="Seed of weights and augmentation; -1: the clock.  [paper: 1]",
     ),
     _report("--summary", is_flag=True, help="Print stages, parameters, multiply-adds and memory."),
     _report("--draw", type=_PATH, metavar="FILE", help="Draw the network: .svg, .png or .pdf."),

@@ -48,13 +48,13 @@ def train_command(
     as_json: bool,
     **more: Any,
 ) -> int:
-    """Train with Caffe and record the training in a run folder.
+    """Train with Caffe; log, metrics, plots and snapshots go into a run folder.
 
     The solver, nets, databases, GPUs and disk space are checked first. Ctrl-C or SIGTERM writes a
     snapshot and stops (exit code 130); a second one stops at once; SIGHUP writes a snapshot and
     continues. If Caffe crashes or stalls, it is restarted from the newest complete snapshot.
 
-    With --recipe, all options of build-net are accepted too, also those not listed here.
+    With --recipe, all options of build-net are accepted, listed here or not.
     """
     asked = {name: more.pop(name) for name in ("status", "snapshot_now", "stop")}
     if any(asked.values()):

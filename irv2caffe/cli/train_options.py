@@ -67,7 +67,7 @@ TRAIN_OPTIONS = (
         "--run-dir",
         type=_PATH,
         metavar="DIR",
-        help="Folder for logs, metrics, plots and snapshots.  [default: runs/DATE-TIME]",
+        help="Run folder.  [default: runs/DATE-TIME]",
     ),
     _where(
         "--engine",
@@ -88,15 +88,15 @@ TRAIN_OPTIONS = (
     _first(
         "--smoke",
         is_flag=True,
-        help="Run two iterations, a test and a snapshot to measure time, memory and disk space.",
+        help="Run 2 iterations, a test and a snapshot; print their costs.",
     ),
     _first("--ignore-findings", is_flag=True, help="Train despite errors found by check."),
     _snapshots(
         "--keep-snapshots",
         type=click.IntRange(1),
         metavar="N",
-        help="Number of newest snapshots to keep.  [default: 3, and all that the solver's "
-        "snapshot interval or an earlier run made]",
+        help="Newest snapshots to keep.  [default: 3, and all made by the solver's interval or by "
+        "earlier runs]",
     ),
     _snapshots(
         "--keep-epochs",
@@ -120,16 +120,16 @@ TRAIN_OPTIONS = (
         metavar="N",
         default=5,
         show_default=True,
-        help="Restarts after crashes and stalls before giving up; each new snapshot resets the "
-        "count.",
+        help="Restarts after crashes and stalls without a new snapshot in between.",
     ),
     _care(
         "--on-divergence",
         type=click.Choice(["stop", "continue", "rollback"]),
+        metavar="ACTION",
         default="stop",
         show_default=True,
-        help="What to do if the loss diverges (NaN, infinite, or stuck at 87.3365). rollback: "
-        "return to the last good snapshot with a lower learning rate.",
+        help="If the loss diverges (NaN, infinite or 87.3365): stop, continue, or rollback to the "
+        "last good snapshot with a lower learning rate.",
     ),
     _care(
         "--max-rollbacks",
@@ -151,18 +151,16 @@ TRAIN_OPTIONS = (
         "--stall-minutes",
         type=click.FloatRange(0),
         metavar="MINUTES",
-        help="Restart Caffe if it prints nothing for this long; 0 never does.  [default: from the "
-        "usual time between lines of its log]",
+        help="Restart Caffe after this long without output; 0 never does.  [default: from the "
+        "rhythm of its log]",
     ),
     _shells("--status", metavar="RUN", type=_PATH, help="Show the state of the training in RUN."),
-    _shells(
-        "--snapshot-now", metavar="RUN", type=_PATH, help="Let the training in RUN snapshot now."
-    ),
+    _shells("--snapshot-now", metavar="RUN", type=_PATH, help="Snapshot the training in RUN now."),
     _shells(
         "--stop",
         metavar="RUN",
         type=_PATH,
-        help="Let the training in RUN snapshot and stop; continue with --resume RUN.",
+        help="Snapshot and stop the training in RUN; see --resume.",
     ),
     _other(
         "--plot/--no-plot", default=True, show_default=True, help="Keep plot.png in RUN current."

@@ -1,4 +1,4 @@
-"""``.caffemodel``, ``.solverstate`` and ``.binaryproto`` in and out; writing is atomic."""
+"""Binary protobuf files (``.caffemodel``, ``.solverstate``, ``.binaryproto``) and BlobProtos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from irv2caffe.atomic import write_bytes
 from irv2caffe.errors import FormatError, OutputError
 from irv2caffe.proto import messages, wire
-from irv2caffe.proto.text import read_input
+from irv2caffe.proto.input_files import read_input, refuse_other_formats
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LIMIT_BYTES = (1 << 31) - 1  # protobuf's own
-MAX_AXES = 32  # of a blob (blob.hpp, kMaxBlobAxes), and of numpy's arrays before 2.0
+LIMIT_BYTES = (1 << 31) - 1  # largest message that protobuf can hold
+MAX_AXES = 32  # kMaxBlobAxes in blob.hpp; also the limit of numpy before 2.0
 _DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["data"].number
 _DOUBLE_DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["double_data"].number
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def read_binary(path: Path, cls: Any) -> Any:
-    """The message in a binary file.
+    """Reads a message from a binary file.
 
     Args:
         path: the file, at most 2 GiB.
-        cls: a class of :mod:`irv2caffe.proto.messages`.
+        cls: class of the message, from :mod:`irv2caffe.proto.messages`.
 
     Raises:
         MissingInputError: no such file.
-        FormatError: empty, torn, text, HDF5, or another message.
+        FormatError: empty, truncated, text, HDF5, or another message.
     """
+    from google.protobuf import unknown_fields
+
     data = read_input(path, LIMIT_BYTES)
     name = cls.DESCRIPTOR.name
     refuse_other_formats(data, path)
@@ -44,54 +45,28 @@ def read_binary(path: Path, cls: Any) -> Any:
         message.ParseFromString(data)
     except DecodeError as error:
         raise not_binary(data[:4096], name, path) from error
-    if _is_foreign(message):
+    if len(unknown_fields.UnknownFieldSet(message)):  # protobuf parses any message as any other
         raise FormatError(
             f"holds another message than {name}",
-            "a .solverstate is not a .caffemodel, nor the other way round",
+            "is it a .solverstate instead of a .caffemodel, or the reverse?",
             path=path,
         )
     return message
 
 
-def refuse_other_formats(start: bytes, path: Path) -> None:
-    """Refuses what is told by the first bytes of a file.
-
-    Raises:
-        FormatError: empty, or HDF5.
-    """
-    if not start:
-        raise FormatError("empty file", "was its writing interrupted?", path=path)
-    if start.startswith(_HDF5_SIGNATURE):
-        raise FormatError(
-            "an HDF5 snapshot, not a binary one",
-            "train with snapshot_format: BINARYPROTO",
-            path=path,
-        )
-
-
 def not_binary(start: bytes, what: str, path: Path) -> FormatError:
-    """The error for bytes that did not parse, from the first ones of them."""
-    hint = "is it cut short, or another kind of file?"
+    """Returns the error for a file that is no ``what``, with a hint from its first bytes."""
+    hint = "is it truncated, or another kind of file?"
     if start.isascii() and b"{" in start:
-        hint = "this looks like a prototxt; the binary file is wanted"
+        hint = "this looks like a prototxt; give the binary file"
     return FormatError(f"not a binary {what}", hint, path=path)
 
 
-def _is_foreign(message: Any) -> bool:
-    """Whether the bytes parsed, but had fields that no such message has.
-
-    Protobuf takes any fields it does not know; those of another message are told by that.
-    """
-    from google.protobuf import unknown_fields
-
-    return len(unknown_fields.UnknownFieldSet(message)) > 0
-
-
 def write_binary(path: Path, message: Any) -> None:
-    """Writes a message in one step.
+    """Writes a message to a binary file, atomically.
 
     Raises:
-        OutputError: beyond protobuf's 2 GiB, or the file cannot be written.
+        OutputError: larger than 2 GiB, or the file cannot be written.
     """
     try:
         data = message.SerializeToString(deterministic=True)
@@ -103,10 +78,10 @@ def write_binary(path: Path, message: Any) -> None:
 
 
 def read_array(blob: Any) -> NDArray[np.float32] | NDArray[np.float64]:
-    """The array of a BlobProto, in the shape it was saved with.
+    """Returns the array of a BlobProto, float32 or float64, in its shape.
 
     Raises:
-        FormatError: the number of values does not fit the shape.
+        FormatError: the number of values does not match the shape.
     """
     import numpy as np
 
@@ -117,16 +92,16 @@ def read_array(blob: Any) -> NDArray[np.float32] | NDArray[np.float64]:
     else:
         shape = (blob.num, blob.channels, blob.height, blob.width)
     if len(shape) > MAX_AXES:
-        raise FormatError(f"a blob of {len(shape):,} axes, where Caffe knows {MAX_AXES}")
+        raise FormatError(f"a blob of {len(shape):,} axes; Caffe allows {MAX_AXES}")
     if any(dim < 0 for dim in shape) or math.prod(shape) != values.size:
         raise FormatError(f"a blob of shape {shape} holds {values.size} values")
     return values.reshape(shape)
 
 
 def blob_from_array(array: NDArray[Any]) -> Any:
-    """A BlobProto with an array's shape; float64 is kept double, all else becomes float.
+    """Returns a BlobProto with the shape and values of an array; all but float64 become float32.
 
-    The values go in as one packed field: as Python numbers they take ten times their memory.
+    The values are parsed from one packed field, since Python numbers take ten times the memory.
     """
     import numpy as np
 

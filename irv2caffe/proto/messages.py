@@ -1,7 +1,7 @@
-"""Message classes of Caffe's formats, in a descriptor pool of their own.
+"""Protobuf message classes and layer types of Caffe.
 
-A pycaffe or any other ``caffe_pb2`` in the same process registers the same names in protobuf's
-default pool; two different files of one name there are a fatal error. Here they never meet.
+The classes live in their own descriptor pool. In protobuf's default pool they would clash with
+those of a pycaffe in the same process, which is a fatal error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(
 
 
 def message_class(name: str) -> Any:
-    """The class of a message, by its name without the package: ``NetParameter``.
+    """Returns the class of a message by its name, such as ``NetParameter``.
 
     Raises:
         UsageError: Caffe has no such message.
@@ -40,15 +40,14 @@ SolverState: Any = message_class("SolverState")
 LayerParameter: Any = message_class("LayerParameter")
 DataParameter: Any = message_class("DataParameter")
 BlobProto: Any = message_class("BlobProto")
-BlobProtoVector: Any = message_class("BlobProtoVector")
 Datum: Any = message_class("Datum")
 
 _PHASE = _POOL.FindEnumTypeByName("caffe.Phase").values_by_name
 TRAIN: int = _PHASE["TRAIN"].number
 TEST: int = _PHASE["TEST"].number
 
-# Known to builds of 2018 and after (Debian's is one); a file with one of them does not load in
-# Caffe as released, NVCaffe or the Intel branch.
+# Fields of builds from 2018 on, such as Debian's. Caffe 1.0 as released, NVCaffe and the Intel
+# branch do not load files with them.
 AFTER_TAG_1_0 = frozenset(
     {
         "caffe.SolverParameter.weights",
@@ -58,8 +57,7 @@ AFTER_TAG_1_0 = frozenset(
     }
 )
 
-# Layer types of tag 1.0 that have settings of their own, by the field that carries them; the
-# others follow below. Swish and Clip came later.
+# Layer types of Caffe 1.0 with the field of their parameters.
 _PARAM_OF = {
     "Accuracy": "accuracy_param",
     "ArgMax": "argmax_param",

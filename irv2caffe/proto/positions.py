@@ -1,7 +1,7 @@
-"""Where things stand in a prototxt: protobuf's own reader forgets the lines.
+"""Positions of fields in a prototxt, which protobuf's parser does not keep.
 
-Made for texts that :mod:`irv2caffe.proto.text` has read without an error; of others it makes
-what it can. Nothing here recurses, so that depth of nesting costs nothing.
+:func:`scan` turns a text into a tree of nodes with lines, columns and offsets. It expects a text
+that protobuf accepts, and makes the best of others. Nothing recurses, so any depth is allowed.
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ _TOKEN = re.compile(
     r"""(?P<string>"(?:\\.|[^"\\\n]++)*+"|'(?:\\.|[^'\\\n]++)*+')"""
     r"|(?P<word>[\w.+/-]+)|(?P<mark>[{}<>:,;\[\]])|\#[^\n]*"
 )
-
-
-_MANY = 100  # children that are worth an index
+_MANY = 100  # number of children from which an index pays off
 
 
 @dataclass(slots=True)
 class Node:
-    """A field as it was written.
+    """A field in a text.
 
     Attributes:
-        name: of the field; empty for the whole text.
-        line: from 1.
-        column: from 1.
-        start: offset in the text.
-        end: offset after its value.
-        value: the text of a scalar, quotes included; empty for a message.
+        name: name of the field; empty for the root.
+        line: line, from 1.
+        column: column, from 1.
+        start: offset of the name.
+        end: offset after the value.
+        value: text of a scalar value, with quotes; empty for a message.
         children: fields of a message, in order.
     """
 
@@ -47,17 +45,17 @@ class Node:
     _by_name: dict[str, list[Node]] | None = field(default=None, init=False, repr=False)
 
     def all(self, name: str) -> list[Node]:
-        """The fields of one name; the children of a text that was read do not change."""
+        """Returns the child fields with this name, in order."""
         if len(self.children) < _MANY:
             return [child for child in self.children if child.name == name]
-        if self._by_name is None:  # a message of thousands may be asked for each of them
+        if self._by_name is None:
             self._by_name = {}
             for child in self.children:
                 self._by_name.setdefault(child.name, []).append(child)
         return self._by_name.get(name, [])
 
     def find(self, *names: str) -> Node:
-        """The last field at the end of a path of names, or as far as the path goes."""
+        """Follows a path of names, taking the last field of each; stops where there is none."""
         node = self
         for name in names:
             found = node.all(name)
@@ -69,13 +67,13 @@ class Node:
 
 @dataclass(frozen=True)
 class UnknownField:
-    """A field that its message does not have.
+    """A field that its message does not have, or an enum field with an unknown value.
 
     Attributes:
-        message: full name of the message: ``caffe.LayerParameter``.
-        name: of the field.
-        node: where it stands.
-        top: the top-level field it stands in.
+        message: full name of the message, such as ``caffe.LayerParameter``.
+        name: name of the field.
+        node: the field in the text.
+        top: the top-level field that contains it.
     """
 
     message: str
@@ -85,7 +83,7 @@ class UnknownField:
 
 
 def scan(text: str) -> Node:
-    """The fields of a text as a tree."""
+    """Returns the root of the tree of fields in a text."""
     scanner = _Scanner(text)
     for match in _TOKEN.finditer(text):
         if match.lastgroup is not None:
@@ -95,17 +93,17 @@ def scan(text: str) -> Node:
 
 
 class _Scanner:
-    """Builds the tree token by token."""
+    """Builds the tree of fields, token by token."""
 
     def __init__(self, text: str) -> None:
         self.root = Node("")
         self._ends = [match.end() for match in re.finditer("\n", text)]
         self._open: list[tuple[Node, Node | None]] = []
         self._message = self.root
-        self._pending: Node | None = None  # a name whose value has not come yet
-        self._list: Node | None = None  # the first item of a list that is still open
-        self._extension: Node | None = None  # a name in brackets that is still open
-        self._last: Node | None = None  # what a string would go on with
+        self._pending: Node | None = None  # a field without its value yet
+        self._list: Node | None = None  # the first item of an open list
+        self._extension: Node | None = None  # an open name in brackets
+        self._last: Node | None = None  # the field that a further string would continue
 
     def take(self, piece: str, kind: str, start: int) -> None:
         end = start + len(piece)
@@ -121,10 +119,10 @@ class _Scanner:
         elif kind == "word" and self._list is None:
             self._pending = self._add(piece, start, end)
         elif kind == "string" and self._last is not None:
-            self._last.end = end  # adjacent strings are one
+            self._last.end = end  # adjacent strings are concatenated
 
     def finish(self, end: int) -> None:
-        """Closes what the text left open."""
+        """Closes all open messages at the end of the text."""
         for node, _ in self._open[1:]:
             node.end = end
         self._message.end = end
@@ -173,7 +171,7 @@ class _Scanner:
 
 
 def unknown_fields(root: Node, descriptor: Any) -> Iterator[UnknownField]:
-    """The fields of a tree that the message's descriptor does not have, in order."""
+    """Yields the fields of a tree that their messages do not have, in order."""
     stack = [(node, descriptor, node) for node in reversed(root.children)]
     while stack:
         node, message, top = stack.pop()
@@ -185,7 +183,7 @@ def unknown_fields(root: Node, descriptor: Any) -> Iterator[UnknownField]:
 
 
 def unknown_values(root: Node, descriptor: Any) -> Iterator[UnknownField]:
-    """The fields whose value is none of their enum's, in order; a value in quotes is none."""
+    """Yields the enum fields of a tree with unknown values, in order; a quoted value is unknown."""
     stack = [(node, descriptor, node) for node in reversed(root.children)]
     while stack:
         node, message, top = stack.pop()
@@ -194,11 +192,11 @@ def unknown_values(root: Node, descriptor: Any) -> Iterator[UnknownField]:
             continue
         if known.message_type is not None:
             stack += [(child, known.message_type, top) for child in reversed(node.children)]
-        elif known.enum_type is not None and not _is_of(known.enum_type, node.value):
+        elif known.enum_type is not None and not _is_enum_value(known.enum_type, node.value):
             yield UnknownField(message.full_name, node.name, node, top)
 
 
-def _is_of(enum: Any, value: str) -> bool:
+def _is_enum_value(enum: Any, value: str) -> bool:
     if value in enum.values_by_name or not value:
         return True
     number = re.fullmatch(r"-?\d{1,9}", value)
@@ -206,7 +204,7 @@ def _is_of(enum: Any, value: str) -> bool:
 
 
 def blank_out(text: str, nodes: Iterable[Node]) -> str:
-    """The text with some fields replaced by blanks, so that all others stay where they are."""
+    """Returns the text with some fields replaced by spaces; the positions of others are kept."""
     parts, done = [], 0
     for node in sorted(nodes, key=lambda node: node.start):
         if node.end > done:

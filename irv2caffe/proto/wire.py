@@ -1,6 +1,6 @@
-"""Protobuf's wire format by hand, where whole arrays should not become Python numbers.
+"""Protobuf's wire format, for large arrays and for messages without a schema.
 
-Also how messages without a schema of ours are read: TensorFlow's checkpoints consist of them.
+Arrays stay bytes instead of Python numbers; TensorFlow checkpoints are read without a schema.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MAX_VARINT_BYTES = 10
 
 
 def read_varint(data: bytes | memoryview, start: int) -> tuple[int, int]:
-    """The number at ``start`` and where it ends.
+    """Returns the varint at offset ``start``, and the offset after it.
 
     Raises:
-        FormatError: the data ends within it, or it is longer than 64 bits.
+        FormatError: truncated, or longer than 64 bits.
     """
     value = 0
     try:
@@ -37,7 +37,7 @@ def read_varint(data: bytes | memoryview, start: int) -> tuple[int, int]:
 
 
 def varint(value: int) -> bytes:
-    """A number that is not negative, as written before lengths and in tags."""
+    """Encodes a non-negative number as a varint."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -47,15 +47,15 @@ def varint(value: int) -> bytes:
 
 
 def tag(number: int, wire_type: int) -> bytes:
-    """What stands before the value of field ``number``."""
+    """Encodes the tag of a field: its number and wire type."""
     return varint(number << 3 | wire_type)
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """Yields (number, wire type, value) of each field of a message.
 
-    Numbers come as an int; strings, messages, packed arrays and fixed-size values as a view of
-    ``data``, so that nothing is copied.
+    Varints are returned as int; strings, messages, packed arrays and fixed-size values as views of
+    ``data``, without copying.
 
     Raises:
         FormatError: not a message.
@@ -81,9 +81,9 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
 
 
 class Fields:
-    """The last value of each field of a message without a schema.
+    """The fields of a message without a schema; of repeated fields, the last value.
 
-    A field that is not there is 0 or empty, as in any message.
+    Missing fields are 0 or empty, as in protobuf.
     """
 
     def __init__(self, data: memoryview) -> None:
@@ -93,10 +93,10 @@ class Fields:
         return number in self._values
 
     def number(self, number: int) -> int:
-        """A number, of whatever length it is stored in.
+        """Returns a numeric field, a varint or a fixed-size integer.
 
         Raises:
-            FormatError: the field holds something longer.
+            FormatError: the value is longer than 8 bytes.
         """
         value = self._values.get(number, 0)
         if isinstance(value, int):
@@ -106,10 +106,10 @@ class Fields:
         return int.from_bytes(value, "little")
 
     def data(self, number: int) -> memoryview:
-        """A string, message or packed array.
+        """Returns the bytes of a string, message or packed array.
 
         Raises:
-            FormatError: the field holds a number.
+            FormatError: the value is a number.
         """
         value = self._values.get(number, memoryview(b""))
         if isinstance(value, int):
@@ -118,7 +118,7 @@ class Fields:
 
 
 def messages_in(data: memoryview, number: int) -> Iterator[memoryview]:
-    """Each value of a repeated field of strings or messages."""
+    """Yields the values of a repeated field of strings or messages."""
     for found, wire_type, value in fields(data):
         if found == number and wire_type == LENGTH and isinstance(value, memoryview):
             yield value

@@ -237,8 +237,8 @@ def test_values_in_quotes_and_old_types(look):
     ("text", "hint"),
     [
         ("name: resnet_50", 'name: "resnet_50"'),
-        ('layer { name: "s" type: SOFTMAX }', "stands in layers { }"),
-        ('layers { type: "Softmax" }', "belongs in layer { }"),
+        ('layer { name: "s" type: SOFTMAX }', "the format before 2014, for layers { }"),
+        ('layers { type: "Softmax" }', "use layer { } for types such as"),
         ("layer { pooling_param { pool: MEDIAN } }", "a fork may have it"),
     ],
 )
@@ -548,11 +548,11 @@ def test_characters_that_caffe_does_not_take(text, words):
     ("text", "hint"),
     [
         ('name = "x"', "colon"),
-        ("layer { convolution_param { num_output: 4.0 } }", "whole number"),
-        ("layer { convolution_param { bias_term: FALSE } }", "small letters"),
-        ('name: "a" name: "b"', "leave one"),
+        ("layer { convolution_param { num_output: 4.0 } }", "expected an integer"),
+        ("layer { convolution_param { bias_term: FALSE } }", "lower case"),
+        ('name: "a" name: "b"', "keep one"),
         ("layer { name: 'a'", "a } is missing"),
-        ("layer { } }", "one } more"),
+        ("layer { } }", "a } without a {"),
     ],
 )
 def test_hints_of_slips_of_the_pen(text, hint):

@@ -1,6 +1,6 @@
-"""For every rule of check a run that triggers it and one, as near as can be, that does not.
+"""Small runs that the cases of check's rules start from, and how a case changes them.
 
-A case changes one of three small runs: ``plain`` (a residual net), ``tf`` (a net of TensorFlow's
+A case changes one of three runs: ``plain`` (a residual net), ``tf`` (a net of TensorFlow's
 Inception family) or ``norm`` (no BatchNorm anywhere), text by text.
 """
 

@@ -169,14 +169,14 @@ def _models(_: Path) -> list[Seed]:
 
 def _read_model(folder: Path) -> None:
     from irv2caffe.check.run import CheckOptions, check
-    from irv2caffe.proto.snapshot_files import ModelFile
-    from irv2caffe.proto.snapshot_outline import read_model_outline
+    from irv2caffe.proto.caffemodel import ModelFile
+    from irv2caffe.proto.snapshot_headers import read_model_header
 
     path, net = folder / "x.caffemodel", folder / "net.prototxt"
     net.write_text('layer { name: "x" type: "Input" top: "x" }')
     _each(
         lambda: [file.blobs(name) for file in [ModelFile(path)] for name in file.layers],
-        lambda: read_model_outline(path, check_finite=True),
+        lambda: read_model_header(path, check_finite=True),
         lambda: check(net, CheckOptions(weights=path)),
     )
 
@@ -197,7 +197,7 @@ def _states(_: Path) -> list[Seed]:
 
 
 def _read_state(folder: Path) -> None:
-    from irv2caffe.proto.snapshot_outline import read_state_outline, with_learned_net
+    from irv2caffe.proto.snapshot_headers import read_state_header, with_learned_net
     from irv2caffe.train.run_dir.snapshots import fix_model_path, newest_complete, pairs, problem
 
     path = folder / "x_iter_20.solverstate"
@@ -205,7 +205,7 @@ def _read_state(folder: Path) -> None:
         problem(pair, _net_message())
         newest_complete(folder)
     _each(
-        lambda: read_state_outline(path),
+        lambda: read_state_header(path),
         lambda: b"".join(with_learned_net(path, "other")),
         lambda: [fix_model_path(pair) for pair in pairs(folder)],
     )
@@ -216,8 +216,8 @@ def _hdf5_snapshots(folder: Path) -> list[Seed]:
 
     state, model = folder / "x_iter_20.solverstate.h5", folder / "x_iter_20.caffemodel.h5"
     with h5py.File(state, "w") as file:
-        file.create_dataset("iter", data=np.int32([20]))
-        file.create_dataset("current_step", data=np.int32([1]))
+        file.create_dataset("iter", data=np.array([20], np.int32))
+        file.create_dataset("current_step", data=np.array([1], np.int32))
         file.create_dataset("learned_net", data=np.bytes_(str(model.name)))
         for number in range(3):
             file.create_dataset(f"history/{number}", data=np.zeros((2, 3), "f4"))
@@ -230,11 +230,11 @@ def _hdf5_snapshots(folder: Path) -> list[Seed]:
 
 
 def _read_hdf5_snapshot(folder: Path) -> None:
-    from irv2caffe.train.run_dir.hdf5_snapshots import state_outline, write_state, write_weights
+    from irv2caffe.train.run_dir.hdf5_snapshots import state_header, write_state, write_weights
 
     state, model = folder / "x_iter_20.solverstate.h5", folder / "x_iter_20.caffemodel.h5"
     _each(
-        lambda: state_outline(state),
+        lambda: state_header(state),
         lambda: write_state(state, folder / "x.solverstate", "x.caffemodel"),
         lambda: write_weights(model, folder / "x.caffemodel", _net_message()),
     )
@@ -416,7 +416,8 @@ def _plot(request) -> None:
             summary = summarize(run.table)
             summary_items(summary)
             finding_lines(summary, run.log)
-            config_lines(run.log)
+            if run.log is not None:
+                config_lines(run.log)
         json.dumps(session.report(runs))
         session.write(runs)
 

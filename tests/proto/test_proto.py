@@ -306,7 +306,7 @@ def test_a_text_of_megabytes_is_one_error_in_little_memory(tmp_path):
         )
         said, peak_kb = done.stdout.splitlines()
         assert said.endswith(
-            "net.prototxt:2: a text of 20,000,002 characters, Caffe's names and paths are shorter"
+            "net.prototxt:2: a string of 20,000,002 characters is too long for a name or path"
         )
         assert int(peak_kb) < 300_000
     path.write_text(f"{layer} # {'x' * 2_000_000}\n")

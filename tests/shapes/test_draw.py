@@ -21,7 +21,7 @@ from irv2caffe.config import VARIANTS, net_options
 from irv2caffe.errors import OutputError, UsageError
 from irv2caffe.net.inception_resnet_v2 import deploy, train_val
 from irv2caffe.proto import messages
-from irv2caffe.proto.foreign import read_foreign_net
+from irv2caffe.proto.fork_nets import read_fork_net
 from irv2caffe.proto.text import parse_prototxt, read_net, write_prototxt
 from irv2caffe.shapes.draw import draw, to_svg
 from irv2caffe.shapes.draw.boxes import layer_boxes
@@ -247,7 +247,7 @@ def test_svg_is_well_formed_and_the_same_each_time(scenes, key, tmp_path):
     scene = scenes[key]
     root = ET.fromstring(to_svg(scene))
     assert [element.text for element in root.iter(f"{SVG}text")] == words(scene)
-    assert (float(root.get("width")), float(root.get("height"))) == pytest.approx(
+    assert (float(root.attrib["width"]), float(root.attrib["height"])) == pytest.approx(
         (scene.width, scene.height), abs=0.1
     )
     again = NETS[key]()
@@ -344,7 +344,7 @@ def test_lines_are_true_or_not_drawn(tmp_path, text, shown):
     """What reads a blob from elsewhere than the box above says so, and no line leads into it."""
     path = tmp_path / "net.prototxt"
     path.write_text(text)
-    read = read_foreign_net(path)
+    read = read_fork_net(path)
     scene = draw(summarize(read.net, "TEST", foreign=ForkLayers({}, read.nodes)))
     said = [item for item in scene.items if isinstance(item, Label) and "from " in item.text]
     ends = [item.points[-1] for item in scene.items if isinstance(item, Line)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers import foreign_nets, layer_snippets
@@ -21,6 +22,9 @@ from irv2caffe.shapes.memory import add, memory
 from irv2caffe.shapes.stages import stages
 from irv2caffe.shapes.summary import NetSummary, amount, default_phase, summarize
 from irv2caffe.ui import format_bytes
+
+if TYPE_CHECKING:
+    from irv2caffe.shapes.phases import Phase
 
 
 def net_of(text):
@@ -238,6 +242,7 @@ def test_memory_is_what_the_real_caffe_takes(caffe, tmp_path):
                     shape = layer.dummy_data_param.shape.add()
                     shape.dim[:] = [batch, *layer.input_param.shape[0].dim[1:]]
                     layer.ClearField("input_param")
+            phase: Phase
             for phase, way in (("TRAIN", "backward"), ("TEST", "forward")):
                 path = tmp_path / f"{name}{batch}.prototxt"
                 write_prototxt(path, net)
@@ -352,8 +357,8 @@ def test_command_reads_the_database_where_no_crop_says_the_size(tmp_path, noise_
     shapes = ("--input-shape", "d=1x28x28", "--input-shape", "date=1x28x28")
     done = run("summary", "net.prototxt", *shapes, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--input-shape date: nothing that enters the net" in done.stderr
-    assert "hint: what enters is called d, l, t" in done.stderr
+    assert "--input-shape date: no input of the net" in done.stderr
+    assert "hint: the inputs are called d, l, t" in done.stderr
 
 
 BAD_FILES = {
@@ -402,7 +407,7 @@ def test_bad_files_are_one_error_with_its_place(tmp_path, name):
 
 def test_a_solver_leads_to_its_net(desk):
     done = run("summary", "solver.prototxt", cwd=desk)
-    assert "this is a solver; its net is train_val.prototxt" in done.stderr
+    assert "this is a solver; give its net: train_val.prototxt" in done.stderr
 
 
 def test_equal_names_are_noted(tmp_path):

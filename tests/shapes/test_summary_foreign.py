@@ -10,7 +10,7 @@ import pytest
 from helpers import foreign_nets, layer_snippets, program
 
 from irv2caffe.errors import FormatError, NetError
-from irv2caffe.proto.foreign import read_foreign_net
+from irv2caffe.proto.fork_nets import read_fork_net
 from irv2caffe.shapes.infer import ForkLayers, infer
 from irv2caffe.shapes.layer_types import UNKNOWN
 from irv2caffe.shapes.layer_types.fork_layers import FORK_RULES
@@ -21,7 +21,7 @@ data, layer = layer_snippets.data, layer_snippets.layer
 def shapes_of(tmp_path, text, phase="TEST", **told):
     path = tmp_path / "net.prototxt"
     path.write_text(text)
-    read = read_foreign_net(path)
+    read = read_fork_net(path)
     types = {name: tuple(tops.split(",")) for name, tops in told.items()}
     return infer(read.net, phase, lines=read.lines, foreign=ForkLayers(types, read.nodes))
 
@@ -380,7 +380,7 @@ def test_a_layer_type_that_says_nothing_is_a_usage_error(tmp_path, told, words):
         ),
         (
             layer_snippets.OLD_INPUT + ' layers { type: "Softmax" bottom: "x" top: "y" }',
-            'V1LayerParameter.type: "Softmax" (line 1); layers { } is the form before 2014',
+            'V1LayerParameter.type: "Softmax" (line 1); layers { } is the format before 2014',
         ),
     ],
     ids=["a field that shapes want", "a type of today in the old form"],
@@ -402,7 +402,7 @@ def test_a_field_that_is_a_forks_is_no_slip(tmp_path):
 def test_a_net_that_is_broken_otherwise_says_its_first_fault(tmp_path):
     (tmp_path / "net.prototxt").write_text(f"{ODD}layer {{ nmae: 3 }} layer {{ name }}")
     with pytest.raises(FormatError, match="has no field 'wavelet_param'"):
-        read_foreign_net(tmp_path / "net.prototxt")
+        read_fork_net(tmp_path / "net.prototxt")
 
 
 def test_ssd_has_the_published_size(tmp_path):

@@ -12,7 +12,7 @@ from helpers.training_jobs import irv2caffe, make_databases, write_job
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_array, read_binary, write_binary
-from irv2caffe.proto.snapshot_outline import read_model_outline, read_state_outline
+from irv2caffe.proto.snapshot_headers import read_model_header, read_state_header
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.run_dir.retention import KeepPolicy
 from irv2caffe.train.run_dir.run_dir import RunDir
@@ -52,13 +52,13 @@ def folder(run, tmp_path):
 def test_outlines_are_what_protobuf_reads(run):
     for pair in pairs(run.snapshots):
         state = read_binary(pair.state, messages.SolverState)
-        outline = read_state_outline(pair.state)
+        outline = read_state_header(pair.state)
         assert outline.iteration == state.iter == pair.iteration
         assert outline.learned_net == state.learned_net
         assert outline.num_history == len(state.history) == 4
         assert outline.current_step == state.current_step
         model = read_binary(pair.model, messages.NetParameter)
-        layers = read_model_outline(pair.model, check_finite=True).layers
+        layers = read_model_header(pair.model, check_finite=True).layers
         assert [layer.definition.name for layer in layers] == [one.name for one in model.layer]
         for layer, whole in zip(layers, model.layer, strict=True):
             assert layer.shapes == tuple(read_array(blob).shape for blob in whole.blobs)
@@ -72,7 +72,7 @@ def test_every_torn_file_is_found(folder):
     """Files cut anywhere, or ending in zeros as after a power failure."""
     pair = pairs(folder)[0]
     rng = random.Random(0)
-    for path, read in ((pair.model, read_model_outline), (pair.state, read_state_outline)):
+    for path, read in ((pair.model, read_model_header), (pair.state, read_state_header)):
         whole = path.read_bytes()
         cuts = {1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(200))}
         for cut in cuts:
@@ -113,17 +113,17 @@ def test_a_cut_between_two_fields_is_found_by_the_net(run, folder):
 def test_files_of_the_other_kind(folder, tmp_path):
     pair = pairs(folder)[0]
     with pytest.raises(FormatError, match="not a solver state"):
-        read_state_outline(pair.model)
+        read_state_header(pair.model)
     with pytest.raises(FormatError, match="not a model"):
-        read_model_outline(pair.state)
+        read_model_header(pair.state)
     with pytest.raises(MissingInputError):
-        read_state_outline(tmp_path / "nothing")
+        read_state_header(tmp_path / "nothing")
     (tmp_path / "empty").touch()
     with pytest.raises(FormatError, match="empty"):
-        read_model_outline(tmp_path / "empty")
+        read_model_header(tmp_path / "empty")
     (tmp_path / "h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(FormatError, match="HDF5"):
-        read_model_outline(tmp_path / "h5")
+        read_model_header(tmp_path / "h5")
 
 
 def test_newest_complete_passes_over_what_cannot_be_used(folder):
@@ -155,7 +155,7 @@ def test_mended_paths_change_nothing_else(folder):
 
 
 def test_another_net_is_told_from_the_same(run, folder):
-    layers = read_model_outline(pairs(folder)[0].model).layers
+    layers = read_model_header(pairs(folder)[0].model).layers
 
     def differences(change):
         net = read_prototxt(run.path / "net.prototxt", messages.NetParameter)
@@ -286,7 +286,7 @@ def test_caffe_itself_loads_what_is_called_whole(run, caffe, folder, pycaffe):
     theirs = json.loads(done.stdout.splitlines()[-1])
     ours = {
         layer.definition.name: [list(shape) for shape in layer.shapes]
-        for layer in read_model_outline(one.model).layers
+        for layer in read_model_header(one.model).layers
         if layer.shapes
     }
     assert ours == theirs

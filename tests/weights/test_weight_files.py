@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, read_array, read_binary, write_binary
-from irv2caffe.proto.snapshot_files import ModelFile, write_model
+from irv2caffe.proto.caffemodel import ModelFile, write_model
 from irv2caffe.weights.files.hdf5 import read_hdf5
 from irv2caffe.weights.files.safetensors import read_safetensors, write_safetensors
 from irv2caffe.weights.files.tf_checkpoint import read_checkpoint
@@ -41,7 +41,7 @@ from irv2caffe.weights.tensors import FLOAT_KINDS
 
 REAL = FILES / "tf_checkpoints"
 sys.path.insert(0, str(REAL))
-from make import BRAIN, values  # noqa: E402
+from make import BRAIN, values  # type: ignore[import-not-found]  # noqa: E402
 
 
 @pytest.mark.parametrize(

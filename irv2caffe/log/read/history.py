@@ -71,7 +71,6 @@ class Log:
         fields: the last solver that was printed, by field name.
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
-        test_batch: of the TEST data layer, or None.
         gpus: that trained together; empty for the CPU.
         gpu_names: model names by number.
         fork: name of the Caffe fork, where its lines show it; empty for BVLC's.
@@ -106,7 +105,6 @@ class Log:
     fields: dict[str, Any] = field(default_factory=dict)
     nets: list[NetInfo] = field(default_factory=list)
     train_batch: int | None = None
-    test_batch: int | None = None
     gpus: tuple[int, ...] = ()
     gpu_names: dict[int, str] = field(default_factory=dict)
     fork: str = ""
@@ -187,8 +185,6 @@ class Log:
             self.nets.append(info)
         if info.batch is not None and info.phase == "TRAIN":
             self.train_batch = info.batch
-        elif info.batch is not None and info.phase == "TEST":
-            self.test_batch = info.batch
 
     def add_loss_weight(self, name: str, weight: float) -> None:
         """Records that an output is a loss; its first weight counts."""

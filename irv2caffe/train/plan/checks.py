@@ -18,7 +18,7 @@ from irv2caffe.errors import (
     OutputExistsError,
     UsageError,
 )
-from irv2caffe.proto.snapshot_outline import read_model_outline
+from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.train.plan.estimate import Estimate, estimate
 from irv2caffe.train.plan.findings import is_error, job_findings, problem, stops
 from irv2caffe.train.plan.gpus import notes as gpu_notes
@@ -162,7 +162,7 @@ def _weights(plan: Plan, path: Path) -> list[str]:
     if "," in str(path):
         raise InputError(f"--weights {path}: Caffe takes a comma for the next file", "rename it")
     try:
-        outline = read_model_outline(path)
+        outline = read_model_header(path)
     except FormatError as error:
         hint = error.hint if "--" in error.hint else "it takes a whole .caffemodel"
         raise InputError(f"--weights {error.message}", hint) from error

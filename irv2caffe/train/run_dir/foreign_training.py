@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 from irv2caffe.proto import messages
-from irv2caffe.proto.snapshot_outline import read_state_outline
+from irv2caffe.proto.snapshot_headers import read_state_header
 from irv2caffe.proto.text import read_prototxt
 from irv2caffe.system import read_regular
 from irv2caffe.train.run_dir import checksums
@@ -81,7 +81,7 @@ def complete_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
     Raises:
         InputError: it is torn, or its model is missing.
     """
-    outline = hdf5.state_outline(state) if hdf5.is_hdf5(state) else read_state_outline(state)
+    outline = hdf5.state_header(state) if hdf5.is_hdf5(state) else read_state_header(state)
     pair = Pair(outline.iteration, state, model or _model_of(state, outline.learned_net, solver))
     why = "" if _any_hdf5(pair) else problem(pair) or checksum_problem(pair)
     if why:

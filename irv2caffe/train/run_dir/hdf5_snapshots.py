@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import FormatError, InputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, write_binary
-from irv2caffe.proto.snapshot_files import write_model
-from irv2caffe.proto.snapshot_outline import StateOutline
+from irv2caffe.proto.caffemodel import write_model
+from irv2caffe.proto.snapshot_headers import StateHeader
 from irv2caffe.shapes.phases import select
 from irv2caffe.system import open_regular
 from irv2caffe.weights.files.hdf5 import read_hdf5
@@ -38,7 +38,7 @@ def is_hdf5(path: Path) -> bool:
         return False
 
 
-def state_outline(path: Path) -> StateOutline:
+def state_header(path: Path) -> StateHeader:
     """The outline of a solver state.
 
     Raises:
@@ -46,10 +46,10 @@ def state_outline(path: Path) -> StateOutline:
         MissingExtraError: h5py is not installed.
     """
     with _arrays(path) as arrays:
-        return _state_outline(arrays, path)
+        return _state_header(arrays, path)
 
 
-def _state_outline(arrays: dict[str, StoredArray], path: Path) -> StateOutline:
+def _state_header(arrays: dict[str, StoredArray], path: Path) -> StateHeader:
     try:
         iteration, step = (int(arrays[name].read().item()) for name in ("iter", "current_step"))
         learned_net = bytes(arrays["learned_net"].read().item()).decode("utf-8", "replace")
@@ -58,7 +58,7 @@ def _state_outline(arrays: dict[str, StoredArray], path: Path) -> StateOutline:
             error
         )
     count = sum(name.startswith("history/") for name in arrays)
-    return StateOutline(iteration, learned_net, count, step)
+    return StateHeader(iteration, learned_net, count, step)
 
 
 def write_state(source: Path, target: Path, learned_net: str) -> None:
@@ -70,7 +70,7 @@ def write_state(source: Path, target: Path, learned_net: str) -> None:
     """
     state = messages.SolverState()
     with _arrays(source) as arrays:
-        outline = _state_outline(arrays, source)
+        outline = _state_header(arrays, source)
         state.iter, state.current_step = outline.iteration, outline.current_step
         state.learned_net = learned_net
         for number in range(outline.num_history):

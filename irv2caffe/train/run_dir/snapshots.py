@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
-from irv2caffe.proto.snapshot_outline import (
-    read_model_outline,
-    read_state_outline,
+from irv2caffe.proto.snapshot_headers import (
+    read_model_header,
+    read_state_header,
     with_learned_net,
 )
 from irv2caffe.train.run_dir import checksums
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.proto.snapshot_outline import LayerOutline, ModelOutline
+    from irv2caffe.proto.snapshot_headers import LayerHeader, ModelHeader
 
 _REJECTED = ".diverged"
 # Fields that may differ between the net and a snapshot's: connections, which Caffe changes itself
@@ -99,8 +99,8 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
     Raises:
         MissingInputError, FormatError, UnreadableError: these.
     """
-    state = read_state_outline(pair.state)
-    model = read_model_outline(pair.model, check_finite=check_finite)
+    state = read_state_header(pair.state)
+    model = read_model_header(pair.model, check_finite=check_finite)
     if state.iteration != pair.iteration:
         return f"{pair.state}: is of iteration {state.iteration}, not {pair.iteration}"
     if not model.is_finite:
@@ -117,7 +117,7 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
     return ""
 
 
-def _num_learned(model: ModelOutline) -> int:
+def _num_learned(model: ModelHeader) -> int:
     """Number of blobs that the solver keeps history for; 0 where layers share blobs by name."""
     params = (param for layer in model.layers for param in layer.definition.param)
     if model.is_old or any(param.name for param in params):
@@ -179,7 +179,7 @@ def fix_model_path(pair: Pair) -> bool:
         OutputError: it cannot be written.
     """
     wanted = str(pair.model.absolute())
-    if read_state_outline(pair.state).learned_net == wanted:
+    if read_state_header(pair.state).learned_net == wanted:
         return False
     with atomic_file(pair.state) as aside:
         try:
@@ -232,7 +232,7 @@ def set_aside(folder: Path, after: int) -> list[Path]:
     return rejected
 
 
-def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
+def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
     """Differences between a net and a snapshot's that matter for the weights, one line each.
 
     Args:
@@ -261,7 +261,7 @@ def net_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
     return differences
 
 
-def old_differences(layers: Iterable[LayerOutline], net: Any) -> list[str]:
+def old_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
     """The same for an old snapshot, by the names of its layers."""
     names = {layer.name for layer in (*net.layer, *net.layers)}
     learned = [layer.definition.name for layer in layers if layer.shapes]

@@ -1,44 +1,40 @@
-"""Snapshots on disk without loading them: protobuf's wire format, field by field.
+"""Iteration, layers and shapes of snapshots, read without loading the weights.
 
-The two files of a full Inception-ResNet-v2 hold half a gigabyte; whether they are whole, of which
-iteration and of which net is told by walking over their fields, with the values left where they
-are. A torn file ends inside of a field, and one whose last blocks were never written ends in
-zeros, which begin no field.
+The two files of an Inception-ResNet-v2 snapshot hold half a gigabyte. Walking over the protobuf
+fields shows whether they are complete: a truncated file ends within a field, and one whose last
+blocks were lost in a power cut ends in zeros, which are not a valid field.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from irv2caffe.errors import FormatError, MissingInputError, UnreadableError
+from irv2caffe.errors import FormatError
 from irv2caffe.proto import messages
+from irv2caffe.proto.input_files import map_binary
 from irv2caffe.proto.wire import LENGTH, VARINT, fields, read_varint, tag, varint
-from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Field numbers of caffe.proto.
+# Field numbers in caffe.proto.
 _STATE_ITER, _STATE_LEARNED_NET, _STATE_HISTORY, _STATE_STEP = 1, 2, 3, 4
 _NET_NAME, _NET_LAYER, _NET_OLD_LAYER = 1, 100, 2
-_OLD_NAME, _OLD_BLOBS = 4, 6  # of V1LayerParameter, which Caffe wrote until 2015
+_OLD_NAME, _OLD_BLOBS = 4, 6  # in V1LayerParameter, which Caffe wrote until 2015
 _LAYER_BLOBS = 7
 _BLOB_DATA, _BLOB_SHAPE, _SHAPE_DIM = 5, 7, 1
 _BLOB_LEGACY = (1, 2, 3, 4)
 _CHUNK_VALUES = 1 << 20
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class StateOutline:
-    """What a ``.solverstate`` says without its history."""
+class StateHeader:
+    """A ``.solverstate`` without the values of its history."""
 
     iteration: int
     learned_net: str
@@ -47,35 +43,35 @@ class StateOutline:
 
 
 @dataclass(frozen=True)
-class LayerOutline:
-    """A layer of a ``.caffemodel``: its definition, and the shapes of its weights."""
+class LayerHeader:
+    """The definition of a layer in a ``.caffemodel``, and the shapes of its blobs."""
 
     definition: Any
     shapes: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class ModelOutline:
+class ModelHeader:
     """A ``.caffemodel`` without its weights.
 
     Attributes:
-        layers: in order.
-        is_finite: no weight is infinite or not a number; True where nobody looked.
-        is_old: of a Caffe of 2014, which the definitions have only their names of.
+        layers: in the order of the file.
+        is_finite: whether all weights are finite; True if this was not checked.
+        is_old: written by a Caffe of 2014 or before; the definitions then hold names only.
     """
 
-    layers: tuple[LayerOutline, ...]
+    layers: tuple[LayerHeader, ...]
     is_finite: bool
     is_old: bool = False
 
 
-def read_state_outline(path: Path) -> StateOutline:
-    """The outline of a solver state.
+def read_state_header(path: Path) -> StateHeader:
+    """Reads a ``.solverstate`` without its history.
 
     Raises:
         MissingInputError: no such file.
-        FormatError: torn, or another kind of file.
-        UnreadableError: it is there, and a disk or a right keeps it from being read.
+        FormatError: truncated, or another kind of file.
+        UnreadableError: the file exists but cannot be read.
     """
     numbers = {_STATE_ITER: 0, _STATE_STEP: 0}
     learned_net = ""
@@ -90,30 +86,30 @@ def read_state_outline(path: Path) -> StateOutline:
                 _shape(value)
                 num_history += 1
             else:
-                raise FormatError("not a solver state", "a .caffemodel goes to --weights")
+                raise FormatError("not a solver state", "use --weights for a .caffemodel")
         if not learned_net:
             raise FormatError("not a solver state", "it names no model")
-    return StateOutline(numbers[_STATE_ITER], learned_net, num_history, numbers[_STATE_STEP])
+    return StateHeader(numbers[_STATE_ITER], learned_net, num_history, numbers[_STATE_STEP])
 
 
-def read_model_outline(path: Path, *, check_finite: bool = False) -> ModelOutline:
-    """The outline of a model.
+def read_model_header(path: Path, *, check_finite: bool = False) -> ModelHeader:
+    """Reads a ``.caffemodel`` without its weights.
 
     Args:
         path: a ``.caffemodel``.
-        check_finite: look at every weight too; a few tenths of a second for 56 million of them.
+        check_finite: check every weight for NaN and infinity; takes 0.3 s for 56 million.
 
     Raises:
         MissingInputError: no such file.
-        FormatError: torn, or another kind of file.
-        UnreadableError: it is there, and a disk or a right keeps it from being read.
+        FormatError: truncated, or another kind of file.
+        UnreadableError: the file exists but cannot be read.
     """
-    layers: list[LayerOutline] = []
+    layers: list[LayerHeader] = []
     finite, is_old = True, False
     with _mapped(path) as data:
         for number, wire, value in _fields(data):
             if number == _NET_NAME and wire != LENGTH:
-                raise FormatError("not a model", "a .solverstate goes to --resume")
+                raise FormatError("not a model", "use --resume for a .solverstate")
             if number not in {_NET_LAYER, _NET_OLD_LAYER} or isinstance(value, int):
                 continue
             is_old |= number == _NET_OLD_LAYER
@@ -123,19 +119,19 @@ def read_model_outline(path: Path, *, check_finite: bool = False) -> ModelOutlin
                 finite = finite and all(map(_is_finite, blobs))
         if not layers:
             raise FormatError("not a model", "it holds no layers")
-    return ModelOutline(tuple(layers), finite, is_old)
+    return ModelHeader(tuple(layers), finite, is_old)
 
 
 def with_learned_net(path: Path, learned_net: str) -> Iterator[bytes]:
-    """The bytes of a solver state, in pieces, with another path of its model."""
+    """Yields the bytes of a solver state, with the path of its model replaced."""
     name = memoryview(learned_net.encode())
     with _mapped(path) as data:
         for number, wire, value in _fields(data):
             yield _encoded(number, wire, name if number == _STATE_LEARNED_NET else value)
 
 
-def _layer(data: memoryview) -> tuple[LayerOutline, list[memoryview]]:
-    """A layer's outline, and its blobs."""
+def _layer(data: memoryview) -> tuple[LayerHeader, list[memoryview]]:
+    """Returns the header of a LayerParameter, and its encoded blobs."""
     definition = bytearray()
     blobs = []
     for number, wire, value in _fields(data):
@@ -147,12 +143,12 @@ def _layer(data: memoryview) -> tuple[LayerOutline, list[memoryview]]:
     try:
         message.ParseFromString(bytes(definition))
     except DecodeError as error:
-        raise FormatError("not a binary NetParameter", "is it torn?") from error
-    return LayerOutline(message, tuple(map(_shape, blobs))), blobs
+        raise FormatError("not a binary NetParameter", "is it truncated?") from error
+    return LayerHeader(message, tuple(map(_shape, blobs))), blobs
 
 
-def _old_layer(data: memoryview) -> tuple[LayerOutline, list[memoryview]]:
-    """A V1LayerParameter's name and shapes, and its blobs."""
+def _old_layer(data: memoryview) -> tuple[LayerHeader, list[memoryview]]:
+    """Returns the header of a V1LayerParameter, and its encoded blobs."""
     definition = messages.LayerParameter()
     blobs = []
     for number, _, value in _fields(data):
@@ -160,11 +156,11 @@ def _old_layer(data: memoryview) -> tuple[LayerOutline, list[memoryview]]:
             blobs.append(value)
         elif number == _OLD_NAME and not isinstance(value, int):
             definition.name = bytes(value).decode("utf-8", "replace")
-    return LayerOutline(definition, tuple(map(_shape, blobs))), blobs
+    return LayerHeader(definition, tuple(map(_shape, blobs))), blobs
 
 
 def _shape(blob: memoryview) -> tuple[int, ...]:
-    """The shape of a BlobProto, from ``shape`` or from the four numbers of old files."""
+    """Returns the shape of a BlobProto, from ``shape`` or from num, channels, height and width."""
     legacy: dict[int, int] = {}
     dims: list[int] | None = None
     for number, _, value in _fields(blob):
@@ -202,10 +198,10 @@ def _is_finite(blob: memoryview) -> bool:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """The fields of a message; zeros, which a power cut leaves, are none."""
+    """Yields the fields of a message; refuses the zeros that a power cut leaves."""
     for field in fields(data):
         if field[0] == 0:
-            raise FormatError("torn", "its writing was interrupted")
+            raise FormatError("truncated", "its writing was interrupted")
         yield field
 
 
@@ -218,21 +214,10 @@ def _encoded(number: int, wire: int, value: int | memoryview) -> bytes:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[memoryview]:
-    """The bytes of a file; what is found wrong with them is said of the file."""
+    """Yields the bytes of a file; errors raised in the block name the file."""
+    data = map_binary(path)
     try:
-        with open_regular(path) as stream:
-            if os.fstat(stream.fileno()).st_size == 0:  # cannot be mapped
-                raise FormatError("empty file", "was its writing interrupted?")
-            data = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
-        if data[: len(_HDF5_SIGNATURE)] == _HDF5_SIGNATURE:
-            raise FormatError(
-                "an HDF5 snapshot, not a binary one", "train with snapshot_format: BINARYPROTO"
-            )
-        yield memoryview(data)  # unmapped with the last view of it
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: no such file", "check the path") from error
+        yield data
     except FormatError as error:
         hint = error.hint or "its writing was interrupted, or it is another kind of file"
         raise FormatError(error.message, hint, path=path) from error
-    except OSError as error:
-        raise UnreadableError(f"cannot be read: {error.strerror}", path=path) from error

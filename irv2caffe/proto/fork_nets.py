@@ -1,7 +1,8 @@
-"""Nets of Caffe's forks: read without what Caffe 1.0's schema lacks, which stays at hand."""
+"""Reading of nets for Caffe forks: fields that Caffe 1.0 does not know are skipped and listed."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,15 @@ _MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
-class ForeignNet:
-    """A net as far as Caffe 1.0's schema goes.
+class ForkNet:
+    """A net without the fields that Caffe 1.0 does not know.
 
     Attributes:
         net: the NetParameter.
-        lines: where its layers begin.
-        nodes: its layers as they are written; empty where all of the file is known.
-        unknown: fields, and fields with values, that Caffe 1.0 does not have.
-        hint: what was probably meant by the first of them.
+        lines: first line of each layer.
+        nodes: the layers with all their fields; empty if all fields are known.
+        unknown: the skipped fields: unknown ones, and enum fields with unknown values.
+        hint: hint for the first of them.
     """
 
     net: Any
@@ -43,10 +44,10 @@ class ForeignNet:
     hint: str = ""
 
     def notes(self, fork_of: Callable[[str, str], str] = lambda _message, _name: "") -> list[str]:
-        """What was left aside, in words.
+        """Returns a note on the skipped fields, or an empty list.
 
         Args:
-            fork_of: whose a field of a message is, or nothing.
+            fork_of: returns the Caffe fork that has a field of a message, or an empty text.
         """
         names: dict[str, str] = {}
         hint = self.hint
@@ -63,15 +64,15 @@ class ForeignNet:
         return [said + (f"; {hint}" if hint else "")] if shown else []
 
 
-def read_foreign_net(path: Path) -> ForeignNet:
-    """The net in a prototxt file of any Caffe.
+def read_fork_net(path: Path) -> ForkNet:
+    """Reads a net from a prototxt file for any Caffe.
 
     Raises:
         MissingInputError: no such file.
-        FormatError: not a net; says where.
+        FormatError: not a net; with line and column.
     """
     try:
-        return ForeignNet(*read_net(path))
+        return ForkNet(*read_net(path))
     except FormatError as error:
         text = read_text(path)
         root = scan(text)
@@ -81,12 +82,11 @@ def read_foreign_net(path: Path) -> ForeignNet:
         unknown = (*fields, *values)
         if not (layers and unknown):
             raise
-        try:
+        net = None
+        with suppress(FormatError):
             known = blank_out(text, (each.node for each in unknown))
             net = parse_prototxt(known, NetParameter, path=path)
-        except FormatError:
-            net = None
         if net is None:
             raise
         hint = "" if error.hint.startswith("the file should be") else error.hint
-        return ForeignNet(net, layer_lines(text), layers, unknown, hint)
+        return ForkNet(net, layer_lines(text), layers, unknown, hint)
