@@ -30,7 +30,7 @@ class Request:
 
     Attributes:
         paths: logs, run folders, or ``-`` for standard input.
-        join: the paths are pieces of one run, in order.
+        join: the paths are parts of one run, in order.
         names: of the runs, in order; other runs are named after their files.
         num_train_images: overrides the number that is found.
         images_per_iteration: overrides that of the log.
@@ -162,7 +162,7 @@ class PlotSession:
                     follower = Follower(source.reader, path)
                     self._stack.callback(follower.close)
                     source.followers.append(follower)
-                for follower in source.followers[:-1]:  # only the last piece of a run grows
+                for follower in source.followers[:-1]:  # only the last part of a run grows
                     follower.poll()
                     source.reader.finish()
             grown |= source.followers[-1].poll()
