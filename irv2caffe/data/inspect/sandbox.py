@@ -178,20 +178,21 @@ def _answer(call: dict[str, Any], answers: IO[bytes]) -> None:
     signal.setitimer(signal.ITIMER_PROF, _WORK_S)
     try:
         result = function(*(Path(path) for path in call["paths"]), **arguments)
+        is_plain = result is None or isinstance(result, (int, str))
+        answer = {"result": result if is_plain else asdict(result)}
     except Irv2CaffeError as error:
-        words = {"message": error.message, "hint": error.hint}
-        _send(answers, {"error": type(error).__name__, **words})
+        answer = _failure(type(error), error.message, error.hint)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        message = f"cannot read{where}: {error.strerror or error}"
-        _send(answers, {"error": InputError.__name__, "message": message, "hint": ""})
+        answer = _failure(InputError, f"cannot read{where}: {error.strerror or error}")
     except MemoryError:
-        words = {"message": "a record needs more memory than there is", "hint": ""}
-        _send(answers, {"error": InputError.__name__, **words})
-    else:
-        is_plain = result is None or isinstance(result, (int, str))
-        _send(answers, {"result": result if is_plain else asdict(result)})
+        answer = _failure(InputError, "a record needs more memory than there is")
+    _send(answers, answer)
     signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _failure(kind: type[Irv2CaffeError], message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": kind.__name__, "message": message, "hint": hint}
 
 
 class _Progress:
