@@ -22,8 +22,8 @@ from irv2caffe import atomic
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.check.run import check
 from irv2caffe.data.inspect import sandbox
-from irv2caffe.data.inspect.database import read_database, read_databases
-from irv2caffe.data.inspect.sample import Database, sample_database
+from irv2caffe.data.inspect.database import Database, read_database, read_databases
+from irv2caffe.data.inspect.sample import sample_database
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
