@@ -36,7 +36,6 @@ tables is the usual one of a rule.
 Examples are differences between a small file that has the flaw (`-`) and one that has not (`+`);
 the tests run both. Where the text is the same, facts of databases or options make the difference.
 [The guide](../../guide/check.md) says how to read a report."""
-# Rules of check ----------------------------------------------------------------------------------
 
 
 def escaped(text: str) -> str:
@@ -91,7 +90,8 @@ def rule_section(rule: Rule) -> str:
 def unreadable_database() -> Finding:
     """What data-unreadable finds, the only rule whose cases are files beside the prototxts."""
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
-        path = Run().write(Path(name))
+        run: Any = Run()
+        path = run.write(Path(name))
         Path("train_lmdb").mkdir()
         Path("train_lmdb/data.mdb").write_text("words")
         report = check(Path(path.name), CheckOptions())
@@ -106,7 +106,7 @@ def finding_in(run: Run, rule: str) -> Finding:
 
 
 @contextlib.contextmanager
-def folder_of(run: Run) -> Iterator[tuple[Path, Path]]:
+def folder_of(run: Any) -> Iterator[tuple[Path, Path]]:
     """A folder that holds a case's files, and the file to check."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
