@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.build_net_data import database_means, num_images, refuse_misfit
+from irv2caffe.cli.build_net_data import num_images, refuse_misfit
 from irv2caffe.cli.build_net_options import BUILD_NET_OPTIONS
 from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.cli.summary import draw_summary, show_summary
@@ -77,7 +77,7 @@ def build_net_command(
         parse_gpus,
         resolve,
     )
-    from irv2caffe.data.inspect.database import read_pair
+    from irv2caffe.data.inspect.database import read_pair, take_means
     from irv2caffe.net.build import build_net
 
     if draw is not None:
@@ -91,7 +91,7 @@ def build_net_command(
     places = {**values.net, **told}
     folders = [places.get(name) for name in ("train_lmdb", "val_lmdb")]
     train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
-    measured = database_means(told, folders[0], train)
+    measured = take_means(told, train)
     if train is not None:
         measured["num_classes"] = train.num_classes
     net = resolve(NetOptions, values, told, measured=measured)
