@@ -81,7 +81,7 @@ def summary_command(
         from irv2caffe.shapes.draw.picture import check_suffix
 
         check_suffix(draw)
-    told = dict(_shape(told) for told in input_shapes)
+    given = dict(_shape(given) for given in input_shapes)
     asked: set[str] = set()
     types = dict(_layer_type(words) for words in layer_types)
     read = read_fork_net(prototxt)
@@ -92,7 +92,7 @@ def summary_command(
             read.net,
             chosen,
             batch_size,
-            data_shapes=lambda layer: _records(layer, told, asked),
+            data_shapes=lambda layer: _records(layer, given, asked),
             lines=read.lines,
             path=prototxt,
             foreign=ForkLayers(types, read.nodes),
@@ -101,7 +101,7 @@ def summary_command(
         error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of))))
         raise
     made = _with_notes(made, read.notes(_fork_of), types)
-    for name in told:
+    for name in given:
         if name not in asked:
             raise UsageError(
                 f"--input-shape {name}: nothing that enters the net in {chosen} has that name",
@@ -116,7 +116,7 @@ def summary_command(
 
 
 def show_summary(made: NetSummary, *, layers: bool = False) -> None:
-    """A net's figures for a person; build-net shows them too."""
+    """Prints a summary; also used by build-net."""
     from irv2caffe.shapes.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
 
     ui.show(f"{made.shapes.name or 'net'}, phase {made.shapes.phase}, batch {made.batch}")
@@ -127,7 +127,7 @@ def show_summary(made: NetSummary, *, layers: bool = False) -> None:
 
 
 def draw_summary(made: NetSummary, out: Path) -> None:
-    """Writes a net's picture and says where; build-net does it too."""
+    """Draws a network to a file; also used by build-net."""
     from irv2caffe.shapes.draw import draw
     from irv2caffe.shapes.draw.picture import write_picture
 
@@ -173,26 +173,26 @@ def _whose(kinds: Iterable[str]) -> str:
     return ", ".join(kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items())
 
 
-def _layer_type(told: str) -> tuple[str, tuple[str, ...]]:
+def _layer_type(given: str) -> tuple[str, tuple[str, ...]]:
     """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
     from irv2caffe.shapes.layer_types.given import is_shape_text
 
-    name, equals, shapes = told.rpartition("=")
+    name, equals, shapes = given.rpartition("=")
     tops = tuple(shapes.split(","))
     if not equals or not name or not all(map(is_shape_text, tops)):
         raise UsageError(
-            f"--layer-type {told}: give NAME=same or NAME=SHAPE",
+            f"--layer-type {given}: give NAME=same or NAME=SHAPE",
             "SHAPE is scalar, or sizes such as 1x256x7x7 or NxCx2Hx2W; a comma between tops",
         )
     return name, tops
 
 
-def _shape(told: str) -> tuple[str, tuple[int, ...]]:
+def _shape(given: str) -> tuple[str, tuple[int, ...]]:
     """``TOP=3x299x299`` or ``TOP=3,299,299``."""
-    name, equals, sizes = told.rpartition("=")
+    name, equals, sizes = given.rpartition("=")
     parts = sizes.replace(",", "x").split("x")
     if not equals or not name or not all(map(_is_size, parts)):
-        raise UsageError(f"--input-shape {told}: give TOP=CHANNELSxHEIGHTxWIDTH")
+        raise UsageError(f"--input-shape {given}: give TOP=CHANNELSxHEIGHTxWIDTH")
     return name, tuple(map(int, parts))
 
 
@@ -201,7 +201,7 @@ def _is_size(text: str) -> bool:
 
 
 def _records(
-    layer: Any, told: dict[str, tuple[int, ...]], asked: set[str]
+    layer: Any, given: dict[str, tuple[int, ...]], asked: set[str]
 ) -> Sequence[tuple[int, ...]] | None:
     """What the command line says of a layer, else what the first record of its database says.
 
@@ -210,11 +210,11 @@ def _records(
     from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
 
     asked.update((*layer.top, layer.name))
-    named = [told[name] for name in layer.top if name in told]
-    if not named and layer.name in told:
-        named = [told[layer.name]]
+    named = [given[name] for name in layer.top if name in given]
+    if not named and layer.name in given:
+        named = [given[layer.name]]
     if named and layer.type not in SHAPE_RULES:  # which says nothing of the others
-        return [told.get(name, UNKNOWN) for name in layer.top]
+        return [given.get(name, UNKNOWN) for name in layer.top]
     if named:
         return named
     if layer.type != "Data" or layer.transform_param.crop_size:

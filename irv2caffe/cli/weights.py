@@ -22,7 +22,7 @@ _CHANNELS = click.Choice(["bgr", "rgb"])
 
 @contextmanager
 def _problems_listed() -> Iterator[None]:
-    """Shows all problems of weights before the error that counts them."""
+    """Prints all problems of a WeightsError before it is raised again."""
     try:
         yield
     except WeightsError as error:
