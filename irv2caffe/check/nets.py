@@ -20,7 +20,7 @@ from irv2caffe.check.roles import nets_without_solver
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
 from irv2caffe.shapes.infer import infer
-from irv2caffe.shapes.phases import Phase, select_with_origins
+from irv2caffe.shapes.phases import Phase, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,12 +123,12 @@ def _make(
 ) -> PhaseNet:
     level = state.level if state is not None and state.HasField("level") else None
     stages = list(state.stage) if state is not None else []
-    selected, origins = select_with_origins(message, phase, level=level, stages=stages)
+    chosen = selected(message, phase, level=level, stages=stages)
     written = list(file.message.layer) or list(file.message.layers)
     nodes = file.root.all("layer") or file.root.all("layers")
     altered = set(map(id, file.altered))
     layers = []
-    for index, (layer, origin) in enumerate(zip(selected.layer, origins, strict=True)):
+    for index, (layer, origin) in enumerate(zip(chosen.net.layer, chosen.origins, strict=True)):
         if origin is not None and origin < min(len(written), len(nodes)):
             node = nodes[origin]
             layer.type = layer.type or node.find("type").value.strip("\"'")  # of a fork's V1
@@ -136,7 +136,7 @@ def _make(
             layers.append(Layer(index, layer, written[origin], node, file.name, is_altered))
         else:
             layers.append(Layer(index, layer, layer, file.root.find("input"), file.name))
-    return PhaseNet(phase, file, selected, tuple(layers), test_iter=test_iter)
+    return PhaseNet(phase, file, chosen.net, tuple(layers), test_iter=test_iter)
 
 
 def _with_shapes(net: PhaseNet, databases: Mapping[str, Database], claims: Claims) -> PhaseNet:

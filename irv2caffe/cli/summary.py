@@ -12,7 +12,7 @@ from irv2caffe import ui
 from irv2caffe.errors import Irv2CaffeError, NetError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from irv2caffe.shapes.phases import Phase
     from irv2caffe.shapes.summary import NetSummary
@@ -81,9 +81,9 @@ def summary_command(
         from irv2caffe.shapes.draw.picture import check_suffix
 
         check_suffix(draw)
-    given = dict(_shape(given) for given in input_shapes)
-    asked: set[str] = set()
-    types = dict(_layer_type(words) for words in layer_types)
+    given = dict(map(_parse_input_shape, input_shapes))
+    names: set[str] = set()  # that --input-shape may use
+    types = dict(map(_parse_layer_type, layer_types))
     read = read_fork_net(prototxt)
     default = default_phase(read.net)
     chosen: Phase = phase.upper() if phase else default  # type: ignore[assignment]
@@ -92,31 +92,31 @@ def summary_command(
             read.net,
             chosen,
             batch_size,
-            data_shapes=lambda layer: _records(layer, given, asked),
+            data_shapes=lambda layer: _record_shapes(layer, given, names),
             lines=read.lines,
             path=prototxt,
             foreign=ForkLayers(types, read.nodes),
         )
-    except NetError as error:  # what was left aside may be why
-        error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of))))
+    except NetError as error:  # ignored fields may be the cause
+        error.hint = "; ".join(filter(None, (error.hint, *read.notes(_fork_of_field))))
         raise
-    made = _with_notes(made, read.notes(_fork_of), types)
     for name in given:
-        if name not in asked:
+        if name not in names:
             raise UsageError(
-                f"--input-shape {name}: nothing that enters the net in {chosen} has that name",
-                f"what enters is called {', '.join(sorted(asked)) or 'nothing'}",
+                f"--input-shape {name}: no input of the net in {chosen} has that name",
+                f"the inputs are called {', '.join(sorted(names)) or 'nothing'}",
             )
+    made = _with_fork_notes(made, read.notes(_fork_of_field), types)
     if draw is not None:
         draw_summary(made, draw)
     if as_json:
         ui.show_json(as_dict(made, layers=layers))
-        return
-    show_summary(made, layers=layers)
+    else:
+        show_summary(made, layers=layers)
 
 
 def show_summary(made: NetSummary, *, layers: bool = False) -> None:
-    """Prints a summary; also used by build-net."""
+    """Prints a net's figures; build-net does so, too."""
     from irv2caffe.shapes.summary import HEADINGS, LAYER_HEADINGS, NUMBERS
 
     ui.show(f"{made.shapes.name or 'net'}, phase {made.shapes.phase}, batch {made.batch}")
@@ -127,7 +127,7 @@ def show_summary(made: NetSummary, *, layers: bool = False) -> None:
 
 
 def draw_summary(made: NetSummary, out: Path) -> None:
-    """Draws a network to a file; also used by build-net."""
+    """Writes a net's picture and prints its path; build-net does so, too."""
     from irv2caffe.shapes.draw import draw
     from irv2caffe.shapes.draw.picture import write_picture
 
@@ -135,13 +135,13 @@ def draw_summary(made: NetSummary, out: Path) -> None:
     ui.say(f"picture: {out}")
 
 
-def _with_notes(
+def _with_fork_notes(
     made: NetSummary, notes: Sequence[str], types: dict[str, tuple[str, ...]]
 ) -> NetSummary:
-    """With what Caffe 1.0 would not take, and whose it is.
+    """Adds notes of what Caffe 1.0 does not have, and which fork has it.
 
     Raises:
-        UsageError: a layer type of the command line that the net does not have.
+        UsageError: a ``--layer-type`` that the net does not have, or that Caffe 1.0 has.
     """
     from irv2caffe.shapes.layer_types import SHAPE_RULES
 
@@ -152,71 +152,63 @@ def _with_notes(
                 f"--layer-type {name}: no layer has that type or name in {made.shapes.phase}"
             )
         if name in SHAPE_RULES and name != "Python":
-            raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and says its tops itself")
-    kinds = dict.fromkeys(layer.type for layer in layers if layer.type not in SHAPE_RULES)
-    if kinds:
-        notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {_whose(kinds)}")
-    shapes = replace(made.shapes, notes=(*made.shapes.notes, *notes))
-    return replace(made, shapes=shapes)
+            raise UsageError(f"--layer-type {name}: Caffe 1.0 has it, and its tops are known")
+    unknown = dict.fromkeys(layer.type for layer in layers if layer.type not in SHAPE_RULES)
+    if unknown:
+        from irv2caffe.check import fork_fields  # slow to import, and seldom needed
+
+        forks = {name: fork_fields.LAYER_TYPES.get(name, "").rstrip(",") for name in unknown}
+        listed = [name[:60] + (f" ({fork})" if fork else "") for name, fork in forks.items()]
+        notes = (*notes, f"Caffe 1.0 cannot load this net: it has no {', '.join(listed)}")
+    return replace(made, shapes=replace(made.shapes, notes=(*made.shapes.notes, *notes)))
 
 
-def _fork_of(message: str, name: str) -> str:
+def _fork_of_field(message: str, name: str) -> str:
     from irv2caffe.check import fork_fields
 
     return fork_fields.of_field(message, name)
 
 
-def _whose(kinds: Iterable[str]) -> str:
-    from irv2caffe.check import fork_fields  # takes its time, and few nets need it
-
-    forks_of = {kind: fork_fields.LAYER_TYPES.get(kind, "").rstrip(",") for kind in kinds}
-    return ", ".join(kind[:60] + f" ({fork})" * bool(fork) for kind, fork in forks_of.items())
-
-
-def _layer_type(given: str) -> tuple[str, tuple[str, ...]]:
-    """``Normalize=same``, ``Foo=1x256x7x7,scalar``."""
+def _parse_layer_type(value: str) -> tuple[str, tuple[str, ...]]:
+    """Parses ``Normalize=same`` or ``Foo=1x256x7x7,scalar``."""
     from irv2caffe.shapes.layer_types.given import is_shape_text
 
-    name, equals, shapes = given.rpartition("=")
+    name, _, shapes = value.rpartition("=")
     tops = tuple(shapes.split(","))
-    if not equals or not name or not all(map(is_shape_text, tops)):
+    if not name or not all(map(is_shape_text, tops)):
         raise UsageError(
-            f"--layer-type {given}: give NAME=same or NAME=SHAPE",
+            f"--layer-type {value}: give NAME=same or NAME=SHAPE",
             "SHAPE is scalar, or sizes such as 1x256x7x7 or NxCx2Hx2W; a comma between tops",
         )
     return name, tops
 
 
-def _shape(given: str) -> tuple[str, tuple[int, ...]]:
-    """``TOP=3x299x299`` or ``TOP=3,299,299``."""
-    name, equals, sizes = given.rpartition("=")
+def _parse_input_shape(value: str) -> tuple[str, tuple[int, ...]]:
+    """Parses ``TOP=3x299x299`` or ``TOP=3,299,299``."""
+    name, _, sizes = value.rpartition("=")
     parts = sizes.replace(",", "x").split("x")
-    if not equals or not name or not all(map(_is_size, parts)):
-        raise UsageError(f"--input-shape {given}: give TOP=CHANNELSxHEIGHTxWIDTH")
+    if not name or not all(p.isdecimal() and len(p) < 20 and int(p) > 0 for p in parts):
+        raise UsageError(f"--input-shape {value}: give TOP=CHANNELSxHEIGHTxWIDTH")
     return name, tuple(map(int, parts))
 
 
-def _is_size(text: str) -> bool:
-    return text.isdecimal() and len(text) < 20 and int(text) > 0
-
-
-def _records(
-    layer: Any, given: dict[str, tuple[int, ...]], asked: set[str]
+def _record_shapes(
+    layer: Any, given: dict[str, tuple[int, ...]], names: set[str]
 ) -> Sequence[tuple[int, ...]] | None:
-    """What the command line says of a layer, else what the first record of its database says.
+    """The shapes that the user gives for a layer's tops, else that of its database's records.
 
-    Adds the names by which the command line may call it to ``asked``.
+    Adds the names that ``--input-shape`` may use for the layer to ``names``.
     """
     from irv2caffe.shapes.layer_types import SHAPE_RULES, UNKNOWN
 
-    asked.update((*layer.top, layer.name))
-    named = [given[name] for name in layer.top if name in given]
-    if not named and layer.name in given:
-        named = [given[layer.name]]
-    if named and layer.type not in SHAPE_RULES:  # which says nothing of the others
+    names.update((*layer.top, layer.name))
+    shapes = [given[name] for name in layer.top if name in given]
+    if not shapes and layer.name in given:
+        shapes = [given[layer.name]]
+    if shapes and layer.type not in SHAPE_RULES:  # the user need not give all of its tops
         return [given.get(name, UNKNOWN) for name in layer.top]
-    if named:
-        return named
+    if shapes:
+        return shapes
     if layer.type != "Data" or layer.transform_param.crop_size:
         return None
     from irv2caffe.data.inspect.database import read_database
@@ -225,8 +217,7 @@ def _records(
     if not source.exists():
         return None
     try:
-        found = read_database(source)
+        return [read_database(source).shape]
     except Irv2CaffeError as error:
         ui.say(f"warning: {error.message}")
         return None
-    return [found.shape]

@@ -22,7 +22,7 @@ _CHANNELS = click.Choice(["bgr", "rgb"])
 
 @contextmanager
 def _problems_listed() -> Iterator[None]:
-    """Prints all problems of a WeightsError before it is raised again."""
+    """Prints all problems of weights before the error that counts them."""
     try:
         yield
     except WeightsError as error:
@@ -110,14 +110,14 @@ def import_weights_command(
 
 
 def _import_notes(report: ImportReport) -> Iterator[str]:
-    """What a user should know of the result."""
+    """What the user should know about the result."""
     yield f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f}"
     if report.prefix:
-        yield f"the names in the source begin with {report.prefix}, which was left out"
+        yield f"the names in the source begin with {report.prefix}, which was removed"
     if report.dropped_background:
         yield "class 0 of the source, the background, is left out: all labels are one lower"
     if report.gamma == "ones":
-        yield "the source learns no BatchNorm multiplier: gamma is 1"
+        yield "the source has no BatchNorm multiplier: gamma is 1"
     if report.by_order:
         yield "the net's layers have other names; they were recognised by their order"
     if report.left_to_fillers:
@@ -125,7 +125,7 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
     if report.unused:
         yield f"{_some(report.unused)}: not used by this net"
     if report.num_ignored:
-        yield f"{_arrays(report.num_ignored)} that only a trainer needs: left out"
+        yield f"{_arrays(report.num_ignored)} that only training needs: left out"
     for difference in report.differences:
         yield f"warning: other logits: {difference}"
 
@@ -167,7 +167,7 @@ def export_weights_command(
     """
     from irv2caffe.weights import export_weights
 
-    del target_format  # there is one so far
+    del target_format  # timm is the only one
     with _problems_listed():
         report = export_weights(model, net, out, channels=channels, force=force)
     if as_json:
@@ -185,11 +185,12 @@ def _export_notes(report: ExportReport) -> Iterator[str]:
     if report.unused:
         yield f"not in timm's model: {', '.join(report.unused)}"
     if report.empty_statistics:
-        yield f"never saw an image, variance 0: {len(report.empty_statistics)} BatchNorms"
+        count = len(report.empty_statistics)
+        yield f"BatchNorm layers with the statistics of no image, variance 0: {count}"
 
 
 def _some(names: list[str]) -> str:
-    """Their number and one of them."""
+    """The number of arrays and the name of one."""
     return f"{_arrays(len(names))} such as {names[0]}"
 
 

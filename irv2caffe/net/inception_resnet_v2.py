@@ -34,16 +34,11 @@ if TYPE_CHECKING:
 # The filters of Fig. 18, whose output has 1152+384+288+320 = 2144 channels, and filters for the
 # 2048 channels of Fig. 19.
 _REDUCTION_B = {2144: (384, 288, 288, 320), 2048: (384, 256, 256, 256)}
-_FILLERS: dict[str, dict[str, Any]] = {
-    "glorot": {"type": "xavier", "variance_norm": "AVERAGE"},
-    "xavier": {"type": "xavier"},
-    "msra": {"type": "msra"},
-}
 
 
-def slim(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+def slim(b: Builder, x: Top) -> tuple[Top, Top]:
     """TF-slim's ``inception_resnet_v2``, the one with published weights: 10, 20 and 10 blocks."""
-    scale35, scale17, scale8 = options.residual_scale or (None, None, None)
+    scale35, scale17, scale8 = b.options.residual_scale or (None, None, None)
     x = stem_v3(b, x)
     x = mixed_5b(b, "Mixed_5b", x)
     for i in range(1, 11):
@@ -59,13 +54,13 @@ def slim(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
     return conv(b, "Conv2d_7b_1x1", x, 1536, 1), grid17
 
 
-def paper(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+def paper(b: Builder, x: Top) -> tuple[Top, Top]:
     """Fig. 15 of arXiv 1602.07261v2: 5, 10 and 5 blocks.
 
     The 1154 channels of Fig. 17 and 2048 of Fig. 19 are replaced by those of the trunk, to which
     they are added.
     """
-    scale_a, scale_b, scale_c = options.residual_scale or (None, None, None)
+    scale_a, scale_b, scale_c = b.options.residual_scale or (None, None, None)
     x = stem_v4(b, x)
     for i in range(1, 6):
         x = block35(b, f"a{i}", x, scale_a)
@@ -73,20 +68,20 @@ def paper(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
     for i in range(1, 11):
         x = block17(b, f"b{i}", x, scale_b)
     grid17 = x
-    x = reduction_b(b, "reduction_b", x, _REDUCTION_B[options.trunk])
+    x = reduction_b(b, "reduction_b", x, _REDUCTION_B[b.options.trunk])
     for i in range(1, 6):
         x = block8(b, f"c{i}", x, scale_c)
     return x, grid17
 
 
-def small75(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+def small75(b: Builder, x: Top) -> tuple[Top, Top]:
     """For 75x75 images: a short stem, then the blocks of :func:`small`."""
     x = conv(b, "Conv2d_1a_3x3", x, 32, 3, 2)
     x = conv(b, "Conv2d_2a_3x3", x, 64, 3)
-    return small(b, x, options)
+    return small(b, x)
 
 
-def small32(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+def small32(b: Builder, x: Top) -> tuple[Top, Top]:
     """For 32x32 images such as CIFAR's: a short stem, then the blocks of :func:`small`.
 
     The first convolution is 4x4 with padding 1, so that its output, 31x31, and the next two grids
@@ -94,12 +89,12 @@ def small32(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
     """
     x = conv(b, "Conv2d_1a_4x4", x, 32, 4, pad="1")
     x = conv(b, "Conv2d_2a_3x3", x, 64, 3, pad="same")
-    return small(b, x, options)
+    return small(b, x)
 
 
-def small(b: Builder, x: Top, options: NetOptions) -> tuple[Top, Top]:
+def small(b: Builder, x: Top) -> tuple[Top, Top]:
     """TF-slim's blocks with 3, 6 and 3 repetitions, for small images."""
-    scale35, scale17, scale8 = options.residual_scale or (None, None, None)
+    scale35, scale17, scale8 = b.options.residual_scale or (None, None, None)
     x = mixed_5b(b, "Mixed_5b", x)
     for i in range(1, 4):
         x = block35(b, f"Repeat/block35_{i}", x, scale35)
@@ -146,15 +141,15 @@ def train_val(
     ):
         _data(net, phase, source, batch, options)
     label = Top("label", 1)
-    b = builder(net, options)
-    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop), options)
+    infogain = infogain if options.label_smoothing > 0 else ""
+    b = Builder(net, options)
+    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop))
     if options.aux:
         b.phase = "TRAIN"
-        aux = _aux_logits(b, grid17, options)
-        _loss(b, "aux_loss", aux, label, options, infogain, weight=options.aux_weight)
+        _loss(b, "aux_loss", (_aux_logits(b, grid17), label), options.aux_weight, infogain)
         b.phase = None
-    logits = _logits(b, features, options)
-    _loss(b, "loss", logits, label, options, infogain, weight=1.0)
+    logits = _logits(b, features)
+    _loss(b, "loss", (logits, label), 1.0, infogain)
     b.phase = "TEST"
     for k in (1, 5):
         if k < options.num_classes:  # else Caffe aborts
@@ -171,26 +166,10 @@ def deploy(options: NetOptions) -> Any:
     net = NetSpec(f"inception_resnet_v2_{options.variant}")
     shape = [{"dim": [1, 3, options.crop, options.crop]}]
     data = net.layer("Input", "data", channels=3, size=options.crop, shape=shape)
-    b = builder(net, options, for_use=True)
-    features, _ = NETWORKS[options.variant](b, data, options)
-    b.layer("Softmax", "prob", _logits(b, features, options))
+    b = Builder(net, options, for_use=True)
+    features, _ = NETWORKS[options.variant](b, data)
+    b.layer("Softmax", "prob", _logits(b, features))
     return net.to_proto()
-
-
-def builder(net: NetSpec, options: NetOptions, *, for_use: bool = False) -> Builder:
-    """The builder of a net with these options."""
-    return Builder(
-        net=net,
-        width=options.width,
-        weight_filler=_FILLERS[options.filler],
-        bn_eps=options.bn_eps,
-        bn_fraction=options.bn_fraction,
-        gamma=options.gamma,
-        residual_bn=options.residual_bn,
-        exact_average=options.average_pool == "tf",
-        literal=options.variant == "seed",
-        for_use=for_use,
-    )
 
 
 def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOptions) -> None:
@@ -216,37 +195,27 @@ def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOp
     )
 
 
-def _logits(b: Builder, features: Top, options: NetOptions) -> Top:
-    x = dropout(b, "dropout", global_average(b, "pool", features), options.dropout)
-    return inner_product(b, "classifier", x, options.num_classes)
+def _logits(b: Builder, features: Top) -> Top:
+    x = dropout(b, "dropout", global_average(b, "pool", features), b.options.dropout)
+    return inner_product(b, "classifier", x, b.options.num_classes)
 
 
-def _aux_logits(b: Builder, grid17: Top, options: NetOptions) -> Top:
+def _aux_logits(b: Builder, grid17: Top) -> Top:
     """TF-slim's auxiliary classifier."""
     x = valid_average_pool(b, "AuxLogits/AvgPool_1a_5x5", grid17, kernel=5, stride=3)
     x = conv(b, "AuxLogits/Conv2d_1b_1x1", x, 128, 1)
     x = conv(b, "AuxLogits/Conv2d_2a_5x5", x, 768, x.size)
-    return inner_product(b, "AuxLogits/Logits", x, options.num_classes)
+    return inner_product(b, "AuxLogits/Logits", x, b.options.num_classes)
 
 
-def _loss(
-    b: Builder,
-    name: str,
-    logits: Top,
-    label: Top,
-    options: NetOptions,
-    infogain: str,
-    *,
-    weight: float,
-) -> None:
+def _loss(b: Builder, name: str, bottoms: tuple[Top, Top], weight: float, infogain: str) -> None:
     """SoftmaxWithLoss; with label smoothing only for tests, and InfogainLoss for training."""
     fields: dict[str, Any] = {"channels": 1, "loss_weight": [weight]}
-    if options.label_smoothing == 0:
-        b.layer("SoftmaxWithLoss", name, logits, label, **fields)
-        return
-    phase, b.phase = b.phase, "TRAIN"
-    b.layer("InfogainLoss", name, logits, label, **fields, source=infogain)
-    if phase is None:
+    phase = b.phase
+    if infogain:
+        b.phase = "TRAIN"
+        b.layer("InfogainLoss", name, *bottoms, **fields, source=infogain)
         b.phase = "TEST"
-        b.layer("SoftmaxWithLoss", name, logits, label, **fields)
+    if not infogain or phase is None:
+        b.layer("SoftmaxWithLoss", name, *bottoms, **fields)
     b.phase = phase

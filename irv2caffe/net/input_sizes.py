@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UsageError
-from irv2caffe.net.inception_resnet_v2 import NETWORKS, builder
-from irv2caffe.net.layers import GridError
+from irv2caffe.net.inception_resnet_v2 import NETWORKS
+from irv2caffe.net.layers import Builder, GridError
 from irv2caffe.net.spec import NetSpec, Top
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def grids(options: NetOptions) -> Grids:
     Raises:
         GridError: branches differ in size, or a kernel is larger than its grid.
     """
-    b = builder(_SizesOnly("grids"), options)
-    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop), options)
+    b = Builder(_SizesOnly("grids"), options)
+    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop))
     return Grids(grid17.size, features.size, tuple(b.rounded_up))
 
 

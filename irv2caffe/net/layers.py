@@ -14,11 +14,17 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
+    from irv2caffe.config import NetOptions
     from irv2caffe.net.spec import NetSpec, Top
 
 Kernel = int | tuple[int, int]
 _FROZEN = {"lr_mult": 0.0, "decay_mult": 0.0}
 _SHIFT = {"lr_mult": 1.0, "decay_mult": 0.0}
+_FILLERS: dict[str, dict[str, Any]] = {
+    "glorot": {"type": "xavier", "variance_norm": "AVERAGE"},
+    "xavier": {"type": "xavier"},
+    "msra": {"type": "msra"},
+}
 
 
 class GridError(UsageError):
@@ -27,40 +33,39 @@ class GridError(UsageError):
 
 @dataclass
 class Builder:
-    """A net under construction, and the options that all of its blocks share.
+    """A net under construction.
 
     Attributes:
         net: receives the layers.
-        width: factor for all numbers of filters; 1 is the published net.
-        weight_filler: FillerParameter of convolutions and inner products.
-        bn_eps: BatchNorm's ``eps``.
-        bn_fraction: BatchNorm's ``moving_average_fraction``.
-        gamma: Scale learns a multiplier, which TF-slim's nets do not have.
-        residual_bn: BatchNorm on the residual up-projections, too, as the ports of 2016 had.
-        exact_average: average pools divide by the pixels under the window, as TensorFlow's do.
-        literal: the net of 2016: biases before BatchNorm, no ReLU after the additions, and batch
-            statistics in tests.
+        options: of the network.
         for_use: a deploy net, whose BatchNorm always uses its statistics.
         phase: ``TRAIN`` or ``TEST`` while layers of one phase are added, else None.
         rounded_up: names of pools whose output is larger than TensorFlow's.
     """
 
     net: NetSpec
-    width: float
-    weight_filler: dict[str, Any]
-    bn_eps: float
-    bn_fraction: float
-    gamma: bool
-    residual_bn: bool
-    exact_average: bool
-    literal: bool = False
+    options: NetOptions
     for_use: bool = False
     phase: str | None = None
     rounded_up: list[str] = field(default_factory=list)
 
+    @property
+    def literal(self) -> bool:
+        """Whether it is the net of 2016.
+
+        That has biases before BatchNorm, no ReLU after the additions, and batch statistics in
+        tests.
+        """
+        return self.options.variant == "seed"
+
+    @property
+    def weight_filler(self) -> dict[str, Any]:
+        """The FillerParameter of convolutions and inner products."""
+        return _FILLERS[self.options.filler]
+
     def filters(self, num_output: int) -> int:
         """``num_output`` times the width, at least 1."""
-        return max(1, int(num_output * self.width + 0.5))
+        return max(1, int(num_output * self.options.width + 0.5))
 
     def layer(self, layer_type: str, name: str, *bottoms: Top, **fields: Any) -> Top:
         """Adds a layer; channels and size are by default those of the first bottom."""
@@ -80,9 +85,9 @@ def conv(
 
 def linear(b: Builder, name: str, x: Top, channels: int) -> Top:
     """The 1x1 up-projection of a residual block, without ReLU; a bias replaces BatchNorm."""
-    bias = not b.residual_bn or b.literal
+    bias = not b.options.residual_bn or b.literal
     x = _convolution(b, name, x, channels, 1, 1, "", bias=bias)
-    return _normalize(b, name, x) if b.residual_bn else x
+    return _normalize(b, name, x) if b.options.residual_bn else x
 
 
 def _convolution(
@@ -127,8 +132,9 @@ def _normalize(b: Builder, name: str, x: Top) -> Top:
     scale: dict[str, Any] = {"filler": {"type": "constant", "value": 1.0}, "bias_term": True}
     scale |= {"bias_filler": {"type": "constant", "value": 0.0}}
     if not b.literal:
-        norm = {"param": [_FROZEN] * 3, "eps": b.bn_eps, "moving_average_fraction": b.bn_fraction}
-        scale["param"] = [_SHIFT if b.gamma else _FROZEN, _SHIFT]
+        norm["param"] = [_FROZEN] * 3
+        norm |= {"eps": b.options.bn_eps, "moving_average_fraction": b.options.bn_fraction}
+        scale["param"] = [_SHIFT if b.options.gamma else _FROZEN, _SHIFT]
     elif not b.for_use:
         norm["use_global_stats"] = False
     x = b.layer("BatchNorm", f"{name}_bn", x, in_place=True, **norm)
@@ -161,7 +167,7 @@ def average_pool(b: Builder, name: str, x: Top) -> Top:
     """
     window: dict[str, Any] = {"pool": "AVE", "kernel_size": 3, "stride": 1, "pad": 1}
     pooled = b.layer("Pooling", name, x, **window)
-    if not b.exact_average:
+    if b.options.average_pool != "tf":
         return pooled
     one = {"type": "constant", "value": 1.0}
     fields = {"shape": [{"dim": [1, 1, x.size, x.size]}], "data_filler": [one]}

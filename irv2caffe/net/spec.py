@@ -88,8 +88,10 @@ class NetSpec:
                 did_you_mean(layer_type, messages.LAYER_TYPES),
             )
         _claim(self._layers, name, phase, "layer")
+        needed = {"TRAIN", "TEST"} if phase is None else {phase}
         for bottom in bottoms:
-            if not _reaches(self._tops.get(bottom.name, set()), phase):
+            phases = self._tops.get(bottom.name, set())
+            if None not in phases and not needed <= phases:
                 raise UsageError(f"layer {name} reads {bottom.name!r}, which no layer produced")
         for top in tops:
             if top not in {bottom.name for bottom in bottoms}:
@@ -160,12 +162,6 @@ def _fill(message: Any, values: Mapping[str, Any]) -> None:
                 did_you_mean(key, message.DESCRIPTOR.fields_by_name),
             )
         _assign(message, key, value)
-
-
-def _reaches(phases: set[str | None], phase: str | None) -> bool:
-    """Whether a top of some phases exists in all phases of a layer."""
-    needed = {"TRAIN", "TEST"} if phase is None else {phase}
-    return None in phases or needed <= phases
 
 
 def _claim(taken: dict[str, set[str | None]], name: str, phase: str | None, what: str) -> None:

@@ -1,1 +1,5 @@
-"""What a net is made of: shapes, parameters, memory and pictures of any prototxt."""
+"""3. Shapes, parameters, memory and pictures of any net, without Caffe.
+
+Takes a NetParameter, and the shapes that the prototxt lacks; gives NetShapes, NetSummary and files.
+May import ``proto``, and what all rooms import: atomic, ui, system, errors.
+"""

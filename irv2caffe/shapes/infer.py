@@ -38,12 +38,8 @@ class LayerInfo:
     """A layer with its shapes.
 
     Attributes:
-        name: of the layer.
-        type: of the layer.
         bottoms: names of its bottoms.
         tops: names of its tops; ``(automatic)`` for the top of a loss that names none.
-        bottom_shapes: in that order.
-        top_shapes: in that order.
         top_uses: how often each top is read, as a bottom or as a loss; if more than once, Caffe
             inserts a Split layer.
         params: shapes of its weight blobs, in Caffe's order.
@@ -197,28 +193,24 @@ def _record_lookup(data_shapes: RecordShapes | None) -> Callable[[Any], Sequence
     return look_up
 
 
+@dataclass
 class _Inference:
     """Sets up the layers of a net in order, as Net::Init does."""
 
-    def __init__(
-        self,
-        graph: CheckedGraph,
-        record_shapes: Callable[[Any], Sequence[Shape]],
-        batch_size: int | None,
-        foreign: ForkLayers | None,
-    ) -> None:
-        self.foreign = foreign
-        self.graph = graph
-        self.record_shapes = record_shapes
-        self.batch_size = batch_size
-        self.batch_type, self.batch_in_file = graph.first_batch()
-        self.blobs: dict[str, Shape] = {}
-        self.layers: list[LayerInfo] = []
-        self.unknown: list[LayerInfo] = []
-        self.notes: list[str] = []
-        self.shared = SharedWeights()
-        # For each blob, the poolings above it whose size Caffe rounded up.
-        self.rounded: dict[str, frozenset[str]] = {}
+    graph: CheckedGraph
+    record_shapes: Callable[[Any], Sequence[Shape]]
+    batch_size: int | None
+    foreign: ForkLayers | None
+    blobs: dict[str, Shape] = field(default_factory=dict)
+    layers: list[LayerInfo] = field(default_factory=list)
+    unknown: list[LayerInfo] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shared: SharedWeights = field(default_factory=SharedWeights)
+    # For each blob, the poolings above it whose size Caffe rounded up.
+    rounded: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.batch_type, self.batch_in_file = self.graph.first_batch()
 
     def add(self, proto: Any, line: int | None, node: Node | None) -> None:
         """Sets up the next layer."""

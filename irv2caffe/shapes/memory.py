@@ -96,7 +96,7 @@ def memory(shapes: NetShapes, *, backward: bool) -> list[Memory]:
         buffers = _buffers(layer, backward=is_reached)
         weights = _weights(layer, owners)
         used = Memory(
-            data=_data(layer),
+            data=0 if _shares_bottom(layer) else _copies(layer) * _own_tops(layer),
             gradients=_gradients(layer, with_gradient) if is_reached else 0,
             batch_norm=buffers if layer.type == "BatchNorm" else 0,
             scale=buffers if layer.type == "Scale" else 0,
@@ -137,11 +137,9 @@ def _own_tops(layer: LayerInfo) -> int:
     )
 
 
-def _data(layer: LayerInfo) -> int:
-    if _shares_bottom(layer):
-        return 0
-    copies = max(1, layer.proto.data_param.prefetch) if layer.type in _PREFETCHING else 1
-    return copies * _own_tops(layer)
+def _copies(layer: LayerInfo) -> int:
+    """The batches that a layer keeps."""
+    return max(1, layer.proto.data_param.prefetch) if layer.type in _PREFETCHING else 1
 
 
 def _gradients(layer: LayerInfo, with_gradient: set[str]) -> int:
@@ -187,23 +185,18 @@ def _is_loss(layer: LayerInfo) -> bool:
     return any(weights) if weights else layer.type.endswith("Loss")
 
 
-def _eltwise_buffers(layer: LayerInfo) -> int:
-    """The bottom that each maximum came from."""
-    param = layer.proto.eltwise_param
-    return int(param.operation == param.MAX)
-
-
 def _lrn_buffers(layer: LayerInfo, backward: bool) -> int:
     """Within a channel it consists of five layers."""
     param = layer.proto.lrn_param
     return (8 if backward else 3) if param.norm_region == param.WITHIN_CHANNEL else 1
 
 
-# The buffers of a layer type, in sizes of its first bottom.
+# The buffers of a layer type, in sizes of its first bottom. Eltwise keeps the bottom that each
+# maximum came from.
 _BUFFERS: dict[str, Callable[[LayerInfo, bool], int]] = {
     "BatchNorm": lambda layer, backward: 3 if layer.in_place and backward else 2,
     "Dropout": lambda _, backward: int(backward),
-    "Eltwise": lambda layer, _: _eltwise_buffers(layer),
+    "Eltwise": lambda layer, _: int((param := layer.proto.eltwise_param).operation == param.MAX),
     "LRN": _lrn_buffers,
     "PReLU": lambda layer, _: int(layer.in_place),
     "Scale": lambda layer, _: int(layer.in_place),

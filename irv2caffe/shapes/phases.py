@@ -32,14 +32,6 @@ def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable
     return selected(net, phase, level=level, stages=stages).net
 
 
-def select_with_origins(
-    net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
-) -> tuple[Any, tuple[int | None, ...]]:
-    """Like :func:`select`, with each layer's position in the file, None for an added input."""
-    found = selected(net, phase, level=level, stages=stages)
-    return found.net, found.origins
-
-
 def selected(
     net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
 ) -> Upgraded:

@@ -34,7 +34,7 @@ class SharedWeights:
             spec = specs[number] if number < len(specs) else None
             if spec is not None and spec.name:
                 if spec.name in self._owners:
-                    self._check(layer, spec, shape)
+                    self._check_shared(layer, spec, shape)
                     continue
                 self._owners[spec.name] = (shape, layer.proto.name)
             learned += count(shape)
@@ -42,7 +42,7 @@ class SharedWeights:
                 frozen += count(shape)
         return learned, frozen
 
-    def _check(self, layer: LayerSetup, spec: Any, shape: Shape) -> None:
+    def _check_shared(self, layer: LayerSetup, spec: Any, shape: Shape) -> None:
         owned, owner = self._owners[spec.name]
         permissive = spec.share_mode == spec.PERMISSIVE
         fits = count(owned) == count(shape) if permissive else owned == shape

@@ -108,27 +108,23 @@ def stages(shapes: NetShapes) -> tuple[Stage, ...]:
         for part in _split_by_grid(same, layers)
     ]
     counts = Counter(stage.name for stage in found)
-    return tuple(_renamed(stage) if counts[stage.name] > 1 else stage for stage in found)
+    for at, stage in enumerate(found):
+        first, last = stage.blocks[0].name, stage.blocks[-1].name
+        if counts[stage.name] > 1:
+            found[at] = Stage(first if first == last else f"{first}..{last}", stage.blocks)
+    return tuple(found)
 
 
 def _split_by_grid(blocks: list[Block], layers: Sequence[LayerInfo]) -> list[list[Block]]:
     """Splits a family of many blocks (``res1 .. res89``) where the spatial size changes."""
+
+    def grid(block: Block) -> tuple[int, ...]:
+        shapes = [shape for index in block.layers for shape in layers[index].top_shapes]
+        return next((shape[2:] for shape in reversed(shapes) if len(shape) > 2), ())
+
     if len(blocks) <= _MAX_BLOCKS:
         return [blocks]
-    groups = itertools.groupby(blocks, key=lambda block: _grid(block, layers))
-    return [list(same) for _, same in groups]
-
-
-def _grid(block: Block, layers: Sequence[LayerInfo]) -> tuple[int, ...]:
-    """The spatial size of a block's output."""
-    shapes = [shape for index in block.layers for shape in layers[index].top_shapes]
-    return next((shape[2:] for shape in reversed(shapes) if len(shape) > 2), ())
-
-
-def _renamed(stage: Stage) -> Stage:
-    """A stage named after its first and last block, where several have one name."""
-    first, last = stage.blocks[0].name, stage.blocks[-1].name
-    return Stage(first if first == last else f"{first}..{last}", stage.blocks)
+    return [list(same) for _, same in itertools.groupby(blocks, key=grid)]
 
 
 def _main_and_heads(

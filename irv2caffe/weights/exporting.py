@@ -12,7 +12,7 @@ from irv2caffe.proto.caffemodel import ModelFile
 from irv2caffe.weights.files.safetensors import write_safetensors
 from irv2caffe.weights.files.torch_file import write_torch
 from irv2caffe.weights.importing import rgb_to_bgr
-from irv2caffe.weights.matching import sizes_text
+from irv2caffe.weights.matching import sizes_text, value_problems
 from irv2caffe.weights.places import NetPlaces, Place, read_places
 from irv2caffe.weights.scopes import INPUT
 from irv2caffe.weights.sources.timm import BATCHES, timm_names
@@ -114,7 +114,10 @@ class _ModelArrays:
         arrays: list[tuple[str, str, tuple[int, ...]]] = []
         for name, key in self._names.items():
             place = self._found.places.get(key)
-            if place is None and not self._is_bias_layer(key):
+            group = self._found.groups.get(key.scope)
+            # A Bias after BatchNorm instead of a Scale: gamma is 1.
+            has_bias_layer = group is not None and group.affine is not None
+            if place is None and not (has_bias_layer and key.role == Role.GAMMA):
                 problems.append(f"{key.scope}: the net has no {key.role}")
                 continue
             problems += [] if place is None else self._misfits(key, place)
@@ -132,11 +135,6 @@ class _ModelArrays:
             )
         return arrays
 
-    def _is_bias_layer(self, key: Key) -> bool:
-        """Whether gamma is 1, since a Bias follows BatchNorm instead of a Scale."""
-        group = self._found.groups.get(key.scope)
-        return bool(group and group.affine is not None and key.role == Role.GAMMA)
-
     def _misfits(self, key: Key, place: Place) -> list[str]:
         """What is wrong with a blob; empty if it fits."""
         import numpy as np
@@ -149,7 +147,10 @@ class _ModelArrays:
             values = read_array(blob)
         except FormatError as error:
             return [f"{key.scope}: {key.role} is {error.message}"]
-        if not _same_shape(values.shape, place.shape, legacy=not blob.HasField("shape")):
+        wanted = place.shape
+        if not blob.HasField("shape"):  # before 2015 all blobs had four axes
+            wanted = (1,) * (4 - len(wanted)) + wanted
+        if values.shape != wanted:
             theirs, ours = sizes_text(values.shape), sizes_text(place.shape)
             return [f"{key.scope}: {key.role} is {theirs} in the model, {ours} in the net"]
         if key.role in _STATISTICS:
@@ -158,12 +159,7 @@ class _ModelArrays:
                 return [f"{key.scope}: the factor of its {key.role} is not one number"]
             with np.errstate(over="ignore", invalid="ignore"):
                 values = values * inverse
-        num_bad = values.size - int(np.isfinite(values).sum())
-        if num_bad:
-            return [f"{key.scope}: {key.role} has {num_bad} values not finite"]
-        if key.role == Role.VARIANCE and values.size and values.min() < 0:
-            return [f"{key.scope}: {key.role} is below zero"]
-        return []
+        return value_problems(key, values)
 
     def read(self, name: str) -> NDArray[Any]:
         """The values of an array of the state dict."""
@@ -217,10 +213,3 @@ def _inverse(blob: Any) -> np.float32 | None:
         return None
     with np.errstate(over="ignore", divide="ignore"):
         return np.float32(0) if factor[0] == 0 else np.float32(np.float32(1) / factor[0])
-
-
-def _same_shape(stored: tuple[int, ...], wanted: tuple[int, ...], *, legacy: bool) -> bool:
-    """Whether two shapes are equal; before 2015 all blobs had four axes, with leading ones."""
-    if legacy:
-        wanted = (1,) * (4 - len(wanted)) + wanted
-    return stored == wanted

@@ -12,7 +12,7 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array
 from irv2caffe.proto.caffemodel import write_model
 from irv2caffe.weights.differences import differences
-from irv2caffe.weights.matching import MatchedArrays, drops_background, match
+from irv2caffe.weights.matching import MatchedArrays, drops_background, match, value_problems
 from irv2caffe.weights.opening import open_weights
 from irv2caffe.weights.places import NetPlaces, read_places
 from irv2caffe.weights.scopes import AUX_LOGITS, INPUT, LOGITS
@@ -112,7 +112,7 @@ def import_weights(
             channels,
             num_classes=0 if LOGITS in matched.left_out else found.num_classes,
             by_order=found.by_order,
-            dropped_background=_drops_background(found, matched),
+            dropped_background=matched.drops_background(found),
             gamma="source" if any(key.role == Role.GAMMA for key in named.tensors) else "ones",
             left_to_fillers=[found.groups[scope].layer.name for scope in sorted(matched.left_out)],
             unused=matched.unused,
@@ -122,12 +122,6 @@ def import_weights(
         )
         report.size_bytes = write_model(out, found.net, _layers(found, matched, report))
     return report
-
-
-def _drops_background(found: NetPlaces, matched: MatchedArrays) -> bool:
-    key = Key(LOGITS, Role.WEIGHT)
-    tensor = matched.tensors.get(key)
-    return tensor is not None and drops_background(key, tensor, found.places[key].shape)
 
 
 def _refuse(source: Path, problems: list[str]) -> None:
@@ -165,7 +159,7 @@ def _layers(found: NetPlaces, matched: MatchedArrays, report: ImportReport) -> I
         copy.ClearField("blobs")
         for key in blobs.get(layer.name, ()):
             values = _values(key, found, matched, report.channels)
-            problems += _impossible(key, values)
+            problems += value_problems(key, values)
             copy.blobs.append(blob_from_array(values))
             report.num_parameters += 0 if layer.type == "BatchNorm" else values.size
         if copy.blobs:
@@ -194,15 +188,3 @@ def _values(
 def rgb_to_bgr(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The first convolution's weights with red and blue exchanged; unchanged for grey images."""
     return values[:, ::-1] if values.shape[1] == 3 else values
-
-
-def _impossible(key: Key, values: NDArray[np.float32]) -> list[str]:
-    """What is wrong with values that no sound training ends with."""
-    import numpy as np
-
-    num_bad = values.size - int(np.isfinite(values).sum())
-    if num_bad:
-        return [f"{key.scope}: {key.role} has {num_bad} of {values.size} values not finite"]
-    if key.role == Role.VARIANCE and values.size and values.min() < 0:
-        return [f"{key.scope}: {key.role} is below zero"]
-    return []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import first_of
 from irv2caffe.weights.scopes import AUX, AUX_LOGITS, LOGITS
 from irv2caffe.weights.tensors import FLOAT_KINDS, Key, Role, SourceArrays, Tensor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from irv2caffe.weights.places import NetPlaces
 
 _WITH_BACKGROUND, _WITHOUT = 1001, 1000
@@ -31,6 +33,12 @@ class MatchedArrays:
     left_out: set[str] = field(default_factory=set)
     unused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def drops_background(self, found: NetPlaces) -> bool:
+        """Whether class 0 of the source's classifier is left out."""
+        key = Key(LOGITS, Role.WEIGHT)
+        tensor = self.tensors.get(key)
+        return tensor is not None and drops_background(key, tensor, found.places[key].shape)
 
 
 def match(
@@ -97,3 +105,15 @@ def _misfits(key: Key, tensor: Tensor, shape: tuple[int, ...]) -> list[str]:
 def sizes_text(shape: tuple[int, ...]) -> str:
     """``320x128x1x1``."""
     return "x".join(map(str, shape)) or "a number"
+
+
+def value_problems(key: Key, values: NDArray[Any]) -> list[str]:
+    """What is wrong with values that no sound training ends with; empty if nothing is."""
+    import numpy as np
+
+    num_bad = values.size - int(np.isfinite(values).sum())
+    if num_bad:
+        return [f"{key.scope}: {key.role} has {num_bad} of {values.size} values not finite"]
+    if key.role == Role.VARIANCE and values.size and values.min() < 0:
+        return [f"{key.scope}: {key.role} is below zero"]
+    return []

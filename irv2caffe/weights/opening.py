@@ -10,6 +10,7 @@ from irv2caffe.weights.files.hdf5 import read_hdf5
 from irv2caffe.weights.files.safetensors import read_safetensors
 from irv2caffe.weights.files.tf_checkpoint import checkpoint_prefix, is_table, read_checkpoint
 from irv2caffe.weights.files.torch_file import read_torch
+from irv2caffe.weights.files.values import named
 from irv2caffe.weights.sources.keras import from_keras
 from irv2caffe.weights.sources.tf_slim import from_tf_slim
 from irv2caffe.weights.sources.timm import from_timm
@@ -91,20 +92,16 @@ def open_weights(
         )
     if averaged and kind not in {"torch", "checkpoint"}:
         raise UsageError(f"--ema: a {kind} file holds one set of weights only", "leave out --ema")
-    try:
-        named = _read(kind, path, stack, averaged=averaged)
-    except FormatError as error:
-        if error.path is not None:
-            raise
-        raise FormatError(error.message, error.hint, path=path) from error
-    if not named.tensors:
-        examples = ", ".join([*named.unexpected, *named.ignored][:3]) or "none at all"
+    with named(path):
+        arrays = _read(kind, path, stack, averaged=averaged)
+    if not arrays.tensors:
+        examples = ", ".join([*arrays.unexpected, *arrays.ignored][:3]) or "none at all"
         raise FormatError(
             f"none of its arrays has a name of {found}'s Inception-ResNet-v2",
             f"it has: {examples}",
             path=path,
         )
-    return found, named
+    return found, arrays
 
 
 def _read(kind: str, path: Path, stack: ExitStack, *, averaged: bool) -> SourceArrays:

@@ -352,8 +352,8 @@ def test_command_reads_the_database_where_no_crop_says_the_size(tmp_path, noise_
     shapes = ("--input-shape", "d=1x28x28", "--input-shape", "date=1x28x28")
     done = run("summary", "net.prototxt", *shapes, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--input-shape date: nothing that enters the net" in done.stderr
-    assert "hint: what enters is called d, l, t" in done.stderr
+    assert "--input-shape date: no input of the net" in done.stderr
+    assert "hint: the inputs are called d, l, t" in done.stderr
 
 
 BAD_FILES = {

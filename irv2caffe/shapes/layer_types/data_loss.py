@@ -18,7 +18,7 @@ def _batch(layer: LayerSetup) -> int:
     return int(batch)
 
 
-def _image(layer: LayerSetup, size: tuple[int, int] | None = None) -> Shape:
+def _image(layer: LayerSetup, size: tuple[int, int] | None) -> Shape:
     """Channels, height and width of an image after ``transform_param``."""
     crop = layer.proto.transform_param.crop_size
     if layer.records:
@@ -46,25 +46,27 @@ def _channels(layer: LayerSetup) -> int:
     return 3
 
 
+def _images_and_labels(layer: LayerSetup, size: tuple[int, int] | None = None) -> LayerShapes:
+    batch = _batch(layer)
+    return LayerShapes([(batch, *_image(layer, size)), (batch,)][: layer.num_tops])
+
+
 @rule("Data", bottoms=0, tops=(1, 2))
 def _data(layer: LayerSetup) -> LayerShapes:
-    batch = _batch(layer)
-    return LayerShapes([(batch, *_image(layer)), (batch,)][: layer.num_tops])
+    return _images_and_labels(layer)
 
 
 @rule("ImageData", bottoms=0, tops=2)
 def _image_data(layer: LayerSetup) -> LayerShapes:
     size = (layer.param.new_height, layer.param.new_width)
     layer.check(all(size) or not any(size), "takes new_height and new_width together")
-    batch = _batch(layer)
-    return LayerShapes([(batch, *_image(layer, size if all(size) else None)), (batch,)])
+    return _images_and_labels(layer, size if all(size) else None)
 
 
 @rule("WindowData", bottoms=0, tops=2)
 def _window_data(layer: LayerSetup) -> LayerShapes:
     layer.check(layer.proto.transform_param.crop_size > 0, "crop_size must be positive")
-    batch = _batch(layer)
-    return LayerShapes([(batch, *_image(layer)), (batch,)])
+    return _images_and_labels(layer)
 
 
 @rule("MemoryData", bottoms=0, tops=2)

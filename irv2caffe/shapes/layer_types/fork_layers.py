@@ -85,7 +85,7 @@ def _axpy(layer: LayerSetup) -> LayerShapes:
     if layer.bottoms[1] != layer.bottoms[2]:
         layer.fail(f"{layer.bottom(1)} and {layer.bottom(2)} must have the same shape")
     factors, summand = layer.bottoms[:2]
-    if len(summand) < 2 or factors[:2] != summand[:2] or set(factors[2:4]) > {1}:
+    if len(summand) < 2 or factors[:2] != summand[:2] or set(factors[2:4]) - {1}:
         layer.fail(f"{layer.bottom(0)} must have one value for each channel of {layer.bottom(1)}")
     return LayerShapes([summand])
 

@@ -45,15 +45,15 @@ def _given_shape(layer: LayerSetup, text: str, place: int) -> Shape:
     if text == "same":
         layer.check(bool(layer.bottoms), "has no bottom whose shape could be the same")
         return layer.bottoms[place if len(layer.bottoms) == layer.num_tops else 0]
-    return tuple(_given_size(layer, part) for part in re.split("[xX]", text))
-
-
-def _given_size(layer: LayerSetup, part: str) -> int:
-    match = _SIZE.fullmatch(part)
-    assert match is not None
-    if not match[2]:
-        return int(part)
-    axis = "NCHW".index(match[2])
-    if not (bool(layer.bottoms) and axis < len(layer.bottoms[0])):
-        layer.fail(f"has no bottom with an axis {match[2]}")
-    return int(match[1] or 1) * layer.bottoms[0][axis]
+    sizes = []
+    for part in re.split("[xX]", text):
+        match = _SIZE.fullmatch(part)
+        assert match is not None
+        if not match[2]:
+            sizes.append(int(part))
+            continue
+        axis = "NCHW".index(match[2])
+        if not layer.bottoms or axis >= len(layer.bottoms[0]):
+            layer.fail(f"has no bottom with an axis {match[2]}")
+        sizes.append(int(match[1] or 1) * layer.bottoms[0][axis])
+    return tuple(sizes)

@@ -1,1 +1,1 @@
-"""The files that weights come in; each gives arrays by name, read when they are asked for."""
+"""Formats of weight files; each module returns arrays by name, which are read later."""

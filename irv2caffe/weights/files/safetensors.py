@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError
 from irv2caffe.weights.files.extras import needed
-from irv2caffe.weights.files.values import num_values
+from irv2caffe.weights.files.values import named, num_values
 from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
@@ -52,10 +52,8 @@ def read_safetensors(path: Path) -> dict[str, StoredArray]:
 def _array(file: Any, name: str, path: Path) -> StoredArray:
     described = file.get_slice(name)
     shape, dtype = tuple(described.get_shape()), described.get_dtype()
-    try:
+    with named(path, f"{name!r}: "):
         num_values(shape)
-    except FormatError as error:
-        raise FormatError(f"{name!r}: {error.message}", path=path) from error
     kind = _KINDS.get(dtype, dtype)
 
     def read() -> NDArray[Any]:

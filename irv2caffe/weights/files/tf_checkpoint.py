@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import FormatError, MissingInputError
 from irv2caffe.proto.wire import Fields, messages_in
 from irv2caffe.weights.files.tf_table import MAGIC, SortedTable, ValueLocation, masked_crc32c
-from irv2caffe.weights.files.values import dtype_of, from_bytes, num_values, read_at
+from irv2caffe.weights.files.values import dtype_of, from_bytes, named, num_values, read_at
 from irv2caffe.weights.tensors import StoredArray
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _KINDS = {
     14: "bfloat16",
     19: "float16",
 }
+_BROKEN = "a broken checkpoint: "
 _PARTITIONED = "partitioned variable"
 _HEADER = b""  # the key of the entry that describes the checkpoint
 _PART = b"\0"  # the first byte of the keys of slices of a variable
@@ -74,14 +75,9 @@ def read_checkpoint(path: Path) -> dict[str, StoredArray]:
     entries = dict(table.entries())
     if _HEADER not in entries:
         raise FormatError("a table, but not a checkpoint", path=index)
-    try:
-        if prefix is None:
-            return dict(_v1(table, entries, index))
-        return dict(_v2(table, entries, prefix))
-    except FormatError as error:
-        if error.path is not None:
-            raise
-        raise FormatError(f"a broken checkpoint: {error.message}", path=index) from error
+    with named(index, _BROKEN):
+        arrays = _v1(table, entries, index) if prefix is None else _v2(table, entries, prefix)
+        return dict(arrays)
 
 
 def _mapped(path: Path) -> memoryview:
@@ -148,13 +144,9 @@ def _v1_reader(
     field = 6 if kind == "float64" else 5
 
     def read() -> NDArray[Any]:
-        try:
+        with named(path, _BROKEN):
             tensor = Fields(Fields(table.value(where)).data(2)).data(3)
             return from_bytes(Fields(tensor).data(field), kind, shape)
-        except FormatError as error:
-            if error.path is not None:
-                raise
-            raise FormatError(f"a broken checkpoint: {error.message}", path=path) from error
 
     return read
 

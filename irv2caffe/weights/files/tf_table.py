@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from irv2caffe.errors import FormatError
 from irv2caffe.proto.wire import read_varint
 from irv2caffe.weights.files.extras import needed
+from irv2caffe.weights.files.values import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FOOTER_BYTES = 48
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+_BROKEN = "a broken checkpoint: "
 _TRAILER_BYTES = 5  # the kind of compression, and the checksum of block and kind
 _UNCOMPRESSED, _SNAPPY = 0, 1
 _MAX_ENTRIES = 1_000_000
@@ -55,11 +57,9 @@ class SortedTable:
         footer = data[-FOOTER_BYTES:]
         if len(footer) < FOOTER_BYTES or footer[-8:] != MAGIC:
             raise FormatError("not a TensorFlow checkpoint", "is it cut short?", path=path)
-        try:
+        with named(path, _BROKEN):
             _, place = _handle(footer, 0)  # of the meta index, which is empty
             self._index, _ = _handle(footer, place)
-        except FormatError as error:
-            raise self._broken(error) from error
 
     def entries(self) -> Iterator[tuple[bytes, ValueLocation]]:
         """All keys in order, with the locations of their values.
@@ -67,11 +67,11 @@ class SortedTable:
         Raises:
             FormatError: a broken block.
         """
-        try:
+        with named(self._path, _BROKEN):
             index, last, room = self._content(self._index), b"", _MAX_KEY_BYTES * len(self._data)
             end = number = 0
-            for _, named in _entries(self._index, index):
-                block, _ = _handle(index[named.place :], 0)
+            for _, entry in _entries(self._index, index):
+                block, _ = _handle(index[entry.place :], 0)
                 if block.place < end:
                     raise FormatError("its blocks do not follow each other")
                 end = block.place + block.size
@@ -81,8 +81,6 @@ class SortedTable:
                         raise FormatError("its keys are not in order, or too many")
                     last = key
                     yield key, where
-        except FormatError as error:
-            raise self._broken(error) from error
 
     def value(self, where: ValueLocation) -> memoryview:
         """A value, after comparing the checksum of its block.
@@ -90,10 +88,8 @@ class SortedTable:
         Raises:
             FormatError: a broken block.
         """
-        try:
+        with named(self._path, _BROKEN):
             content = self._content(where.block, check=True)
-        except FormatError as error:
-            raise self._broken(error) from error
         return content[where.place : where.place + where.size]
 
     def _content(self, block: Handle, *, check: bool = False) -> memoryview:
@@ -112,9 +108,6 @@ class SortedTable:
             raise FormatError(f"a block has the unknown compression {kind}")
         self._last = (block, check, content)
         return content
-
-    def _broken(self, error: FormatError) -> FormatError:
-        return FormatError(f"a broken checkpoint: {error.message}", path=self._path)
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:

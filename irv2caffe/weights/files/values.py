@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import FormatError
@@ -10,10 +11,26 @@ from irv2caffe.proto.binary import MAX_AXES
 from irv2caffe.weights.files.extras import needed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+
+
+@contextmanager
+def named(path: Path, prefix: str = "") -> Iterator[None]:
+    """Adds a file to errors that do not name one.
+
+    Raises:
+        FormatError: as raised inside, with the file.
+    """
+    try:
+        yield
+    except FormatError as error:
+        if error.path is not None:
+            raise
+        raise FormatError(prefix + error.message, error.hint, path=path) from error
 
 
 def num_values(shape: tuple[int, ...]) -> int:
