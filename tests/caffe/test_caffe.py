@@ -342,7 +342,7 @@ def test_a_killed_install_ends_its_children_and_the_next_one_removes_what_it_lef
     said = []
     with pytest.raises(InstallError, match="cannot be reached"):
         install_caffe(prefix, mirror="http://127.0.0.1:9/debian", say=said.append)
-    assert said[0] == "removed what an earlier install that was killed left behind"
+    assert said[0] == "removed the files of an install that was interrupted"
     assert not list(nowhere.iterdir())
 
 
