@@ -49,8 +49,9 @@ def draw(name: str, rng: np.random.Generator) -> np.ndarray:
     image = rng.normal(background, 25, (SIZE, SIZE, 3)).clip(0, 255).astype(np.uint8)
     for _ in range(2):
         start, end = rng.integers(0, SIZE, (2, 2))
-        cv2.line(image, tuple(map(int, start)), tuple(map(int, end)), rng.uniform(0, 255, 3), 1)
-    color = (background + rng.uniform(60, 200, 3)) % 255  # never the background's own
+        color = rng.uniform(0, 255, 3).tolist()
+        cv2.line(image, tuple(map(int, start)), tuple(map(int, end)), color, 1)
+    color = ((background + rng.uniform(60, 200, 3)) % 255).tolist()  # never the background's own
     center = rng.uniform(0.4 * SIZE, 0.6 * SIZE, 2)
     radius = rng.uniform(0.25 * SIZE, 0.38 * SIZE)
     middle = (int(center[0]), int(center[1]))

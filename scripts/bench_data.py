@@ -25,12 +25,13 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from irv2caffe import system
-from irv2caffe.caffe.command import tool_command
+from irv2caffe.caffe.command import Command, tool_command
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.errors import CaffeNotFoundError
 
@@ -169,6 +170,7 @@ class Bench:
     def __init__(self, work: Path, out: Path) -> None:
         self.work = work
         self.out = out / "database"
+        self.tool: Command | None
         try:
             self.tool = tool_command(find_caffe(), "convert_imageset")
         except CaffeNotFoundError as error:
@@ -181,6 +183,7 @@ class Bench:
 
     def theirs(self, photos: str, flags: list[str]) -> Run:
         """convert_imageset."""
+        assert self.tool is not None
         self.clear()
         paths = [f"{self.work / photos}/", str(self.work / f"{photos}.txt"), str(self.out)]
         return run([*self.tool.argv, *flags, *paths], dict(self.tool.env))
@@ -205,7 +208,7 @@ class Bench:
         return Run(seconds, cpu)
 
 
-def take_turns(rows: dict, repeats: int) -> dict[str, list[Run]]:
+def take_turns(rows: dict[str, Any], repeats: int) -> dict[str, list[Run]]:
     """Runs every row in turn, so that a busy moment of the machine meets all of them."""
     results: dict[str, list[Run]] = {name: [] for name in rows}
     for _ in range(repeats):
@@ -214,7 +217,9 @@ def take_turns(rows: dict, repeats: int) -> dict[str, list[Run]]:
     return results
 
 
-def show(title: str, count: int, results: dict, compared: tuple[str, str]) -> list[dict]:
+def show(
+    title: str, count: int, results: dict[str, list[Run]], compared: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """A table of medians with their ratios to two of the rows."""
     print(f"\n{title}")
     header = f"  {'':<28}{'images/s':>10}{'spread':>14}{'CPU ms/image':>14}{'peak MB':>9}"
@@ -232,12 +237,12 @@ def show(title: str, count: int, results: dict, compared: tuple[str, str]) -> li
         cells = "".join(f"{ratio:>20.2f}" for ratio in ratios.values())
         shown = f"{peak:>9,.0f}" if peak else f"{'':>9}"
         print(f"  {name:<28}{rate:>10,.0f}{spread:>14}{cpu:>14.2f}{shown}{cells}")
-        values = {"images_per_s": rate, "cpu_ms_per_image": cpu, "peak_mb": peak}
+        values: dict[str, Any] = {"images_per_s": rate, "cpu_ms_per_image": cpu, "peak_mb": peak}
         rows.append({"what": title, "row": name} | values | ratios)
     return rows
 
 
-def speed(bench: Bench, count: int, repeats: int) -> list[dict]:
+def speed(bench: Bench, count: int, repeats: int) -> list[dict[str, Any]]:
     """Raw and encoded databases of photos."""
     rows = []
     for kind, flags, options in (
@@ -258,7 +263,7 @@ def speed(bench: Bench, count: int, repeats: int) -> list[dict]:
     return rows
 
 
-def large(bench: Bench, repeats: int, times: int) -> list[dict]:
+def large(bench: Bench, repeats: int, times: int) -> list[dict[str, Any]]:
     """Originals of 2000x1500 pixels."""
     kilobytes = draw_photos(bench.work / "large", 60, [(2000, 1500), (1500, 2000)], 85)
     count = write_list(bench.work / "large", bench.work / "large.txt", times)
@@ -272,7 +277,7 @@ def large(bench: Bench, repeats: int, times: int) -> list[dict]:
     return show(title, count, results, ("convert_imageset", "make-lmdb"))
 
 
-def memory(bench: Bench) -> list[dict]:
+def memory(bench: Bench) -> list[dict[str, Any]]:
     """Peak memory for 2,000 and for 200,000 images."""
     draw_photos(bench.work / "small", 1000, [(64, 48)], 90)
     rows = []

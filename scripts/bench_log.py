@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHILD = """
 import json, resource, sys, time
 sys.path.insert(0, {scripts!r})
-import bench_log, irv2caffe.log.read.fast.block_reader  # before the clock starts
+import bench_log, irv2caffe.log.read.fast.blocks  # before the clock starts
 read = getattr(bench_log, {name!r})
 start_wall, start_cpu = time.perf_counter(), time.process_time()
 facts = read({path!r})
@@ -53,7 +53,7 @@ print(json.dumps(dict(wall=wall, cpu=cpu, peak=peak, found=facts())))
 def write_log(path: Path, size: int, *, debug: bool = False) -> None:
     """A log of a run that displays and, with ``debug``, prints every blob of every iteration."""
     chance = random.Random(1)  # noqa: S311 - noise
-    seconds = iteration = written = 0
+    seconds, iteration, written = 0.0, 0, 0
     with path.open("w", encoding="ascii") as stream:
         while written < size:
             seconds += chance.uniform(0.05, 0.1)

@@ -73,9 +73,10 @@ def _place(path: str) -> list[tuple[bool, int, str]]:
     parts = path.rstrip("/").split("/")
     order = {name: place for place, name in enumerate(WORKFLOW)}
     last = len(parts) - 1
+    folders = [depth < last or path.endswith("/") for depth in range(len(parts))]
     return [
-        (depth < last or path.endswith("/"), order.get(name, -1), name)
-        for depth, name in enumerate(parts)
+        (folder, order.get(name, -1) if folder or name.endswith(".py") else -1, name)
+        for folder, name in zip(folders, parts, strict=True)
     ]
 
 

@@ -224,7 +224,7 @@ class Evidence:
         databases: facts by the source as it is written in the net.
         files: whether the files that nets name exist, by the path as it is written.
         blobs: shapes of mean images and infogain matrices; None for a file that is neither.
-        claims: settings that the user gives.
+        claims: what the user says.
         snapshots: where they are written, if there is a solver with a prefix.
         troubles: what was found while files were read: rule name and hit.
     """

@@ -1,4 +1,4 @@
-"""Facts that are not in the prototxts: settings given by the user, and where snapshots go."""
+"""Values that the rules get besides the prototxts: the user's claims, and where snapshots go."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Flavor = Literal["bvlc", "nvcaffe"]
 
 @dataclass(frozen=True)
 class Claims:
-    """Settings of the run that the user gives.
+    """What the user says of the run.
 
     Attributes:
         flavor: whose Caffe will train.
-        num_gpus: GPUs that will train; 0 if not given.
-        epochs: intended length of the run.
+        num_gpus: that will train; 0 where nothing was said.
+        epochs: the length the run should have.
         lr_decay_epochs: epochs between two steps of the learning rate.
         num_train: training images.
         num_val: validation images.
-        header_num_train: training images, from the header that build-net writes.
-        weights: shapes of the blobs in the .caffemodel that the run starts from, by layer.
+        header_num_train: training images, as a header of ours says.
+        weights: layer name to shapes of its blobs in the .caffemodel the run starts from.
     """
 
     flavor: Flavor = "bvlc"
@@ -38,13 +38,13 @@ class Claims:
 
 @dataclass(frozen=True)
 class SnapshotFacts:
-    """Where snapshots are written.
+    """Where snapshots go.
 
     Attributes:
         folder: as Caffe will open it.
         is_there: whether the folder exists.
         is_writable: whether a file can be made in it.
-        existing: snapshots with the same prefix.
+        existing: snapshots of the same prefix.
         shared_with: solvers of other nets beside this one with the same prefix.
         alternatives: solvers of the same net and the same length with the same prefix.
     """

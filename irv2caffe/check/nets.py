@@ -45,7 +45,7 @@ def gather(
         reading: the files.
         databases: by the source as it is written in the net; None before they are read: shapes are
             not inferred then.
-        claims: settings that the user gives.
+        claims: what the user says.
     """
     claims = replace(claims or Claims(), header_num_train=reading.num_train)
     if not claims.num_gpus:

@@ -93,24 +93,23 @@ def findings(evidence: Evidence, rules: Iterable[Rule]) -> list[Finding]:
     merged: dict[tuple[Any, ...], tuple[Rule, Hit, dict[Place, None]]] = {}
     for each in rules:
         for hit in each.find(evidence):
-            is_altered = bool(hit.at) and all(map(evidence.is_altered, hit.at))
-            if is_altered and each.topic not in _TEXT_TOPICS:
-                continue  # it may be there only because an unknown field was left out
+            if each.topic not in _TEXT_TOPICS and _follows_from_unknown_field(hit, evidence):
+                continue
             key = (each.name, hit.severity, hit.what, hit.why, hit.fix)
             merged.setdefault(key, (each, hit, {}))[2].update(dict.fromkeys(hit.at))
-    found = [
-        Finding(
-            rule=each.name,
-            severity=each.severity if hit.severity is None else hit.severity,
-            what=hit.what,
-            why=hit.why,
-            source=hit.source or each.source,
-            fix=hit.fix,
-            places=tuple(places),
-        )
-        for each, hit, places in merged.values()
-    ]
+    found = [_finding(each, hit, tuple(places)) for each, hit, places in merged.values()]
     return sorted(_merge_similar(found), key=lambda finding: -finding.severity)
+
+
+def _follows_from_unknown_field(hit: Hit, evidence: Evidence) -> bool:
+    """Whether a hit may be there only because a field that Caffe does not know was left out."""
+    return bool(hit.at) and all(map(evidence.is_altered, hit.at))
+
+
+def _finding(each: Rule, hit: Hit, places: tuple[Place, ...]) -> Finding:
+    severity = each.severity if hit.severity is None else hit.severity
+    source = hit.source or each.source
+    return Finding(each.name, severity, hit.what, hit.why, source, hit.fix, places)
 
 
 def _merge_similar(found: list[Finding]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.proto import messages
 
@@ -70,15 +70,17 @@ def _is_test_half(file: PrototxtFile, net: PhaseNet) -> bool:
     """Whether a net with a loss is the test half of a pair, by its settings or its file name."""
     norms = [layer.message.batch_norm_param for layer in net.of_type("BatchNorm")]
     flags = [norm.use_global_stats for norm in norms if norm.HasField("use_global_stats")]
-    layers = [layer.message for layer in net.layers]
-    augments = any(each.transform_param.mirror or each.image_data_param.shuffle for each in layers)
-    if augments or not all(flags):
+    if not all(flags) or any(_augments(layer.message) for layer in net.layers):
         return False
     if flags and len(flags) == len(norms):
         return True
     words = re.split(r"[^a-z]+", Path(file.name).stem.lower())
     parts = {word.removesuffix("net") for word in words}
     return bool(parts & _TEST_WORDS) and not parts & _TRAIN_WORDS
+
+
+def _augments(layer: Any) -> bool:
+    return bool(layer.transform_param.mirror or layer.image_data_param.shuffle)
 
 
 def is_tested(net: PhaseNet) -> bool:

@@ -1,4 +1,4 @@
-"""Checks a solver with its nets, or a net, and the databases they read."""
+"""Everything that can be said of a run before it starts: files, databases, and what rules find."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Options of a check.
+    """What the user adds to the files.
 
     Attributes:
-        train_lmdb: database to check instead of the one that TRAIN reads.
-        val_lmdb: database to check instead of the one that TEST reads.
+        train_lmdb: stands for what TRAIN reads.
+        val_lmdb: stands for what TEST reads.
         weights: the .caffemodel that the run starts from.
         flavor: whose Caffe will train.
-        num_gpus: GPUs that will train; 0 takes the number in build-net's header, else one device.
-        epochs: intended length of the run.
+        num_gpus: that will train; 0 takes what a header of ours says, else one device.
+        epochs: the length the run should have.
         lr_decay_epochs: epochs between two steps of the learning rate.
-        num_train: training images, instead of the number of records in the database.
-        num_val: validation images, instead of the number of records in the database.
+        num_train: training images; instead of what the database says.
+        num_val: validation images; instead of what the database says.
         ignore: names of rules to leave out.
-        databases: databases that were read already, by folder, or the error of reading them.
+        databases: that were read already, by their folder, or why they could not be.
     """
 
     train_lmdb: Path | None = None
@@ -61,12 +61,12 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check.
+    """What was found.
 
     Attributes:
         kind: ``solver`` or ``net``.
-        files: files that were read, the given one first.
-        summary: batch and length of the run, in a line or two.
+        files: that were read, the given one first.
+        summary: the run in a line or two.
         findings: worst first.
         databases: by the source as written.
     """
@@ -79,15 +79,15 @@ class Report:
 
     @property
     def worst(self) -> Severity | None:
-        """The highest severity, or None without findings."""
+        """The highest severity, or None where nothing was found."""
         return max((finding.severity for finding in self.findings), default=None)
 
     def count(self, severity: Severity) -> int:
-        """Number of findings of one severity."""
+        """Findings of one severity."""
         return sum(finding.severity is severity for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for JSON."""
+        """For JSON."""
         return {
             "kind": self.kind,
             "files": list(self.files),
@@ -99,35 +99,34 @@ class Report:
 
 
 def check(path: Path, options: CheckOptions | None = None) -> Report:
-    """Checks a solver with its nets, or a net, and the databases they read.
+    """Looks at a solver with its nets, or at a net, and at the databases they read.
 
     Args:
         path: a prototxt.
-        options: options of the check.
+        options: what is not in the files.
 
     Raises:
-        MissingInputError: the file, or a database in the options, does not exist.
-        FormatError: a file that is neither solver nor net, or no prototxt; with its line.
-        UsageError: a rule to ignore does not exist.
+        MissingInputError: a file or database that was named is not there.
+        FormatError: a file that is not what it should be; says where.
+        UsageError: no rule of a name to ignore.
     """
     options = options or CheckOptions()
-    _refuse_unknown_rules(options.ignore)  # before any file is read
+    _known(options.ignore)  # before any file is read
     return check_reading(read(path), options)
 
 
 def check_reading(reading: Reading, options: CheckOptions) -> Report:
-    """Checks a solver and nets that were read already; see :func:`check`.
+    """Looks at a solver and nets that were read already; see :func:`check`.
 
     Args:
         reading: the files, their messages changed or not.
-        options: options of the check.
+        options: what is not in the files.
 
     Raises:
-        Irv2CaffeError: a database in the options cannot be read.
-        UsageError: a rule to ignore does not exist.
+        Irv2CaffeError: a database that the options name cannot be read.
+        UsageError: no rule of a name to ignore.
     """
-    _refuse_unknown_rules(options.ignore)
-    rules = [rule for rule in RULES.values() if rule.name not in options.ignore]
+    rules = [rule for rule in RULES.values() if rule.name not in _known(options.ignore)]
     troubles = list(reading.troubles)
     databases = _databases(reading, options, troubles)
     evidence = gather(replace(reading, troubles=troubles), databases, _claims(options))
@@ -142,10 +141,12 @@ def check_reading(reading: Reading, options: CheckOptions) -> Report:
     )
 
 
-def _refuse_unknown_rules(names: frozenset[str]) -> None:
-    for name in sorted(names - set(RULES)):
-        hint = did_you_mean(name, RULES) or "check --list-rules names them"
-        raise UsageError(f"no rule {name!r}", hint)
+def _known(names: frozenset[str]) -> frozenset[str]:
+    for name in sorted(names):
+        if name not in RULES:
+            hint = did_you_mean(name, RULES) or "check --list-rules names them"
+            raise UsageError(f"no rule {name!r}", hint)
+    return names
 
 
 def _claims(options: CheckOptions) -> Claims:
@@ -181,8 +182,8 @@ def _databases(
 ) -> dict[str, Database]:
     """The databases and lists that the nets read, by the source as written.
 
-    A database in the options must be readable; for one that only the net names an error is a
-    finding, which is added to ``troubles``.
+    A database that the user names must be readable; one that only the net names may be anything,
+    and what is wrong with it is a finding, which goes to ``troubles``.
     """
     given = {"TRAIN": options.train_lmdb, "TEST": options.val_lmdb}
     places: dict[str, tuple[Layer, Path]] = {}
@@ -205,9 +206,8 @@ def _databases(
         try:
             found[source] = _value(outcomes[path]) if layer.type == "Data" else _list(path)
         except Irv2CaffeError as error:
-            message = error.message.removeprefix(f"{path}: ").removeprefix("cannot be read: ")
             hit = Hit(
-                what=f"{source} cannot be read: {message}",
+                what=f"{source} cannot be read: {_without_path(error.message, path)}",
                 why="Caffe stops when it opens or reads it",
                 fix=error.hint or "build it again",
                 at=layer.at_data("source"),
@@ -223,7 +223,7 @@ def _value(outcome: Database | Irv2CaffeError) -> Database:
 
 
 def _can_read(layer_type: str, path: Path) -> bool:
-    """Whether to read it: a database, a list that is not too long, or a list that is no file."""
+    """Databases, lists of images that are not too long, and what should be a file and is none."""
     if layer_type == "Data" or not path.is_file():
         return True
     return layer_type == "ImageData" and path.stat().st_size < MAX_LIST_BYTES
@@ -233,3 +233,7 @@ def _list(path: Path) -> Database:
     if not path.is_file():
         raise FormatError("not a file", path=path)
     return read_image_list(path)
+
+
+def _without_path(message: str, path: Path) -> str:
+    return message.removeprefix(f"{path}: ").removeprefix("cannot be read: ")

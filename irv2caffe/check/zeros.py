@@ -46,17 +46,18 @@ def layers_that_stay_at_zero(net: PhaseNet, zeros: Collection[int]) -> set[int]:
     while left:
         nonzero = _nonzero_tops(net, left)
         reached = _tops_with_gradient(net, left, nonzero)
-        learned = {
-            layer.index
-            for layer in map(net.layers.__getitem__, left)
-            if not is_frozen(layer)
-            and any(nonzero.get(top, True) for top in net.tops_read(layer))
-            and not reached.isdisjoint(_tops(layer))
-        }
+        learned = {i for i in left if _learns(net, net.layers[i], nonzero, reached)}
         if not learned:
             break
         left -= learned
     return left
+
+
+def _learns(net: PhaseNet, layer: Layer, nonzero: _NonZero, reached: set[Top | None]) -> bool:
+    if is_frozen(layer):
+        return False
+    is_fed = any(nonzero.get(top, True) for top in net.tops_read(layer))
+    return is_fed and not reached.isdisjoint(_tops(layer))
 
 
 def _tops(layer: Layer) -> list[Top]:

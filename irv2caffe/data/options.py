@@ -135,7 +135,7 @@ class BuildOptions:
         return self.channels, self.size[1], self.size[0]
 
     def record_options(self) -> dict[str, Any]:
-        """The options that change the records; those of speed and checks are left out."""
+        """The options that change the records; without those of speed and checks."""
         values = asdict(self)
         for name in ("workers", "max_skipped"):
             del values[name]

@@ -1,7 +1,6 @@
-"""4. Log: the logs of any Caffe, of any length, as rows, a summary and findings.
+"""4. Read the log: any Caffe's, of any length, and what happened in it.
 
-In come log files; out come tables, summaries, and files for other programs. Imports ``errors``,
-``system``, ``atomic`` and ``ui``. As a library::
+As a library::
 
     from irv2caffe.log.read.reader import read_log
     from irv2caffe.log.summary import summarize

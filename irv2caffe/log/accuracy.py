@@ -115,11 +115,11 @@ def accuracy_names(
 def _rank(name: str, *, heads: bool) -> str | None:
     if _ELEMENT.search(name):
         return None
-    match = _TOP.search(name)
-    if match is None and not heads:
-        match = _NUMBERED.search(name)
-    if match is not None:
-        return match[1]
+    said = _TOP.search(name)
+    if said is None and not heads:
+        said = _NUMBERED.search(name)
+    if said is not None:
+        return said[1]
     words = {word.lower() for word in _WORDS.findall(name)}
     return "1" if words <= _PLAIN else None
 

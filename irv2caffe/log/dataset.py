@@ -47,8 +47,8 @@ def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
     for net in log.nets:
         known = net.source is not None and _ILSVRC12_NAMES.search(net.source)
         if known and net.phase == "TRAIN" and net.num_classes == 1000:
-            return TrainImages(_ILSVRC12, f"assumed to be ILSVRC12, from the name {net.source}")
-    return TrainImages(None, "the log does not contain the number of training images")
+            return TrainImages(_ILSVRC12, f"taken for ILSVRC12, from the name {net.source}")
+    return TrainImages(None, "the log does not say how many images an epoch has")
 
 
 def _from_config(folder: Path) -> TrainImages | None:

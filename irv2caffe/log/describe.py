@@ -41,10 +41,10 @@ def summary_items(summary: Summary) -> list[tuple[str, str]]:
         best = getattr(summary, f"best_{rank}_error")
         if last is None or best is None:
             continue
-        text = f"last {last:.2f} %, best {best:.2f} %"
+        said = f"last {last:.2f} %, best {best:.2f} %"
         if rank == "top1" and summary.best_iteration is not None:
-            text += f" at {_place(summary.best_iteration, summary.best_epoch)}"
-        items.append((f"{rank.replace('p', 'p-')} error", text))
+            said += f" at {_place(summary.best_iteration, summary.best_epoch)}"
+        items.append((f"{rank.replace('p', 'p-')} error", said))
     items += _output_items(summary)
     hours, eta_hours, diverged = summary.hours, summary.eta_hours, summary.diverged
     others = {
@@ -75,19 +75,19 @@ def _output_items(summary: Summary) -> Iterator[tuple[str, str]]:
     ]
     for one in shown[:_MAX_OUTPUTS]:
         where = f"test net #{one.net}" if one.net else one.phase
-        text = f"last {one.last:.4g}"
+        said = f"last {one.last:.4g}"
         if one.best is not None and one.best_iteration is not None:
-            text += f", best {one.best:.4g} at {_place(one.best_iteration, one.best_epoch)}"
-        yield f"{where} {one.name}", text
+            said += f", best {one.best:.4g} at {_place(one.best_iteration, one.best_epoch)}"
+        yield f"{where} {one.name}", said
     if len(shown) > _MAX_OUTPUTS:
         yield "more outputs", f"{len(shown) - _MAX_OUTPUTS:,}, which --json, --csv and --html have"
 
 
 def _iterations(summary: Summary) -> str:
-    text = f"{summary.iterations:,}"
+    said = f"{summary.iterations:,}"
     if summary.max_iter is not None and summary.iterations < summary.max_iter:
-        text += f" of {summary.max_iter:,}"
-    return text + (f" ({summary.epochs:.2f} epochs)" if summary.epochs is not None else "")
+        said += f" of {summary.max_iter:,}"
+    return said + (f" ({summary.epochs:.2f} epochs)" if summary.epochs is not None else "")
 
 
 def _place(iteration: int, epoch: float | None) -> str:
@@ -107,15 +107,15 @@ def finding_lines(summary: Summary, log: Log | None = None) -> list[tuple[str, s
 
 def _log_findings(log: Log) -> Iterator[tuple[str, str]]:
     if log.num_replaced:
-        yield "replaced", f"{log.num_replaced:,} displays and tests were repeated after a restart"
+        yield "replaced", f"{log.num_replaced:,} displays and tests were made again after a restart"
     if log.num_dropped:
-        text = f"more than {MAX_OUTPUTS} names: {log.num_dropped:,} values of others are dropped"
+        text = f"more than {MAX_OUTPUTS} names: {log.num_dropped:,} values of others are left out"
         yield "outputs", text
     if log.num_aside >= _MANY_ASIDE:
-        text = f"{log.num_aside:,} displays of another process in the same file are ignored"
+        text = f"{log.num_aside:,} displays of another process in the same file are left out"
         yield "processes", text
     if log.gave_up:
-        yield "unread", "reading stopped after too much text without a line of Caffe's"
+        yield "unread", "no line of Caffe's for very long: what follows was not read"
     warnings = [pair for pair in log.warnings.items() if _HARMLESS.search(pair[0]) is None]
     warnings.sort(key=lambda pair: -pair[1])
     for message, count in warnings[:_MAX_WARNINGS]:
@@ -137,11 +137,11 @@ def config_lines(log: Log) -> list[tuple[str, str]]:
     if log.weights:
         lines.append(("finetuned from", log.weights))
     for net in log.nets:
-        parts = [net.name, f"{net.num_layers:,} layers"]
-        parts += [f"batch {net.batch:,}"] if net.batch else []
-        parts += [f"{net.num_classes:,} classes"] if net.num_classes else []
-        parts += [net.source] if net.source else []
-        lines.append((f"{net.phase or 'a'} net", ", ".join(part for part in parts if part)))
+        said = [net.name, f"{net.num_layers:,} layers"]
+        said += [f"batch {net.batch:,}"] if net.batch else []
+        said += [f"{net.num_classes:,} classes"] if net.num_classes else []
+        said += [net.source] if net.source else []
+        lines.append((f"{net.phase or 'a'} net", ", ".join(part for part in said if part)))
     for name in _SOLVER:
         value = log.fields.get(name)
         if value is not None:
@@ -150,7 +150,7 @@ def config_lines(log: Log) -> list[tuple[str, str]]:
     if log.started is not None and log.latest is not None:
         lines.append(("from", f"{log.started:%Y-%m-%d %H:%M:%S}"))
         lines.append(("to", f"{log.latest:%Y-%m-%d %H:%M:%S}"))
-    counted = f"{log.num_lines:,}, of which {log.num_events:,} are about the run"
+    counted = f"{log.num_lines:,}, of which {log.num_events:,} tell of the run"
     if log.num_unknown:
         counted += f" and {log.num_unknown:,} are not Caffe's"
     lines.append(("lines", counted))

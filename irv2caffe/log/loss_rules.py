@@ -1,4 +1,4 @@
-"""Rules for anomalies of the training: its loss, its learning rate and pauses in the log.
+"""Rules about the training: its loss, its learning rate and pauses in the log.
 
 A loss of 87.3365 is -log of the smallest positive float, which SoftmaxWithLoss gives when the
 outputs of the net have overflowed. A net of several heads shows it in one of them, and the
@@ -198,7 +198,7 @@ def vanished_learning_rate(run: RunData) -> Iterator[Found]:
     if len(gone) < max(_FIRST, len(pairs) // 10):
         return
     text = (
-        f"the learning rate has vanished: {high:.3g} at first, {gone[0][1]:.3g} here, "
+        f"the learning rate is gone: {high:.3g} at first, {gone[0][1]:.3g} here, "
         f"{gone[-1][1]:.3g} now"
     )
     yield "lr", int(gone[0][0]), text

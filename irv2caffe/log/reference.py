@@ -55,8 +55,8 @@ def reference_runs() -> dict[str, Reference]:
     about: dict[str, str] = {}
     for line in lines:
         if line.startswith("# ") and ": " in line:
-            key, _, value = line[2:].partition(": ")
-            about[key] = value
+            key, _, said = line[2:].partition(": ")
+            about[key] = said
     found: dict[str, dict[str, list[tuple[float | None, float]]]] = {}
     for row in csv.DictReader(line for line in lines if not line.startswith("#")):
         epoch = float(row["epoch"]) if row["epoch"] else None

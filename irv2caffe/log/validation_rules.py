@@ -1,4 +1,4 @@
-"""Rules for anomalies of the tests: perfect accuracy, collapse, overfitting, plateau."""
+"""Rules about the tests: perfect accuracy, collapse, overfitting, plateau."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _PLATEAU_SHARE = 1 / 3
 _PLATEAU_GAIN = 0.03  # of the error: less is no progress
 _SOLVED = 1.0  # percent: below there is little left to gain
 _COLLAPSE_TESTS = 2
-_COLLAPSED = 1 / 3  # of the best: an output that stays below has collapsed
-_LEARNED = 0.1  # a share; an output that never was better cannot collapse
+_COLLAPSED = 1 / 3  # of the best: what stays below has collapsed
+_LEARNED = 0.1  # a share; what never was better cannot collapse
 _RISING_TESTS = 6
 _RISEN = 1.2  # times its lowest
 
@@ -46,7 +46,7 @@ def collapsed_outputs(run: RunData) -> Iterator[Found]:
     if found:
         place, text = min(found)
         more = len(found) - 1
-        yield "collapse", place, text + (f"; {more:,} more outputs collapsed too" if more else "")
+        yield "collapse", place, text + (f"; so do {more:,} more outputs" if more else "")
 
 
 def _collapse(metric: Metric) -> tuple[int, str] | None:
@@ -66,10 +66,10 @@ def _collapse(metric: Metric) -> tuple[int, str] | None:
     last_good = max(place for place, score in enumerate(scores) if score >= _COLLAPSED * best)
     if best < _LEARNED or len(scores) - 1 - last_good < _COLLAPSE_TESTS:
         return None
-    values = [value for value in metric.value if math.isfinite(value)]
-    at, value = pairs[last_good][0], values[last_good]
+    said = [value for value in metric.value if math.isfinite(value)]
+    at, value = pairs[last_good][0], said[last_good]
     text = (
-        f"{metric.name} of the test was {value:.4g} at iteration {at:,} and is {values[-1]:.4g} now"
+        f"{metric.name} of the test was {value:.4g} at iteration {at:,} and is {said[-1]:.4g} now"
     )
     return pairs[last_good + 1][0], text
 
@@ -119,7 +119,7 @@ def plateau(run: RunData) -> Iterator[Found]:
     if end.iteration - start.iteration < _PLATEAU_SHARE * end.iteration:
         return
     text = (
-        f"the validation error has hardly improved since: best {before:.1f} % until then, "
+        f"the validation error has hardly become better since: best {before:.1f} % until then, "
         f"{after:.1f} % since, {errors[-1]:.1f} % now"
     )
     yield "plateau", start.iteration, text + _falling(run, start.iteration)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from irv2caffe.atomic import atomic_file
 from irv2caffe.plot.curve import is_wide, smoothed, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
-from irv2caffe.plot.figure_lines import (
+from irv2caffe.plot.lines import (
     MAX_POINTS,
     REFERENCE_SUFFIX,
     draw_marks,

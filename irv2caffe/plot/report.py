@@ -114,7 +114,7 @@ def _findings(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
             f'<li class="{kind}"><span class="kind">{kind}</span> {escape(text)}</li>'
             for kind, text in lines  # kinds are our own words
         )
-        found = f'<ul class="findings">{items}</ul>' if items else "<p>no findings</p>"
+        found = f'<ul class="findings">{items}</ul>' if items else "<p>nothing conspicuous</p>"
         parts.append(f"<h3>{escape(run.name)}</h3>{found}")
     return "".join(parts)
 
@@ -126,6 +126,6 @@ def _config(runs: Sequence[Run]) -> str:
         rows = "".join(
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines
         )
-        known = f"<table>{rows}</table>" if rows else "<p>not in the log</p>"
+        known = f"<table>{rows}</table>" if rows else "<p>the log does not say</p>"
         parts.append(f"<h3>{escape(run.name)}</h3>{known}")
     return "".join(parts)

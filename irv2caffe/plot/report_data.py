@@ -119,8 +119,8 @@ def _view(window: Window | None, first: float, last: float) -> list[float] | Non
 def _curve(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
     """A curve for the script; six digits are more than a screen shows."""
     few = thinned(curve, _MAX_POINTS)
-    style: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "group": name}
-    return {**_points(few), "name": name, "color": color, **style, **more}
+    look: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "group": name}
+    return {**_points(few), "name": name, "color": color, **look, **more}
 
 
 def _points(curve: Curve) -> dict[str, list[float]]:
@@ -140,29 +140,29 @@ def _clock(one: Curves) -> dict[str, list[float]] | None:
     return {"x": points["x"], "hours": points["y"]}
 
 
-def _displayed(curve: Curve, name: str, color: str, **style: Any) -> dict[str, Any]:
+def _displayed(curve: Curve, name: str, color: str, **look: Any) -> dict[str, Any]:
     """A curve of many displays, which the page averages over a span that can be changed."""
     few, per = pooled(curve, _MAX_POINTS)
     mean = {**_points(few), "per": per, "breaks": sorted({*(gaps(curve.x) // per).tolist()})}
-    return _curve(curve, name, color, mean=mean, **style)
+    return _curve(curve, name, color, mean=mean, **look)
 
 
 def _loss(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
-    style = {"side": "right", "dash": "" if single else "2 3"}
+    look = {"side": "right", "dash": "" if single else "2 3"}
     if len(one.loss.x):
-        yield _displayed(one.loss, f"{prefix}training loss", color, **style)
+        yield _displayed(one.loss, f"{prefix}training loss", color, **look)
 
 
 def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
-    style: dict[str, Any] = {"marker": True, "unit": " %"}
+    look: dict[str, Any] = {"marker": True, "unit": " %"}
     for rank, curve in one.errors.items():
         shade = COLORS[1] if single and rank == "top-5" else color
         dash = "6 4" if rank == "top-5" else ""
-        yield _curve(curve, f"{prefix}validation {rank} error", shade, dash=dash, **style)
+        yield _curve(curve, f"{prefix}validation {rank} error", shade, dash=dash, **look)
     for (net, rank), curve in one.other_errors.items():
         shade = COLORS[2 + (net + (rank == "top-5")) % 4]
         name = f"{prefix}test net #{net}: {rank} error"
-        yield _curve(curve, name, shade, dash="6 4" if rank == "top-5" else "", **style)
+        yield _curve(curve, name, shade, dash="6 4" if rank == "top-5" else "", **look)
 
 
 def _outputs(
@@ -172,12 +172,12 @@ def _outputs(
     for place, output in enumerate(one.outputs[:_MAX_OUTPUTS]):
         shade = COLORS[(place + 2) % len(COLORS)] if single else color
         is_test = output.metric.phase == "test"
-        style: dict[str, Any] = {"width": 1.5 if is_test else 1, "marker": is_test}
-        style["side"] = "right" if output.side == "loss" else "left"
-        style["panel"] = "value" if output.side == "value" and has_errors else "main"
-        style["dash"] = "" if is_test else "3 2"
+        look: dict[str, Any] = {"width": 1.5 if is_test else 1, "marker": is_test}
+        look["side"] = "right" if output.side == "loss" else "left"
+        look["panel"] = "value" if output.side == "value" and has_errors else "main"
+        look["dash"] = "" if is_test else "3 2"
         name = f"{prefix}{output.label}"
-        yield _curve(output.curve, name, shade, unit=output.unit, **style)
+        yield _curve(output.curve, name, shade, unit=output.unit, **look)
 
 
 def _panels(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
@@ -196,7 +196,7 @@ def _marks(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
         text = f"{prefix}learning rate {before:.4g} to {after:.4g}"
         yield {"x": at, "color": color, "dash": "1 5", "text": text, "kind": "step"}
     if one.diverged is not None:
-        text = f"{prefix}diverged from here on"
+        text = f"{prefix}the loss is lost from here on"
         yield {"x": one.diverged, "to": one.end, "color": LOST_COLOR, "text": text, "kind": "mark"}
 
 
@@ -222,7 +222,7 @@ def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[st
         if placed:
             x, y = zip(*placed, strict=True)
             flat = all(epoch is None for epoch, _ in points)
-            style = {"side": side, "dash": dash, "width": 1.2, "group": group, "flat": flat}
+            look = {"side": side, "dash": dash, "width": 1.2, "group": group, "flat": flat}
             line = {"x": list(x), "y": list(y), "name": f"{reference.name}: {what}"}
             base = {
                 "panel": "main",
@@ -230,7 +230,7 @@ def _reference(reference: Reference, color: str, end: float) -> Iterable[dict[st
                 "color": color,
                 "unit": " %" * (side == "left"),
             }
-            yield {**line, **base, **style}
+            yield {**line, **base, **look}
 
 
 def _legend(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from irv2caffe.errors import UsageError
 from irv2caffe.log.accuracy import AccuracyNames
 from irv2caffe.log.dataset import TrainImages, find_train_images
 from irv2caffe.log.export import write_csv, write_jsonl
+from irv2caffe.log.read.files import STDIN
 from irv2caffe.log.read.follow import Follower
-from irv2caffe.log.read.log_files import STDIN
 from irv2caffe.log.read.reader import Reader, require_caffe_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
@@ -66,7 +66,7 @@ class Request:
 
 
 @dataclass
-class _RunSource:
+class _Source:
     """A run while it is read."""
 
     name: str
@@ -99,7 +99,7 @@ class PlotSession:
         self._request = request
         self._stack = ExitStack()
         self._unknown: IO[str] | None = None
-        self._sources: list[_RunSource] = []
+        self._sources: list[_Source] = []
         for place, paths in enumerate(groups):
             named = request.names[place] if place < len(request.names) else _name(paths[0])
             named = without_controls(named)
@@ -107,7 +107,7 @@ class PlotSession:
             name = named if named not in taken else without_controls(str(paths[0]))
             name = name if name not in taken else f"{name} ({place + 1})"
             reader = Reader(year=request.year, on_unknown=self._write_unknown)
-            self._sources.append(_RunSource(name, paths, reader))
+            self._sources.append(_Source(name, paths, reader))
 
     def __enter__(self) -> Self:
         if self._request.unknown is not None:
@@ -193,7 +193,7 @@ class PlotSession:
             runs.append(Run(source.name, table, log))
         return runs
 
-    def _train_images(self, source: _RunSource) -> TrainImages:
+    def _train_images(self, source: _Source) -> TrainImages:
         if self._request.num_train_images is not None:
             return TrainImages(self._request.num_train_images, "as given")
         path = source.paths[-1]

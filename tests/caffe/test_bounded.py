@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import pytest
 from helpers.training_jobs import (
@@ -19,7 +20,6 @@ from irv2caffe.caffe import verify
 from irv2caffe.caffe.bounded import printed
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.errors import InstallError
-from irv2caffe.train.run import caffe_log
 from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
 
 FLOOD = """#!{python}
@@ -99,7 +99,7 @@ def watched(tmp_path, free, snapshot=0):
 def looks(watch, log, sizes, monkeypatch):
     """What is said when the log has such sizes, a second apart."""
     clock = iter(range(1000, 2000))
-    monkeypatch.setattr(caffe_log.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     said = []
     for size in sizes:
         os.truncate(log.writing, size)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers.check_cases import FLAG, SOLVER, Run, changed, plain
+from helpers.check_databases import raw, shuffled, write_database
 from helpers.rule_cases import CASES
-from test_check_files import raw, shuffled, write_database
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.check.finding import Severity

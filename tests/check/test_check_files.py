@@ -8,12 +8,11 @@ import os
 from functools import partial
 from pathlib import Path
 
-import cv2
-import lmdb
 import numpy as np
 import pytest
 from helpers import foreign_nets, foreign_runs, program
 from helpers.check_cases import FLAG, SOLVER, plain, tf
+from helpers.check_databases import encoded, raw, shuffled, write_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -322,32 +321,6 @@ def test_good_crops_are_named(run):
 
 # ---------------------------------------------------------------------------------------------
 # Databases
-
-
-def write_database(folder, values, keys=None):
-    folder.mkdir(parents=True)
-    keys = keys or [f"{index:08d}_x" for index in range(len(values))]
-    environment = lmdb.open(str(folder), map_size=1 << 28)
-    with environment, environment.begin(write=True) as transaction:
-        for key, value in zip(keys, values, strict=True):
-            transaction.put(key.encode(), value)
-    return folder
-
-
-def raw(label, size=(32, 32), channels=3):
-    datum = messages.Datum(channels=channels, height=size[1], width=size[0], label=label)
-    datum.data = bytes(channels * size[0] * size[1])
-    return datum.SerializeToString()
-
-
-def encoded(label, channels=3, size=(32, 32)):
-    pixels = np.zeros((size[1], size[0], channels), np.uint8).squeeze()
-    data = cv2.imencode(".png", pixels)[1].tobytes()
-    return messages.Datum(data=data, label=label, encoded=True).SerializeToString()
-
-
-def shuffled(count, classes):
-    return [int(label) for label in np.random.default_rng(0).integers(0, classes, count)]
 
 
 def test_facts_of_databases(tmp_path):
@@ -709,6 +682,6 @@ def test_names_that_no_file_can_have(name, tmp_path):
         assert "net-missing" in {each.rule for each in check(path).findings}
         problems = []
         read_job(path, problems)
-        assert "is not there" in problems[0].message
+        assert "does not exist" in problems[0].message
     with pytest.raises(FormatError, match="File name too long"):
         check(tmp_path / name)

@@ -22,8 +22,8 @@ from irv2caffe import atomic
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.check.run import check
 from irv2caffe.data.inspect import sandbox
-from irv2caffe.data.inspect.database import read_database, read_databases
-from irv2caffe.data.inspect.sample import Database, sample_database
+from irv2caffe.data.inspect.database import Database, read_database, read_databases
+from irv2caffe.data.inspect.sample import sample_database
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
@@ -405,7 +405,7 @@ def test_a_byte_order_mark_is_named_since_caffe_stops_at_it(caffe, tmp_path, sou
     assert done.returncode != 0
     done = program("check", solver, cwd=tmp_path)
     assert "begins with a byte order mark (BOM)" in done.stderr
-    way_out = done.stderr.partition("BOM, or: ")[2].partition("\n")[0]
+    way_out = done.stderr.partition("BOM, or run: ")[2].partition("\n")[0]
     way_out = way_out.replace("FILE", str(solver)).replace("OTHER", str(tmp_path / "mended"))
     subprocess.run(["bash", "-c", way_out], check=True)
     assert (tmp_path / "mended").read_text() == text

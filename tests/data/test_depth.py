@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ def stored(folder):
         return {key[9:].decode(): stored_pixels(value) for key, value in reader}
 
 
-PLAIN = {"size": None, "gray": True}
+PLAIN: dict[str, Any] = {"size": None, "gray": True}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from irv2caffe.errors import FormatError, InputError
 from irv2caffe.proto.messages import Datum
 
 RNG = np.random.default_rng(0)
-SHARED = {
+SHARED: dict[str, Any] = {
     "max_examples": 150,
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture],

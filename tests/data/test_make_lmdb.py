@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -238,7 +239,7 @@ def test_mean_of_different_sizes_is_that_of_all_pixels(zoo, tmp_path):
 
 @pytest.mark.slow
 def test_mean_fast_and_none(few, tmp_path):
-    options = {"size": (40, 30), "encoded": "jpg"}
+    options: dict[str, Any] = {"size": (40, 30), "encoded": "jpg"}
     means = {}
     for mean in ("exact", "fast", "none"):
         make_lmdb(open_source(few), tmp_path / mean, BuildOptions(**options, mean=mean))
@@ -314,8 +315,8 @@ def test_augmented_copies(tmp_path):
 
     def build(name, **options):
         augment = Augment((0.2, 0.8), (0.5, 2.0), color=False)
-        options = {"size": (50, 50), "copies": 60, "augment": augment} | options
-        make_lmdb(source, tmp_path / name, BuildOptions(**options))
+        more: dict[str, Any] = {"size": (50, 50), "copies": 60, "augment": augment} | options
+        make_lmdb(source, tmp_path / name, BuildOptions(**more))
         return [stored_pixels(value).astype(int) for _, value in records(tmp_path / name)]
 
     crops = build("crops")
@@ -390,7 +391,7 @@ def test_fast_decode_is_nearly_the_same(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "images/x").mkdir(parents=True)
     smooth = rng.integers(0, 256, (12, 16, 3), np.uint8)
-    image = Image.fromarray(smooth).resize((2000, 1500), Image.BICUBIC)
+    image = Image.fromarray(smooth).resize((2000, 1500), Image.Resampling.BICUBIC)
     image.save(tmp_path / "images/x/large.jpg", quality=95)
     image.resize((300, 200)).save(tmp_path / "images/x/small.jpg")
     source = open_source(tmp_path / "images")

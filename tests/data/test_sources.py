@@ -370,7 +370,7 @@ def test_labels_beyond_the_class_table(tmp_path):
     source = open_source(tmp_path, tmp_path / "list.txt", tmp_path / "labels.txt")
     assert source.notes == ("1 class(es) without images: dog",)
     (tmp_path / "labels.txt").write_text("cat\ndog\ncat\n")
-    with pytest.raises(FormatError, match="'cat' stands there twice"):
+    with pytest.raises(FormatError, match="'cat' is listed twice"):
         open_source(tmp_path, tmp_path / "list.txt", tmp_path / "labels.txt")
 
 
@@ -717,6 +717,23 @@ def test_broken_devkits(tmp_path, rng):
     kit.write_bytes(tar_bytes([("data/meta.mat", bytes(100 << 20)), (name, b"1\n")], "w:gz"))
     with pytest.raises(FormatError, match="holds more than"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("size", [12 << 20, 80 << 20])
+def test_zeros_behind_a_devkit(tmp_path, monkeypatch, size):
+    """They are read in blocks, and not beyond the limit."""
+    name = "data/ILSVRC2012_validation_ground_truth.txt"
+    path = tmp_path / "devkit.tar.gz"
+    path.write_bytes(gzip.compress(tar_bytes([(name, b"1\n")]) + bytes(size)))
+    reads = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda *args: reads.append(1) or read(*args))
+    if size < 16 << 20:
+        assert read_devkit(path).labels
+    else:
+        with pytest.raises(FormatError, match="holds more than"):
+            read_devkit(path)
+    assert len(reads) < 100
 
 
 @pytest.mark.parametrize("number", ["0", "1001", "-1", "1.0", "x" * 100, "9" * 5000])

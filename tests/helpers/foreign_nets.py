@@ -71,7 +71,12 @@ class Text:
         return str(self)
 
 
-def resnet(depths=(3, 4, 6, 3), size=224, batch=1, widths=(64, 128, 256, 512)):
+def resnet(
+    depths: tuple[int, ...] = (3, 4, 6, 3),
+    size: int = 224,
+    batch: int = 1,
+    widths: tuple[int, ...] = (64, 128, 256, 512),
+) -> str:
     """He et al.: stride on the first 1x1, as their own prototxts have it."""
     n = Text(f"ResNet-{2 + 3 * sum(depths)}", batch, 3, size, size)
     x = n.relu("conv1_relu", n.bn("_conv1", n.conv("conv1", "data", 64, 7, 2, 3)))

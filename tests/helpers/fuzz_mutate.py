@@ -64,8 +64,8 @@ def _size_field(rng: random.Random, data: bytes) -> bytes:
     start = rng.randrange(len(data) + 1)
     old = int.from_bytes(data[start : start + width], "little")
     value = rng.choice((*_SIZES, old + 1, old - 1, old * 2, len(data), len(data) + 1))
-    order = rng.choice(("little", "big"))
-    return data[:start] + (value % (1 << 8 * width)).to_bytes(width, order) + data[start + width :]
+    field = (value % (1 << 8 * width)).to_bytes(width, "little")
+    return data[:start] + (field if rng.random() < 0.5 else field[::-1]) + data[start + width :]
 
 
 def _varint(rng: random.Random, data: bytes) -> bytes:

@@ -216,8 +216,8 @@ def _hdf5_snapshots(folder: Path) -> list[Seed]:
 
     state, model = folder / "x_iter_20.solverstate.h5", folder / "x_iter_20.caffemodel.h5"
     with h5py.File(state, "w") as file:
-        file.create_dataset("iter", data=np.int32([20]))
-        file.create_dataset("current_step", data=np.int32([1]))
+        file.create_dataset("iter", data=np.array([20], np.int32))
+        file.create_dataset("current_step", data=np.array([1], np.int32))
         file.create_dataset("learned_net", data=np.bytes_(str(model.name)))
         for number in range(3):
             file.create_dataset(f"history/{number}", data=np.zeros((2, 3), "f4"))
@@ -416,7 +416,8 @@ def _plot(request) -> None:
             summary = summarize(run.table)
             summary_items(summary)
             finding_lines(summary, run.log)
-            config_lines(run.log)
+            if run.log is not None:
+                config_lines(run.log)
         json.dumps(session.report(runs))
         session.write(runs)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Resampling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ def photo(rng, width, height, mode="RGB"):
     channels = {"L": 1, "RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
     coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, channels), np.uint8)
     planes = [
-        np.asarray(Image.fromarray(coarse[:, :, plane]).resize((width, height), Image.BICUBIC))
+        np.asarray(Image.fromarray(coarse[:, :, plane]).resize((width, height), Resampling.BICUBIC))
         for plane in range(channels)
     ]
     values = np.stack(planes, axis=2) + rng.normal(0, 8, (height, width, channels))
@@ -70,7 +71,7 @@ def save_kinds(folder: Path, rng, width, height):
         save(f"{mode}.png", photo(rng, width, height, mode))
     save("LA.png", photo(rng, width, height, "RGBA").convert("LA"))
     save("1.png", photo(rng, width, height).convert("1"))
-    palette = photo(rng, width, height).convert("P", palette=Image.ADAPTIVE)
+    palette = photo(rng, width, height).convert("P", palette=Image.Palette.ADAPTIVE)
     save("palette.png", palette)
     save("palette with a hole.png", palette, transparency=0)
     save("16.png", Image.fromarray(rng.integers(0, 65_536, (height, width), np.uint16)))

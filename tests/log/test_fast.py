@@ -10,7 +10,7 @@ from helpers.paths import FILES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from irv2caffe.log.read.fast import block_reader
+from irv2caffe.log.read.fast import blocks
 from irv2caffe.log.read.reader import Reader
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def both_ways(data, sizes=(1 << 30,)):
 @pytest.fixture(autouse=True)
 def _always_at_once(monkeypatch):
     monkeypatch.setattr("irv2caffe.log.read.reader._MIN_BLOCK_BYTES", 1)
-    monkeypatch.setattr(block_reader, "MIN_RUN", 2)
+    monkeypatch.setattr(blocks, "MIN_RUN", 2)
 
 
 def test_a_usual_log_is_read_at_once(monkeypatch):
@@ -315,7 +315,7 @@ def test_the_reader_works_the_same_without_it(name, monkeypatch):
     fast = Reader()
     fast.read_file(LOGS / name)
     monkeypatch.setattr("irv2caffe.log.read.reader._MIN_BLOCK_BYTES", 1 << 60)
-    monkeypatch.setitem(sys.modules, "irv2caffe.log.read.fast.block_reader", None)
+    monkeypatch.setitem(sys.modules, "irv2caffe.log.read.fast.blocks", None)
     without = Reader()
     without.read_file(LOGS / name)
     assert state(without) == state(fast)

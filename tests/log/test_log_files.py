@@ -171,7 +171,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
         stream.write(TEXT.replace(b"Iteration ", b"Iteration 9"))
     log = read_log(tmp_path / "bomb.log.gz")
     assert log.train.iteration[-1] == 60
-    assert ("unread", "reading stopped after too much text without a line of Caffe's") in (
+    assert ("unread", "no line of Caffe's for very long: what follows was not read") in (
         finding_lines(summarize(make_table(log)), log)
     )
     follower = Follower(reader := Reader(), tmp_path / "bomb.log.gz")
@@ -210,7 +210,7 @@ def test_names_without_end(tmp_path):
     assert max(map(len, head)) < 250
     said = dict(finding_lines(summarize(table), log))["outputs"]
     dropped = 600 - 256 + 600 - 255  # all long names are one
-    assert said == f"more than 256 names: {dropped:,} values of others are dropped"
+    assert said == f"more than 256 names: {dropped:,} values of others are left out"
 
 
 class Growing:
@@ -279,7 +279,7 @@ def test_a_growing_pipe(tmp_path):
     os.mkfifo(pipe)
     reader = Reader()
     follower = Follower(reader, pipe)
-    write = None
+    write = -1
 
     def opened():
         nonlocal write

@@ -399,7 +399,7 @@ def test_two_processes_at_once_in_one_file(faster):
     assert set(log.train.loss) == {2.0}
     assert log.num_aside == 20 * faster
     said = dict(finding_lines(summarize(make_table(log)), log))
-    assert "displays of another process in the same file are ignored" in said["processes"]
+    assert "displays of another process in the same file are left out" in said["processes"]
 
 
 def test_threads_that_have_the_same_numbers_again():

@@ -6,6 +6,7 @@ import json
 import subprocess
 import tracemalloc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, write_binary
 from irv2caffe.proto.text import format_prototxt, read_prototxt, write_prototxt
 from irv2caffe.shapes.infer import infer
+
+if TYPE_CHECKING:
+    from irv2caffe.shapes.phases import Phase
 
 
 def learned(net):
@@ -161,6 +165,7 @@ def test_every_variant_and_option_loads_in_both_phases(
         told = {**told, "mean_file": str(path)}
     options, both, use = write_both(tmp_path, noise_lmdb, told)
     expected = grids(options)
+    phase: Phase
     for path, phase in ((both, "TRAIN"), (both, "TEST"), (use, "TEST")):
         net = pycaffe.load(path, phase)
         parsed = read_prototxt(path, messages.NetParameter)
@@ -340,8 +345,8 @@ def test_a_refused_crop_really_aborts(caffe, tmp_path, monkeypatch, crop):
     def unchecked(b, name, *tops):
         return b.layer("Concat", name, *tops, channels=sum(top.channels for top in tops))
 
-    assert layers.concat is blocks.concat
-    monkeypatch.setattr(blocks, "concat", unchecked)
+    assert layers.concat is vars(blocks)["concat"]
+    monkeypatch.setattr("irv2caffe.net.blocks.concat", unchecked)
     write_prototxt(tmp_path / "deploy.prototxt", deploy(net_options(crop=crop, width=0.1)))
     code = "import caffe, sys; caffe.Net(sys.argv[1], caffe.TEST)"
     command = tool_command(caffe, "python", ["-c", code, str(tmp_path / "deploy.prototxt")])

@@ -311,7 +311,7 @@ def test_a_title_of_a_line_is_shown_whole():
     assert made.axes[0].title.get_window_extent().x1 < made.bbox.width
     long = figure([Run("run", table())], PlotOptions(title=2 * title)).axes[0]
     assert len(long.get_title()) < len(2 * title)
-    FigureCanvasAgg(long.figure).draw()
+    FigureCanvasAgg(long.get_figure(root=True)).draw()
     assert long.title.get_window_extent().x1 < made.bbox.width
 
 

@@ -247,7 +247,7 @@ def test_svg_is_well_formed_and_the_same_each_time(scenes, key, tmp_path):
     scene = scenes[key]
     root = ET.fromstring(to_svg(scene))
     assert [element.text for element in root.iter(f"{SVG}text")] == words(scene)
-    assert (float(root.get("width")), float(root.get("height"))) == pytest.approx(
+    assert (float(root.attrib["width"]), float(root.attrib["height"])) == pytest.approx(
         (scene.width, scene.height), abs=0.1
     )
     again = NETS[key]()

@@ -27,10 +27,10 @@ from irv2caffe.shapes import upgrade_v0
 from irv2caffe.shapes.infer import infer
 from irv2caffe.shapes.layer_types import SHAPE_RULES
 from irv2caffe.shapes.memory import log_bytes
-from irv2caffe.shapes.phases import select
+from irv2caffe.shapes.phases import Phase, select
 from irv2caffe.shapes.upgrade import upgrade
 
-PHASES = ("TRAIN", "TEST")
+PHASES: tuple[Phase, ...] = ("TRAIN", "TEST")
 PYTHON_LAYER = """
 import caffe
 class Twice(caffe.Layer):
@@ -403,6 +403,7 @@ def test_another_batch_than_the_files():
     text = layer_snippets.data(1, 3, 8, 8) + layer_snippets.data(7, 5, top="regions")
     assert infer(net_of(text), "TEST", batch_size=4).blobs == {"x": (4, 3, 8, 8), "regions": (7, 5)}
     options = net_options(width=0.1)
+    phase: Phase
     for net, phase in ((deploy(options), "TEST"), (train_val(options, 50), "TRAIN")):
         blobs = infer(net, phase, batch_size=6).blobs
         assert blobs["data"] == (6, 3, 299, 299)

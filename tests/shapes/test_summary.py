@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers import foreign_nets, layer_snippets
@@ -21,6 +22,9 @@ from irv2caffe.shapes.memory import add, memory
 from irv2caffe.shapes.stages import stages
 from irv2caffe.shapes.summary import NetSummary, amount, default_phase, summarize
 from irv2caffe.ui import format_bytes
+
+if TYPE_CHECKING:
+    from irv2caffe.shapes.phases import Phase
 
 
 def net_of(text):
@@ -238,6 +242,7 @@ def test_memory_is_what_the_real_caffe_takes(caffe, tmp_path):
                     shape = layer.dummy_data_param.shape.add()
                     shape.dim[:] = [batch, *layer.input_param.shape[0].dim[1:]]
                     layer.ClearField("input_param")
+            phase: Phase
             for phase, way in (("TRAIN", "backward"), ("TEST", "forward")):
                 path = tmp_path / f"{name}{batch}.prototxt"
                 write_prototxt(path, net)

@@ -306,7 +306,8 @@ def test_the_command_line_goes_over_the_solver(caffe, tiny, tmp_path):
     assert done.returncode == 0, done.stderr
     log = read_log(tmp_path / "run")
     assert (log.fields["max_iter"], log.fields["iter_size"], log.train_batch) == (40, 2, 4)
-    assert log.test_batch == 5
+    assert "output data size: 5,3,10,10" in (tmp_path / "run/train.log").read_text()
+    assert "batch_size: 5" in (tmp_path / "run/net.prototxt").read_text()
     assert "5.00 epochs" in done.stdout
 
 

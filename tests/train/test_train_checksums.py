@@ -47,7 +47,9 @@ def test_a_damaged_snapshot_is_passed_over_now_and_later(run, tmp_path):
     flip(model, model.stat().st_size - 3, 4)
     done = irv2caffe("--resume", "run", "--epochs", 62.5, cwd=tmp_path)  # 500 iterations
     assert done.returncode == 0, done.stderr
-    assert f"passed over: {model}: damaged" in done.stderr.replace("run/snap", f"{run.path}/snap")
+    assert f"skipped snapshot: {model}: damaged" in done.stderr.replace(
+        "run/snap", f"{run.path}/snap"
+    )
     assert f"set aside, since it is damaged: {model.name}" in done.stderr
     assert config(run.path)["starts"][1]["from_iteration"] == 400
     assert model.with_name(model.name + ".damaged").is_file()
@@ -71,7 +73,7 @@ def test_what_is_written_anew_is_not_called_damaged(run, tmp_path):
     assert newest_complete(run.snapshots)[0].iteration == 600
     again = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "passed over" not in again.stderr
+    assert "skipped snapshot" not in again.stderr
 
 
 def test_a_folder_that_was_moved_is_sound(run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from helpers.training_jobs import (
@@ -187,7 +188,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
         def kill(self):
             told.append("kill")
 
-    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     handler = signals.Signals()
     with handler.handled(), handler.forwarded_to(Child()):
         for passed_s in (0.0, 0.001, 0.5):
@@ -248,7 +249,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
 
     sent = []
     monkeypatch.setattr(supervisor, "_UNKILLABLE_S", 1.0)
-    monkeypatch.setattr(supervisor.os, "killpg", lambda *args: sent.append(args))
+    monkeypatch.setattr(os, "killpg", lambda *args: sent.append(args))
     monkeypatch.setenv("STAND_IN", "stall")
     lines = []
     try:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.training_jobs import (
@@ -244,7 +245,7 @@ def test_a_power_cut(caffe, root, tmp_path):
     done = irv2caffe("--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resuming from iteration 500" in done.stderr
-    assert done.stderr.count("passed over:") == 5
+    assert done.stderr.count("skipped snapshot:") == 5
     assert newest(run) == 1000
     assert [point.iteration for point in read_log(run.path).train] == list(range(0, 1001, 10))
 
@@ -429,7 +430,7 @@ def test_cpu_only_caffe_with_gpus(caffe, root, tmp_path):
 
 # What the real Caffe says when it is given something wrong, and what we make of it.
 
-REAL = {
+REAL: dict[str, Any] = {
     "unknown layer": ({}, 'type: "InnerProduct"', 'type: "Inner"', "no layer of type Inner"),
     "unknown bottom": (
         {}, 'bottom: "conv" top: "fc"', 'bottom: "cow" top: "fc"', "which no layer writes",

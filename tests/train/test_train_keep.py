@@ -29,7 +29,6 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary, write_binary
 from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.proto.text import read_prototxt
-from irv2caffe.train.run_dir import snapshots
 from irv2caffe.train.run_dir.retention import KeepPolicy, SnapshotKeeper
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import (
@@ -113,7 +112,7 @@ def test_label_smoothing_in_a_run_folder_that_was_moved(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
     net = tmp_path / "job/net.prototxt"
     matrix = messages.BlobProto(num=1, channels=1, height=2, width=2)
-    matrix.data.extend(np.float32([0.95, 0.05, 0.05, 0.95]))
+    matrix.data.extend(np.array([0.95, 0.05, 0.05, 0.95], np.float32))
     write_binary(tmp_path / "job/matrix.binaryproto", matrix)
     loss = f'"InfogainLoss" infogain_loss_param {{ source: "{tmp_path}/job/matrix.binaryproto" }}'
     net.write_text(net.read_text().replace('"SoftmaxWithLoss"', loss))
@@ -296,7 +295,7 @@ def test_nothing_goes_for_a_snapshot_that_a_disk_did_not_take(keeper, monkeypatc
         def fsync(handle):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(snapshots.os, "fsync", fsync)
+        monkeypatch.setattr(os, "fsync", fsync)
 
     write(kept, 200)
     fail(errno.EIO)

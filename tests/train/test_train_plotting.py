@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import suppress
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_figure_that_takes_its_time_is_said_and_one_that_takes_too_long_ended(
         f"echo $$ > '{tmp_path}/pid'\nsleep 1000\n"
     )
     stuck.chmod(0o755)
-    monkeypatch.setattr(plotting.sys, "executable", str(stuck))
+    monkeypatch.setattr(sys, "executable", str(stuck))
     monkeypatch.setattr(plotting, "_ANNOUNCE_S", 0.5)
     monkeypatch.setattr(plotting, "_GIVE_UP_S", 2)
     Plotter(run, enabled=True, say=said.append).finish()

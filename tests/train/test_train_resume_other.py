@@ -173,7 +173,7 @@ def test_a_model_that_is_gone(job, tmp_path):
     check_goes_on(tmp_path / "on", 400)
     older = irv2caffe("--resume", "job", cwd=tmp_path)
     assert older.returncode == 0, older.stderr
-    assert "passed over: job/tiny_iter_400.solverstate: its model" in older.stderr
+    assert "skipped snapshot: job/tiny_iter_400.solverstate: its model" in older.stderr
     check_goes_on(only_run(tmp_path), 200)
 
 
@@ -182,7 +182,7 @@ def test_a_torn_snapshot_is_passed_over(job, tmp_path):
     model.write_bytes(model.read_bytes()[:-10])
     done = irv2caffe("--resume", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"passed over: job/{model.name}" in done.stderr
+    assert f"skipped snapshot: job/{model.name}" in done.stderr
     check_goes_on(only_run(tmp_path), 200)
     named = irv2caffe("--resume", "job/tiny_iter_400.solverstate", "--run-dir", "x", cwd=tmp_path)
     assert named.returncode == 1

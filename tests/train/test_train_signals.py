@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -21,6 +22,7 @@ from helpers.training_jobs import (
     metrics,
     newest,
     start,
+    start_with,
     wait_for,
     wait_for_text,
     write_job,
@@ -204,8 +206,11 @@ def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
     child.kill()
     child.wait()
     assert not is_gone(pid)
-    again = start("--resume", "run", cwd=tmp_path)
-    time.sleep(1.5)
+    said = tmp_path / "said"
+    with said.open("w") as stream:
+        streams = {"stdout": subprocess.DEVNULL, "stderr": stream}
+        again = start_with(("--resume", "run"), cwd=tmp_path, env={}, **streams)
+    wait_for_text(said, f"still works here (process {pid})")
     assert again.poll() is None
     assert run.num_starts() == 1  # two of them never work in one folder
     os.kill(pid, signal.SIGCONT)
@@ -213,8 +218,7 @@ def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
     assert is_gone(pid)
     wait_for_text(run.log_of(2), "loss = ")
     again.send_signal(signal.SIGINT)
-    _, err = again.communicate(timeout=PATIENCE_S)
-    assert f"still works here (process {pid})" in err
+    again.wait(PATIENCE_S)
     first = read_log(run.log_of(1))
     assert first.stopped  # it came to its own end
 

@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import termios
+import time
 
 import pytest
 from helpers.training_jobs import (
@@ -20,8 +21,7 @@ from helpers.training_jobs import (
     write_job,
 )
 
-from irv2caffe.train.run import stall_watch as watch_module
-from irv2caffe.train.run.caffe_log import RawLog, stitch
+from irv2caffe.train.run.caffe_log import RawLog, concatenate_logs
 from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import StallWatch
 from irv2caffe.train.run.tracker import Tracker
@@ -175,7 +175,7 @@ def test_a_test_at_every_display_leaves_a_rate():
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(watch_module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def pass_(self, seconds):
         self.now += seconds
@@ -232,11 +232,11 @@ def test_the_stitched_log_is_made_whole(tmp_path):
     wanted = b"one\ntorn\ntwo\n"
     for there in (b"", b"one\n", b"one\ntorn\ntw", wanted, b"one\n\0\0\0\0", wanted + b"more"):
         stitched.write_bytes(there)
-        stitch(stitched, logs)
+        concatenate_logs(stitched, logs)
         assert stitched.read_bytes() == wanted
     (logs / "start-999.log").write_bytes(b"many\n")
     (logs / "start-1000.log").write_bytes(b"last\n")
-    stitch(stitched, logs)
+    concatenate_logs(stitched, logs)
     assert stitched.read_bytes() == wanted + b"many\nlast\n"
 
 

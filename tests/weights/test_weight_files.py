@@ -41,7 +41,7 @@ from irv2caffe.weights.tensors import FLOAT_KINDS
 
 REAL = FILES / "tf_checkpoints"
 sys.path.insert(0, str(REAL))
-from make import BRAIN, values  # noqa: E402
+from make import BRAIN, values  # type: ignore[import-not-found]  # noqa: E402
 
 
 @pytest.mark.parametrize(

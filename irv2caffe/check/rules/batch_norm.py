@@ -37,7 +37,7 @@ def _with_flag(net: PhaseNet, *, value: bool) -> Iterator[Layer]:
     phase="TEST",
 )
 def bn_batch_stats_in_test(evidence: NetEvidence) -> Hits:
-    """use_global_stats: false in the TEST phase."""
+    """``use_global_stats: false`` in the TEST phase."""
     if evidence.claims.flavor == "nvcaffe":
         return  # NVCaffe's tests take running statistics whatever is written
     for layer in _with_flag(evidence.net, value=False):
@@ -75,7 +75,7 @@ def bn_test_batch(evidence: NetEvidence) -> Hits:
     phase="TRAIN",
 )
 def bn_global_stats_in_train(evidence: NetEvidence) -> Hits:
-    """use_global_stats: true in the TRAIN phase."""
+    """``use_global_stats: true`` in the TRAIN phase."""
     for layer in _with_flag(evidence.net, value=True):
         weights = evidence.claims.weights or {}
         loaded = layer.name in weights or _is_fine_tuned(layer, evidence.net)
@@ -99,7 +99,7 @@ def _is_fine_tuned(layer: Layer, net: PhaseNet) -> bool:
 
 @net_rule("bn-params-not-frozen", ERROR, "batch_norm_layer.cpp, LayerSetUp; upgrade_proto.cpp")
 def bn_params_not_frozen(evidence: NetEvidence) -> Hits:
-    """An lr_mult of BatchNorm's blobs that is not 0."""
+    """An ``lr_mult`` of BatchNorm's blobs that is not 0."""
     for layer in evidence.net.of_type("BatchNorm"):
         specs = list(layer.written.param)
         if not any(spec.lr_mult != 0 for spec in specs):
@@ -124,7 +124,7 @@ def bn_params_not_frozen(evidence: NetEvidence) -> Hits:
     phase="TRAIN",
 )
 def bn_params_missing(evidence: NetEvidence) -> Hits:
-    """A BatchNorm without three param { lr_mult: 0 } for its blobs."""
+    """A BatchNorm without three ``param { lr_mult: 0 }`` for its blobs."""
     for layer in evidence.net.of_type("BatchNorm"):
         specs = list(layer.written.param)
         if len(specs) < 3 and all(spec.lr_mult == 0 for spec in specs):
@@ -200,7 +200,7 @@ def bn_eps(evidence: NetEvidence) -> Hits:
 
 @net_rule("bn-fraction", NOTE, "batch_norm_layer.cpp, Forward_cpu", phase="TRAIN")
 def bn_fraction(evidence: NetEvidence) -> Hits:
-    """A moving_average_fraction out of range, or too close to 1 for the length of the run."""
+    """A ``moving_average_fraction`` out of range, or too close to 1 for the length of the run."""
     length = evidence.solver.message.max_iter if evidence.solver is not None else 0
     for layer in evidence.net.of_type("BatchNorm"):
         value = layer.message.batch_norm_param.moving_average_fraction

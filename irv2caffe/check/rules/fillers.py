@@ -144,7 +144,7 @@ def filler_range(evidence: NetEvidence) -> Hits:
 
 @net_rule("filler-setting-ignored", NOTE, "filler.hpp, XavierFiller and MSRAFiller", phase="TRAIN")
 def filler_setting_ignored(evidence: NetEvidence) -> Hits:
-    """A std of xavier or msra, which do not read it."""
+    """A ``std`` of xavier or msra, which do not read it."""
     for layer, name, filler in _filled_layers(evidence):
         if filler.type in {"xavier", "msra"} and filler.HasField("std"):
             yield Hit(
@@ -191,7 +191,7 @@ def scale_filler_zero(evidence: NetEvidence) -> Hits:
 
 @net_rule("nothing-learns", ERROR, "net.cpp, Net::Init", phase="TRAIN")
 def nothing_learns(evidence: NetEvidence) -> Hits:
-    """An lr_mult of 0 for every weight of the net."""
+    """An ``lr_mult`` of 0 for every weight of the net."""
     layers = list(evidence.net.of_type(*WEIGHTED, "Scale", "Bias", "PReLU"))
     if evidence.solver is not None and layers and all(map(_learns_nothing, layers)):
         yield Hit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.check.evidence import DATA_PARAMS, Evidence, NetEvidence, PhaseNet
+from irv2caffe.check.evidence import DATA_PARAMS, Evidence, Layer, NetEvidence, PhaseNet
 from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
 from irv2caffe.check.nets import record_shapes
 from irv2caffe.check.registry import net_rule, rule
@@ -125,9 +125,9 @@ def average_pool_padding(evidence: NetEvidence) -> Hits:
     """An average pool that counts its padding, or the layers that correct it."""
     net = evidence.net
     for layer in net.of_type("Pooling"):
-        param, maker = layer.message.pooling_param, next(iter(net.sources(layer)), None)
+        param = layer.message.pooling_param
         padded = param.pad or param.pad_h or param.pad_w
-        if param.pool != param.AVE or not padded or (maker and maker.type == "DummyData"):
+        if param.pool != param.AVE or not padded or _reads_constants(net, layer):
             continue
         readers = net.readers(layer)
         if any(each.type == "Scale" and len(each.message.bottom) == 2 for each in readers):
@@ -148,6 +148,11 @@ def average_pool_padding(evidence: NetEvidence) -> Hits:
                 fix="build-net --average-pool tf, if weights are to be imported",
                 at=layer.at("pooling_param"),
             )
+
+
+def _reads_constants(net: PhaseNet, layer: Layer) -> bool:
+    maker = next(iter(net.sources(layer)), None)
+    return maker is not None and maker.type == "DummyData"
 
 
 @rule("phases-differ", ERROR, "net.cpp, Net::ShareTrainedLayersWith")

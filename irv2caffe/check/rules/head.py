@@ -51,7 +51,7 @@ def deploy_net(evidence: NetEvidence) -> Hits:
 
 @net_rule("double-softmax", WARNING, "softmax_loss_layer.cpp")
 def double_softmax(evidence: NetEvidence) -> Hits:
-    """A loss that takes the softmax of a softmax, or the logarithm of raw scores."""
+    """A loss that takes the softmax of a softmax, or the logarithm of what is no probability."""
     for layer in evidence.net.of_type(*_LOG_LOSSES):
         maker = next(iter(evidence.net.sources(layer)), None)
         if maker is None:
@@ -75,7 +75,7 @@ def double_softmax(evidence: NetEvidence) -> Hits:
 
 @net_rule("top-k", ERROR, "accuracy_layer.cpp, Reshape")
 def top_k(evidence: NetEvidence) -> Hits:
-    """A top_k of as many classes as there are, or more."""
+    """A ``top_k`` of as many classes as there are, or more."""
     for layer in evidence.net.of_type("Accuracy"):
         classes, wanted = num_classes(evidence.net, layer), layer.message.accuracy_param.top_k
         if classes is None or wanted < classes:

@@ -179,7 +179,7 @@ def fixed_order(evidence: NetEvidence) -> Hits:
 
 @net_rule("test-set-size", WARNING, "solver.cpp, Test; data_layer.cpp", phase="TEST")
 def test_set_size(evidence: NetEvidence) -> Hits:
-    """A test_iter times TEST batch that is not the size of the validation set."""
+    """A ``test_iter`` times TEST batch that is not the size of the validation set."""
     claims, net, batch = evidence.claims, evidence.net, evidence.net.batch_size
     if not net.test_iter or not batch or evidence.solver is None:
         return

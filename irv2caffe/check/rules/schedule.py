@@ -63,7 +63,7 @@ def base_lr(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("lr-policy", ERROR, _RATE)
 def lr_policy(evidence: SolverEvidence) -> Hits:
-    """An lr_policy that Caffe does not have, or that lacks its settings."""
+    """An ``lr_policy`` that Caffe does not have, or that lacks its settings."""
     solver, message = evidence.solver, evidence.solver.message
     policy, at = str(message.lr_policy), solver.at("lr_policy")
     if policy not in _POLICIES:
@@ -170,7 +170,7 @@ def lr_vanishes(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("run-length", WARNING, "solver.cpp: iterations are updates")
 def run_length(evidence: SolverEvidence) -> Hits:
-    """A max_iter that is not the number of epochs that the user gave."""
+    """A ``max_iter`` that is not the number of epochs that the user gave."""
     solver, wanted = evidence.solver, evidence.claims.epochs
     length, epoch = epochs(evidence, solver.message.max_iter), iterations_per_epoch(evidence)
     if wanted is None or length is None or epoch is None:
@@ -186,7 +186,7 @@ def run_length(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("lr-step-length", WARNING, f"{_RATE}; arXiv 1602.07261v2, section 4")
 def lr_step_length(evidence: SolverEvidence) -> Hits:
-    """A stepsize that is not the number of epochs that the user gave, or the paper's two."""
+    """A ``stepsize`` that is not the number of epochs that the user gave, or the paper's two."""
     message, wanted = evidence.solver.message, evidence.claims.lr_decay_epochs
     length, epoch = epochs(evidence, message.stepsize), iterations_per_epoch(evidence)
     if message.lr_policy != "step" or message.stepsize < 1 or not length or epoch is None:

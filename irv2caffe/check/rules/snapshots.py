@@ -37,7 +37,7 @@ def snapshot_folder(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("snapshot-prefix", WARNING, _WRITE)
 def snapshot_prefix(evidence: SolverEvidence) -> Hits:
-    """No snapshot_prefix."""
+    """No ``snapshot_prefix``."""
     message = evidence.solver.message
     if message.snapshot_prefix:
         return
@@ -82,7 +82,7 @@ def snapshot_never(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("snapshot-taken", WARNING, "solver.cpp, SnapshotFilename")
 def snapshot_taken(evidence: SolverEvidence) -> Hits:
-    """A snapshot_prefix that another solver or run uses."""
+    """A ``snapshot_prefix`` that another solver or run uses."""
     facts, at = evidence.snapshots, evidence.solver.at("snapshot_prefix")
     if facts is None:
         return

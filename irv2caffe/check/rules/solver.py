@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @solver_rule("solver-nets", ERROR, "solver.cpp, InitTrainNet and InitTestNets")
 def solver_nets(evidence: SolverEvidence) -> Hits:
-    """Too many or too few nets, or another number of test_iter or test_state."""
+    """Too many or too few nets, or another number of ``test_iter`` or ``test_state``."""
     solver, message = evidence.solver, evidence.solver.message
     names = [n for n in ("net", "net_param", "train_net", "train_net_param") if solver.has(n)]
     if len(names) != 1:
@@ -74,7 +74,7 @@ def unknown_solver_type(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("iter-size", ERROR, "solver.cpp, Step")
 def iter_size(evidence: SolverEvidence) -> Hits:
-    """An iter_size or average_loss below 1."""
+    """An ``iter_size`` or ``average_loss`` below 1."""
     solver, message = evidence.solver, evidence.solver.message
     if message.iter_size < 1:
         yield Hit(
@@ -114,7 +114,7 @@ def several_batches_per_update(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("solver-mode", WARNING, "caffe.cpp, train; caffe.proto")
 def solver_mode_unset(evidence: SolverEvidence) -> Hits:
-    """No solver_mode."""
+    """No ``solver_mode``."""
     if not evidence.solver.has("solver_mode") and not is_stepped_by_python(evidence):
         yield Hit(
             what="solver_mode is unset",
@@ -127,7 +127,7 @@ def solver_mode_unset(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("random-seed", NOTE, "solver.cpp, Init; common.cpp")
 def random_seed_unset(evidence: SolverEvidence) -> Hits:
-    """No random_seed: every run starts from other weights."""
+    """No ``random_seed``: every run starts from other weights."""
     if evidence.solver.message.random_seed < 0:
         yield Hit(
             what="random_seed is unset",

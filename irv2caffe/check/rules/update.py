@@ -56,7 +56,7 @@ def rmsprop_without_momentum(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("rmsprop-delta", WARNING, f"rmsprop_solver.cpp, ComputeUpdateValue; {_PAPER}")
 def rmsprop_delta(evidence: SolverEvidence) -> Hits:
-    """A delta of RMSProp that does not fit the learning rate, or TensorFlow's epsilon."""
+    """A ``delta`` of RMSProp that does not fit the learning rate, or TensorFlow's epsilon."""
     solver, message, net = evidence.solver, evidence.solver.message, evidence.train_net
     if solver_type(message) != "RMSProp":
         return
@@ -82,7 +82,7 @@ def rmsprop_delta(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("rms-decay", ERROR, "sgd_solvers.hpp, RMSPropSolver; caffe.proto")
 def rms_decay(evidence: SolverEvidence) -> Hits:
-    """An rms_decay out of range, or unset."""
+    """An ``rms_decay`` out of range, or unset."""
     solver, message = evidence.solver, evidence.solver.message
     if solver_type(message) != "RMSProp":
         return
@@ -160,7 +160,7 @@ def unknown_regularization_type(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("clip-gradients", NOTE, "sgd_solver.cpp, ClipGradients and ApplyUpdate")
 def clip_gradients(evidence: SolverEvidence) -> Hits:
-    """A bound on gradients of 0, or one that iter_size makes smaller."""
+    """A bound on gradients of 0, or one that ``iter_size`` makes smaller."""
     solver, message = evidence.solver, evidence.solver.message
     bound, at = message.clip_gradients, solver.at("clip_gradients")
     if not solver.has("clip_gradients") or bound < 0:

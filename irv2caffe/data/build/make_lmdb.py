@@ -175,7 +175,7 @@ def check_outside_source(source: Source, out: Path) -> None:
     """Refuses an output among the class folders, where the next build would take it for a class.
 
     Raises:
-        OutputError: it lies there.
+        OutputError: it is there.
     """
     if source.kind == "folders" and source.root.resolve() in out.resolve().parents:
         raise OutputError(

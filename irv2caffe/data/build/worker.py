@@ -173,7 +173,7 @@ def main() -> None:
     os.dup2(2, 1)  # output of libraries must not come between the answers
     tasks = sys.stdin.buffer
     job = _Job(json.loads(tasks.readline()))
-    _take_complaint()  # whatever the start has printed is not about an image
+    _take_complaint()  # what was printed at the start is not about an image
     try:
         for line in tasks:
             answer, extra = job.make(json.loads(line))

@@ -95,7 +95,7 @@ class DatabaseReader:
         with self._transaction(buffers=views) as transaction:
             cursor = transaction.cursor()
             places = _num_places(cursor)
-            # A few images may have been left out; numbers that are dates count no places.
+            # A few images may have been skipped; numbers that are dates are not indices.
             is_numbered = len(self) <= places < 2 * len(self)
             step = (places if is_numbered else len(self)) // count
             walk = self._seek(cursor, step) if is_numbered else _walk(cursor, step)
@@ -227,7 +227,7 @@ def _check_size(environment: Any, size: int, folder: Path) -> None:
             "is its copy complete?",
             path=folder,
         )
-    said = environment.stat()["entries"]
-    if said * _LEAST_RECORD_BYTES > size:
-        how = f"it says {said:,} records, its {size:,} bytes cannot hold them"
+    expected = environment.stat()["entries"]
+    if expected * _LEAST_RECORD_BYTES > size:
+        how = f"it says {expected:,} records, its {size:,} bytes cannot hold them"
         raise FormatError(f"data.mdb is damaged: {how}", _REBUILD_HINT, path=folder)

@@ -172,7 +172,7 @@ def last_transaction(folder: Path) -> int:
     """The number of the last committed transaction; 0 where there is none.
 
     Raises:
-        OutputError: what stands there is no database, or a torn one.
+        OutputError: it is not a database, or a truncated one.
     """
     file = folder / "data.mdb"
     if not file.exists() or file.stat().st_size < _EMPTY_BYTES:
@@ -187,10 +187,10 @@ class _Commit(NamedTuple):
 
 
 def _last_commit(folder: Path) -> _Commit:
-    """The last transaction that the file holds whole.
+    """The last transaction whose pages are all in the file.
 
-    Its two meta pages speak of the last two. A disk may have kept a meta page and lost the pages
-    that it speaks of; reading behind the end of the file would end this process without a word.
+    The two meta pages describe the last two. A disk may have kept a meta page and lost the pages
+    of its transaction; reading past the end of the file would kill this process.
     """
     file = folder / "data.mdb"
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError, InputError, MissingInputError, first_of
@@ -61,7 +62,7 @@ def some(names: list[str]) -> str:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Reads class names, one per line; a database folder stands for its ``labels.txt``.
+    """Reads class names, one per line; of a database folder, its ``labels.txt`` is read.
 
     Raises:
         MissingInputError: the file does not exist.
@@ -72,9 +73,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if not names:
         raise FormatError("holds no class names", "one name per line", path=path)
     if len(set(names)) != len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise FormatError(f"class {twice!r} stands there twice", path=path)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise FormatError(f"class {twice!r} is listed twice", path=path)
     return names
 
 

@@ -161,9 +161,9 @@ def _decode(data: bytes | Pixels, mode: int) -> NDArray[Any]:
     except cv2.error as error:
         if error.code == _NO_MEMORY:
             raise MemoryError("an image needs more memory than there is") from error
-        said = str(error).strip().splitlines()[-1].strip()
-        reason = "too many pixels" if "CV_IO_MAX_IMAGE" in said else UNREADABLE
-        raise UndecodableImageError(reason, "" if reason != UNREADABLE else said) from error
+        text = str(error).strip().splitlines()[-1].strip()
+        reason = "too many pixels" if "CV_IO_MAX_IMAGE" in text else UNREADABLE
+        raise UndecodableImageError(reason, "" if reason != UNREADABLE else text) from error
     if image is None:
         raise UndecodableImageError(UNREADABLE)
     return cast("NDArray[Any]", image)

@@ -131,6 +131,6 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> d
                 found[name] = read(member.place, member.size)
                 if len(found[name]) < member.size:
                     raise FormatError("cut short", "is its download complete?", path=path)
-        while read(stream.tell(), 1):  # up to the checksum at its end
-            pass
+        while stream.read(_BLOCK_BYTES):  # up to the checksum at its end
+            read(stream.tell(), 0)  # refuses to go beyond the limit
     return found

@@ -66,7 +66,7 @@ class Dump:
 
     @property
     def has_lead(self) -> bool:
-        """Whether other text precedes its lines."""
+        """Whether other text stands before its lines."""
         return self._lead is not None
 
     def add(self, message: str) -> bool:
@@ -100,9 +100,9 @@ class Dump:
         return len(lines)
 
     def ends_with(self, thread: int | None, message: str) -> bool:
-        """Whether a line with a prefix ends it; another thread's line does not.
+        """Whether a line with a prefix comes after it; another thread's may come in between.
 
-        Intel's fork first prints a prefix without a message.
+        Intel's fork begins the text in a line of its own, whose prefix has nothing behind it.
         """
         return thread == self._thread and (bool(self.lines) or bool(message.strip()))
 

@@ -166,7 +166,7 @@ class StoppedEarly(Event):
 
 @dataclass(frozen=True, slots=True)
 class TestInterrupted(Event):
-    """A signal ended a test; after the last iteration this is the only line about it."""
+    """A signal ended a test; after the last iteration Caffe says nothing else of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import stat
 from typing import IO, TYPE_CHECKING
 
 from irv2caffe.errors import InputError
-from irv2caffe.log.read.log_files import PIECE_BYTES, open_log, resolve_log
+from irv2caffe.log.read.files import PIECE_BYTES, open_log, resolve_log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -57,7 +57,7 @@ class _Outputs(Generic[_Kept]):
         return key if key in self.kept or len(self.kept) < MAX_OUTPUTS else None
 
     def _split_elements(self, name: str) -> None:
-        """Renames the values of this name to the first of several elements."""
+        """Makes what was kept by this name the first of several elements."""
         if name in self._split:
             return
         self._split.add(name)

@@ -52,7 +52,7 @@ def _score(time: LogTime | None, thread: int | None, index: int, value: float) -
 
 # First word, event, fixed fields and pattern of each message; the groups are further fields.
 _MESSAGES: tuple[tuple[str, Callable[..., Event], dict[str, Any], str], ...] = (
-    # Xilinx' fork appends ", remaining 2 hours".
+    # Xilinx' fork goes on ", remaining 2 hours".
     ("Iteration", events.Loss, {}, rf"{_STEP}{_EPOCHS}, loss = (?P<loss>{_NUM})(?:, [a-z].*)?"),
     (
         "Iteration", events.LearningRate, {},
@@ -124,7 +124,7 @@ RULES: dict[str, list[tuple[re.Pattern[str], Callable[..., Event], dict[str, Any
 for _word, _make, _fixed, _pattern in _MESSAGES:
     _compiled = re.compile(_pattern, re.ASCII | re.IGNORECASE | re.DOTALL)
     RULES.setdefault(_word, []).append((_compiled, _make, _fixed))
-# Forms of displays that only NVIDIA's fork writes, from its 0.14 on and before.
+# What only NVIDIA's fork writes in a display, from its 0.14 on and before.
 _NVCAFFE = re.compile(
     r"Iteration \d{1,18}(?: \([^)]*\d iter\)| \([^\s)]+ s\)|, lr = \S+, m|.*ep, loss)", re.ASCII
 )
@@ -196,7 +196,7 @@ def lead_of(line: str) -> str:
 
 
 def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
-    """The event of a message whose prefix was removed by :func:`split_prefix`."""
+    """The event of a message whose prefix :func:`split_prefix` took off."""
     if severity == "F":
         return events.Fatal(*stamp, message)
     message = _without_device(message)
@@ -253,8 +253,8 @@ def _output(stamp: _Stamp, message: str) -> Event | None:
     rest, weight = message[head.end() :], None
     if rest.endswith(" loss)"):
         before, _, weighted = rest.rpartition(" (* ")
-        rest, number_text = before or rest, weighted.partition(" = ")[0]
-        weight = number(number_text) if before and NUMBER.fullmatch(number_text) else None
+        rest, said = before or rest, weighted.partition(" = ")[0]
+        weight = number(said) if before and NUMBER.fullmatch(said) else None
     name, _, value = rest.rpartition(" = ")
     if not name or NUMBER.fullmatch(value) is None:
         return None

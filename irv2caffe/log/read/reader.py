@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError
+from irv2caffe.log.read.files import pieces, resolve_log
 from irv2caffe.log.read.line_reader import MAX_LINE_BYTES, LineReader
-from irv2caffe.log.read.log_files import pieces, resolve_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from irv2caffe.log.read.fast.block_reader import BlockReader
+    from irv2caffe.log.read.fast.blocks import BlockReader
     from irv2caffe.log.read.history import Log
 
 _MIN_BLOCK_BYTES = 1 << 15  # shorter pieces are read line by line
@@ -78,7 +78,7 @@ class Reader(LineReader):
     def _feed_block(self, *parts: bytes | memoryview) -> None:
         """Takes whole lines."""
         if self._blocks is None:
-            from irv2caffe.log.read.fast.block_reader import BlockReader
+            from irv2caffe.log.read.fast.blocks import BlockReader
 
             self._blocks = BlockReader(self)
         self._blocks.feed(*parts)

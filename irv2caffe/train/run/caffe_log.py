@@ -43,21 +43,21 @@ class RawLog:
         is_cut: discard what is unread when Caffe ends, since it prints without end.
     """
 
-    def __init__(self, path: Path, stitched: Path) -> None:
+    def __init__(self, path: Path, train_log: Path) -> None:
         """Creates the log file.
 
         Raises:
             OSError: it cannot be created.
         """
         self._path = path
-        self._stitched = stitched
-        stitch(stitched, path.parent)
+        self._train_log = train_log
+        concatenate_logs(train_log, path.parent)
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.writing = open_for_writing(path, os.O_WRONLY | os.O_APPEND | os.O_EXCL)
         self._reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._rest = b""
         self._read_bytes = 0
-        self._behind = False
+        self._has_failed = False
         self._reserved_to = 0
         self.is_cut = False
         self._reserve()
@@ -73,7 +73,7 @@ class RawLog:
         if not piece:
             return False
         self._read_bytes += len(piece)
-        self._stitch(piece)
+        self._append(piece)
         self._reserve()
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
@@ -95,23 +95,23 @@ class RawLog:
         with contextlib.suppress(OSError):
             os.truncate(self._path, self._path.stat().st_size)
         with contextlib.suppress(OSError):
-            stitch(self._stitched, self._path.parent)
+            concatenate_logs(self._train_log, self._path.parent)
 
     def close(self) -> None:
         """Closes the file."""
         os.close(self.writing)
         os.close(self._reading)
 
-    def _stitch(self, piece: bytes) -> None:
-        """Appends to the concatenated log; on a full disk :func:`stitch` completes it later."""
-        if self._behind:
+    def _append(self, piece: bytes) -> None:
+        """Appends to the concatenated log; the next start completes it after a full disk."""
+        if self._has_failed:
             return
         try:
-            handle = open_for_writing(self._stitched, os.O_WRONLY | os.O_APPEND)
+            handle = open_for_writing(self._train_log, os.O_WRONLY | os.O_APPEND)
             with os.fdopen(handle, "ab", buffering=0) as stream:
-                self._behind = stream.write(piece) != len(piece)
+                self._has_failed = stream.write(piece) != len(piece)
         except OSError:
-            self._behind = True
+            self._has_failed = True
 
     def _reserve(self) -> None:
         if self._read_bytes + RESERVED_BYTES // 2 < self._reserved_to:
@@ -126,7 +126,7 @@ class RawLog:
         )
 
 
-def stitch(stitched: Path, logs: Path) -> None:
+def concatenate_logs(train_log: Path, logs: Path) -> None:
     """Completes the concatenated log from the logs of all starts, each beginning on a new line.
 
     Bytes that are there already are kept, unless a power failure left wrong ones.
@@ -134,8 +134,8 @@ def stitch(stitched: Path, logs: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with os.fdopen(open_for_writing(stitched, os.O_RDWR | os.O_APPEND), "r+b") as stream:
-        for piece in _joined(logs):
+    with os.fdopen(open_for_writing(train_log, os.O_RDWR | os.O_APPEND), "r+b") as stream:
+        for piece in _pieces(logs):
             there = stream.read(len(piece))
             if piece[: len(there)] != there:
                 break
@@ -144,11 +144,11 @@ def stitch(stitched: Path, logs: Path) -> None:
         else:
             if not stream.read(1):
                 return
-    with atomic_file(stitched) as aside, aside.open("wb") as stream:
-        stream.writelines(_joined(logs))
+    with atomic_file(train_log) as aside, aside.open("wb") as stream:
+        stream.writelines(_pieces(logs))
 
 
-def _joined(logs: Path) -> Iterator[bytes]:
+def _pieces(logs: Path) -> Iterator[bytes]:
     for path in sorted(logs.glob("start-*.log"), key=lambda path: (len(path.name), path.name)):
         last = b"\n"
         with open_regular(path) as stream:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.plan import Plan, TrainOptions
 from irv2caffe.train.run import config_json, prepare
-from irv2caffe.train.run.caffe_log import stitch
+from irv2caffe.train.run.caffe_log import concatenate_logs
 from irv2caffe.train.run.metrics_jsonl import rebuild
 from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.restart_loop import run_training
@@ -105,7 +105,7 @@ def _record_finished(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Non
     """Completes the records of a finished run whose trainer was killed before it could."""
     if read_config(run.path).get("ending") != "running":
         return
-    stitch(run.log, run.logs)
+    concatenate_logs(run.log, run.logs)
     rebuild(run, plan.effective_batch, plan.num_train, before=None)
     verdict = Verdict(Ending.FINISHED)
     newest, _ = newest_complete(run.snapshots)

@@ -155,7 +155,7 @@ class _RestartLoop:
         except UnreadableError as error:
             return _snapshots_lost(verdict, error.message)
         for why in problems:
-            context.say(f"passed over: {why}")
+            context.say(f"skipped snapshot: {why}")
         if pair is None and known is not None:
             return _snapshots_lost(verdict, f"{known.state.name} was complete")
         context.keeper.go_back(pair)

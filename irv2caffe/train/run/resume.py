@@ -40,7 +40,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
         raise InputError(why, hint)
     pair, problems = newest_complete(run.snapshots, net)
     for why in problems:
-        say(f"passed over: {why}")
+        say(f"skipped snapshot: {why}")
     if pair is None:
         _check_not_emptied(run)
         _check_weights(run)

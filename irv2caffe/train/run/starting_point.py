@@ -73,7 +73,7 @@ def find_starting_point(request: ResumeRequest, say: Callable[[str], None]) -> S
 
     Args:
         request: the arguments of ``--resume``.
-        say: called with the snapshots that are passed over.
+        say: called with the snapshots that are skipped.
 
     Raises:
         UsageError: it is ambiguous; the message names the option that decides.
@@ -118,7 +118,7 @@ def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint
         )
     pair, problems = newest_complete(RunDir(run).snapshots)
     for why in problems:
-        say(f"passed over: {why}")
+        say(f"skipped snapshot: {why}")
     if pair is None:
         raise MissingInputError(f"{run} has no complete snapshot yet", "start it with --solver")
     return StartingPoint(solver or RunDir(run).solver, pair, run)
@@ -188,7 +188,7 @@ def _of_folder(
         try:
             return StartingPoint(having[0], complete_pair(state, None, having[0]))
         except InputError as error:
-            say(f"passed over: {error.message}")
+            say(f"skipped snapshot: {error.message}")
     raise InputError(
         f"no snapshot in {next(iter(places))} is complete",
         "--weights FILE with --resume FILE.solverstate names the model of a solver state",

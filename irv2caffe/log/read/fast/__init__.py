@@ -2,6 +2,6 @@
 
 In come blocks of whole lines; they are added to the history of a
 :class:`~irv2caffe.log.read.line_reader.LineReader` with the same result as line by line.
-:class:`~irv2caffe.log.read.fast.block_reader.BlockReader` is the only interface, and ``reader``
-its only user; it imports the modules of ``log.read`` below ``reader``.
+:class:`~irv2caffe.log.read.fast.blocks.BlockReader` is the only interface, and ``reader`` its only
+user; it imports the modules of ``log.read`` below ``reader``.
 """

@@ -147,8 +147,8 @@ class LineBuffer:
         for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
             text = self._slice(int(start[place]), int(start[place] + max(0, length[place])))
             if text not in known:
-                decoded = text.decode("ascii", "replace")
-                known[text] = number(decoded) if NUMBER.fullmatch(decoded) else None
+                said = text.decode("ascii", "replace")
+                known[text] = number(said) if NUMBER.fullmatch(said) else None
             found = known[text]
             if found is not None:
                 value[place], valid[place] = found, True

@@ -109,9 +109,9 @@ def _draw_outputs(
         line = thinned(one.curve, MAX_POINTS)
         if not len(line.x):
             continue
-        options: dict[str, Any] = {"linewidth": 1.0, "zorder": 2}
+        look: dict[str, Any] = {"linewidth": 1.0, "zorder": 2}
         if one.metric.phase == "test":
-            options |= {
+            look |= {
                 "linewidth": 1.2,
                 "marker": "D" if one.side == "loss" else "o",
                 "markersize": 3.5 if len(line.x) <= _MAX_FEW else 2,
@@ -119,12 +119,12 @@ def _draw_outputs(
                 "markerfacecolor": "white",
             }
         elif len(line.x) == 1:
-            options["marker"] = "."
+            look["marker"] = "."
         shade = COLORS[(place + 2) % len(COLORS)] if single else color
         style = ("-", "--", ":", "-.")[(place // 4 if single else place) % 4]
         last = f" ({line.y[-1]:.4g}{one.unit})" if one.metric.phase == "test" else ""
         label = plain(f"{prefix}{one.label}", 60) + last
-        axes[one.side].plot(line.x, line.y, style, color=shade, label=label, **options)
+        axes[one.side].plot(line.x, line.y, style, color=shade, label=label, **look)
     more = len(curves.outputs) - len(found)
     if single and more:
         axes["error"].plot([], [], " ", label=f"{more:,} more outputs: --html and --csv have them")
