@@ -1,4 +1,7 @@
-"""4. Read the log: any Caffe's, of any length, and what happened in it.
+"""Reads the log of any Caffe, of any length, and finds what happened in it.
+
+In come log files; out come tables of rows, a summary with findings, CSV, JSON and TensorBoard
+events. Imports ``atomic``, ``ui``, ``system`` and ``errors`` only.
 
 As a library::
 
