@@ -8,4 +8,4 @@ converts pretrained weights. :mod:`irv2caffe.proto` reads and writes Caffe's fil
 Importing this package imports none of them.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

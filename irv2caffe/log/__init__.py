@@ -1,4 +1,7 @@
-"""4. Training logs of any Caffe: history, rows, summary, anomalies and export.
+"""Reads the training logs of any Caffe, and finds anomalies in the run.
+
+The input is log files; the output tables of rows, a summary with findings, CSV, JSON and
+TensorBoard events. Imports ``atomic``, ``ui``, ``system`` and ``errors`` only.
 
 As a library::
 

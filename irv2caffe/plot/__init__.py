@@ -1,4 +1,4 @@
-"""5. Plot: figures, and reports with interactive curves.
+"""Figures, and reports with interactive curves.
 
 In come the rows of runs; out come files: :func:`irv2caffe.plot.figure.draw` writes a figure,
 :func:`irv2caffe.plot.report.write_report` an HTML page, and :mod:`irv2caffe.plot.session` does all

@@ -682,6 +682,6 @@ def test_names_that_no_file_can_have(name, tmp_path):
         assert "net-missing" in {each.rule for each in check(path).findings}
         problems = []
         read_job(path, problems)
-        assert "is not there" in problems[0].message
+        assert "does not exist" in problems[0].message
     with pytest.raises(FormatError, match="File name too long"):
         check(tmp_path / name)

@@ -405,7 +405,7 @@ def test_a_byte_order_mark_is_named_since_caffe_stops_at_it(caffe, tmp_path, sou
     assert done.returncode != 0
     done = program("check", solver, cwd=tmp_path)
     assert "begins with a byte order mark (BOM)" in done.stderr
-    way_out = done.stderr.partition("BOM, or: ")[2].partition("\n")[0]
+    way_out = done.stderr.partition("BOM, or run: ")[2].partition("\n")[0]
     way_out = way_out.replace("FILE", str(solver)).replace("OTHER", str(tmp_path / "mended"))
     subprocess.run(["bash", "-c", way_out], check=True)
     assert (tmp_path / "mended").read_text() == text

@@ -306,6 +306,7 @@ def test_the_command_line_goes_over_the_solver(caffe, tiny, tmp_path):
     assert done.returncode == 0, done.stderr
     log = read_log(tmp_path / "run")
     assert (log.fields["max_iter"], log.fields["iter_size"], log.train_batch) == (40, 2, 4)
+    assert "output data size: 5,3,10,10" in (tmp_path / "run/train.log").read_text()
     assert "batch_size: 5" in (tmp_path / "run/net.prototxt").read_text()
     assert "5.00 epochs" in done.stdout
 
@@ -324,7 +325,7 @@ def table_of(text):
         (("--recipe", "paper"), "--solver and --recipe"),
         (("--engine", "torch"), "trains with Caffe only"),
         (("--docker", "image", "--caffe", "x"), "--caffe and --docker"),
-        (("--docker", "--bad"), "takes the name of an image"),
+        (("--docker", "--bad"), "not a valid image name"),
         (("--status", "a", "--stop", "b"), "one at a time"),
         (("--resume", "--recipe", "paper"), "--recipe makes a new one"),
     ],

@@ -1,4 +1,4 @@
-"""Two databases, record by record."""
+"""Compares two databases, record by record."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _MAX_LISTED = 20
 
 @dataclass
 class Comparison:
-    """How two databases differ.
+    """Differences of two databases.
 
     Attributes:
-        first: folder of the one.
-        second: folder of the other.
-        num_first: records of the one.
-        num_second: records of the other.
+        first: folder of the first.
+        second: folder of the second.
+        num_first: records of the first.
+        num_second: records of the second.
         num_equal: records with the same key and the same bytes.
-        num_same_image: the same key, label and pixels in other bytes.
-        num_other_label: the same key, another label.
-        num_other_image: the same key and label, other pixels.
+        num_same_image: records with the same key, label and pixels in other bytes.
+        num_other_label: records with the same key and another label.
+        num_other_image: records with the same key and label, and other pixels.
         max_difference: of two pixel values in those.
-        num_only_first: keys that the other lacks.
-        num_only_second: keys that the one lacks.
+        num_only_first: keys that the second lacks.
+        num_only_second: keys that the first lacks.
         examples: (key, what differs) of some.
     """
 
@@ -62,11 +62,11 @@ def compare(
     second: Path,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Comparison:
-    """Goes through both in the order of their keys.
+    """Compares two databases in the order of their keys.
 
     Args:
-        first: folder of the one.
-        second: folder of the other.
+        first: folder of the first.
+        second: folder of the second.
         progress: called with (records done, all records).
 
     Raises:
@@ -89,7 +89,7 @@ def compare(
 def _pairs(
     one: Iterator[tuple[bytes, bytes]], other: Iterator[tuple[bytes, bytes]]
 ) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
-    """(key, record of the one, record of the other), None where one has no such key."""
+    """(key, record of the first, record of the second); None where one has no such key."""
     left, right = next(one, None), next(other, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left[0] < right[0]):

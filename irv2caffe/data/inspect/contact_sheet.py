@@ -36,7 +36,7 @@ def draw_sheet(
     count: int = 48,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
-    """Draws records spread over a database, in their order; how many they are.
+    """Draws records spread over a database, in their order; returns their number.
 
     Args:
         folder: of the database.
@@ -88,7 +88,7 @@ def _tile(key: bytes, value: bytes, names: tuple[str, ...]) -> Pixels:
 
 
 def _visible(image: NDArray[Any]) -> Pixels:
-    """Any record as three channels of 8 bits; floats are stretched from lowest to highest."""
+    """Three channels of 8 bits; floats are scaled from lowest to highest."""
     if image.dtype != np.uint8:
         values = image.astype(np.float64)
         low, high = float(values.min()), float(values.max())

@@ -1,4 +1,4 @@
-"""inspect-lmdb: counts, shapes, classes, order, decoding and mean of any database for Caffe."""
+"""The report of inspect-lmdb: counts, shapes, classes, order, decoding and mean of a database."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Examination:
         num_labels: different labels.
         min_label: the smallest, or None without any.
         max_label: the largest.
-        num_unlabelled: records without a label, which Caffe takes for label 0.
+        num_unlabelled: records without a label, which Caffe reads as label 0.
         num_classes: lines of the class table, else ``max_label`` plus one.
         images_per_label: records of each label.
         class_names: of the class table; empty without one.
@@ -56,8 +56,8 @@ class Examination:
         num_undecodable: how many they are.
         mean_values: of B, G, R (or gray) over the decoded records; None without a common one.
         is_whole: all records were decoded, not a sample.
-        findings: what is wrong with it, one line each.
-        notes: what a person should know, one line each.
+        findings: errors, one line each.
+        notes: for the user, one line each.
     """
 
     database: str
@@ -237,7 +237,7 @@ def _mean(values: list[int]) -> float:
 
 
 def _judge(folder: Path, found: Examination) -> None:
-    """What is wrong, and what is only worth knowing."""
+    """Adds findings, which are errors, and notes."""
     findings, notes = found.findings, found.notes
     if found.num_records == 0:
         findings.append("no records: Caffe dies of that when it starts")

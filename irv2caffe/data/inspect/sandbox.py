@@ -1,7 +1,7 @@
-"""Work on files of strangers in a process of its own, so that a crash there is only an error here.
+"""A guarded process that reads databases of strangers, so that a crash there is an error here.
 
-LMDB maps a file and believes what is in it: a damaged one can end the process that reads it, or
-keep it for ever.
+LMDB maps a file and trusts its contents: a damaged one can end the process that reads it, or keep
+it in an endless loop.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ALLOWED = {
     "draw_sheet": "irv2caffe.data.inspect.contact_sheet",
 }
 _SHOWN_EVERY_S = 0.2
-# Without a further record: of work, which has then no end, or of silence, as of a lost disk.
+# Limits without a further record: CPU time, for endless loops, and silence, for lost disks.
 _WORK_S = 20.0
 _SILENCE_S = 60.0
 _PIECE_BYTES = 1 << 16
@@ -45,7 +45,7 @@ _ANEW = "copy it again, or build it again"
 
 
 class Guard:
-    """A process that reads databases for this one; it begins with the first call."""
+    """A process that reads databases for this one; it is started by the first call."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -80,7 +80,7 @@ class Guard:
         """
         call = {"what": what, "paths": [str(path) for path in folders], "arguments": arguments}
         if self._child is None:
-            self._child = _begun()
+            self._child = _start_process()
         is_answered = False
         try:
             assert self._child.stdin is not None
@@ -94,9 +94,9 @@ class Guard:
                     continue
                 is_answered = True
                 if "error" in answer:
-                    raise _raised(answer)
+                    raise _error_of_answer(answer)
                 return answer["result"]
-            raise _died(self._child.wait(), folders if what == "compare" else folders[:1])
+            raise _error_of_exit(self._child.wait(), folders if what == "compare" else folders[:1])
         finally:
             if not is_answered:
                 self._end()
@@ -113,7 +113,7 @@ class Guard:
                     stream.close()
 
 
-def _begun() -> subprocess.Popen[bytes]:
+def _start_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
         stdin=subprocess.PIPE,
@@ -124,7 +124,7 @@ def _begun() -> subprocess.Popen[bytes]:
 
 
 def _lines(child: subprocess.Popen[bytes], folders: list[Path]) -> Iterator[bytes]:
-    """The child's lines, as they come.
+    """The lines of the process, as they come.
 
     Raises:
         InputError: it has been silent for too long.
@@ -146,14 +146,14 @@ def _lines(child: subprocess.Popen[bytes], folders: list[Path]) -> Iterator[byte
     )
 
 
-def _raised(answer: dict[str, Any]) -> Irv2CaffeError:
+def _error_of_answer(answer: dict[str, Any]) -> Irv2CaffeError:
     kind = getattr(errors, answer["error"], Irv2CaffeError)
     error = kind(answer["message"], answer["hint"])
     assert isinstance(error, Irv2CaffeError)
     return error
 
 
-def _died(code: int, databases: list[Path]) -> FormatError:
+def _error_of_exit(code: int, databases: list[Path]) -> FormatError:
     how = f"ends with exit code {code}"
     if code == -signal.SIGPROF:
         how = "does not come to an end"
@@ -165,7 +165,7 @@ def _died(code: int, databases: list[Path]) -> FormatError:
 
 
 def main() -> None:
-    """The other process: calls from standard input, their answers to standard output."""
+    """The guarded process: reads calls from standard input, writes answers to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         _answer(json.loads(line), sys.stdout.buffer)
@@ -174,24 +174,25 @@ def main() -> None:
 def _answer(call: dict[str, Any], answers: IO[bytes]) -> None:
     function = getattr(importlib.import_module(_ALLOWED[call["what"]]), call["what"])
     arguments = {**call["arguments"], "progress": _Progress(answers)}
-    # Not time but work: a disk may be slow. Its signal ends the process, wherever it is.
+    # CPU time is limited, for a disk may be slow; the signal ends the process, wherever it is.
     signal.setitimer(signal.ITIMER_PROF, _WORK_S)
     try:
         result = function(*(Path(path) for path in call["paths"]), **arguments)
+        is_plain = result is None or isinstance(result, (int, str))
+        answer = {"result": result if is_plain else asdict(result)}
     except Irv2CaffeError as error:
-        words = {"message": error.message, "hint": error.hint}
-        _send(answers, {"error": type(error).__name__, **words})
+        answer = _failure(type(error), error.message, error.hint)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        message = f"cannot read{where}: {error.strerror or error}"
-        _send(answers, {"error": InputError.__name__, "message": message, "hint": ""})
+        answer = _failure(InputError, f"cannot read{where}: {error.strerror or error}")
     except MemoryError:
-        words = {"message": "a record needs more memory than there is", "hint": ""}
-        _send(answers, {"error": InputError.__name__, **words})
-    else:
-        is_plain = result is None or isinstance(result, (int, str))
-        _send(answers, {"result": result if is_plain else asdict(result)})
+        answer = _failure(InputError, "a record needs more memory than there is")
+    _send(answers, answer)
     signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _failure(kind: type[Irv2CaffeError], message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": kind.__name__, "message": message, "hint": hint}
 
 
 class _Progress:

@@ -84,10 +84,10 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
 
 
 def _refuse_overwriting(plan: Plan) -> None:
-    """Layers that write files begin them anew, whatever stands there.
+    """Refuses layers that would write over a file of another kind.
 
     Raises:
-        OutputExistsError: something else than an earlier output.
+        OutputExistsError: there is a file that is no HDF5 file.
     """
     for net in plan.job.nets.values():
         for layer in net.layer:
@@ -102,7 +102,7 @@ def _refuse_overwriting(plan: Plan) -> None:
 def _findings(
     plan: Plan, databases: Databases, problems: list[Irv2CaffeError]
 ) -> tuple[tuple[Finding, ...], list[Irv2CaffeError]]:
-    """What check finds, and which of it keeps the run from its start."""
+    """The findings of check, and those that prevent the start, as errors."""
     try:
         findings = job_findings(plan, databases)
     except Irv2CaffeError as error:
@@ -126,7 +126,7 @@ def _estimate(plan: Plan, errors: list[Irv2CaffeError], notes: list[str]) -> Est
 
 
 def _notes(plan: Plan) -> list[str]:
-    """What a person should know before the start, one line each."""
+    """Notes on the run before it starts, one line each."""
     lines = []
     written = next(iter(plan.job.data_layers("TRAIN")), None)
     if written is not None and plan.flavor == "nvcaffe" and plan.devices.count > 1:
@@ -140,7 +140,7 @@ def _notes(plan: Plan) -> list[str]:
 
 
 def _changes(plan: Plan) -> list[str]:
-    """What the run's own copy of the solver says otherwise, so that the run can be kept alive."""
+    """Fields that the run's copy of the solver changes, so that nothing is lost."""
     solver, lines = plan.solver, []
     if not solver.display:
         lines.append("display: 0 would leave the log silent: 20 is taken")
@@ -152,7 +152,7 @@ def _changes(plan: Plan) -> list[str]:
 
 
 def _weights(plan: Plan, path: Path) -> list[str]:
-    """What is wrong with a model to start from, and what of it the net takes.
+    """Checks a model to start from; returns notes on what the net takes of it.
 
     Raises:
         InputError: not a model, or layers of one name have other shapes.
@@ -184,7 +184,7 @@ def _weights(plan: Plan, path: Path) -> list[str]:
 
 
 def _starting_point(pair: Pair, net: Any, max_iter: int) -> str:
-    """Checks that a new run can go on from a pair; returns what to say of it.
+    """Checks that a new run can go on from a pair of snapshot files; returns a note.
 
     Raises:
         InputError: it is of another net.
@@ -233,10 +233,10 @@ def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
 
 
 def _room(disk: Disk, place: Path) -> list[str]:
-    """Whether snapshots have room.
+    """Checks the disk space for snapshots; returns a warning where it will not last.
 
     Raises:
-        OutputError: not even for two.
+        OutputError: there is not even space for two.
     """
     if disk.pair_bytes is None:
         return []

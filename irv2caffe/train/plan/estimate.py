@@ -1,4 +1,4 @@
-"""What a training takes of memory and of disk, from the shapes of its net."""
+"""Estimate of the memory and disk that a training takes, from the shapes of its net."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCRATCH = {"SGD": 0, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training takes.
+    """Memory and disk that a training takes.
 
     Attributes:
         train_bytes: of the training net, its gradients and the solver, on each device.
@@ -55,7 +55,7 @@ class Estimate:
 
 
 def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Estimate:
-    """What a job takes; without cuDNN's workspaces and the half gigabyte of a CUDA context.
+    """Estimates a job; without cuDNN's workspaces and the half gigabyte of a CUDA context.
 
     Args:
         job: solver and nets.

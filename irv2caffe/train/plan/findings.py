@@ -1,4 +1,4 @@
-"""Findings of ``irv2caffe check`` on the job as it will run, and those that keep it from that."""
+"""Findings of ``irv2caffe check`` on the job as it will run, and which of them are errors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def line(finding: Finding) -> str:
 
 
 def problem(finding: Finding) -> InputError:
-    """An error that keeps a run from its start."""
+    """A finding as an error that prevents the start."""
     anyway = "" if finding.rule in STOPS else "; --ignore-findings starts all the same"
     return InputError(
         line(finding).removeprefix(f"{finding.severity.label}: "), f"{finding.fix}{anyway}"
@@ -94,12 +94,12 @@ def problem(finding: Finding) -> InputError:
 
 
 def stops(finding: Finding) -> bool:
-    """Whether Caffe stops at its start."""
+    """Whether Caffe would stop at its start."""
     return finding.rule == "data-missing" or (finding.rule in STOPS and is_error(finding))
 
 
 def is_error(finding: Finding) -> bool:
-    """Whether it stops Caffe or makes the run worthless."""
+    """Whether a finding stops Caffe or makes the run worthless."""
     return finding.severity is Severity.ERROR
 
 

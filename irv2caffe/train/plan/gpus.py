@@ -1,4 +1,4 @@
-"""The GPUs that were asked for, and those that are there."""
+"""GPUs: those asked for, compared with those of the machine and what the Caffe can use."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _visible_names(gpus: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return tuple(map(str, numbers))
-    visible = [part.strip() for part in wanted.split(",") if part.strip()]
+    visible = _split(wanted)
     missing = [number for number in numbers if number >= len(visible)]
     if missing:
         raise UsageError(
@@ -104,6 +104,10 @@ def _visible_names(gpus: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(visible[number] for number in numbers)
 
 
+def _split(visible_devices: str) -> list[str]:
+    return [part.strip() for part in visible_devices.split(",") if part.strip()]
+
+
 def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:
     if there is not None:
         count = len(there)
@@ -111,7 +115,7 @@ def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:
         wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
         count = len(list(_PROC.iterdir())) if _PROC.is_dir() else 0
         if wanted is not None:
-            count = min(count, len([part for part in wanted.split(",") if part.strip()]))
+            count = min(count, len(_split(wanted)))
     if count == 0:
         raise UsageError(
             "--gpus all: no GPU was found",
@@ -121,7 +125,7 @@ def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:
 
 
 def notes(devices: Devices) -> list[str]:
-    """GPUs that somebody else uses."""
+    """Warnings of GPUs that other programs use."""
     lines = []
     for number, gpu in zip(devices.numbers, devices.gpus, strict=False):
         used = gpu.total_bytes - gpu.free_bytes

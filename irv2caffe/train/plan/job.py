@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def _with_batches(file: PrototxtFile, net: Any) -> PrototxtFile:
         return file
     message = _copy(file.message)
     for place, batch_size in changed.items():
-        set_layer_batch(message.layer[place], batch_size)
+        reader_param(message.layer[place]).batch_size = batch_size
     return replace(file, message=message)
 
 
@@ -151,13 +152,10 @@ def _copy(message: Any) -> Any:
 
 
 def _free_name(name: str, nets: dict[str, Any]) -> str:
-    number = 2
-    wanted = name if name not in OWN_NAMES else f"net_{name}"
-    free = wanted
-    while free in nets:
-        free = f"{number}_{wanted}"
-        number += 1
-    return free
+    """A name for a net in the run folder: its own, where no other file there has it."""
+    wanted = f"net_{name}" if name in OWN_NAMES else name
+    names = chain([wanted], (f"{number}_{wanted}" for number in count(2)))
+    return next(name for name in names if name not in nets)
 
 
 def _make_paths_absolute(net: Any, reading: Reading) -> None:
@@ -172,7 +170,7 @@ def _make_paths_absolute(net: Any, reading: Reading) -> None:
 
 
 def data_layers(net: Any, phase: str) -> Iterator[Any]:
-    """The Data layers that a phase of the net runs."""
+    """The Data and ImageData layers of a phase."""
     wanted = messages.TRAIN if phase == "TRAIN" else messages.TEST
     for layer in net.layer:
         phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
@@ -182,13 +180,11 @@ def data_layers(net: Any, phase: str) -> Iterator[Any]:
             yield layer
 
 
+def reader_param(layer: Any) -> Any:
+    """The parameters of a data layer, with its source and batch_size."""
+    return layer.image_data_param if layer.type == "ImageData" else layer.data_param
+
+
 def layer_batch(layer: Any) -> int:
     """The batch_size as the layer says it."""
-    param = layer.image_data_param if layer.type == "ImageData" else layer.data_param
-    return int(param.batch_size)
-
-
-def set_layer_batch(layer: Any, batch_size: int) -> None:
-    """Another batch_size."""
-    param = layer.image_data_param if layer.type == "ImageData" else layer.data_param
-    param.batch_size = batch_size
+    return int(reader_param(layer).batch_size)

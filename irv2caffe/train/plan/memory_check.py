@@ -1,4 +1,4 @@
-"""Whether there is room for what a training takes, and which batches would fit."""
+"""Compares the memory that a training takes with what is free, and proposes smaller batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANYWAY = "--ignore-findings tries all the same"
 def check_memory(
     plan: Plan, found: Estimate, problems: list[Irv2CaffeError], notes: list[str]
 ) -> None:
-    """Whether the devices have room: an error where they have not, a note where it is narrow.
+    """Adds an error where a device has too little memory, and a note where it has just enough.
 
     What a GPU has free is known with nvidia-ml-py only.
     """

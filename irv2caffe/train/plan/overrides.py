@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UsageError
-from irv2caffe.train.plan.job import layer_batch, set_layer_batch
+from irv2caffe.train.plan.job import layer_batch, reader_param
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,17 +18,13 @@ if TYPE_CHECKING:
     Uses = Sequence[DatabaseUse]
 
 # Option to field of SolverParameter of the same meaning.
-_SAME = {
-    "iter_size": "iter_size",
-    "type": "type",
-    "base_lr": "base_lr",
-    "lr_decay": "gamma",
-    "momentum": "momentum",
-    "rms_decay": "rms_decay",
-    "delta": "delta",
-    "weight_decay": "weight_decay",
-    "random_seed": "random_seed",
-}
+_SAME = {"lr_decay": "gamma"} | {
+    name: name
+    for name in (
+        "iter_size", "type", "base_lr", "momentum", "rms_decay", "delta", "weight_decay",
+        "random_seed",
+    )
+}  # fmt: skip
 _IN_EPOCHS = {
     "epochs": "max_iter",
     "test_epochs": "test_interval",
@@ -97,7 +93,7 @@ def set_values(
         solver.clip_gradients = given["clip_gradients"] * solver.iter_size
     if "batch_size" in given:
         for layer in job.data_layers("TRAIN"):
-            set_layer_batch(layer, given["batch_size"])
+            reader_param(layer).batch_size = given["batch_size"]
     if "test_batch_size" in given:
         _set_test_batch(job, given["test_batch_size"], uses, num_sharing)
     _set_epochs(job, given, uses, factor)
@@ -112,7 +108,7 @@ def _set_test_batch(job: Job, batch_size: int, uses: Uses, num_sharing: int) -> 
             "some would be tested twice and others never",
         )
     for layer in job.data_layers("TEST"):
-        set_layer_batch(layer, batch_size)
+        reader_param(layer).batch_size = batch_size
     if num_val is not None and job.solver.test_iter:
         job.solver.test_iter[0] = num_val // batch_size
 
@@ -158,17 +154,13 @@ def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
         else:
             continue
         found.append(Value(field.name, _shown(field, value, repeated=repeated), source))
-    for options, get in ((_BATCHES, layer_batch), (_SOURCES, _layer_source)):
+    for options, name in ((_BATCHES, "batch_size"), (_SOURCES, "source")):
         for option, phase in options.items():
             for layer in job.data_layers(phase):
                 source = f"command line, --{option.replace('_', '-')}" if option in given else ""
-                found.append(Value(option, get(layer), source or f"layer {layer.name}"))
+                value = getattr(reader_param(layer), name)
+                found.append(Value(option, value, source or f"layer {layer.name}"))
     return found
-
-
-def _layer_source(layer: Any) -> str:
-    param = layer.image_data_param if layer.type == "ImageData" else layer.data_param
-    return str(param.source)
 
 
 def _shown(field: Any, value: Any, *, repeated: bool) -> Any:

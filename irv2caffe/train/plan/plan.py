@@ -1,4 +1,4 @@
-"""TrainOptions, what was asked for, and Plan, what a training will do."""
+"""TrainOptions, the options of a training, and Plan, what will be done with them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KEEP_NEWEST = 3
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What is asked for besides a solver.
+    """Options of a training besides its solver.
 
     Attributes:
         gpus: ``none``, ``all`` or numbers.
@@ -79,22 +79,22 @@ class Disk:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can start, or the problems that keep it from it.
+    """A run that can start, or the problems that prevent it.
 
     Attributes:
         job: solver and nets, with absolute paths.
         found: the Caffe that trains.
-        can: what it can do, or None where it cannot be asked.
+        can: its capabilities, or None where they are not known.
         devices: where it runs.
         options: what was asked for.
         databases: that the nets read.
         batch_size: of the TRAIN data layer, as Caffe will use it; 0 where it is not known.
         values: the resolved config, with sources.
-        disk: what snapshots take.
-        estimate: what the run takes of memory, or None where that is not known.
+        disk: space that snapshots take.
+        estimate: memory that the run takes, or None where that is not known.
         findings: of ``irv2caffe check``, worst first.
-        notes: what a person should know, one line each.
-        problems: what must be mended first.
+        notes: for the user, one line each.
+        problems: errors that prevent the start.
     """
 
     job: Job

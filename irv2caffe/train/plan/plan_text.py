@@ -1,4 +1,4 @@
-"""A plan as a person reads it, and as JSON."""
+"""Text and JSON of a plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sums(plan: Plan) -> str:
 
 
 def rows(plan: Plan) -> list[tuple[str, str]]:
-    """(what, how) of everything that was found out."""
+    """The plan as rows of (name, text)."""
     found = [
         ("caffe", f"{plan.found.name} ({plan.found.reason})"),
         ("which is", plan.can.text() if plan.can is not None else "not known"),
