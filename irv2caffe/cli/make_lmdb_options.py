@@ -54,7 +54,9 @@ MAKE_LMDB_OPTIONS = (
         "--devkit",
         type=_PATH,
         metavar="PATH",
-        help="ILSVRC development kit, which holds the labels of the ILSVRC validation images.",
+        help="Labels of the ILSVRC validation images: the development kit ILSVRC2012_devkit_t12 "
+        "(archive or folder), or only its ILSVRC2012_validation_ground_truth.txt.  "
+        "[default: searched beside SOURCE]",
     ),
     _images(
         "--resize",

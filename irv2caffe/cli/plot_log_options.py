@@ -24,7 +24,12 @@ PLOT_LOG_OPTIONS = (
     _files(
         "--jsonl", "jsonl_file", type=_FILE, metavar="FILE", help="The same rows as JSON lines."
     ),
-    _files("--tensorboard", type=_FILE, metavar="DIR", help="The same rows as TensorBoard events."),
+    _files(
+        "--tensorboard",
+        type=_FILE,
+        metavar="DIR",
+        help="The same rows as TensorBoard events; needs the extra tensorboard.",
+    ),
     _files("--unknown", type=_FILE, metavar="FILE", help="Log lines that Caffe did not write."),
     _look(
         "--epochs",

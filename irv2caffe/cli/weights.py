@@ -79,10 +79,11 @@ def import_weights_command(
 ) -> None:
     """Convert timm, Keras or TF-slim weights to a .caffemodel for a net of variant slim.
 
-    SOURCE is a timm state dict (.safetensors; .pth, .pt and .bin need PyTorch), a Keras file (.h5,
-    .keras) or a TF-slim checkpoint (its file, or the common prefix of its files). If weights do
-    not fit the net, all mismatches are listed. TF-slim's class 0 of 1001, the background, is left
-    out for a net with 1000 classes.
+    SOURCE is a timm state dict (.safetensors, .pth, .pt, .bin), a Keras file (.h5, .keras) or a
+    TF-slim checkpoint (its file, or the common prefix of its files). .pth, .pt and .bin need the
+    extra torch, all others the extra weights: pip install '.[weights]'. If weights do not fit the
+    net, all mismatches are listed. TF-slim's class 0 of 1001, the background, is left out for a
+    net with 1000 classes.
     """
     from irv2caffe.weights import import_weights
 
@@ -133,7 +134,10 @@ def _import_notes(report: ImportReport) -> Iterator[str]:
 @click.command("export-weights", short_help="Convert a .caffemodel to timm weights.")
 @click.argument("model", type=click.Path(path_type=Path))
 @_path_option("--net", "Prototxt of the net: deploy.prototxt or train_val.prototxt.")
-@_path_option("--out", "The file to write: .safetensors, .pth or .pt.")
+@_path_option(
+    "--out",
+    "The file to write: .safetensors (needs the extra weights), .pth or .pt (the extra torch).",
+)
 @click.option(
     "--format",
     "target_format",
