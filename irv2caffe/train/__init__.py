@@ -1,1 +1,1 @@
-"""3. Train."""
+"""Training: the plan, the run folder, and the supervision of Caffe."""
