@@ -1,4 +1,4 @@
-"""What a program prints, within limits of time and of size: it may be anything."""
+"""Runs a program with limits on its time and output."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def printed(
     timeout_s: float,
     limit_bytes: int,
 ) -> tuple[int, str]:
-    """(exit status, everything printed) of a program; what it leaves running is ended.
+    """Runs a program; returns its exit status and output, and kills what it leaves running.
 
     Raises:
-        InstallError: it takes too long, or prints too much.
+        InstallError: it takes longer or prints more than allowed.
         OSError: it cannot be started.
     """
     child = subprocess.Popen(
@@ -45,11 +45,11 @@ def printed(
     try:
         data = _read(child, time.monotonic() + timeout_s, limit_bytes)
         if data is None:
-            raise InstallError(f"{argv[0]} did not end within {timeout_s:.0f} s")
+            raise InstallError(f"{argv[0]} did not finish within {timeout_s:.0f} s")
         if len(data) > limit_bytes:
             raise InstallError(f"{argv[0]} printed more than {limit_bytes:,} bytes")
     finally:
-        # Before its end is taken note of: until then nobody else can have its number.
+        # Before wait(), which lets the system reuse the process number.
         kill_group(child)
         child.wait()
         assert child.stdout is not None
@@ -58,19 +58,19 @@ def printed(
 
 
 def _read(child: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> bytes | None:
-    """Until the program ends, though what it started may keep the pipe; None: it does not."""
+    """Reads until the program ends, even if its children keep the pipe open; None on timeout."""
     assert child.stdout is not None
     handle, data = child.stdout.fileno(), bytearray()
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     while time.monotonic() < deadline:
-        has_ended = _has_ended(child)  # asked first: what it printed is in the pipe by then
+        has_ended = _has_ended(child)  # checked first: its output is in the pipe by then
         if poll.poll(0 if has_ended else 1000 * _LOOK_S):
             piece = os.read(handle, _PIECE_BYTES)
             data += piece
             if len(data) > limit_bytes:
                 return bytes(data)
-            if not piece:  # closed: only its end is waited for
+            if not piece:  # closed by the program, which still runs
                 poll.unregister(handle)
         elif has_ended:
             return bytes(data)

@@ -1,4 +1,4 @@
-"""What a Caffe can do: GPUs, several of them, and whose it is."""
+"""What a Caffe supports: GPUs, several GPUs, and NVIDIA's fork."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.find import FoundCaffe
 
-# Messages that are compiled into tools/caffe.cpp where the feature is not.
+# Messages in the caffe program that exist only if the feature is compiled out.
 _NO_GPU = b"Cannot use GPU in CPU-only Caffe"
 _NO_NCCL = b"rebuild with USE_NCCL"
 _NVCAFFE = b"NVCaffe"
@@ -26,14 +26,14 @@ _MAX_PROGRAM_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Capability:
-    """What a Caffe can do; None is not known.
+    """What a Caffe supports; None means unknown.
 
     Attributes:
-        version: as it says itself.
-        flavor: ``bvlc``, whose batch_size is that of each GPU, or ``nvcaffe``, whose batch_size
-            is that of all of them.
+        version: output of ``caffe --version``.
+        flavor: ``bvlc``, whose batch_size is per GPU, or ``nvcaffe``, whose batch_size is shared
+            by all GPUs.
         gpu: whether it was built with CUDA.
-        several_gpus: whether it can train on more than one.
+        several_gpus: whether it was built with NCCL.
     """
 
     version: str
@@ -42,27 +42,27 @@ class Capability:
     several_gpus: bool | None
 
     def text(self) -> str:
-        """For a person."""
+        """Returns one line for the user."""
         kind = {"bvlc": "BVLC Caffe", "nvcaffe": "NVCaffe"}[self.flavor]
         can = {
             (False, False): "CPU only",
             (True, False): "CPU and one GPU (built without NCCL)",
             (True, True): "CPU and GPUs",
         }.get((bool(self.gpu), bool(self.several_gpus)), "CPU")
-        return f"{kind} {self.version}, {'GPUs not known' if self.gpu is None else can}"
+        return f"{kind} {self.version}, {'GPU support unknown' if self.gpu is None else can}"
 
 
 def capability(found: FoundCaffe) -> Capability:
-    """Asks a Caffe for its version and looks into the program for what it was built with.
+    """Finds out what a Caffe supports, from its version and the messages in its program.
 
-    A docker image is asked for its version only.
+    Of a docker image, only the version is known.
 
     Raises:
-        InstallError: it cannot be run, or is no Caffe.
+        InstallError: it cannot be run, or is not Caffe.
     """
     said = version(found)
     holds = frozenset[bytes]() if found.image else _messages(found)
-    # NVCaffe's versions are 0.14 to 0.17; BVLC's counted on from 1.0.0-rc.
+    # NVCaffe has versions 0.14 to 0.17, BVLC Caffe has 1.0.0-rc and later.
     flavor = "nvcaffe" if _NVCAFFE in holds or said.startswith("0.1") else "bvlc"
     if _ELF not in holds:
         return Capability(said, flavor, None, None)
@@ -71,7 +71,7 @@ def capability(found: FoundCaffe) -> Capability:
 
 
 def _messages(found: FoundCaffe) -> frozenset[bytes]:
-    """What of the above is in ``caffe``; source trees name it ``caffe.bin`` and link it."""
+    """Returns which of the messages above ``caffe`` contains; ``caffe.bin`` in a source tree."""
     for name in ("caffe", "caffe.bin"):
         path = found.tools / name
         if path.is_file():
@@ -84,7 +84,7 @@ def _messages(found: FoundCaffe) -> frozenset[bytes]:
 
 
 def _found_in(stream: BinaryIO) -> frozenset[bytes]:
-    """Looked for where it lies on the disk: a program may be of any size."""
+    """Searches a memory-mapped file, since the program may have any size."""
     length = min(os.fstat(stream.fileno()).st_size, _MAX_PROGRAM_BYTES)
     if not length:
         return frozenset()

@@ -1,4 +1,4 @@
-"""Argument lists and environments for Caffe's programs."""
+"""Command lines and environments of Caffe's programs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _RUNTIME_LIBRARIES = (
-    "usr/lib/x86_64-linux-gnu/openblas-pthread",  # libblas.so.3 and liblapack.so.3 lie only here
+    "usr/lib/x86_64-linux-gnu/openblas-pthread",  # libblas.so.3 and liblapack.so.3
     "lib/x86_64-linux-gnu",
     "usr/lib/x86_64-linux-gnu",
     "usr/lib",
 )
 _RUNTIME_PYTHON = "python3.9"
-# Variables that would let libraries or modules of the host into the runtime's programs.
+# Variables that would make the runtime load libraries or modules of the host.
 _HOST_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to start: an argument list (never a shell string) and its whole environment.
+    """The argument list and environment of a program.
 
     Attributes:
         argv: the program and its arguments.
-        env: all of its environment.
-        container: that it runs in, by name, or empty.
+        env: the whole environment.
+        container: name of its docker container, or empty.
     """
 
     argv: tuple[str, ...]
@@ -48,22 +48,22 @@ def tool_command(
     *,
     container: Container | None = None,
 ) -> Command:
-    """The command that runs a program of the Caffe that was found.
+    """Returns the command that runs a program of Caffe.
 
     Args:
-        found: from :func:`irv2caffe.caffe.find.find_caffe`.
+        found: the Caffe, from :func:`irv2caffe.caffe.find.find_caffe`.
         tool: ``caffe``, ``convert_imageset``, ``compute_image_mean``, ``extract_features``, any
             other program in the same folder, or ``python`` for an interpreter that imports
             its pycaffe.
-        args: passed through.
-        container: what a docker image gets to see; None is nothing.
+        args: arguments of the program.
+        container: what a docker container may access; None for nothing.
 
     Raises:
         UsageError: ``tool`` is a path, not a name.
         CaffeNotFoundError: this Caffe has no such program.
     """
     if not tool or "/" in tool or tool.startswith("."):
-        raise UsageError(f"--tool takes the name of a Caffe program, not {tool!r}")
+        raise UsageError(f"--tool {tool}: expected the name of a Caffe program, not a path")
     if found.image:
         container = container or Container()
         argv = docker_argv(found.image, (tool, *args), container)
@@ -74,7 +74,7 @@ def tool_command(
 
 
 def _runtime_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Command:
-    """Through the runtime's own loader, so that libraries of the host never mix in."""
+    """Runs a program with the runtime's own loader, without libraries of the host."""
     env = {key: value for key, value in os.environ.items() if key not in _HOST_VARIABLES}
     if tool == "python":
         tool = _RUNTIME_PYTHON
@@ -90,7 +90,7 @@ def _runtime_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Comma
 
 
 def _native_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Command:
-    """The program as it is; python gets the tree's pycaffe on its path."""
+    """Runs a program directly; python gets the pycaffe of the source tree."""
     env = dict(os.environ)
     if tool == "python":
         pycaffe = str(found.root / "python")
@@ -99,7 +99,7 @@ def _native_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Comman
         if interpreter is None:
             raise _no_such_tool(found, tool)
         return Command((interpreter, *args), env)
-    # Built source trees name some tools with the suffix .bin and link them without it.
+    # In built source trees some programs are links to files with the suffix .bin.
     for name in (tool, f"{tool}.bin"):
         program = Path(found.tools) / name
         if program.is_file():
@@ -116,5 +116,5 @@ def _no_such_tool(found: FoundCaffe, tool: str) -> CaffeNotFoundError:
     names = sorted(path.name for path in found.tools.iterdir() if "caffe" in path.name)
     shown = ", ".join([*names[:8], "convert_imageset", "compute_image_mean", "extract_features"])
     return CaffeNotFoundError(
-        f"the Caffe in {found.root} has no program {tool!r}", f"it has programs such as {shown}"
+        f"the Caffe in {found.root} has no program {tool!r}", f"its programs include {shown}"
     )

@@ -1,4 +1,4 @@
-"""A Caffe in a docker image: what the container sees, and how it is got rid of."""
+"""Command lines of docker for running Caffe in a container, and for removing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TIMEOUT_S = 60
-# Shells say 128 + n for a process that signal n ended; docker does so too.
+# docker exits with 128 + n, like a shell, if signal n ended the process.
 _SIGNALLED = 128
 DOCKER_FAILED = 125
 _NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
@@ -23,15 +23,15 @@ _NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Container:
-    """What a container may see and use.
+    """What a container may access.
 
     Attributes:
-        name: that it gets, or empty.
-        writable: folders, by their paths outside, which they have inside too.
-        readable: the same, read-only.
-        gpus: ``all``, device numbers ``0,1``, or empty for none.
-        env: variables.
-        workdir: its working folder, or None.
+        name: its name, or empty.
+        writable: folders to mount under the same path.
+        readable: folders to mount read-only.
+        gpus: ``all``, GPU numbers ``0,1``, or empty for none.
+        env: environment variables.
+        workdir: working folder, or None.
     """
 
     name: str = ""
@@ -43,22 +43,22 @@ class Container:
 
 
 def container_name(run_name: str, *more: object) -> str:
-    """A name that docker takes, from one that may hold anything."""
+    """Returns a valid container name for a run folder's name."""
     plain = re.sub(r"[^a-zA-Z0-9_.-]", "-", run_name)
     return "-".join(["irv2caffe", plain, *map(str, more)])
 
 
 def docker_argv(image: str, command: Sequence[str], container: Container) -> tuple[str, ...]:
-    """The arguments of ``docker run``.
+    """Returns the arguments of ``docker run``.
 
-    Files belong to the caller, not to root; NCCL wants more shared memory and locked memory than
-    a container has by default; signals to the client reach Caffe (docker's --sig-proxy).
+    Caffe runs as the calling user, not as root, and receives the client's signals. With GPUs the
+    container gets more shared memory and locked memory, which NCCL needs.
     """
     argv = ["docker", "run", "--rm", "--sig-proxy=true", "--user", f"{os.getuid()}:{os.getgid()}"]
     if container.name:
         argv += ["--name", container.name]
     if container.gpus:
-        # docker reads the value as CSV, in which a comma has to be quoted.
+        # docker reads the value as CSV, so the comma must be quoted.
         wanted = container.gpus
         argv += ["--gpus", wanted if wanted == "all" else f'"device={wanted}"']
         argv += ["--shm-size", "1g", "--ulimit", "memlock=-1"]
@@ -74,23 +74,23 @@ def docker_argv(image: str, command: Sequence[str], container: Container) -> tup
 
 
 def _csv(name: str, path: Path) -> str:
-    """A field of --mount's CSV, whatever the path holds."""
+    """Returns a field of --mount's CSV value, quoted if needed."""
     text = f"{name}={path}"
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
 def kill_container(name: str) -> None:
-    """Ends a container at once; the client alone could not, since SIGKILL is not passed on."""
+    """Kills a container; killing the docker client would not, as SIGKILL is not forwarded."""
     _quietly("docker", "kill", "--signal", "KILL", name)
 
 
 def remove_container(name: str) -> None:
-    """Removes what is left of a container, if anything is."""
+    """Removes a container, if it exists."""
     _quietly("docker", "rm", "--force", name)
 
 
 def container_command(name: str) -> list[str]:
-    """What a container runs, as docker says it; empty where there is none of that name."""
+    """Returns the command that a container runs; empty if there is no such container."""
     if not _NAME.fullmatch(name):
         return []
     argv = ("docker", "container", "inspect", "--format", "{{json .Config.Cmd}}", name)
@@ -121,5 +121,5 @@ def _quietly(*argv: str) -> None:
 
 
 def own_exit_status(docker_status: int) -> int:
-    """What a process in the container ended with, as subprocess would say it."""
+    """Converts docker's exit status to the one of the process, negative for a signal."""
     return _SIGNALLED - docker_status if _SIGNALLED < docker_status < 192 else docker_status

@@ -1,4 +1,4 @@
-"""Which Caffe: a docker image, the flag, ``CAFFE_ROOT``, ``PATH``, or install-caffe's runtime."""
+"""Finds Caffe: --docker, --caffe, ``CAFFE_ROOT``, ``PATH``, or the one from install-caffe."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TOOL_FOLDERS = ("build/tools", "bin", "usr/bin", "tools", ".")
 
 @dataclass(frozen=True)
 class FoundCaffe:
-    """A Caffe and the reason why it was taken.
+    """A Caffe, and why it was chosen.
 
     Attributes:
-        root: the source tree, install prefix or runtime folder.
-        tools: the folder that holds ``caffe``, ``convert_imageset`` and so on.
-        is_runtime: made by install-caffe; runs through its own loader and libraries.
-        reason: where it was found, as one phrase.
-        image: of docker that holds it, or empty; ``root`` and ``tools`` mean nothing then.
+        root: source tree, install prefix or runtime folder.
+        tools: folder of ``caffe``, ``convert_imageset`` and the other programs.
+        is_runtime: whether install-caffe made it; it has its own loader and libraries.
+        reason: where it was found.
+        image: its docker image, or empty; ``root`` and ``tools`` are unused then.
     """
 
     root: Path
@@ -36,7 +36,7 @@ class FoundCaffe:
 
     @property
     def name(self) -> str:
-        """The program, for people."""
+        """The program, for messages."""
         return f"caffe in the docker image {self.image}" if self.image else f"{self.tools}/caffe"
 
 
@@ -48,15 +48,15 @@ def default_prefix() -> Path:
 
 
 def find_caffe(flag: Path | None = None, *, docker: str | None = None) -> FoundCaffe:
-    """The Caffe to run: the first of flag, ``CAFFE_ROOT``, ``PATH`` and the installed runtime.
+    """Returns the first Caffe of ``flag``, ``CAFFE_ROOT``, ``PATH`` and the installed runtime.
 
     Args:
         flag: a Caffe folder (source tree, prefix or runtime) or its ``caffe`` program.
-        docker: an image whose ``caffe`` is taken instead.
+        docker: name of a docker image to use instead.
 
     Raises:
-        CaffeNotFoundError: nothing found, or the flag or ``CAFFE_ROOT`` points at no Caffe.
-        UsageError: flag and image, or no name of an image.
+        CaffeNotFoundError: nothing found, or no Caffe in ``flag`` or ``CAFFE_ROOT``.
+        UsageError: both ``flag`` and ``docker``, or an invalid image name.
     """
     if docker is not None:
         return _in_docker(flag, docker)
@@ -75,9 +75,10 @@ def find_caffe(flag: Path | None = None, *, docker: str | None = None) -> FoundC
 
 
 def find_same(place: Path) -> FoundCaffe | None:
-    """The Caffe of this user's own finding whose program is the one at a place, or None.
+    """Returns the Caffe that :func:`find_caffe` may find whose program is the one in ``place``.
 
-    A place that a file names may be anybody's: its program is compared, and never taken itself.
+    Returns None if there is none. A path from a file is untrusted: its program is compared with
+    those of this user, and never run.
     """
     there = _in_folder(place, "")
     root = os.environ.get("CAFFE_ROOT")
@@ -104,34 +105,34 @@ def _installed() -> FoundCaffe | None:
 
 def _in_docker(flag: Path | None, image: str) -> FoundCaffe:
     if flag is not None:
-        raise UsageError("--caffe and --docker: one or the other")
+        raise UsageError("--caffe and --docker exclude each other")
     if not _IMAGE.fullmatch(image):
-        raise UsageError(f"--docker takes the name of an image, not {image!r}")
+        raise UsageError(f"--docker {image}: not a valid image name")
     if shutil.which("docker") is None:
         raise CaffeNotFoundError(
-            f"--docker {image}: there is no docker program on PATH",
-            "install Docker and the NVIDIA Container Toolkit, or leave --docker out",
+            f"--docker {image}: the program docker is not on PATH",
+            "install Docker and the NVIDIA Container Toolkit, or omit --docker",
         )
     return FoundCaffe(Path("/"), Path("/"), False, f"--docker {image}", image)
 
 
 def _named(place: Path, reason: str) -> FoundCaffe:
-    """The Caffe at a place that the user named."""
+    """Returns the Caffe at a path given by the user."""
     folder = place
     with suppress(OSError, ValueError):
         folder = place.parent if place.is_file() else place
     found = _in_folder(folder.absolute(), reason)
     if found is None:
         raise CaffeNotFoundError(
-            f"{reason}: there is no caffe program",
+            f"{reason}: no caffe program found there",
             "give a folder made by install-caffe, a built Caffe source tree, or a caffe program",
         )
     return found
 
 
 def _in_folder(folder: Path, reason: str) -> FoundCaffe | None:
-    """The Caffe below ``folder``, or None."""
-    with suppress(OSError, ValueError):  # of a name that no folder can have
+    """Returns the Caffe in ``folder``, or None."""
+    with suppress(OSError, ValueError):  # an invalid folder name
         if (folder / RUNTIME_LOADER).is_file() and (folder / "usr/bin/caffe").is_file():
             return FoundCaffe(folder, folder / "usr/bin", True, reason)
         for name in _TOOL_FOLDERS:
@@ -142,7 +143,7 @@ def _in_folder(folder: Path, reason: str) -> FoundCaffe | None:
 
 
 def candidates(flag: Path | None = None) -> list[tuple[str, str]]:
-    """All places that :func:`find_caffe` looks at, in its order, and what is there."""
+    """Returns the places that :func:`find_caffe` searches, in order, and what is there."""
     root = os.environ.get("CAFFE_ROOT")
     named = {"--caffe": flag, "CAFFE_ROOT": Path(root) if root else None}
     rows = []

@@ -1,8 +1,8 @@
-"""Caffe 1.0 from the Debian 11 archive into a user folder, without root.
+"""Installs Caffe 1.0 from the Debian 11 archive into a user folder, without root.
 
-mmdebstrap resolves, downloads and verifies the packages and unpacks them, nothing more: no
-program of theirs runs, no file outside the folder changes. What comes out is run through its own
-loader and its own libraries (:mod:`irv2caffe.caffe.command`).
+mmdebstrap resolves, downloads, verifies and unpacks the packages; it runs no program of theirs and
+changes no file outside the folder. Caffe then runs with the loader and libraries in that folder
+(:mod:`irv2caffe.caffe.command`).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 _MANIFEST = "irv2caffe-runtime.json"
 _PACKAGES = ("caffe", "libopenblas0-pthread")
 _PYCAFFE = "python3-caffe"
-# Unpacked and downloaded together, with room: 593 MB stay with pycaffe, 334 MB without.
+# For downloads and unpacked files, with reserve; 593 MB remain with pycaffe, 334 MB without.
 _NEEDED_BYTES = {True: 1_500_000_000, False: 900_000_000}
 
 
 @dataclass(frozen=True)
 class InstallReport:
-    """What install-caffe did.
+    """The result of install-caffe.
 
     Attributes:
         prefix: the folder.
-        version: that its ``caffe --version`` says.
-        pycaffe: whether it has pycaffe.
-        mirror: where the packages came from.
-        size_bytes: of the folder.
-        seconds: that it took; 0 where it stood there already.
-        checks: what was tried at the end, one line each.
+        version: output of ``caffe --version``.
+        pycaffe: whether it includes pycaffe.
+        mirror: source of the packages.
+        size_bytes: size of the folder.
+        seconds: duration; 0 if it was installed before.
+        checks: passed checks, one line each.
     """
 
     prefix: Path
@@ -59,11 +59,11 @@ class InstallReport:
     checks: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the values for JSON."""
         return asdict(self)
 
     def summary(self) -> str:
-        """For a person."""
+        """Returns one line for the user."""
         with_pycaffe = "with pycaffe" if self.pycaffe else "without pycaffe"
         size = format_bytes(self.size_bytes)
         took = f"in {self.seconds:.0f} s" if self.seconds else "already installed"
@@ -78,21 +78,20 @@ def install_caffe(
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> InstallReport:
-    """Installs Caffe; does nothing where it stands already with what is asked for.
+    """Installs Caffe, unless it is already installed.
 
-    The folder appears when everything in it has been tried; after an error or an interruption
-    nothing is left.
+    The folder is created only after all checks have passed; an error leaves nothing behind.
 
     Args:
         prefix: the folder; by default in the user's data folder.
-        mirror: a Debian mirror; by default the one apt uses.
-        pycaffe: with the Python interpreter and the modules that pycaffe needs.
-        force: install again over an earlier install.
-        say: called with lines for a person.
+        mirror: URL of a Debian mirror; by default the one apt uses.
+        pycaffe: whether to install pycaffe, with Python.
+        force: whether to replace an earlier install.
+        say: called with messages for the user.
 
     Raises:
-        InstallError: with what is missing and the way out.
-        UsageError: ``mirror`` is no address.
+        InstallError: a program is missing, or the install failed.
+        UsageError: ``mirror`` is not a URL.
         OutputExistsError: ``prefix`` holds something else.
         OutputError: ``prefix`` cannot be written.
     """
@@ -103,12 +102,12 @@ def install_caffe(
     _check_machine()
     source = choose_mirror(mirror)
     if remove_orphans(prefix):
-        say("removed what an earlier install that was killed left behind")
+        say("removed the files of an install that was interrupted")
     _check_space(prefix, pycaffe=pycaffe)
     try:
         return _install(prefix, source, pycaffe=pycaffe, say=say)
     except OutputExistsError:
-        earlier = _earlier(prefix, pycaffe=pycaffe)  # somebody installed it meanwhile
+        earlier = _earlier(prefix, pycaffe=pycaffe)  # another process installed it meanwhile
         if earlier is None:
             raise
         return earlier
@@ -117,13 +116,13 @@ def install_caffe(
 def _install(
     prefix: Path, source: str, *, pycaffe: bool, say: Callable[[str], None]
 ) -> InstallReport:
-    """Fetches, tries out, and puts in place."""
+    """Downloads, checks, and moves to ``prefix``."""
     started = time.monotonic()
     with atomic_folder(prefix, force=prefix.exists()) as aside:
         packages = [*_PACKAGES, *([_PYCAFFE] if pycaffe else [])]
-        say(f"fetching {', '.join(packages)} of Debian 11 from {source or DEFAULT_MIRROR}")
+        say(f"downloading {', '.join(packages)} of Debian 11 from {source or DEFAULT_MIRROR}")
         unpack(aside, source, packages, say)
-        say("trying it out")
+        say("checking the installation")
         checks = verify(
             FoundCaffe(aside, aside / "usr/bin", True, "just unpacked"), pycaffe=pycaffe
         )
@@ -141,7 +140,7 @@ def _install(
 
 
 def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
-    """The report of an install that stands there and has what is asked for."""
+    """Returns the report of an existing install that has everything required, or None."""
     if not prefix.exists() or (prefix.is_dir() and not any(prefix.iterdir())):
         return None
     try:
@@ -149,14 +148,15 @@ def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
         size_bytes = int(manifest["size_bytes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
-            f"{prefix} exists and was not made by install-caffe", "--prefix names another folder"
+            f"{prefix} exists and was not made by install-caffe",
+            "choose another folder with --prefix",
         ) from error
     if pycaffe and not manifest.get("pycaffe"):
         return None
     try:
         found = version(FoundCaffe(prefix, prefix / "usr/bin", True, "installed before"))
     except InstallError:
-        return None  # damaged since; made anew
+        return None  # damaged; to be replaced
     return InstallReport(
         prefix=prefix,
         version=found,
@@ -164,17 +164,17 @@ def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
         mirror=str(manifest.get("mirror")),
         size_bytes=size_bytes,
         seconds=0.0,
-        checks=(f"caffe --version says {found}",),
+        checks=(f"caffe --version prints {found}",),
     )
 
 
 def _check_machine() -> None:
-    """What must be there before anything is fetched."""
+    """Checks the platform and the required programs."""
     machine = f"{platform.system()} {platform.machine()}"
     if machine != "Linux x86_64":
         raise InstallError(
-            f"the Debian archive's Caffe is used here on Linux x86_64 only, this is {machine}",
-            "build Caffe from its source, and name it by CAFFE_ROOT",
+            f"install-caffe works on Linux x86_64 only, this is {machine}",
+            "build Caffe from source and set CAFFE_ROOT to its folder",
         )
     for program, package in (("mmdebstrap", "mmdebstrap"), ("apt-get", "apt"), ("dpkg", "dpkg")):
         if shutil.which(program) is None:
@@ -185,7 +185,7 @@ def _check_machine() -> None:
             )
     if not KEYRING.is_file():
         raise InstallError(
-            "the keys that the packages are verified with are missing",
+            "the keys that verify the packages are missing",
             "as root: apt-get install debian-archive-keyring",
         )
 
@@ -195,7 +195,7 @@ def _check_space(prefix: Path, *, pycaffe: bool) -> None:
     if free < needed:
         raise InstallError(
             f"{format_bytes(free)} are free for {prefix}, {format_bytes(needed)} are needed",
-            "--prefix DIR names a folder on another disk; --without-pycaffe needs less",
+            "choose a folder on another disk with --prefix, or use --without-pycaffe",
         )
 
 

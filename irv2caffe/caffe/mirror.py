@@ -1,4 +1,4 @@
-"""The Debian mirror to fetch from: the flag, the environment, or the one the host's apt uses."""
+"""Chooses the Debian mirror: --mirror, ``IRV2CAFFE_MIRROR``, or the one that apt uses."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 _APT = Path("/etc/apt")
 _VARIABLE = "IRV2CAFFE_MIRROR"
 _WAY_OUT = (
-    "--mirror URL names a Debian mirror that has the suite bullseye; they are listed on Debian's "
-    "web site under 'mirror'"
+    "give --mirror the URL of a Debian mirror with the suite bullseye; see the list of mirrors on "
+    "Debian's web site"
 )
 _ONE_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)(?:\s+(.*))?$")
 
 
-def choose_mirror(told: str | None = None, apt: Path = _APT) -> str:
-    """The URL of a Debian mirror.
+def choose_mirror(given: str | None = None, apt: Path = _APT) -> str:
+    """Returns the URL of a Debian mirror.
 
     Args:
-        told: by the user; else the environment variable ``IRV2CAFFE_MIRROR``.
+        given: URL given by the user; by default the variable ``IRV2CAFFE_MIRROR``.
         apt: apt's configuration folder.
 
     Returns:
-        A URL; empty where apt uses no mirror of Debian itself (Ubuntu): mmdebstrap then takes
-        its own default.
+        A URL; empty if apt does not use a Debian mirror, as on Ubuntu. mmdebstrap then uses its
+        own default.
 
     Raises:
-        UsageError: what was told is no URL of a mirror.
+        UsageError: not the URL of a mirror.
     """
-    told = told or os.environ.get(_VARIABLE)
-    if told:
-        return check_mirror(told)
+    given = given or os.environ.get(_VARIABLE)
+    if given:
+        return check_mirror(given)
     for uri, suite, components in apt_entries(apt):
-        # Third parties and the security archive lie elsewhere or have other suites.
+        # Other archives, and the security archive, do not have the suite.
         is_debian = uri.rstrip("/").endswith("/debian")
         if is_debian and "security" not in suite and "main" in components.split():
             return check_mirror(uri)
@@ -48,24 +48,24 @@ def choose_mirror(told: str | None = None, apt: Path = _APT) -> str:
 
 
 def check_mirror(url: str) -> str:
-    """``url``, if it can be handed to mmdebstrap as one argument and nothing else."""
+    """Returns ``url`` without a final slash, if it is a URL that mmdebstrap accepts."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # raises
     except ValueError as error:
-        raise UsageError(f"{url!r} is no address of a mirror: {error}", _WAY_OUT) from error
+        raise UsageError(f"{url!r} is not the URL of a mirror: {error}", _WAY_OUT) from error
     has_place = bool(parts.hostname) or (parts.scheme in {"file", "copy"} and bool(parts.path))
     if (
         parts.scheme not in {"http", "https", "file", "copy"}
         or not has_place
         or not re.fullmatch(r"[!-~]+", url)
     ):
-        raise UsageError(f"{url!r} is no address of a mirror", _WAY_OUT)
+        raise UsageError(f"{url!r} is not the URL of a mirror", _WAY_OUT)
     return url.rstrip("/")
 
 
 def apt_entries(apt: Path) -> Iterator[tuple[str, str, str]]:
-    """(URI, suite, components) of apt's sources, in both of its formats (sources.list(5))."""
+    """Yields (URI, suite, components) of apt's sources, in both formats of sources.list(5)."""
     files = [apt / "sources.list"]
     if (apt / "sources.list.d").is_dir():
         files += sorted((apt / "sources.list.d").iterdir())

@@ -1,4 +1,4 @@
-"""mmdebstrap: which packages it unpacks where, and what its last words mean."""
+"""Runs mmdebstrap to unpack Debian packages into a folder, and explains its errors."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 SUITE = "bullseye"
 DEFAULT_MIRROR = "mmdebstrap's default mirror"
-LISTING = "irv2caffe-packages.txt"  # the names of the packages, in the folder
+LISTING = "irv2caffe-packages.txt"  # file in the folder that lists the packages
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# A mirror that sends less than this in that time is given up: apt waits for a drip without end.
+# Give up if less than this arrives in that time: apt would wait for a slow mirror for ever.
 _STALL_S = 120.0
 _STALL_BYTES = 200_000
 _LOOK_EVERY_S = 2.0
 _SAY_EVERY_S = 20.0
 _LAST_WORDS_BYTES = 1 << 16
-# Becomes the program that its arguments name. A process beside it waits for the end of the standard
-# input, which is a pipe that we hold: when we are gone, even by SIGKILL, it ends the process group.
+# Executes its arguments as a program. A background process waits for the end of standard input, a
+# pipe held by this process, and kills the process group if this process dies, even by SIGKILL.
 _ENDS_WITH_US = """
 exec 3<&0 </dev/null
 (trap '' TERM; exec >/dev/null 2>&1; read _ <&3; kill -TERM 0; sleep 5; kill -KILL 0) &
 exec 3<&-
 exec "$@"
 """
-# A part of mmdebstrap's or apt's last words, what it means, and the way out.
+# Pattern in the output of mmdebstrap or apt, error message, hint.
 _MEANINGS = (
     (
         r"Could not (?:resolve|connect)|Temporary failure|onnection (?:failed|refused)|to connect",
         "the mirror {mirror} cannot be reached",
-        "is there a network? --mirror URL names another mirror",
+        "check the network, or choose another mirror with --mirror",
     ),
     (
         r"No space left on device|not enough free space|write error",
         "the disk is full",
-        "--prefix DIR names a folder on another disk",
+        "choose a folder on another disk with --prefix",
     ),
     (
         r"NO_PUBKEY|not signed|signatures? (?:couldn't be verified|were invalid)|keyring|EXPKEYSIG",
@@ -57,7 +57,7 @@ _MEANINGS = (
     (
         r"does not have a Release file|404 +Not Found|File not found|Malformed|Unable to locate",
         "the mirror {mirror} does not have the suite bullseye",
-        "--mirror URL names another Debian mirror, or one of its archive",
+        "choose another Debian mirror, or one of the archive, with --mirror",
     ),
 )
 
@@ -65,16 +65,16 @@ _MEANINGS = (
 def unpack(
     folder: Path, mirror: str, packages: list[str], say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Runs mmdebstrap; whatever ends us ends it and its children too.
+    """Runs mmdebstrap, which ends with this process, whatever ends it.
 
     Args:
-        folder: that the packages are unpacked into.
-        mirror: a Debian mirror, or empty for mmdebstrap's own.
-        packages: with what they need.
-        say: called with a line for a person now and then.
+        folder: target folder.
+        mirror: URL of a Debian mirror, or empty for mmdebstrap's default.
+        packages: names of the packages; their dependencies are added.
+        say: called with messages on the progress.
 
     Raises:
-        InstallError: what its last words mean, or that nothing comes from the mirror.
+        InstallError: mmdebstrap failed, or the mirror sends nothing.
     """
     command = [
         "mmdebstrap",
@@ -86,14 +86,14 @@ def unpack(
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        # Unpacked is not installed: dpkg's own list stays empty. A constant; $1 is the folder.
+        # dpkg does not list packages that are only unpacked. $1 is the folder.
         f'--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{LISTING}"',
         SUITE,
         str(folder),
         *([mirror] if mirror else []),
     ]
-    # mmdebstrap keeps its scratch beside the result, where the space was counted; the name says
-    # whose it is, so that the next install removes it with the folder after a kill.
+    # The temporary folder lies beside the result, where the free space was checked; its name
+    # begins like the result's, so that the next install removes both if this one is killed.
     with (
         tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as scratch,
         tempfile.TemporaryFile() as output,
@@ -109,7 +109,7 @@ def unpack(
 def _started(
     command: list[str], scratch: str, output: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process group of its own that ends with the block."""
+    """Runs a command in its own process group, which is killed at the end of the block."""
     read_end, write_end = os.pipe()
     try:
         try:
@@ -139,10 +139,10 @@ def _started(
 def _wait(
     child: subprocess.Popen[bytes], folder: Path, mirror: str, say: Callable[[str], None]
 ) -> None:
-    """Waits for the end, and looks whether something arrives.
+    """Waits for the end, and checks that data arrives.
 
     Raises:
-        InstallError: nothing does.
+        InstallError: almost no data arrives.
     """
     size, arrived_at = 0, time.monotonic()
     say_at = arrived_at + _SAY_EVERY_S
@@ -155,12 +155,12 @@ def _wait(
             size, arrived_at = now, now_s
         if now_s - arrived_at > _STALL_S:
             raise InstallError(
-                f"next to nothing came from {mirror or DEFAULT_MIRROR} in {_STALL_S:.0f} s",
-                "--mirror URL names another Debian mirror; is the network behind a proxy?",
+                f"{mirror or DEFAULT_MIRROR} sent almost nothing in {_STALL_S:.0f} s",
+                "choose another Debian mirror with --mirror; is the network behind a proxy?",
             )
         if now_s > say_at:
             say_at = now_s + _SAY_EVERY_S
-            say(f"{format_bytes(now)} fetched and unpacked so far")
+            say(f"{format_bytes(now)} downloaded and unpacked so far")
 
 
 def folder_bytes(folder: Path) -> int:
@@ -174,12 +174,12 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _explain(output: str, mirror: str) -> InstallError:
-    """What mmdebstrap's last words mean."""
+    """Returns the error that the output of mmdebstrap indicates."""
     for pattern, meaning, way_out in _MEANINGS:
         if re.search(pattern, output):
             return InstallError(meaning.format(mirror=mirror or DEFAULT_MIRROR), way_out)
     said = [line for line in output.splitlines() if line.startswith(("E:", "Err:"))]
     return InstallError(
         f"mmdebstrap failed: {'; '.join(said[:3]) or output[-300:].strip()}",
-        "--mirror URL names another Debian mirror",
+        "choose another Debian mirror with --mirror",
     )

@@ -1,4 +1,4 @@
-"""Runs a program of Caffe in our place; says which Caffe that is."""
+"""Replaces this process by a Caffe program; describes which Caffe is used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Description:
-    """Which Caffe, and why.
+    """Which Caffe is used, and why.
 
     Attributes:
-        program: that runs.
-        version: that it says, or why it says none.
-        reason: why this one.
+        program: path of ``caffe``.
+        version: its version, or why it is unknown.
+        reason: why it was chosen.
         kind: ``runtime`` (made by install-caffe, CPU only) or ``native``.
-        looked: all places looked at, in order: name, and what was found there.
+        looked: searched places in order: name, and what was found there.
     """
 
     program: str
@@ -36,24 +36,24 @@ class Description:
     looked: tuple[tuple[str, str], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the values for JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """For a person."""
+        """Returns lines for the user."""
         lines = [
             f"program  {self.program}",
             f"version  {self.version}",
             f"kind     {self.kind}",
             f"why      {self.reason}",
-            "looked at, in this order:",
+            "searched, in this order:",
         ]
         width = max(len(name) for name, _ in self.looked)
         return "\n".join([*lines, *(f"  {name:{width}}  {what}" for name, what in self.looked)])
 
 
 def describe(found: FoundCaffe, flag: Path | None) -> Description:
-    """Describes the Caffe that was found, and the places that were looked at."""
+    """Describes the Caffe that was found and the places that were searched."""
     try:
         said = version(found)
     except InstallError as error:
@@ -68,7 +68,7 @@ def describe(found: FoundCaffe, flag: Path | None) -> Description:
 
 
 def exec_tool(found: FoundCaffe, tool: str, args: Sequence[str]) -> NoReturn:
-    """Becomes the program: arguments, terminal, signals and exit code are then its own.
+    """Replaces this process by the program, which gets the terminal, signals and exit code.
 
     Raises:
         CaffeFailedError: it cannot be started.
@@ -81,5 +81,5 @@ def exec_tool(found: FoundCaffe, tool: str, args: Sequence[str]) -> NoReturn:
     except OSError as error:
         raise CaffeFailedError(
             f"cannot start {command.argv[0]}: {error.strerror}",
-            "irv2caffe caffe --which says which Caffe is used",
+            "irv2caffe caffe --which shows which Caffe is used",
         ) from error

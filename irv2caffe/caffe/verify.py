@@ -1,4 +1,4 @@
-"""Tries a Caffe out: its version, a training of two iterations, pycaffe."""
+"""Tests a Caffe: its version, a training of two iterations, and pycaffe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.find import FoundCaffe
 
 _TIMEOUT_S = 300
-_MAX_PRINTED_BYTES = 4 << 20  # a training of two iterations prints thirty kilobytes
+_MAX_PRINTED_BYTES = 4 << 20  # the test training prints 30 kB
 _NET = """
 name: "trial"
 layer { name: "data" type: "DummyData" top: "data" top: "label"
@@ -36,27 +36,27 @@ snapshot_prefix: "trial" solver_mode: CPU
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried and worked."""
+    """The version of a Caffe and the checks it has passed."""
 
     version: str
     passed: tuple[str, ...]
 
 
 def verify(found: FoundCaffe, *, pycaffe: bool) -> Trial:
-    """Tries everything that a training needs.
+    """Checks everything that a training needs.
 
     Raises:
-        InstallError: with what failed and what it printed.
+        InstallError: what failed, with its output.
     """
     said = version(found)
-    passed = [f"caffe --version says {said}"]
+    passed = [f"caffe --version prints {said}"]
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as name:
         folder = Path(name)
         (folder / "net.prototxt").write_text(_NET, encoding="utf-8")
         (folder / "solver.prototxt").write_text(_SOLVER, encoding="utf-8")
         log = _output(found, "caffe", ["train", "-solver", "solver.prototxt"], folder)
         if "Optimization Done" not in log or not (folder / "trial_iter_2.caffemodel").is_file():
-            raise InstallError("the trial training did not come to its end", _tail(log))
+            raise InstallError("the test training failed", _tail(log))
     passed.append("a training of two iterations wrote its snapshot")
     if not (found.tools / "convert_imageset").is_file():
         raise InstallError("convert_imageset is missing", f"in {found.tools}")
@@ -67,10 +67,10 @@ def verify(found: FoundCaffe, *, pycaffe: bool) -> Trial:
 
 
 def version(found: FoundCaffe) -> str:
-    """What ``caffe --version`` says.
+    """Returns the version that ``caffe --version`` prints.
 
     Raises:
-        InstallError: nothing of the kind.
+        InstallError: it fails, or is not Caffe.
     """
     printed = _output(found, "caffe", ["--version"], None)
     match = re.search(r"caffe version (\S+)", printed)
@@ -80,7 +80,7 @@ def version(found: FoundCaffe) -> str:
 
 
 def _output(found: FoundCaffe, tool: str, args: Sequence[str], folder: Path | None) -> str:
-    """Everything that a program of Caffe prints; it must end well."""
+    """Runs a Caffe program and returns its output; refuses an exit status other than 0."""
     try:
         command = tool_command(found, tool, args)
         env = {**command.env, "GLOG_logtostderr": "1"}
@@ -94,7 +94,7 @@ def _output(found: FoundCaffe, tool: str, args: Sequence[str], folder: Path | No
     except OSError as error:
         raise InstallError(f"{tool} cannot be run: {error}") from error
     if status != 0:
-        raise InstallError(f"{tool} ended with {status}", _tail(text))
+        raise InstallError(f"{tool} exited with {status}", _tail(text))
     return text
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.build_net_data import database_means, num_images, refuse_misfit
+from irv2caffe.cli.build_net_data import num_images, refuse_misfit
 from irv2caffe.cli.build_net_options import BUILD_NET_OPTIONS
 from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.cli.summary import draw_summary, show_summary
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from irv2caffe.net.build import BuiltNet
     from irv2caffe.shapes.summary import NetSummary
 
-_TALK = frozenset({"--force", "--summary", "--json", "--traceback"})
+_OUTPUT_FLAGS = frozenset({"--force", "--summary", "--json", "--traceback"})
 _ILSVRC12 = (1_281_167, 50_000)
 
 
 def _floats(name: str, text: str) -> tuple[float, float, float]:
-    """One number for all three, or three separated by commas."""
+    """Parses one number for all three values, or three separated by commas."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError as error:
@@ -77,25 +77,25 @@ def build_net_command(
         parse_gpus,
         resolve,
     )
-    from irv2caffe.data.inspect.database import read_pair
+    from irv2caffe.data.inspect.database import read_pair, take_means
     from irv2caffe.net.build import build_net
 
     if draw is not None:
         from irv2caffe.shapes.draw.picture import check_suffix
 
         check_suffix(draw)
-    told = told_options(options)
+    given = given_options(options)
     if gpus is not None:
-        told["num_gpus"] = len(parse_gpus(gpus))
+        given["num_gpus"] = len(parse_gpus(gpus))
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
-    places = {**values.net, **told}
+    places = {**values.net, **given}
     folders = [places.get(name) for name in ("train_lmdb", "val_lmdb")]
     train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
-    measured = database_means(told, folders[0], train)
+    measured = take_means(given, train)
     if train is not None:
         measured["num_classes"] = train.num_classes
-    net = resolve(NetOptions, values, told, measured=measured)
-    solver = resolve(SolverOptions, values, told)
+    net = resolve(NetOptions, values, given, measured=measured)
+    solver = resolve(SolverOptions, values, given)
     num_train = num_images("num_train_images", num_train_images, train, _ILSVRC12[0])
     num_val = num_images("num_val_images", num_val_images, val, _ILSVRC12[1])
     if print_config:
@@ -117,7 +117,7 @@ def build_net_command(
 
 
 def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: bool) -> None:
-    """What was written, and what of it was asked for."""
+    """Prints the written files, and the summary and picture if they were requested."""
     made = _summary(built.train_val) if summary or draw is not None else None
     if made is not None and draw is not None:
         draw_summary(made, draw)
@@ -152,22 +152,22 @@ def _summary(train_val: Path) -> NetSummary:
     return summarize(net, "TRAIN", lines=lines, path=train_val)
 
 
-def told_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were told, as values of NetOptions and SolverOptions."""
-    told = {
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the given options as values of NetOptions and SolverOptions."""
+    given = {
         name: _NET_TYPES.get(name, lambda value: value)(value)
         for name, value in options.items()
         if value is not None
     }
-    if "mean_value" in told and "mean_file" in told:
-        raise UsageError("--mean-value and --mean-file: one or the other")
-    return told
+    if "mean_value" in given and "mean_file" in given:
+        raise UsageError("--mean-value and --mean-file exclude each other")
+    return given
 
 
 def _command() -> str:
-    """The command line for the headers, without what does not change the files."""
+    """Returns the command line for the headers, without options that do not change the files."""
     words = ["irv2caffe"]
     for before, word in itertools.pairwise(sys.argv):
-        if word not in _TALK and before != "--draw" and not word.startswith("--draw"):
+        if word not in _OUTPUT_FLAGS and before != "--draw" and not word.startswith("--draw"):
             words.append(word)
     return shlex.join(words)

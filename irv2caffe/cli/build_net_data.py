@@ -1,8 +1,8 @@
-"""Databases of build-net: numbers of images, means, and nets that do not fit them."""
+"""Databases of build-net: numbers of images, and nets that do not fit them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irv2caffe.errors import UsageError
 
@@ -59,24 +59,3 @@ def refuse_misfit(folder: str, database: Database, net: NetOptions) -> None:
             f"--crop {net.crop}: {folder} holds images of {width}x{height}",
             f"build it again with make-lmdb --resize {net.crop * 328 // 299}, or crop less",
         )
-
-
-def database_means(
-    given: dict[str, Any], folder: str | None, database: Database | None
-) -> dict[str, Any]:
-    """Takes the means that are to be the database's out of the given options; their values."""
-    asked = [name for name in ("mean_value", "mean_file") if given.get(name) == "database"]
-    if not asked:
-        return {}
-    (name,) = asked
-    flag = f"--{name.replace('_', '-')} database"
-    del given[name]
-    if database is None:
-        raise UsageError(f"{flag} needs --train-lmdb")
-    value = database.mean_values if name == "mean_value" else database.mean_file
-    if not value or len(database.mean_values) != 3:
-        raise UsageError(
-            f"{flag}: {folder} has no such mean of three colours",
-            "make-lmdb computes one, unless --mean none; or give numbers or a file",
-        )
-    return {name: value}

@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 
 
 def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Lists the rules and ends."""
+    """Lists the rules and exits."""
     if not wanted:
         return
     import irv2caffe.check.rules  # noqa: F401  registers the rules
@@ -159,7 +159,7 @@ def check_command(
 
 
 def _show(report: Report, least: int) -> None:
-    """Findings, worst first, then one line that counts them."""
+    """Prints the findings, worst first, and their counts."""
     for line in report.summary:
         ui.show(line)
     for finding in report.findings:
@@ -196,7 +196,7 @@ def _show_finding(finding: Finding) -> None:
 
 
 def _places(finding: Finding) -> str:
-    """All places, or how many and the first."""
+    """Returns the places; if there are many, their number and the first."""
     places = finding.places
     if len(places) <= 3:
         return ", ".join(map(str, places))

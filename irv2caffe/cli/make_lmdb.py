@@ -21,7 +21,7 @@ _PATH = click.Path(path_type=Path)
 
 
 def _size(text: str) -> tuple[int, int] | None:
-    """``328``, ``WIDTHxHEIGHT`` or ``none`` as (width, height)."""
+    """Parses ``328``, ``WIDTHxHEIGHT`` or ``none``; returns (width, height) or None."""
     if text == "none":
         return None
     parts = text.lower().split("x")
@@ -31,7 +31,7 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def _pair(name: str, text: str) -> tuple[float, float]:
-    """Two numbers separated by a comma."""
+    """Parses two numbers separated by a comma."""
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
@@ -94,7 +94,7 @@ def make_lmdb_command(
     if backend == "native":
         report = _native(images, out, options, force=force, resume=resume)
     else:
-        report = _by_the_tool(images, out, options, flag, force=force)
+        report = _with_convert_imageset(images, out, options, flag, force=force)
     _show_report(report, as_json=as_json)
     allowed = options.max_skipped is not None
     is_found = report.findings or (report.num_skipped and not allowed)
@@ -133,14 +133,14 @@ def _native(
                 progress=progress,
             )
     except OutputExistsError:
-        raise  # nothing was begun
+        raise  # nothing was started
     except BaseException:
         if partial_folder(out).exists():
-            ui.say(f"{partial_folder(out)} is kept: the same command goes on from there")
+            ui.say(f"{partial_folder(out)} is kept: run the same command again to continue")
         raise
 
 
-def _by_the_tool(
+def _with_convert_imageset(
     images: Source, out: Path, options: BuildOptions, flag: Path | None, *, force: bool
 ) -> BuildReport:
     from irv2caffe.caffe.command import tool_command
@@ -176,9 +176,9 @@ def _lines(expected: SizeEstimate) -> list[str]:
         *(f"note: {note}" for note in expected.notes),
     ]
     if expected.num_unreadable:
-        lines.append(f"note: {expected.num_unreadable:,} of them were found to be no images")
+        lines.append(f"note: {expected.num_unreadable:,} of them are not images")
     if expected.resumes_at:
-        lines.append(f"going on at record {expected.resumes_at:,}")
+        lines.append(f"continuing at record {expected.resumes_at:,}")
     return lines
 
 
@@ -207,7 +207,7 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
         ui.say(f"finding: {finding}")
     if report.num_complaints:
         ui.say(
-            f"{report.num_complaints:,} images taken although damaged, listed in "
+            f"{report.num_complaints:,} damaged images accepted, listed in "
             f"{report.out}/complaints.csv"
         )
     if report.num_skipped:
@@ -216,4 +216,4 @@ def _show_report(report: BuildReport, *, as_json: bool) -> None:
         first = "".join(
             f"; the first: {report.source}/{row[0]}" for row in read_skipped(report.out, 1)
         )
-        ui.say(f"{report.num_skipped:,} images left out, listed in {report.out}/skipped.csv{first}")
+        ui.say(f"{report.num_skipped:,} images skipped, listed in {report.out}/skipped.csv{first}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.build_net import told_options
+from irv2caffe.cli.build_net import given_options
 from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.cli.train_options import TRAIN_OPTIONS, add_build_net_options
 from irv2caffe.cli.train_output import (
@@ -121,7 +121,7 @@ def _options(
         keep_newest=more.pop("keep_snapshots"),
         keep_epochs=more.pop("keep_epochs"),
         ignore_findings=more.pop("ignore_findings"),
-        given=told_options(more),
+        given=given_options(more),
     )
     return LaunchOptions(train_options, supervision, caffe, docker)
 

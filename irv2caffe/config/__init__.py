@@ -1,8 +1,9 @@
-"""Frozen configs: what a network and a run are made of, resolved from flags, recipe and defaults.
+"""Options of networks and solvers, and where each value comes from.
 
-What the caller says wins over a recipe, a recipe over the variant, the variant over a default;
-:class:`Resolved` remembers which one it was. Recipes are TOML files with the tables ``[net]`` and
-``[solver]``, whose keys are the fields of :class:`NetOptions` and :class:`SolverOptions`.
+A given value overrides the databases, these the recipe, the recipe the variant, and the variant
+the default; :class:`Resolved` records the source. Recipes are TOML files with the tables ``[net]``
+and ``[solver]``, whose keys are the fields of :class:`NetOptions` and :class:`SolverOptions`.
+Imports ``errors`` only.
 """
 
 from irv2caffe.config.gpus import parse_gpus

@@ -1,4 +1,4 @@
-"""What a network and a run are made of: frozen values, checked when they are made."""
+"""NetOptions and SolverOptions: frozen values that are checked on creation."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from irv2caffe.config.variants import DEFAULT_VARIANT, VARIANTS
 from irv2caffe.errors import UsageError
 
 FILLERS = ("glorot", "xavier", "msra")
-_MAX_SMOOTHED_CLASSES = 20_000  # protobuf ends at 2 GiB
+_MAX_SMOOTHED_CLASSES = 20_000  # limit of protobuf: 2 GiB
 _FLOAT32 = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # Caffe's float: smallest and largest
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """The choices of a network.
+    """The options of a network.
 
     Attributes:
-        variant: which network; a key of :data:`VARIANTS`.
-        num_classes: outputs of the classifier.
-        crop: side of the square input, in pixels.
-        width: multiplies every number of filters.
-        residual_scale: of the blocks of the first, second and third grid; None adds the branches
-            unscaled.
-        residual_bn: BatchNorm on the residual up-projections.
-        trunk: of ``paper`` only, channels of the 8x8 grid: 2144 (Fig. 18) or 2048 (Fig. 19).
-        aux: an auxiliary classifier on the second grid, in training.
-        aux_weight: of its loss.
-        average_pool: of Mixed_5b: ``tf`` divides by the pixels under the window as TensorFlow does,
-            in layers that Caffe has; ``caffe`` is the plain layer, which counts the padding too.
+        variant: name of the network, a key of :data:`VARIANTS`.
+        num_classes: number of classes.
+        crop: width and height of the input, in pixels.
+        width: factor for the number of filters of every layer.
+        residual_scale: factors for the residual branches of the 35x35, 17x17 and 8x8 blocks; None
+            for no scaling.
+        residual_bn: whether the last 1x1 convolution of each residual branch has BatchNorm.
+        trunk: channels of the 8x8 blocks of ``paper``: 2144 (Fig. 18) or 2048 (Fig. 19).
+        aux: whether to add an auxiliary classifier after the 17x17 blocks, for training.
+        aux_weight: loss weight of the auxiliary classifier.
+        average_pool: pooling of Mixed_5b: ``tf`` ignores the padding, as TensorFlow does, with
+            layers that Caffe has; ``caffe`` is a Pooling layer, which counts it.
         batch_size: images per GPU and iteration in training.
-        test_batch_size: images per test iteration; None chooses a divisor of the validation set.
+        test_batch_size: images per test iteration; None for a divisor of the validation set.
         train_lmdb: database of the TRAIN phase, as Caffe will open it.
         val_lmdb: database of the TEST phase.
-        mean_value: subtracted from the channels B, G, R.
-        mean_file: a mean image (.binaryproto) subtracted instead; None takes ``mean_value``.
-        scale: multiplies what is left.
-        mirror: flip half of the training images.
-        dropout: share of the pooled features dropped in training.
-        label_smoothing: share of the target that is spread over all classes in training.
+        mean_value: mean subtracted from the channels B, G, R.
+        mean_file: mean image (.binaryproto) subtracted instead, or None.
+        scale: factor applied after subtracting the mean.
+        mirror: whether to flip training images at random.
+        dropout: fraction of the features before the classifier dropped in training.
+        label_smoothing: fraction of each label spread over all classes in training.
         bn_fraction: BatchNorm's ``moving_average_fraction``.
         bn_eps: added to BatchNorm's variance; 0.001 in TensorFlow's nets, 1e-5 by Caffe's default.
-        gamma: learn BatchNorm's multiplier.
+        gamma: whether to learn a scale after each BatchNorm.
         filler: ``glorot`` (Caffe's xavier with variance_norm AVERAGE), ``xavier`` (fan-in) or
             ``msra``.
-        flavor: ``bvlc``, or ``nvcaffe``, whose batch_size is that of all GPUs together.
+        flavor: ``bvlc``, whose batch_size is per GPU, or ``nvcaffe``, whose batch_size is shared by
+            all GPUs.
     """
 
     variant: str = DEFAULT_VARIANT
@@ -78,7 +79,7 @@ class NetOptions:
         _require_finite(self)
         _require(
             self.variant in VARIANTS,
-            f"no variant {self.variant!r}",
+            f"unknown variant {self.variant!r}",
             f"variants: {', '.join(VARIANTS)}",
         )
         _require(2 <= self.num_classes <= 1_000_000, "--num-classes must lie in [2, 1000000]")
@@ -114,24 +115,24 @@ class NetOptions:
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """The choices of a training run; epochs, not iterations.
+    """The options of a training; lengths are in epochs, not iterations.
 
     Attributes:
-        type: Caffe's solver type.
-        base_lr: learning rate at the start.
-        lr_decay: the learning rate is multiplied by this ...
-        lr_decay_epochs: ... after every so many epochs.
-        momentum: must stay 0 with RMSProp, whose Caffe version has none.
-        rms_decay: RMSProp's decay of the squared gradients.
+        type: solver type.
+        base_lr: initial learning rate.
+        lr_decay: factor for the learning rate at each step.
+        lr_decay_epochs: epochs between steps of the learning rate.
+        momentum: must be 0 for RMSProp, which has no momentum in Caffe.
+        rms_decay: decay rate of RMSProp's mean squared gradient.
         delta: RMSProp's epsilon, added outside the square root.
-        weight_decay: L2; Caffe's own default would be none.
-        clip_gradients: bound on the global L2 norm of the gradient of one batch, or None.
-        epochs: passes over the training set.
-        test_epochs: epochs between two passes over the validation set.
-        snapshot_epochs: epochs between two snapshots.
-        iter_size: batches whose gradients are summed before an update.
-        num_gpus: that train together; 0 is the CPU.
-        random_seed: of fillers and augmentation; -1 takes the time.
+        weight_decay: weight of the L2 regularization.
+        clip_gradients: maximum L2 norm of the gradient of a batch, or None.
+        epochs: length of the training.
+        test_epochs: epochs between tests.
+        snapshot_epochs: epochs between snapshots.
+        iter_size: batches accumulated for each weight update.
+        num_gpus: number of GPUs; 0 is the CPU.
+        random_seed: seed of weights and augmentation; -1 for the time.
     """
 
     type: str = "RMSProp"
@@ -171,7 +172,7 @@ class SolverOptions:
             clip is None or clip * self.iter_size <= _FLOAT32[1],  # what the solver is given
             f"--clip-gradients {clip} is too large for Caffe",
         )
-        _require(0 <= self.num_gpus <= 1024, "--gpus: so many cannot train together")
+        _require(0 <= self.num_gpus <= 1024, "--gpus: more than 1024 GPUs")
         _require(-1 <= self.random_seed < 1 << 31, "--random-seed must fit 31 bits, or be -1")
 
 
@@ -181,7 +182,7 @@ def _require(condition: bool, message: str, hint: str = "") -> None:
 
 
 def _require_finite(options: NetOptions | SolverOptions) -> None:
-    """Refuses nan and infinity wherever a number stands, and what they or 0 are in float32."""
+    """Refuses NaN, infinity, and numbers that become infinite or 0 as float32."""
     for name, value in asdict(options).items():
         for number in value if isinstance(value, tuple) else (value,):
             flag = f"--{name.replace('_', '-')}"
@@ -191,4 +192,4 @@ def _require_finite(options: NetOptions | SolverOptions) -> None:
                 smallest, largest = _FLOAT32
                 size = "small" if abs(number) < smallest else "large"
                 fits = smallest <= abs(number) <= largest
-                _require(fits, f"{flag} {number} is too {size} for Caffe, whose numbers are float")
+                _require(fits, f"{flag} {number} is too {size} for a 32-bit float")

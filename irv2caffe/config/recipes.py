@@ -1,4 +1,4 @@
-"""Recipes: values of NetOptions and SolverOptions in a TOML file, with their source and result."""
+"""Recipes: TOML files with values of NetOptions and SolverOptions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_RECIPE = "paper"
-_MAX_BYTES = 1 << 16  # tomllib's time grows with the square of a key's length
+_MAX_BYTES = 1 << 16  # tomllib takes time quadratic in the length of a key
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Values of a named recipe; every one of them is a field of NetOptions or SolverOptions."""
+    """The values of a recipe, by names of fields of NetOptions and SolverOptions."""
 
     name: str
     net: Mapping[str, Any]
@@ -28,27 +28,27 @@ class Recipe:
 
 
 def templates_dir() -> Path:
-    """The folder of recipes and golden prototxts: in the wheel, or beside it in a checkout."""
+    """Returns the folder of the recipes: in the package, or beside it in a checkout."""
     inside = Path(__file__).parent.parent / "templates"
     return inside if inside.is_dir() else inside.parent.parent / "templates"
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Returns the names of the recipes in the package."""
     return sorted(path.stem for path in templates_dir().glob("*.toml"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a ``.toml`` file.
+    """Loads a recipe by name, or from a ``.toml`` file.
 
     Raises:
-        UsageError: no recipe of that name.
-        MissingInputError: the file is not there.
-        FormatError: not TOML, a key that no option has, or keys that exclude each other.
+        UsageError: unknown recipe.
+        MissingInputError: no such file.
+        FormatError: not TOML, an unknown key, or keys that exclude each other.
     """
     path = Path(name) if name.endswith(".toml") else templates_dir() / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
-        raise UsageError(f"no recipe {name!r}", f"recipes: {', '.join(recipe_names())}")
+        raise UsageError(f"unknown recipe {name!r}", f"recipes: {', '.join(recipe_names())}")
     tables = _tables(path)
     for key in tables:
         if key not in {"net", "solver"}:
@@ -61,7 +61,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def _tables(path: Path) -> dict[str, Any]:
-    """What a TOML file holds; see :func:`load_recipe`."""
+    """Reads a TOML file; see :func:`load_recipe`."""
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
@@ -70,7 +70,7 @@ def _tables(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
     if len(data) > _MAX_BYTES:
-        raise FormatError("too large for a recipe, which has a few lines", path=path)
+        raise FormatError("too large for a recipe", path=path)
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except RecursionError as error:
@@ -80,9 +80,9 @@ def _tables(path: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> dict[str, Any]:
-    """The values of one table, each with a known key and a fitting type."""
+    """Checks the keys and types of a table."""
     if not isinstance(values, dict):
-        raise FormatError("[net] and [solver] are tables", path=path)
+        raise FormatError("[net] and [solver] must be tables", path=path)
     known = typing.get_type_hints(cls)
     checked: dict[str, Any] = {}
     for key, value in values.items():
@@ -95,15 +95,15 @@ def _checked(path: Path, cls: type[NetOptions | SolverOptions], values: Any) -> 
         except OverflowError as error:
             raise FormatError(f"{key} is too large a number", path=path) from error
     if checked.get("mean_file") and "mean_value" in checked:
-        raise FormatError("mean_value and mean_file: one or the other", path=path)
+        raise FormatError("mean_value and mean_file exclude each other", path=path)
     return checked
 
 
 def _converted(wanted: Any, value: Any) -> Any:
-    """A TOML value as the type of its option; ``"none"`` is None where that is allowed.
+    """Converts a TOML value to the type of its option; ``"none"`` becomes None if allowed.
 
     Raises:
-        TypeError: says what was wanted.
+        TypeError: with the expected type.
     """
     kinds = typing.get_args(wanted) if typing.get_origin(wanted) is not tuple else (wanted,)
     if value == "none" and type(None) in kinds:

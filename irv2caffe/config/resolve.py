@@ -1,4 +1,4 @@
-"""From flags, recipe, variant and defaults to one config that knows where each value came from."""
+"""Resolves options from given values, databases, recipe, variant and defaults."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T", "NetOptions", "SolverOptions")
 
 @dataclass(frozen=True)
 class Resolved(Generic[T]):
-    """A config and where each of its values came from.
+    """Options, and the source of each value.
 
     Attributes:
-        options: the config.
+        options: NetOptions or SolverOptions.
         sources: field name to ``command line``, ``database``, ``recipe NAME``, ``variant NAME`` or
             ``default``.
     """
@@ -30,7 +30,7 @@ class Resolved(Generic[T]):
     sources: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, Any, str]]:
-        """(name, value, source) of every field, in order."""
+        """Returns (name, value, source) of every field, in order."""
         values = asdict(self.options)
         return [(name, values[name], source) for name, source in self.sources.items()]
 
@@ -38,33 +38,33 @@ class Resolved(Generic[T]):
 def resolve(
     cls: type[T],
     recipe: Recipe,
-    told: Mapping[str, Any],
+    given: Mapping[str, Any],
     *,
     measured: Mapping[str, Any] | None = None,
 ) -> Resolved[T]:
-    """A config from what was told, else measured, else the recipe, the variant, the default.
+    """Takes each value from the first of given, measured, recipe, variant and default.
 
     Args:
         cls: NetOptions or SolverOptions.
         recipe: from :func:`load_recipe`.
-        told: field name to value; fields that are missing were not told.
-        measured: likewise, what the databases say.
+        given: values given by the user, by field name.
+        measured: values from the databases, by field name.
 
     Raises:
-        UsageError: a value outside its range, or one that the variant does not have.
+        UsageError: an invalid value, or an option that the variant does not have.
     """
     from_recipe = recipe.net if cls is NetOptions else recipe.solver
-    name = told.get("variant", recipe.net.get("variant", DEFAULT_VARIANT))
+    name = given.get("variant", recipe.net.get("variant", DEFAULT_VARIANT))
     from_variant: Mapping[str, Any] = {}
     if cls is NetOptions and name in VARIANTS:
-        _refuse_fixed(name, told, "")
+        _refuse_fixed(name, given, "")
         _refuse_fixed(name, from_recipe, f"recipe {recipe.name}: ")
         from_variant = VARIANTS[name].defaults
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for field in fields(cls):
         for origin, source in (
-            (told, "command line"),
+            (given, "command line"),
             (measured or {}, "database"),
             (from_recipe, f"recipe {recipe.name}"),
             (from_variant, f"variant {name}"),
@@ -74,9 +74,9 @@ def resolve(
                 break
         else:
             sources[field.name] = "default"
-    nearer = {**told, **(measured or {})}
+    nearer = {**given, **(measured or {})}
     if "mean_value" in nearer and "mean_file" not in nearer and values.get("mean_file"):
-        # The two are one choice: numbers that were told replace a recipe's file.
+        # The two exclude each other: a given mean replaces the mean file of a recipe.
         values["mean_file"], sources["mean_file"] = None, sources["mean_value"]
     return Resolved(cls(**values), sources)
 
@@ -89,9 +89,9 @@ def _refuse_fixed(variant: str, values: Mapping[str, Any], where: str) -> None:
 
 
 def net_options(**values: Any) -> NetOptions:
-    """NetOptions with the defaults of the variant that ``values`` names.
+    """Returns NetOptions with the defaults of the variant in ``values``.
 
     Raises:
-        UsageError: a value outside its range, or one that the variant does not have.
+        UsageError: an invalid value, or an option that the variant does not have.
     """
     return resolve(NetOptions, Recipe("none", {}, {}), values).options

@@ -1,4 +1,4 @@
-"""The networks by name: what each brings along, and which options it does not have."""
+"""The networks by name: default options, and options that they do not have."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ DEFAULT_VARIANT = "slim"
 
 @dataclass(frozen=True)
 class Variant:
-    """What one published network brings along.
+    """The options of a network.
 
     Attributes:
-        defaults: values of NetOptions where it differs from the default variant.
-        fixed: names of NetOptions that do not apply to it, with the reason.
+        defaults: values of NetOptions that differ from those of ``slim``.
+        fixed: names of NetOptions that cannot be changed, with the reason.
     """
 
     defaults: Mapping[str, Any]
     fixed: Mapping[str, str]
 
 
-_NO_TRUNK = "only the paper contradicts itself about the trunk: --variant paper"
-_NO_MIXED_5B = "it has no Mixed_5b, whose average pool this is"
-_LITERAL = "the seed is the net of 2016 to the letter; take --variant paper"
+_NO_TRUNK = "only --variant paper has this option"
+_NO_MIXED_5B = "this network has no block Mixed_5b"
+_LITERAL = "seed reproduces a net of 2016 exactly; use --variant paper"
 _LITERAL_FIELDS = (
     "residual_scale residual_bn trunk aux aux_weight average_pool dropout label_smoothing "
     "bn_fraction bn_eps gamma filler"

@@ -1,4 +1,7 @@
-"""4. Read the log: any Caffe's, of any length, and what happened in it.
+"""Reads the training logs of any Caffe, and finds anomalies in the run.
+
+The input is log files; the output tables of rows, a summary with findings, CSV, JSON and
+TensorBoard events. Imports ``atomic``, ``ui``, ``system`` and ``errors`` only.
 
 As a library::
 
@@ -14,7 +17,7 @@ As a library::
     summarize(table).as_dict()   # best and last errors, rate, hours, anomalies ...
 
 :func:`irv2caffe.log.read.parse.parse` is the pure function from a line to an event;
-:class:`irv2caffe.log.read.reader.Reader` takes lines or pieces of a file as they come;
-:func:`irv2caffe.log.export.write_csv` and :func:`~irv2caffe.log.export.read_csv` keep rows in a
-file; :func:`irv2caffe.log.reference.reference_runs` gives other people's curves.
+:class:`irv2caffe.log.read.reader.Reader` takes lines or chunks of a file one by one;
+:func:`irv2caffe.log.export.write_csv` and :func:`~irv2caffe.log.export.read_csv` write and read
+rows; :func:`irv2caffe.log.reference.reference_runs` returns published training curves.
 """

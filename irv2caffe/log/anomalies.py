@@ -1,7 +1,4 @@
-"""Anomalies in a run: what its rows show, without a diagnosis.
-
-Each rule is a function from a run to what it found.
-"""
+"""Finds anomalies in the displays and tests of a run; each rule is a function of the run."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class Anomaly:
         kind: ``nan``, ``pinned``, ``exploded``, ``stuck``, ``chance``, ``lr``, ``stall``,
             ``perfect``, ``collapse``, ``overfit`` or ``plateau``.
         iteration: where it begins.
-        epoch: the same, or None where epochs are not known.
+        epoch: where it begins, or None where epochs are not known.
         text: a description.
     """
 

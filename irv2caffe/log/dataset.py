@@ -1,4 +1,4 @@
-"""The number of training images, which few logs contain."""
+"""The number of training images, from the run folder, prototxt headers, the log or ILSVRC12."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _PROTOTXTS = ("solver.prototxt", "train_val.prototxt")
 
 
 class TrainImages(NamedTuple):
-    """The size of the training set, and where it is from."""
+    """The number of training images, or None, and its source."""
 
     number: int | None
     source: str
 
 
 def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
-    """Looks in the run folder, headers of build-net, NVCaffe's epochs and well-known names.
+    """Looks in config.json, build-net's headers, NVCaffe's epochs and names of data sets.
 
     Args:
-        log: a history.
-        folder: of the log; prototxts beside it are read.
+        log: the history of the run.
+        folder: the log's folder, whose config.json and prototxts are read.
     """
     if folder is not None:
         found = _from_config(folder) or _from_headers(folder)
         if found is not None:
             return found
-    batch = log.images_per_iteration(log.pieces[-1]) if log.pieces else None
+    batch = log.images_per_iteration(log.processes[-1]) if log.processes else None
     if log.epochs_at is not None and batch:
         iteration, epoch = log.epochs_at
         number = iteration * batch / epoch
@@ -48,11 +48,11 @@ def find_train_images(log: Log, folder: Path | None = None) -> TrainImages:
         known = net.source is not None and _ILSVRC12_NAMES.search(net.source)
         if known and net.phase == "TRAIN" and net.num_classes == 1000:
             return TrainImages(_ILSVRC12, f"taken for ILSVRC12, from the name {net.source}")
-    return TrainImages(None, "the log does not say how many images an epoch has")
+    return TrainImages(None, "the log does not contain the number of images in an epoch")
 
 
 def _from_config(folder: Path) -> TrainImages | None:
-    """From what ``train`` keeps in its run folder."""
+    """From the config.json that ``train`` writes into its run folder."""
     number = read_json_object(folder / "config.json").get("num_train_images")
     return TrainImages(number, "config.json") if type(number) is int and number > 0 else None
 

@@ -1,4 +1,4 @@
-"""Summary, findings and configuration of a run as lines of text."""
+"""Summary, findings and configuration of a run as (name, text) pairs."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _HARMLESS = re.compile(
     re.IGNORECASE,
 )
 _MAX_OUTPUTS = 12
-_MANY_ASIDE = 3  # displays; fewer may be torn lines
+_MIN_SKIPPED_DISPLAYS = 3  # fewer may be torn lines
 
 
 def summary_items(summary: Summary) -> list[tuple[str, str]]:
-    """Name and value of each number of a run; those that the log does not have are left out."""
+    """Name and value of each number of a summary; those missing in the log are left out."""
     items = [("iterations", _iterations(summary))]
     for rank in ("top1", "top5"):
         last = getattr(summary, f"last_{rank}_error")
         best = getattr(summary, f"best_{rank}_error")
         if last is None or best is None:
             continue
-        said = f"last {last:.2f} %, best {best:.2f} %"
+        text = f"last {last:.2f} %, best {best:.2f} %"
         if rank == "top1" and summary.best_iteration is not None:
-            said += f" at {_place(summary.best_iteration, summary.best_epoch)}"
-        items.append((f"{rank.replace('p', 'p-')} error", said))
+            text += f" at {_place(summary.best_iteration, summary.best_epoch)}"
+        items.append((f"{rank.replace('p', 'p-')} error", text))
     items += _output_items(summary)
     hours, eta_hours, diverged = summary.hours, summary.eta_hours, summary.diverged
     others = {
@@ -65,7 +65,7 @@ def _number(value: float | None, form: str) -> str | None:
 
 
 def _output_items(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Outputs of tests other than top-1 and top-5; of the training, those that no test has."""
+    """Test outputs other than top-1 and top-5; training outputs that no test has, except losses."""
     tested = {one.name for one in summary.outputs if one.phase == "test"}
     shown = [
         one
@@ -75,19 +75,19 @@ def _output_items(summary: Summary) -> Iterator[tuple[str, str]]:
     ]
     for one in shown[:_MAX_OUTPUTS]:
         where = f"test net #{one.net}" if one.net else one.phase
-        said = f"last {one.last:.4g}"
+        text = f"last {one.last:.4g}"
         if one.best is not None and one.best_iteration is not None:
-            said += f", best {one.best:.4g} at {_place(one.best_iteration, one.best_epoch)}"
-        yield f"{where} {one.name}", said
+            text += f", best {one.best:.4g} at {_place(one.best_iteration, one.best_epoch)}"
+        yield f"{where} {one.name}", text
     if len(shown) > _MAX_OUTPUTS:
-        yield "more outputs", f"{len(shown) - _MAX_OUTPUTS:,}, which --json, --csv and --html have"
+        yield "more outputs", f"{len(shown) - _MAX_OUTPUTS:,}, listed by --json, --csv and --html"
 
 
 def _iterations(summary: Summary) -> str:
-    said = f"{summary.iterations:,}"
+    text = f"{summary.iterations:,}"
     if summary.max_iter is not None and summary.iterations < summary.max_iter:
-        said += f" of {summary.max_iter:,}"
-    return said + (f" ({summary.epochs:.2f} epochs)" if summary.epochs is not None else "")
+        text += f" of {summary.max_iter:,}"
+    return text + (f" ({summary.epochs:.2f} epochs)" if summary.epochs is not None else "")
 
 
 def _place(iteration: int, epoch: float | None) -> str:
@@ -95,7 +95,7 @@ def _place(iteration: int, epoch: float | None) -> str:
 
 
 def finding_lines(summary: Summary, log: Log | None = None) -> list[tuple[str, str]]:
-    """Kind and text of all anomalies, then of what else the log shows, the run's end last."""
+    """Kind and text of all anomalies, then of restarts, warnings and the end of the run."""
     lines = [
         (found.kind, f"{_place(found.iteration, found.epoch)}: {found.text}")
         for found in summary.anomalies
@@ -107,15 +107,17 @@ def finding_lines(summary: Summary, log: Log | None = None) -> list[tuple[str, s
 
 def _log_findings(log: Log) -> Iterator[tuple[str, str]]:
     if log.num_replaced:
-        yield "replaced", f"{log.num_replaced:,} displays and tests were made again after a restart"
+        yield "replaced", f"{log.num_replaced:,} displays and tests were repeated after a restart"
     if log.num_dropped:
         text = f"more than {MAX_OUTPUTS} names: {log.num_dropped:,} values of others are left out"
         yield "outputs", text
-    if log.num_aside >= _MANY_ASIDE:
-        text = f"{log.num_aside:,} displays of another process in the same file are left out"
+    if log.num_other_displays >= _MIN_SKIPPED_DISPLAYS:
+        text = (
+            f"{log.num_other_displays:,} displays of another process in the same file are left out"
+        )
         yield "processes", text
     if log.gave_up:
-        yield "unread", "no line of Caffe's for very long: what follows was not read"
+        yield "unread", "a very long part has no line of Caffe; the rest was not read"
     warnings = [pair for pair in log.warnings.items() if _HARMLESS.search(pair[0]) is None]
     warnings.sort(key=lambda pair: -pair[1])
     for message, count in warnings[:_MAX_WARNINGS]:
@@ -129,7 +131,7 @@ def _log_findings(log: Log) -> Iterator[tuple[str, str]]:
 
 
 def config_lines(log: Log) -> list[tuple[str, str]]:
-    """Name and value of Caffe, GPUs, nets and solver, as far as the log shows them."""
+    """Name and value of each setting in the log: Caffe, GPUs, nets, solver, dates, line counts."""
     lines = [("Caffe", log.fork)] if log.fork else []
     if log.gpus:
         names = [f"{gpu} {log.gpu_names.get(gpu, '')}".strip() for gpu in log.gpus]
@@ -137,11 +139,11 @@ def config_lines(log: Log) -> list[tuple[str, str]]:
     if log.weights:
         lines.append(("finetuned from", log.weights))
     for net in log.nets:
-        said = [net.name, f"{net.num_layers:,} layers"]
-        said += [f"batch {net.batch:,}"] if net.batch else []
-        said += [f"{net.num_classes:,} classes"] if net.num_classes else []
-        said += [net.source] if net.source else []
-        lines.append((f"{net.phase or 'a'} net", ", ".join(part for part in said if part)))
+        parts = [net.name, f"{net.num_layers:,} layers"]
+        parts += [f"batch {net.batch:,}"] if net.batch else []
+        parts += [f"{net.num_classes:,} classes"] if net.num_classes else []
+        parts += [net.source] if net.source else []
+        lines.append((f"{net.phase or 'a'} net", ", ".join(part for part in parts if part)))
     for name in _SOLVER:
         value = log.fields.get(name)
         if value is not None:
@@ -150,9 +152,9 @@ def config_lines(log: Log) -> list[tuple[str, str]]:
     if log.started is not None and log.latest is not None:
         lines.append(("from", f"{log.started:%Y-%m-%d %H:%M:%S}"))
         lines.append(("to", f"{log.latest:%Y-%m-%d %H:%M:%S}"))
-    counted = f"{log.num_lines:,}, of which {log.num_events:,} tell of the run"
+    counted = f"{log.num_lines:,}, of which {log.num_events:,} were parsed"
     if log.num_unknown:
-        counted += f" and {log.num_unknown:,} are not Caffe's"
+        counted += f" and {log.num_unknown:,} are not from Caffe"
     lines.append(("lines", counted))
     return lines
 

@@ -1,4 +1,4 @@
-"""Rows as CSV, which can be read back, and as JSON lines."""
+"""Writes rows as CSV or JSON lines, and reads the CSV back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# The columns of outputs have this before the name.
+# Prefix of the columns of net outputs.
 OUTPUT = "output:"
 _COLUMNS = (
     "kind", "iteration", "epoch", "loss", "lr", "seconds", "images_per_second",
@@ -55,9 +55,9 @@ def _output_names(table: Table) -> list[str]:
     names: dict[str, None] = {}
     for test in (*table.test, *table.other_tests):
         names.update(dict.fromkeys(test.outputs))
-    kept = getattr(table.train, "outputs", None)
-    if kept is not None:
-        names.update(dict.fromkeys(kept))
+    columns = getattr(table.train, "outputs", None)
+    if columns is not None:
+        names.update(dict.fromkeys(columns))
     else:
         for row in table.train:
             names.update(dict.fromkeys(row.outputs))
@@ -70,9 +70,9 @@ def write_csv(path: Path, table: Table) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_file(path) as aside:
+    with atomic_file(path) as temporary:
         try:
-            with aside.open("w", encoding="utf-8", newline="") as stream:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
                 dump_csv(stream, table)
         except OSError as error:
             raise write_error(path, error) from error
@@ -95,9 +95,9 @@ def write_jsonl(path: Path, tables: Mapping[str, Table]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_file(path) as aside:
+    with atomic_file(path) as temporary:
         try:
-            with aside.open("w", encoding="utf-8") as stream:
+            with temporary.open("w", encoding="utf-8") as stream:
                 for name, table in tables.items():
                     for row in rows_of(table):
                         line = {"run": name, **{key: _finite(row[key]) for key in row}}
@@ -111,11 +111,11 @@ def _finite(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> Table:
-    """The rows that :func:`write_csv` wrote; everything else (restarts, batch) is unknown.
+    """Reads the rows of :func:`write_csv`; the file has no restarts and no batch size.
 
     Raises:
         MissingInputError: there is no such file.
-        FormatError: it is not such a file.
+        FormatError: the file was not written by :func:`write_csv`.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -129,10 +129,10 @@ def read_csv(path: Path) -> Table:
 
 
 def load_csv(stream: IO[str]) -> Table:
-    """Reads the text of :func:`read_csv`.
+    """Reads rows from the text of a CSV file.
 
     Raises:
-        ValueError: it is not such a text (or TypeError, or csv.Error).
+        ValueError: the text has another format (also TypeError, csv.Error).
     """
     train: list[TrainRow] = []
     test: list[TestRow] = []

@@ -1,8 +1,8 @@
-"""Rules about the training: its loss, its learning rate and pauses in the log.
+"""Anomaly rules for training: loss, learning rate and pauses in the log.
 
-A loss of 87.3365 is -log of the smallest positive float, which SoftmaxWithLoss gives when the
-outputs of the net have overflowed. A net of several heads shows it in one of them, and the
-displayed loss contains it times its weight.
+A loss of 87.3365 is -log of the smallest positive float, which SoftmaxWithLoss returns when the
+outputs of the net have overflowed. In a net with several heads, the loss of one head may have this
+value, and the displayed loss contains it times its weight.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_lost, is_pinned
+from irv2caffe.log.table import PINNED_LOSS, TrainRows, column, is_nonfinite, is_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,26 +26,26 @@ _STALL_FACTOR = 20.0
 _SAMPLES = 10_000
 _MIN_DISPLAYS = 20  # fewer show no trend
 _MAX_PARTS = 20
-_BEGINNING = 0.1  # of what the log shows
-_FIRST = 5  # displays that show how high a loss begins
-_EXPLODED = 10.0  # times that
-_FELL = 0.7  # of the beginning: a loss that was below has learned something
-_CHANCE = 0.02  # of the loss of guessing: nearer is guessing
-_RATE_GONE = 1e-6  # of the highest rate: an update of it changes no weight of 32 bits
+_MAX_START = 0.1  # share of the last iteration; later starts are resumed runs
+_NUM_FIRST = 5  # displays that give the initial loss
+_EXPLODED = 10.0  # times the initial loss
+_FELL = 0.7  # of the initial loss: a net with a lower loss has learned something
+_CHANCE = 0.02  # relative distance from the loss of random guessing
+_VANISHED_RATE = 1e-6  # of the highest: too small to change a 32-bit weight
 _MAX_HEADS = 3
-_PINNED_IN_A_ROW = 3  # displays of a multiple of 87.3365, which a loss may hit by chance
+_PINNED_IN_A_ROW = 3  # displays; a single loss may equal a multiple of 87.3365 by chance
 
 
 def nan_loss(run: RunData) -> Iterator[Found]:
     """The loss is not a number."""
     for iteration, loss in zip(run.iterations, run.losses, strict=True):
-        if is_lost(loss):
+        if is_nonfinite(loss):
             yield "nan", int(iteration), f"the training loss is {loss:g}"
             return
 
 
 def pinned_loss(run: RunData) -> Iterator[Found]:
-    """The loss of the whole net or of a head is 87.3365, as it is or times its weight."""
+    """The loss of the net or of a head is 87.3365, with or without its loss weight."""
     pinned = _first_pinned_display(run)
     if pinned is not None:
         iteration, weight = pinned
@@ -98,13 +98,15 @@ def first_diverged(run: RunData) -> int | None:
 
 
 def exploding_loss(run: RunData) -> Iterator[Found]:
-    """A loss many times higher than where it began, though it is a number and not pinned."""
+    """A finite loss, not pinned, many times higher than the initial loss."""
     if _first_pinned_display(run) or _pinned_heads(run.metrics):
         return
     losses = run.losses
-    first = [loss for loss in losses[:_FIRST] if not is_lost(loss)]
-    numbers = [loss for loss in losses if not is_lost(loss)] if _has_lost(losses) else losses
-    if len(numbers) < 2 * _FIRST or not first:
+    first = [loss for loss in losses[:_NUM_FIRST] if not is_nonfinite(loss)]
+    numbers = (
+        [loss for loss in losses if not is_nonfinite(loss)] if _has_nonfinite(losses) else losses
+    )
+    if len(numbers) < 2 * _NUM_FIRST or not first:
         return
     usual = max(*first, median(numbers[: len(numbers) // 2]))
     if usual <= 0 or max(numbers) <= _EXPLODED * usual:
@@ -112,7 +114,7 @@ def exploding_loss(run: RunData) -> Iterator[Found]:
     high = [
         (loss, int(iteration))
         for iteration, loss in zip(run.iterations, losses, strict=True)
-        if loss > _EXPLODED * usual and not is_lost(loss)
+        if loss > _EXPLODED * usual and not is_nonfinite(loss)
     ]
     if high:
         top, top_at = max(high, key=lambda pair: pair[0])
@@ -126,12 +128,12 @@ def exploding_loss(run: RunData) -> Iterator[Found]:
 
 
 def collapsed_loss(run: RunData) -> Iterator[Found]:
-    """A loss that had fallen and went back for good to where it began."""
+    """A loss that had fallen and returned to its initial value for the rest of the run."""
     losses = run.losses
-    if len(losses) < _MIN_DISPLAYS or _has_lost(losses):
+    if len(losses) < _MIN_DISPLAYS or _has_nonfinite(losses):
         return
     means = _means(losses)
-    start = max(_mean(losses[:_FIRST]), means[0])
+    start = max(_mean(losses[:_NUM_FIRST]), means[0])
     low = min(means)
     if start <= 0 or low > _FELL * start or not 0.9 * start <= means[-1] <= _EXPLODED * start:
         return
@@ -147,14 +149,14 @@ def collapsed_loss(run: RunData) -> Iterator[Found]:
 
 
 def stuck_loss(run: RunData) -> Iterator[Found]:
-    """A loss that is where it began, or that of guessing.
+    """A loss that has not fallen, or is that of random guessing.
 
-    Runs that were resumed late are left out: they may have nothing left to learn.
+    Runs whose log begins late are left out: they may have nothing left to learn.
     """
     losses, iterations, table = run.losses, run.iterations, run.table
-    if len(losses) < _MIN_DISPLAYS or _has_lost(losses):
+    if len(losses) < _MIN_DISPLAYS or _has_nonfinite(losses):
         return
-    if iterations[0] > _BEGINNING * iterations[-1]:
+    if iterations[0] > _MAX_START * iterations[-1]:
         return
     quarter = len(losses) // 4
     first, last = _mean(losses[:quarter]), _mean(losses[-quarter:])
@@ -164,19 +166,19 @@ def stuck_loss(run: RunData) -> Iterator[Found]:
         [1.0 if one.weight is None else one.weight for one in heads] or [1.0]
     )
     is_guessing = bool(guess) and abs(last - guess) < _CHANCE * guess
-    among = f", which is guessing among {table.num_classes or 0:,} classes"
+    guess_text = f", which is guessing among {table.num_classes or 0:,} classes"
     if last >= 0.98 * first and min(_means(losses)) >= 0.9 * first:
         text = f"the training loss has not fallen: {first:.4g} at first, {last:.4g} now"
-        yield "stuck", int(iterations[0]), text + (among if is_guessing else "")
+        yield "stuck", int(iterations[0]), text + (guess_text if is_guessing else "")
     elif is_guessing:
-        yield "chance", int(iterations[-quarter]), f"the training loss is {last:.4g}{among}"
+        yield "chance", int(iterations[-quarter]), f"the training loss is {last:.4g}{guess_text}"
     elif head_guess and len(heads) > 1:
         for head in heads[:_MAX_HEADS]:
             last_quarter = head.value[-max(1, len(head.value) // 4) :]
             mean = _mean(last_quarter)
             if len(head.value) >= _MIN_DISPLAYS and abs(mean - head_guess) < _CHANCE * head_guess:
                 at = int(head.iteration[-len(last_quarter)])
-                yield "chance", at, f"{head.name} is {mean:.4g}{among}"
+                yield "chance", at, f"{head.name} is {mean:.4g}{guess_text}"
 
 
 def vanished_learning_rate(run: RunData) -> Iterator[Found]:
@@ -189,51 +191,51 @@ def vanished_learning_rate(run: RunData) -> Iterator[Found]:
     if len(pairs) < _MIN_DISPLAYS:
         return
     high = max(rate for _, rate in pairs)
-    alive = next(
+    last_effective = next(
         place
         for place in reversed(range(len(pairs)))
-        if pairs[place][1] > _RATE_GONE * high or not high
+        if pairs[place][1] > _VANISHED_RATE * high or not high
     )
-    gone = pairs[alive + 1 :]
-    if len(gone) < max(_FIRST, len(pairs) // 10):
+    vanished = pairs[last_effective + 1 :]
+    if len(vanished) < max(_NUM_FIRST, len(pairs) // 10):
         return
     text = (
-        f"the learning rate is gone: {high:.3g} at first, {gone[0][1]:.3g} here, "
-        f"{gone[-1][1]:.3g} now"
+        f"the learning rate has vanished: {high:.3g} at first, {vanished[0][1]:.3g} here, "
+        f"{vanished[-1][1]:.3g} now"
     )
-    yield "lr", int(gone[0][0]), text
+    yield "lr", int(vanished[0][0]), text
 
 
 def stalls(run: RunData) -> Iterator[Found]:
-    """Displays, without a test between them, whose iterations took far longer than usual."""
-    every = len(run.table.train) // _SAMPLES + 1
+    """Pauses: iterations between two displays, without a test, that took far longer than usual."""
+    stride = len(run.table.train) // _SAMPLES + 1
     usual = median(
-        [taken / steps for _, taken, steps in islice(_steps(run.table), 0, None, every)] or [0]
+        [taken / steps for _, taken, steps in islice(_steps(run.table), 0, None, stride)] or [0]
     )
-    long = [
+    pauses = [
         (iteration, taken, steps)
         for iteration, taken, steps in _steps(run.table)
         if taken > max(_STALL_S, _STALL_FACTOR * usual * steps)
     ]
-    for iteration, taken, steps in sorted(long, key=lambda found: -found[1])[:_MAX_STALLS]:
+    for iteration, taken, steps in sorted(pauses, key=lambda found: -found[1])[:_MAX_STALLS]:
         text = (
             f"nothing was logged for {taken / 60:,.0f} min; "
             f"{steps:,} iterations take {usual * steps:.3g} s"
         )
         yield "stall", iteration, text
-    if len(long) > _MAX_STALLS:
-        yield "stall", long[0][0], f"{len(long) - _MAX_STALLS:,} more such pauses"
+    if len(pauses) > _MAX_STALLS:
+        yield "stall", pauses[0][0], f"{len(pauses) - _MAX_STALLS:,} more such pauses"
 
 
 def _steps(table: Table) -> Iterator[tuple[int, float, int]]:
-    """Iteration, and seconds and iterations since the display before."""
+    """Iteration of each display, and seconds and iterations since the previous one."""
     rows = table.train
     if isinstance(rows, TrainRows):
-        kept = rows.columns
-        for place, step_us in enumerate(kept.step_us):
-            steps = kept.iteration[place] - kept.iteration[place - 1] if place else 0
+        columns = rows.columns
+        for place, step_us in enumerate(columns.step_us):
+            steps = columns.iteration[place] - columns.iteration[place - 1] if place else 0
             if step_us > 0 and steps > 0:
-                yield kept.iteration[place], step_us / 1e6, steps
+                yield columns.iteration[place], step_us / 1e6, steps
         return
     for before, after in pairwise(rows):
         if after.images_per_second and after.seconds is not None and before.seconds is not None:
@@ -242,8 +244,8 @@ def _steps(table: Table) -> Iterator[tuple[int, float, int]]:
 
 
 def _means(losses: Sequence[float]) -> list[float]:
-    """Of up to twenty parts, one after the other; fewer where that would be of single displays."""
-    parts = min(_MAX_PARTS, len(losses) // _FIRST)
+    """The means of up to twenty consecutive parts of at least five displays each."""
+    parts = min(_MAX_PARTS, len(losses) // _NUM_FIRST)
     edges = [len(losses) * part // parts for part in range(parts + 1)]
     return [_mean(losses[first:end]) for first, end in pairwise(edges)]
 
@@ -252,5 +254,5 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _has_lost(losses: Sequence[float]) -> bool:
-    return any(map(is_lost, losses))
+def _has_nonfinite(losses: Sequence[float]) -> bool:
+    return any(map(is_nonfinite, losses))

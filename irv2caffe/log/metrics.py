@@ -27,15 +27,15 @@ class Metric:
     """One output of the training net or of a test net.
 
     Attributes:
-        name: as the log prints it; ``NAME[k]`` for the elements of an output of several.
+        name: as printed in the log; ``NAME[k]`` for element k of an output with several elements.
         kind: ``accuracy``, ``error``, ``loss`` or ``other``.
         phase: ``train`` (the last batch of the first GPU) or ``test`` (a mean over a test).
-        net: which test net; 0 for ``train``.
-        rank: ``top-1`` or ``top-5`` where the output is that.
-        better: ``up``, ``down``, or None where it is not known.
+        net: index of the test net; 0 for ``train``.
+        rank: ``top-1`` or ``top-5``, or None for other outputs.
+        better: ``up`` or ``down`` (higher or lower is better), or None if unknown.
         weight: a loss's weight, or None.
         iteration: integers, ascending.
-        value: as many floats, as printed.
+        value: one float for each iteration, as printed.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Metric:
 
     @property
     def is_fraction(self) -> bool:
-        """Whether it is an accuracy or error from 0 to 1, which is shown in percent."""
+        """Whether it is an accuracy or error with values from 0 to 1, shown in percent."""
         if self.kind not in {"accuracy", "error"}:
             return False
         finite = [value for value in self.value if math.isfinite(value)]
@@ -58,7 +58,7 @@ class Metric:
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Iteration and value of the best; None where it is not known which is better."""
+        """Iteration and value of the best one; None if ``better`` is unknown."""
         pairs = [
             (iteration, value)
             for iteration, value in zip(self.iteration, self.value, strict=True)
@@ -71,7 +71,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as the rules for anomalies need it.
+    """The input of anomaly rules: rows, metrics and columns of a run.
 
     Attributes:
         table: its rows.
@@ -81,17 +81,17 @@ class RunData:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Its outputs."""
+        """The outputs of the nets."""
         return metrics_of(self.table)
 
     @property
     def iterations(self) -> Sequence[float]:
-        """Of its displays."""
+        """The iterations of the displays."""
         return column(self.table.train, "iteration")
 
     @property
     def losses(self) -> Sequence[float]:
-        """Of its displays."""
+        """The losses of the displays."""
         return column(self.table.train, "loss")
 
 
@@ -104,7 +104,7 @@ def _test_metrics(table: Table) -> Iterator[Metric]:
     tests = (*table.test, *table.other_tests)
     for net in dict.fromkeys(row.net for row in tests):
         found = _outputs([row for row in tests if row.net == net])
-        ranks = _ranks(table, list(found), is_asked=bool(table.test) and net == table.test[0].net)
+        ranks = _ranks(table, list(found), use_given=bool(table.test) and net == table.test[0].net)
         for name, series in found.items():
             yield _metric(table, name, "test", net, ranks.get(name), series)
 
@@ -118,7 +118,7 @@ def _train_metrics(table: Table) -> Iterator[Metric]:
         }
     else:
         found = _outputs(rows)
-    ranks = _ranks(table, list(found), is_asked=False)
+    ranks = _ranks(table, list(found), use_given=False)
     for name, series in found.items():
         yield _metric(table, name, "train", 0, ranks.get(name), series)
 
@@ -133,10 +133,10 @@ def _outputs(rows: Sequence[TrainRow] | Sequence[TestRow]) -> dict[str, _Series]
     return dict(found)
 
 
-def _ranks(table: Table, names: Sequence[str], *, is_asked: bool) -> Mapping[str, Rank]:
-    """The rank of each output that has one; ``is_asked`` where the caller's names count."""
+def _ranks(table: Table, names: Sequence[str], *, use_given: bool) -> Mapping[str, Rank]:
+    """The rank of each output that has one; names given by the caller apply if ``use_given``."""
     top1, top5 = accuracy_names(names, table.loss_weights)
-    if is_asked:
+    if use_given:
         top1, top5 = table.names.top1 or top1, table.names.top5 or top5
     found: dict[str, Rank] = {}
     if top5 is not None:
@@ -152,5 +152,5 @@ def _metric(
     weight = table.loss_weights.get(name, table.loss_weights.get(name.rpartition("[")[0]))
     kind = kind_of(name, weight)
     if rank is not None and kind == "other":
-        kind = "accuracy"  # the caller says so
+        kind = "accuracy"  # named as one by the caller
     return Metric(name, kind, phase, net, rank, better_of(name, kind), weight, *series)

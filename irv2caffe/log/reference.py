@@ -1,4 +1,4 @@
-"""Published training curves of other people; reference_curves.csv has their sources."""
+"""Published training curves for comparison; reference_curves.csv names their sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import resources
 
 from irv2caffe.errors import UsageError
 
-# Name for users to name in the file.
+# Name on the command line: name in the file.
 NAMES = {
     "original-2016": "original-2016",
     "lim0606": "lim0606-torch-setting1",
@@ -35,7 +35,7 @@ class Reference:
 
 
 def references(names: list[str]) -> list[Reference]:
-    """The published runs of these names, in their order; ``all`` is every one.
+    """The published runs of these names, in their order; ``all`` returns all of them.
 
     Raises:
         UsageError: no such run.
@@ -50,13 +50,13 @@ def references(names: list[str]) -> list[Reference]:
 @cache
 def reference_runs() -> dict[str, Reference]:
     """All published runs, by name."""
-    text = (resources.files(__package__) / "reference_curves.csv").read_text(encoding="utf-8")
-    lines = text.splitlines()
+    csv_text = (resources.files(__package__) / "reference_curves.csv").read_text(encoding="utf-8")
+    lines = csv_text.splitlines()
     about: dict[str, str] = {}
     for line in lines:
         if line.startswith("# ") and ": " in line:
-            key, _, said = line[2:].partition(": ")
-            about[key] = said
+            key, _, text = line[2:].partition(": ")
+            about[key] = text
     found: dict[str, dict[str, list[tuple[float | None, float]]]] = {}
     for row in csv.DictReader(line for line in lines if not line.startswith("#")):
         epoch = float(row["epoch"]) if row["epoch"] else None

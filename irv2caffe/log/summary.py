@@ -1,4 +1,4 @@
-"""Summary: a run in a few numbers."""
+"""Summary: the main numbers of a run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _RECENT = 200  # displays that the rate and the time left are taken from
 
 @dataclass(frozen=True)
 class OutputSummary:
-    """One output of a net in a few numbers; values as printed.
+    """The last and best value of one net output, as printed.
 
-    The first fields are those of :class:`~irv2caffe.log.metrics.Metric`; ``best`` is None where it
-    is not known which is better.
+    The first fields are those of :class:`~irv2caffe.log.metrics.Metric`; ``best`` is None
+    if ``better`` is unknown.
     """
 
     name: str
@@ -40,11 +40,11 @@ class OutputSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in a few numbers; errors in percent, None where the log has nothing.
+    """The main numbers of a run; errors in percent, None for values missing in the log.
 
     ``diverged`` is the first iteration at which the loss is not a number, or that of a head pinned
-    at 87.3365. ``images_per_second`` is the median of the last displays, ``eta_hours`` their pace
-    with the tests between them; a run that has diverged has no time left.
+    at 87.3365. ``images_per_second`` is the median of the last displays. ``eta_hours`` is the
+    time left at their pace, tests included; None for a run that has diverged.
     """
 
     iterations: int
@@ -70,7 +70,7 @@ class Summary:
     outputs: tuple[OutputSummary, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
@@ -134,7 +134,7 @@ def _hours(table: Table) -> float | None:
 
 
 def _eta_hours(table: Table, iterations: int) -> float | None:
-    """Working time left, at the pace of the last displays with the tests between them."""
+    """Training time left, at the pace of the last displays, tests between them included."""
     recent = table.train[-_RECENT:]
     if table.ended or table.max_iter is None or len(recent) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Table: the history of a run as rows, in epochs and percent."""
+"""Table: the displays and tests of a run as rows, in epochs and percent."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Table:
 
     Attributes:
         train: by iteration.
-        test: by iteration; of the first test net, or of the one that was asked for.
+        test: by iteration; of the test net chosen by the caller, by default the first.
         restarts: iterations at which a further process started.
         images_per_iteration: batch x iter_size x GPUs, or None where it is not known.
         num_train_images: of the data set, or None.
         pieces: first iteration and images per iteration of each process, where they differ.
         other_tests: of the other test nets.
         max_iter: of the solver, or None.
-        ended: whether the training ended, in whatever way.
+        ended: the training finished, failed or was killed.
         num_classes: of the net, or None.
         loss_weights: of the outputs that are losses.
         names: the outputs that the caller named as accuracies.
@@ -114,7 +114,7 @@ class Table:
 
 
 class TrainRows(Sequence[TrainRow]):
-    """Rows that are made from a log's columns on access."""
+    """Rows created from a log's columns on access."""
 
     def __init__(self, columns: TrainColumns, outputs: Mapping[str, Series], table: Table) -> None:
         """Refers to the columns without a copy.
@@ -122,7 +122,7 @@ class TrainRows(Sequence[TrainRow]):
         Args:
             columns: of the log.
             outputs: of the log, by name.
-            table: that knows epochs and images.
+            table: computes epochs and images.
         """
         self.columns = columns
         self.outputs = outputs
@@ -170,10 +170,10 @@ def make_table(
 
     Args:
         log: from :func:`irv2caffe.log.read.reader.read_log`; the train rows grow with it.
-        num_train_images: turns iterations into epochs; few logs have it
+        num_train_images: turns iterations into epochs
             (:func:`irv2caffe.log.dataset.find_train_images`).
-        images_per_iteration: the effective batch, where the log is wrong about it.
-        names: the outputs that are accuracies; others are found by their names.
+        images_per_iteration: the effective batch; overrides that of the log.
+        names: the outputs that are accuracies; None fields are determined by name.
         test_net: the test net whose rows are ``test``.
     """
     pieces = _pieces(log, images_per_iteration)
@@ -209,7 +209,7 @@ def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int]
     """First iteration and images per iteration of each process; empty if one is not known."""
     if images_per_iteration:
         return ((0, images_per_iteration),)
-    found = [(piece.start, log.images_per_iteration(piece)) for piece in log.pieces]
+    found = [(process.start, log.images_per_iteration(process)) for process in log.processes]
     pieces: list[tuple[int, int]] = []
     for start, images in found:
         if images is None:
@@ -225,17 +225,17 @@ def row_of_test(
     names: AccuracyNames = _BY_NAME,
     known_losses: Collection[str] = (),
 ) -> TestRow:
-    """A test with errors in percent; not-a-number where the loss is."""
+    """A test with errors in percent; NaN where the loss is."""
     found = accuracy_names(point.outputs, known_losses)
     losses = [
         value
         for name, value in point.outputs.items()
         if name in known_losses or kind_of(name) == "loss"
     ]
-    # Comparisons with NaN are false (accuracy_layer.cpp): a lost net has an accuracy of 1.
-    lost = any(not math.isfinite(loss) for loss in losses)
+    # Comparisons with NaN are false (accuracy_layer.cpp): a net with NaN outputs has accuracy 1.
+    is_diverged = any(not math.isfinite(loss) for loss in losses)
     top1, top5 = (
-        math.nan if lost and name in point.outputs else error_of(point.outputs, name)
+        math.nan if is_diverged and name in point.outputs else error_of(point.outputs, name)
         for name in (names.top1 or found[0], names.top5 or found[1])
     )
     return TestRow(
@@ -251,17 +251,17 @@ def row_of_test(
 
 
 def is_pinned(loss: float) -> bool:
-    """Whether a loss is that of a net whose outputs overflowed."""
+    """Whether a loss is 87.3365, that of a net whose outputs overflowed."""
     return abs(loss - PINNED_LOSS) < 1e-3
 
 
-def is_lost(loss: float) -> bool:
+def is_nonfinite(loss: float) -> bool:
     """Whether a loss is not a number, or infinite."""
     return not abs(loss) <= MAX_LOSS
 
 
 def column(rows: Sequence[TrainRow], name: str) -> Sequence[float]:
-    """One column of rows, without making the rows where they are kept as columns.
+    """One column of rows; :class:`TrainRows` are not created for it.
 
     Args:
         rows: of a table.

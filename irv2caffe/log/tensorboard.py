@@ -1,4 +1,4 @@
-"""Rows as event files of TensorBoard; needs the package tensorboard."""
+"""Writes rows as TensorBoard event files; needs the package tensorboard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.log.table import Table
 
-# The events of a run are one file of this name; a second export replaces it.
+# A fixed name, so that a second export replaces the first.
 _FILE = "events.out.tfevents.0.irv2caffe"
 _VERSION = "brain.Event:2"
 _TAGS = {
@@ -47,11 +47,11 @@ def write_events(folder: Path, tables: Mapping[str, Table]) -> list[Path]:
     written: list[Path] = []
     for name, table in tables.items():
         path = folder / (re.sub(r"[^\w.-]", "_", name).lstrip(".") or "run") / _FILE
-        while path in written:  # of names that differ in characters that folders do not have
+        while path in written:  # names that differ only in replaced characters
             path = path.parent.with_name(f"{path.parent.name}_") / _FILE
-        with atomic_file(path) as aside:
+        with atomic_file(path) as temporary:
             try:
-                with aside.open("wb") as stream:
+                with temporary.open("wb") as stream:
                     writer = RecordWriter(stream)
                     for event in _events(table):
                         writer.write(event.SerializeToString())

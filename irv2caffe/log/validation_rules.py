@@ -1,4 +1,4 @@
-"""Rules about the tests: perfect accuracy, collapse, overfitting, plateau."""
+"""Anomaly rules for tests: perfect accuracy, collapse, overfitting, plateau."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from irv2caffe.log.accuracy import errors_of
-from irv2caffe.log.table import is_lost
+from irv2caffe.log.table import is_nonfinite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 _PLATEAU_TESTS = 5
 _PLATEAU_SHARE = 1 / 3
-_PLATEAU_GAIN = 0.03  # of the error: less is no progress
-_SOLVED = 1.0  # percent: below there is little left to gain
+_PLATEAU_GAIN = 0.03  # relative improvement of the error; a plateau has less
+_SOLVED = 1.0  # percent; a lower error can hardly improve
 _COLLAPSE_TESTS = 2
-_COLLAPSED = 1 / 3  # of the best: what stays below has collapsed
-_LEARNED = 0.1  # a share; what never was better cannot collapse
+_COLLAPSED = 1 / 3  # of the best value; a collapsed output stays below
+_LEARNED = 0.1  # an accuracy; an output that never reached it cannot collapse
 _RISING_TESTS = 6
-_RISEN = 1.2  # times its lowest
+_RISEN = 1.2  # times the lowest loss
 
 
 def perfect_accuracy(run: RunData) -> Iterator[Found]:
     """An accuracy of 1 because comparisons with NaN are false."""
     for row in run.table.test:
-        lost = row.loss is not None and is_lost(row.loss)
-        if lost and any(error == 0 for error in errors_of(row.outputs).values()):
+        is_diverged = row.loss is not None and is_nonfinite(row.loss)
+        if is_diverged and any(error == 0 for error in errors_of(row.outputs).values()):
             yield (
                 "perfect",
                 row.iteration,
-                "an accuracy of exactly 1 with a loss that is no number: the net's outputs are NaN",
+                "the accuracy is exactly 1 and the loss not a number: the net's outputs are NaN",
             )
             return
 
 
 def collapsed_outputs(run: RunData) -> Iterator[Found]:
-    """Outputs that were good, fell, and stay down; one finding for all of them."""
+    """Outputs that were good, fell and stay low; one finding for all of them."""
     found = [pair for metric in run.metrics if (pair := _collapse(metric)) is not None]
     if found:
         place, text = min(found)
         more = len(found) - 1
-        yield "collapse", place, text + (f"; so do {more:,} more outputs" if more else "")
+        yield "collapse", place, text + (f"; {more:,} more output(s) collapsed too" if more else "")
 
 
 def _collapse(metric: Metric) -> tuple[int, str] | None:
@@ -66,10 +66,10 @@ def _collapse(metric: Metric) -> tuple[int, str] | None:
     last_good = max(place for place, score in enumerate(scores) if score >= _COLLAPSED * best)
     if best < _LEARNED or len(scores) - 1 - last_good < _COLLAPSE_TESTS:
         return None
-    said = [value for value in metric.value if math.isfinite(value)]
-    at, value = pairs[last_good][0], said[last_good]
+    values = [value for value in metric.value if math.isfinite(value)]
+    at, value = pairs[last_good][0], values[last_good]
     text = (
-        f"{metric.name} of the test was {value:.4g} at iteration {at:,} and is {said[-1]:.4g} now"
+        f"{metric.name} of the test was {value:.4g} at iteration {at:,} and is {values[-1]:.4g} now"
     )
     return pairs[last_good + 1][0], text
 
@@ -100,7 +100,7 @@ def overfitting(run: RunData) -> Iterator[Found]:
 
 
 def plateau(run: RunData) -> Iterator[Found]:
-    """A third of the run or more in which the validation error hardly improved."""
+    """At least a third of the run in which the validation error hardly improved."""
     rows = [row for row in run.table.test if row.top1_error is not None and row.iteration > 0]
     errors = [row.top1_error for row in rows if row.top1_error is not None]
     if len(rows) < 2 * _PLATEAU_TESTS or not all(map(math.isfinite, errors)):
@@ -119,7 +119,7 @@ def plateau(run: RunData) -> Iterator[Found]:
     if end.iteration - start.iteration < _PLATEAU_SHARE * end.iteration:
         return
     text = (
-        f"the validation error has hardly become better since: best {before:.1f} % until then, "
+        f"the validation error has hardly improved since: best {before:.1f} % until then, "
         f"{after:.1f} % since, {errors[-1]:.1f} % now"
     )
     yield "plateau", start.iteration, text + _falling(run, start.iteration)
@@ -128,7 +128,7 @@ def plateau(run: RunData) -> Iterator[Found]:
 def _falling(run: RunData, since: int) -> str:
     """How the training loss went on falling meanwhile; empty if it did not."""
     first_place = bisect_left(run.iterations, since)
-    losses = [loss for loss in run.losses[first_place:] if not is_lost(loss)]
+    losses = [loss for loss in run.losses[first_place:] if not is_nonfinite(loss)]
     if len(losses) < 4:
         return ""
     part = max(1, len(losses) // 10)

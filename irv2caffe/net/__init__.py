@@ -1,4 +1,4 @@
-"""1. The network: prototxts of Inception-ResNet-v2.
+"""The network and its solver: prototxts of Inception-ResNet-v2.
 
 Takes the frozen options of ``config``; gives NetParameters, a SolverParameter and their files.
 May import ``proto`` and ``config``, and what all rooms import: atomic, ui, system, errors.

@@ -1,4 +1,4 @@
-"""8. Converts weights of timm, Keras and TF-slim to ``.caffemodel``, and back to timm.
+"""Converts weights of timm, Keras and TF-slim to ``.caffemodel``, and back to timm.
 
 Takes weight files, a net and a ``.caffemodel``; gives the converted file and a report.
 May import ``proto``, and what all rooms import: atomic, ui, system, errors.

@@ -56,7 +56,7 @@ def test_a_version_without_end_is_cut_off(tmp_path):
     found = caffe_that(tmp_path / "endless", "#!/bin/sh\nexec yes\n")
     with pytest.raises(InstallError, match="printed more than"):
         verify.version(found)
-    with pytest.raises(InstallError, match="did not end within"):
+    with pytest.raises(InstallError, match="did not finish within"):
         run("sleep", "1000", timeout_s=0.2)
 
 
@@ -70,7 +70,7 @@ def test_a_child_that_holds_the_pipe_is_not_waited_for(tmp_path):
 
 def test_a_program_that_closes_its_output_and_goes_on():
     assert run("sh", "-c", "echo done; exec >&- 2>&-; sleep 0.3; exit 4") == (4, "done\n")
-    with pytest.raises(InstallError, match="did not end within"):
+    with pytest.raises(InstallError, match="did not finish within"):
         run("sh", "-c", "exec >&- 2>&-; sleep 1000", timeout_s=0.5)
 
 

@@ -302,7 +302,7 @@ def test_a_mirror_that_sends_next_to_nothing_is_given_up(nowhere, monkeypatch, a
     monkeypatch.setattr("irv2caffe.caffe.mmdebstrap._LOOK_EVERY_S", 0.2)
     with (
         bad_mirror(answer) as (mirror, asked),
-        pytest.raises(InstallError, match="next to nothing came") as caught,
+        pytest.raises(InstallError, match="sent almost nothing") as caught,
     ):
         install_caffe(nowhere / "caffe", mirror=mirror)
     assert asked.is_set()
@@ -342,7 +342,7 @@ def test_a_killed_install_ends_its_children_and_the_next_one_removes_what_it_lef
     said = []
     with pytest.raises(InstallError, match="cannot be reached"):
         install_caffe(prefix, mirror="http://127.0.0.1:9/debian", say=said.append)
-    assert said[0] == "removed what an earlier install that was killed left behind"
+    assert said[0] == "removed the files of an install that was interrupted"
     assert not list(nowhere.iterdir())
 
 
@@ -386,7 +386,7 @@ def test_install_interrupted_and_whole(tmp_path, monkeypatch):
         [*command, "--without-pycaffe"], stderr=subprocess.PIPE, text=True
     ) as child:
         first = child.stderr.readline()
-        if not first.startswith("fetching"):
+        if not first.startswith("downloading"):
             rest = child.stderr.read()
             pytest.skip(f"no Debian mirror: {first}{rest}")
         time.sleep(2)

@@ -54,7 +54,7 @@ def config(capsys, *args):
         (("--val-lmdb", "more"), "more has label 7, too high for --num-classes 4"),
         (("--val-lmdb", "gray"), "gray holds images of 1 channel"),
         (("--train-lmdb", ""), "--train-lmdb is empty"),
-        (("--recipe", ""), "no recipe ''"),
+        (("--recipe", ""), "unknown recipe ''"),
     ],
 )
 def test_a_net_that_does_not_fit_its_database_is_refused(desk, capsys, args, words):

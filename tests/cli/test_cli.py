@@ -98,10 +98,11 @@ def test_from_images_to_the_plot(caffe, images, tmp_path):
     assert "3 classes" in text
     checked = run("check", "net/solver.prototxt", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
-    text = run(*args, "--mean-value", "database", "--print-config", cwd=tmp_path).stdout
-    assert re.search(r"^ *mean_value +\(\d+\.\d+, .*\) +database", text, re.MULTILINE)
-    text = run(*args, "--mean-file", "database", "--print-config", cwd=tmp_path).stdout
-    assert re.search(r"^ *mean_file +train_lmdb/mean.binaryproto +database", text, re.MULTILINE)
+    for command in (args, ("train", "--recipe", "paper", *databases, *small)):
+        text = run(*command, "--mean-value", "database", "--print-config", cwd=tmp_path).stdout
+        assert re.search(r"^ *mean_value +\(\d+\.\d+, .*\) +database", text, re.MULTILINE)
+        text = run(*command, "--mean-file", "database", "--print-config", cwd=tmp_path).stdout
+        assert re.search(r"^ *mean_file +train_lmdb/mean.binaryproto +database", text, re.MULTILINE)
     trained = run("train", "--solver", "net/solver.prototxt", "--run-dir", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("finished: run\n")

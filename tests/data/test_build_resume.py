@@ -347,7 +347,7 @@ def test_a_dead_worker_ends_the_job(images, whole, tmp_path, how):
     assert not out.exists()
     code, errors = finish(images, out)
     assert code == 3
-    assert "going on at record" in errors
+    assert "continuing at record" in errors
     assert database_contents(out) == whole[0]
 
 
@@ -407,7 +407,7 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(images, whole, tmp_path
     assert not out.exists()
     code, errors = finish(images, out)
     assert code == 3
-    assert "going on at record" in errors
+    assert "continuing at record" in errors
     assert database_contents(out) == whole[0]
 
 
@@ -435,10 +435,10 @@ def test_ctrl_c_keeps_what_is_done(images, whole, tmp_path):
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers too
         _, errors = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130
-    assert "the same command goes on from there" in errors
+    assert "run the same command again to continue" in errors
     code, errors = finish(images, out)
     assert code == 3
-    assert "going on at record" in errors
+    assert "continuing at record" in errors
     assert database_contents(out) == whole[0]
 
 
@@ -468,7 +468,7 @@ def test_a_disk_that_lost_the_end_of_a_commit(images, whole, unfinished):
     assert last_transaction(file.parent) == 1
     code, errors = finish(images, unfinished)
     assert code == 3, errors
-    assert "going on at record" in errors
+    assert "continuing at record" in errors
     assert database_contents(unfinished) == whole[0]
 
 
@@ -519,7 +519,7 @@ def test_other_images_do_not_go_on(images, unfinished, tmp_path):
 def test_workers_and_limits_may_change(images, whole, unfinished):
     code, errors = finish(images, unfinished, "--workers", "3", "--max-skipped", "2")
     assert code == 0
-    assert "going on at record" in errors
+    assert "continuing at record" in errors
     assert database_contents(unfinished) == whole[0]
 
 
@@ -532,7 +532,7 @@ def test_replacing_goes_on_too(images, whole, tmp_path):
     assert database_contents(out) == old
     code, errors = finish(images, out, "--force")
     assert code == 3
-    assert "going on at record" in errors
+    assert "continuing at record" in errors
     assert database_contents(out) == whole[0]
 
 

@@ -130,7 +130,7 @@ CASES = {
     "unknown-bottom": Case(
         ERROR,
         net(('bottom: "pool1" top: "conv2"', 'bottom: "pool" top: "conv2"')),
-        "'pool' is made by no layer above",
+        "'pool' is not produced by any layer above",
         "conv2",
         net(),
     ),

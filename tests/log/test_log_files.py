@@ -108,13 +108,13 @@ def test_what_is_no_log(tmp_path):
         read_log(tmp_path)
     for name, data in (("text", b"hello\n"), ("empty", b""), ("bytes", bytes(range(256)))):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(FormatError, match="no line of it"):
+        with pytest.raises(FormatError, match="no line of a Caffe training"):
             read_log(tmp_path / name)
     (tmp_path / "x.gz").write_bytes(b"not gzip")
     with pytest.raises(FormatError, match="gzip"):
         read_log(tmp_path / "x.gz")
     (tmp_path / "y.gz").write_bytes(b"\x1f\x8bnot gzip")
-    with pytest.raises(FormatError, match="unpacked"):
+    with pytest.raises(FormatError, match="uncompressed"):
         read_log(tmp_path / "y.gz")
     with pytest.raises(InputError):
         read_log(Path("/proc/self/mem"))
@@ -155,7 +155,7 @@ def test_a_file_that_waits(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_what_does_not_end_and_is_no_log():
-    with pytest.raises(FormatError, match="no line of it"):
+    with pytest.raises(FormatError, match="no line of a Caffe training"):
         read_log(Path("/dev/zero"))
 
 
@@ -171,7 +171,7 @@ def test_a_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filling):
         stream.write(TEXT.replace(b"Iteration ", b"Iteration 9"))
     log = read_log(tmp_path / "bomb.log.gz")
     assert log.train.iteration[-1] == 60
-    assert ("unread", "no line of Caffe's for very long: what follows was not read") in (
+    assert ("unread", "a very long part has no line of Caffe; the rest was not read") in (
         finding_lines(summarize(make_table(log)), log)
     )
     follower = Follower(reader := Reader(), tmp_path / "bomb.log.gz")

@@ -77,7 +77,7 @@ def test_collapse_of_scores_and_errors():
     tests = [{"mIoU": 0.6, "err": 0.2}] * 10 + [{"mIoU": 0.02, "err": 0.99}] * 10
     iteration, text = found(run_of(falling(50), tests))["collapse"]
     assert iteration == 100
-    assert text.endswith("; so do 1 more outputs")
+    assert text.endswith("; 1 more output(s) collapsed too")
 
 
 def test_a_loss_that_is_back_where_it_began():

@@ -397,7 +397,7 @@ def test_two_processes_at_once_in_one_file(faster):
     log = read_lines(lines)
     assert list(log.train.iteration) == list(range(0, 200, 10))
     assert set(log.train.loss) == {2.0}
-    assert log.num_aside == 20 * faster
+    assert log.num_other_displays == 20 * faster
     said = dict(finding_lines(summarize(make_table(log)), log))
     assert "displays of another process in the same file are left out" in said["processes"]
 
@@ -410,7 +410,7 @@ def test_threads_that_have_the_same_numbers_again():
         lines += [stamped(start + i, f"Iteration {start + i}, loss = 1", 25) for i in range(50)]
     log = read_lines(lines)
     assert list(log.train.iteration) == [*range(50), *range(100, 150)]
-    assert (log.num_aside, log.restarts) == (0, [100])
+    assert (log.num_other_displays, log.restarts) == (0, [100])
 
 
 def test_pieces_without_heads_are_joined():

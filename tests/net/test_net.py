@@ -560,7 +560,7 @@ def test_random_valid_options_load_in_caffe(pycaffe, noise_lmdb, tmp_path):
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"variant": "resnet"}, "no variant"),
+        ({"variant": "resnet"}, "unknown variant"),
         ({"variant": "seed", "residual_scale": (0.1, 0.1, 0.1)}, "does not go with --variant seed"),
         ({"variant": "paper", "average_pool": "tf"}, "does not go with --variant paper"),
         ({"trunk": 2048}, "does not go with --variant slim"),

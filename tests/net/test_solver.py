@@ -170,7 +170,9 @@ def test_values_outside_their_range(name, value):
 
 @pytest.mark.parametrize(("name", "value"), [("scale", 1e-300), ("bn_eps", 1e-50)])
 def test_numbers_that_caffe_cannot_hold(name, value):
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .* is too small for Caffe"):
+    with pytest.raises(
+        UsageError, match=f"--{name.replace('_', '-')} .* is too small for a 32-bit float"
+    ):
         NetOptions(**{name: value})
 
 

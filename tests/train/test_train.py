@@ -325,7 +325,7 @@ def table_of(text):
         (("--recipe", "paper"), "--solver and --recipe"),
         (("--engine", "torch"), "trains with Caffe only"),
         (("--docker", "image", "--caffe", "x"), "--caffe and --docker"),
-        (("--docker", "--bad"), "takes the name of an image"),
+        (("--docker", "--bad"), "not a valid image name"),
         (("--status", "a", "--stop", "b"), "one at a time"),
         (("--resume", "--recipe", "paper"), "--recipe makes a new one"),
     ],

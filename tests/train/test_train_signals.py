@@ -318,7 +318,7 @@ def test_other_shells_can_look_snapshot_and_stop(root, tmp_path):
         late = irv2caffe(what, "run", cwd=tmp_path)
         assert late.returncode == 1
         assert "no training is running in" in late.stderr
-        assert "irv2caffe train --resume run goes on with it" in late.stderr
+        assert "continue it with irv2caffe train --resume run" in late.stderr
     assert irv2caffe("--status", "run", cwd=tmp_path).returncode == 0
     lost = irv2caffe("--status", "nowhere", cwd=tmp_path)
     assert lost.returncode == 1

@@ -65,8 +65,8 @@ def unknown_bottom(evidence: NetEvidence) -> Hits:
             below = any(bottom in each.message.top for each in net.layers[layer.index + 1 :])
             near = did_you_mean(bottom, made)
             yield Hit(
-                what=f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}"
-                + ("; it is made below" if below else ""),
+                what=f"bottom {bottom[:_MAX_WORD]!r} is not produced by any layer above "
+                f"in {net.phase}" + ("; it is produced below" if below else ""),
                 why=f"{_STOPS}: Unknown bottom blob",
                 fix="move the layer down"
                 if below

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from irv2caffe.data.inspect.sandbox import Guard
 from irv2caffe.data.records.database_files import LABELS
-from irv2caffe.errors import FormatError, InputError, Irv2CaffeError
+from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -182,3 +182,33 @@ def read_pair(
             f"build the validation database with make-lmdb --labels {train}",
         )
     return first, second
+
+
+def take_means(given: dict[str, Any], database: Database | None) -> dict[str, Any]:
+    """Replaces ``database`` as mean_value or mean_file by the mean of a database.
+
+    Args:
+        given: options of build-net by name; the one that says ``database`` is removed.
+        database: the training database; None if none was given.
+
+    Returns:
+        The removed option with the database's own mean.
+
+    Raises:
+        UsageError: no database, or none with a mean of three channels.
+    """
+    names = [name for name in ("mean_value", "mean_file") if given.get(name) == "database"]
+    if not names:
+        return {}
+    (name,) = names
+    flag = f"--{name.replace('_', '-')} database"
+    del given[name]
+    if database is None:
+        raise UsageError(f"{flag} needs --train-lmdb")
+    value = database.mean_values if name == "mean_value" else database.mean_file
+    if not value or len(database.mean_values) != 3:
+        raise UsageError(
+            f"{flag}: the training database has no mean of three channels",
+            "make-lmdb computes one, unless --mean none; or give numbers or a file",
+        )
+    return {name: value}

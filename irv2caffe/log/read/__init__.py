@@ -1,5 +1,5 @@
-"""From the text of a log to the history of a run.
+"""Reads the text of a log into the history of a run.
 
-In come log files (or lines) of any Caffe; out come :class:`~irv2caffe.log.read.history.Log`, the
-history, and events, the facts of single lines. Imports only ``errors`` and ``system``.
+The input is log files or lines of any Caffe; the output a :class:`~irv2caffe.log.read.history.Log`,
+the history, or the event of each line. Imports only ``errors`` and ``system``.
 """

@@ -1,8 +1,8 @@
 """Clock: working time since the first line, in microseconds, from glog's time stamps.
 
-Most stamps have no year. A step back of more than half a year is the turn of one; a smaller one is
-a clock that was set, and no time passes until the next line. A leap year is known by its
-29 February, or by the year itself where the log's header or the user gives it.
+Most stamps have no year. A step back of more than half a year is taken for New Year; a smaller one
+for a clock that was set back, which adds no time. A leap year is detected by its 29 February, or by
+the year where the log's header or the user gives it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DAYS_BEFORE = (0, 0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
 
 class Clock:
-    """Adds up the time between stamps; pauses between processes do not count.
+    """Adds up the time between stamps; pauses between processes are not counted.
 
     Attributes:
         now_us: working time since the first stamp.
@@ -53,7 +53,7 @@ class Clock:
         self.is_leap = _is_leap(self.year)
 
     def restart(self) -> None:
-        """Starts a new process: the time until its first stamp does not count."""
+        """Starts a new process: the time until its first stamp is not counted."""
         self.position_us = None
 
     def tick(self, time: LogTime | None) -> int | None:

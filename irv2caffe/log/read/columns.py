@@ -1,4 +1,4 @@
-"""Displays and outputs of a log as columns of numbers, some fifty bytes a display."""
+"""Displays and outputs of a log as columns of numbers, about fifty bytes per display."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TrainPoint:
         loss: mean over ``average_loss`` iterations.
         lr: learning rate, or None where the line is missing.
         seconds: working time since the start; pauses between restarts are not counted.
-        iteration_s: seconds per iteration since the display before, None where a test or a
+        iteration_s: seconds per iteration since the previous display, None where a test or a
             restart lies between.
     """
 
@@ -36,14 +36,14 @@ class TrainPoint:
 
 
 class TrainColumns(Sequence[TrainPoint]):
-    """The displays of the loss, by iteration, as a sequence of :class:`TrainPoint`.
+    """The displays of the loss, by iteration; a sequence of :class:`TrainPoint`.
 
     Attributes:
         iteration: integers.
         loss: floats.
         lr: floats, not-a-number where there is none.
         time_us: working time in microseconds, -1 where there is none.
-        step_us: microseconds since the display before, 0 where a test or a restart lies between.
+        step_us: microseconds since the previous display, 0 where a test or a restart lies between.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class TrainColumns(Sequence[TrainPoint]):
 
 
 class Series:
-    """The values of one output of the training net, by iteration; the mean of several at one."""
+    """The values of one training output by iteration; several at one iteration are averaged."""
 
     def __init__(self) -> None:
         self.iteration = array("q")
@@ -127,14 +127,14 @@ class Series:
             self._count.append(1)
 
     def extend(self, iteration: Any, value: Any) -> None:
-        """Adds single values of increasing iterations, given as arrays."""
+        """Adds one value for each of increasing iterations, given as arrays."""
         self.iteration.frombytes(iteration.tobytes())
         self._total.frombytes(value.tobytes())
         self._count.extend(array("q", [1]) * len(value))
 
     @classmethod
     def mean_of(cls, parts: Iterable[Series]) -> Series:
-        """One series of the mean of several at each iteration."""
+        """The mean of several series at each iteration."""
         sums: dict[int, tuple[float, int]] = {}
         for part in parts:
             for iteration, total, count in part.sums():

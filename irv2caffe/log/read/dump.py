@@ -1,7 +1,7 @@
 """The solver and net prototxts that Caffe prints into its log when it starts.
 
-They are read leniently: forks have fields of their own, other threads print in between, and lines
-are torn. What cannot be read is left out.
+They are read leniently: forks have further fields, other threads print in between, and lines may
+be torn. Lines that cannot be read are left out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 _LINE = re.compile(r"\s*(?:(\w+): ?(\S.*)|(\w+):? ?\{|(\}))\s*", re.ASCII)
 _LINES = re.compile(
     r"(?:[^\S\n]*(?:(?:\w+: ?\S[^\n]*|\w+:? ?\{|\})[^\S\n]*)?\n)+", re.ASCII
-)  # many of them, or blank ones
-_MAX_LINES = 500_000  # of one prototxt, which is ten times the largest nets there are
+)  # many such lines, or blank ones
+_MAX_LINES = 500_000  # of one prototxt, ten times those of the largest known nets
 _MAX_CHARACTERS = 50_000_000
 _MAX_DEPTH = 20
 _NET_FIELDS = frozenset({"name", "phase", "source", "batch_size", "dim", "num_output"})
@@ -47,16 +47,16 @@ class NetInfo:
 
 
 class Dump:
-    """Collects the lines of a prototxt that is being printed, between lines of other threads."""
+    """Collects the lines of a prototxt while it is printed, between lines of other threads."""
 
     def __init__(self, thread: int | None, lead: str = "", *, is_net: bool) -> None:
         """Starts without lines.
 
         Args:
-            thread: that prints it.
-            lead: text before the prefix of the line that announced it, and so before each of its
-                lines; numbers in it may differ.
-            is_net: a net, or a solver.
+            thread: the thread that prints it.
+            lead: text before the glog prefix of its first line, and before each of its lines;
+                numbers in it may differ.
+            is_net: whether it is a net; else a solver.
         """
         self.is_net = is_net
         self.lines: list[str] = []
@@ -66,7 +66,7 @@ class Dump:
 
     @property
     def has_lead(self) -> bool:
-        """Whether other text stands before its lines."""
+        """Whether each of its lines starts with other text."""
         return self._lead is not None
 
     def add(self, message: str) -> bool:
@@ -100,18 +100,18 @@ class Dump:
         return len(lines)
 
     def ends_with(self, thread: int | None, message: str) -> bool:
-        """Whether a line with a prefix comes after it; another thread's may come in between.
+        """Whether a line with a prefix ends it; lines of other threads do not.
 
-        Intel's fork begins the text in a line of its own, whose prefix has nothing behind it.
+        Intel's fork prints an empty line with a prefix before the text.
         """
         return thread == self._thread and (bool(self.lines) or bool(message.strip()))
 
 
 def read_fields(lines: list[str], wanted: frozenset[str] | None = None) -> Fields:
-    """Field name to its values, in order; a message is again such a mapping.
+    """The values of each field, in order; a message is again such a mapping.
 
     Args:
-        lines: of a prototxt; lines of no known form are left out.
+        lines: of a prototxt; lines that cannot be parsed are left out.
         wanted: the scalar fields to keep; None keeps all. Messages are always kept.
     """
     root: Fields = {}
@@ -157,7 +157,9 @@ def net_info(lines: list[str]) -> NetInfo:
         sizes = [size for message in data for size in _batch_sizes(message)]
         if sizes:
             batch = sizes[0]
-            source = next((str(one["source"][0]) for one in data if "source" in one), None)
+            source = next(
+                (str(message["source"][0]) for message in data if "source" in message), None
+            )
             break
     classes = [
         count
@@ -180,7 +182,7 @@ def net_info(lines: list[str]) -> NetInfo:
 
 
 def _batch_sizes(data: Fields) -> list[int]:
-    """Of a data layer's parameters; DummyData has the shapes of its tops instead."""
+    """The batch sizes in a data layer's parameters; DummyData has shapes of tops instead."""
     shapes = _messages(data, "shape")[:1]
     return _integers(data, "batch_size") or [
         n for shape in shapes for n in _integers(shape, "dim")[:1]

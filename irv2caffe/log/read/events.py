@@ -1,4 +1,4 @@
-"""Events: the facts that single lines of a Caffe log state."""
+"""Events: the parsed contents of single lines of a Caffe log."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class FileHeader(Event):
 
 @dataclass(frozen=True, slots=True)
 class SolverDump(Event):
-    """A process has started; its solver follows, in lines without a prefix."""
+    """A process has started; its solver prototxt follows, in lines without a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetDump(Event):
-    """A net follows, in lines without a prefix."""
+    """A net prototxt follows, in lines without a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Devices(Event):
-    """The GPUs that train together; none for the CPU."""
+    """The GPUs used for training; empty for the CPU."""
 
     gpus: tuple[int, ...]
 
@@ -65,7 +65,7 @@ class DataShape(Event):
 
 @dataclass(frozen=True, slots=True)
 class Fork(Event):
-    """A line that only this fork prints."""
+    """A line that only a certain fork prints."""
 
     name: str
 
@@ -122,7 +122,7 @@ class TestStart(Event):
 
 @dataclass(frozen=True, slots=True)
 class Output(Event):
-    """A value of an output blob: of the last batch in training, a mean over a test.
+    """A value of an output blob: of the last batch in training, the mean over a test.
 
     ``weight`` is the loss weight, which only losses have.
     """
@@ -166,7 +166,7 @@ class StoppedEarly(Event):
 
 @dataclass(frozen=True, slots=True)
 class TestInterrupted(Event):
-    """A signal ended a test; after the last iteration Caffe says nothing else of it."""
+    """A signal ended a test; after the last iteration Caffe prints nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Done(Event):
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """A warning or an error that Caffe survived."""
+    """A warning, or an error after which Caffe went on."""
 
     message: str
 

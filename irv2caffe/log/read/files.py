@@ -1,4 +1,4 @@
-"""Log files, plain and packed, and pipes, as pieces of bytes."""
+"""Reads plain and compressed log files and pipes in chunks of bytes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PIECE_BYTES = 1 << 21
-_PACKED: dict[bytes, Callable[[Path, Literal["rb"]], IO[bytes]]] = {
+CHUNK_BYTES = 1 << 21
+_COMPRESSED: dict[bytes, Callable[[Path, Literal["rb"]], IO[bytes]]] = {
     b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
@@ -28,7 +28,7 @@ STDIN = "-"
 
 
 def resolve_log(path: Path) -> Path:
-    """The log that a path means: itself, or ``train.log`` in a run folder.
+    """The log at a path: the path itself, or ``train.log`` in a run folder.
 
     Raises:
         MissingInputError: there is no such log.
@@ -43,35 +43,35 @@ def resolve_log(path: Path) -> Path:
     return path
 
 
-def pieces(path: Path) -> Iterator[memoryview]:
-    """The unpacked bytes of a log, a few megabytes at a time, in memory that is used again.
+def read_chunks(path: Path) -> Iterator[memoryview]:
+    """The uncompressed bytes of a log, a few megabytes at a time, in a reused buffer.
 
     Raises:
-        FormatError: it is packed and cannot be unpacked at all.
+        FormatError: it is compressed, and no part can be uncompressed.
         InputError: it cannot be read.
     """
-    piece = memoryview(bytearray(PIECE_BYTES))
-    seen = False
+    chunk = memoryview(bytearray(CHUNK_BYTES))
+    has_data = False
     try:
         with open_log(path) as stream:
-            length = len(piece)
-            while length == len(piece):
-                length, torn = _fill(stream, piece)
-                seen = seen or length > 0
+            length = len(chunk)
+            while length == len(chunk):
+                length, torn = _fill(stream, chunk)
+                has_data = has_data or length > 0
                 if length:
-                    yield piece[:length]
-                if torn is not None and not seen:
-                    raise FormatError(f"cannot be unpacked: {torn}", path=path) from torn
+                    yield chunk[:length]
+                if torn is not None and not has_data:
+                    raise FormatError(f"cannot be uncompressed: {torn}", path=path) from torn
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _fill(stream: IO[bytes], piece: memoryview) -> tuple[int, Exception | None]:
-    """Reads as much as there is room for; less at the end, or where a packed file is torn."""
+def _fill(stream: IO[bytes], chunk: memoryview) -> tuple[int, Exception | None]:
+    """Fills a buffer; reads less at the end, or where a compressed file is torn."""
     length = 0
     try:
-        while length < len(piece):
-            count = stream.readinto1(piece[length:])  # type: ignore[attr-defined]
+        while length < len(chunk):
+            count = stream.readinto1(chunk[length:])  # type: ignore[attr-defined]
             if not count:
                 break
             length += count
@@ -85,17 +85,17 @@ def _fill(stream: IO[bytes], piece: memoryview) -> tuple[int, Exception | None]:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Opens a log; unpacks it if its first bytes are those of a packed file."""
+    """Opens a log; uncompresses it if its first bytes are those of a compressed file."""
     if str(path) == STDIN:
         if sys.stdin is None:
             raise InputError("standard input is closed")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     if not path.is_file():
-        return path.open("rb")  # a pipe gives its bytes once
+        return path.open("rb")  # the bytes of a pipe can be read only once
     stream = open_regular(path)
-    magic = stream.read(_MAGIC_BYTES) or b""  # None: /proc has files that wait
+    magic = stream.read(_MAGIC_BYTES) or b""  # None for files in /proc that would block
     stream.seek(0)
-    for start, unpack in _PACKED.items():
+    for start, unpack in _COMPRESSED.items():
         if magic.startswith(start):
             stream.close()
             return unpack(path, "rb")

@@ -1,4 +1,4 @@
-"""Follower: reads a log while it grows, also when it is rotated."""
+"""Follower: reads a log while it grows, across rotations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 from typing import IO, TYPE_CHECKING
 
 from irv2caffe.errors import InputError
-from irv2caffe.log.read.files import PIECE_BYTES, open_log, resolve_log
+from irv2caffe.log.read.files import CHUNK_BYTES, open_log, resolve_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Follower:
-    """Reads what a file has grown by; goes on in the new file after a rotation.
+    """Reads what was appended to a file, and continues in the new file after a rotation.
 
-    Both ways of rotating are followed: a new file under the old name, and the same file emptied.
+    A rotation may create a new file of the same name, or truncate the file.
 
     Attributes:
-        ended: nothing can follow: the pipe was closed, or the file is packed.
+        ended: the log cannot grow: the pipe was closed, or the file is compressed.
     """
 
     def __init__(self, reader: Reader, path: Path) -> None:
@@ -37,7 +37,7 @@ class Follower:
         self.ended = False
 
     def poll(self) -> bool:
-        """Reads what is new, without waiting; returns whether there was anything.
+        """Reads new data without waiting; returns whether there was any.
 
         Raises:
             InputError: it cannot be read.
@@ -52,20 +52,20 @@ class Follower:
             return False
         if self._stream is None:
             self._stream = open_log(self._path)
-        if not hasattr(self._stream, "raw"):  # packed files do not grow
+        if not hasattr(self._stream, "raw"):  # compressed files do not grow
             self._reader.read_file(self._path)
             self.ended = True
             return True
         status = os.fstat(self._stream.fileno())
         if not stat.S_ISREG(status.st_mode):
-            return self._drain_pipe(self._stream)
+            return self._read_pipe(self._stream)
         grown = self._read_rest(self._stream)
         return self._rotated(self._stream, status) or grown
 
     def _read_rest(self, stream: IO[bytes]) -> bool:
         grown = False
-        while not self._reader.log.gave_up and (piece := stream.read(PIECE_BYTES)):
-            self._reader.feed_bytes(piece)
+        while not self._reader.log.gave_up and (chunk := stream.read(CHUNK_BYTES)):
+            self._reader.feed_bytes(chunk)
             grown = True
         self.ended |= self._reader.log.gave_up
         return grown
@@ -87,15 +87,15 @@ class Follower:
             return self._poll()
         return False
 
-    def _drain_pipe(self, stream: IO[bytes]) -> bool:
+    def _read_pipe(self, stream: IO[bytes]) -> bool:
         grown = False
         while select.select([stream], [], [], 0)[0]:
-            piece = os.read(stream.fileno(), PIECE_BYTES)
-            if not piece or self._reader.log.gave_up:
+            chunk = os.read(stream.fileno(), CHUNK_BYTES)
+            if not chunk or self._reader.log.gave_up:
                 self._reader.finish()
                 self.ended = True
                 return grown
-            self._reader.feed_bytes(piece)
+            self._reader.feed_bytes(chunk)
             grown = True
         return grown
 

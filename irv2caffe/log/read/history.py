@@ -1,4 +1,4 @@
-"""Log: the history of a run, as read from its log."""
+"""Log: the history of a run, read from its log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestPoint:
 
     Attributes:
         iteration: number of updates before it.
-        net: which of the test nets.
+        net: index of the test net.
         outputs: name to mean value, in the order of the log.
         seconds: working time since the start of the run.
     """
@@ -38,8 +38,8 @@ class TestPoint:
     seconds: float | None = None
 
 
-class Piece(NamedTuple):
-    """Batch and GPUs of one process; None where its log does not show them."""
+class Process(NamedTuple):
+    """First iteration, batch size, iter_size and GPUs of a process; batch None if unknown."""
 
     start: int
     batch: int | None
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class Clips:
-    """Iterations whose gradients were scaled down, and the L2 norm before it."""
+    """Iterations with gradient clipping, and the L2 norm before it."""
 
     iteration: array[int] = field(default_factory=lambda: array("q"))
     norm: array[float] = field(default_factory=lambda: array("d"))
@@ -57,7 +57,7 @@ class Clips:
 
 @dataclass
 class Log:
-    """The history of a run; where processes overlap, the later one counts.
+    """The history of a run; where processes overlap, that of the later one.
 
     Attributes:
         train: displays of the loss, by iteration.
@@ -66,7 +66,7 @@ class Log:
         num_dropped: output values left out because there are too many names.
         test: tests, by iteration.
         restarts: iterations at which a further process started.
-        pieces: the processes whose displays and tests are kept.
+        processes: the processes whose displays and tests are kept.
         num_replaced: displays and tests that a later process repeated.
         fields: the last solver that was printed, by field name.
         nets: the nets that were printed, the last process's.
@@ -75,7 +75,7 @@ class Log:
         gpu_names: model names by number.
         fork: name of the Caffe fork, where its lines show it; empty for BVLC's.
         epochs_at: the last (iteration, epoch) that NVCaffe printed.
-        weights: the model that was finetuned.
+        weights: the model that finetuning started from.
         snapshots: models written.
         clips: gradient clipping on the first GPU.
         warnings: messages of severity W and E, and how often each appeared.
@@ -86,12 +86,12 @@ class Log:
         interrupted: a signal ended a test.
         killed: the name of the signal that ended it without one, or empty.
         fatal: Caffe's first fatal message, or empty.
-        num_aside: displays of another process in the same file, which do not count.
-        gave_up: reading stopped after very many lines that are not Caffe's.
+        num_other_displays: displays of another process in the same file, not kept.
+        gave_up: reading stopped after very many lines that are not from Caffe.
         num_lines: lines read.
-        num_events: lines with an event.
-        num_other: lines of Caffe without one.
-        num_unknown: lines that are not Caffe's, or torn.
+        num_events: lines parsed as an event.
+        num_other: other lines of Caffe.
+        num_unknown: lines that are not from Caffe, or torn.
     """
 
     train: TrainColumns = field(default_factory=TrainColumns)
@@ -100,7 +100,7 @@ class Log:
     num_dropped: int = 0
     test: list[TestPoint] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
     num_replaced: int = 0
     fields: dict[str, Any] = field(default_factory=dict)
     nets: list[NetInfo] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Log:
     interrupted: bool = False
     killed: str = ""
     fatal: str = ""
-    num_aside: int = 0
+    num_other_displays: int = 0
     gave_up: bool = False
     num_lines: int = 0
     num_events: int = 0
@@ -132,7 +132,7 @@ class Log:
         """Number of GPUs that trained together; 1 for the CPU."""
         return max(1, len(self.gpus))
 
-    def images_per_iteration(self, piece: Piece) -> int | None:
+    def images_per_iteration(self, process: Process) -> int | None:
         """The effective batch: batch_size x GPUs x iter_size.
 
         A log prints the batch of one GPU: BVLC's batch_size is that of each, and NVCaffe, whose
@@ -140,9 +140,9 @@ class Log:
         borisgin/nvcaffe: net.cpp, Net::Init, and parallel.cpp, divide_batch_size; of nets for
         TRAIN in the older one, of all in 0.17, which rounds up instead of stopping).
         """
-        if piece.batch is None:
+        if process.batch is None:
             return None
-        return piece.batch * piece.num_gpus * piece.iter_size
+        return process.batch * process.num_gpus * process.iter_size
 
     def record(self, event: Event) -> None:
         """Records an event that concerns the run as a whole."""
@@ -174,7 +174,7 @@ class Log:
                 self.fatal = self.fatal or message
 
     def start_process(self) -> None:
-        """Records the start of a process: how an earlier one ended no longer counts."""
+        """Records the start of a process; clears how an earlier one ended."""
         self.nets = []
         self.finished = self.stopped = self.interrupted = False
         self.fatal = self.killed = ""
@@ -187,7 +187,7 @@ class Log:
             self.train_batch = info.batch
 
     def add_loss_weight(self, name: str, weight: float) -> None:
-        """Records that an output is a loss; its first weight counts."""
+        """Records that an output is a loss; keeps its first weight."""
         if len(self.loss_weights) < MAX_OUTPUTS:
             self.loss_weights.setdefault(name, weight)
 
@@ -204,8 +204,8 @@ class Log:
             self.num_replaced += 1
         while self.restarts and self.restarts[-1] >= iteration:
             self.restarts.pop()
-        while self.pieces and self.pieces[-1].start >= iteration:
-            self.pieces.pop()
+        while self.processes and self.processes[-1].start >= iteration:
+            self.processes.pop()
         while self.clips.iteration and self.clips.iteration[-1] >= iteration:
             self.clips.iteration.pop()
             self.clips.norm.pop()
@@ -219,7 +219,7 @@ class Log:
     def forget_before(self, iteration: int) -> None:
         """Drops displays before an iteration, and all but the newest test and snapshot.
 
-        For a follower of a growing log, which has used them.
+        For following a growing log, where the older ones are no longer needed.
         """
         self.train.forget_before(iteration)
         for series in self.outputs.values():

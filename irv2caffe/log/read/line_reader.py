@@ -1,4 +1,4 @@
-"""LineReader: from single lines to the history of a run."""
+"""LineReader: builds the history of a run from the lines of its log."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
     from irv2caffe.log.read.events import Event, LogTime
 
-MAX_LINE_BYTES = 1 << 16  # a longer one is not Caffe's; the rest of it is dropped
+MAX_LINE_BYTES = 1 << 16  # longer lines are not from Caffe and are cut off
 _NUM_FORK_LINES = 6  # displays and learning rates of a process that show which fork wrote them
-_MAX_ASIDE = 1000
+_MAX_OTHER_THREADS = 1000
 _STATE = re.compile(r"_iter_(\d{1,18})\.solverstate(?:\.h5)?$", re.ASCII)
 
 
 class LineReader:
-    """Takes the lines of a log one after the other and builds the history of the run.
+    """Takes the lines of a log one by one and builds the history of the run.
 
-    Of several threads, the first that names an iteration is the root solver's. Iterations of others
-    do not count, unless another one alone goes on (logs whose beginnings were cut off).
+    Of several threads, the first that prints an iteration is taken for the root solver. Iterations
+    of others are ignored, unless only another thread continues (logs without their beginning).
 
     Attributes:
         log: the history so far.
-        builder: of the history.
+        builder: adds events to the history.
         root: the root solver's thread, or None before the first iteration.
         dump: the net or solver that is being printed, or None.
     """
@@ -44,17 +44,17 @@ class LineReader:
 
         Args:
             year: of the first line; None takes it from the log if that has one.
-            on_unknown: called with every line that is not understood and not Caffe's.
+            on_unknown: called with every line that is not from Caffe.
         """
         self.log = Log()
         self.builder = RunBuilder(self.log, Clock(year))
         self.root: int | None = None
         self.dump: Dump | None = None
         self._on_unknown = on_unknown
-        self._aside: deque[IterationEvent] = deque(maxlen=_MAX_ASIDE)
+        self._other_threads: deque[IterationEvent] = deque(maxlen=_MAX_OTHER_THREADS)
         self._num_fork_lines = 0
         self._starter: int | None = None  # the thread that started the newest process
-        self._old_root: int | None = None  # of a process that may still write
+        self._old_root: int | None = None  # of an earlier process that may still write
 
     def feed(self, line: str) -> Event | None:
         """Takes one line; returns its event."""
@@ -104,20 +104,20 @@ class LineReader:
         return taken
 
     @property
-    def is_steady(self) -> bool:
+    def expects_displays(self) -> bool:
         """Whether the next lines are likely displays of a process whose root is known."""
         known = self._num_fork_lines >= _NUM_FORK_LINES
         return known and not self.builder.new_process and self.dump is None
 
     def skip_to(self, iteration: int, outputs: Iterable[str]) -> None:
-        """Goes on after displays of the root solver that were added elsewhere.
+        """Continues after displays of the root solver that the fast path added.
 
         Args:
             iteration: of the last of them.
             outputs: the names of its outputs.
         """
         self.builder.skip_to(iteration, outputs)
-        self._aside.clear()
+        self._other_threads.clear()
 
     def _count_other(self, time: LogTime | None, line: str) -> None:
         if time is not None:
@@ -138,8 +138,10 @@ class LineReader:
                 | events.Score()
             ):
                 self._handle_iteration(event)
-            case events.Clip(norm=norm) if event.thread == self.root and builder.at is not None:
-                self.log.clips.iteration.append(builder.at)
+            case events.Clip(norm=norm) if (
+                event.thread == self.root and builder.iteration is not None
+            ):
+                self.log.clips.iteration.append(builder.iteration)
                 self.log.clips.norm.append(norm)
             case events.Resuming(path=path):
                 found = _STATE.search(path)
@@ -150,39 +152,39 @@ class LineReader:
                 self.log.record(event)
 
     def _handle_iteration(self, event: IterationEvent) -> None:
-        """Passes an event on if it is the root solver's; else sets it aside."""
+        """Adds an event of the root solver; keeps those of other threads apart."""
         is_new = self.builder.new_process
         if event.thread != self.root and event.thread is not None:
             if not (is_new and isinstance(event, events.Loss | events.TestStart)):
-                self._set_aside(event)
+                self._keep_other_thread(event)
                 return
             self.root = event.thread
             # The first Caffes printed the learning rate before the loss that shows the root.
-            for earlier in self._aside:
+            for earlier in self._other_threads:
                 if earlier.thread == event.thread and isinstance(earlier, events.LearningRate):
                     self.builder.handle(earlier)
         elif is_new and event.thread == self._old_root is not None:
-            self._set_aside(event)
+            self._keep_other_thread(event)
             return
-        self._aside.clear()
+        self._other_threads.clear()
         self.builder.handle(event)
 
-    def _set_aside(self, event: IterationEvent) -> None:
-        """Keeps an event of another thread; after two displays without the root it is the root."""
-        self._aside.append(event)
+    def _keep_other_thread(self, event: IterationEvent) -> None:
+        """Keeps another thread's event; after two displays without the root it becomes the root."""
+        self._other_threads.append(event)
         if not isinstance(event, events.Loss):
             return
-        self.log.num_aside += 1
+        self.log.num_other_displays += 1
         if event.thread == self._old_root:
             return
-        same = [other for other in self._aside if other.thread == event.thread]
+        same = [other for other in self._other_threads if other.thread == event.thread]
         num_displays = sum(isinstance(other, events.Loss) for other in same)
         if num_displays < 2:
             return
-        self._aside.clear()
+        self._other_threads.clear()
         self.builder.new_process = True
         self.root = event.thread
-        self.log.num_aside -= num_displays
+        self.log.num_other_displays -= num_displays
         for other in same:
             self.builder.handle(other)
 
@@ -191,7 +193,7 @@ class LineReader:
         self.dump = Dump(event.thread, lead, is_net=isinstance(event, events.NetDump))
         if isinstance(event, events.SolverDump):
             self.builder.new_process = True
-            # Its threads may have the numbers of the last one's, where containers count anew.
+            # In containers a new process may have the thread numbers of the previous one.
             is_other = event.thread not in {None, self.root, self._starter}
             self._old_root = self.root if is_other else None
             self._starter = event.thread
@@ -199,7 +201,7 @@ class LineReader:
             self.log.start_process()
 
     def _continue_dump(self, time: LogTime | None, thread: int | None, message: str) -> bool:
-        """Whether a line belongs to the prototxt being printed; if not, that may end here."""
+        """Adds a line to the prototxt being printed, or ends it; returns whether it was added."""
         assert self.dump is not None
         if time is None and self.dump.add(message):
             return True

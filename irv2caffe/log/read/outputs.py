@@ -1,8 +1,8 @@
-"""Keys for the values of net outputs; an output of several elements gets one for each.
+"""Stores the values of net outputs by name; an output with several elements has a key for each.
 
-Caffe prints an output once for each element, always by the same name: the accuracies of the
-classes, or overall accuracy, mean over classes and mean IU of one layer. They are kept as
-``NAME[0]``, ``NAME[1]`` and so on. Of an output with very many (probabilities) the mean is kept.
+Caffe prints an output once for each element, always with the same name, such as the accuracies of
+the classes. They are stored as ``NAME[0]``, ``NAME[1]`` and so on. Of an output with more than
+:data:`MAX_ELEMENTS` elements, such as probabilities, the mean is stored.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from irv2caffe.log.read.columns import Series
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MAX_OUTPUTS = 256  # names that are kept; a net has some ten
+MAX_OUTPUTS = 256  # names; a net has about ten
 MAX_ELEMENTS = 100  # of one name
 MAX_NAME = 200  # characters
 _Kept = TypeVar("_Kept")
 
 
 class _Outputs(Generic[_Kept]):
-    """Finds the key under which each value is kept.
+    """Chooses the key of each value.
 
     Attributes:
         kept: values by key; the caller's dictionary, changed in place.
@@ -35,7 +35,7 @@ class _Outputs(Generic[_Kept]):
         self._averaged: set[str] = set()
 
     def start_display(self, names: Iterable[str] = ()) -> None:
-        """Starts a display, of which one value of each of these names was already kept."""
+        """Starts a display; one value of each of these names has been stored already."""
         self._num_seen = dict.fromkeys(names, 1)
 
     def is_single(self, name: str) -> bool:
@@ -57,7 +57,7 @@ class _Outputs(Generic[_Kept]):
         return key if key in self.kept or len(self.kept) < MAX_OUTPUTS else None
 
     def _split_elements(self, name: str) -> None:
-        """Makes what was kept by this name the first of several elements."""
+        """Renames what is stored under this name to the first of several elements."""
         if name in self._split:
             return
         self._split.add(name)
@@ -111,7 +111,7 @@ class TestOutputs(_Outputs[float]):
         if key is None or (key not in self._names and len(self._names) >= MAX_OUTPUTS):
             return False
         self._names.add(key)
-        if key in self.kept:  # the mean of as many as were seen
+        if key in self.kept:  # the running mean
             value = self.kept[key] + (value - self.kept[key]) / self._num_seen[name]
         self.kept[key] = value
         return True

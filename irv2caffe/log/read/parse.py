@@ -1,7 +1,7 @@
-"""Parser: from a line to an event, for every Caffe from 0.9 to the last of its forks.
+"""Parses a line of a log to an event, for every Caffe from 0.9 on and its forks.
 
 Messages are those of solver.cpp, sgd_solver.cpp, data_layer.cpp and tools/caffe.cpp. The rates in
-brackets are not used: the first of a process is read from uninitialised memory.
+brackets are not used: Caffe computes the first one of a process from uninitialised memory.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.log.read import events
 from irv2caffe.log.read.events import Event, LogTime
 from irv2caffe.log.read.outputs import MAX_NAME
-from irv2caffe.log.read.unwrap import mend, unwrap
+from irv2caffe.log.read.unwrap import unescape, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NUM = r"[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?|1\.#\w{1,8}|(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)"
 NUMBER = re.compile(_NUM, re.ASCII | re.IGNORECASE)
-# Sources are ``solver.cpp:239``, or whole paths, on Windows with blanks. Pastes lack the letter.
+# Sources are ``solver.cpp:239`` or whole paths, on Windows with blanks. Copies may lack the letter.
 _PREFIX = re.compile(
     r"([IWEF]?)(\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,6}) {1,9}(\d{1,10}) "
     r"(?:[^\s\]]{1,400}|[^\]]{1,400}\.\w{1,4}:\d{1,6})\] ?",
@@ -50,9 +50,9 @@ def _score(time: LogTime | None, thread: int | None, index: int, value: float) -
     return events.Output(time, thread, True, index, f"score {index}", value)
 
 
-# First word, event, fixed fields and pattern of each message; the groups are further fields.
+# First word, event, fixed fields and pattern of each message; groups give the other fields.
 _MESSAGES: tuple[tuple[str, Callable[..., Event], dict[str, Any], str], ...] = (
-    # Xilinx' fork goes on ", remaining 2 hours".
+    # Xilinx' fork appends ", remaining 2 hours".
     ("Iteration", events.Loss, {}, rf"{_STEP}{_EPOCHS}, loss = (?P<loss>{_NUM})(?:, [a-z].*)?"),
     (
         "Iteration", events.LearningRate, {},
@@ -124,7 +124,7 @@ RULES: dict[str, list[tuple[re.Pattern[str], Callable[..., Event], dict[str, Any
 for _word, _make, _fixed, _pattern in _MESSAGES:
     _compiled = re.compile(_pattern, re.ASCII | re.IGNORECASE | re.DOTALL)
     RULES.setdefault(_word, []).append((_compiled, _make, _fixed))
-# What only NVIDIA's fork writes in a display, from its 0.14 on and before.
+# Displays that only NVIDIA's fork prints, from its version 0.14 on, and before it.
 _NVCAFFE = re.compile(
     r"Iteration \d{1,18}(?: \([^)]*\d iter\)| \([^\s)]+ s\)|, lr = \S+, m|.*ep, loss)", re.ASCII
 )
@@ -150,8 +150,8 @@ _TYPES: dict[str, Callable[[str], Any]] = {
 def split_prefix(line: str) -> tuple[LogTime | None, int | None, str, str]:
     """(time, thread, severity, message) of a line; (None, None, "", message) without a stamp.
 
-    Of a line that two threads wrote at once, the last message is whole and counts. Text before the
-    prefix (stamps of containers and schedulers) is dropped.
+    If two threads wrote a line at once, its last message is used, which is whole. Text before
+    the prefix (stamps of containers and schedulers) is dropped.
     """
     match = _PREFIX.match(line)
     more = line.find("] ", 0 if match is None else match.end()) >= 0
@@ -176,9 +176,9 @@ def parse(line: str) -> Event | None:
 
 
 def clean(line: str) -> str:
-    """A line without its end and without the traces of torn, converted and pasted files.
+    """A line without its line end, NULs and additions of terminals, containers and web pages.
 
-    NULs come from holes in files after a crash, and from UTF-16, as which PowerShell redirects.
+    NULs come from holes in files after a crash, and from UTF-16, which PowerShell writes.
     """
     if "\0" in line:
         line = line.replace("\0", "")
@@ -186,7 +186,7 @@ def clean(line: str) -> str:
 
 
 def lead_of(line: str) -> str:
-    """The text before glog's prefix (a container's stamp, a rank); mostly empty.
+    """The text before glog's prefix (a container's time stamp, a rank); usually empty.
 
     Args:
         line: cleaned, with a prefix.
@@ -196,15 +196,15 @@ def lead_of(line: str) -> str:
 
 
 def parse_message(stamp: _Stamp, severity: str, message: str) -> Event | None:
-    """The event of a message whose prefix :func:`split_prefix` took off."""
+    """The event of a message, after :func:`split_prefix`."""
     if severity == "F":
         return events.Fatal(*stamp, message)
     message = _without_device(message)
     found = _event(stamp, message)
-    if found is None and (mended := mend(message)) != message:
-        found = _event(stamp, _without_device(mended))
+    if found is None and (unescaped := unescape(message)) != message:
+        found = _event(stamp, _without_device(unescaped))
     if found is not None or severity not in {"W", "E"} or message.startswith("["):
-        return found  # debug_info writes its norms with the severity of an error
+        return found  # debug_info prints its norms with severity E
     return events.Warned(*stamp, message)
 
 
@@ -239,7 +239,7 @@ def _fields(match: re.Match[str]) -> dict[str, Any]:
 
 
 def fork_of(message: str) -> str:
-    """The fork that writes displays in this form; empty for BVLC's own."""
+    """The fork that prints displays in this form; empty for BVLC's Caffe."""
     if _NVCAFFE.search(message):
         return "NVCaffe"
     return "NVCaffe 0.12 or 0.13" if _EARLY_NVCAFFE.search(message) else ""
@@ -253,8 +253,8 @@ def _output(stamp: _Stamp, message: str) -> Event | None:
     rest, weight = message[head.end() :], None
     if rest.endswith(" loss)"):
         before, _, weighted = rest.rpartition(" (* ")
-        rest, said = before or rest, weighted.partition(" = ")[0]
-        weight = number(said) if before and NUMBER.fullmatch(said) else None
+        rest, weight_text = before or rest, weighted.partition(" = ")[0]
+        weight = number(weight_text) if before and NUMBER.fullmatch(weight_text) else None
     name, _, value = rest.rpartition(" = ")
     if not name or NUMBER.fullmatch(value) is None:
         return None

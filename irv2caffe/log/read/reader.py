@@ -1,14 +1,11 @@
-"""Reader: the history of a run from whole files, read in pieces.
-
-:func:`read_log` reads files, :func:`read_lines` lines.
-"""
+"""Reader: reads whole log files, in chunks; :func:`read_log` and :func:`read_lines`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import FormatError
-from irv2caffe.log.read.files import pieces, resolve_log
+from irv2caffe.log.read.files import read_chunks, resolve_log
 from irv2caffe.log.read.line_reader import MAX_LINE_BYTES, LineReader
 
 if TYPE_CHECKING:
@@ -18,16 +15,16 @@ if TYPE_CHECKING:
     from irv2caffe.log.read.fast.blocks import BlockReader
     from irv2caffe.log.read.history import Log
 
-_MIN_BLOCK_BYTES = 1 << 15  # shorter pieces are read line by line
-# After so much without a line of Caffe's none is to come: a bomb, a device, another kind of file.
+_MIN_BLOCK_BYTES = 1 << 15  # shorter chunks are read line by line
+# Reading stops after so much without a line of Caffe: a device, a decompression bomb, another file.
 MAX_FOREIGN_BYTES = 1 << 30
 MAX_FOREIGN_LINES = 4_000_000
 
 
 class Reader(LineReader):
-    """Takes the pieces of a file, or lines, one after the other and builds the history of the run.
+    """Takes the chunks of a file, or lines, one by one and builds the history of the run.
 
-    Long pieces are read a block of lines at a time, with the same result as line by line.
+    Long chunks are read a block of lines at a time, with the same result as line by line.
     """
 
     def __init__(
@@ -41,7 +38,7 @@ class Reader(LineReader):
         self._num_caffe_lines = self._num_lines_then = 0
 
     def feed_bytes(self, data: bytes | memoryview) -> None:
-        """Takes the next piece of a file; :meth:`finish` takes a last line without an end."""
+        """Takes the next chunk of a file; :meth:`finish` takes a last line without an end."""
         if len(data) < _MIN_BLOCK_BYTES:
             *lines, rest = (self._rest + bytes(data)).split(b"\n")
             for line in lines:
@@ -55,22 +52,22 @@ class Reader(LineReader):
         self._give_up_if_foreign(len(data))
 
     def finish(self) -> None:
-        """Ends the file; further pieces are of another."""
+        """Ends the file; further chunks are of another one."""
         if self._rest:
             rest, self._rest = self._rest, b""
             self.feed_line(rest)
         super().finish()
 
     def read_file(self, path: Path) -> None:
-        """Reads a log to its end; of a torn packed file, what can be unpacked.
+        """Reads a log to its end; a torn compressed file as far as it can be uncompressed.
 
         Raises:
             MissingInputError: there is no such log.
-            FormatError: it is packed and cannot be unpacked at all.
+            FormatError: it is compressed, and no part can be uncompressed.
             InputError: it cannot be read.
         """
-        for piece in pieces(resolve_log(path)):
-            self.feed_bytes(piece)
+        for chunk in read_chunks(resolve_log(path)):
+            self.feed_bytes(chunk)
             if self.log.gave_up:
                 break
         self.finish()
@@ -84,7 +81,7 @@ class Reader(LineReader):
         self._blocks.feed(*parts)
 
     def _give_up_if_foreign(self, num_bytes: int) -> None:
-        """Sets ``gave_up`` if too much was read since the last line of Caffe's."""
+        """Sets ``gave_up`` if too much was read since the last line of Caffe."""
         log = self.log
         known = log.num_events + log.num_other
         if known > self._num_caffe_lines:
@@ -106,12 +103,12 @@ def _last_line_end(data: bytes | memoryview) -> int:
 
 
 def read_log(*paths: Path, year: int | None = None) -> Log:
-    """The history in one log, or in the pieces of one, plain or packed, of any length.
+    """Reads the history of a run from one log or several parts of it, plain or compressed.
 
     Args:
-        paths: logs or run folders; ``-`` is standard input. Several are pieces of one run, in
+        paths: logs or run folders; ``-`` is standard input. Several are parts of one run, in
             order (rotated files, a file for each process).
-        year: of the first line, which glog does not always write.
+        year: of the first line, where glog did not write it.
 
     Raises:
         MissingInputError: there is no such log.
@@ -129,14 +126,14 @@ def require_caffe_log(log: Log, path: Path) -> None:
     """Raises FormatError if a file had no line of a Caffe training."""
     if log.num_events == 0:
         raise FormatError(
-            "no line of it is from a Caffe training",
+            "it has no line of a Caffe training",
             "give the log of caffe train, or a run folder",
             path=path,
         )
 
 
 def read_lines(lines: Iterable[str], *, year: int | None = None) -> Log:
-    """The history in lines."""
+    """Reads the history of a run from the lines of its log."""
     reader = Reader(year=year)
     for line in lines:
         reader.feed(line)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.log.read import events
-from irv2caffe.log.read.history import Log, Piece, TestPoint
+from irv2caffe.log.read.history import Log, Process, TestPoint
 from irv2caffe.log.read.outputs import TestOutputs, TrainOutputs
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ IterationEvent = events.Loss | events.LearningRate | events.TestStart | events.O
 
 
 class RunBuilder:
-    """Adds the events of the root solver, process after process, to the history of a run.
+    """Adds the events of the root solver, over all processes, to the history of a run.
 
     Attributes:
         log: the history.
-        clock: its working time.
-        new_process: a process has started and has not named an iteration yet.
-        resume_at: the iteration of the solver state that it resumes from, where it named one.
-        at: the newest iteration of this process, or None.
+        clock: adds up its working time.
+        new_process: a process has started and not yet printed an iteration.
+        resume_at: the iteration in the name of the solver state it resumes from, or None.
+        iteration: the newest iteration of this process, or None.
         shown: the last displayed iteration of this process, or None.
         tested_since: whether a test came after that.
         outputs: of the training net.
@@ -37,7 +37,7 @@ class RunBuilder:
         self.clock = clock
         self.new_process = True
         self.resume_at: int | None = None
-        self.at: int | None = None
+        self.iteration: int | None = None
         self.shown: int | None = None
         self.tested_since = False
         self.outputs = TrainOutputs(log.outputs)
@@ -56,7 +56,7 @@ class RunBuilder:
             case events.LearningRate(iteration=iteration, lr=lr):
                 if self.shown == iteration and not self.new_process and self.log.train:
                     self.log.train.lr[-1] = lr
-                else:  # before its loss, as the first Caffes printed it
+                else:  # before its loss, as in the first Caffe versions
                     self._pending_lr = (iteration, lr)
             case events.Score():
                 self._add_score(event)
@@ -69,36 +69,36 @@ class RunBuilder:
                     self.log.num_dropped += not self.outputs.add(name, self.shown, value)
 
     def skip_to(self, iteration: int, outputs: Iterable[str] = ()) -> None:
-        """Goes on after displays that were added elsewhere.
+        """Continues after displays that the fast path added.
 
         Args:
             iteration: of the last of them.
             outputs: the names of its outputs.
         """
-        self.shown = self.at = iteration
+        self.shown = self.iteration = iteration
         self.tested_since = False
         self.outputs.start_display(outputs)
 
     def _enter_iteration(self, iteration: int) -> None:
-        """Drops what an earlier process did beyond the point where a new one starts."""
-        if not self.new_process and (self.at is None or iteration >= self.at):
-            self.at = iteration
+        """Drops the displays and tests of an earlier process from the start of a new one on."""
+        if not self.new_process and (self.iteration is None or iteration >= self.iteration):
+            self.iteration = iteration
             return
         log, start = self.log, iteration
         if self.new_process and self.resume_at is not None:
             start = min(start, self.resume_at)
         if log.train or log.test:
-            # The first Caffes displayed an iteration when it was done, and do not display that of a
-            # snapshot again; those that do replace it (:meth:`_add_loss`).
+            # The first Caffe versions displayed an iteration after it, and do not repeat that of a
+            # snapshot; later ones do, and their display replaces it (:meth:`_add_loss`).
             log.cut(start, keep_display=start == self.resume_at and self.new_process)
             if log.train or log.test:
                 log.restarts.append(start)
         iter_size = log.fields.get("iter_size")
         iter_size = iter_size if isinstance(iter_size, int) and iter_size > 0 else 1
-        log.pieces.append(Piece(start, log.train_batch, iter_size, log.num_gpus))
+        log.processes.append(Process(start, log.train_batch, iter_size, log.num_gpus))
         self.new_process = False
         self.resume_at = self.shown = self._test_outputs = None
-        self.at = iteration
+        self.iteration = iteration
         self.clock.restart()
 
     def _add_loss(self, event: events.Loss) -> None:
@@ -133,7 +133,7 @@ class RunBuilder:
         self._test_outputs = TestOutputs(tests[-1].outputs, self._test_names)
 
     def _add_score(self, event: events.Score) -> None:
-        """Adds to the test at that iteration, which no line announces."""
+        """Adds a score to the test at its iteration; no line starts such a test."""
         tests = self.log.test
         known = bool(tests) and (tests[-1].iteration, tests[-1].net) == (event.iteration, 0)
         if not known or self._test_outputs is None:

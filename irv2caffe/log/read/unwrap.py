@@ -1,8 +1,8 @@
 """Removes what terminals, containers and web pages add to the lines of a log.
 
-What cannot be part of a message (colours, a container's JSON, a quote's mark, a line break or a
-blank of HTML) is removed from every line; what can be (a backslash, an entity) only where the
-message is not understood otherwise.
+Additions that cannot be part of a message (colours, a container's JSON, quote marks, HTML line
+breaks and blanks) are removed from every line. Those that could be part of one (backslashes, HTML
+entities) are removed only from messages that cannot be parsed otherwise.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _TAGS = re.compile(
     re.IGNORECASE,
 )
 _QUOTES = re.compile(r"(?:\s?> ?){1,20}")
-# The keys under which loggers of containers keep a line.
+# The keys of the line in the JSON of container loggers.
 _KEYS = ("log", "message", "msg", "textPayload")
 
-# A colour whose escape character was lost, or written as text.
+# A colour whose escape character is missing or written as text.
 _COLOUR = re.compile(
     r"(?:\^\[|\\(?:033|x1b|e|u001b))?\[(?:\d{1,3}(?:;\d{1,3}){0,4})?[mK]", re.ASCII
 )
@@ -42,7 +42,7 @@ def unwrap(line: str) -> str:
         line = _json_line(line)
     if "\x1b" in line:
         line = _ESCAPES.sub("", line)
-    if "\xa0" in line or "&nbsp;" in line:  # editors of web pages keep rows of blanks so
+    if "\xa0" in line or "&nbsp;" in line:  # blanks in web pages
         line = line.replace("&nbsp;", " ").replace("\xa0", " ")
     if line.endswith(">"):
         line = _TAGS.sub("", line)
@@ -51,8 +51,8 @@ def unwrap(line: str) -> str:
     return line
 
 
-def mend(message: str) -> str:
-    """A message that is not understood, without additions that might be part of a message."""
+def unescape(message: str) -> str:
+    """A message without additions that might also be part of one; for unknown messages only."""
     if _SUSPECT.search(message) is None:
         return message
     message = _MARKDOWN.sub(r"\1", _COLOUR.sub("", html.unescape(message)))

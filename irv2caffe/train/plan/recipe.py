@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.capability import capability
 from irv2caffe.config import NetOptions, SolverOptions, load_recipe, resolve
-from irv2caffe.data.inspect.database import read_pair
+from irv2caffe.data.inspect.database import read_pair, take_means
 from irv2caffe.errors import UsageError
 from irv2caffe.net.build import build_net
 from irv2caffe.train.plan.gpus import choose
@@ -64,7 +64,8 @@ def build_recipe(
     assert val is not None
     recipe = load_recipe(name)
     whole = {**given, "num_gpus": len(devices.numbers)}
-    measured = {"num_classes": train.num_classes, "flavor": can.flavor}
+    means = take_means(whole, train)
+    measured = {"num_classes": train.num_classes, "flavor": can.flavor, **means}
     net = resolve(NetOptions, recipe, whole, measured=measured)
     solver = resolve(SolverOptions, recipe, whole)
     built = build_net(

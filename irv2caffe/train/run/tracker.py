@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.log.accuracy import kind_of
 from irv2caffe.log.read import events
 from irv2caffe.log.read.line_reader import LineReader
-from irv2caffe.log.table import PINNED_LOSS, is_lost, is_pinned, row_of_test
+from irv2caffe.log.table import PINNED_LOSS, is_nonfinite, is_pinned, row_of_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +152,7 @@ class Tracker:
         self._row = {"kind": "train", "iteration": point.iteration, "loss": point.loss}
         self._row |= {"lr": None, "step_s": point.iteration_s}
         self._is_pinned = is_pinned(point.loss)
-        if is_lost(point.loss):
+        if is_nonfinite(point.loss):
             self._set_diverged(point.iteration, f"the loss is {point.loss}")
         log.forget_before(point.iteration)
 
@@ -187,14 +187,14 @@ class Tracker:
         if event.is_test and self._test is not None:
             self.now.phase = "train"  # outputs are printed at the end of a test
             # Accuracy counts the classes not ranked below the true one: all of them, with NaN.
-            if is_loss and is_lost(value):
+            if is_loss and is_nonfinite(value):
                 perfect = any(other == 1 for other in self._test.outputs.values())
                 why = ", and the accuracy is exactly 1, as Caffe computes it then"
                 how = f"{name} of the test is {value}{why if perfect else ''}"
                 self._set_diverged(self._test.iteration, how)
         elif is_loss and not event.is_test and self._row is not None:
             self._is_pinned |= is_pinned(value)
-            if is_lost(value):
+            if is_nonfinite(value):
                 self._set_diverged(self._row["iteration"], f"{name} is {value}")
 
     def _set_diverged(self, iteration: int, how: str) -> None:

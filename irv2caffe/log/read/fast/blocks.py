@@ -1,9 +1,9 @@
-"""BlockReader: reads a block of lines at once with numpy, 100 MB in about a second.
+"""BlockReader: reads blocks of lines with numpy, 100 MB in about a second.
 
 Long logs are mostly displays of the loss: a loss line, lines of outputs, a line of the learning
-rate, all with glog's prefix. Those are read column by column. Any other line, and any that is not
-exactly of the usual form, goes to :meth:`LineReader.feed_line`, in its order, so that the result is
-the same as line by line.
+rate, all with glog's prefix. They are read column by column. Any line that deviates from the usual
+form is passed to :meth:`LineReader.feed_line`, in the order of the log, so that the result is the
+same as line by line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from irv2caffe.log.read.parse import parse
 if TYPE_CHECKING:
     from irv2caffe.log.read.line_reader import LineReader
 
-MIN_RUN = 48  # fewer usual lines in a row are read line by line
+MIN_RUN = 48  # shorter runs of usual lines are read line by line
 _Array = Any  # of numpy
 
 
@@ -43,7 +43,7 @@ class BlockReader:
         lines = Lines(self._scratch, *parts)
         index = 0
         while index < lines.count:
-            if not self._reader.is_steady:
+            if not self._reader.expects_displays:
                 index = self._feed_start(lines, index)
                 continue
             # Runs of lines in the usual form lie between lines that are not.
@@ -54,7 +54,7 @@ class BlockReader:
                 index = self._feed_run(lines, index, slow)
 
     def _feed_start(self, lines: Lines, index: int) -> int:
-        """Takes lines of a start, mostly a net's text and a few lines for each of its layers."""
+        """Takes the next lines of the start of a process: net prototxts and lines about layers."""
         reader = self._reader
         if reader.dump is None:
             end = lines.next_known(index)
@@ -76,12 +76,12 @@ class BlockReader:
         return end
 
     def _feed_run(self, lines: Lines, first: int, end: int) -> int:
-        """Takes lines of which none is SLOW; returns the index of the next."""
+        """Takes lines without any SLOW one; returns the index of the next."""
         reader = self._reader
         kind = lines.kind[first:end]
         root = -1 if reader.root is None else reader.root
         foreign = (lines.thread[first:end] != root) & (kind != OTHER)
-        if foreign.any():  # iterations of another thread: line by line it is decided who counts
+        if foreign.any():  # another thread's iterations: LineReader chooses between the threads
             stop = first + int(np.argmax(foreign))
             if stop - first < MIN_RUN:
                 return self._feed_each(lines, first, stop + MIN_RUN)
@@ -103,8 +103,8 @@ class _Displays:
         rates: lines of a learning rate.
         outputs: lines of an output.
         iteration: of each loss.
-        rate_of: the display that each learning rate belongs to, counted from 1; 0 is the one
-            before these.
+        rate_of: the display that each learning rate belongs to, counted from 1; 0 is the last
+            display before this block.
         output_of: the display that each output belongs to.
     """
 
@@ -121,11 +121,11 @@ class _Displays:
 
 
 def _add(reader: LineReader, displays: _Displays) -> bool:
-    """Adds displays to the history; False, and nothing added, if they are not in order."""
+    """Adds displays to the history; adds none and returns False if they are not in order."""
     builder, lines = reader.builder, displays.lines
     if builder.shown is None or not len(displays.losses):
         return False
-    if displays.iteration[0] < (builder.at or 0):
+    if displays.iteration[0] < (builder.iteration or 0):
         return False
     iteration = np.concatenate(([builder.shown], displays.iteration))
     if (np.diff(iteration) <= 0).any():
@@ -148,12 +148,13 @@ def _add(reader: LineReader, displays: _Displays) -> bool:
         time_us=times[0],
         step_us=times[1],
     )
-    for one in outputs:
-        if one.weight is not None:
-            reader.log.add_loss_weight(one.name, one.weight)
-        reader.log.outputs.setdefault(one.name, Series()).extend(one.iteration, one.value)
+    for output in outputs:
+        if output.weight is not None:
+            reader.log.add_loss_weight(output.name, output.weight)
+        series = reader.log.outputs.setdefault(output.name, Series())
+        series.extend(output.iteration, output.value)
     last = int(displays.iteration[-1])
-    reader.skip_to(last, [one.name for one in outputs if one.iteration[-1] == last])
+    reader.skip_to(last, [output.name for output in outputs if output.iteration[-1] == last])
     return True
 
 
@@ -189,7 +190,7 @@ def _times(reader: LineReader, displays: _Displays) -> tuple[_Array, _Array] | N
 
 
 class _OutputValues(NamedTuple):
-    """Values of one output; ``weight`` where it is newly known as a loss."""
+    """Values of one output; ``weight`` is its loss weight if not yet in the history."""
 
     name: str
     iteration: _Array
@@ -200,7 +201,7 @@ class _OutputValues(NamedTuple):
 def _outputs(
     reader: LineReader, displays: _Displays, iteration: _Array
 ) -> list[_OutputValues] | None:
-    """Each output; None where one has several elements."""
+    """The values of each output; None if an output has several elements."""
     if not len(displays.outputs):
         return []
     log, lines = reader.log, displays.lines
@@ -212,16 +213,16 @@ def _outputs(
     found: dict[str, _OutputValues] = {}
     for number, key in enumerate(names):
         name = key.decode("utf-8", "replace")[:MAX_NAME]
-        mine = which == number if len(names) > 1 else slice(None)
-        if name in found or (np.diff(at[mine]) <= 0).any():
+        own = which == number if len(names) > 1 else slice(None)
+        if name in found or (np.diff(at[own]) <= 0).any():
             return None
         known = log.outputs.get(name)
-        if known is not None and len(known) and known.iteration[-1] >= at[mine][0]:
+        if known is not None and len(known) and known.iteration[-1] >= at[own][0]:
             return None
         if not reader.builder.outputs.is_single(name):
             return None
-        weight = None if name in log.loss_weights else _weight(lines, displays.outputs[mine])
-        found[name] = _OutputValues(name, at[mine], value[mine], weight)
+        weight = None if name in log.loss_weights else _weight(lines, displays.outputs[own])
+        found[name] = _OutputValues(name, at[own], value[own], weight)
     return list(found.values())
 
 

@@ -1,7 +1,6 @@
-"""Numbers from digits, eight characters at a time.
+"""Parses decimal numbers, eight characters at a time.
 
-Eight characters are one word of 64 bits, the first in the lowest byte; the functions take arrays of
-such words.
+The functions take arrays of 64-bit words of eight characters, the first in the lowest byte.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def leading_digits(word: Array) -> tuple[Array, Array]:
     """The integers at the start of words, and their numbers of digits."""
     low = word ^ ZEROS
     other = ((low + _ABOVE_NINE) | low) & HIGH
-    other &= ~other + np.uint64(1)  # the first byte that is no digit, its highest bit
+    other &= ~other + np.uint64(1)  # the highest bit of the first byte that is not a digit
     before = (other >> np.uint64(7)) - np.uint64(1)  # all bits of the bytes before it, or all
     length = ((before & _ONES) * _ONES >> np.uint64(56)).astype(np.int64)
     missing = 8 - length
@@ -67,19 +66,19 @@ def leading_digits(word: Array) -> tuple[Array, Array]:
 def short_decimals(word: Array, length: Array) -> tuple[Array, Array]:
     """Floats of at most eight characters without an exponent, and which are valid.
 
-    Each is an integer over a power of ten: both are exact, and so the quotient rounds correctly.
+    Each is an integer divided by a power of ten; as both are exact, the quotient rounds correctly.
 
     Args:
         word: the characters.
-        length: how many of them count.
+        length: the number of characters used.
     """
     fits = (length > 0) & (length <= 8)
     missing = np.where(fits, 8 - length, 0)
-    # Moved to the high end, with zeros before them; the high end has the last digit.
+    # Shifted so that the last digit is in the highest byte, with zeros before the first.
     word = word << (8 * missing).astype(np.uint64) | ZEROS & MASK_OF[missing]
     differs = word ^ _POINTS
     point = (differs - _ONES) & ~differs & HIGH
-    point &= ~point + np.uint64(1)  # the lowest byte that is a point, its highest bit
+    point &= ~point + np.uint64(1)  # the highest bit of the lowest byte that is a point
     pointed = point != 0
     before = (point >> np.uint64(7)) - pointed.astype(np.uint64)  # all bits of the bytes before it
     through = before << np.uint64(8) | np.uint64(0xFF)

@@ -1,7 +1,7 @@
 """Lines: parses all lines of a block at once with numpy.
 
-Only lines of exactly the usual form are parsed here; any doubt makes a line SLOW, which means that
-:func:`irv2caffe.log.read.parse.parse` reads it.
+Only lines of exactly the usual form are parsed here; all others are marked SLOW, and
+:func:`irv2caffe.log.read.parse.parse` reads them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from irv2caffe.log.read.fast.digits import (
 from irv2caffe.log.read.fast.scan import LineBuffer, Scratch
 from irv2caffe.log.read.parse import RULES
 
-# OTHER has glog's prefix and a message that starts with none of our words.
+# OTHER: glog's prefix and a message that starts with none of the words of RULES.
 SLOW, LOSS, LR, OUTPUT, OTHER = range(5)
 _MIN_BYTES = 36  # of a line with a prefix
 _MAX_SOURCE = 24  # bytes of "solver.cpp:239"
@@ -35,8 +35,8 @@ _DEBUG = [
     for indent in (b"", b"    ")
     for begin in (b"[Forward", b"[Backward", b"[Update]")
 ]
-# For each eight bytes of a source: ones behind its end, by its length.
-_BEHIND = [
+# For each eight bytes of a source: masks of the bytes after its end, by its length.
+_AFTER_END = [
     np.array([~MASKS[min(max(length - first, 0), 8)] for length in range(_MAX_SOURCE + 1)])
     for first in range(0, _MAX_SOURCE, 8)
 ]
@@ -137,13 +137,13 @@ class Lines(LineBuffer):
         good &= close + 2 < self._end[places]
         close = np.where(good, close, 0)
         good &= data[close + 1] == ord(" ")
-        for offset, filled in enumerate(_BEHIND):
+        for offset, filled in enumerate(_AFTER_END):
             longer = np.flatnonzero(good & (length > 8 * offset)) if offset > 1 else slice(None)
             eight = words[source[longer] + 1 + 8 * offset] | filled[length[longer] * good[longer]]
             good[longer] &= (eight - repeat(0x21)) & ~eight & HIGH == 0  # no byte up to the space
         message = close + 2
         if len(self._places("]")) > len(places) + 2:
-            # A second "] " may be a torn line, whose last message counts; debug_info has one too.
+            # A second "] " may be a torn line, whose last message is used; debug_info has one too.
             more = self._next("]", message) < self._end[places]
             good &= ~more | self._is_debug(message)
         places = places[good]
@@ -153,7 +153,7 @@ class Lines(LineBuffer):
         return places
 
     def _threads(self, at: Array) -> tuple[Array, Array]:
-        """The thread numbers at places, and where they end; 0 where there is none."""
+        """The thread numbers at positions, and their ends; 0 where there is none."""
         for _ in range(4):  # padded to a width of five
             at = at + (self._bytes[at] == ord(" "))
         thread, end = self._integers(at, 10)
@@ -200,7 +200,7 @@ class Lines(LineBuffer):
         self.value[places] = value[valid]
 
     def _find_outputs(self, places: Array) -> None:
-        """``    Train net output #0: NAME = V``, which for losses goes on ``(* W = L loss)``."""
+        """``    Train net output #0: NAME = V``; losses have ``(* W = L loss)`` after it."""
         data, words = self._bytes, self._words
         message = self._message[places]
         begin = words[message + 8] == word_of(b"n net ou")

@@ -1,4 +1,4 @@
-"""LineBuffer: positions of lines and characters in a block of a log, and the numbers in it."""
+"""LineBuffer: finds lines, characters and numbers in a block of a log."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from irv2caffe.log.read.fast.digits import (
 from irv2caffe.log.read.parse import NUMBER, number
 
 PAD = 64  # zero bytes around a block, so that reading near its ends needs no checks
-_STRETCH_BYTES = 1 << 16  # longer lines are cut off
+_MAX_TEXT_BYTES = 1 << 16  # of lines taken at once; longer lines are cut off
 _ESCAPE = 0x1B
 _UNCLEAN = re.compile(rb"\r|\x1b|>\n")
 Array = Any  # of numpy
 
 
 class Scratch:
-    """Memory that is used again for every block: fresh pages cost more than the work on them."""
+    """Memory reused for every block; allocating new pages would take longer than parsing."""
 
     def __init__(self) -> None:
         self._bytes = np.zeros(0, np.uint8)
@@ -59,7 +59,7 @@ class LineBuffer:
         controls = np.less_equal(self._bytes, _ESCAPE, out=self._flags)
         escapes: Array = np.zeros(0, np.int64)
         if np.count_nonzero(controls[PAD:-PAD]) > len(self._end):
-            text = self._bytes[PAD:-PAD].tobytes()  # as :func:`irv2caffe.log.read.parse.clean` does
+            text = self._bytes[PAD:-PAD].tobytes()  # as in :func:`irv2caffe.log.read.parse.clean`
             text = text.replace(b"\0", b"").replace(b"\r\n", b"\n")
             self._bytes, self._flags = scratch.take(text)
             self._end = np.flatnonzero(self._flagged("\n"))
@@ -76,9 +76,9 @@ class LineBuffer:
         return self._slice(self._start[place], self._end[place])
 
     def unprefixed(self, place: int) -> str:
-        """The next lines that have no prefix and need no cleaning, with their ends."""
+        """The next lines without a prefix that need no cleaning, with their line ends."""
         first = int(self._start[place])
-        end = min(int(self._next("]", self._start[place])), first + _STRETCH_BYTES)
+        end = min(int(self._next("]", self._start[place])), first + _MAX_TEXT_BYTES)
         text = self._slice(first, min(end, len(self._bytes) - PAD))
         unclean = _UNCLEAN.search(text)
         end = text.rfind(b"\n", 0, None if unclean is None else unclean.start())
@@ -89,14 +89,14 @@ class LineBuffer:
         return text
 
     def _places(self, character: str) -> Array:
-        """The positions of a character, with one before all of them and one behind.
+        """The positions of a character, with one before and one after all of them.
 
-        ``()`` are both brackets, whose codes differ in the last bit.
+        ``()`` means either bracket; their codes differ in the last bit.
         """
         if character not in self._positions:
             found: Array = np.flatnonzero(self._flagged(character))
-            behind = len(self._bytes) - PAD // 2
-            self._positions[character] = np.concatenate(([PAD // 2], found, [behind]))
+            after = len(self._bytes) - PAD // 2
+            self._positions[character] = np.concatenate(([PAD // 2], found, [after]))
         return self._positions[character]
 
     def _flagged(self, character: str) -> Array:
@@ -106,7 +106,7 @@ class LineBuffer:
         return np.equal(both, ord("("), out=self._flags)
 
     def _next(self, character: str, at: Array) -> Array:
-        """The next position of a character from each place on; the end if there is none."""
+        """The next position of a character from each given one on; the end if there is none."""
         positions = self._places(character)
         return positions[np.minimum(np.searchsorted(positions, at), len(positions) - 1)]
 
@@ -122,7 +122,7 @@ class LineBuffer:
         return positions[np.searchsorted(positions, end) - 1]
 
     def _integers(self, at: Array, max_digits: int) -> tuple[Array, Array]:
-        """The integers of up to ``max_digits`` digits at places, and where they end."""
+        """The integers of up to ``max_digits`` digits at positions, and their ends."""
         value, length = leading_digits(self._words[at])
         stop = at + length
         for place in np.flatnonzero(length == 8).tolist():  # there may be more
@@ -133,7 +133,7 @@ class LineBuffer:
         return value, stop
 
     def _numbers(self, start: Array, end: Array, wanted: Array) -> tuple[Array, Array]:
-        """The floats between places, exactly as Python reads them, and which are valid."""
+        """The floats between positions, exactly as Python parses them, and which are valid."""
         length = np.where(wanted, end - start, 0)
         start = np.where(wanted, start, 0)
         negative = self._bytes[start] == ord("-")
@@ -147,15 +147,15 @@ class LineBuffer:
         for place in np.flatnonzero(wanted & ~valid).tolist():  # exponents, nan, more digits
             text = self._slice(int(start[place]), int(start[place] + max(0, length[place])))
             if text not in known:
-                said = text.decode("ascii", "replace")
-                known[text] = number(said) if NUMBER.fullmatch(said) else None
+                decoded = text.decode("ascii", "replace")
+                known[text] = number(decoded) if NUMBER.fullmatch(decoded) else None
             found = known[text]
             if found is not None:
                 value[place], valid[place] = found, True
         return value, valid & wanted
 
     def _decimals(self, start: Array, length: Array) -> tuple[Array, Array]:
-        """As :func:`short_decimals`, for up to fifteen characters."""
+        """Like :func:`short_decimals`, for up to fifteen characters."""
         simple = length > 0
         whole = np.zeros(len(start), np.int64)
         decimals = np.zeros(len(start), np.int64)
