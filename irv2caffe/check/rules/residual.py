@@ -141,7 +141,7 @@ def residual_unscaled(evidence: NetEvidence) -> Hits:
         if block.width > _WIDE and block.factors[1] == 1 and not is_last:
             yield Hit(
                 what=f"a residual branch of more than {_WIDE:,} channels is added unscaled",
-                why="for scaling: such wide nets died early in the paper; it used factors of 0.1 to "
+                why="for scaling: wide nets died early in the paper, it used factors of 0.1 to "
                 "0.3; against: twtygqyy trained 40 unscaled blocks in Caffe to 72.9 % top-1 and "
                 "90.4 % top-5 accuracy, with BatchNorm on the branch and clipped gradients",
                 fix="eltwise_param { coeff: 1 coeff: 0.1 }; build-net --residual-scale 0.1",
