@@ -92,7 +92,7 @@ def test_from_within_the_folder_and_with_a_name(job):
     assert {path: data for path, data in contents(job).items() if path in before} == before
     refused = irv2caffe("--resume", ".", "--run-dir", "on", cwd=job)
     assert refused.returncode == 1
-    assert "on holds a run already" in refused.stderr
+    assert "on already holds a run" in refused.stderr
 
 
 def test_the_plan_says_what_and_where(job, tmp_path):
