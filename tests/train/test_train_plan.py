@@ -76,6 +76,7 @@ def _flaws(root):
         "a backend": ({}, ("backend: LMDB", "")),
         "a filler": ({}, ('weight_filler { type: "xavier" }', "")),
         "a step of nothing": ({"stepsize": 0, "max_iter": 0}, ("", "")),
+        "an update of no batches": ({"iter_size": 0}, ("", "")),
         "a folder of snapshots": ({"snapshot_prefix": '"gone/tiny"', "display": 0}, ("", "")),
     }
 

@@ -155,7 +155,7 @@ class Plan:
     @property
     def iterations_per_epoch(self) -> float | None:
         """Updates per pass over the training set, or None if unknown."""
-        if not self.num_train or not self.batch_size:
+        if not self.num_train or not self.batch_size or self.solver.iter_size < 1:
             return None
         return self.num_train / self.effective_batch
 
