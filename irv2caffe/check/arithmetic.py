@@ -1,4 +1,4 @@
-"""Batch sizes, epochs, learning rates and numbers of classes, for rules."""
+"""Computes batch sizes, epochs, learning rates and numbers of classes for rules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_stepped_by_python(evidence: Evidence) -> bool:
 
 
 def facts_of_net(net: PhaseNet, evidence: Evidence) -> Database | None:
-    """What is known of the first source of a net that anything is known of."""
+    """Facts of the first database of a net that could be read."""
     return next(filter(None, map(evidence.facts_of, net.data_layers)), None)
 
 
@@ -46,7 +46,7 @@ def num_train(evidence: Evidence) -> int | None:
 
 
 def num_gpus(evidence: Evidence) -> int:
-    """Devices that train together; the CPU counts as one."""
+    """Number of devices; 1 for the CPU."""
     return max(1, evidence.claims.num_gpus)
 
 
@@ -70,19 +70,19 @@ def effective_batch(evidence: Evidence) -> int | None:
 
 
 def iterations_per_epoch(evidence: Evidence) -> float | None:
-    """Iterations of the solver in one pass over the training set; None if it is not known."""
+    """Iterations per pass over the training set; None if unknown."""
     images, batch = num_train(evidence), effective_batch(evidence)
     return images / batch if images and batch else None
 
 
 def epochs(evidence: Evidence, iterations: float) -> float | None:
-    """Passes over the training set in a number of iterations; None if it is not known."""
+    """Passes over the training set in a number of iterations; None if unknown."""
     images, batch = num_train(evidence), effective_batch(evidence)
     return iterations * batch / images if images and batch else None
 
 
 def summary(evidence: Evidence) -> list[str]:
-    """Batch and length of the run in one or two lines, as far as they are known."""
+    """Batch and length of the run in up to two lines, if known."""
     batch, images = effective_batch(evidence), num_train(evidence)
     if batch is None or evidence.solver is None:
         return []
@@ -130,13 +130,13 @@ def comparisons(net: PhaseNet) -> Iterator[tuple[Layer, int, Layer | None]]:
         classes = num_classes(net, layer)
         if len(sources) < 2 or classes is None:
             continue
-        maker = sources[1]
+        producer = sources[1]
         is_label = (
-            maker is not None
-            and maker.type in {"Data", "ImageData"}
-            and list(maker.message.top)[1:2] == [layer.message.bottom[1]]
+            producer is not None
+            and producer.type in {"Data", "ImageData"}
+            and list(producer.message.top)[1:2] == [layer.message.bottom[1]]
         )
-        yield layer, classes, maker if is_label else None
+        yield layer, classes, producer if is_label else None
 
 
 def num_classes(net: PhaseNet, layer: Layer) -> int | None:
@@ -147,9 +147,9 @@ def num_classes(net: PhaseNet, layer: Layer) -> int | None:
         axis = getattr(layer.message, param).axis if param else 1
         shape = info.bottom_shapes[0]
         return int(shape[axis]) if -len(shape) <= axis < len(shape) else None
-    maker = next(iter(net.sources(layer)), None)
-    while maker is not None and maker.type in {"Dropout", "Softmax", "Scale", "ReLU"}:
-        maker = next(iter(net.sources(maker)), None)
-    if maker is None or maker.type not in _CLASSIFIERS:
+    producer = next(iter(net.sources(layer)), None)
+    while producer is not None and producer.type in {"Dropout", "Softmax", "Scale", "ReLU"}:
+        producer = next(iter(net.sources(producer)), None)
+    if producer is None or producer.type not in _CLASSIFIERS:
         return None
-    return int(getattr(maker.message, _CLASSIFIERS[maker.type]).num_output)
+    return int(getattr(producer.message, _CLASSIFIERS[producer.type]).num_output)

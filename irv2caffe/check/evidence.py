@@ -1,4 +1,4 @@
-"""Evidence that rules look at: files with line numbers, the nets of each phase, and plain facts."""
+"""Evidence for rules: files with line numbers, the nets of each phase, and facts about the run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PrototxtFile:
 
     @cached_property
     def altered(self) -> tuple[Node, ...]:
-        """Top-level fields of which a part was left out that changes their meaning."""
+        """Top-level fields that lost an unknown field or value which changes their meaning."""
         lost = [
             field
             for field in self.unknown
@@ -81,11 +81,11 @@ class Layer:
 
     Attributes:
         index: its place in the net.
-        message: as Caffe upgrades it.
-        written: as it is in the file; in old files in an older form.
+        message: the LayerParameter after Caffe's upgrades.
+        written: the layer as in the file, maybe in an old format.
         node: its fields with their lines.
         file: name of its file.
-        is_altered: whether a field that may change its meaning was left out.
+        is_altered: whether an unknown field that may change its meaning was left out.
     """
 
     index: int
@@ -102,7 +102,7 @@ class Layer:
 
     @property
     def type(self) -> str:
-        """Its type, as Caffe 1.0 writes it."""
+        """Its type, as in Caffe 1.0."""
         return str(self.message.type)
 
     @property
@@ -121,7 +121,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class PhaseNet:
-    """A net as Caffe makes it in one phase.
+    """A net as Caffe creates it in one phase.
 
     Attributes:
         phase: TRAIN or TEST.
@@ -161,11 +161,11 @@ class PhaseNet:
         return readers
 
     def tops_read(self, layer: Layer) -> list[Top | None]:
-        """The top that each bottom of a layer reads; None if no layer above makes it."""
+        """The top that each bottom of a layer reads; None if no layer above produces it."""
         return [self._sources.get((layer.index, i)) for i in range(len(layer.message.bottom))]
 
     def sources(self, layer: Layer) -> list[Layer | None]:
-        """The layer that made each bottom; None if no layer above makes it."""
+        """The layer that produces each bottom; None if no layer above does."""
         return [top and self.layers[top[0]] for top in self.tops_read(layer)]
 
     def readers(self, layer: Layer) -> list[Layer]:
@@ -197,7 +197,7 @@ class PhaseNet:
 
     @cached_property
     def is_tensorflow_style(self) -> bool:
-        """Whether it is of the Inception-v3 family, which comes from TensorFlow.
+        """Whether the net belongs to the Inception-v3 family, which comes from TensorFlow.
 
         Such a net has a convolution of 1x7 or 7x1.
         """
@@ -215,18 +215,18 @@ def kernel(layer: Any) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """What is known of a run or a net.
+    """Everything known about a run or a net.
 
     Attributes:
         solver: the solver's file, if one was given.
-        nets: the nets that Caffe would make, TRAIN first.
+        nets: the nets that Caffe would create, TRAIN first.
         prototxts: every file that was read, the solver's first.
-        databases: facts by the source as it is written in the net.
-        files: whether the files that nets name exist, by the path as it is written.
+        databases: facts by the source, as written in the net.
+        files: whether the files that nets name exist, by the path as written.
         blobs: shapes of mean images and infogain matrices; None for a file that is neither.
-        claims: what the user says.
-        snapshots: where they are written, if there is a solver with a prefix.
-        troubles: what was found while files were read: rule name and hit.
+        claims: facts given by the user.
+        snapshots: facts about the snapshot folder, if a solver has a snapshot_prefix.
+        troubles: hits found while files were read: rule name and hit.
     """
 
     solver: PrototxtFile | None = None
@@ -245,11 +245,11 @@ class Evidence:
         return next((net for net in self.nets if net.phase == "TRAIN"), None)
 
     def facts_of(self, layer: Layer) -> Database | None:
-        """What is known of the source of a data layer."""
+        """Facts about the source of a data layer."""
         return self.databases.get(layer.source)
 
     def found_while_reading(self, rule_name: str) -> Iterator[Hit]:
-        """What was found for a rule while files were read."""
+        """The hits of a rule that were found while files were read."""
         return (hit for name, hit in self.troubles if name == rule_name)
 
     def with_solver(self) -> Iterator[SolverEvidence]:
@@ -268,12 +268,12 @@ class Evidence:
 
     @cached_property
     def _altered(self) -> frozenset[tuple[str, str]]:
-        """Layers with a field that was left out, by file and name."""
+        """Layers with an unknown field that was left out, by file and name."""
         layers = (layer for net in self.nets for layer in net.layers if layer.is_altered)
         return frozenset((layer.file, layer.name) for layer in layers)
 
     def is_altered(self, place: Place) -> bool:
-        """Whether a finding there may only follow from a field that was left out."""
+        """Whether a finding at a place may be caused only by an unknown field that was left out."""
         if place.layer:
             return (place.file, place.layer) in self._altered
         solver = self.solver
@@ -293,7 +293,7 @@ class NetEvidence(Evidence):
     """Evidence for rules about one net.
 
     Attributes:
-        net: the net that the rule looks at.
+        net: the net that the rule checks.
     """
 
     net: PhaseNet

@@ -1,4 +1,4 @@
-"""Prototxt files as rules see them, and what is read of a run before databases are opened."""
+"""Parses prototxt files for rules; Reading holds the files of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NetRole:
         file: the net.
         role: ``both`` for ``net:`` and for a net without a solver, else ``train`` or ``test``.
         place: its index among the solver's test nets.
-        field: of the solver, that names or holds it; empty for a net without a solver.
+        field: the solver's field that names or holds it; empty for a net without a solver.
     """
 
     file: PrototxtFile
@@ -39,19 +39,19 @@ class Reading:
     """Files of a run.
 
     Attributes:
-        is_strict: read for a training: a field that Caffe does not know is an error.
-        is_moved: the nets lie beside the solver, wherever it says that they are.
+        is_strict: for a training, a field that Caffe does not know is an error.
+        is_moved: the nets are read beside the solver, whatever folder it names.
         solver: the solver's file, or None.
         nets: in the order of the solver.
         base: the folder that relative paths start from.
-        num_gpus: from the header that build-net writes; 0 where there is none.
+        num_gpus: from the header that build-net writes; 0 without one.
         num_train: training images, from the same header.
-        paths: paths in the nets, as written, and the files they lead to; None if there is none.
+        paths: paths in the nets, as written, and the files found; None if missing.
         blobs: shapes of mean images and infogain matrices by path as written; None for a file that
             is no BlobProto.
-        snapshots: where they are written.
-        troubles: what was found while files were read: rule name and hit.
-        errors: of nets that cannot be read, where reading is strict.
+        snapshots: facts about the snapshot folder.
+        troubles: hits found while files were read: rule name and hit.
+        errors: errors of nets that cannot be read, if reading is strict.
     """
 
     is_strict: bool = False
@@ -71,10 +71,10 @@ class Reading:
 def parse_file(
     text: str, root: Node, path: Path, cls: Any, *, is_strict: bool = False
 ) -> PrototxtFile:
-    """Parses a prototxt without unknown fields and values, which are listed beside it.
+    """Parses a prototxt without unknown fields and values, which are returned separately.
 
     Raises:
-        FormatError: it is no such prototxt; where ``is_strict`` also one with unknown fields.
+        FormatError: not such a prototxt; with ``is_strict`` also for unknown fields.
     """
     if is_strict:
         return PrototxtFile(str(path), parse_prototxt(text, cls, path=path), root)

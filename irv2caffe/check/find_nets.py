@@ -1,4 +1,4 @@
-"""Finds the nets of a solver: from the working folder as Caffe does, else from the solver's."""
+"""Finds the nets of a solver, from the working folder as Caffe does, else from the solver's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from irv2caffe.proto.positions import scan
 from irv2caffe.proto.text import read_text
 
 if TYPE_CHECKING:
+    from irv2caffe.check.finding import Place
     from irv2caffe.proto.positions import Node
 
 NET_MARKS = ("layer", "layers", "input", "input_dim", "input_shape")
@@ -41,9 +42,41 @@ def find_nets(reading: Reading, solver_path: Path) -> None:
 
 
 def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, place: int) -> None:
-    """Adds one net, or a solver in its place, or a missing file."""
-    assert reading.solver is not None
-    at = reading.solver.at(field_name)
+    """Adds the net that a field of the solver names, or the error that prevents it."""
+    shown = _locate_net(reading, solver_path, field_name, name)
+    if shown is None:
+        return
+    known = next((net.file for net in reading.nets if net.file.name == str(shown)), None)
+    if known is not None:
+        reading.nets.append(NetRole(known, NET_ROLES[field_name], place, field_name))
+        return
+    text = read_text(shown)
+    root = scan(text)
+    if looks_like_solver(root):
+        inner = next((node.value for node in root.children if node.name in NET_ROLES), "")
+        hit = Hit(
+            what=f"{field_name}: {name!r} is a solver, not a net",
+            why="Caffe stops: Failed to parse NetParameter file; the net was not checked",
+            fix=f"{field_name}: {inner}, which is the net of that solver"
+            if inner
+            else f"{field_name}: the path of a net",
+            at=_place_of(reading, field_name),
+        )
+        reading.troubles.append(("solver-as-net", hit))
+        reading.errors.append(FormatError(hit.what, hit.fix, path=solver_path))
+        return
+    try:
+        file = parse_file(text, root, shown, messages.NetParameter, is_strict=reading.is_strict)
+        reading.nets.append(NetRole(file, NET_ROLES[field_name], place, field_name))
+    except FormatError as error:
+        if not reading.is_strict:
+            raise
+        reading.errors.append(error)
+
+
+def _locate_net(reading: Reading, solver_path: Path, field_name: str, name: str) -> Path | None:
+    """The path of a net's file; None if it is missing, which is added to the errors."""
+    at = _place_of(reading, field_name)
     beside = solver_path.absolute().parent
     above = () if reading.is_strict else beside.parents
     folders = [Path(), *(folder for folder in (beside, *above) if folder != Path.cwd())]
@@ -60,13 +93,13 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
             at=at,
         )
         reading.troubles.append(("net-missing", hit))
-        way_out = "run it from the folder its paths start from, or correct the path"
-        reading.errors.append(MissingInputError(f"{solver_path}: {hit.what}", way_out))
-        return
+        hint = "run it from the folder its paths start from, or correct the path"
+        reading.errors.append(MissingInputError(f"{solver_path}: {hit.what}", hint))
+        return None
     if folder is None:
         hit = Hit(
             what=f"{field_name}: {name!r} does not exist; the file of that name beside the solver "
-            "was taken",
+            "was used",
             why="Caffe opens the path as it is written",
             fix=f"correct the path in {field_name}:",
             at=at,
@@ -79,37 +112,16 @@ def _find_net(reading: Reading, solver_path: Path, field_name: str, name: str, p
             what=f"{field_name}: {name!r} is found from {_shorter(folder)}, not from here",
             why="Caffe opens relative paths from the folder it is started in, not from the "
             "solver's; the same goes for sources, mean files and snapshot_prefix",
-            fix=f"start Caffe in {_shorter(folder)}; irv2caffe train needs no certain folder",
+            fix=f"start Caffe in {_shorter(folder)}; irv2caffe train runs from any folder",
             at=at,
         )
         reading.troubles.append(("net-elsewhere", hit))
-    shown = found if folder == Path() else _shorter(found)
-    known = next((net.file for net in reading.nets if net.file.name == str(shown)), None)
-    if known is not None:
-        reading.nets.append(NetRole(known, NET_ROLES[field_name], place, field_name))
-        return
-    text = read_text(shown)
-    root = scan(text)
-    if looks_like_solver(root):
-        inner = next((node.value for node in root.children if node.name in NET_ROLES), "")
-        hit = Hit(
-            what=f"{field_name}: {name!r} is a solver, not a net",
-            why="Caffe stops: Failed to parse NetParameter file; the net was not checked",
-            fix=f"{field_name}: {inner}, which is the net of that solver"
-            if inner
-            else f"{field_name}: the path of a net",
-            at=at,
-        )
-        reading.troubles.append(("solver-as-net", hit))
-        reading.errors.append(FormatError(hit.what, hit.fix, path=solver_path))
-        return
-    try:
-        file = parse_file(text, root, shown, messages.NetParameter, is_strict=reading.is_strict)
-        reading.nets.append(NetRole(file, NET_ROLES[field_name], place, field_name))
-    except FormatError as error:
-        if not reading.is_strict:
-            raise
-        reading.errors.append(error)
+    return found if folder == Path() else _shorter(found)
+
+
+def _place_of(reading: Reading, field_name: str) -> tuple[Place, ...]:
+    assert reading.solver is not None
+    return reading.solver.at(field_name)
 
 
 def looks_like_solver(root: Node) -> bool:

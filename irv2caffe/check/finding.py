@@ -1,4 +1,4 @@
-"""Severity, place and text of what a rule finds."""
+"""Severity, Place, Hit and Finding: the results of rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Severity(IntEnum):
     """How bad a finding is.
 
     An error stops Caffe or makes the run worthless; a warning costs accuracy or time in most
-    runs; a note is worth knowing, and right in many nets.
+    runs; a note is information, and intended in many nets.
     """
 
     NOTE = 0
@@ -52,12 +52,12 @@ class Hit:
     """One result of a rule.
 
     Attributes:
-        what: the flaw in one sentence, which is the same for all layers that have it.
+        what: the problem in one sentence, the same for all affected layers.
         why: why it matters.
         fix: a field to write, or a flag.
         at: where it is.
-        severity: if not the rule's usual one.
-        source: if not the rule's usual one.
+        severity: overrides the rule's severity.
+        source: overrides the rule's source.
     """
 
     what: str
@@ -78,7 +78,7 @@ class Finding:
     Attributes:
         rule: name of the rule.
         severity: note, warning or error.
-        what: the flaw.
+        what: the problem.
         why: why it matters.
         source: where the fact comes from: a file of Caffe, a section of a paper, a public thread.
         fix: how to correct it.

@@ -1,4 +1,4 @@
-"""Values that the rules get besides the prototxts: the user's claims, and where snapshots go."""
+"""Facts for rules that are not in the prototxts: given by the user, or about snapshots."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Flavor = Literal["bvlc", "nvcaffe"]
 
 @dataclass(frozen=True)
 class Claims:
-    """What the user says of the run.
+    """Facts about the run given by the user.
 
     Attributes:
-        flavor: whose Caffe will train.
-        num_gpus: that will train; 0 where nothing was said.
-        epochs: the length the run should have.
+        flavor: Caffe that will train.
+        num_gpus: number of GPUs used for training; 0 if not given.
+        epochs: intended length of the run.
         lr_decay_epochs: epochs between two steps of the learning rate.
-        num_train: training images.
-        num_val: validation images.
-        header_num_train: training images, as a header of ours says.
-        weights: layer name to shapes of its blobs in the .caffemodel the run starts from.
+        num_train: number of training images.
+        num_val: number of validation images.
+        header_num_train: number of training images in the header written by build-net.
+        weights: shapes of the blobs in the .caffemodel that the run starts from, by layer name.
     """
 
     flavor: Flavor = "bvlc"
@@ -38,12 +38,12 @@ class Claims:
 
 @dataclass(frozen=True)
 class SnapshotFacts:
-    """Where snapshots go.
+    """Facts about the files named by ``snapshot_prefix``.
 
     Attributes:
-        folder: as Caffe will open it.
+        folder: path of the folder, as Caffe will open it.
         is_there: whether the folder exists.
-        is_writable: whether a file can be made in it.
+        is_writable: whether a file can be created in it.
         existing: snapshots of the same prefix.
         shared_with: solvers of other nets beside this one with the same prefix.
         alternatives: solvers of the same net and the same length with the same prefix.

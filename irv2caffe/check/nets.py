@@ -1,4 +1,4 @@
-"""The nets that Caffe would make of the files, one for each phase, with their shapes."""
+"""Builds the nets that Caffe would create from the files, one per phase, with their shapes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MAX_VALUES = (1 << 31) - 1  # of a blob: blob.cpp, Reshape
 _WITHOUT_SHAPES = ("Python", "HDF5Data")  # types whose shapes are not in the prototxt
-_STOPS = "Caffe stops when it makes the net"
+_STOPS = "Caffe stops when it creates the net"
 
 
 def gather(
@@ -39,13 +39,12 @@ def gather(
     databases: Mapping[str, Database] | None = None,
     claims: Claims | None = None,
 ) -> Evidence:
-    """Everything the rules look at.
+    """Gathers the evidence for all rules.
 
     Args:
         reading: the files.
-        databases: by the source as it is written in the net; None before they are read: shapes are
-            not inferred then.
-        claims: what the user says.
+        databases: facts by the source, as written in the net; None to skip inferring shapes.
+        claims: facts given by the user.
     """
     claims = replace(claims or Claims(), header_num_train=reading.num_train)
     if not claims.num_gpus:
@@ -94,7 +93,7 @@ def _nets_of(
         yield make("TRAIN", run.train_state)
     if role.role == "test":
         yield make("TEST", _get(run.test_state, role.place), _get(run.test_iter, role.place))
-    elif role.role == "both":  # tested once for every test_iter that is not of a test_net
+    elif role.role == "both":  # one test net for every test_iter beyond those of test_net
         for place in range(len(run.test_net) + len(run.test_net_param), len(run.test_iter)):
             yield make("TEST", _get(run.test_state, place), run.test_iter[place])
 
@@ -104,7 +103,7 @@ def _get(values: Sequence[Any], place: int) -> Any:
 
 
 def _without_excludes_beside_includes(file: PrototxtFile, troubles: list[tuple[str, Hit]]) -> Any:
-    """The net; where a layer has both kinds of rules, which Caffe refuses, without excludes."""
+    """The net without the exclude rules of layers that have both kinds, which Caffe refuses."""
     message = messages.NetParameter.FromString(file.message.SerializeToString())
     for field_name in ("layer", "layers"):
         nodes = file.root.all(field_name)
@@ -140,7 +139,7 @@ def _make(
 
 
 def _with_shapes(net: PhaseNet, databases: Mapping[str, Database], claims: Claims) -> PhaseNet:
-    """The net with its shapes, or why Caffe refuses them; as it is if they cannot be inferred."""
+    """The net with its shapes or Caffe's error; unchanged if they cannot be inferred."""
     if not _can_infer(net, databases):
         return net
     shapes = record_shapes(databases)
@@ -167,7 +166,7 @@ def _share_of_batch(net: PhaseNet, claims: Claims) -> int | None:
 
 
 def _smaller_batch(net: PhaseNet, one: NetShapes, claims: Claims) -> str:
-    """How to correct a batch that makes a blob too large."""
+    """A fix for a batch that makes a blob too large."""
     largest = max(math.prod(shape) for info in one.layers for shape in info.top_shapes)
     if not net.batch_size or largest < 1:
         return ""
@@ -193,7 +192,7 @@ def _can_infer(net: PhaseNet, databases: Mapping[str, Database]) -> bool:
 
 
 def _is_size_unknown(layer: Any, databases: Mapping[str, Database]) -> bool:
-    """Whether neither a layer nor its database tells the size of its images."""
+    """Whether the size of a layer's images is unknown."""
     if layer.type == "Input":
         return not layer.input_param.shape
     if layer.type not in {"Data", "ImageData"} or layer.transform_param.crop_size:
@@ -206,7 +205,7 @@ def _is_size_unknown(layer: Any, databases: Mapping[str, Database]) -> bool:
 
 
 def record_shapes(databases: Mapping[str, Database]) -> Callable[[Any], Any]:
-    """The function from a Data layer to the shapes of its image and label that ``infer`` takes."""
+    """Returns a function that gives ``infer`` the shapes of a Data layer's image and label."""
 
     def look_up(layer: Any) -> list[tuple[int, ...]] | None:
         facts = databases.get(layer.data_param.source) if layer.type == "Data" else None

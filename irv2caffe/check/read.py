@@ -43,9 +43,9 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
 
     Args:
         path: a prototxt.
-        is_strict: for a training: a solver is wanted, what is wrong with its nets goes to
-            ``errors``, and paths in them may start from the solver's folder, too.
-        is_moved: the nets lie beside the solver, wherever it says that they are.
+        is_strict: for a training: the file must be a solver, errors of its nets are added to
+            ``errors``, and paths in them may also start from the solver's folder.
+        is_moved: read the nets beside the solver, whatever folder it names.
 
     Raises:
         MissingInputError: no such file.
@@ -89,7 +89,7 @@ def _base_of_net(reading: Reading, beside: Path) -> Path:
 
 
 def _blob_shape(path: Path) -> tuple[int, ...] | None:
-    """The shape of a .binaryproto; None if it is none."""
+    """The shape of a .binaryproto; None if it is not one."""
     try:
         return tuple(read_array(read_binary(path, messages.BlobProto)).shape)
     except Irv2CaffeError:

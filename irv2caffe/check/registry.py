@@ -1,4 +1,4 @@
-"""The list of all rules, the decorators that add to it, and how rules are run.
+"""Registers rules with decorators, and runs them.
 
 A rule is a function from evidence to hits. ``@rule`` is for rules about the whole run,
 ``@solver_rule`` for rules about the solver, ``@net_rule`` for rules about a net in one phase.
@@ -29,7 +29,7 @@ class Rule:
 
     Attributes:
         name: ``topic-and-state``, for ``--ignore``.
-        severity: the usual one.
+        severity: severity of its findings, unless a hit overrides it.
         source: where the fact comes from: a file of Caffe, a section of a paper, a public thread.
         topic: name of the module of the rule.
         summary: what the rule finds, in one sentence: the first line of its docstring.
@@ -45,9 +45,9 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
-# Topics whose findings hold for the text as written, also where an unknown field was left out.
+# Topics whose findings do not depend on unknown fields that were left out.
 _TEXT_TOPICS = frozenset({"unknown_fields", "schema"})
-_MAX_SIMILAR = 3  # findings that differ in a name or number only; more are one finding
+_MAX_SIMILAR = 3  # more findings that differ only in a name or number are merged
 
 
 def rule(
@@ -60,14 +60,14 @@ def rule(
 def solver_rule(
     name: str, severity: Severity, source: str
 ) -> Callable[[_Function[SolverEvidence]], _Function[SolverEvidence]]:
-    """Adds a rule about the solver; it is not run where only a net is checked."""
+    """Adds a rule about the solver; skipped if only a net is checked."""
     return _decorator(name, severity, source, lambda evidence: evidence.with_solver())
 
 
 def net_rule(
     name: str, severity: Severity, source: str, phase: Phase | None = None
 ) -> Callable[[_Function[NetEvidence]], _Function[NetEvidence]]:
-    """Adds a rule about a net; it is run for each net of ``phase``, or for all nets."""
+    """Adds a rule about a net, run for each net of ``phase``, or for all nets."""
     return _decorator(name, severity, source, lambda evidence: evidence.for_each_net(phase))
 
 
@@ -89,7 +89,7 @@ def _decorator(
 
 
 def findings(evidence: Evidence, rules: Iterable[Rule]) -> list[Finding]:
-    """What the rules find, worst first; equal hits are one finding."""
+    """Runs rules; returns the findings, worst first, with equal hits merged."""
     merged: dict[tuple[Any, ...], tuple[Rule, Hit, dict[Place, None]]] = {}
     for each in rules:
         for hit in each.find(evidence):
@@ -102,7 +102,7 @@ def findings(evidence: Evidence, rules: Iterable[Rule]) -> list[Finding]:
 
 
 def _follows_from_unknown_field(hit: Hit, evidence: Evidence) -> bool:
-    """Whether a hit may be there only because a field that Caffe does not know was left out."""
+    """Whether a hit may be caused only by an unknown field that was left out."""
     return bool(hit.at) and all(map(evidence.is_altered, hit.at))
 
 
@@ -113,7 +113,7 @@ def _finding(each: Rule, hit: Hit, places: tuple[Place, ...]) -> Finding:
 
 
 def _merge_similar(found: list[Finding]) -> Iterator[Finding]:
-    """Makes one finding of many that differ in a name or number only."""
+    """Merges many findings that differ only in a name or number into one."""
     groups: dict[tuple[Any, ...], list[Finding]] = {}
     for each in found:
         groups.setdefault((each.rule, each.severity, each.why, each.fix), []).append(each)

@@ -1,4 +1,4 @@
-"""The phases a net is made for: training, testing, both, or deployment."""
+"""Determines the phases of a net without a solver: training, testing, both, or deployment."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _TEST_WORDS = frozenset({"test", "testing", "val", "valid", "validation", "deplo
 def nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> Iterator[PhaseNet]:
     """The phases of a net that have data layers or inputs.
 
-    Where the same layers feed both phases, the net is the training or test half of a pair, or a
-    deploy net, and has one phase.
+    If the same layers feed both phases, the net is one file of a train and test pair, or a deploy
+    net, and has one phase.
 
     Args:
         file: the net.
-        make: makes the net of a phase, and of a NetState.
+        make: returns the net of a phase and a NetState.
     """
     stages = _stages(file)
     train, test = _in_some_stage(make, "TRAIN", stages), _in_some_stage(make, "TEST", stages)
-    fed = [net for net in (train, test) if _feeders(net)]
-    if len(fed) == 2 and _feeders(train) == _feeders(test):
-        yield test if not has_loss(train) or _is_test_half(file, test) else train
+    fed = [net for net in (train, test) if _input_layers(net)]
+    if len(fed) == 2 and _input_layers(train) == _input_layers(test):
+        yield test if not has_loss(train) or _is_test_file(file, test) else train
         return
     learns = has_loss(train)
     yield from (net for net in fed if net is test or learns)
@@ -42,12 +42,12 @@ def nets_without_solver(file: PrototxtFile, make: Callable[..., PhaseNet]) -> It
 
 
 def _in_some_stage(make: Callable[..., PhaseNet], phase: str, stages: list[str]) -> PhaseNet:
-    """The net of a phase, in the first stage that feeds it if it is not fed without a stage."""
+    """The net of a phase without a stage, or in the first stage that gives it data."""
     plain = make(phase)
-    if _feeders(plain):
+    if _input_layers(plain):
         return plain
     in_stages = (make(phase, _NetState(stage=[stage])) for stage in stages)
-    return next(filter(_feeders, in_stages), plain)
+    return next(filter(_input_layers, in_stages), plain)
 
 
 def _stages(file: PrototxtFile) -> list[str]:
@@ -57,7 +57,7 @@ def _stages(file: PrototxtFile) -> list[str]:
     return list(dict.fromkeys(stages))[:_MAX_STAGES]
 
 
-def _feeders(net: PhaseNet) -> set[int]:
+def _input_layers(net: PhaseNet) -> set[int]:
     """Offsets in the file of the layers that have tops and no bottoms."""
     return {
         layer.node.start
@@ -66,8 +66,8 @@ def _feeders(net: PhaseNet) -> set[int]:
     }
 
 
-def _is_test_half(file: PrototxtFile, net: PhaseNet) -> bool:
-    """Whether a net with a loss is the test half of a pair, by its settings or its file name."""
+def _is_test_file(file: PrototxtFile, net: PhaseNet) -> bool:
+    """Whether a net with a loss is the test file of a pair, by its settings or its file name."""
     norms = [layer.message.batch_norm_param for layer in net.of_type("BatchNorm")]
     flags = [norm.use_global_stats for norm in norms if norm.HasField("use_global_stats")]
     if not all(flags) or any(_augments(layer.message) for layer in net.layers):

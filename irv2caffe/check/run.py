@@ -1,4 +1,4 @@
-"""Everything that can be said of a run before it starts: files, databases, and what rules find."""
+"""Checks a run before it starts: reads its files and databases, and runs the rules."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What the user adds to the files.
+    """Options of a check.
 
     Attributes:
-        train_lmdb: stands for what TRAIN reads.
-        val_lmdb: stands for what TEST reads.
+        train_lmdb: database to check instead of the one that TRAIN reads.
+        val_lmdb: database to check instead of the one that TEST reads.
         weights: the .caffemodel that the run starts from.
-        flavor: whose Caffe will train.
-        num_gpus: that will train; 0 takes what a header of ours says, else one device.
-        epochs: the length the run should have.
+        flavor: Caffe that will train.
+        num_gpus: number of GPUs used for training; 0 takes build-net's header, else one device.
+        epochs: intended length of the run.
         lr_decay_epochs: epochs between two steps of the learning rate.
-        num_train: training images; instead of what the database says.
-        num_val: validation images; instead of what the database says.
-        ignore: names of rules to leave out.
-        databases: that were read already, by their folder, or why they could not be.
+        num_train: number of training images, instead of the database's.
+        num_val: number of validation images, instead of the database's.
+        ignore: names of rules to skip.
+        databases: databases that are already read, or their errors, by folder.
     """
 
     train_lmdb: Path | None = None
@@ -61,14 +61,14 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The result of a check.
 
     Attributes:
         kind: ``solver`` or ``net``.
-        files: that were read, the given one first.
-        summary: the run in a line or two.
-        findings: worst first.
-        databases: by the source as written.
+        files: the files that were read, the given one first.
+        summary: the run in up to two lines.
+        findings: the findings, worst first.
+        databases: facts about the databases, by the source as written.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class Report:
 
     @property
     def worst(self) -> Severity | None:
-        """The highest severity, or None where nothing was found."""
+        """The highest severity, or None without findings."""
         return max((finding.severity for finding in self.findings), default=None)
 
     def count(self, severity: Severity) -> int:
@@ -87,7 +87,7 @@ class Report:
         return sum(finding.severity is severity for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report for JSON."""
         return {
             "kind": self.kind,
             "files": list(self.files),
@@ -99,15 +99,15 @@ class Report:
 
 
 def check(path: Path, options: CheckOptions | None = None) -> Report:
-    """Looks at a solver with its nets, or at a net, and at the databases they read.
+    """Checks a solver with its nets, or a net, and the databases they read.
 
     Args:
         path: a prototxt.
         options: what is not in the files.
 
     Raises:
-        MissingInputError: a file or database that was named is not there.
-        FormatError: a file that is not what it should be; says where.
+        MissingInputError: a file or a given database is missing.
+        FormatError: a file is invalid; the message has the place.
         UsageError: no rule of a name to ignore.
     """
     options = options or CheckOptions()
@@ -116,10 +116,10 @@ def check(path: Path, options: CheckOptions | None = None) -> Report:
 
 
 def check_reading(reading: Reading, options: CheckOptions) -> Report:
-    """Looks at a solver and nets that were read already; see :func:`check`.
+    """Checks a solver and nets that are already read; see :func:`check`.
 
     Args:
-        reading: the files, their messages changed or not.
+        reading: the files, maybe with changed messages.
         options: what is not in the files.
 
     Raises:
@@ -144,7 +144,7 @@ def check_reading(reading: Reading, options: CheckOptions) -> Report:
 def _known(names: frozenset[str]) -> frozenset[str]:
     for name in sorted(names):
         if name not in RULES:
-            hint = did_you_mean(name, RULES) or "check --list-rules names them"
+            hint = did_you_mean(name, RULES) or "check --list-rules lists them"
             raise UsageError(f"no rule {name!r}", hint)
     return names
 
@@ -182,8 +182,8 @@ def _databases(
 ) -> dict[str, Database]:
     """The databases and lists that the nets read, by the source as written.
 
-    A database that the user names must be readable; one that only the net names may be anything,
-    and what is wrong with it is a finding, which goes to ``troubles``.
+    A database given by the user must be readable; an unreadable one that only the net names is a
+    finding, which is added to ``troubles``.
     """
     given = {"TRAIN": options.train_lmdb, "TEST": options.val_lmdb}
     places: dict[str, tuple[Layer, Path]] = {}
@@ -223,7 +223,7 @@ def _value(outcome: Database | Irv2CaffeError) -> Database:
 
 
 def _can_read(layer_type: str, path: Path) -> bool:
-    """Databases, lists of images that are not too long, and what should be a file and is none."""
+    """Whether a source is read: a database, a list that is not too long, or not a file at all."""
     if layer_type == "Data" or not path.is_file():
         return True
     return layer_type == "ImageData" and path.stat().st_size < MAX_LIST_BYTES

@@ -1,4 +1,4 @@
-"""Where a solver writes its snapshots, and which files and other solvers use the same prefix."""
+"""Facts about a solver's snapshot folder, and other files and solvers with the same prefix."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def snapshot_facts(reading: Reading, solver_path: Path) -> SnapshotFacts | None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a file can be made; permissions alone would say yes to root everywhere."""
+    """Whether a file can be created; permissions alone are not enough, as for root."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

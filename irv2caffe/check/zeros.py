@@ -31,7 +31,7 @@ _KEEPS_ZEROS = frozenset(
     )
 )
 _NO_GRADIENT = frozenset({"Accuracy", "ArgMax", "Silence", "Threshold", "HDF5Output"})
-# Whether each top is more than zeros at the start; None stands for a bottom of no layer.
+# Whether each top holds nonzero values at the start; None is a bottom that no layer produces.
 _NonZero = dict["Top | None", bool]
 
 
@@ -80,7 +80,7 @@ def _nonzero_tops(net: PhaseNet, zeros: set[int]) -> _NonZero:
 
 
 def _is_nonzero(layer: Layer, bottoms: list[bool], starts_at_zero: bool) -> bool:
-    """Whether the tops of a layer are more than zeros, from the same fact of its bottoms."""
+    """Whether the tops of a layer hold nonzero values, given which of its bottoms do."""
     message = layer.message
     if layer.type in WEIGHTED:
         param = getattr(message, WEIGHTED[layer.type])
@@ -133,5 +133,5 @@ def may_be_loss(layer: Layer, net: PhaseNet) -> bool:
 
 
 def is_zero(filler: Any) -> bool:
-    """Whether a filler makes only zeros; Caffe's default does."""
+    """Whether a filler only writes zeros, as Caffe's default does."""
     return bool(filler.type == "constant" and filler.value == 0)

@@ -80,16 +80,12 @@ def build_net_command(
     from irv2caffe.data.inspect.database import read_pair, take_means
     from irv2caffe.net.build import build_net
 
-    if draw is not None:
-        from irv2caffe.shapes.draw.picture import check_suffix
-
-        check_suffix(draw)
+    _check_draw(draw)
     given = given_options(options)
     if gpus is not None:
         given["num_gpus"] = len(parse_gpus(gpus))
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
-    places = {**values.net, **given}
-    folders = [places.get(name) for name in ("train_lmdb", "val_lmdb")]
+    folders = [{**values.net, **given}.get(name) for name in ("train_lmdb", "val_lmdb")]
     train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
     measured = take_means(given, train)
     if train is not None:
@@ -102,8 +98,7 @@ def build_net_command(
         _show_config([*net.rows(), num_train, num_val, *solver.rows()], as_json=as_json)
         return
     for folder, database in zip(folders, (train, val), strict=True):
-        if database is not None:
-            refuse_misfit(str(folder), database, net.options)
+        refuse_misfit(folder, database, net.options)
     built = build_net(
         out,
         net.options,
@@ -114,6 +109,13 @@ def build_net_command(
         force=force,
     )
     _show_built(built, summary=summary, draw=draw, as_json=as_json)
+
+
+def _check_draw(draw: Path | None) -> None:
+    if draw is not None:
+        from irv2caffe.shapes.draw.picture import check_suffix
+
+        check_suffix(draw)
 
 
 def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: bool) -> None:

@@ -21,7 +21,7 @@ def num_images(
     return (name, default, "default") if known is None else (name, known, "database")
 
 
-def refuse_misfit(folder: str, database: Database, net: NetOptions) -> None:
+def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions) -> None:
     """Refuses a net that Caffe stops at, or reads foreign memory for, with this database.
 
     Only the first record and the labels are compared; check compares more.
@@ -29,6 +29,8 @@ def refuse_misfit(folder: str, database: Database, net: NetOptions) -> None:
     Raises:
         UsageError: they do not fit.
     """
+    if database is None:
+        return
     channels, height, width = database.shape
     if (database.min_label or 0) < 0:
         raise UsageError(

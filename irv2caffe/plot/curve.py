@@ -1,4 +1,4 @@
-"""Curve: points along an axis, and functions that cut, average and thin them."""
+"""Curve: points along an axis; functions that cut, average and thin curves."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAX_RAW_POINTS = 60  # more displays than these are drawn under a moving average
-_GAP = 5.0  # times the step before and behind
+_GAP = 5.0  # times the steps before and after
 Window = tuple[float | None, float | None]
 Array = Any  # of numpy
 
 
 def limits(window: Window) -> tuple[float, float]:
-    """The ends of a window, widened so that a test at 14.999 epochs is in 15:25."""
+    """The limits of a window, widened so that 15:25 includes a test at 14.999 epochs."""
     low = -math.inf if window[0] is None else window[0]
     high = math.inf if window[1] is None else window[1]
-    room = 0.005 * (high - low) if math.isfinite(high - low) else 0.001 * abs(low + high)
-    room = room if math.isfinite(room) else 0.0
-    return low - room, high + room
+    margin = 0.005 * (high - low) if math.isfinite(high - low) else 0.001 * abs(low + high)
+    margin = margin if math.isfinite(margin) else 0.0
+    return low - margin, high + margin
 
 
 class Curve(NamedTuple):
@@ -40,15 +40,14 @@ class Curve(NamedTuple):
 
 
 def span_of(count: int) -> int:
-    """How many displays to average: an odd number, 1 where there are few."""
+    """The number of displays to average: odd, and 1 if there are few."""
     return 1 if count <= _MAX_RAW_POINTS else max(3, count // 40) // 2 * 2 + 1
 
 
 def moving_average(values: Array, span: int) -> Array:
     """Each value's mean with its neighbours, fewer of them at the ends.
 
-    The first values have no more neighbours behind than before them, since a loss falls steeply
-    at first.
+    Averages are symmetric also at the start, since a loss falls steeply at first.
 
     Args:
         values: finite numbers.
@@ -62,13 +61,13 @@ def moving_average(values: Array, span: int) -> Array:
 
 
 def smoothed(curve: Curve, span: int) -> Curve:
-    """The moving average of each stretch between gaps: nothing is averaged over one."""
+    """The moving average of each part between gaps; no average spans a gap."""
     parts = np.split(curve.y, gaps(curve.x))
     return Curve(curve.x, np.concatenate([moving_average(part, span) for part in parts]))
 
 
 def thinned(curve: Curve, max_points: int) -> Curve:
-    """A curve of fewer points that looks the same: the lowest and highest of each stretch."""
+    """A curve of fewer points that looks the same: the lowest and highest of each part."""
     count = len(curve.x)
     if count <= max_points:
         return curve
@@ -84,8 +83,7 @@ def thinned(curve: Curve, max_points: int) -> Curve:
 def gaps(places: Array) -> Array:
     """Indices of the points after a gap, where displays are missing.
 
-    A gap is a step several times as long as those beside it, which a display interval that changes
-    is not.
+    A gap is a step several times as long as both neighbours, unlike a changed display interval.
     """
     steps = np.diff(places)
     if len(steps) < 2:
@@ -95,7 +93,7 @@ def gaps(places: Array) -> Array:
 
 
 def pooled(curve: Curve, max_points: int) -> tuple[Curve, int]:
-    """Means of points in a row, each at the place of its last, and how many points each is of."""
+    """Means of consecutive points, each at its last point; and the number of points in a mean."""
     count = len(curve.x)
     per = max(1, -(-count // max_points))
     starts = np.arange(0, count, per)
@@ -104,7 +102,7 @@ def pooled(curve: Curve, max_points: int) -> tuple[Curve, int]:
 
 
 def is_wide(curves: Sequence[Curve]) -> bool:
-    """Whether learning rates range so widely that a logarithmic scale shows more."""
+    """Whether learning rates differ by more than a factor of 5 and need a logarithmic scale."""
     found = [curve.y for curve in curves if len(curve.y)]
     low = min((float(y.min()) for y in found), default=0.0)
     return low > 0 and max(float(y.max()) for y in found) > 5 * low

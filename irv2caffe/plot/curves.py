@@ -33,9 +33,9 @@ class Run:
     log: Log | None = None
 
 
-_FIRST = 5  # displays that show how high a loss begins
-_EXPLODED = 5.0  # times that
-_MAX_RESTARTS = 100  # marks that can be told apart, about
+_NUM_FIRST = 5  # displays that give the initial loss
+_EXPLODED = 5.0  # times the initial loss
+_MAX_RESTARTS = 100  # about as many marks as can be distinguished
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
 
@@ -57,7 +57,7 @@ class Curves:
         outputs: every other output of the nets.
         is_tested: whether there are any tests.
         clock: hours of training at the places of displays; empty where the log has no times.
-        restarts: places.
+        restarts: places of restarts.
         diverged: the first place where the loss has diverged, or None.
         start: 0, or the first place of a log that begins in the second half of the run.
         end: the last place.
@@ -91,7 +91,7 @@ class Curves:
     def cut(self, window: Window) -> Curves:
         """The part inside of a window."""
         low, high = limits(window)
-        lost = self.diverged
+        diverged = self.diverged
         return replace(
             self,
             loss=self.loss.cut(window),
@@ -102,7 +102,7 @@ class Curves:
             other_errors={key: curve.cut(window) for key, curve in self.other_errors.items()},
             outputs=tuple(output.cut(window) for output in self.outputs),
             restarts=tuple(at for at in self.restarts if low <= at <= high),
-            diverged=lost if lost is not None and low <= lost <= high else None,
+            diverged=diverged if diverged is not None and low <= diverged <= high else None,
         )
 
 
@@ -113,8 +113,8 @@ def curves_of(
 
     Args:
         runs: to draw together.
-        window: first and last place; smoothing is done before, so that it has neighbours.
-        smooth: displays to average; None chooses by their number, 1 does not average.
+        window: first and last place; applied after smoothing.
+        smooth: displays to average; None: chosen by their number; 1: no averaging.
 
     Raises:
         InputError: a run has nothing to draw.
@@ -134,9 +134,9 @@ def curves_of(
 
 
 def loss_top(shown: Sequence[Curves]) -> float | None:
-    """The upper limit of the loss axis if an exploding loss would flatten all before it.
+    """The upper limit of the loss axis if an exploding loss would flatten the rest, else None.
 
-    A loss starts high and falls; several times its start is not part of learning.
+    A loss is cut off above several times its initial value.
     """
     losses = [curves.loss.y for curves in shown]
     losses += [one.curve.y for curves in shown for one in curves.outputs if one.side == "loss"]
@@ -144,7 +144,7 @@ def loss_top(shown: Sequence[Curves]) -> float | None:
     for values in losses:
         if not len(values):
             continue
-        usual = max(values[:_FIRST].max(), np.median(values))
+        usual = max(values[:_NUM_FIRST].max(), np.median(values))
         if usual <= 0:
             return None
         top = max(top, 1.05 * float(values[values <= _EXPLODED * usual].max()))
@@ -158,7 +158,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
     x = place(iteration)
     healthy = (np.abs(loss) <= MAX_LOSS) & (np.abs(loss - PINNED_LOSS) >= 1e-3)
     data = RunData(table)
-    lost = first_diverged(data)
+    diverged = first_diverged(data)
     raw = Curve(x[healthy], loss[healthy])
     span = span_of(len(raw.x)) if smooth is None else max(1, min(smooth, len(raw.x))) // 2 * 2 + 1
     with_lr, with_rate = np.abs(lr) <= MAX_LOSS, step_s > 0
@@ -189,7 +189,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         is_tested=bool(len(table.test) or len(table.other_tests)),
         clock=_clock(table, x),
         restarts=tuple(place(np.array(restarts, float)).tolist()),
-        diverged=None if lost is None else float(place(np.array(lost))),
+        diverged=None if diverged is None else float(place(np.array(diverged))),
         start=first if end / 2 < first < end else 0.0,
         end=end,
     )
@@ -219,10 +219,10 @@ def _columns(table: Table) -> tuple[Array, Array, Array, Array]:
         rates = [row.images_per_second for row in rows]
         step_s = np.array([per_iteration / rate if rate else 0.0 for rate in rates], float)
         return np.array(column(rows, "iteration"), float), loss, lr, step_s
-    kept = rows.columns
-    iteration = np.array(kept.iteration, np.int64)
+    columns = rows.columns
+    iteration = np.array(columns.iteration, np.int64)
     steps = np.diff(iteration, prepend=iteration[:1])
-    step_us = np.array(kept.step_us, float)
+    step_us = np.array(columns.step_us, float)
     good = (steps > 0) & (step_us > 0)
     step_s = np.where(good, step_us / 1e6 / np.maximum(steps, 1), 0.0)
     return iteration, loss, lr, step_s
@@ -241,9 +241,9 @@ def _images(table: Table, iteration: Array) -> Array | None:
     """Images per iteration, at iterations."""
     if table.images_per_iteration is None:
         return None
-    pieces = table.pieces or ((0, table.images_per_iteration),)
-    starts = np.array([start for start, _ in pieces])
-    images = np.array([images for _, images in pieces], float)
+    processes = table.pieces or ((0, table.images_per_iteration),)
+    starts = np.array([start for start, _ in processes])
+    images = np.array([images for _, images in processes], float)
     return images[np.maximum(np.searchsorted(starts, iteration - 1, side="right") - 1, 0)]
 
 

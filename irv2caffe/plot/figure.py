@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.plot.curves import Curves
 
-_LEGEND_ROWS, _ROW_HEIGHT = 3, 0.21  # that fit; inches for one more
+_LEGEND_ROWS, _ROW_HEIGHT = 3, 0.21  # rows that fit; inches for each further row
 _WIDTH, _HEIGHT, _PANEL_HEIGHT = 9.0, 5.5, 1.6
 _DEFAULT = PlotOptions()
 
@@ -49,9 +49,9 @@ def draw(runs: Sequence[Run], out: Path, options: PlotOptions = _DEFAULT) -> Non
     """Writes a figure; no display is needed.
 
     Args:
-        runs: drawn over each other.
+        runs: drawn into the same axes.
         out: ``.png``, ``.svg`` or ``.pdf``.
-        options: what is drawn beside them, and how.
+        options: panels, scales, references and texts.
 
     Raises:
         UsageError: another suffix, or references without epochs.
@@ -59,34 +59,34 @@ def draw(runs: Sequence[Run], out: Path, options: PlotOptions = _DEFAULT) -> Non
         OutputError: the file cannot be written.
     """
     check_suffix(out)
-    # A matplotlibrc of the user's may ask for LaTeX, which may be missing, or hide the lines.
-    with rc_context(), atomic_file(out) as aside, warnings.catch_warnings():
+    # The user's matplotlibrc may require LaTeX or hide lines.
+    with rc_context(), atomic_file(out) as temporary, warnings.catch_warnings():
         rcdefaults()
         rcParams["svg.hashsalt"] = "irv2caffe"  # else identifiers are random
-        made = figure(runs, options)
+        fig = figure(runs, options)
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn instead
         # No dates in the file: the same log gives the same bytes.
         metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
             out.suffix.lower(), {"Software": None}
         )
-        made.savefig(aside, dpi=150, metadata=metadata)
+        fig.savefig(temporary, dpi=150, metadata=metadata)
 
 
 def figure(runs: Sequence[Run], options: PlotOptions = _DEFAULT) -> Figure:
-    """The figure of :func:`draw`, not yet written.
+    """Draws the figure of :func:`draw`.
 
-    The loss of a single run is gray, of several it has its run's colour.
+    The loss of a single run is gray; with several runs it has the colour of its run.
     """
     shown = curves_of(runs, window=options.window, smooth=options.smooth)
     in_epochs = shown[0].in_epochs
     check_references(options.references, in_epochs=in_epochs)
     single = len(shown) == 1
     sides = {one.side for curves in shown for one in shown_outputs(curves, single=single)}
-    # Other outputs than errors are on the left, or in a panel if errors are there.
+    # Outputs other than errors and losses are on the left axis, or in a panel if errors are on it.
     has_errors = "error" in sides or any(one.errors or one.other_errors for one in shown)
     panels = ("value",) * (has_errors and "value" in sides) + options.panels
-    made = Figure(figsize=(_WIDTH, _HEIGHT + _PANEL_HEIGHT * len(panels)), layout="constrained")
-    axes = made.subplots(
+    fig = Figure(figsize=(_WIDTH, _HEIGHT + _PANEL_HEIGHT * len(panels)), layout="constrained")
+    axes = fig.subplots(
         1 + len(panels),
         sharex=True,
         squeeze=False,
@@ -103,7 +103,7 @@ def figure(runs: Sequence[Run], options: PlotOptions = _DEFAULT) -> Figure:
         _draw_panel(axis, panel, shown, single=single)
     loss_axis.set_ylabel("loss" if "loss" in sides else "training loss")
     set_scales(main, loss_axis, shown, options)
-    _finish(made, list(axes), list(dict.fromkeys(scales.values())), shown)
+    _finish(fig, list(axes), list(dict.fromkeys(scales.values())), shown)
     if has_errors:
         main.set_ylabel("validation error (%)" if _is_validated(shown) else "training error (%)")
     elif "value" in sides:
@@ -113,11 +113,11 @@ def figure(runs: Sequence[Run], options: PlotOptions = _DEFAULT) -> Figure:
         main.set_ylabel("" if any(one.is_tested for one in shown) else "no test results yet")
     if options.title:
         main.set_title(plain(options.title, MAX_TITLE))
-    return made
+    return fig
 
 
 def _is_validated(shown: Sequence[Curves]) -> bool:
-    """Whether any of the errors is one of a test."""
+    """Whether any error is from a test."""
     return any(
         one.errors
         or one.other_errors
@@ -127,7 +127,7 @@ def _is_validated(shown: Sequence[Curves]) -> bool:
 
 
 def _value_label(shown: Sequence[Curves], *, single: bool) -> str:
-    """The name of the outputs on the left, where it is one."""
+    """The label of the left axis: the name of the output, if there is one only."""
     found = [one for curves in shown for one in shown_outputs(curves, single=single)]
     names = {one.metric.name for one in found if one.side == "value"}
     return plain(names.pop()) if len(names) == 1 else "outputs, as printed"
@@ -165,7 +165,7 @@ def _draw_rate(axis: Axes, curves: Curves, color: str) -> None:
 
 
 def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
-    """Draws the displayed rate; many displays lightly, under their moving average."""
+    """Draws the displayed rate; with many displays, in light colour under the moving average."""
     raw = thinned(curves.rate, MAX_POINTS)
     span = span_of(len(curves.rate.x))
     axis.plot(raw.x, raw.y, color=color, linewidth=0.8, alpha=0.3 if span > 1 else 1.0)
@@ -174,7 +174,7 @@ def _draw_speed(axis: Axes, curves: Curves, color: str) -> None:
         axis.plot(smooth.x, smooth.y, color=color, linewidth=1.2)
 
 
-def _finish(made: Figure, axes: list[Axes], labelled: list[Axes], shown: Sequence[Curves]) -> None:
+def _finish(fig: Figure, axes: list[Axes], labelled: list[Axes], shown: Sequence[Curves]) -> None:
     """Sets labels and grid, and puts one legend for the axes ``labelled`` below the figure."""
     main, loss_axis = labelled[:2]
     axes[-1].set_xlabel("epoch" if shown[0].in_epochs else "iteration")
@@ -192,8 +192,8 @@ def _finish(made: Figure, axes: list[Axes], labelled: list[Axes], shown: Sequenc
     longest = max((len(label) for _, label in entries), default=0)
     columns = 3 if longest <= 36 else 2 if longest <= 56 else 1
     more_rows = max(0, math.ceil(len(entries) / columns) - _LEGEND_ROWS)
-    made.set_figheight(made.get_figheight() + more_rows * _ROW_HEIGHT)
-    made.legend(
+    fig.set_figheight(fig.get_figheight() + more_rows * _ROW_HEIGHT)
+    fig.legend(
         [handle for handle, _ in entries],
         [label for _, label in entries],
         loc="outside lower center",

@@ -1,11 +1,11 @@
-"""The lines of a figure: those of a run, its outputs and restarts, and of published runs."""
+"""Draws the lines of a figure: losses, errors, outputs, restarts and published curves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.plot.curve import between, thinned
-from irv2caffe.plot.style import COLORS, LOSS_COLOR, LOST_COLOR, plain
+from irv2caffe.plot.style import COLORS, DIVERGED_COLOR, LOSS_COLOR, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ MAX_POINTS = 4000
 REFERENCE_SUFFIX = " (reference)"
 _MAX_OUTPUTS = 12  # lines of one run, beside its errors and its loss
 _MAX_OUTPUTS_OF_MANY = 2  # where several runs are compared
-_MAX_FEW = 40  # points that can be told apart
-_MAX_MARKERS = 100  # more run into each other
+_MAX_FEW = 40  # points with large markers
+_MAX_MARKERS = 100  # more would overlap
 
 
 def draw_run(axes: Mapping[str, Axes], curves: Curves, color: str, *, single: bool) -> None:
@@ -71,7 +71,7 @@ def _draw_errors(
 
 
 def _draw_loss(axis: Axes, curves: Curves, prefix: str, color: str, *, single: bool) -> None:
-    """Draws the displayed loss; many displays lightly, under their moving average."""
+    """Draws the displayed loss; with many displays, in light colour under the moving average."""
     label = f"{prefix}training loss"
     raw = thinned(curves.loss, MAX_POINTS)
     if not len(raw.x):
@@ -90,7 +90,7 @@ def _draw_loss(axis: Axes, curves: Curves, prefix: str, color: str, *, single: b
 
 
 def shown_outputs(curves: Curves, *, single: bool) -> Sequence[OutputCurve]:
-    """The outputs that a figure shows: of several runs, only those in place of errors."""
+    """The outputs that a figure shows: with several runs, only for runs without errors."""
     if single:
         return curves.outputs[:_MAX_OUTPUTS]
     if curves.errors:
@@ -145,16 +145,20 @@ def draw_marks(axis: Axes, curves: Curves, prefix: str, color: str, *, single: b
         return
     at, unit = curves.diverged, "epoch" if curves.in_epochs else "iteration"
     axis.axvline(
-        at, color=LOST_COLOR, linewidth=1.4, label=f"{prefix}diverged at {unit} {at:,.4g}", zorder=2
+        at,
+        color=DIVERGED_COLOR,
+        linewidth=1.4,
+        label=f"{prefix}diverged at {unit} {at:,.4g}",
+        zorder=2,
     )
     if single and curves.end > at:
-        axis.axvspan(at, curves.end, color=LOST_COLOR, alpha=0.07, linewidth=0, zorder=0)
+        axis.axvspan(at, curves.end, color=DIVERGED_COLOR, alpha=0.07, linewidth=0, zorder=0)
 
 
 def draw_reference(
     main: Axes, loss_axis: Axes, reference: Reference, color: str, visible: tuple[float, float]
 ) -> None:
-    """Draws a published run, thin and behind; its lines have one entry in the legend."""
+    """Draws a published run as thin lines in the background, with one legend entry."""
     label: str | None = f"{reference.name}{REFERENCE_SUFFIX}"
     for metric, line in (("val_top1_error", "-"), ("val_top5_error", "--"), ("train_loss", ":")):
         axis = loss_axis if metric == "train_loss" else main
@@ -168,6 +172,6 @@ def draw_reference(
         if line_inside:
             x, y = zip(*line_inside, strict=True)
             axis.plot(x, y, label=label, **style)
-            if len(placed) < 4:  # few enough that each was worth publishing
+            if len(placed) < 4:  # few single values rather than a curve
                 axis.plot(*zip(*placed, strict=True), "x", markersize=4, color=color, zorder=0.5)
             label = None

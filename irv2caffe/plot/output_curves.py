@@ -1,4 +1,4 @@
-"""OutputCurve: an output of a run's nets as a curve."""
+"""OutputCurve: a net output as a curve on one of the axes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class OutputCurve:
     def label(self) -> str:
         """The name for the legend."""
         metric = self.metric
-        what = f"error of {metric.name}" if self.side == "error" else metric.name
+        name = f"error of {metric.name}" if self.side == "error" else metric.name
         if metric.phase == "train":
-            return f"training {what} (one batch, averaged)"
+            return f"training {name} (one batch, averaged)"
         if metric.net:
-            return f"test net #{metric.net}: {what}"
-        return f"validation {what}" if self.side == "error" else f"test {what}"
+            return f"test net #{metric.net}: {name}"
+        return f"validation {name}" if self.side == "error" else f"test {name}"
 
     @property
     def unit(self) -> str:
@@ -57,7 +57,7 @@ class OutputCurve:
 def output_curves(
     metrics: Sequence[Metric], place: Callable[[Array], Array]
 ) -> Iterator[OutputCurve]:
-    """All outputs but top-1 and top-5 errors and the only loss of the training.
+    """All outputs except top-1 and top-5 errors and a single training loss.
 
     Args:
         metrics: of a run.

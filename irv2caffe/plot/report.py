@@ -1,7 +1,7 @@
 """Report: an HTML page with interactive curves, summary, findings and configuration.
 
-It needs no network. Text from logs is untrusted: it is escaped, and the page's policy allows only
-our own script.
+The page loads nothing from the network. Text from logs is untrusted: it is escaped, and the content
+security policy allows only the report's script.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def write_report(
     """Writes a report.
 
     Args:
-        runs: drawn over each other; the configuration is shown of those with a log.
+        runs: drawn into the same axes; the configuration is shown for those with a log.
         out: an ``.html`` file.
-        options: what else is drawn, and the view that the report opens with.
+        options: references, scales, title, and the initial view.
         refresh_s: seconds after which the page reloads itself.
 
     Raises:
@@ -78,7 +78,7 @@ def _part(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """A content security policy: only this script runs, and nothing is fetched."""
+    """The content security policy: allows this script only, and no requests."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
@@ -112,9 +112,9 @@ def _findings(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
         lines = finding_lines(summary, run.log)
         items = "".join(
             f'<li class="{kind}"><span class="kind">{kind}</span> {escape(text)}</li>'
-            for kind, text in lines  # kinds are our own words
+            for kind, text in lines  # kinds are constants
         )
-        found = f'<ul class="findings">{items}</ul>' if items else "<p>nothing conspicuous</p>"
+        found = f'<ul class="findings">{items}</ul>' if items else "<p>no findings</p>"
         parts.append(f"<h3>{escape(run.name)}</h3>{found}")
     return "".join(parts)
 
@@ -126,6 +126,6 @@ def _config(runs: Sequence[Run]) -> str:
         rows = "".join(
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines
         )
-        known = f"<table>{rows}</table>" if rows else "<p>the log does not say</p>"
+        known = f"<table>{rows}</table>" if rows else "<p>not in the log</p>"
         parts.append(f"<h3>{escape(run.name)}</h3>{known}")
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""Data for the report's script: curves, marks and legend as JSON values."""
+"""Curves, marks and legend of the report as JSON values for its script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from irv2caffe.errors import InputError
 from irv2caffe.plot.curve import Curve, between, gaps, is_wide, pooled, thinned
 from irv2caffe.plot.curves import loss_top
-from irv2caffe.plot.style import COLORS, LOSS_COLOR, LOST_COLOR, REFERENCE_COLORS, PlotOptions
+from irv2caffe.plot.style import COLORS, DIVERGED_COLOR, LOSS_COLOR, REFERENCE_COLORS, PlotOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _MAX_POINTS = 3000
 _MAX_OUTPUTS = 40  # outputs of a run beside its errors and its loss
 _MAX_CLOCK = 500
-_MAX_STEPS = 30  # of a learning rate; more are a slope
-_STEP = 0.99  # a rate that changes by less is a slope
+_MAX_STEPS = 30  # of a learning rate; with more it is taken for continuous
+_STEP = 0.99  # ratio of learning rates; smaller changes are not steps
 _RESTART_COLOR = "#777777"
 
 
@@ -30,8 +30,8 @@ def page_data(shown: Sequence[Curves], options: PlotOptions) -> dict[str, Any]:
     """Curves, marks and legend, for JSON.
 
     Args:
-        shown: of each run.
-        options: what else is drawn, and the view that the report opens with.
+        shown: the curves of each run.
+        options: references, scales, title, and the initial view.
 
     Raises:
         InputError: the window lies outside of the runs.
@@ -111,13 +111,13 @@ def _view(window: Window | None, first: float, last: float) -> list[float] | Non
     view = [first if low is None else max(first, low), last if high is None else min(last, high)]
     if not view[0] < view[1]:
         raise InputError(
-            "the run has nothing in these epochs", f"--epochs: it goes from {first:g} to {last:g}"
+            "the run has no data in these epochs", f"--epochs: it goes from {first:g} to {last:g}"
         )
     return view
 
 
 def _curve(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
-    """A curve for the script; six digits are more than a screen shows."""
+    """A curve as a JSON value, with values rounded to six digits."""
     few = thinned(curve, _MAX_POINTS)
     look: dict[str, Any] = {"panel": "main", "side": "left", "width": 2, "group": name}
     return {**_points(few), "name": name, "color": color, **look, **more}
@@ -131,7 +131,7 @@ def _points(curve: Curve) -> dict[str, list[float]]:
 
 
 def _clock(one: Curves) -> dict[str, list[float]] | None:
-    """Hours at some places, for linear interpolation."""
+    """Hours at up to 500 places, for linear interpolation."""
     count = len(one.clock.x)
     if count < 2 or one.clock.y[-1] <= one.clock.y[0]:
         return None
@@ -141,7 +141,7 @@ def _clock(one: Curves) -> dict[str, list[float]] | None:
 
 
 def _displayed(curve: Curve, name: str, color: str, **look: Any) -> dict[str, Any]:
-    """A curve of many displays, which the page averages over a span that can be changed."""
+    """A curve of many displays, averaged by the page over an adjustable span."""
     few, per = pooled(curve, _MAX_POINTS)
     mean = {**_points(few), "per": per, "breaks": sorted({*(gaps(curve.x) // per).tolist()})}
     return _curve(curve, name, color, mean=mean, **look)
@@ -168,7 +168,7 @@ def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[d
 def _outputs(
     one: Curves, prefix: str, color: str, *, single: bool, has_errors: bool
 ) -> Iterable[dict[str, Any]]:
-    """Every other output: errors left, losses right, others left or in a panel of their own."""
+    """Other outputs: errors left, losses right, others left or in a separate panel."""
     for place, output in enumerate(one.outputs[:_MAX_OUTPUTS]):
         shade = COLORS[(place + 2) % len(COLORS)] if single else color
         is_test = output.metric.phase == "test"
@@ -196,12 +196,18 @@ def _marks(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
         text = f"{prefix}learning rate {before:.4g} to {after:.4g}"
         yield {"x": at, "color": color, "dash": "1 5", "text": text, "kind": "step"}
     if one.diverged is not None:
-        text = f"{prefix}the loss is lost from here on"
-        yield {"x": one.diverged, "to": one.end, "color": LOST_COLOR, "text": text, "kind": "mark"}
+        text = f"{prefix}the loss has diverged from here on"
+        yield {
+            "x": one.diverged,
+            "to": one.end,
+            "color": DIVERGED_COLOR,
+            "text": text,
+            "kind": "mark",
+        }
 
 
 def _rate_steps(lr: Curve) -> list[tuple[float, float, float]]:
-    """Place, rate before and after of each step of a learning rate; none of a slope."""
+    """Place, rate before and rate after of each step; empty for continuous schedules."""
     ratio = lr.y[1:] / np.where(lr.y[:-1] == 0, np.nan, lr.y[:-1])
     steps = 1 + np.flatnonzero((ratio < _STEP) | (ratio > 1 / _STEP))
     if not 0 < len(steps) <= min(_MAX_STEPS, len(lr.y) // 3):

@@ -1,4 +1,4 @@
-"""Scales of the figure: limits, logarithmic axes and tick labels."""
+"""Sets the scales of a figure: limits, logarithmic axes and tick labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def visible(shown: Sequence[Curves], options: PlotOptions) -> tuple[float, float
 
 
 def set_scales(main: Axes, loss_axis: Axes, shown: Sequence[Curves], options: PlotOptions) -> None:
-    """Shows the whole run with zero and room for a marker, or the window as a close-up."""
+    """Sets limits to the window, or to the whole run including zero and a margin."""
     low, high = visible(shown, options)
     margin = 0.0 if options.window else 0.015 * (high - low)
     for name, axis in (("loss", loss_axis), ("error", main)):
@@ -41,7 +41,7 @@ def set_scales(main: Axes, loss_axis: Axes, shown: Sequence[Curves], options: Pl
         if options.window is None:
             _show_zero(axis)
     if "x" in options.log_axes and high > 0:
-        main.set_xlim(high / 1000, high)  # there may be no place above zero yet
+        main.set_xlim(high / 1000, high)  # for runs without a place above zero
         main.set_xscale("log")
         plain_numbers(main.xaxis)
         first = [curve.x[curve.x > 0][:1] for curves in shown for curve in (curves.loss,)]
@@ -71,7 +71,7 @@ def _show_zero(axis: Axes) -> None:
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Labels the ticks 0.2 rather than with powers of ten."""
+    """Labels ticks as plain numbers, such as 0.2, instead of powers of ten."""
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.set_minor_formatter(StrMethodFormatter("{x:g}"))

@@ -1,4 +1,4 @@
-"""PlotSession: reads logs, once or while they grow, and writes the results of plot-log."""
+"""PlotSession: reads logs, once or while they grow, and writes the files of plot-log."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Request:
     Attributes:
         paths: logs, run folders, or ``-`` for standard input.
         join: the paths are parts of one run, in order.
-        names: of the runs, in order; other runs are named after their files.
-        num_train_images: overrides the number that is found.
-        images_per_iteration: overrides that of the log.
+        names: of the runs, in order; other runs are wanted after their files.
+        num_train_images: overrides the detected number.
+        images_per_iteration: overrides the number in the log.
         outputs: the outputs that are accuracies.
         test_net: the test net whose errors are drawn.
         year: of the first line.
@@ -42,7 +42,7 @@ class Request:
         csv: rows of one run.
         jsonl: rows of all runs.
         tensorboard: a folder of event files.
-        unknown: the lines that are not Caffe's.
+        unknown: the lines that are not from Caffe.
         options: of the figure and the report.
         refresh_s: seconds after which the report reloads itself.
     """
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass
 class _Source:
-    """A run while it is read."""
+    """A run, its log files and their reader."""
 
     name: str
     paths: list[Path]
@@ -77,13 +77,13 @@ class _Source:
 
 
 class PlotSession:
-    """Reads the logs of a request; a context manager, which keeps files open."""
+    """Reads the logs of a request; a context manager that closes its files."""
 
     def __init__(self, request: Request) -> None:
         """Checks the request; reads nothing yet.
 
         Raises:
-            UsageError: parts of it exclude each other.
+            UsageError: options that exclude each other.
             MissingExtraError: ``tensorboard`` is asked for and not installed.
         """
         groups = [request.paths] if request.join else [[path] for path in request.paths]
@@ -101,18 +101,18 @@ class PlotSession:
         self._unknown: IO[str] | None = None
         self._sources: list[_Source] = []
         for place, paths in enumerate(groups):
-            named = request.names[place] if place < len(request.names) else _name(paths[0])
-            named = without_controls(named)
+            wanted = request.names[place] if place < len(request.names) else _name(paths[0])
+            wanted = without_controls(wanted)
             taken = {source.name for source in self._sources}
-            name = named if named not in taken else without_controls(str(paths[0]))
+            name = wanted if wanted not in taken else without_controls(str(paths[0]))
             name = name if name not in taken else f"{name} ({place + 1})"
             reader = Reader(year=request.year, on_unknown=self._write_unknown)
             self._sources.append(_Source(name, paths, reader))
 
     def __enter__(self) -> Self:
         if self._request.unknown is not None:
-            aside = self._stack.enter_context(atomic_file(self._request.unknown))
-            self._unknown = self._stack.enter_context(aside.open("w", encoding="utf-8"))
+            temporary = self._stack.enter_context(atomic_file(self._request.unknown))
+            self._unknown = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -154,7 +154,7 @@ class PlotSession:
                 raise UsageError(f"{option} {name}: no such output of a test", f"one of: {known}")
 
     def poll(self) -> bool:
-        """Reads what the logs have grown by; returns whether there was anything."""
+        """Reads what was appended to the logs; returns whether there was anything."""
         grown = False
         for source in self._sources:
             if not source.followers:
@@ -170,7 +170,7 @@ class PlotSession:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can follow: every run has finished, or its file cannot grow."""
+        """Whether every run has finished or its log cannot grow."""
         return all(
             (source.reader.log.finished and not source.reader.log.fatal)
             or (bool(source.followers) and source.followers[-1].ended)
@@ -257,7 +257,7 @@ class PlotSession:
 
 
 def _check_files(request: Request) -> None:
-    """Raises UsageError for a result that would overwrite a log or another result."""
+    """Raises UsageError for an output that would overwrite a log or another output."""
     taken = {}
     for path in request.paths:
         inside = path / "train.log" if path.is_dir() else path
@@ -269,7 +269,7 @@ def _check_files(request: Request) -> None:
         place = out.resolve()
         if place in taken:
             raise UsageError(f"--{name} {out}: this is {taken[place]}", "give another file")
-        taken[place] = f"what --{name} writes"
+        taken[place] = f"the output of --{name}"
 
 
 def _name(path: Path) -> str:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 PANELS = ("lr", "throughput")
 LOG_AXES = ("loss", "error", "x")
-# Paul Tol's bright colors, which stay apart for color-blind eyes and in print.
+# Paul Tol's bright colors, distinguishable for the color-blind and in print.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
-# Of other lightness, so that a published run is not taken for one of the user's.
+# Of other lightness, to distinguish published runs from the user's.
 REFERENCE_COLORS = ("#B08D57", "#7A9E7E", "#9A8BB5", "#8C8C8C")
 LOSS_COLOR = "#6B6B6B"
-LOST_COLOR = "#BB0000"
+DIVERGED_COLOR = "#BB0000"
 MAX_TITLE = 90  # characters that fit over a figure
 _MAX_NAME = 44
 
@@ -36,8 +36,8 @@ class PlotOptions:
         window: first and last epoch (or iteration) of a close-up; a report opens with it.
         title: of the figure or report.
         panels: of :data:`PANELS`, drawn below the figure.
-        smooth: displays that the loss is averaged over; None chooses, 1 does not average.
-        log_axes: of :data:`LOG_AXES`, with logarithmic scales; a report knows only ``loss``.
+        smooth: displays that the loss is averaged over; None: automatic; 1: no averaging.
+        log_axes: of :data:`LOG_AXES`, with logarithmic scales; a report supports only ``loss``.
         references: published runs, drawn behind.
     """
 
@@ -50,7 +50,7 @@ class PlotOptions:
 
 
 def check_suffix(out: Path) -> None:
-    """Raises UsageError for figures of other kinds."""
+    """Raises UsageError for another file suffix."""
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {out}: a figure ends in {', '.join(SUFFIXES)}")
 
@@ -65,7 +65,7 @@ def check_references(references: Sequence[Reference], *, in_epochs: bool) -> Non
 
 
 def without_controls(text: str) -> str:
-    """A text with replacements for control characters and bytes that are not text."""
+    """A text with control characters and undecodable bytes replaced."""
     return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in {"Cc", "Cs"} else c for c in text)
 
 

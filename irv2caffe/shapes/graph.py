@@ -1,4 +1,4 @@
-"""Which layer reads which top, and the checks of Caffe's InsertSplits and Net::AppendTop."""
+"""The graph of tops and bottoms, with the checks of Caffe's InsertSplits and Net::AppendTop."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _MAX_LISTED = 20
 def bottom_sources(layers: Sequence[Any]) -> dict[Blob, Blob]:
     """The top that each bottom of a list of LayerParameters reads.
 
-    A layer that works in place makes a new top of the same name. Bottoms that no layer above makes
-    are left out.
+    A layer in place produces a new top of the same name. Bottoms that no layer above produces are
+    left out.
     """
     last: dict[str, Blob] = {}
     sources = {}
@@ -38,7 +38,7 @@ def bottom_sources(layers: Sequence[Any]) -> dict[Blob, Blob]:
 
 
 class CheckedGraph:
-    """The graph of a net's LayerParameters, refused where Caffe would refuse it.
+    """The graph of a net's LayerParameters, with the checks of Caffe.
 
     Attributes:
         layers: the LayerParameters.
@@ -62,8 +62,8 @@ class CheckedGraph:
             allow_unknown: accept layer types that Caffe 1.0 does not have.
 
         Raises:
-            NetError: unknown layer types, all at once; a bottom that no layer above makes; a top
-                made twice; a layer that works in place on a blob that others read; a NaN.
+            NetError: unknown layer types, all at once; a bottom that no layer above produces; a top
+                produced twice; a layer in place on a blob that others read; a NaN.
         """
         if not allow_unknown:
             self._check_types()
@@ -72,12 +72,12 @@ class CheckedGraph:
             for place in range(len(layer.bottom)):
                 if (at, place) not in self._sources:
                     self._fail_at_bottom(layer, place)
-        made: set[str] = set()
+        produced: set[str] = set()
         for at, layer in enumerate(self.layers):
             self.at = at
-            self._check_tops(layer, made)
+            self._check_tops(layer, produced)
             _check_nan(layer, layer)
-            made.update(layer.top)
+            produced.update(layer.top)
 
     def duplicate_names(self) -> list[str]:
         """A note for each layer name that occurs twice: Caffe loads weights into the first."""
@@ -89,10 +89,10 @@ class CheckedGraph:
         ]
 
     def first_batch(self) -> tuple[str, int | None]:
-        """The type of the layers whose shapes begin with the batch, and the first such size.
+        """The type of the input layers whose first axis is the batch, and its size.
 
-        Empty where data layers have a batch_size. DummyData counts only without other sources,
-        beside which it is a constant.
+        Empty if data layers have a batch_size. DummyData is taken for an input only in nets without
+        other data layers; beside them it is a constant.
         """
         sources = {layer.type: layer for layer in reversed(self.layers) if not layer.bottom}
         if "Input" in sources:
@@ -118,21 +118,23 @@ class CheckedGraph:
         )
 
     def _fail_at_bottom(self, layer: Any, place: int) -> NoReturn:
-        """Raises the error for a bottom that no layer above makes."""
+        """Raises the error for a bottom that no layer above produces."""
         bottom = layer.bottom[place]
         above, below = self.layers[: self.at], self.layers[self.at + 1 :]
-        maker = next((other.name for other in below if bottom in other.top), None)
+        producer = next((other.name for other in below if bottom in other.top), None)
         hint = did_you_mean(bottom, dict.fromkeys(top for other in above for top in other.top))
-        if maker is not None:
-            hint = f"layer {maker!r} makes it, but stands below; Caffe takes layers in their order"
-        _fail(layer, f"bottom {bottom!r} (index {place}) is made by no layer above", hint)
+        if producer is not None:
+            hint = (
+                f"layer {producer!r} below produces it; Caffe runs layers in the order of the file"
+            )
+        _fail(layer, f"bottom {bottom!r} (index {place}) is not produced by any layer above", hint)
 
-    def _check_tops(self, layer: Any, made: set[str]) -> None:
+    def _check_tops(self, layer: Any, produced: set[str]) -> None:
         """Refuses a top that exists, unless the layer works in place as its only reader."""
         own: set[str] = set()
         for place, top in enumerate(layer.top):
             in_place = place < len(layer.bottom) and layer.bottom[place] == top
-            if top in own or (top in made and not in_place):
+            if top in own or (top in produced and not in_place):
                 _fail(layer, f"top {top!r} is produced by another layer already")
             own.add(top)
             if in_place and self.uses[self._sources[self.at, place]] > 1:
@@ -140,12 +142,12 @@ class CheckedGraph:
                     layer,
                     f"works in place on {top!r}, which other layers read too; Caffe would give "
                     "each of them a copy and then abort",
-                    "let it write another top",
+                    "give it another top",
                 )
 
 
 def _check_nan(layer: Any, message: Any) -> None:
-    """Refuses NaN, which nobody means, though Caffe would compute with it."""
+    """Refuses NaN in any field, though Caffe would accept it."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
         if field.message_type is not None and field.name != "blobs":

@@ -1,4 +1,4 @@
-"""Infers the shapes of all blobs and weights of a net as Caffe would make them, without Caffe."""
+"""Infers the shapes of all blobs and weights of a net, as Caffe sets them up, without Caffe."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LayerInfo:
 
     Attributes:
         bottoms: names of its bottoms.
-        tops: names of its tops; ``(automatic)`` for the top of a loss that names none.
+        tops: names of its tops; ``(automatic)`` for the missing top of a loss.
         top_uses: how often each top is read, as a bottom or as a loss; if more than once, Caffe
             inserts a Split layer.
         params: shapes of its weight blobs, in Caffe's order.
@@ -83,7 +83,7 @@ class NetShapes:
         phase: ``TRAIN`` or ``TEST``.
         blobs: shape by blob name, without those of Caffe's automatic Split layers.
         layers: in the order of the file.
-        notes: assumptions that were made.
+        notes: assumptions that were result.
         unknown: the layers whose tops have unknown shapes; layers that read them are left out.
     """
 
@@ -96,7 +96,7 @@ class NetShapes:
 
     @cached_property
     def sources(self) -> list[tuple[int, ...]]:
-        """For each layer, the positions of the layers that make its bottoms."""
+        """For each layer, the positions of the layers that produce its bottoms."""
         top_of = bottom_sources([layer.proto for layer in self.layers])
         return [
             tuple(top_of[at, place][0] for place in range(len(layer.bottoms)))
@@ -106,7 +106,7 @@ class NetShapes:
 
 @dataclass(frozen=True)
 class ForkLayers:
-    """What :func:`infer` needs for nets of Caffe's forks.
+    """Shapes and fields for layer types of Caffe's forks.
 
     Attributes:
         given: shapes of tops that the user gives, by the name of a layer or layer type
@@ -131,9 +131,9 @@ def infer(
     """Infers the shapes of a net in a phase.
 
     Args:
-        net: a NetParameter, of any age.
+        net: a NetParameter, also of formats before Caffe 1.0.
         phase: ``TRAIN`` or ``TEST``.
-        data_shapes: shapes that the prototxt does not give, by the name of the top or layer, or
+        data_shapes: shapes missing in the prototxt, by the name of the top or layer, or
             as a function from the LayerParameter to a shape for each top, or None. For image
             data: channels, height and width of a record; for HDF5Data: a record of each top;
             for Python and Input: the whole shape of each top.
@@ -214,7 +214,7 @@ class _Inference:
 
     def add(self, proto: Any, line: int | None, node: Node | None) -> None:
         """Sets up the next layer."""
-        if node is not None and not proto.type:  # the enum of old layers has no types of forks
+        if node is not None and not proto.type:  # V1LayerParameter's enum lacks types of forks
             proto.type = node.find("type").value.strip("\"'")
         foreign = self.foreign
         rule = SHAPE_RULES[proto.type] if foreign is None else foreign_rule(proto, foreign.given)
@@ -233,14 +233,14 @@ class _Inference:
         )
         check_counts(layer, rule)
         check_loss_weights(layer, rule)
-        made = self._apply(rule, layer)
-        tops = tuple(shape if shape is UNKNOWN else tuple(shape) for shape in made.tops)
+        result = self._apply(rule, layer)
+        tops = tuple(shape if shape is UNKNOWN else tuple(shape) for shape in result.tops)
         for shape, name in zip(tops, names, strict=True):
             layer.check_blob(shape, f"top {name!r}")
-        for number, shape in enumerate(made.params):
+        for number, shape in enumerate(result.params):
             layer.check_blob(shape, f"weight {number}")
         self.blobs.update(zip(names, tops, strict=True))
-        learned, frozen = self.shared.learned(layer, made)
+        learned, frozen = self.shared.learned(layer, result)
         info = LayerInfo(
             name=proto.name,
             type=proto.type,
@@ -249,39 +249,39 @@ class _Inference:
             bottom_shapes=layer.bottoms,
             top_shapes=tops,
             top_uses=tuple(self.graph.uses[self.graph.at, place] for place in range(len(names))),
-            params=tuple(map(tuple, made.params)),
+            params=tuple(map(tuple, result.params)),
             num_params=learned,
             num_frozen=frozen,
-            num_statistics=sum(map(count, made.params)) if made.statistics else 0,
-            macs=made.macs,
+            num_statistics=sum(map(count, result.params)) if result.statistics else 0,
+            macs=result.macs,
             line=line,
             proto=proto,
-            partial=made.partial,
+            partial=result.partial,
         )
         self.layers.append(info)
         is_first = _has_unknown(tops) and not _has_unknown(layer.bottoms)
-        if made.partial and (is_first or rule.function is unknown):
+        if result.partial and (is_first or rule.function is unknown):
             self.unknown.append(info)
 
     def _apply(self, rule: ShapeRule, layer: LayerSetup) -> LayerShapes:
-        """Calls the rule; explains branches that differ because Caffe's pooling rounds up."""
+        """Calls the rule; adds a hint if branches differ because Caffe's pooling rounds up."""
         if not rule.ignores_bottoms and _has_unknown(layer.bottoms):
             is_number = rule.auto_tops or layer.proto.type == "Accuracy"
             return LayerShapes([() if is_number else UNKNOWN] * layer.num_tops, partial=True)
         above = [self.rounded.get(name, frozenset()) for name in layer.proto.bottom]
         try:
-            made = rule.function(layer)
+            result = rule.function(layer)
         except NetError as error:
             sizes = {shape[2:] for shape in layer.bottoms}
             culprits = frozenset().union(*above) - frozenset.intersection(*above) if above else ()
             if layer.proto.type in {"Concat", "Eltwise"} and len(sizes) > 1 and culprits:
                 error.hint = (
                     "Caffe's pooling rounds up where convolution rounds down: pooling "
-                    f"{', '.join(sorted(map(repr, culprits))[:3])} did; take another input size, "
+                    f"{', '.join(sorted(map(repr, culprits))[:3])} did; use another input size, "
                     "or round_mode: FLOOR, which builds later than Caffe 1.0 know"
                 )
             raise
-        own = {layer.proto.name} if made.rounded_up else set()
+        own = {layer.proto.name} if result.rounded_up else set()
         for name in layer.proto.top:
             self.rounded[name] = frozenset(own).union(*above)
-        return made
+        return result

@@ -1,7 +1,7 @@
 """Memory of a net, blob by blob, as Caffe 1.0 allocates it (32-bit values, engine CAFFE).
 
-Caffe allocates a blob when it is first written. Counted are the blobs that a forward and a backward
-pass write:
+Caffe allocates a blob when it is first written. These blobs are written in a forward and a
+backward pass and counted:
 
 - data: one array for each top, none for a layer in place; Reshape, Flatten, Split and a Concat or
   Slice of one blob share the memory of their bottom. Data layers keep ``prefetch`` batches.
@@ -11,8 +11,8 @@ pass write:
 - BatchNorm: the normalised values and the standard deviations, both as large as the blob, and in
   place a copy of the gradient. Scale in place: a copy of its bottom.
 - others: buffers of Dropout, Pooling, LRN, PReLU, MVN, Softmax and the losses.
-- columns: the unfolded image (im2col) of each convolution larger than 1x1, of one image whatever
-  the batch.
+- columns: the unfolded image (im2col) of each convolution larger than 1x1; one image, independent
+  of the batch.
 - weights and their gradients. A solver keeps one (SGD), two (RMSProp) to three (Adam) more values
   for each weight, which are not counted here.
 
@@ -72,7 +72,7 @@ class Memory:
 
 
 def add(parts: Iterable[Memory]) -> Memory:
-    """The sum of several."""
+    """The sum of several parts."""
     parts = list(parts)
     return Memory(**{f.name: sum(getattr(p, f.name) for p in parts) for f in fields(Memory)})
 
@@ -138,7 +138,7 @@ def _own_tops(layer: LayerInfo) -> int:
 
 
 def _copies(layer: LayerInfo) -> int:
-    """The batches that a layer keeps."""
+    """The number of batches that a layer keeps."""
     return max(1, layer.proto.data_param.prefetch) if layer.type in _PREFETCHING else 1
 
 
@@ -166,9 +166,9 @@ def _reached(layers: Sequence[LayerInfo]) -> list[bool]:
             number >= len(specs) or specs[number].lr_mult != 0
             for number in range(len(layer.params))
         )
-        need = learns or any(name in needing for name in layer.bottoms)
-        needs.append(need)
-        (needing.update if need else needing.difference_update)(layer.tops)
+        is_needed = learns or any(name in needing for name in layer.bottoms)
+        needs.append(is_needed)
+        (needing.update if is_needed else needing.difference_update)(layer.tops)
     has_loss = any(_is_loss(layer) for layer in layers)
     below_loss: set[str] = set()
     reached = [False] * len(layers)
@@ -186,7 +186,7 @@ def _is_loss(layer: LayerInfo) -> bool:
 
 
 def _lrn_buffers(layer: LayerInfo, backward: bool) -> int:
-    """Within a channel it consists of five layers."""
+    """The buffers of LRN; within a channel it is composed of five layers."""
     param = layer.proto.lrn_param
     return (8 if backward else 3) if param.norm_region == param.WITHIN_CHANNEL else 1
 
@@ -211,7 +211,7 @@ _BUFFERS: dict[str, Callable[[LayerInfo, bool], int]] = {
 
 
 def _buffers(layer: LayerInfo, *, backward: bool) -> int:
-    """Values that a layer keeps beside its tops."""
+    """Values that a layer stores in addition to its tops."""
     if layer.type == "Pooling":  # the positions of the maxima, unless they are a second top
         param = layer.proto.pooling_param
         keeps = param.pool != param.AVE and len(layer.tops) == 1

@@ -15,7 +15,7 @@ Phase = Literal["TRAIN", "TEST"]
 
 
 def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()) -> Any:
-    """The upgraded net of a phase, without the layers that their rules leave out.
+    """The upgraded net of a phase, without the layers excluded by their rules.
 
     Args:
         net: a NetParameter; it is not changed.
@@ -36,8 +36,8 @@ def selected(
     net: Any, phase: Phase, *, level: int | None = None, stages: Iterable[str] = ()
 ) -> Upgraded:
     """Like :func:`select`, with the origin of each layer and notes of what was dropped."""
-    made = upgraded(net)
-    net = made.net
+    upgraded_net = upgraded(net)
+    net = upgraded_net.net
     net.state.phase = {"TRAIN": messages.TRAIN, "TEST": messages.TEST}[phase]
     if level is not None:
         net.state.level = level
@@ -45,13 +45,13 @@ def selected(
     layers = list(net.layer)
     del net.layer[:]
     origins: list[int | None] = []
-    for layer, origin in zip(layers, made.origins, strict=True):
+    for layer, origin in zip(layers, upgraded_net.origins, strict=True):
         if _is_included(layer, net.state):
             kept = net.layer.add()
             kept.CopyFrom(layer)
             del kept.include[:], kept.exclude[:]
             origins.append(origin)
-    return Upgraded(net, tuple(origins), made.notes)
+    return Upgraded(net, tuple(origins), upgraded_net.notes)
 
 
 def _is_included(layer: Any, state: Any) -> bool:

@@ -1,9 +1,9 @@
-"""Divides any net into blocks and stages, by the connections and names of its layers.
+"""Divides a net into blocks and stages, by the connections and names of its layers.
 
-A net is cut wherever a single blob connects all layers above with all layers below. The layers
-between two cuts are a block: a convolution with its BatchNorm and ReLU, a residual block, an
+A net is cut where a single blob connects the layers above with those below. The layers between
+two cuts are a block: a convolution with its BatchNorm and ReLU, a residual block, an
 Inception module. Consecutive blocks of one family of names (``res2a res2b``, ``stem1 stem2``) are
-a stage. A head that does not lead to the main output is a block of its own.
+a stage. A head that does not lead to the main output is a separate block.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ENDS = frozenset(name for name, rule in SHAPE_RULES.items() if rule.auto_tops) 
     "HDF5Output",
     "Silence",
 }
-# Blocks with more layers than this, followers aside, are cut again, such as those of U-Net.
+# Blocks with more layers, not counting followers, are cut again, such as those of U-Net.
 _MAX_COMPUTING = 24
 _MAX_BLOCKS = 8  # of a stage that covers several grids, such as a stem
 
@@ -132,9 +132,9 @@ def _main_and_heads(
 ) -> tuple[list[int], list[list[int]]]:
     """The layers that lead to the deepest output, and the heads that do not."""
     depth: list[int] = []
-    for makers in sources:
-        depth.append(1 + max((depth[maker] for maker in makers), default=0))
-    read = {maker for makers in sources for maker in makers}
+    for inputs in sources:
+        depth.append(1 + max((depth[source] for source in inputs), default=0))
+    read = {source for inputs in sources for source in inputs}
     ends = [index for index in range(len(layers)) if index not in read]
     end = max(ends, key=lambda index: (depth[index], layers[index].type.endswith("Loss"), index))
     main, waiting = {end}, [end]
@@ -146,7 +146,7 @@ def _main_and_heads(
     for part in _connected([i for i in range(len(layers)) if i not in main], sources, main):
         if any(layers[index].params for index in part):
             heads.append(part)
-        else:  # such as an accuracy beside the loss
+        else:  # such as an accuracy next to the loss
             main.update(part)
     return sorted(main), heads
 
@@ -158,8 +158,8 @@ def _connected(
     part_of: dict[int, list[int]] = {}
     for index in members:
         mine = part_of[index] = [index]
-        for maker in sources[index]:
-            other = part_of[maker] if maker not in outside else mine
+        for source in sources[index]:
+            other = part_of[source] if source not in outside else mine
             if other is not mine:
                 small, large = sorted((mine, other), key=len)
                 large += small
@@ -171,13 +171,13 @@ def _connected(
 def _spans(
     main: Sequence[int], layers: Sequence[LayerInfo], sources: Sequence[tuple[int, ...]]
 ) -> list[list[int]]:
-    """The main layers cut into blocks."""
+    """Cuts the main layers into blocks."""
     place = {index: at for at, index in enumerate(main)}
     last_reader: dict[int, int] = {}
     for index in main:
-        for maker in sources[index]:
-            if maker in place and layers[maker].bottoms:
-                last_reader[place[maker]] = place[index]
+        for source in sources[index]:
+            if source in place and layers[source].bottoms:
+                last_reader[place[source]] = place[index]
     edges = [0, *_cuts(0, len(main), list(last_reader.items()), main, layers), len(main)]
     joined: list[list[int]] = []
     for a, b in itertools.pairwise(edges):
@@ -190,7 +190,7 @@ def _spans(
 
 
 def _belongs(span: Sequence[int], above: Sequence[int], layers: Sequence[LayerInfo]) -> bool:
-    """Whether a span belongs to the one above: as its ReLU, another input or another loss."""
+    """Whether a span belongs to the one above: its ReLU, a further input or a further loss."""
     last = layers[above[-1]]
     if all(layers[index].type in FOLLOWERS for index in span):
         folder = folder_of([layers[index].name for index in span])
@@ -265,7 +265,7 @@ def _block(
     signature = tuple(
         (
             _settings(layers[index]),
-            tuple(place.get(maker, -1) for maker in sources[index]),
+            tuple(place.get(source, -1) for source in sources[index]),
             tuple(shape[2:] for shape in layers[index].top_shapes),
         )
         for index in span

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _MEMORY_LABELS = {
     "data": "data",
     "gradients": "gradients of data",
-    "batch_norm": "kept by BatchNorm",
-    "scale": "kept by Scale in place",
-    "others": "kept by other layers",
-    "columns": "unfolded images of convolutions (im2col), whatever the batch",
+    "batch_norm": "buffers of BatchNorm",
+    "scale": "buffers of Scale in place",
+    "others": "buffers of other layers",
+    "columns": "unfolded images of convolutions (im2col), independent of the batch",
     "weights": "weights and statistics",
     "weight_gradients": "gradients of weights",
 }
@@ -47,7 +47,7 @@ class Part:
         statistics: values of BatchNorm's blobs.
         macs: multiply-adds with a weight, for one image.
         memory: for the batch.
-        partial: some of it is unknown; the figures are lower bounds.
+        partial: some values are unknown; the figures are lower bounds.
     """
 
     output: Shape
@@ -120,26 +120,26 @@ class NetSummary:
     def lines(self) -> list[str]:
         """The totals as text."""
         total, used = self.total, self.total.memory
-        least = "at least " if total.partial else ""
+        at_least = "at least " if total.partial else ""
         apart = [f"{total.frozen:,} of them frozen"] if total.frozen else []
         apart += [f"{total.statistics:,} BatchNorm statistics apart"] if total.statistics else []
         images = f"{self.batch} image{'s' if self.batch > 1 else ''}"
         pass_ = "forward and backward pass" if self.backward else "forward pass"
         lines = [
-            f"parameters      {least}{total.parameters:,}"
+            f"parameters      {at_least}{total.parameters:,}"
             + (f" ({', '.join(apart)})" if apart else ""),
-            f"multiply-adds   {least}{amount(total.macs)} for one image",
-            f"memory          {least}{format_bytes(used.total)}: a {pass_} of {images}",
+            f"multiply-adds   {at_least}{amount(total.macs)} for one image",
+            f"memory          {at_least}{format_bytes(used.total)}: a {pass_} of {images}",
         ]
         lines += [
-            f"  {format_bytes(getattr(used, name)):>12}  {words}"
-            for name, words in _MEMORY_LABELS.items()
+            f"  {format_bytes(getattr(used, name)):>12}  {label}"
+            for name, label in _MEMORY_LABELS.items()
             if getattr(used, name)
         ]
         lines.append(f"each image      {format_bytes(used.of_batch / self.batch)}")
         if self.backward:
             lines.append(
-                f"not counted     what the solver keeps: {format_bytes(used.weights)} (SGD) to "
+                f"not counted     solver history: {format_bytes(used.weights)} (SGD) to "
                 f"{format_bytes(3 * used.weights)} (Adam)"
             )
         lines.append(
@@ -159,15 +159,17 @@ class NetSummary:
             names = first_of([repr(layer.name[:60]) for layer in layers], 3)
             each = first.name if kind in SHAPE_RULES or not kind else kind
             if first.bottoms:
-                way = f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
+                option = (
+                    f"--layer-type {each[:60]}={','.join(['NxCxHxW'] * len(first.tops))} or =same"
+                )
             else:
                 sizes = ["1x3x224x224", *["1"] * len(first.tops)]
                 tops = zip(first.tops, sizes, strict=False)
-                way = " ".join(f"--input-shape {top[:60]}={size}" for top, size in tops)
-            lines.append(f"type {kind[:60]} ({names}): say its tops with {way}")
-        behind = sum(part.partial for part in self.layer_parts) - len(self.shapes.unknown)
-        if lines and behind:
-            lines.append(f"{behind} layer(s) that read from there")
+                option = " ".join(f"--input-shape {top[:60]}={size}" for top, size in tops)
+            lines.append(f"type {kind[:60]} ({names}): give its tops with {option}")
+        num_after = sum(part.partial for part in self.layer_parts) - len(self.shapes.unknown)
+        if lines and num_after:
+            lines.append(f"{num_after} layer(s) after them")
         return lines
 
 
@@ -175,7 +177,7 @@ def default_phase(net: Any) -> Phase:
     """TRAIN for a net that has a loss or a layer of that phase only, else TEST."""
     try:
         layers = upgrade(net).layer
-    except NetError:  # which summarize will raise
+    except NetError:  # raised again by summarize
         return "TEST"
     for layer in layers:
         if any(rule.phase == messages.TRAIN and rule.HasField("phase") for rule in layer.include):

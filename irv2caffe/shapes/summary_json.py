@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def as_dict(summary: NetSummary, *, layers: bool = False) -> dict[str, Any]:
-    """A summary as JSON values; with ``layers`` for each layer, too.
+    """A summary as JSON values; with ``layers`` also that of each layer.
 
     An unknown shape is null; ``partial`` is true where figures are lower bounds.
     """

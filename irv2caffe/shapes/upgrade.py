@@ -30,7 +30,7 @@ class Upgraded:
     Attributes:
         net: a copy, with ``layer`` only.
         origins: for each layer its position in the file, None for an added input layer.
-        notes: a sentence for each thing that Caffe drops.
+        notes: one sentence for everything that Caffe drops.
     """
 
     net: Any
@@ -60,9 +60,7 @@ def upgraded(net: Any) -> Upgraded:
         net, kept, notes = upgrade_v0(net)
         origins = list(kept)
     if net.layers and net.layer:
-        raise NetError(
-            "the net has both layer and layers", "write its layers in the form of today: layer"
-        )
+        raise NetError("the net has both layer and layers", "write all layers as layer { }")
     for layer in net.layers:
         _upgrade_layer(layer, net.layer.add())
     del net.layers[:]
@@ -125,12 +123,12 @@ def _upgrade_inputs(net: Any, notes: list[str]) -> bool:
     names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
     if not shapes and dims and len(dims) < 4 * len(names):
         raise NetError(
-            f"{len(names)} input(s) want {4 * len(names)} input_dim, there are {len(dims)}",
+            f"{len(names)} input(s) need {4 * len(names)} input_dim, there are {len(dims)}",
             "give each input an input_shape { dim: ... }",
         )
     if shapes and len(shapes) < len(names):
         raise NetError(
-            f"{len(names)} input(s) want {len(names)} input_shape, there are {len(shapes)}"
+            f"{len(names)} input(s) need {len(names)} input_shape, there are {len(shapes)}"
         )
     del net.input[:], net.input_shape[:], net.input_dim[:]
     if not (shapes or dims):

@@ -56,7 +56,7 @@ _OF_V1_LAYERS = frozenset({"name", "blobs", "blobs_lr", "weight_decay"})
 
 
 def has_v0_layers(net: Any) -> bool:
-    """Whether Caffe treats a net as one from before 2014."""
+    """Whether a net has layers in the format before 2014."""
     return any(layer.HasField("layer") for layer in net.layers)
 
 
@@ -93,26 +93,26 @@ def upgrade_v0(net: Any) -> tuple[Any, list[int], list[str]]:
 
 def _with_padding(net: Any) -> Sequence[Any | None]:
     """The layers with the ``pad`` of padding layers above them; None for padding layers."""
-    maker: dict[str, Any] = dict.fromkeys(net.input)
+    producer: dict[str, Any] = dict.fromkeys(net.input)
     layers: list[Any | None] = []
     for old in net.layers:
         kind = old.layer.type
         changed = type(old)()
         changed.CopyFrom(old)
         for index, bottom in enumerate(old.bottom):
-            if bottom not in maker:
-                _refuse(old, f"bottom {bottom!r} is made by no layer above")
-            source = maker[bottom]
+            if bottom not in producer:
+                _refuse(old, f"bottom {bottom!r} is not produced by any layer above")
+            source = producer[bottom]
             if source is None or source.layer.type != "padding":
                 continue
             if kind not in {"conv", "pool"}:
                 _refuse(old, "a padding layer leads to layers of type conv and pool only")
             if not len(old.bottom) == len(source.bottom) == len(source.top) == 1:
-                _refuse(old, "a padding layer and the layer behind it have one bottom each")
+                _refuse(old, "a padding layer and the layer after it have one bottom each")
             changed.layer.pad = source.layer.pad
             changed.bottom[index] = source.bottom[0]
         layers.append(None if kind == "padding" else changed)
-        maker.update(dict.fromkeys(old.top, old))
+        producer.update(dict.fromkeys(old.top, old))
     return layers
 
 
@@ -126,12 +126,12 @@ def _upgrade_layer(old: Any, new: Any, notes: list[str]) -> None:
             "write all layers in one form",
             layer=old.name,
         )
-    said, kind = old.layer, old.layer.type
-    if said.HasField("type"):
+    inner, kind = old.layer, old.layer.type
+    if inner.HasField("type"):
         if kind not in _TYPES:
             _refuse(old, f"unknown layer type of the form before 2014 (V0): {kind!r}")
         new.type = messages.message_class("V1LayerParameter").LayerType.Value(_TYPES[kind])
-    for field, value in said.ListFields():
+    for field, value in inner.ListFields():
         if field.name == "type":
             continue
         if field.name in _OF_V1_LAYERS:
@@ -141,7 +141,7 @@ def _upgrade_layer(old: Any, new: Any, notes: list[str]) -> None:
         elif field.name == "hdf5_output_param" and kind == "hdf5_output":
             new.hdf5_output_param.CopyFrom(value)
         elif not _put_param(new, kind, field.name, value):
-            notes.append(f"layer {said.name!r}: {field.name} says nothing to type {kind!r}")
+            notes.append(f"layer {inner.name!r}: {field.name} has no effect in type {kind!r}")
 
 
 def _put_param(new: Any, kind: str, name: str, value: Any) -> bool:

@@ -155,7 +155,7 @@ def test_caffe_s_words_for_such_a_record_lead_to_it(caffe, tmp_path):
     args = ("--solver", solver, "--run-dir", "run", "--no-plot", "--ignore-findings")
     done = program("train", *args, cwd=tmp_path)
     assert done.returncode == 1
-    assert "holds no image that can be decoded" in done.stderr
+    assert "holds an image that cannot be decoded" in done.stderr
     assert "inspect-lmdb" in done.stderr
     assert "gray" not in done.stderr
 

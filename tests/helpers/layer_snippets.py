@@ -381,10 +381,13 @@ def with_axes(kind, *dims):
 BAD = {
     "unknown type": (X + layer("Convolutoin"), "unknown layer type: 'Convolutoin'"),
     "no type": (X + layer(""), "unknown layer type"),
-    "dangling bottom": (X + layer("ReLU", bottoms="z"), "bottom 'z' .index 0. is made by no layer"),
+    "dangling bottom": (
+        X + layer("ReLU", bottoms="z"),
+        "bottom 'z' .index 0. is not produced by any layer",
+    ),
     "bottom made below": (
         layer("ReLU") + X,
-        "bottom 'x' .index 0. is made by no layer",
+        "bottom 'x' .index 0. is not produced by any layer",
     ),
     "two makers": (X + layer("AbsVal") + layer("AbsVal"), "top 'y' is produced by another"),
     "one layer, two equal tops": (X + layer("Slice", tops="a a"), "top 'a' is produced by another"),
@@ -498,7 +501,7 @@ BAD = {
     ),
     "softmax loss two tops": (
         FLAT + LABELS + layer("SoftmaxWithLoss", TWO_LOSSES, "x t", "y prob"),
-        "cannot make its second top",
+        "cannot set up its second top",
     ),
     "loss weights of no loss": (
         X + layer("Slice", "loss_weight: 1", tops="a b"),
@@ -539,11 +542,11 @@ BAD = {
     "slice uneven": (X + layer("Slice", tops="a b c d"), "cannot be cut into 4 equal tops"),
     "slice points count": (
         X + layer("Slice", "slice_param { slice_point: 1 }", tops="a b c"),
-        "3 tops want 2 slice_point",
+        "3 tops need 2 slice_point",
     ),
     "slice points order": (
         X + layer("Slice", "slice_param { slice_point: 3 slice_point: 3 }", tops="a b c"),
-        "must rise",
+        "must be increasing",
     ),
     "slice points end": (
         X + layer("Slice", "slice_param { slice_point: 7 }", tops="a b"),
@@ -630,7 +633,7 @@ BAD = {
         FLAT + LABELS + data(9, 9, top="h") + layer("InfogainLoss", bottoms="x t h"),
         "10 x 10 values",
     ),
-    "infogain no source": (FLAT + LABELS + layer("InfogainLoss", bottoms="x t"), "wants a source"),
+    "infogain no source": (FLAT + LABELS + layer("InfogainLoss", bottoms="x t"), "needs a source"),
     "euclidean sizes": (
         FLAT + data(4, 9, top="t") + layer("EuclideanLoss", bottoms="x t"),
         "per item",
@@ -646,7 +649,7 @@ BAD = {
     ),
     "accuracy labels": (
         X + data(2, top="t") + layer("Accuracy", bottoms="x t"),
-        "want as many labels",
+        "need as many labels",
     ),
     "share shapes": (
         sharing("kernel_h: 3 kernel_w: 1", "kernel_h: 1 kernel_w: 3"),
@@ -675,8 +678,11 @@ BAD = {
     ),
     "V0 dangling bottom": (
         'layers { layer { name: "r" type: "relu" } bottom: "p" top: "y" }',
-        "made by no layer above",
+        "not produced by any layer above",
     ),
     "both forms": (X + 'layers { name: "d" type: RELU bottom: "x" top: "x" }', "both layer and la"),
-    "input without shapes": ('input: "x"\n' + layer("ReLU"), "bottom 'x' .* is made by no layer"),
+    "input without shapes": (
+        'input: "x"\n' + layer("ReLU"),
+        "bottom 'x' .* is not produced by any layer",
+    ),
 }

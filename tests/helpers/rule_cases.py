@@ -81,7 +81,7 @@ CASES = {
     "net-elsewhere": Case(
         WARNING,
         solver(('"net.prototxt"', '"models/net.prototxt"')),
-        "beside the solver was taken",
+        "beside the solver was used",
         "",
         solver(),
     ),
@@ -102,7 +102,7 @@ CASES = {
     "unknown-value": Case(
         ERROR,
         net(("pool: MAX", "pool: MEDIAN")),
-        "knows no pool: MEDIAN in PoolingParameter",
+        "has no pool: MEDIAN in PoolingParameter",
         "pool1",
         net(("pool: MAX", "pool: AVE")),
     ),
@@ -116,7 +116,7 @@ CASES = {
     "field-after-1.0": Case(
         WARNING,
         net(("pool: MAX", "pool: MAX round_mode: FLOOR")),
-        "round_mode came after",
+        "round_mode was added after",
         "pool1",
         net(),
     ),
@@ -130,21 +130,21 @@ CASES = {
     "unknown-bottom": Case(
         ERROR,
         net(('bottom: "pool1" top: "conv2"', 'bottom: "pool" top: "conv2"')),
-        "'pool' is made by no layer above",
+        "'pool' is not produced by any layer above",
         "conv2",
         net(),
     ),
     "duplicate-top": Case(
         ERROR,
         net((LOSS, 'layer { name: "x" type: "Power" bottom: "pool1" top: "conv1" }\n' + LOSS)),
-        "'conv1' is made a second time",
+        "'conv1' is produced twice",
         "x",
         net((LOSS, 'layer { name: "x" type: "Power" bottom: "fc" top: "fc" }\n' + LOSS)),
     ),
     "duplicate-name": Case(
         WARNING,
         net(('name: "conv2" type: "Conv', 'name: "conv1" type: "Conv')),
-        "2 layers are called 'conv1'",
+        "2 layers are named 'conv1'",
         "conv1",
         net(),  # the data layers of the two phases share their name
     ),

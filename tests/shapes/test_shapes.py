@@ -268,7 +268,7 @@ def test_what_caffe_refuses_is_refused_with_the_layer(real, key):
 def test_fewer_shapes_than_inputs_are_refused():
     """Caffe reads beyond the end of the list there, and does what it happens to find."""
     text = 'input: "x" input: "z" input_shape { dim: 1 }' + layer_snippets.layer("ReLU")
-    with pytest.raises(NetError, match=r"2 input.s. want 2 input_shape, there are 1"):
+    with pytest.raises(NetError, match=r"2 input.s. need 2 input_shape, there are 1"):
         infer(net_of(text), "TEST")
 
 
@@ -318,7 +318,7 @@ def test_a_function_may_say_what_the_prototxt_does_not(real):
     text, records = real.files["data"]
     shapes = infer(net_of(text), "TEST", data_shapes=lambda layer: [records[layer.top[0]]])
     same_as_caffe(shapes, real["file data/TEST/0"])
-    with pytest.raises(NetError, match="without crop_size the size of its images decides"):
+    with pytest.raises(NetError, match="without crop_size, its shape depends on the images"):
         infer(net_of(text), "TEST")
     with pytest.raises(NetError, match="crop_size 401 is larger than the 400x400 image"):
         infer(
@@ -583,7 +583,7 @@ layers {{ layer {{ name: "c" type: "conv" num_output: 4 kernelsize: 3 dropout_ra
     shapes = infer(net_of(text), "TEST", lines=layer_lines(text))
     assert shapes.blobs["c"] == (1, 4, 8, 8)
     assert [layer.line for layer in shapes.layers] == [None, 3]
-    assert shapes.notes == ("layer 'c': dropout_ratio says nothing to type 'conv'",)
+    assert shapes.notes == ("layer 'c': dropout_ratio has no effect in type 'conv'",)
     shapes = infer(net_of(f'input: "x"\n{layer_snippets.X}'), "TEST")
     assert shapes.notes == ("input: 'x': without input_shape or input_dim Caffe drops it",)
     with pytest.raises(NetError, match="bottom 'x'") as caught:

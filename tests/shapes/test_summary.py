@@ -383,7 +383,7 @@ BAD_FILES = {
             layer_snippets.layer("ReLU", bottoms="b", tops="a")
             + layer_snippets.layer("ReLU", bottoms="a", tops="b").replace('"l"', '"m"')
         ).encode(),
-        "cycle:1: layer 'l' (ReLU): bottom 'b' (index 0) is made by no layer above",
+        "cycle:1: layer 'l' (ReLU): bottom 'b' (index 0) is not produced by any layer above",
     ),
 }
 

@@ -325,8 +325,8 @@ def test_the_command_shows_what_is_not_known_and_the_way_to_say_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "parameters      at least 16\n" in done.stdout
     assert (
-        "not known       type Wavelet ('w'): say its tops with --layer-type "
-        "Wavelet=NxCxHxW,NxCxHxW or =same\nnot known       2 layer(s) that read from there\n"
+        "not known       type Wavelet ('w'): give its tops with --layer-type "
+        "Wavelet=NxCxHxW,NxCxHxW or =same\nnot known       2 layer(s) after them\n"
     ) in done.stdout
     assert "Caffe 1.0 does not know LayerParameter.wavelet_param (line 3)" in done.stdout
     assert "Caffe 1.0 cannot load this net: it has no Wavelet" in done.stdout

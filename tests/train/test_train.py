@@ -169,7 +169,7 @@ def test_a_run_in_a_folder_that_was_half_made(tmp_path):
     again = new_run_dir(tmp_path / "run")  # its trainer was killed before it was complete
     assert again.path == run.path
     run.solver.touch()
-    with pytest.raises(OutputExistsError, match="a run already"):
+    with pytest.raises(OutputExistsError, match="already holds a run"):
         new_run_dir(tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
@@ -261,7 +261,7 @@ def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
         "4.00 iterations per epoch", "every 30 iterations (7.50 epochs), 10 of 20 images each",
         "test_iter 1 x batch 10 = 10 images, the validation set has 20",
         "the last test comes at 90, the end at 100",
-        "display: 0 would leave the log silent", "snapshot_after_train: false would lose the end",
+        "display: 0 would log no loss", "snapshot_after_train: false would lose the final weights",
     ):  # fmt: skip
         assert words in done.stdout, words
     assert not (tmp_path / "run").exists()
@@ -320,7 +320,7 @@ def table_of(text):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--crop", "75"), "describes a net, and the net is given"),
+        (("--crop", "75"), "changes the net, which the solver names"),
         (("--test-batch-size", "3"), "does not divide the 20 validation images"),
         (("--recipe", "paper"), "--solver and --recipe"),
         (("--engine", "torch"), "trains with Caffe only"),
@@ -405,7 +405,7 @@ def test_weights_are_found_again_from_another_folder(caffe, tiny, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     done = irv2caffe("--resume", run.path, cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
-    assert "the run begins anew" in done.stderr
+    assert "starting from the beginning" in done.stderr
     starts = [json.loads(run.config.read_text())["starts"][number]["argv"] for number in (0, 1)]
     assert [argv[-1] for argv in starts] == [str(tmp_path / "m.caffemodel")] * 2
 

@@ -50,7 +50,7 @@ def test_a_damaged_snapshot_is_passed_over_now_and_later(run, tmp_path):
     assert f"skipped snapshot: {model}: damaged" in done.stderr.replace(
         "run/snap", f"{run.path}/snap"
     )
-    assert f"set aside, since it is damaged: {model.name}" in done.stderr
+    assert f"set aside a damaged snapshot: {model.name}" in done.stderr
     assert config(run.path)["starts"][1]["from_iteration"] == 400
     assert model.with_name(model.name + ".damaged").is_file()
     assert newest_complete(run.snapshots)[0].iteration == 500

@@ -267,7 +267,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
         assert not is_gone(sent[-1][0])
         refused = irv2caffe("--resume", "run", "--caffe", stand_in, cwd=tmp_path)
         assert refused.returncode == 1
-        assert "another training works in" in refused.stderr  # it holds the folder
+        assert "another training is running in" in refused.stderr  # it holds the folder
     finally:
         monkeypatch.undo()
         os.killpg(sent[-1][0], signal.SIGKILL)

@@ -266,7 +266,7 @@ def test_a_moved_run_folder(caffe, root, tmp_path):
     moved.solver.write_text(text)
     done = irv2caffe("--resume", moved.path, cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
-    assert "names the model beside it now" in done.stderr
+    assert "corrected the path of the model in" in done.stderr
     assert newest(moved) == at + 100
     assert not run.path.exists()
 
@@ -315,7 +315,7 @@ def test_a_killed_trainer_of_several_gpus_leaves_no_hanging_caffe(stand_in, root
         "--resume", "run", "--gpus", "0,1", "--caffe", stand_in, cwd=tmp_path, STAND_IN="well"
     )
     assert again.returncode == 0, again.stderr
-    assert "did not end by itself: killed" in again.stderr
+    assert "did not end, and was killed" in again.stderr
     assert is_gone(pid)
     assert newest(run) == at + 50
 
@@ -370,7 +370,7 @@ FATAL = {
         "there is no GPU of that number", False,
     ),
     "out of memory": (
-        "F Check failed: error == cudaSuccess (2 vs. 0)  out of memory", "memory is short", False,
+        "F Check failed: error == cudaSuccess (2 vs. 0)  out of memory", "not enough memory", False,
     ),
     "an illegal access": (
         "F Check failed: error == cudaSuccess (700 vs. 0)  an illegal memory access",
@@ -378,7 +378,7 @@ FATAL = {
     ),
     "NCCL": (
         "F Check failed: result == ncclSuccess (2 vs. 0)  unhandled system error",
-        "the GPUs could not talk to each other", True,
+        "the GPUs could not communicate with each other", True,
     ),
     "no F line": (
         "terminate called after throwing an instance of 'boost::bad_lexical_cast'",
@@ -436,12 +436,12 @@ REAL: dict[str, Any] = {
         {}, 'bottom: "conv" top: "fc"', 'bottom: "cow" top: "fc"', "which no layer writes",
     ),
     "momentum": ({"type": '"RMSProp"'}, "", "", "Caffe's RMSProp has no momentum"),
-    "leveldb": ({}, "backend: LMDB", "", "is none"),
-    "no database": ({}, "train_lmdb", "no_lmdb", "a database is not there"),
+    "leveldb": ({}, "backend: LMDB", "", "is not one"),
+    "no database": ({}, "train_lmdb", "no_lmdb", "a database is missing"),
     "crop": ({}, "scale: 0.01", "crop_size: 20", "the crop is larger"),
     "prefix": ({"snapshot_prefix": '"/nowhere/x"'}, "", "", "snapshots cannot be written"),
     "unknown field": ({"bogus": 1}, "", "", "does not know the field bogus"),
-    "no net": ({"net": '"gone.prototxt"'}, "", "", "a file is not there"),
+    "no net": ({"net": '"gone.prototxt"'}, "", "", "a file is missing"),
     "two tops": ({}, 'top: "loss"', 'top: "label"', "two layers write label"),
 }  # fmt: skip
 
@@ -463,7 +463,7 @@ def test_threads_that_go_on_printing_do_not_hide_the_cause():
     tracker.line(f"F{stamp} data_transformer.cpp:239] {last}")
     for number in range(100):
         tracker.line(f"I{stamp} net.cpp:84] Creating Layer conv{number}")
-    assert "no image that can be decoded" in cause_of(tracker.now.failure_text).why
+    assert "an image that cannot be decoded" in cause_of(tracker.now.failure_text).why
 
 
 def advice_on(caffe, cwd, *args):
@@ -511,7 +511,7 @@ def test_words_of_gpu_numbers_that_are_none(caffe, root, tmp_path):
 SPOILT = {
     "a model for a state": (lambda _: None, "caffemodel", "or it is a .caffemodel"),
     "a model that was moved": (
-        lambda model: model.rename(model.with_name("moved")), "solverstate", "a file is not there",
+        lambda model: model.rename(model.with_name("moved")), "solverstate", "a file is missing",
     ),
     "a torn model": (
         lambda model: model.write_bytes(model.read_bytes()[:-40]), "solverstate",
@@ -523,7 +523,7 @@ SPOILT = {
     ),
     "a state that was moved": (
         lambda model: model.with_suffix(".solverstate").unlink(), "solverstate",
-        "a file is not there",
+        "a file is missing",
     ),
 }  # fmt: skip
 
@@ -595,7 +595,7 @@ def test_words_on_a_crop_that_does_not_fit_the_net(caffe, noise_lmdb, tmp_path):
     net = tmp_path / "net/train_val.prototxt"
     change(net, "crop_size: 75", "crop_size: 64")
     command = ["-solver", tmp_path / "net/solver.prototxt"]
-    assert "it is the crop" in advice_on(caffe, tmp_path / "net", *command).why
+    assert "because of the crop" in advice_on(caffe, tmp_path / "net", *command).why
 
 
 def test_exit_statuses_without_words():

@@ -35,7 +35,7 @@ def test_the_program_that_a_run_folder_names_is_not_run(run, tmp_path, root_name
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path, CAFFE_ROOT="")
     assert done.returncode == 1
     assert f"was trained by the Caffe in {named}" in done.stderr
-    assert f"--caffe {named} uses it again, if you trust it" in done.stderr
+    assert f"give --caffe {named} to use it again, if you trust it" in done.stderr
     assert not (tmp_path / "TRACE").exists()
     done = irv2caffe("--resume", "run", "--epochs", 100, "--caffe", trap, cwd=tmp_path)
     assert (tmp_path / "TRACE").exists()  # said by the user himself
@@ -47,7 +47,7 @@ def test_the_image_that_a_run_folder_names_is_not_run(run, tmp_path):
     change(run, caffe={"root": "/", "image": "evil/caffe", "reason": "--docker evil/caffe"})
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path, PATH=path)
     assert done.returncode == 1
-    assert "--docker evil/caffe uses it again" in done.stderr
+    assert "give --docker evil/caffe to use it again" in done.stderr
     assert not (tmp_path / "TRACE").exists()
 
 

@@ -175,7 +175,7 @@ def test_no_run_begins_anew_where_its_snapshots_cannot_be_read(copy, tmp_path):
         pair.state.write_bytes(b"torn")
     torn = irv2caffe("--resume", "run", cwd=tmp_path)
     assert torn.returncode == 0, torn.stderr
-    assert "the run begins anew" in torn.stderr
+    assert "starting from the beginning" in torn.stderr
 
 
 @pytest.mark.slow
@@ -227,7 +227,7 @@ def test_a_disk_that_fails_with_caffe_ends_the_run(caffe, root, tmp_path, how):
     os.kill(pid, signal.SIGKILL)
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
-    assert "cannot be read or renamed any more" in err
+    assert "can no longer be read or renamed" in err
     assert "SIGKILL" in err
     assert "Traceback" not in err
     assert run.num_starts() == 1

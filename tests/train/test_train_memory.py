@@ -101,7 +101,7 @@ def test_the_shell_s_limit_counts(caffe, root, tmp_path):
 )
 def test_caffe_s_words_for_no_memory(words):
     advice = cause_of(words)
-    assert advice.why == "memory is short"
+    assert advice.why == "not enough memory"
     assert "--batch-size" in advice.hint
 
 

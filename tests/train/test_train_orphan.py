@@ -125,8 +125,8 @@ def test_a_caffe_of_the_run_is_known_and_ended(caffe, root, tmp_path, stranger):
     again.send_signal(signal.SIGINT)
     _, err = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 130
-    assert f"a Caffe whose trainer was killed still works here (process {pid})" in err
-    assert "it did not end by itself: killed" in err
+    assert f"a Caffe whose trainer was killed is still running (process {pid})" in err
+    assert "it did not end, and was killed" in err
 
 
 def test_a_number_that_came_again_is_not_taken_for_the_process(tmp_path):

@@ -10,7 +10,7 @@ from helpers.program import run
 from helpers.training_jobs import NET, make_databases, write_job
 
 from irv2caffe.data.lmdb_store import open_reader
-from irv2caffe.train.plan.findings import LEFT_OUT, STOPS
+from irv2caffe.train.plan.findings import SKIPPED_RULES, STOPPING_RULES
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def _flaws(root):
         "a backend": ({}, ("backend: LMDB", "")),
         "a filler": ({}, ('weight_filler { type: "xavier" }', "")),
         "a step of nothing": ({"stepsize": 0, "max_iter": 0}, ("", "")),
+        "an update of no batches": ({"iter_size": 0}, ("", "")),
         "a folder of snapshots": ({"snapshot_prefix": '"gone/tiny"', "display": 0}, ("", "")),
     }
 
@@ -91,7 +92,7 @@ def _write(tiny, folder, flaw):
 
 def _findings(*args, cwd):
     found = json.loads(run(*args, "--json", cwd=cwd).stdout)["findings"]
-    return [finding for finding in found if finding["rule"] not in LEFT_OUT]
+    return [finding for finding in found if finding["rule"] not in SKIPPED_RULES]
 
 
 @pytest.mark.parametrize("flaw", _flaws(""))
@@ -125,5 +126,5 @@ def test_what_stops_caffe_stops_the_plan(caffe, tiny, tmp_path, flaw):
     shown = run("train", *args, cwd=tmp_path)
     assert shown.returncode == 1, shown.stderr
     (problem,) = json.loads(shown.stdout)["problems"]
-    assert any(f"[{rule}]" in problem["what"] for rule in STOPS)
+    assert any(f"[{rule}]" in problem["what"] for rule in STOPPING_RULES)
     assert "--ignore-findings" not in problem["hint"]

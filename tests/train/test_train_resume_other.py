@@ -70,7 +70,7 @@ def test_a_folder_goes_on_in_a_run_folder_of_its_own(job, tmp_path):
     before = contents(job)
     done = irv2caffe("--resume", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on from iteration 400: job/tiny_iter_400.solverstate" in done.stderr
+    assert "continues from iteration 400: job/tiny_iter_400.solverstate" in done.stderr
     assert contents(job) == before
     run = only_run(tmp_path)
     check_goes_on(run, 400)
@@ -92,7 +92,7 @@ def test_from_within_the_folder_and_with_a_name(job):
     assert {path: data for path, data in contents(job).items() if path in before} == before
     refused = irv2caffe("--resume", ".", "--run-dir", "on", cwd=job)
     assert refused.returncode == 1
-    assert "on holds a run already" in refused.stderr
+    assert "on already holds a run" in refused.stderr
 
 
 def test_the_plan_says_what_and_where(job, tmp_path):
@@ -136,7 +136,7 @@ def test_snapshots_elsewhere_than_the_solver(caffe, root):
     alone = irv2caffe("--resume", "snapshots/tiny_iter_400.solverstate", cwd=base)
     assert alone.returncode == 1
     assert "no solver beside" in alone.stderr
-    assert "--solver FILE names it" in alone.stderr
+    assert "name it with --solver:" in alone.stderr
 
 
 def test_hdf5_snapshots(caffe, root, tmp_path):
@@ -213,8 +213,8 @@ def test_snapshots_of_another_name(job, tmp_path):
     solver.write_text(solver.read_text().replace('"tiny"', '"renamed"'))
     done = irv2caffe("--resume", "job", cwd=tmp_path)
     assert done.returncode == 2
-    assert "are not named as snapshot_prefix 'renamed' says" in done.stderr
-    command = done.stderr.partition("name one itself: ")[2].split()
+    assert "do not match snapshot_prefix 'renamed'" in done.stderr
+    command = done.stderr.partition("name one solver state: ")[2].split()
     done = irv2caffe(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_log(only_run(tmp_path)).train[0].iteration == 400
@@ -226,10 +226,10 @@ def test_snapshots_of_another_name(job, tmp_path):
         (("--resume", "nothing"), 1, "no such file or folder"),
         (("--resume", "empty"), 1, "holds neither a run nor a solver"),
         (("--resume", "job/tiny_iter_400.caffemodel"), 2, "--resume job/tiny_iter_400.solverstate"),
-        (("--resume", "job/solver.prototxt"), 1, "--solver FILE beside it"),
+        (("--resume", "job/solver.prototxt"), 1, "give a solver with --solver FILE"),
         (("--resume", "job/caffe_output.log"), 1, "not a solver state"),
         (("--resume", "job", "--recipe", "paper"), 2, "--solver FILE with --resume"),
-        (("--resume", "job", "--weights", "x"), 2, "of which snapshot"),
+        (("--resume", "job", "--weights", "x"), 2, "the snapshot of this model is not known"),
         (("--resume", "job", "--smoke"), 2, "--smoke"),
         (("--solver", "job/solver.prototxt", "--weights", "job/tiny_iter_400.solverstate"), 1,
          "--resume job/tiny_iter_400.solverstate"),
@@ -257,7 +257,7 @@ def test_nothing_left_to_do_and_another_net(job, tmp_path):
     net.write_text(net.read_text().replace("num_output: 4", "num_output: 5"))
     other = irv2caffe("--resume", "job", "--epochs", 75, "--run-dir", "x", cwd=tmp_path)
     assert other.returncode == 1
-    assert "is of another net: layer conv has changed" in other.stderr
+    assert "belongs to another net: layer conv has changed" in other.stderr
     assert not (tmp_path / "x").exists()
 
 

@@ -81,7 +81,7 @@ def test_a_signal_stops_with_a_snapshot_and_the_run_goes_on(root, tmp_path, numb
     child.send_signal(number)
     out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
-    assert "hint: irv2caffe train --resume run goes on from the newest snapshot" in err
+    assert "hint: irv2caffe train --resume run continues from the newest snapshot" in err
     assert out.rstrip().endswith("stopped: run")
     assert "--resume" in err
     stopped_at = newest(run)
@@ -210,7 +210,7 @@ def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
     with said.open("w") as stream:
         streams = {"stdout": subprocess.DEVNULL, "stderr": stream}
         again = start_with(("--resume", "run"), cwd=tmp_path, env={}, **streams)
-    wait_for_text(said, f"still works here (process {pid})")
+    wait_for_text(said, f"is still running (process {pid})")
     assert again.poll() is None
     assert run.num_starts() == 1  # two of them never work in one folder
     os.kill(pid, signal.SIGCONT)
@@ -308,7 +308,7 @@ def test_other_shells_can_look_snapshot_and_stop(root, tmp_path):
     assert child.poll() is None
     refused = irv2caffe("--resume", "run", cwd=tmp_path)
     assert refused.returncode == 1
-    assert f"another training works in run, process {child.pid}" in refused.stderr
+    assert f"another training is running in run, process {child.pid}" in refused.stderr
     stopped = irv2caffe("--stop", "run", cwd=tmp_path)
     assert stopped.returncode == 0, stopped.stderr
     assert "stopped" in stopped.stdout
@@ -317,8 +317,8 @@ def test_other_shells_can_look_snapshot_and_stop(root, tmp_path):
     for what in ("--stop", "--snapshot-now"):
         late = irv2caffe(what, "run", cwd=tmp_path)
         assert late.returncode == 1
-        assert "no training works in" in late.stderr
-        assert "irv2caffe train --resume run goes on with it" in late.stderr
+        assert "no training is running in" in late.stderr
+        assert "continue it with irv2caffe train --resume run" in late.stderr
     assert irv2caffe("--status", "run", cwd=tmp_path).returncode == 0
     lost = irv2caffe("--status", "nowhere", cwd=tmp_path)
     assert lost.returncode == 1

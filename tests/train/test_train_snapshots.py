@@ -168,7 +168,7 @@ def test_another_net_is_told_from_the_same(run, folder):
     changed = differences(lambda at, net: setattr(at["fc"].inner_product_param, "num_output", 3))
     assert changed == ["layer fc has changed"]
     assert differences(lambda at, net: setattr(at["fc"], "name", "ip")) == [
-        "layer fc is not in the net now",
+        "layer fc is not in this net",
         "layer ip is new",
     ]
 
@@ -190,7 +190,7 @@ def test_resume_refuses_a_changed_net(run, tmp_path):
     write_prototxt(copy / "net.prototxt", net)
     done = irv2caffe("--resume", copy, "--epochs", 200, cwd=tmp_path)
     assert done.returncode == 1
-    assert "is of another net: layer fc has changed" in done.stderr
+    assert "belongs to another net: layer fc has changed" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -341,7 +341,7 @@ def test_a_caffe_of_the_environment_is_found_again(root, tmp_path):
     again = ("--resume", "run", "--epochs")
     refused = irv2caffe(*again, 10, cwd=tmp_path, CAFFE_ROOT="")
     assert refused.returncode == 1
-    assert f"--caffe {folder} uses it again" in refused.stderr
+    assert f"give --caffe {folder} to use it again" in refused.stderr
     for epochs, place in ((10, folder), (20, other)):
         done = irv2caffe(*again, epochs, cwd=tmp_path, CAFFE_ROOT=str(place))
         assert done.returncode == 0, done.stderr

@@ -46,7 +46,7 @@ def bn_batch_stats_in_test(evidence: NetEvidence) -> Hits:
             why="a test image is normalized by the other images of its batch, so that the accuracy "
             "depends on the TEST batch; and the test net overwrites the running statistics, which "
             "it shares with the training net",
-            fix="remove the line: without it TRAIN takes the batch's statistics, TEST the running "
+            fix="remove the line: by default TRAIN uses the batch's statistics, TEST the running "
             "ones",
             at=layer.at("batch_norm_param", "use_global_stats"),
         )
@@ -85,14 +85,14 @@ def bn_global_stats_in_train(evidence: NetEvidence) -> Hits:
             if loaded
             else "without weights to start from, running mean and variance are 0 and stay 0: "
             "every BatchNorm multiplies by 1/sqrt(eps); with weights, they never adapt",
-            fix="remove the line, unless the statistics are to stay frozen",
+            fix="remove the line, unless the statistics should stay frozen",
             at=layer.at("batch_norm_param", "use_global_stats"),
             severity=NOTE if loaded else None,
         )
 
 
 def _is_fine_tuned(layer: Layer, net: PhaseNet) -> bool:
-    """Whether the Scale behind it is frozen too, so that both keep the values of the weights."""
+    """Whether the Scale after a BatchNorm is frozen too, as in fine-tuning."""
     scales = [reader for reader in net.readers(layer) if reader.type == "Scale"]
     return bool(scales) and all(map(is_frozen, scales))
 
@@ -218,7 +218,7 @@ def bn_fraction(evidence: NetEvidence) -> Hits:
             yield Hit(
                 what=f"moving_average_fraction {value:g} averages over {1 / (1 - value):,.0f} "
                 f"iterations, the run has {length:,}",
-                why="tests use statistics of older weights; the accuracy in tests lags",
+                why="tests use statistics of older weights, so that their accuracy lags",
                 fix=f"moving_average_fraction: {max(0.5, 1 - 50 / length):.2g}",
                 at=at,
             )
@@ -249,8 +249,8 @@ def bn_scale_decay(evidence: NetEvidence) -> Hits:
     if evidence.solver is None or evidence.solver.message.weight_decay == 0:
         return
     for layer in evidence.net.of_type(*_SHIFTS):
-        maker = next(iter(evidence.net.sources(layer)), None)
-        if maker is None or maker.type != "BatchNorm":
+        producer = next(iter(evidence.net.sources(layer)), None)
+        if producer is None or producer.type != "BatchNorm":
             continue
         count = 1 if layer.type == "Bias" else 1 + layer.message.scale_param.bias_term
         if any(_decays(layer.message, place) for place in range(count)):

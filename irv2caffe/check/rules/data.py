@@ -1,4 +1,4 @@
-"""Data layers against the databases they read."""
+"""Data layers compared with the databases they read."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def data_missing(evidence: NetEvidence) -> Hits:
 
 @rule("data-unreadable", ERROR, "db_lmdb.cpp; data_transformer.cpp")
 def data_unreadable(evidence: Evidence) -> Hits:
-    """A source that is no database."""
+    """A source that is not a database."""
     yield from evidence.found_while_reading("data-unreadable")
 
 
@@ -63,14 +63,14 @@ def data_empty(evidence: NetEvidence) -> Hits:
             yield Hit(
                 what=f"{layer.source} holds no image",
                 why="Caffe stops: Check failed: datum_channels > 0",
-                fix="build it again; a list without a valid line makes such a database",
+                fix="build it again; a list without a valid line gives an empty database",
                 at=layer.at_data("source"),
             )
 
 
 @net_rule("backend-unset", ERROR, "caffe.proto, DataParameter; db_leveldb.cpp")
 def backend_unset(evidence: NetEvidence) -> Hits:
-    """A backend that does not fit the database, or that is not written."""
+    """A backend that does not match the database, or is missing."""
     for layer in evidence.net.of_type("Data"):
         param, facts = layer.message.data_param, evidence.facts_of(layer)
         backend = "LMDB" if param.backend == messages.DataParameter.LMDB else "LEVELDB"
@@ -96,7 +96,7 @@ def backend_unset(evidence: NetEvidence) -> Hits:
 
 @net_rule("batch-size", ERROR, "data_layer.cpp, DataLayerSetUp")
 def batch_size(evidence: NetEvidence) -> Hits:
-    """A batch of no images, or one that the GPUs cannot share equally."""
+    """A ``batch_size`` of 0, or one that the GPUs cannot share equally."""
     gpus = evidence.claims.num_gpus
     for layer in evidence.net.data_layers:
         size, at = (
@@ -205,7 +205,7 @@ def mean(evidence: NetEvidence) -> Hits:
             yield Hit(
                 what=f"the mean file {transform.mean_file} does not exist",
                 why="Caffe stops: File not found",
-                fix="compute_image_mean makes one; or three mean_value",
+                fix="create one with compute_image_mean, or use three mean_value",
                 at=layer.at("transform_param", "mean_file"),
                 severity=NOTE if facts is None else None,
             )
@@ -222,7 +222,7 @@ def mean_size(evidence: NetEvidence) -> Hits:
         shape, facts = evidence.blobs[name], evidence.facts_of(layer)
         if shape is None:
             yield Hit(
-                what=f"{name} is no mean image",
+                what=f"{name} is not a mean image",
                 why="Caffe stops when it reads it",
                 fix=f"compute_image_mean {layer.source} OTHER.binaryproto",
                 at=at,
@@ -242,7 +242,7 @@ def mean_size(evidence: NetEvidence) -> Hits:
 
 
 def _fitting_mean(evidence: Evidence, wanted: tuple[int | None, ...]) -> str:
-    """The mean of the training set for both phases, in a new file: others may use the old one."""
+    """A fix: the mean of the training set for both phases, in a new file."""
     train = evidence.train_net
     facts = facts_of_net(train, evidence) if train is not None else None
     if train is None or facts is None:

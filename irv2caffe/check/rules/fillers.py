@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _FILLER_FIELDS = ("weight_filler", "bias_filler", "filler", "data_filler")
 _TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
-# NVCaffe's, which draw once and give every blob the same numbers (NVIDIA/caffe, filler.hpp).
-_OF_NVCAFFE = {f"{name}static": name for name in _TYPES if name != "constant"}
+# NVCaffe's fillers that draw once and give every blob the same numbers (NVIDIA/caffe, filler.hpp).
+_NVCAFFE_TYPES = {f"{name}static": name for name in _TYPES if name != "constant"}
 
 
 def _filled_layers(evidence: NetEvidence) -> Iterator[tuple[Layer, str, Any]]:
@@ -55,7 +55,7 @@ def zero_filler(evidence: NetEvidence) -> Hits:
             + ("a constant 0" if written else "missing, which is a constant 0")
             + (", and its lr_mult is 0" if frozen else ""),
             why="with weights of 0 the layer passes on neither values nor gradients, and it never "
-            "learns (deploy nets have no fillers: was one copied?)",
+            "learns (common in a copied deploy net, which has no fillers)",
             fix=f'weight_filler {{ type: "{kind}" }}; or start from weights (caffe train -weights, '
             "irv2caffe train --weights): check --weights FILE",
             at=layer.at(name),
@@ -64,7 +64,7 @@ def zero_filler(evidence: NetEvidence) -> Hits:
 
 
 def _severity_of_zeros(evidence: Evidence) -> Severity | None:
-    """A net alone, or one that a script trains, may get its weights from elsewhere."""
+    """A lower severity if the weights may come from elsewhere, as in a single net."""
     if evidence.solver is None or is_stepped_by_python(evidence):
         return WARNING
     return NOTE if evidence.solver.message.weights else None
@@ -90,7 +90,7 @@ def constant_filler(evidence: NetEvidence) -> Hits:
 @net_rule("unknown-filler", ERROR, "filler.hpp, GetFiller")
 def unknown_filler(evidence: NetEvidence) -> Hits:
     """A type of filler that Caffe does not have."""
-    known = {*_TYPES, *(_OF_NVCAFFE if evidence.claims.flavor == "nvcaffe" else ())}
+    known = {*_TYPES, *(_NVCAFFE_TYPES if evidence.claims.flavor == "nvcaffe" else ())}
     for layer in evidence.net.layers:
         param_name = messages.LAYER_TYPES.get(layer.type) or ""
         if not param_name or not layer.message.HasField(param_name):
@@ -102,7 +102,7 @@ def unknown_filler(evidence: NetEvidence) -> Hits:
             fillers = getattr(param, name)
             for filler in fillers if name == "data_filler" else [fillers]:
                 if filler.type not in known:
-                    kind, instead = filler.type[:60], _OF_NVCAFFE.get(filler.type, "")
+                    kind, instead = filler.type[:60], _NVCAFFE_TYPES.get(filler.type, "")
                     yield Hit(
                         what=f"{name} of type {kind!r}" + f"; {NVCAFFE} has it" * bool(instead),
                         why=f"Caffe stops: Unknown filler name: {kind}",

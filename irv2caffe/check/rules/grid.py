@@ -1,4 +1,4 @@
-"""Spatial sizes: branches that do not meet, and pooling that differs from TensorFlow's."""
+"""Spatial sizes: branches of different sizes, and pooling that differs from TensorFlow's."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def grid_mismatch(evidence: NetEvidence) -> Hits:
     good = " or ".join(map(str, _nearest_good_sizes(evidence)))
     yield Hit(
         what=error.message,
-        why="Caffe stops when it makes the net. Its pooling rounds up where its convolution rounds "
-        "down, so that branches with a stride meet only at some input sizes",
+        why="Caffe stops when it creates the net. Its pooling rounds up and its convolution down, "
+        "so that branches with a stride have equal sizes only at some input sizes",
         fix=f"crop_size: {good}" if good else error.hint or "correct the branches",
         at=layer.at(),
     )
 
 
 def _nearest_good_sizes(evidence: NetEvidence) -> list[int]:
-    """The nearest input sizes below and above at which Caffe makes the net."""
+    """The nearest input sizes below and above that Caffe accepts."""
     size = _input_size(evidence.net)
     if size is None or len(evidence.net.layers) > _MAX_LAYERS_OF_SEARCH:
         return []
@@ -63,7 +63,7 @@ def _input_size(net: PhaseNet) -> int | None:
 
 
 def _works_at(evidence: NetEvidence, size: int) -> bool:
-    """Whether Caffe makes the net at another input size."""
+    """Whether Caffe accepts the net with another input size."""
     message = messages.NetParameter.FromString(evidence.net.message.SerializeToString())
     for layer in message.layer:
         if layer.type in DATA_PARAMS and layer.transform_param.crop_size:
@@ -151,8 +151,8 @@ def average_pool_padding(evidence: NetEvidence) -> Hits:
 
 
 def _reads_constants(net: PhaseNet, layer: Layer) -> bool:
-    maker = next(iter(net.sources(layer)), None)
-    return maker is not None and maker.type == "DummyData"
+    producer = next(iter(net.sources(layer)), None)
+    return producer is not None and producer.type == "DummyData"
 
 
 @rule("phases-differ", ERROR, "net.cpp, Net::ShareTrainedLayersWith")

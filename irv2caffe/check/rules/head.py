@@ -1,4 +1,4 @@
-"""The end of the net: losses, accuracies, dropout, and labels against outputs."""
+"""The end of the net: losses, accuracies, dropout, and labels compared with outputs."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def deploy_net(evidence: NetEvidence) -> Hits:
 
 @net_rule("double-softmax", WARNING, "softmax_loss_layer.cpp")
 def double_softmax(evidence: NetEvidence) -> Hits:
-    """A loss that takes the softmax of a softmax, or the logarithm of what is no probability."""
+    """A loss with a softmax of a softmax, or with the logarithm of values without a softmax."""
     for layer in evidence.net.of_type(*_LOG_LOSSES):
-        maker = next(iter(evidence.net.sources(layer)), None)
-        if maker is None:
+        producer = next(iter(evidence.net.sources(layer)), None)
+        if producer is None:
             continue
-        if layer.type != _WITHOUT_SOFTMAX and maker.type == "Softmax":
+        if layer.type != _WITHOUT_SOFTMAX and producer.type == "Softmax":
             yield Hit(
                 what=f"{layer.type} reads a Softmax",
                 why=f"{layer.type} has a softmax of its own (InfogainLoss since Caffe 1.0): "
@@ -64,9 +64,9 @@ def double_softmax(evidence: NetEvidence) -> Hits:
                 fix="give it the bottom of the Softmax",
                 at=layer.at("bottom"),
             )
-        elif layer.type == _WITHOUT_SOFTMAX and maker.type in {"InnerProduct", "Convolution"}:
+        elif layer.type == _WITHOUT_SOFTMAX and producer.type in {"InnerProduct", "Convolution"}:
             yield Hit(
-                what="MultinomialLogisticLoss reads values that are no probabilities",
+                what="MultinomialLogisticLoss reads values that are not probabilities",
                 why="it takes the logarithm of its bottom as it is",
                 fix='type: "SoftmaxWithLoss"',
                 at=layer.at("bottom"),
@@ -75,7 +75,7 @@ def double_softmax(evidence: NetEvidence) -> Hits:
 
 @net_rule("top-k", ERROR, "accuracy_layer.cpp, Reshape")
 def top_k(evidence: NetEvidence) -> Hits:
-    """A ``top_k`` of as many classes as there are, or more."""
+    """A ``top_k`` that is not below the number of classes."""
     for layer in evidence.net.of_type("Accuracy"):
         classes, wanted = num_classes(evidence.net, layer), layer.message.accuracy_param.top_k
         if classes is None or wanted < classes:
@@ -121,26 +121,26 @@ def no_measure(evidence: NetEvidence) -> Hits:
 
 @net_rule("label-range", ERROR, "softmax_loss_layer.cpp, Forward_cpu (DCHECK in debug builds)")
 def label_range(evidence: NetEvidence) -> Hits:
-    """Labels that the classifier has no output for, or outputs without labels."""
-    for layer, classes, maker in comparisons(evidence.net):
-        facts = evidence.facts_of(maker) if maker is not None else None
-        if maker is None or facts is None or facts.max_label is None:
+    """Labels without an output of the classifier, or outputs without labels."""
+    for layer, classes, producer in comparisons(evidence.net):
+        facts = evidence.facts_of(producer) if producer is not None else None
+        if producer is None or facts is None or facts.max_label is None:
             continue
         at, ignored = layer.at("bottom"), _ignored_label(layer)
         why = "Caffe reads memory outside of the blob, without an error: the loss is garbage"
         if facts.max_label >= classes and facts.max_label != ignored:
             yield Hit(
-                what=f"{maker.source} has label {facts.max_label}, the net {classes} outputs",
+                what=f"{producer.source} has label {facts.max_label}, the net {classes} outputs",
                 why=why,
                 fix=f"num_output: {facts.max_label + 1}, or correct the labels",
                 at=at,
             )
         elif facts.min_label is not None and facts.min_label < 0 and facts.min_label != ignored:
-            what = f"{maker.source} has label {facts.min_label}"
+            what = f"{producer.source} has label {facts.min_label}"
             yield Hit(what=what, why=why, fix="labels start at 0", at=at)
         elif evidence.net.phase == "TRAIN" and facts.max_label + 1 < classes:
             yield Hit(
-                what=f"{classes} outputs, labels up to {facts.max_label} in {maker.source}",
+                what=f"{classes} outputs, labels up to {facts.max_label} in {producer.source}",
                 why="outputs without images learn to be silent; 1001 outputs are TensorFlow's, "
                 "whose label 0 is the background",
                 fix=f"num_output: {facts.max_label + 1}, unless other data has more classes",
@@ -159,14 +159,14 @@ def _ignored_label(layer: Layer) -> int | None:
 def outputs_differ(evidence: NetEvidence) -> Hits:
     """Classifiers of the same label with different numbers of outputs."""
     by_label: dict[str, dict[int, Layer]] = {}
-    for layer, classes, maker in comparisons(evidence.net):
-        if maker is not None:
+    for layer, classes, producer in comparisons(evidence.net):
+        if producer is not None:
             by_label.setdefault(layer.message.bottom[1], {}).setdefault(classes, layer)
     for label, found in by_label.items():
         if len(found) > 1:
             yield Hit(
                 what=f"{' and '.join(map(str, sorted(found)))} classes for {label!r}",
-                why="one of them was forgotten when the number of classes was changed",
+                why="probably the number of classes was changed in only one of them",
                 fix="the same num_output in all classifiers",
                 at=tuple(place for layer in found.values() for place in layer.at("bottom")),
             )
@@ -192,7 +192,7 @@ def aux_loss_weight(evidence: NetEvidence) -> Hits:
 
 @net_rule("dropout-ratio", ERROR, "dropout_layer.cpp, LayerSetUp; caffe.proto")
 def dropout_ratio(evidence: NetEvidence) -> Hits:
-    """A dropout ratio that is impossible, or that is probably TensorFlow's share to keep."""
+    """A dropout ratio that is impossible, or that is probably TensorFlow's ``keep_prob``."""
     family = evidence.net.is_tensorflow_style
     for layer in evidence.net.of_type("Dropout"):
         ratio = layer.message.dropout_param.dropout_ratio
@@ -212,7 +212,7 @@ def dropout_ratio(evidence: NetEvidence) -> Hits:
                 if family
                 else "Caffe's number is the share that is dropped; GoogLeNet's auxiliary heads "
                 "have 0.7",
-                fix=f"dropout_ratio: {1 - ratio:.2g}, if {ratio:g} was to be kept",
+                fix=f"dropout_ratio: {1 - ratio:.2g}, if {ratio:g} is the share to keep",
                 at=at,
                 severity=WARNING if family else NOTE,
             )
@@ -260,5 +260,8 @@ def infogain_matrix(evidence: NetEvidence) -> Hits:
         if classes and shape and shape[-2:] != (classes, classes):
             what.append(f"a matrix of {shape[-2]}x{shape[-1]} for {classes} classes")
         for each in what:
-            why, fix = "Caffe stops when it makes the net", "build-net --label-smoothing writes it"
+            why, fix = (
+                "Caffe stops when it creates the net",
+                "build-net --label-smoothing writes it",
+            )
             yield Hit(what=each, why=why, fix=fix, at=at)

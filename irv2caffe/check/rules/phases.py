@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.check.evidence import Evidence, Layer, NetEvidence
 
-_LARGEST_TEST_BATCH = 4096  # that is suggested
+_LARGEST_TEST_BATCH = 4096  # largest suggested batch
 
 
 def _same_top_in_both(evidence: Evidence) -> Iterator[tuple[Layer, Layer]]:
@@ -38,7 +38,7 @@ def phases_transform(evidence: Evidence) -> Hits:
             if value != there[name]:
                 yield Hit(
                     what=f"{name} is {_text(value)} in TRAIN, {_text(there[name])} in TEST",
-                    why="the net is tested on other values than it was trained on",
+                    why="the net is tested on differently scaled inputs than it was trained on",
                     fix=f"the same {name} in both",
                     at=(*train.at("transform_param", name), *test.at("transform_param", name)),
                 )
@@ -73,7 +73,7 @@ def phases_labels(evidence: Evidence) -> Hits:
             yield Hit(
                 what=f"label {differing[0]} is {here!r} in TRAIN, {there!r} in TEST "
                 f"({len(differing):,} labels differ)",
-                why="tests compare with other classes than were learned",
+                why="tests compare with different classes than those learned",
                 fix=f"make-lmdb --labels {train.source} for the validation database",
                 at=test.at_data("source"),
             )
@@ -93,7 +93,7 @@ def phases_records(evidence: Evidence) -> Hits:
             yield Hit(
                 what=f"images of {size_text(sizes[0])} in TRAIN, {size_text(sizes[1])} in TEST",
                 why="the same crop shows objects of another size in tests",
-                fix="the same make-lmdb --resize for both, unless that is meant",
+                fix="the same make-lmdb --resize for both, unless that is intended",
                 at=test.at_data("source"),
             )
 
@@ -130,7 +130,7 @@ def no_augmentation(evidence: NetEvidence) -> Hits:
         yield Hit(
             what="neither a random crop nor a mirror in TRAIN"
             if is_plain
-            else "crop and mirror are all the augmentation there is",
+            else "crop and mirror are the only augmentation",
             why="TensorFlow's recipe for this family crops 5 to 100 % of the area, stretches and "
             "changes colours; without that a net of this size memorizes its images. Caffe's Data "
             "layer can only crop and flip"
@@ -151,7 +151,7 @@ def same_source(evidence: Evidence) -> Hits:
     for net in evidence.nets:
         read[net.phase] += net.data_layers
     if {layer.source for layer in read["TEST"]} - {layer.source for layer in read["TRAIN"]}:
-        return  # one of the tests is of other images; another may test what was memorized
+        return  # at least one test has its own images
     for layer in read["TEST"]:
         if layer.source:
             yield Hit(

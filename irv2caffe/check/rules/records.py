@@ -1,4 +1,4 @@
-"""Records that hold no image, or an image in another layout than Caffe's."""
+"""Records without a readable image, or with an image in another layout than Caffe's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @net_rule("records-broken", ERROR, "data_transformer.cpp, Transform; util/io.cpp")
 def records_broken(evidence: NetEvidence) -> Hits:
-    """Records that hold no image."""
+    """Records without a readable image."""
     for layer in evidence.net.of_type("Data"):
         facts = evidence.facts_of(layer)
         if facts is None or not facts.num_broken:
@@ -21,8 +21,8 @@ def records_broken(evidence: NetEvidence) -> Hits:
         of = f"{facts.num_broken:,} of the {facts.num_looked_at:,} records that were looked at"
         yield Hit(
             what=f"{layer.source}: {of} hold no image; record {facts.broken}",
-            why="Caffe stops when it comes to such a file (Could not decode datum), hours into the "
-            "run; of a raw record that is too short it reads the memory behind it",
+            why="Caffe stops at such a record (Could not decode datum), maybe hours into the "
+            "run; for a raw record that is too short it reads memory behind it",
             fix=f"irv2caffe inspect-lmdb {layer.source} --all lists them; build it again",
             at=layer.at("data_param", "source"),
         )
@@ -38,7 +38,7 @@ def height_first(evidence: NetEvidence) -> Hits:
         sides = f"{facts.channels} channels, height {facts.height}, width {facts.width}"
         too_large = layer.message.transform_param.crop_size > (facts.width or 0)
         yield Hit(
-            what=f"{layer.source} says {sides}: height x width x channels",
+            what=f"{layer.source} has {sides}: height x width x channels",
             why="Caffe reads channels x height x width"
             + (": it stops, since the crop does not fit" if too_large else ""),
             fix="transpose(2, 0, 1) before the records are written, or build it with make-lmdb",

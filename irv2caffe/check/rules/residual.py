@@ -58,7 +58,7 @@ class ResidualBlock:
 
 
 def _is_constant(layer: Layer) -> bool:
-    """Whether a Scale is a factor that is not learned."""
+    """Whether a Scale is a constant factor."""
     specs = layer.message.param
     has_filler = layer.message.scale_param.HasField("filler")
     return has_filler and len(specs) > 0 and specs[0].lr_mult == 0
@@ -82,7 +82,7 @@ def residual_blocks(net: PhaseNet) -> list[ResidualBlock]:
 
 
 def _leads_to(net: PhaseNet, trunk: Layer | None, up: Layer) -> bool:
-    """Whether the branch begins at the trunk; a lateral connection of a pyramid does not."""
+    """Whether the branch begins at the trunk, unlike a lateral connection of a pyramid."""
     if trunk is None:
         return False
     seen, waiting = {up.index}, [up]
@@ -97,10 +97,10 @@ def _leads_to(net: PhaseNet, trunk: Layer | None, up: Layer) -> bool:
 
 
 def _follow_branch(net: PhaseNet, layer: Layer | None) -> tuple[list[Layer], Layer | None]:
-    """From the sum back to a 1x1 convolution behind a Concat.
+    """Follows a branch from the sum back to a 1x1 convolution after a Concat.
 
     Returns:
-        The layers in between, and the convolution; None if there is none.
+        The layers in between, and the convolution or None.
     """
     between = []
     while layer is not None and layer.type in _ON_BRANCH and len(layer.message.bottom) == 1:
@@ -141,8 +141,8 @@ def residual_unscaled(evidence: NetEvidence) -> Hits:
         if block.width > _WIDE and block.factors[1] == 1 and not is_last:
             yield Hit(
                 what=f"a residual branch of more than {_WIDE:,} channels is added unscaled",
-                why="for: the paper saw nets of such width die early, and scaled branches by 0.1 "
-                "to 0.3; against: twtygqyy trained 40 unscaled blocks in Caffe to 72.9 % top-1 and "
+                why="for scaling: wide nets died early in the paper, it used factors of 0.1 to "
+                "0.3; against: twtygqyy trained 40 unscaled blocks in Caffe to 72.9 % top-1 and "
                 "90.4 % top-5 accuracy, with BatchNorm on the branch and clipped gradients",
                 fix="eltwise_param { coeff: 1 coeff: 0.1 }; build-net --residual-scale 0.1",
                 at=block.total.at("eltwise_param"),

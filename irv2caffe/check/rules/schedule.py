@@ -1,4 +1,4 @@
-"""Length of the run, tests, and how the learning rate falls."""
+"""Length of the run, interval of tests, and learning rate policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 _RATE = "sgd_solver.cpp, GetLearningRate"
 _TOLERANCE = 0.05  # of a number of epochs
 _VANISHED = 1e-3  # of base_lr
-_TESTS_OFF = 100  # a test_interval of so many runs is meant to switch tests off
+_TESTS_OFF = 100  # a test_interval of this many times max_iter switches tests off
 
 
 @solver_rule("max-iter", ERROR, "solver.cpp, Solve")
@@ -128,7 +128,7 @@ def _stepvalues(solver: PrototxtFile) -> Hits:
     elif values != sorted(values):
         yield Hit(
             what="stepvalue out of order",
-            why="Caffe takes them one after the other and waits for the larger one first",
+            why="Caffe uses them in the order written, and waits for the larger one first",
             fix="sort them",
             at=at,
             severity=WARNING,
@@ -147,20 +147,20 @@ def _stepvalues(solver: PrototxtFile) -> Hits:
 def lr_vanishes(evidence: SolverEvidence) -> Hits:
     """A learning rate near 0 for most of the run."""
     message = evidence.solver.message
-    half, start = message.max_iter // 2, learning_rate(message, 0)
+    middle, start = message.max_iter // 2, learning_rate(message, 0)
 
     def has_vanished(iteration: int) -> bool:
         return learning_rate(message, iteration) < _VANISHED * start
 
-    if half < 1 or not start > 0 or not has_vanished(half):
+    if middle < 1 or not start > 0 or not has_vanished(middle):
         return
     # The rate only falls with every policy, unless gamma is above 1.
-    first = bisect.bisect_left(range(half), True, key=has_vanished)
+    first = bisect.bisect_left(range(middle), True, key=has_vanished)
     yield Hit(
         what=f"after {first:,} of {message.max_iter:,} iterations the learning rate is below a "
         "thousandth of base_lr",
-        why="most of the run changes next to nothing; is stepsize meant in other units (images, "
-        "another batch)?",
+        why="most of the run changes almost nothing; stepsize may be meant in other units (images, "
+        "another batch)",
         fix="a larger stepsize, or a smaller max_iter",
         at=evidence.solver.at(
             "stepsize" if message.lr_policy in {"step", "sigmoid"} else "lr_policy"
@@ -205,14 +205,14 @@ def lr_step_length(evidence: SolverEvidence) -> Hits:
             what=f"gamma 0.94 every {length:.3g} epochs ({message.stepsize:,} iterations)",
             why="the paper multiplies by 0.94 every two epochs. "
             + _forgotten_factor(evidence, length / 2),
-            fix=f"stepsize: {round(2 * epoch)}, if two epochs are meant",
+            fix=f"stepsize: {round(2 * epoch)} for two epochs",
             at=at,
             severity=NOTE,
         )
 
 
 def _forgotten_factor(evidence: SolverEvidence, ratio: float) -> str:
-    """Which factor was probably forgotten, from actual to wanted length; else how long one is."""
+    """The factor that was probably forgotten, or the length of an epoch."""
     gpus, iter_size = num_gpus(evidence), evidence.solver.message.iter_size
     for factor, name in (
         (gpus * iter_size, "GPUs times iter_size"),
@@ -253,7 +253,7 @@ def tests(evidence: SolverEvidence) -> Hits:
         is_off = message.test_initialization or interval >= _TESTS_OFF * length
         yield Hit(
             what=f"test_interval {interval:,} is longer than the run",
-            why="the only test is that at iteration 0, of weights that have learned nothing yet"
+            why="the only test is at iteration 0, before any training"
             if message.test_initialization
             else "no test is ever run",
             fix="test_interval: one epoch",

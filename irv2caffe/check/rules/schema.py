@@ -1,4 +1,4 @@
-"""What Caffe would refuse to read or make, and what it reads in another way than it looks."""
+"""Files and nets that Caffe refuses, and settings that it ignores or upgrades."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irv2caffe.check.evidence import Evidence, Layer, NetEvidence
 
 _MAX_WORD = 60
-_STOPS = "Caffe stops when it makes the net"
+_STOPS = "Caffe stops when it creates the net"
 _SHARED_PARAMS = frozenset({"transform_param", "loss_param"})
 _HAS_BLOBS = frozenset({*WEIGHTED, "BatchNorm", "Bias", "PReLU", "Parameter", "Scale"})
 
@@ -37,7 +37,7 @@ def net_elsewhere(evidence: Evidence) -> Hits:
 
 @rule("net-refused", ERROR, "net.cpp, Net::Init, and the layer's own source")
 def net_refused(evidence: Evidence) -> Hits:
-    """Shapes, or numbers of bottoms and tops, with which Caffe stops."""
+    """Shapes, or numbers of bottoms and tops, that Caffe refuses."""
     yield from evidence.found_while_reading("net-refused")
     for net in evidence.nets:
         error = net.refused
@@ -56,42 +56,42 @@ def net_refused(evidence: Evidence) -> Hits:
 
 @net_rule("unknown-bottom", ERROR, "insert_splits.cpp")
 def unknown_bottom(evidence: NetEvidence) -> Hits:
-    """A bottom that no layer above makes."""
-    net, made = evidence.net, dict[str, None]()
+    """A bottom that no layer above produces."""
+    net, produced = evidence.net, dict[str, None]()
     for layer, tops in zip(net.layers, map(net.tops_read, net.layers), strict=True):
         for bottom, top in zip(layer.message.bottom, tops, strict=True):
             if top is not None:
                 continue
             below = any(bottom in each.message.top for each in net.layers[layer.index + 1 :])
-            near = did_you_mean(bottom, made)
+            near = did_you_mean(bottom, produced)
             yield Hit(
-                what=f"bottom {bottom[:_MAX_WORD]!r} is made by no layer above in {net.phase}"
-                + ("; it is made below" if below else ""),
+                what=f"bottom {bottom[:_MAX_WORD]!r} is not produced by any layer above "
+                f"in {net.phase}" + ("; it is produced below" if below else ""),
                 why=f"{_STOPS}: Unknown bottom blob",
                 fix="move the layer down"
                 if below
                 else near or "name a top, or correct the include rules",
                 at=layer.at("bottom"),
             )
-        made.update(dict.fromkeys(layer.message.top))
+        produced.update(dict.fromkeys(layer.message.top))
 
 
 @net_rule("duplicate-top", ERROR, "net.cpp, Net::AppendTop")
 def duplicate_top(evidence: NetEvidence) -> Hits:
-    """A top that two layers make."""
-    made: set[str] = set()
+    """A top that two layers produce."""
+    produced: set[str] = set()
     for layer in evidence.net.layers:
         tops, bottoms = list(layer.message.top), list(layer.message.bottom)
         for place, top in enumerate(tops):
             in_place = bottoms[place : place + 1] == [top]
-            if (top in made and not in_place) or top in tops[:place]:
+            if (top in produced and not in_place) or top in tops[:place]:
                 yield Hit(
-                    what=f"top {top[:_MAX_WORD]!r} is made a second time in {evidence.net.phase}",
+                    what=f"top {top[:_MAX_WORD]!r} is produced twice in {evidence.net.phase}",
                     why=f"{_STOPS}: Top blob produced by multiple sources",
                     fix="give it another name, or include the layers in different phases",
                     at=layer.at("top"),
                 )
-        made |= set(tops)
+        produced |= set(tops)
 
 
 @net_rule("duplicate-name", WARNING, "net.cpp, Net::CopyTrainedLayersFrom")
@@ -104,8 +104,8 @@ def duplicate_name(evidence: NetEvidence) -> Hits:
         if len(layers) > 1:
             have_weights = sum(layer.type in _HAS_BLOBS for layer in layers) > 1
             yield Hit(
-                what=f"{len(layers)} layers are called {name[:_MAX_WORD]!r}",
-                why="weights are loaded, tested and resumed by name: all get those of the first"
+                what=f"{len(layers)} layers are named {name[:_MAX_WORD]!r}",
+                why="weights are loaded, tested and resumed by name: all get the first layer's"
                 if have_weights
                 else "harmless here, but tools that look layers up by name find one of them",
                 fix="give each layer its own name",
@@ -142,7 +142,7 @@ def not_finite(evidence: Evidence) -> Hits:
 
 
 def _not_finite(message: Any) -> Iterator[tuple[str, ...]]:
-    """Paths of the fields with such a number."""
+    """Paths of the fields that are nan or infinite."""
     for field, value in message.ListFields():
         if field.name in {"blobs", "net_param", "train_net_param", "test_net_param"}:
             continue
@@ -167,24 +167,24 @@ def setting_ignored(evidence: NetEvidence) -> Hits:
                 yield Hit(
                     what=f"{field.name} in a layer of type {layer.type}",
                     why="Caffe ignores it without a message",
-                    fix=f"remove it, or is the type wrong? {layer.type} reads {own or 'none'}",
+                    fix=f"remove it, or correct the type; {layer.type} reads {own or 'none'}",
                     at=layer.at(field.name),
                 )
 
 
 @rule("legacy-format", NOTE, "upgrade_proto.cpp")
 def legacy_format(evidence: Evidence) -> Hits:
-    """Forms from before 2016, which Caffe still upgrades."""
+    """Formats from before 2016, which Caffe still upgrades."""
     why = "Caffe 1.0 upgrades it when it reads the file; other tools may not"
     for file in evidence.prototxts:
         counts = Counter(node.name for node in file.root.children)
         if file is evidence.solver:
             if counts["solver_type"] and not counts["type"]:
-                what, fix = "solver_type: is an old form", 'type: "..."'
+                what, fix = "solver_type: is an old format", 'type: "..."'
                 yield Hit(what=what, why=why, fix=fix, at=file.at("solver_type"))
         elif counts["layers"]:
             yield Hit(
-                what="layers { type: UPPER_CASE } is an old form",
+                what="layers { type: UPPER_CASE } is an old format",
                 why=why,
                 fix="upgrade_net_proto_text, which comes with Caffe",
                 at=file.at("layers"),

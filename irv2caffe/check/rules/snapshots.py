@@ -100,7 +100,7 @@ def snapshot_taken(evidence: SolverEvidence) -> Hits:
         yield Hit(
             what=f"{len(facts.existing)} snapshots of this prefix exist, {facts.existing[-1]}",
             why="a new run overwrites those of the same iterations",
-            fix="another prefix, or go on from them with -snapshot",
+            fix="use another prefix, or continue from them with -snapshot",
             at=at,
             severity=NOTE,
         )
@@ -124,18 +124,18 @@ def weights_shape(evidence: Evidence) -> Hits:
                 f"{shapes_text(info.params)}",
                 why="Caffe stops: Cannot copy param, shape mismatch; it finds layers by their "
                 "names",
-                fix="another name for the layer, if it should learn anew",
+                fix="rename the layer, if it should be trained from scratch",
                 at=layer.at("name"),
             )
     if not found:
         yield Hit(
             what="no layer of the net has weights in the file",
-            why="Caffe finds them by name, and goes on without a message where there is none",
+            why="Caffe finds weights by layer name, and ignores layers without weights silently",
             fix="the names of the net that was trained",
             at=net.file.at(),
         )
 
 
 def _without_leading_ones(shapes: tuple[Shape, ...]) -> list[list[int]]:
-    """Comparable shapes: old files have four axes where new ones have as many as needed."""
+    """Shapes without leading axes of size 1, which old files add up to four axes."""
     return [list(dropwhile(lambda size: size == 1, shape)) for shape in shapes]

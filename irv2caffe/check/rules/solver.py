@@ -27,7 +27,7 @@ def solver_nets(evidence: SolverEvidence) -> Hits:
     if len(names) != 1:
         yield Hit(
             what=f"{' and '.join(names)} name the training net" if names else "no training net",
-            why="Caffe stops: it wants exactly one",
+            why="Caffe stops: it needs exactly one",
             fix="net: ...",
             at=solver.at(),
         )
@@ -94,7 +94,7 @@ def iter_size(evidence: SolverEvidence) -> Hits:
 
 @solver_rule("effective-batch", NOTE, "BVLC's and NVCaffe's parallel.cpp; solver.cpp, Step")
 def several_batches_per_update(evidence: SolverEvidence) -> Hits:
-    """Several batches that make one update."""
+    """Several batches per update."""
     total, batch = effective_batch(evidence), batch_per_gpu(evidence)
     if total is None or total == batch:
         return
@@ -107,7 +107,7 @@ def several_batches_per_update(evidence: SolverEvidence) -> Hits:
         what=f"{total} images per update: {batch} x {num_gpus(evidence)} device(s) x iter_size "
         f"{evidence.solver.message.iter_size}",
         why=f"{how}. base_lr, stepsize and max_iter count updates of this size",
-        fix="nothing, if that is meant",
+        fix="no change, if that is intended",
         at=evidence.solver.at("iter_size"),
     )
 
@@ -118,8 +118,8 @@ def solver_mode_unset(evidence: SolverEvidence) -> Hits:
     if not evidence.solver.has("solver_mode") and not is_stepped_by_python(evidence):
         yield Hit(
             what="solver_mode is unset",
-            why="the default of the file format is GPU, but caffe train without -gpu then takes "
-            "the much slower CPU, and says so in one line of the log",
+            why="the default of the file format is GPU, but caffe train without -gpu then uses "
+            "the much slower CPU, with only one line about it in the log",
             fix="solver_mode: GPU, and caffe train -gpu",
             at=evidence.solver.at(),
         )

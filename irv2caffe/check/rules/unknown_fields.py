@@ -1,4 +1,4 @@
-"""Fields, values and layer types that Caffe 1.0 does not know, and the forks that have them."""
+"""Fields, values and layer types that Caffe 1.0 does not have, and the forks that have them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from irv2caffe.proto.positions import UnknownField
 
 _MAX_WORD = 60
-_MAX_VALUES = 10  # of an enum that are listed
-_MAX_SINGLE = 2  # fields or types of a fork with a finding each; more are one finding
-_STOPS = "Caffe stops when it makes the net"
+_MAX_VALUES = 10  # values of an enum that are listed
+_MAX_SINGLE = 2  # more fields or types of one fork are merged into one finding
+_STOPS = "Caffe stops when it creates the net"
 _SOLVER_FIELDS = frozenset(messages.SolverParameter.DESCRIPTOR.fields_by_name)
 
 
 @rule("solver-as-net", ERROR, "upgrade_proto.cpp, ReadNetParamsFromTextFileOrDie")
 def solver_as_net(evidence: Evidence) -> Hits:
-    """A solver, or fields of a solver, in the place of a net."""
+    """A solver, or fields of a solver, instead of a net."""
     yield from evidence.found_while_reading("solver-as-net")
     for file in evidence.prototxts:
         found = _solver_fields(file)
@@ -59,7 +59,7 @@ def unknown_field(evidence: Evidence) -> Hits:
         for field in file.unknown:
             message, name = field.message.removeprefix("caffe."), field.name[:_MAX_WORD]
             fork = fork_fields.of_field(message, field.name)
-            if id(field) in reported or _is_wanted(fork, field.name, evidence):
+            if id(field) in reported or _is_in_chosen_caffe(fork, field.name, evidence):
                 continue
             if fork:
                 of_forks[fork, _replacement(field, fork)].append(field)
@@ -79,7 +79,7 @@ def unknown_field(evidence: Evidence) -> Hits:
 
 
 def _by_text(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownField]]:
-    """Fields of a fork by the text of their finding: one for each of a few, one for many."""
+    """Groups a fork's fields by finding: one finding per field, or one for many fields."""
     found: dict[str, list[UnknownField]] = defaultdict(list)
     for field in fields:
         message = field.message.removeprefix("caffe.")
@@ -91,7 +91,7 @@ def _by_text(fork: str, fields: list[UnknownField]) -> dict[str, list[UnknownFie
 
 
 def _replacement(field: UnknownField, fork: str) -> str:
-    """What to write instead of a field of a fork."""
+    """A fix for a field of a fork."""
     if field.name in {"ceil_mode", "torch_pooling"}:
         if (field.node.value == "true") == (field.name == "ceil_mode"):
             return "remove it: Caffe 1.0 always rounds up"
@@ -106,8 +106,8 @@ def _replacement(field: UnknownField, fork: str) -> str:
     return "train with that Caffe, or remove it"
 
 
-def _is_wanted(fork: str, name: str, evidence: Evidence) -> bool:
-    """Whether the run is for a Caffe that has a fork's field, value or layer type."""
+def _is_in_chosen_caffe(fork: str, name: str, evidence: Evidence) -> bool:
+    """Whether the Caffe that will train has a fork's field, value or layer type."""
     return evidence.claims.flavor == "nvcaffe" and fork_fields.in_nvcaffe(fork, name)
 
 
@@ -118,9 +118,11 @@ def unknown_value(evidence: Evidence) -> Hits:
         for field in file.unknown_values:
             message, value = field.message.removeprefix("caffe."), field.node.value
             fork = fork_fields.VALUES.get(value, "")
-            if _is_wanted(fork, value, evidence) or (_is_v1_type(field) and '"' not in value):
+            if _is_in_chosen_caffe(fork, value, evidence) or (
+                _is_v1_type(field) and '"' not in value
+            ):
                 continue  # unknown-layer-type reports old types without quotes
-            what = f"Caffe 1.0 knows no {field.name}: {value[:_MAX_WORD]} in {message}"
+            what = f"Caffe 1.0 has no {field.name}: {value[:_MAX_WORD]} in {message}"
             yield Hit(
                 what=what + (f"; {fork} does" if fork else ""),
                 why=_fails_to_parse("Solver" if file is evidence.solver else "Net"),
@@ -130,12 +132,12 @@ def unknown_value(evidence: Evidence) -> Hits:
 
 
 def _is_v1_type(field: UnknownField) -> bool:
-    """Whether it is the type of a ``layers { }``, the form before 2014."""
+    """Whether a field is the type of a ``layers { }``, the format before 2014."""
     return (field.message, field.name) == ("caffe.V1LayerParameter", "type")
 
 
 def _known_value(field: UnknownField, fork: str) -> str:
-    """What to write instead of an unknown value."""
+    """A fix for an unknown value."""
     message = messages.message_class(field.message.removeprefix("caffe."))
     known = message.DESCRIPTOR.fields_by_name[field.name].enum_type.values_by_name
     bare = field.node.value.strip("\"'")
@@ -171,9 +173,9 @@ def field_after_1_0(evidence: Evidence) -> Hits:
 
     def hit(name: str, at: tuple[Place, ...]) -> Hit:
         return Hit(
-            what=f"{name} came after Caffe 1.0",
+            what=f"{name} was added after Caffe 1.0",
             why="Caffe as released, NVCaffe and Intel's branch stop when they read it",
-            fix="remove it, or be sure of the Caffe that will read it (Debian's has it)",
+            fix="remove it, unless the Caffe that reads it has it (Debian's does)",
             at=at,
         )
 
@@ -208,7 +210,7 @@ def unknown_layer_type(evidence: NetEvidence) -> Hits:
     of_forks: dict[str, list[str]] = defaultdict(list)
     for kind, at in places.items():
         fork, name = fork_fields.LAYER_TYPES.get(kind, ""), kind[:_MAX_WORD]
-        if _is_wanted(fork, kind, evidence):
+        if _is_in_chosen_caffe(fork, kind, evidence):
             continue
         if fork:
             of_forks[fork].append(kind)
@@ -233,5 +235,5 @@ def unknown_layer_type(evidence: NetEvidence) -> Hits:
 
 
 def _is_old_name(kind: str, modern: str) -> bool:
-    """Whether a type in capitals would be this one, had it been there before 2014."""
+    """Whether ``kind`` is a layer type in the upper-case spelling from before 2014."""
     return kind.isupper() and kind.replace("_", "") == modern.upper() and kind != modern

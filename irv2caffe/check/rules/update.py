@@ -1,4 +1,4 @@
-"""How weights are updated: solver type, momentum, weight decay, gradient clipping."""
+"""Settings of weight updates: solver type, momentum, weight decay, gradient clipping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAPER = "arXiv 1602.07261v2, section 4"
 
 
 def solver_type(message: Any) -> str:
-    """The type of a solver, also from the old field, which names it in capitals."""
+    """The type of a solver, also from the old field ``solver_type``."""
     if message.HasField("solver_type") and not message.HasField("type"):
         kind = message.DESCRIPTOR.fields_by_name["solver_type"].enum_type
         old = kind.values_by_number[message.solver_type].name
@@ -131,14 +131,14 @@ def weight_decay(evidence: SolverEvidence) -> Hits:
     if not solver.has("weight_decay"):
         yield Hit(
             what="weight_decay is unset, which is 0",
-            why="Caffe's default is none; papers that say nothing about it used the default of "
+            why="Caffe's default is none; papers that do not mention it used the default of "
             "their framework",
             fix=fix,
             at=at,
             severity=NOTE if solver_type(solver.message) in _OFTEN_WITHOUT_DECAY else None,
         )
     elif value == 0:
-        why = "nothing but the data keeps weights small"
+        why = "there is no regularization of the weights"
         yield Hit(what="weight_decay: 0", why=why, fix=fix, at=at, severity=NOTE)
     elif value < 0:
         what, why = f"weight_decay: {value:g}", "it makes weights grow"
@@ -179,7 +179,7 @@ def clip_gradients(evidence: SolverEvidence) -> Hits:
             what=f"clip_gradients {bound:g} with iter_size {message.iter_size}",
             why="Caffe clips the sum over iter_size before it divides by it: the bound on the mean "
             f"gradient is {each:g}",
-            fix=f"nothing, if {each:g} is meant; clip_gradients: {bound * message.iter_size:g}, if "
-            f"{bound:g} is",
+            fix=f"no change if {each:g} is intended; clip_gradients: {bound * message.iter_size:g} "
+            f"if {bound:g} is",
             at=at,
         )

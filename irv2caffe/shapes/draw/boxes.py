@@ -18,7 +18,7 @@ MAX_NAME = 36
 SPACE = 3 * "\u00a0"  # SVG collapses ordinary spaces
 _MAX_FOLLOWERS = 6
 _MAX_OTHERS = 3
-_MAX_REACH = 3000  # rows that the connections of a block cross, in sum
+_MAX_REACH = 3000  # rows crossed by all connections of a block together
 _KINDS = {
     layer_type: kind
     for kind, types in {
@@ -41,17 +41,17 @@ _SHORT = {
 
 @dataclass
 class LayerBox:
-    """A layer with its followers, or such layers of several equal blocks.
+    """A layer with its followers; for repeated blocks, the corresponding layers of all blocks.
 
     Attributes:
-        kind: decides its colour.
+        kind: key of its colour.
         template: its label, with ``{}`` for the number of outputs.
         outputs: the number of outputs in each block, or None.
         followers: labels of its BatchNorm, ReLU and the like.
         shapes: its output in each block, without the batch.
         sources: the boxes of the block that it reads; -1 is the block's input.
         name: of its first layer.
-        others: names of blobs that it reads without a line to them.
+        others: names of blobs that it reads and that have no line in the picture.
         places: positions of its layers in the net.
     """
 
@@ -76,7 +76,7 @@ class LayerBox:
 
     @property
     def detail(self) -> str:
-        """Its followers, its shape, and the blobs that it reads without a line."""
+        """Its followers, its shape, and the blobs of ``others``."""
         followers = " ".join(self.followers[:_MAX_FOLLOWERS])
         followers += " ..." if len(self.followers) > _MAX_FOLLOWERS else ""
         shape = self.shapes[0] if len(set(self.shapes)) == 1 else ()
@@ -109,11 +109,13 @@ def layer_boxes(
     for place in places:
         layer = layers[place]
         read = [
-            (maker, name)
-            for maker, name in zip(sources[place], layer.bottoms, strict=True)
-            if maker in box_of or layers[maker].bottoms or len(sources[place]) == 1
+            (source, name)
+            for source, name in zip(sources[place], layer.bottoms, strict=True)
+            if source in box_of or layers[source].bottoms or len(sources[place]) == 1
         ]
-        inside = [box_of.get(maker, -1) for maker, _ in read if maker in box_of or maker in inlet]
+        inside = [
+            box_of.get(source, -1) for source, _ in read if source in box_of or source in inlet
+        ]
         if layer.type in FOLLOWERS and inside[:1] and _follows(sources[place], layers, box_of):
             box = boxes[inside[0]]
             _add_follower(box, layer)
@@ -122,7 +124,7 @@ def layer_boxes(
             box_of[place] = inside[0]
             continue
         box_of[place] = len(boxes)
-        others = [name for maker, name in read if maker not in box_of and maker not in inlet]
+        others = [name for source, name in read if source not in box_of and source not in inlet]
         template, outputs = _label(layer)
         boxes.append(
             LayerBox(
@@ -141,7 +143,7 @@ def layer_boxes(
 
 
 def last_box(boxes: Sequence[LayerBox]) -> int:
-    """The box that makes the block's output."""
+    """The box that produces the block's output."""
     read = {source for box in boxes for source in box.sources}
     ends = [at for at in range(len(boxes)) if at not in read and boxes[at].kind != "end"]
     return ends[-1] if ends else len(boxes) - 1
@@ -159,7 +161,7 @@ def short_name(name: str, longest: int = MAX_NAME) -> str:
 
 
 def simplified(boxes: list[LayerBox]) -> list[LayerBox]:
-    """A single box for a block with too many connections for a picture."""
+    """Replaces a block with too many connections by a single box."""
     reach = sum(at - source for at, box in enumerate(boxes) for source in box.sources)
     if reach <= _MAX_REACH:
         return boxes
@@ -179,7 +181,7 @@ def simplified(boxes: list[LayerBox]) -> list[LayerBox]:
 
 
 def merged(blocks: Sequence[list[LayerBox]]) -> list[LayerBox]:
-    """The boxes of equal blocks as those of one block, with the outputs of all."""
+    """Merges the boxes of equal blocks into those of one block with the outputs of all."""
     return [
         replace(
             same[0],
@@ -193,8 +195,8 @@ def merged(blocks: Sequence[list[LayerBox]]) -> list[LayerBox]:
 
 def _follows(sources: tuple[int, ...], layers: Sequence[LayerInfo], box_of: dict[int, int]) -> bool:
     """Whether a layer reads one layer of the block, as its only reader."""
-    maker = sources[0]
-    return len(sources) == 1 and maker in box_of and layers[maker].top_uses[0] == 1
+    source = sources[0]
+    return len(sources) == 1 and source in box_of and layers[source].top_uses[0] == 1
 
 
 def _kind(layer: LayerInfo) -> str:

@@ -20,7 +20,7 @@ class Layout:
     Attributes:
         rows: the row of each node, from 0.
         centers: the horizontal centre of each node; the leftmost edge of the graph is 0.
-        edges: for each edge (from, to), its horizontal positions in the rows of both and between.
+        edges: for each edge (from, to), its horizontal position in each row it crosses.
         width: of the whole graph.
     """
 
@@ -53,7 +53,7 @@ def lay_out(widths: Sequence[float], edges: Sequence[tuple[int, int]], gap: floa
 
 
 class _Graph:
-    """A graph in which an edge is a chain with a point in each row that it crosses."""
+    """A graph whose edges are chains with a point in each row that they cross."""
 
     def __init__(self, widths: list[float], rows: list[int]) -> None:
         self.widths = widths
@@ -140,7 +140,7 @@ class _Graph:
         return [places[chain_of[node]] for node in range(len(self.widths))]
 
     def _chains(self) -> tuple[list[list[int]], dict[int, int]]:
-        """The chains: runs of nodes that are connected with each other only."""
+        """The chains: sequences of nodes without branches."""
         chains: list[list[int]] = []
         chain_of: dict[int, int] = {}
         for node in sorted(range(len(self.rows)), key=self.rows.__getitem__):
@@ -155,7 +155,7 @@ class _Graph:
 
 
 def _leftmost(number: int, apart: Mapping[tuple[int, int], float]) -> list[float]:
-    """The smallest positions that keep all distances; cycles, due to crossings, are cut."""
+    """The smallest positions that keep all distances; cycles from crossings are ignored."""
     places = [0.0] * number
     for _ in range(number):
         moved = False

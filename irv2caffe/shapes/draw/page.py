@@ -104,11 +104,11 @@ def _stage(drawn: _StageBoxes, *, ends: bool, head_of: str = "", leads_out: bool
             label = _times(group) + _names(group.blocks)
             parts.append(panels.framed(panels.graph(group.boxes), label))
     inside = panels.stacked(parts)
-    least = "at least " if part.partial else ""
+    at_least = "at least " if part.partial else ""
     figures = [
         "x".join(map(str, part.output)) if part.output else "",
-        f"{least}{part.parameters:,} parameters" if part.parameters else "",
-        f"{least}{amount(part.macs)} multiply-adds" if part.macs else "",
+        f"{at_least}{part.parameters:,} parameters" if part.parameters else "",
+        f"{at_least}{amount(part.macs)} multiply-adds" if part.macs else "",
     ]
     about = ", ".join(filter(None, figures))
     room = max(MAX_NAME, int(max(inside.width, text_width(about, 9.5)) / text_width("x", 12.5)))
@@ -132,22 +132,22 @@ def _names(blocks: Sequence[Block]) -> str:
 def _groups(
     blocks: Sequence[Block], shapes: NetShapes, inlet: frozenset[int]
 ) -> tuple[list[_Group], frozenset[int]]:
-    """Consecutive blocks that differ only in numbers of outputs, and the layers of the last box."""
-    made = []
+    """Groups of consecutive blocks that differ only in num_output, and the last box's layers."""
+    drawn_blocks = []
     for block in blocks:
         found = boxes.layer_boxes(block.layers, shapes.layers, shapes.sources, inlet)
         drawn = boxes.simplified(found)
-        made.append((block, drawn))
+        drawn_blocks.append((block, drawn))
         inlet = drawn[boxes.last_box(drawn)].places
     groups = []
-    for _, same in itertools.groupby(made, key=lambda item: _pattern(item[1])):
+    for _, same in itertools.groupby(drawn_blocks, key=lambda item: _pattern(item[1])):
         equal_blocks, equal_boxes = zip(*same, strict=True)
         groups.append(_Group(list(equal_blocks), boxes.merged(equal_boxes)))
     return groups, inlet
 
 
 def _pattern(block: Sequence[LayerBox]) -> tuple[object, ...]:
-    """What the boxes of equal blocks have in common."""
+    """The properties that are equal in the boxes of equal blocks."""
     return tuple(
         (
             *(box.kind, box.template, tuple(box.followers), tuple(box.sources)),
@@ -159,9 +159,9 @@ def _pattern(block: Sequence[LayerBox]) -> tuple[object, ...]:
 
 def _add_title(scene: Scene, summary: NetSummary) -> None:
     total = summary.total
-    least = "at least " if total.partial else ""
+    at_least = "at least " if total.partial else ""
     about = (
-        f"{least}{total.parameters:,} parameters, {amount(total.macs)} multiply-adds, "
+        f"{at_least}{total.parameters:,} parameters, {amount(total.macs)} multiply-adds, "
         f"batch {summary.batch}, phase {summary.shapes.phase}"
     )
     room = scene.width - 2 * _MARGIN
@@ -224,7 +224,7 @@ def _columns(stages: Sequence[Panel]) -> list[list[int]]:
 
 
 def _split(stages: Sequence[Panel], number: int) -> list[list[int]]:
-    """The panels in order, in at most ``number`` columns, of which the tallest is lowest."""
+    """Splits the panels into at most ``number`` columns, with the tallest as low as possible."""
     heights = [panel.height + _GAP for panel in stages]
     low, high = max(heights), sum(heights)
     while high - low > 1:

@@ -23,10 +23,10 @@ _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 
 def check_suffix(out: FilePath) -> None:
-    """Refuses a file of another format.
+    """Checks the file format.
 
     Raises:
-        UsageError: names the formats.
+        UsageError: another suffix; lists the formats.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -51,20 +51,20 @@ def write_picture(scene: Scene, out: FilePath, *, scale: float = 2.0) -> None:
     if out.suffix.lower() == ".svg":
         write_text(out, to_svg(scene))
         return
-    fitting = _MAX_PIXELS / max(scene.width, scene.height)
-    if fitting < _MIN_SCALE:
+    max_scale = _MAX_PIXELS / max(scene.width, scene.height)
+    if max_scale < _MIN_SCALE:
         raise OutputError(
             f"{out}: the picture of this net is {scene.width:,.0f} x {scene.height:,.0f} pixels, "
             f"too large for {out.suffix}",
             "draw it as .svg",
         )
-    scale = min(scale, fitting)
+    scale = min(scale, max_scale)
     metadata = {"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None}
     from matplotlib import rc_context, rcdefaults
 
-    with rc_context(), atomic_file(out) as aside:
+    with rc_context(), atomic_file(out) as temporary:
         rcdefaults()  # the user's matplotlibrc may require LaTeX
-        _figure(scene).savefig(aside, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
+        _figure(scene).savefig(temporary, dpi=scale * _PIXELS_PER_INCH, metadata=metadata)
 
 
 def _figure(scene: Scene) -> Figure:

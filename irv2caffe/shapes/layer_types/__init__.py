@@ -1,7 +1,7 @@
 """Shape rules: for each layer type, the shapes of tops and weights from those of the bottoms.
 
-A rule follows LayerSetUp and Reshape in the layer's source: it checks what they check, and its
-errors say what Caffe would abort with.
+A rule follows LayerSetUp and Reshape in the layer's source, with the same checks: it raises an
+error where Caffe would abort.
 """
 
 from irv2caffe.shapes.layer_types.base import (

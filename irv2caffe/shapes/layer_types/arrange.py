@@ -39,7 +39,7 @@ def _slice(layer: LayerSetup) -> LayerShapes:
     if param.slice_point:
         if len(param.slice_point) != tops - 1:
             layer.fail(
-                f"{tops} tops want {tops - 1} slice_point, there are {len(param.slice_point)}"
+                f"{tops} tops need {tops - 1} slice_point, there are {len(param.slice_point)}"
             )
         edges = [0, *param.slice_point, shape[axis]]
     else:
@@ -50,7 +50,7 @@ def _slice(layer: LayerSetup) -> LayerShapes:
             )
         edges = list(range(0, shape[axis] + 1, shape[axis] // tops))
     if not all(a < b for a, b in itertools.pairwise(edges)):
-        layer.fail(f"slice_point must rise, and end below {shape[axis]}")
+        layer.fail(f"slice_point must be increasing and below {shape[axis]}")
     cuts = [b - a for a, b in itertools.pairwise(edges)]
     return LayerShapes([(*shape[:axis], cut, *shape[axis + 1 :]) for cut in cuts])
 

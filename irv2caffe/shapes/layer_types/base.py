@@ -1,4 +1,4 @@
-"""What a shape rule is given and returns, and the registry of rules by layer type."""
+"""Input and output of shape rules, and the registry of rules by layer type."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class LayerSetup:
     Attributes:
         proto: the LayerParameter.
         bottoms: the shape of each bottom.
-        num_tops: the tops that it names, and those that Caffe adds.
+        num_tops: number of tops, including those that Caffe adds.
         batch_size: replaces the batch size in the file; None keeps that.
         batch_in_file: the first size of the net's first input, which ``batch_size`` replaces.
         records: shapes for data layers that the caller gives, one for each top, or none.
@@ -108,13 +108,13 @@ class LayerSetup:
 
     def parse_int(self, value: str) -> int:
         """A written value as an integer."""
-        self.check(re.fullmatch(r"-?\d{1,9}", value) is not None, f"{value[:40]!r} is no number")
+        self.check(re.fullmatch(r"-?\d{1,9}", value) is not None, f"{value[:40]!r} is not a number")
         return int(value)
 
     def parse_float(self, value: str) -> float:
         """A written value as a floating-point number."""
         is_number = re.fullmatch(r"-?[\d.]{1,20}([eE]-?\d{1,2})?f?", value) is not None
-        self.check(is_number and value.count(".") <= 1, f"{value[:40]!r} is no number")
+        self.check(is_number and value.count(".") <= 1, f"{value[:40]!r} is not a number")
         return float(value.rstrip("f"))
 
     def fail(self, problem: str, hint: str = "") -> NoReturn:
@@ -123,7 +123,7 @@ class LayerSetup:
         raise NetError(f"layer {layer.name!r} ({layer.type}): {problem}", hint, layer=layer.name)
 
     def check(self, holds: bool, problem: str, hint: str = "") -> None:
-        """Raises a NetError unless a condition of Caffe's holds."""
+        """Raises a NetError unless a condition holds."""
         if not holds:
             self.fail(problem, hint)
 
@@ -199,10 +199,10 @@ class ShapeRule:
     """The shape rule of a layer type.
 
     Attributes:
-        function: computes the shapes.
+        function: returns the shapes.
         bottoms: how many it takes.
         tops: how many it takes.
-        auto_tops: a loss, which gets a top even where it names none.
+        auto_tops: a loss, to which Caffe adds missing tops.
         ignores_bottoms: its result does not depend on the shapes of its bottoms.
     """
 
@@ -231,8 +231,8 @@ def register(rules: dict[str, ShapeRule]) -> Callable[..., Callable[[_Function],
         """Registers a function for layer types; a single number of blobs is exact."""
 
         def decorate(function: _Function) -> _Function:
-            made = ShapeRule(function, _range(bottoms), _range(tops), loss, ignores_bottoms)
-            rules.update(dict.fromkeys(types, made))
+            shape_rule = ShapeRule(function, _range(bottoms), _range(tops), loss, ignores_bottoms)
+            rules.update(dict.fromkeys(types, shape_rule))
             return function
 
         return decorate
@@ -264,5 +264,5 @@ def check_loss_weights(layer: LayerSetup, rule: ShapeRule) -> None:
     if given not in {0, layer.num_tops}:
         layer.fail(
             f"takes a loss_weight for each of its {layer.num_tops} tops or none, has {given}",
-            "a loss with two tops wants two: loss_weight: 1 loss_weight: 0",
+            "a loss with two tops needs two: loss_weight: 1 loss_weight: 0",
         )

@@ -30,12 +30,12 @@ def _image(layer: LayerSetup, size: tuple[int, int] | None) -> Shape:
         return (channels, crop or height, crop or width)
     size = (crop, crop) if crop else size
     if size is None:
-        layer.fail("without crop_size the size of its images decides", _OUTSIDE)
+        layer.fail("without crop_size, its shape depends on the images", _OUTSIDE)
     return (_channels(layer), *size)
 
 
 def _channels(layer: LayerSetup) -> int:
-    """The channels of images without a known record; three, with a note, if nothing tells."""
+    """The channels of images without a known record; three, with a note, if unknown."""
     transform = layer.proto.transform_param
     if layer.proto.type == "ImageData":
         return 3 if layer.param.is_color else 1
@@ -78,14 +78,14 @@ def _memory_data(layer: LayerSetup) -> LayerShapes:
 
 @rule("HDF5Data", bottoms=0, tops=(1, None))
 def _hdf5_data(layer: LayerSetup) -> LayerShapes:
-    layer.check(len(layer.records) == layer.num_tops, "the file decides", _OUTSIDE)
+    layer.check(len(layer.records) == layer.num_tops, "its shapes depend on the file", _OUTSIDE)
     batch = _batch(layer)
     return LayerShapes([(batch, *record) for record in layer.records])
 
 
 @rule("Python", bottoms=(0, None), tops=(0, None))
 def _python(layer: LayerSetup) -> LayerShapes:
-    layer.check(len(layer.records) == layer.num_tops, "its code decides", _OUTSIDE)
+    layer.check(len(layer.records) == layer.num_tops, "its shapes depend on its code", _OUTSIDE)
     return LayerShapes([tuple(record) for record in layer.records])
 
 
@@ -127,9 +127,9 @@ def _dummy_data(layer: LayerSetup) -> LayerShapes:
 
 
 def _per_top(layer: LayerSetup, shapes: Sequence[Shape]) -> list[Shape]:
-    """The shape of each top, given once or for each, with the batch size that was asked for.
+    """The shape of each top, given once or for each, with the given batch size.
 
-    Inputs whose first size is not that of the net's first input (such as regions) keep it.
+    Inputs whose first size differs from that of the net's first input (such as regions) keep it.
     """
     if len(shapes) not in {1, layer.num_tops}:
         layer.fail(f"takes shape once or {layer.num_tops} times, has it {len(shapes)} times")
@@ -141,19 +141,19 @@ def _per_top(layer: LayerSetup, shapes: Sequence[Shape]) -> list[Shape]:
     return list(shapes) * (layer.num_tops if len(shapes) == 1 else 1)
 
 
-def _same_items(layer: LayerSetup) -> None:
+def _check_same_batch(layer: LayerSetup) -> None:
     """Checks the first sizes, as LossLayer::Reshape does."""
     first = [shape[:1] for shape in layer.bottoms[:2]]
     if not (first[0] == first[1] and bool(first[0])):
         layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have the same first size")
 
 
-def _one_label_each(layer: LayerSetup, axis: int) -> None:
+def _check_num_labels(layer: LayerSetup, axis: int) -> None:
     shape = layer.bottoms[0]
     predictions = count(shape, 0, axis) * count(shape, axis + 1)
     if predictions != count(layer.bottoms[1]):
         layer.fail(
-            f"{predictions:,} predictions of {layer.bottom(0)} want as many labels, "
+            f"{predictions:,} predictions of {layer.bottom(0)} need as many labels, "
             f"{layer.bottom(1)} has {count(layer.bottoms[1]):,}"
         )
 
@@ -163,32 +163,32 @@ def _softmax_with_loss(layer: LayerSetup) -> LayerShapes:
     """softmax_loss_layer.cpp passes both loss weights of two tops to a Softmax with one top."""
     if layer.num_tops != 1:
         layer.fail(
-            "Caffe 1.0 cannot make its second top: it hands both loss weights to a layer with "
-            "one top",
+            "Caffe 1.0 cannot set up its second top: it passes both loss weights to a layer "
+            "with one top",
             "take the probabilities from a Softmax layer",
         )
-    _same_items(layer)
-    _one_label_each(layer, layer.axis(layer.proto.softmax_param.axis))
+    _check_same_batch(layer)
+    _check_num_labels(layer, layer.axis(layer.proto.softmax_param.axis))
     return LayerShapes([()])
 
 
 @rule("InfogainLoss", bottoms=(2, 3), tops=(1, 2), loss=True)
 def _infogain_loss(layer: LayerSetup) -> LayerShapes:
-    _same_items(layer)
+    _check_same_batch(layer)
     axis = layer.axis(layer.param.axis)
-    _one_label_each(layer, axis)
+    _check_num_labels(layer, axis)
     classes = layer.bottoms[0][axis]
     if len(layer.bottoms) == 3:
         if count(layer.bottoms[2]) != classes**2:
             layer.fail(f"{layer.bottom(2)} must hold {classes} x {classes} values")
     else:
-        layer.check(layer.param.HasField("source"), "the infogain matrix wants a source")
+        layer.check(layer.param.HasField("source"), "the infogain matrix needs a source")
     return LayerShapes([(), layer.bottoms[0]][: layer.num_tops])
 
 
 @rule("EuclideanLoss", bottoms=2, loss=True)
 def _euclidean_loss(layer: LayerSetup) -> LayerShapes:
-    _same_items(layer)
+    _check_same_batch(layer)
     if count(layer.bottoms[0], 1) != count(layer.bottoms[1], 1):
         layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values per item")
     layer.check_legacy(0)
@@ -197,7 +197,7 @@ def _euclidean_loss(layer: LayerSetup) -> LayerShapes:
 
 @rule("SigmoidCrossEntropyLoss", bottoms=2, loss=True)
 def _sigmoid_cross_entropy_loss(layer: LayerSetup) -> LayerShapes:
-    _same_items(layer)
+    _check_same_batch(layer)
     if count(layer.bottoms[0]) != count(layer.bottoms[1]):
         layer.fail(f"{layer.bottom(0)} and {layer.bottom(1)} must have as many values")
     return LayerShapes([()])
@@ -205,14 +205,14 @@ def _sigmoid_cross_entropy_loss(layer: LayerSetup) -> LayerShapes:
 
 @rule("HingeLoss", bottoms=2, loss=True)
 def _hinge_loss(layer: LayerSetup) -> LayerShapes:
-    _same_items(layer)
+    _check_same_batch(layer)
     layer.check_legacy(0)
     return LayerShapes([()])
 
 
 @rule("MultinomialLogisticLoss", bottoms=2, loss=True)
 def _multinomial_logistic_loss(layer: LayerSetup) -> LayerShapes:
-    _same_items(layer)
+    _check_same_batch(layer)
     layer.check(count(layer.bottoms[1], 1) == 1, f"{layer.bottom(1)} must hold one label per item")
     layer.check_legacy()
     return LayerShapes([()])
@@ -220,7 +220,7 @@ def _multinomial_logistic_loss(layer: LayerSetup) -> LayerShapes:
 
 @rule("ContrastiveLoss", bottoms=3, loss=True)
 def _contrastive_loss(layer: LayerSetup) -> LayerShapes:
-    _same_items(layer)
+    _check_same_batch(layer)
     layer.check_legacy()
     channels = [(*shape, 1)[1] for shape in layer.bottoms]
     if channels[0] != channels[1]:
@@ -239,5 +239,5 @@ def _accuracy(layer: LayerSetup) -> LayerShapes:
     classes = count(shape) // max(1, count(labels))
     if param.top_k > classes:
         layer.fail(f"top_k {param.top_k} is more than the {classes} classes of {layer.bottom(0)}")
-    _one_label_each(layer, axis)
+    _check_num_labels(layer, axis)
     return LayerShapes([(), (shape[axis],)][: layer.num_tops])

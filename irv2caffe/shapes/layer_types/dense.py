@@ -36,7 +36,7 @@ def _clip(layer: LayerSetup) -> LayerShapes:
     """``min`` and ``max`` are required in clip_param; without it Caffe outputs zeros."""
     if layer.proto.HasField("clip_param"):
         for name in ("min", "max"):
-            layer.check(layer.proto.clip_param.HasField(name), f"clip_param wants {name}")
+            layer.check(layer.proto.clip_param.HasField(name), f"clip_param needs {name}")
     return LayerShapes([layer.bottoms[0]])
 
 

@@ -47,7 +47,7 @@ def _prior_box(layer: LayerSetup) -> LayerShapes:
         [layer.parse_float(size) for size in layer.settings("prior_box_param", name)]
         for name in ("min_size", "max_size")
     )
-    layer.check(bool(smallest), "prior_box_param wants min_size")
+    layer.check(bool(smallest), "prior_box_param needs min_size")
     layer.check(len(largest) in {0, len(smallest)}, "as many max_size as min_size, or none")
     if not all(small < large for small, large in zip(smallest, largest, strict=False)):
         layer.fail("max_size must be larger than min_size")
@@ -92,7 +92,7 @@ def _annotated_data(layer: LayerSetup) -> LayerShapes:
 def _pooled(layer: LayerSetup, param: str, channels: int) -> LayerShapes:
     names = ("pooled_h", "pooled_w") if param != "psroi_pooling_param" else ("group_size",) * 2
     sizes = [layer.parse_int(layer.setting(param, name, "0")) for name in names]
-    layer.check(all(size > 0 for size in sizes), f"{param} wants {names[0]}")
+    layer.check(all(size > 0 for size in sizes), f"{param} needs {names[0]}")
     layer.check(bool(layer.bottoms[1]), f"{layer.bottom(1)} holds no regions")
     return LayerShapes([(layer.bottoms[1][0], channels, *sizes)])
 
@@ -108,18 +108,18 @@ def _roi_pooling(layer: LayerSetup) -> LayerShapes:
 def _psroi_pooling(layer: LayerSetup) -> LayerShapes:
     layer.check_axes(4)
     channels = layer.parse_int(layer.setting("psroi_pooling_param", "output_dim", "0"))
-    made = _pooled(layer, "psroi_pooling_param", channels)
-    wanted = count(made.tops[0], 1)
+    result = _pooled(layer, "psroi_pooling_param", channels)
+    wanted = count(result.tops[0], 1)
     if layer.bottoms[0][1] != wanted:
         layer.fail(
             f"{layer.bottom(0)} must have {wanted} channels: output_dim x group_size x group_size"
         )
-    return made
+    return result
 
 
 def _one_region(layer: LayerSetup) -> LayerShapes:
     """Faster R-CNN's proposal_layer.py, before the first pass: one region."""
-    layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
+    layer.notes.append(f"layer {layer.proto.name!r}: figures of layers after it are for one region")
     return LayerShapes([(1, 5), (1, 1, 1, 1)][: layer.num_tops])
 
 
@@ -129,7 +129,7 @@ def _proposal(layer: LayerSetup) -> LayerShapes:
     kept = layer.parse_int(layer.setting("proposal_param", "post_nms_topn", "300"))
     regions = kept * (layer.bottoms[0][0] if layer.bottoms[0] else 1)
     layer.notes.append(
-        f"layer {layer.proto.name!r}: figures behind it are those of {regions} region(s)"
+        f"layer {layer.proto.name!r}: figures of layers after it are for {regions} region(s)"
     )
     return LayerShapes([(regions, 5), (regions,)][: layer.num_tops])
 
@@ -158,7 +158,7 @@ def _proposal_targets(layer: LayerSetup) -> LayerShapes:
     classes = re.search(r"num_classes\W{1,3}(\d{1,6})", layer.proto.python_param.param_str)
     if classes is None:
         return unknown(layer)
-    layer.notes.append(f"layer {layer.proto.name!r}: figures behind it are those of one region")
+    layer.notes.append(f"layer {layer.proto.name!r}: figures of layers after it are for one region")
     boxes = (1, 4 * int(classes[1]))
     return LayerShapes([(1, 5), (1, 1), boxes, boxes, boxes][: layer.num_tops])
 

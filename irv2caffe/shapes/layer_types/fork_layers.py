@@ -4,7 +4,7 @@ Each rule follows the LayerSetUp and Reshape of its fork, in
 src/caffe/layers: weiliu89/caffe (SSD) for Normalize and Permute, alexgkendall/caffe-segnet and
 hszhao/PSPNet for BN, Upsample and ImageSegData, DeepLab's second version for Interp,
 hujie-frank/SENet, farmingyard/ShuffleNet, and lyxok1/Tiny-DSOD for ConvolutionDepthwise. Layer
-types of detectors are in ``detection``. Settings that the schema lacks are read from the text.
+types of detectors are in ``detection``. Fields that the schema lacks are read from the prototxt.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _permute(layer: LayerSetup) -> LayerShapes:
     shape = layer.bottoms[0]
     order = [layer.parse_int(value) for value in layer.settings("permute_param", "order")]
     if not (len(set(order)) == len(order) and all(0 <= axis < len(shape) for axis in order)):
-        layer.fail(f"order {order} is none of the axes of {layer.bottom(0)}")
+        layer.fail(f"order {order} does not fit the axes of {layer.bottom(0)}")
     order += [axis for axis in range(len(shape)) if axis not in order]
     return LayerShapes([tuple(shape[axis] for axis in order)])
 
@@ -148,7 +148,7 @@ def _interp(layer: LayerSetup) -> LayerShapes:
     elif not all(sizes) and len(layer.bottoms) == 2:
         layer.check_axes(4, 1)
         sizes = [*layer.bottoms[1][2:]]
-    layer.check(all(sizes), "interp_param wants height and width, or a factor")
+    layer.check(all(sizes), "interp_param needs height and width, or a factor")
     return LayerShapes([(*layer.bottoms[0][:2], *sizes)])
 
 

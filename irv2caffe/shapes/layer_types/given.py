@@ -26,9 +26,9 @@ def given_rule(tops: Sequence[str]) -> ShapeRule:
     def function(layer: LayerSetup) -> LayerShapes:
         wanted = list(tops) * (layer.num_tops if len(tops) == 1 else 1)
         if len(wanted) != layer.num_tops:
-            layer.fail(f"has {layer.num_tops} top(s), --layer-type says {len(wanted)} shapes")
-        made = [_given_shape(layer, text, place) for place, text in enumerate(wanted)]
-        return LayerShapes(made, partial=bool(layer.bottoms))  # it may have weights
+            layer.fail(f"has {layer.num_tops} top(s), --layer-type gives {len(wanted)} shapes")
+        shapes = [_given_shape(layer, text, place) for place, text in enumerate(wanted)]
+        return LayerShapes(shapes, partial=bool(layer.bottoms))  # it may have weights
 
     return ShapeRule(function, (0, None), (0, None), ignores_bottoms=ignores_bottoms)
 

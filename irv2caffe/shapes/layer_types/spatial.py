@@ -167,7 +167,7 @@ def _pooling(layer: LayerSetup) -> LayerShapes:
 
 
 def _pool_window(layer: LayerSetup, param: Any, size: Shape) -> tuple[Shape, Shape, Shape]:
-    """Kernel, stride and padding of a pooling, which takes one value or two for each of them."""
+    """Kernel, stride and padding of a pooling, each given as one value or ``_h`` and ``_w``."""
 
     def has(name: str) -> tuple[bool, bool, bool]:
         """Whether the single value, any of the two, and both of the two are given."""

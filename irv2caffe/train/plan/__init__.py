@@ -1,4 +1,4 @@
-"""The plan of a training, made and checked before anything is written or started.
+"""Plans a training and checks it before anything is written or started.
 
 In come a solver, the Caffe that will train and the options of the command line; out comes a Plan:
 the job with its databases, devices, memory, disk, findings and problems. It may import

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 
 def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError]) -> Plan:
-    """The plan with its disk, memory, findings, notes and all problems.
+    """Checks a plan; returns it with its disk, memory, findings, notes and problems.
 
     Args:
-        plan: without them.
-        databases: that were read already.
-        problems: that are known already.
+        plan: a plan without these values.
+        databases: databases that are already read.
+        problems: problems found so far; new ones are added.
     """
     notes = _notes(plan)
     for path in plan.options.weights:
@@ -69,7 +69,7 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
     disk = None
     with collected(problems):
         disk = _disk(plan, place, found)
-        notes += _room(disk, place)
+        notes += _check_disk(disk, place)
     if found is not None:
         check_memory(plan, found, problems, notes)
     notes += gpu_notes(plan.devices)
@@ -84,25 +84,25 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
 
 
 def _refuse_overwriting(plan: Plan) -> None:
-    """Refuses layers that would write over a file of another kind.
+    """Refuses HDF5Output layers that would overwrite a file of another kind.
 
     Raises:
-        OutputExistsError: there is a file that is no HDF5 file.
+        OutputExistsError: the output path is a file that is not HDF5.
     """
     for net in plan.job.nets.values():
         for layer in net.layer:
             path = Path(layer.hdf5_output_param.file_name)
             if layer.type == "HDF5Output" and path.exists() and not is_hdf5(path):
                 raise OutputExistsError(
-                    f"layer {layer.name} would write over {path}, which is no HDF5 file",
-                    "another file_name in its hdf5_output_param, or move the file away",
+                    f"layer {layer.name} would overwrite {path}, which is not an HDF5 file",
+                    "set another file_name in its hdf5_output_param, or move the file away",
                 )
 
 
 def _findings(
     plan: Plan, databases: Databases, problems: list[Irv2CaffeError]
 ) -> tuple[tuple[Finding, ...], list[Irv2CaffeError]]:
-    """The findings of check, and those that prevent the start, as errors."""
+    """The findings of check, and errors for those that prevent the start."""
     try:
         findings = job_findings(plan, databases)
     except Irv2CaffeError as error:
@@ -113,7 +113,7 @@ def _findings(
 
 
 def _estimate(plan: Plan, errors: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
-    """Memory and disk of the run; a net that Caffe refuses is an error, if no finding says it."""
+    """Estimates memory and disk; a net that Caffe refuses is an error, unless already found."""
     shared_by = plan.devices.count if plan.flavor == "nvcaffe" else 1
     try:
         return estimate(plan.job, plan.databases, shared_by=shared_by)
@@ -140,19 +140,19 @@ def _notes(plan: Plan) -> list[str]:
 
 
 def _changes(plan: Plan) -> list[str]:
-    """Fields that the run's copy of the solver changes, so that nothing is lost."""
+    """Notes on solver fields that the run's copy overrides, so that no output is lost."""
     solver, lines = plan.solver, []
     if not solver.display:
-        lines.append("display: 0 would leave the log silent: 20 is taken")
+        lines.append("display: 0 would log no loss; the run uses 20")
     if not solver.snapshot_after_train:
-        lines.append("snapshot_after_train: false would lose the end: true is taken")
+        lines.append("snapshot_after_train: false would lose the final weights; the run uses true")
     if solver.snapshot_format != type(solver).BINARYPROTO:
-        lines.append("snapshot_format: HDF5 cannot be verified here: BINARYPROTO is taken")
+        lines.append("snapshot_format: HDF5 cannot be verified; the run uses BINARYPROTO")
     return lines
 
 
 def _weights(plan: Plan, path: Path) -> list[str]:
-    """Checks a model to start from; returns notes on what the net takes of it.
+    """Checks a model to start from; returns notes on the layers that the net takes from it.
 
     Raises:
         InputError: not a model, or layers of one name have other shapes.
@@ -172,8 +172,8 @@ def _weights(plan: Plan, path: Path) -> list[str]:
     ours = {layer.name for layer in plan.job.train_net.layer}
     if not theirs & ours:
         raise InputError(
-            f"--weights {path}: no layer of it has a name of this net",
-            "Caffe takes weights by the names of layers; irv2caffe summary shows them",
+            f"--weights {path}: none of its layers has the name of a layer of this net",
+            "Caffe copies weights by layer name; irv2caffe summary lists the names",
         )
     differences = [] if outline.is_old else net_differences(outline.layers, plan.job.train_net)
     changed = [line for line in differences if "changed" in line]
@@ -184,28 +184,28 @@ def _weights(plan: Plan, path: Path) -> list[str]:
 
 
 def _starting_point(pair: Pair, net: Any, max_iter: int) -> str:
-    """Checks that a new run can go on from a pair of snapshot files; returns a note.
+    """Checks that a new run can continue from a snapshot; returns a note.
 
     Raises:
-        InputError: it is of another net.
-        UsageError: nothing is left to do.
+        InputError: the snapshot belongs to another net.
+        UsageError: its iteration is max_iter or higher.
     """
     try:
         refuse_other_net(pair, net)
     except InputError as error:
         raise InputError(
             error.message,
-            "--solver names the one it was trained with; --weights starts anew from a model",
+            "give the solver it was trained with (--solver), or start a new training (--weights)",
         ) from error
     if 0 < max_iter <= pair.iteration:
         raise UsageError(
             f"{pair.state} is of iteration {pair.iteration:,}, and max_iter is {max_iter:,}: "
             "nothing is left to do",
-            "--epochs makes the run longer, and so does another --solver",
+            "train longer with --epochs or another --solver",
         )
     return (
-        f"goes on from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads a "
-        "database from its first record again"
+        f"continues from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads "
+        "a database from its first record again"
     )
 
 
@@ -215,8 +215,8 @@ def _check_writable(folder: Path) -> None:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(
-            f"{place}: no run folder can be made or written there",
-            "--run-dir names a folder that you may write",
+            f"{place}: no permission to create or write a run folder there",
+            "name a folder that you may write with --run-dir",
         )
 
 
@@ -232,19 +232,19 @@ def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
     return Disk(max(sizes, default=expected), kept, system.free_bytes(place))
 
 
-def _room(disk: Disk, place: Path) -> list[str]:
-    """Checks the disk space for snapshots; returns a warning where it will not last.
+def _check_disk(disk: Disk, place: Path) -> list[str]:
+    """Checks the disk space for snapshots; returns a warning if it will run out.
 
     Raises:
-        OutputError: there is not even space for two.
+        OutputError: fewer than two snapshots fit.
     """
     if disk.pair_bytes is None:
         return []
     if disk.free_bytes < 2 * disk.pair_bytes:
         raise OutputError(
             f"{place}: {format_bytes(disk.free_bytes)} are free; a snapshot takes "
-            f"{format_bytes(disk.pair_bytes)}, and a second one before the first can go",
-            "make room, or name a folder on another disk with --run-dir",
+            f"{format_bytes(disk.pair_bytes)}, and a second is written before the first is removed",
+            "free some space, or name a folder on another disk with --run-dir",
         )
     need = disk.pair_bytes * (disk.num_kept + 1)
     if disk.free_bytes < need:

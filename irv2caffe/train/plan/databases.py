@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.data.inspect.database import Databases
 
-_NO_LOCK = "a Caffe that was built with ALLOW_LMDB_NOLOCK may do without: --ignore-findings"
+_NO_LOCK = "if this Caffe was built with ALLOW_LMDB_NOLOCK, try --ignore-findings"
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 
 
@@ -30,12 +30,12 @@ class DatabaseUse:
     """An LMDB as a data layer reads it.
 
     Attributes:
-        layer: that reads it.
+        layer: name of the data layer.
         phase: TRAIN or TEST.
-        source: its folder.
+        source: folder of the database.
         batch_size: as written in the layer.
-        crop: side of the crop, 0 for none.
-        database: what it holds.
+        crop: crop_size of the layer, 0 for none.
+        database: contents of the database.
     """
 
     layer: str
@@ -54,7 +54,7 @@ def databases_of(job: Job, known: Databases) -> Databases:
 
 
 def database_uses(job: Job, databases: Databases) -> tuple[DatabaseUse, ...]:
-    """The LMDBs that the nets read; what is wrong with the others, irv2caffe check says."""
+    """The LMDBs that the nets read, except the unreadable ones, which are findings of check."""
     uses = []
     for phase in PHASES:
         for layer in job.data_layers(phase):
@@ -68,12 +68,12 @@ def database_uses(job: Job, databases: Databases) -> tuple[DatabaseUse, ...]:
 
 
 def check_locks(uses: Iterable[DatabaseUse]) -> None:
-    """Checks that Caffe can lock what it reads, in a lock.mdb (mdb_env_setup_locks in mdb.c).
+    """Checks that Caffe can lock the databases it reads (mdb_env_setup_locks in mdb.c).
 
-    On a disk that is mounted read-only it takes no locks.
+    LMDB takes no locks on a file system that is mounted read-only.
 
     Raises:
-        InputError: it cannot, and would stop: Check failed: mdb_status == 0.
+        InputError: it cannot, and Caffe would stop with "Check failed: mdb_status == 0".
     """
     for source in dict.fromkeys(use.source for use in uses):
         lock = source / "lock.mdb"
@@ -82,15 +82,15 @@ def check_locks(uses: Iterable[DatabaseUse]) -> None:
                 continue
         asked, mode = (lock, os.R_OK | os.W_OK) if lock.exists() else (source, os.W_OK | os.X_OK)
         if not os.access(asked, mode):
-            raise InputError(
-                f"{lock} may not be written, and Caffe opens it for writing", LOCK_FILE
-            )
+            raise InputError(f"{lock} is not writable, and Caffe opens it for writing", LOCK_FILE)
         if not _has_locks(lock if lock.exists() else source / "data.mdb"):
-            raise InputError(f"{source}: its file system has no locks", f"{NO_LOCKS}; {_NO_LOCK}")
+            raise InputError(
+                f"{source}: its file system has no file locks", f"{NO_LOCKS}; {_NO_LOCK}"
+            )
 
 
 def _has_locks(file: Path) -> bool:
-    """Whether a file can be locked; asks for the lock, and takes none."""
+    """Whether a file can be locked; queries a lock without taking it."""
     try:
         with file.open("rb") as stream:
             fcntl.fcntl(stream, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan.job import Job
 
 _FLOAT_BYTES = 4
-# Values that a solver keeps for each weight, in the snapshot and besides (sgd_solver.cpp and its
-# subclasses): history, and where they use it the update and a scratch array.
+# Values that a solver keeps for each weight (sgd_solver.cpp and its subclasses): history, which is
+# in the snapshot, and scratch arrays, which are not.
 _HISTORY = {"SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
 _SCRATCH = {"SGD": 0, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 1}
 
@@ -28,12 +28,12 @@ class Estimate:
     """Memory and disk that a training takes.
 
     Attributes:
-        train_bytes: of the training net, its gradients and the solver, on each device.
-        test_bytes: of the test nets, on the first device only (on all of NVCaffe's).
-        train_image_bytes: of the first, of each image of the batch.
-        test_image_bytes: of the second, of each image of a test's batch.
-        pair_bytes: of a snapshot's two files.
-        num_params: values in the snapshot, BatchNorm's statistics with them.
+        train_bytes: memory of the training net, its gradients and the solver, on each device.
+        test_bytes: memory of the test nets, on the first device only (NVCaffe: on all).
+        train_image_bytes: part of ``train_bytes`` per image of the training batch.
+        test_image_bytes: part of ``test_bytes`` per image of the test batch.
+        pair_bytes: size of a snapshot's two files.
+        num_params: values in a .caffemodel, including BatchNorm's statistics.
     """
 
     train_bytes: int
@@ -45,7 +45,7 @@ class Estimate:
 
     @property
     def model_bytes(self) -> int:
-        """Of the weights, as a .caffemodel holds them."""
+        """Size of a .caffemodel."""
         return _FLOAT_BYTES * self.num_params
 
     def on_device(self, place: int, flavor: str) -> int:
@@ -55,15 +55,15 @@ class Estimate:
 
 
 def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Estimate:
-    """Estimates a job; without cuDNN's workspaces and the half gigabyte of a CUDA context.
+    """Estimates a job, without cuDNN's workspaces and the CUDA context (about 0.5 GB).
 
     Args:
-        job: solver and nets.
-        uses: its databases, for nets without a crop.
-        shared_by: GPUs that share one batch.
+        job: the solver and its nets.
+        uses: its databases, which give the input shapes of nets without a crop.
+        shared_by: number of GPUs that share one batch.
 
     Raises:
-        NetError: the net is one that Caffe refuses, or has layers that are not known here.
+        NetError: Caffe would refuse the net, or it has unknown layer types.
     """
     train_shapes = _infer(job.train_net, "TRAIN", uses)
     train = add(memory(train_shapes, backward=True))
@@ -71,9 +71,9 @@ def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Es
     test_bytes = test_image_bytes = 0
     for net in job.nets_of("TEST"):
         if _batch(job, "TEST"):
-            made = add(memory(_infer(net, "TEST", uses), backward=False))
-            test_bytes += made.total - made.weights  # those are the training net's
-            test_image_bytes += made.of_batch // _batch(job, "TEST")
+            test = add(memory(_infer(net, "TEST", uses), backward=False))
+            test_bytes += test.total - test.weights  # test nets share the training net's weights
+            test_image_bytes += test.of_batch // _batch(job, "TEST")
     num_params = sum(layer.num_params + layer.num_statistics for layer in train_shapes.layers)
     weights = _FLOAT_BYTES * num_params
     kind = job.solver.type or "SGD"

@@ -16,42 +16,48 @@ if TYPE_CHECKING:
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.plan.plan import Plan
 
-# The only rules of check that a training leaves out, and why.
-LEFT_OUT = {
+# The rules of check that are skipped for a training, and why.
+SKIPPED_RULES = {
     "snapshot-folder": "snapshots go into the run folder",
     "snapshot-prefix": "snapshots go into the run folder",
     "snapshot-taken": "snapshots go into the run folder",
     "snapshot-never": "the trainer asks for snapshots, and for one at the end",
-    "solver-mode": "the run's copy of the solver has the mode that --gpus means",
-    "display": "the run's copy of the solver has one",
+    "solver-mode": "the run's copy of the solver gets its mode from --gpus",
+    "display": "the run's copy of the solver has a display interval",
     "net-elsewhere": "the run's copies have absolute paths",
     "net-missing": "an error of the plan",
     "solver-as-net": "an error of the plan",
     "effective-batch": "a row of the plan",
 }
-# What stops Caffe at its start: an error also with --ignore-findings. A database that is not there
-# is a note of check, which may run on another machine than the training.
-STOPS = frozenset(("data-missing", "data-unreadable", "data-empty", "backend-unset", "max-iter"))
-# The rules for a run that is resumed, which has passed the others; its databases may have changed.
-_OF_RECORDS = frozenset(
+# Rules whose findings stop Caffe at its start: errors even with --ignore-findings. A missing
+# database is only a note of check, which may run on another machine than the training.
+STOPPING_RULES = frozenset(
+    ("data-missing", "data-unreadable", "data-empty", "backend-unset", "max-iter")
+)
+# The rules checked on --resume: the run passed the others, but its databases may have changed.
+_RESUME_RULES = frozenset(
     ("crop-exceeds-records", "label-range", "records-broken", "records-differ", "height-first")
 )
 
 
 def job_findings(plan: Plan, databases: Databases) -> tuple[Finding, ...]:
-    """The findings on a job with the values that options have changed.
+    """The findings of check on a job, with the options applied.
 
-    Of a run that is resumed only those on its databases are looked for.
+    For a resumed run only its databases are checked.
 
     Args:
-        plan: without findings.
-        databases: that were read already.
+        plan: a plan without findings.
+        databases: databases that are already read.
 
     Raises:
         Irv2CaffeError: a database or model that the options name cannot be read.
     """
     given, start = plan.options.given, plan.options.snapshot
-    rules = _OF_RECORDS | STOPS if plan.options.moved else RULES.keys() - LEFT_OUT.keys()
+    rules = (
+        _RESUME_RULES | STOPPING_RULES
+        if plan.options.moved
+        else RULES.keys() - SKIPPED_RULES.keys()
+    )
     models = [*plan.options.weights]
     if start is not None and start.model.suffix == ".caffemodel":  # not HDF5
         models.append(start.model)
@@ -71,7 +77,7 @@ def job_findings(plan: Plan, databases: Databases) -> tuple[Finding, ...]:
 
 
 def _without_folder(finding: Finding) -> Finding:
-    """The finding in the files of a recipe, whose folder is gone then."""
+    """The finding with file names only, for a recipe's files in a temporary folder."""
     places = (replace(place, file=Path(place.file).name) for place in finding.places)
     return replace(finding, places=tuple(places))
 
@@ -87,15 +93,15 @@ def line(finding: Finding) -> str:
 
 def problem(finding: Finding) -> InputError:
     """A finding as an error that prevents the start."""
-    anyway = "" if finding.rule in STOPS else "; --ignore-findings starts all the same"
+    anyway = "" if finding.rule in STOPPING_RULES else "; --ignore-findings starts anyway"
     return InputError(
         line(finding).removeprefix(f"{finding.severity.label}: "), f"{finding.fix}{anyway}"
     )
 
 
 def stops(finding: Finding) -> bool:
-    """Whether Caffe would stop at its start."""
-    return finding.rule == "data-missing" or (finding.rule in STOPS and is_error(finding))
+    """Whether Caffe would stop at its start because of the finding."""
+    return finding.rule == "data-missing" or (finding.rule in STOPPING_RULES and is_error(finding))
 
 
 def is_error(finding: Finding) -> bool:
@@ -104,7 +110,7 @@ def is_error(finding: Finding) -> bool:
 
 
 def lines(plan: Plan) -> list[str]:
-    """Errors that were ignored, warnings, and how many notes there are."""
+    """One line for each ignored error and warning, and one with the number of notes."""
     serious = [finding for finding in plan.findings if finding.severity is not Severity.NOTE]
     num_notes = len(plan.findings) - len(serious)
     found = [line(finding) for finding in serious]

@@ -1,4 +1,4 @@
-"""GPUs: those asked for, compared with those of the machine and what the Caffe can use."""
+"""Chooses the GPUs of a training: --gpus against the machine's GPUs and Caffe's build."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Devices:
     """Where the training runs.
 
     Attributes:
-        numbers: of the GPUs; none for the CPU.
-        gpus: what is known of them; empty where nothing is.
-        names: as docker and nvidia-smi know them, for which CUDA_VISIBLE_DEVICES does not count.
+        numbers: GPU numbers; empty for the CPU.
+        gpus: facts about these GPUs; empty if unknown.
+        names: identifiers for docker and nvidia-smi, which ignore CUDA_VISIBLE_DEVICES.
     """
 
     numbers: tuple[int, ...] = ()
@@ -35,16 +35,16 @@ class Devices:
 
     @property
     def argument(self) -> str:
-        """The value of Caffe's ``-gpu``: no spaces, which it cannot read; empty for the CPU."""
+        """The value of Caffe's ``-gpu``, such as ``0,1``; empty for the CPU."""
         return ",".join(map(str, self.numbers))
 
     @property
     def count(self) -> int:
-        """Solvers that share the work; the CPU is one."""
+        """Number of devices; 1 for the CPU."""
         return max(1, len(self.numbers))
 
     def text(self) -> str:
-        """For a person."""
+        """The devices for display."""
         if not self.numbers:
             return "CPU"
         names = {gpu.name for gpu in self.gpus}
@@ -56,10 +56,10 @@ def choose(gpus: str, can: Capability | None) -> Devices:
 
     Args:
         gpus: ``none``, ``all`` or numbers ``0,1``.
-        can: what the Caffe can do, or None.
+        can: Caffe's capabilities, or None if unknown.
 
     Raises:
-        UsageError: not such a value, no such GPU, or a Caffe that cannot use it.
+        UsageError: another value, no such GPU, or a Caffe that cannot use it.
     """
     if gpus == "none":
         return Devices()
@@ -81,7 +81,7 @@ def choose(gpus: str, can: Capability | None) -> Devices:
     if can is not None and can.several_gpus is False and len(numbers) > 1:
         raise UsageError(
             f"--gpus {gpus}: this Caffe was built without NCCL and trains on one GPU only",
-            f"--gpus {numbers[0]} takes one",
+            f"--gpus {numbers[0]} trains on one",
         )
     if there:
         chosen = tuple(there[number] for number in numbers)
@@ -90,7 +90,7 @@ def choose(gpus: str, can: Capability | None) -> Devices:
 
 
 def _visible_names(gpus: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs, whose numbers count within it."""
+    """The entries of CUDA_VISIBLE_DEVICES that the numbers of --gpus index."""
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return tuple(map(str, numbers))
@@ -119,13 +119,13 @@ def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:
     if count == 0:
         raise UsageError(
             "--gpus all: no GPU was found",
-            "nvidia-smi lists them where a driver is installed; --gpus none trains on the CPU",
+            "nvidia-smi lists the GPUs if a driver is installed; --gpus none trains on the CPU",
         )
     return tuple(range(count))
 
 
 def notes(devices: Devices) -> list[str]:
-    """Warnings of GPUs that other programs use."""
+    """Warnings for GPUs that other programs use."""
     lines = []
     for number, gpu in zip(devices.numbers, devices.gpus, strict=False):
         used = gpu.total_bytes - gpu.free_bytes

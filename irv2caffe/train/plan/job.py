@@ -1,4 +1,4 @@
-"""The job: a solver and the nets it names."""
+"""Reads a job: a solver and the nets it names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from irv2caffe.check.evidence import PrototxtFile
     from irv2caffe.check.files import Reading
 
-# Fields with paths of small files that a run folder keeps a copy of.
+# Fields with paths of small files that are copied into the run folder.
 COPIED_FIELDS = (("infogain_loss_param", "source"), ("transform_param", "mean_file"))
 PHASES = ("TRAIN", "TEST")
 _READERS = ("Data", "ImageData")
@@ -31,10 +31,10 @@ class Job:
     """A solver and its nets, with absolute paths, as they will be written into the run folder.
 
     Attributes:
-        path: of the solver.
-        solver: the SolverParameter, whose net fields name keys of ``nets``.
-        nets: file name to NetParameter.
-        files: file name to the net as it was read.
+        path: path of the solver.
+        solver: the SolverParameter; its net fields name keys of ``nets``.
+        nets: NetParameters by file name.
+        files: the same nets as they were read, by file name.
         reading: all files as they were read.
     """
 
@@ -64,7 +64,7 @@ class Job:
         return self.nets[name] if name in self.nets else messages.NetParameter()
 
     def as_written(self) -> Reading:
-        """The files as they were read, with the values that options have changed since."""
+        """The files as they were read, with the options applied."""
         written = self.reading.solver
         assert written is not None
         solver = _copy(self.solver)
@@ -97,7 +97,7 @@ def _with_batches(file: PrototxtFile, net: Any) -> PrototxtFile:
 
 @contextmanager
 def collected(problems: list[Irv2CaffeError]) -> Iterator[None]:
-    """Adds an error to the problems, so that all of them are known before the start."""
+    """Adds an error to the problems, so that all of them are reported at once."""
     try:
         yield
     except Irv2CaffeError as error:
@@ -107,16 +107,16 @@ def collected(problems: list[Irv2CaffeError]) -> Iterator[None]:
 def read_job(solver_path: Path, problems: list[Irv2CaffeError], *, moved: bool = False) -> Job:
     """Reads a solver and the nets it names.
 
-    Relative paths are taken from the working folder, as Caffe does, or else from the solver's.
+    Relative paths start from the working folder, as in Caffe, or else from the solver's folder.
 
     Args:
         solver_path: a solver prototxt.
-        problems: gets what is wrong with the nets.
-        moved: the nets lie beside the solver, wherever it says that they are.
+        problems: errors of the nets are added to it.
+        moved: read the nets beside the solver, whatever folder it names.
 
     Raises:
-        MissingInputError: no solver there.
-        FormatError: it is none, or names no net.
+        MissingInputError: there is no such solver.
+        FormatError: the file is not a solver, or names no net.
     """
     reading = read(solver_path, is_strict=True, is_moved=moved)
     assert reading.solver is not None
@@ -152,7 +152,7 @@ def _copy(message: Any) -> Any:
 
 
 def _free_name(name: str, nets: dict[str, Any]) -> str:
-    """A name for a net in the run folder: its own, where no other file there has it."""
+    """The name of a net's file in the run folder: its own, or one that is not taken."""
     wanted = f"net_{name}" if name in OWN_NAMES else name
     names = chain([wanted], (f"{number}_{wanted}" for number in count(2)))
     return next(name for name in names if name not in nets)
@@ -165,7 +165,7 @@ def _make_paths_absolute(net: Any, reading: Reading) -> None:
             written = getattr(message, field)
             if written:
                 found = reading.paths.get(written) or Path(written)
-                # Caffe joins root_folder and a name as they stand.
+                # Caffe appends the image name to root_folder without a slash.
                 setattr(message, field, f"{found.absolute()}" + "/" * (field == "root_folder"))
 
 
@@ -186,5 +186,5 @@ def reader_param(layer: Any) -> Any:
 
 
 def layer_batch(layer: Any) -> int:
-    """The batch_size as the layer says it."""
+    """The batch_size of a data layer, as written."""
     return int(reader_param(layer).batch_size)

@@ -1,4 +1,4 @@
-"""Makes the plan of a training: reads the job, applies the options, checks everything at once."""
+"""Plans a training: reads the job, applies the options and checks everything at once."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def make_plan(
     found: FoundCaffe,
     options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
 ) -> Plan:
-    """Reads a solver and all it names, and checks everything.
+    """Reads a solver and the files it names, and checks everything.
 
     Args:
         solver_path: a solver prototxt.
         found: the Caffe that will train.
-        options: what was asked for.
+        options: the options of the training.
 
     Raises:
-        MissingInputError: no solver there.
-        FormatError: it is none, or names no net.
-        UsageError: options that describe a net, which is given.
+        MissingInputError: there is no such solver.
+        FormatError: the file is not a solver, or names no net.
+        UsageError: options of build-net that change the net, which is given.
     """
-    overrides.refuse_foreign(options.given)
+    overrides.refuse_net_options(options.given)
     problems: list[Irv2CaffeError] = []
     can: Capability | None = None
     devices = Devices()
@@ -67,7 +67,7 @@ def make_plan(
 
 
 def _batch_size(plan: Plan) -> int:
-    """Of the TRAIN data layer; NVCaffe rounds it up to what its GPUs can share."""
+    """Batch size of the TRAIN data layer; NVCaffe rounds it up to a multiple of the GPUs."""
     batch = next((layer_batch(layer) for layer in plan.job.data_layers("TRAIN")), 0)
     count = plan.devices.count
     return batch if plan.flavor == "bvlc" else -(-batch // count) * count

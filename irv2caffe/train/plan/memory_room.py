@@ -1,4 +1,4 @@
-"""Memory that a new process can have: of the machine, of its control group, of its shell."""
+"""Memory available to a new process: of the machine, its control group and ``ulimit -v``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _GROUP_FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-_NO_LIMIT = 1 << 60  # the old kind of group says a number instead of "max"
+_NO_LIMIT = 1 << 60  # cgroup v1 has a huge number instead of "max"
 
 
 @dataclass(frozen=True)
 class MemoryRoom:
-    """Memory that a new process can have.
+    """Memory available to a new process.
 
     Attributes:
-        num_bytes: of it.
-        where: what limits it: ``this machine``, ``this container or job`` or ``this shell``.
-        how: in what sense it has it.
+        num_bytes: the available bytes.
+        where: the limiting part: ``this machine``, ``this container or job`` or ``this shell``.
+        how: the kind of limit, which follows the number of bytes in messages.
     """
 
     num_bytes: int
@@ -32,7 +32,7 @@ class MemoryRoom:
 
 
 def memory_room() -> MemoryRoom:
-    """Memory that a new process can have: of the machine, its control group and ``ulimit -v``."""
+    """The smallest of the machine's memory, the control group's limit and ``ulimit -v``."""
     rooms = [MemoryRoom(_available_bytes(), "this machine", "of memory available")]
     group = cgroup_room()
     if group is not None:
@@ -44,7 +44,7 @@ def memory_room() -> MemoryRoom:
 
 
 def _available_bytes() -> int:
-    """What the kernel can give without swapping: caches of files are given back."""
+    """Memory that the kernel can give without swapping, including file caches."""
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -53,14 +53,14 @@ def _available_bytes() -> int:
 
 
 def cgroup_room(root: Path = Path("/sys/fs/cgroup"), groups: str | None = None) -> int | None:
-    """What the limits of this process's control group and of those above it leave.
+    """Memory left by the limits of this process's control group and its parents.
 
     Args:
-        root: where control groups are mounted.
-        groups: as in ``/proc/self/cgroup``, which is read where this is not given.
+        root: mount point of the control groups.
+        groups: text in the format of ``/proc/self/cgroup``, which is read by default.
 
     Returns:
-        Bytes, or None where there is no limit.
+        Bytes, or None without a limit.
     """
     with suppress(OSError):
         groups = Path("/proc/self/cgroup").read_text("utf-8") if groups is None else groups
@@ -78,7 +78,7 @@ def cgroup_room(root: Path = Path("/sys/fs/cgroup"), groups: str | None = None) 
 
 
 def _left_in(group: Path, limit: str, used: str, cache: str) -> list[int]:
-    """What one group has left, as a list; empty where it has no limit."""
+    """Memory left in one group, as a list; empty without a limit."""
     with suppress(OSError, ValueError):
         allowed = int((group / limit).read_text(encoding="ascii"))
         if allowed < _NO_LIMIT:

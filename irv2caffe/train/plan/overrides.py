@@ -1,4 +1,4 @@
-"""Options that override a solver: epochs, batch sizes, learning rate, databases."""
+"""Options that override values of a solver: epochs, batch sizes, learning rate, databases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Uses = Sequence[DatabaseUse]
 
-# Option to field of SolverParameter of the same meaning.
+# Options and the SolverParameter fields of the same meaning.
 _SAME = {"lr_decay": "gamma"} | {
     name: name
     for name in (
@@ -45,18 +45,18 @@ class Value:
     source: str
 
 
-def refuse_foreign(given: Mapping[str, Any]) -> None:
-    """Raises UsageError for options that describe a net: a solver's nets are given."""
+def refuse_net_options(given: Mapping[str, Any]) -> None:
+    """Raises UsageError for options that only build-net and --recipe can apply to a net."""
     for name in given:
         if name not in OPTIONS:
             raise UsageError(
-                f"--{name.replace('_', '-')} describes a net, and the net is given",
-                "it goes with --recipe, or with irv2caffe build-net",
+                f"--{name.replace('_', '-')} changes the net, which the solver names",
+                "use it with --recipe, or with irv2caffe build-net",
             )
 
 
 def set_sources(job: Job, given: Mapping[str, Any]) -> None:
-    """Sets the databases that were given."""
+    """Sets the sources of the Data layers from the options."""
     for option, phase in _SOURCES.items():
         if option in given:
             for layer in job.data_layers(phase):
@@ -72,17 +72,17 @@ def set_values(
     factor: int,
     num_sharing: int,
 ) -> None:
-    """Sets all other values that were given.
+    """Sets all values of the options except the databases.
 
     Args:
         job: changed in place.
-        given: option to value.
-        uses: the databases, for what is given in epochs.
-        factor: GPUs whose batches add up.
-        num_sharing: GPUs that share one test batch.
+        given: values by option name.
+        uses: the databases, whose sizes convert epochs to iterations.
+        factor: number of GPUs whose batches add up.
+        num_sharing: number of GPUs that share one test batch.
 
     Raises:
-        UsageError: epochs of an unknown number of images, or a test batch that does not fit.
+        UsageError: epochs without a known number of images, or a test batch that does not divide.
     """
     solver = job.solver
     for option, field in _SAME.items():
@@ -128,9 +128,7 @@ def _set_epochs(job: Job, given: Mapping[str, Any], uses: Uses, factor: int) -> 
     for option, field in wanted.items():
         setattr(job.solver, field, max(1, round(num_train * given[option] / effective)))
     if "lr_decay_epochs" in given and job.solver.lr_policy != "step":
-        raise UsageError(
-            f'--lr-decay-epochs goes with lr_policy: "step", not {job.solver.lr_policy!r}'
-        )
+        raise UsageError(f'--lr-decay-epochs needs lr_policy: "step", not {job.solver.lr_policy!r}')
 
 
 def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
@@ -153,7 +151,7 @@ def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
             source = "Caffe's default"
         else:
             continue
-        found.append(Value(field.name, _shown(field, value, repeated=repeated), source))
+        found.append(Value(field.name, _display_value(field, value, repeated=repeated), source))
     for options, name in ((_BATCHES, "batch_size"), (_SOURCES, "source")):
         for option, phase in options.items():
             for layer in job.data_layers(phase):
@@ -163,7 +161,7 @@ def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
     return found
 
 
-def _shown(field: Any, value: Any, *, repeated: bool) -> Any:
+def _display_value(field: Any, value: Any, *, repeated: bool) -> Any:
     if repeated:
         return " ".join(map(str, value))
     if field.enum_type is not None:

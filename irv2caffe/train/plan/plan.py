@@ -1,4 +1,4 @@
-"""TrainOptions, the options of a training, and Plan, what will be done with them."""
+"""TrainOptions, the options of a training, and Plan, the checked training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.run_dir.snapshots import Pair
 
 KEEP_EPOCHS = 10.0
-# Snapshots that stay where nobody said how many: the newest, one before it, and one to spare.
+# Default of --keep-snapshots.
 _KEEP_NEWEST = 3
 
 
@@ -34,18 +34,18 @@ class TrainOptions:
     """Options of a training besides its solver.
 
     Attributes:
-        gpus: ``none``, ``all`` or numbers.
-        given: options that go over the solver's values.
+        gpus: ``none``, ``all`` or GPU numbers.
+        given: options that override values of the solver.
         weights: models to start from.
-        run_dir: the run folder, or None where it has no name yet.
-        keep_newest: snapshots that stay; None keeps all that the solver asks for.
-        keep_epochs: epochs between two snapshots that stay for good; 0 keeps none of them.
-        moved: a run folder is resumed: the nets lie beside the solver.
-        ignore_findings: errors of ``irv2caffe check`` do not keep the run from its start.
-        values: of a recipe that the solver was built from, with sources.
-        origin: what the solver was built from, where it is not kept.
-        snapshot: of another run or program, that a new run goes on from.
-        databases: that were read already, by their folders.
+        run_dir: the run folder, or None to choose a name later.
+        keep_newest: number of snapshots to keep; None also keeps the solver's own.
+        keep_epochs: epochs between snapshots that are kept for good; 0 keeps none of them.
+        moved: the run is resumed: read the nets beside the solver.
+        ignore_findings: start despite errors of ``irv2caffe check``.
+        values: values of the recipe that the solver was built from, with their sources.
+        origin: name of that recipe, if the solver is temporary.
+        snapshot: snapshot of another run or program that a new run continues from.
+        databases: databases that are already read, by folder.
     """
 
     gpus: str = "none"
@@ -64,12 +64,12 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Disk:
-    """Space that snapshots take.
+    """Disk space that snapshots need.
 
     Attributes:
-        pair_bytes: of one snapshot's two files, or None where that is not known yet.
-        num_kept: snapshots that will lie there at the end.
-        free_bytes: on the disk of the run folder.
+        pair_bytes: size of one snapshot's two files, or None if unknown.
+        num_kept: number of snapshots at the end of the run.
+        free_bytes: free space on the disk of the run folder.
     """
 
     pair_bytes: int | None
@@ -82,16 +82,16 @@ class Plan:
     """A run that can start, or the problems that prevent it.
 
     Attributes:
-        job: solver and nets, with absolute paths.
+        job: the solver and its nets, with absolute paths.
         found: the Caffe that trains.
-        can: its capabilities, or None where they are not known.
-        devices: where it runs.
-        options: what was asked for.
-        databases: that the nets read.
-        batch_size: of the TRAIN data layer, as Caffe will use it; 0 where it is not known.
+        can: its capabilities, or None if unknown.
+        devices: the GPUs or the CPU.
+        options: the options of the training.
+        databases: the databases that the nets read.
+        batch_size: batch size of the TRAIN data layer as Caffe will use it; 0 if unknown.
         values: the resolved config, with sources.
-        disk: space that snapshots take.
-        estimate: memory that the run takes, or None where that is not known.
+        disk: disk space that snapshots need.
+        estimate: memory that the run needs, or None if unknown.
         findings: of ``irv2caffe check``, worst first.
         notes: for the user, one line each.
         problems: errors that prevent the start.
@@ -128,7 +128,7 @@ class Plan:
 
     @property
     def batch_factor(self) -> int:
-        """GPUs whose batches add up.
+        """Number of GPUs whose batches add up.
 
         BVLC gives every GPU a whole batch, NVCaffe divides one among them (parallel.cpp of each).
         """
@@ -141,12 +141,12 @@ class Plan:
 
     @property
     def num_train(self) -> int | None:
-        """Training images, or None where the net does not read an LMDB."""
+        """Number of training images, or None if the net does not read an LMDB."""
         return self._records("TRAIN")
 
     @property
     def num_val(self) -> int | None:
-        """Validation images, or None."""
+        """Number of validation images, or None if the net does not read an LMDB."""
         return self._records("TEST")
 
     def _records(self, phase: str) -> int | None:
@@ -154,32 +154,32 @@ class Plan:
 
     @property
     def iterations_per_epoch(self) -> float | None:
-        """Updates in a pass over the training set, where that is known."""
-        if not self.num_train or not self.batch_size:
+        """Updates per pass over the training set, or None if unknown."""
+        if not self.num_train or not self.batch_size or self.solver.iter_size < 1:
             return None
         return self.num_train / self.effective_batch
 
     @property
     def epochs(self) -> float | None:
-        """Passes over the training set, where its size is known."""
+        """Passes over the training set, or None if its size is unknown."""
         per_epoch = self.iterations_per_epoch
         return None if per_epoch is None else float(self.solver.max_iter) / per_epoch
 
     @property
     def tested(self) -> int:
-        """Images that one test reads; 0 where that is not known."""
+        """Images that one test reads; 0 if unknown."""
         return int(self.test_batch * self.solver.test_iter[0]) if self.solver.test_iter else 0
 
     @property
     def test_batch(self) -> int:
-        """Images of a test's batch; 0 where that is not known."""
+        """Batch size of a test; 0 if unknown."""
         return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
 
     @property
     def keep(self) -> KeepPolicy:
-        """Which snapshots stay: the newest, every tenth epoch's, and the solver's own.
+        """The snapshots to keep: the newest, every tenth epoch's, and the solver's own.
 
-        Where a number was given, the solver's own go too, and those of earlier calls.
+        With --keep-snapshots, the solver's own and those of earlier calls are removed too.
         """
         options, per_epoch = self.options, self.iterations_per_epoch
         every = options.keep_epochs * per_epoch if per_epoch and options.keep_epochs else None
@@ -188,7 +188,7 @@ class Plan:
         return KeepPolicy(_KEEP_NEWEST, every, int(self.solver.snapshot) or None, earlier=True)
 
     def raise_problems(self) -> None:
-        """Raises what keeps the run from its start: the one problem, or all of them as one.
+        """Raises the problems that prevent the start, several of them as one error.
 
         Raises:
             Irv2CaffeError: if there is any.

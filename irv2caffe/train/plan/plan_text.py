@@ -1,4 +1,4 @@
-"""Text and JSON of a plan."""
+"""Formats a plan as text and JSON."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     """The plan as rows of (name, text)."""
     found = [
         ("caffe", f"{plan.found.name} ({plan.found.reason})"),
-        ("which is", plan.can.text() if plan.can is not None else "not known"),
+        ("caffe build", plan.can.text() if plan.can is not None else "not known"),
         ("devices", plan.devices.text()),
         ("solver", plan.options.origin or str(plan.job.path)),
     ]
     start = plan.options.snapshot
     if start is not None:
-        found.append(("goes on from", f"iteration {start.iteration:,}: {start.state}"))
+        found.append(("continues from", f"iteration {start.iteration:,}: {start.state}"))
         found.append(("run folder", str(plan.options.run_dir or "runs/DATE-TIME, a new one")))
     found += [("net", f"{name}: {len(net.layer)} layers") for name, net in plan.job.nets.items()]
     found += [(f"{use.phase.lower()} data", _database(use)) for use in plan.databases]
@@ -98,7 +98,7 @@ def _snapshots(plan: Plan) -> str:
     text = f"every {plan.solver.snapshot:,} iterations" if plan.solver.snapshot else "on request"
     text += f"; kept: the newest {keep.newest}"
     if keep.every and plan.iterations_per_epoch:
-        text += f", every {keep.every / plan.iterations_per_epoch:g} epochs one"
+        text += f", one every {keep.every / plan.iterations_per_epoch:g} epochs"
     if keep.scheduled:
         text += ", all of the solver's schedule"
     if disk is not None:
@@ -119,7 +119,7 @@ def _memory(plan: Plan, estimate: Estimate) -> str:
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
-    """For JSON."""
+    """The plan for JSON."""
     can = plan.can
     return {
         "caffe": {

@@ -1,4 +1,4 @@
-"""The nets of a recipe, built for the training that follows."""
+"""Builds the prototxts of a recipe for a training."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuiltRecipe:
-    """Prototxts of a recipe.
+    """The prototxts of a recipe.
 
     Attributes:
         net: the files that were written.
         values: every option with its source.
-        databases: that were read for it.
+        databases: the databases that were read for it.
     """
 
     net: BuiltNet
@@ -43,14 +43,14 @@ def build_recipe(
     """Writes the prototxts of a recipe for the Caffe and the GPUs that will train.
 
     Args:
-        out: the folder.
-        name: of the recipe, or a ``.toml`` file.
-        given: options of build-net that go over the recipe's values.
-        found: whose batch_size it is: of each GPU, or of all.
-        gpus: ``none``, ``all`` or numbers.
+        out: folder to write into.
+        name: name of the recipe, or a ``.toml`` file.
+        given: options of build-net that override the recipe's values.
+        found: the Caffe that trains; it decides whether batch_size is per GPU.
+        gpus: ``none``, ``all`` or GPU numbers.
 
     Raises:
-        UsageError: no databases, or options that do not go together.
+        UsageError: no databases are given, or options contradict each other.
     """
     if not given.get("train_lmdb") or not given.get("val_lmdb"):
         raise UsageError(

@@ -1,8 +1,8 @@
-"""Caffe's log file, read while Caffe writes it, and a watch of its size.
+"""Reads Caffe's log file while Caffe writes it, and watches its size.
 
-Caffe writes into a file, not into a pipe: when this process is killed, Caffe goes on to its
-snapshot without a broken pipe, and its last lines are kept. Some space behind the end of the file
-is reserved, so that its last messages fit on a full disk, too.
+Caffe writes into a file, not into a pipe: if this process is killed, Caffe still writes its
+snapshot, without a broken pipe, and its last lines are kept. Space behind the end of the file is
+reserved, so that its last messages fit even on a full disk.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_POLL_BYTES = 1 << 16  # a burst of lines takes no more memory than a trickle
+_POLL_BYTES = 1 << 16  # bounds the memory for a burst of lines
 _PIECE_BYTES = 1 << 20
 _MAX_LINE_BYTES = 1 << 20
 RESERVED_BYTES = 1 << 18
 _FALLOC_FL_KEEP_SIZE = 1
-_LOOK_S = 1.0
+_CHECK_INTERVAL_S = 1.0
 # With debug_info a large net prints about a megabyte a second.
 _FLOOD_S, _FLOOD_BYTES = 5.0, 100 << 20
 # A log of this size may be the reason for a full disk.
@@ -40,7 +40,7 @@ class RawLog:
 
     Attributes:
         writing: the file descriptor that Caffe writes to.
-        is_cut: discard what is unread when Caffe ends, since it prints without end.
+        is_cut: discard unread output when Caffe ends, since it prints without end.
     """
 
     def __init__(self, path: Path, train_log: Path) -> None:
@@ -184,9 +184,11 @@ class LogSizeWatch:
         now = time.monotonic()
         if now < self._next or self.is_flood:
             return False
-        self._next = now + _LOOK_S
+        self._next = now + _CHECK_INTERVAL_S
         length = self.log.num_bytes
-        self._sizes = [seen for seen in self._sizes if now - seen[0] <= _FLOOD_S + _LOOK_S]
+        self._sizes = [
+            seen for seen in self._sizes if now - seen[0] <= _FLOOD_S + _CHECK_INTERVAL_S
+        ]
         self._sizes.append((now, length))
         since, before = self._sizes[0]
         if now - since >= _FLOOD_S and length - before > _FLOOD_BYTES:

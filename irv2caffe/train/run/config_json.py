@@ -1,4 +1,4 @@
-"""``config.json``: what a run was started with, its starts, and how they ended.
+"""Writes ``config.json``: the options of a run, its starts, and how they ended.
 
 The git revision is read from the repository's files, not by the program git: a foreign repository
 can name programs that ``git status`` executes (monitors, filters, hooks).
@@ -35,7 +35,7 @@ _MAX_PACKED_LINES = 1_000_000
 
 
 def write_config(run: RunDir, plan: Plan, options: SupervisionOptions) -> None:
-    """Writes ``config.json``; of an earlier one the starts and the origin are kept."""
+    """Writes ``config.json``, keeping the starts and the origin of an earlier one."""
     earlier = read_config(run.path)
     revision = git_revision(Path.cwd())
     config = {
@@ -130,7 +130,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def _git_dir(path: Path) -> Path:
-    """The repository's own folder, which a file names in a worktree or a submodule."""
+    """The git folder, which ``.git`` names if it is a file, as in a worktree or submodule."""
     if path.is_dir():
         return path
     return path.parent / _line(path).removeprefix("gitdir: ")

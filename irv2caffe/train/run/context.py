@@ -1,4 +1,4 @@
-"""Context: what all starts of one call share."""
+"""Context: the run, its plan and helpers, which all starts of one call share."""
 
 from __future__ import annotations
 

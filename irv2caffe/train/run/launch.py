@@ -1,4 +1,4 @@
-"""train and resume: a new run folder, or an earlier one, and the training in it."""
+"""Starts a training in a new run folder, or resumes one in an existing folder."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def train(
     Args:
         solver: a solver prototxt, which names the net.
         found: the Caffe that trains.
-        train_options: what is trained; without a run folder it is ``runs/DATE-TIME``.
-        options: how the training is supervised.
+        train_options: the options of the training; the default run folder is ``runs/DATE-TIME``.
+        options: the options of its supervision.
         say: called with messages for the user.
-        status: called with the status line, again and again.
+        status: called with each new status line.
 
     Raises:
-        Irv2CaffeError: before the start, for anything that would end the run later.
+        Irv2CaffeError: the checks before the start found a problem.
     """
     plan = make_plan(solver, found, train_options)
     plan.raise_problems()
@@ -77,8 +77,8 @@ def resume(
     """Resumes a run from its newest complete snapshot; see :func:`train`.
 
     Raises:
-        MissingInputError: no run there.
-        InputError: the net has changed, or another training works there.
+        MissingInputError: there is no run.
+        InputError: the net has changed, or another training uses the folder.
         UsageError: the run is finished.
     """
     run = existing_run_dir(train_options.run_dir)
@@ -102,7 +102,7 @@ def resume(
 
 
 def _record_finished(run: RunDir, plan: Plan, say: Callable[[str], None]) -> None:
-    """Completes the records of a finished run whose trainer was killed before it could."""
+    """Completes the records of a finished run whose trainer was killed before writing them."""
     if read_config(run.path).get("ending") != "running":
         return
     concatenate_logs(run.log, run.logs)

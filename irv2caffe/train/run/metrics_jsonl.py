@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON object per display of the loss and per test."""
+"""Writes ``metrics.jsonl``: one JSON object per display of the loss and per test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.train.run_dir.run_dir import RunDir
 
-_MOST_WAITING = 1000
+_MAX_WAITING = 1000
 _MAX_LINE_BYTES = 1 << 20
 
 
@@ -29,7 +29,7 @@ class MetricsFile:
         path: the file.
         start: number of the start that the rows belong to.
         batch: images per update.
-        num_train: images of an epoch, or None.
+        num_train: number of training images, or None.
     """
 
     path: Path
@@ -40,9 +40,9 @@ class MetricsFile:
     _has_failed: bool = field(default=False, init=False)
 
     def add(self, row: Row) -> None:
-        """Adds a row, which :meth:`flush` writes; it is called here for many rows."""
+        """Adds a row, which :meth:`flush` writes; flushes after many rows."""
         self._waiting.append(self.line(row))
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MAX_WAITING:
             self.flush()
 
     def flush(self) -> None:
@@ -84,12 +84,12 @@ class MetricsFile:
 def rebuild(run: RunDir, batch: int, num_train: int | None, *, before: int | None) -> None:
     """Rewrites the metrics from the logs of all starts.
 
-    Where a start began at a snapshot, it replaces the later rows of earlier starts.
+    A start from a snapshot replaces the later rows of earlier starts.
 
     Args:
         run: the run folder.
         batch: images per update.
-        num_train: images of an epoch, or None.
+        num_train: number of training images, or None.
         before: the iteration at which the next start begins, or None.
 
     Raises:

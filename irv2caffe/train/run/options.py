@@ -1,6 +1,6 @@
-"""SupervisionOptions, and the options of an earlier run when it is resumed.
+"""SupervisionOptions, and the options that a resumed run takes over from its last start.
 
-The run folder may come from somebody else: no program is run because a file in it says so.
+The run folder is untrusted: no program that a file in it names is run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.train.plan.plan import TrainOptions
 
-# Names of fields on the command line, where they differ.
+# Fields whose names on the command line differ.
 COMMAND_LINE_NAMES = {
     "stall_s": "stall_minutes",
     "snapshot_s": "snapshot_minutes",
@@ -38,9 +38,9 @@ class SupervisionOptions:
         on_divergence: ``stop``, ``continue`` or ``rollback``.
         max_rollbacks: largest number of rollbacks.
         rollback_lr: factor of the learning rate at each rollback.
-        stall_s: seconds of silence that count as a stall; None derives them from the log, 0 means
-            never.
-        snapshot_s: seconds between snapshots besides the solver's own; 0 writes none.
+        stall_s: seconds without a log line that count as a stall; None derives them from the
+            log, 0 means never.
+        snapshot_s: seconds between snapshots in addition to the solver's own; 0 writes none.
         plot: keep plot.png up to date.
     """
 
@@ -55,13 +55,13 @@ class SupervisionOptions:
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """All options of a call of train.
+    """All options of the train command.
 
     Attributes:
-        train_options: what is trained, and on which GPUs.
-        supervision: how it is supervised.
-        caffe: the folder or program of Caffe that was named, or None.
-        docker: the image that was named, or None.
+        train_options: the options of the training.
+        supervision: the options of its supervision.
+        caffe: the folder or program given with --caffe, or None.
+        docker: the image given with --docker, or None.
     """
 
     train_options: TrainOptions
@@ -71,12 +71,12 @@ class LaunchOptions:
 
 
 def with_earlier_options(run: Path, options: LaunchOptions, given: set[str]) -> LaunchOptions:
-    """The options of a resumed run: those of its last start, where none are given now.
+    """The options of a resumed run: those given now, else those of its last start.
 
     Args:
-        run: its folder.
+        run: the run folder.
         options: the options of this call.
-        given: the names of those fields that were given in this call.
+        given: the names of the fields that were given in this call.
 
     Raises:
         InputError: the run folder holds an invalid value, or names another Caffe.
@@ -139,10 +139,10 @@ _VALID: dict[str, Callable[[Any], bool]] = {
 
 
 def _caffe_of(config: dict[str, Any], run: Path) -> Path | None:
-    """The Caffe that was named at the start, if it would be found without the name, too.
+    """The Caffe given at the last start, if it is also found without being given.
 
     Raises:
-        InputError: it is another one, which has to be named again.
+        InputError: it is another one, which has to be given again.
     """
     used = config.get("caffe")
     if not isinstance(used, dict):
@@ -152,8 +152,8 @@ def _caffe_of(config: dict[str, Any], run: Path) -> Path | None:
     if image:
         raise InputError(
             f"{run} was trained by Caffe in the docker image {image}",
-            f"--docker {quote(str(image))} uses it again, if you trust it; "
-            "--caffe FOLDER another one",
+            f"give --docker {quote(str(image))} to use it again, if you trust it, or another Caffe "
+            "with --caffe FOLDER",
         )
     in_variable = reason.startswith("CAFFE_ROOT=") and not os.environ.get("CAFFE_ROOT")
     if not isinstance(root, str) or not (reason.startswith("--caffe ") or in_variable):
@@ -162,6 +162,6 @@ def _caffe_of(config: dict[str, Any], run: Path) -> Path | None:
     if found is None:
         raise InputError(
             f"{run} was trained by the Caffe in {root}, which is not the one found here",
-            f"--caffe {quote(root)} uses it again, if you trust it; --caffe FOLDER another one",
+            f"give --caffe {quote(root)} to use it again, if you trust it, or another Caffe",
         )
     return found.root

@@ -1,4 +1,4 @@
-"""Draws plot.png in a process of its own, so that this process stays small."""
+"""Draws plot.png in a separate process, so that this process stays small."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from irv2caffe.train.run_dir.run_dir import RunDir
 
-# Share of the time that drawing may take.
+# Largest share of the time spent on drawing.
 _SHARE = 0.004
-# Until the last figure is announced, and until it is given up.
+# Seconds until the last figure is announced, and until it is given up.
 _ANNOUNCE_S, _GIVE_UP_S = 2.0, 120.0
 _NICE = 19
 
@@ -68,7 +68,7 @@ class Plotter:
 
     def _start(self, *, nice: bool = True) -> None:
         run = self.run
-        # -P: not a package of this name in the working folder.
+        # -P: do not import a package of this name from the working folder.
         command = [sys.executable, "-P", "-m", "irv2caffe", "plot-log", str(run.path)]
         program = shutil.which("nice") if nice else None
         if program is not None:
@@ -91,15 +91,13 @@ class Plotter:
         """Waits for the last figure, with a message if it takes long."""
         if self._child is None:
             return
-        for seconds, words in ((_ANNOUNCE_S, f"drawing {self.run.plot}"), (_GIVE_UP_S, "")):
+        for seconds, message in ((_ANNOUNCE_S, f"drawing {self.run.plot}"), (_GIVE_UP_S, "")):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(seconds)
                 return
-            if words:
-                self.say(words)
-        self.say(
-            f"{self.run.plot} was not drawn within {_GIVE_UP_S:.0f} s: irv2caffe plot-log does"
-        )
+            if message:
+                self.say(message)
+        self.say(f"{self.run.plot} was not drawn within {_GIVE_UP_S:.0f} s; use irv2caffe plot-log")
 
     def _end(self) -> None:
         """Ends the drawing process, and removes its unfinished figure."""

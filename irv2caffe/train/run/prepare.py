@@ -1,4 +1,4 @@
-"""The run folder's own copies of all that Caffe reads, and Caffe's command line."""
+"""Writes the run folder's copies of Caffe's input files; builds Caffe's command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from irv2caffe.train.run_dir.run_dir import RunDir
 
 _DISPLAY = 20
-# Data layers that read files named in a list.
+# Data layers that read a list of files.
 _LIST_PARAMS = {
     "ImageData": "image_data_param",
     "HDF5Data": "hdf5_data_param",
@@ -78,7 +78,7 @@ def write_solver(run: RunDir, plan: Plan, *, only_test: bool = False) -> None:
 
     Args:
         run: the run folder.
-        plan: what is trained.
+        plan: the plan of the training.
         only_test: only the last test is missing; do not write the last snapshot again.
 
     Raises:
@@ -102,7 +102,7 @@ def _run_solver(run: RunDir, plan: Plan) -> Any:
     solver.snapshot_prefix = str(folder / "snapshots" / _prefix(solver.snapshot_prefix))
     solver.solver_mode = type(solver).GPU if plan.gpus else type(solver).CPU
     solver.display = solver.display or _DISPLAY
-    # Without it BVLC writes no snapshot at the end, or when it is stopped.
+    # With false, BVLC writes no snapshot at the end, or when it is stopped.
     solver.ClearField("snapshot_after_train")
     solver.ClearField("snapshot_format")
     return solver
@@ -142,7 +142,7 @@ def _copied_fields(net: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _free_name(source: Path, copies: dict[str, Path], taken: Set[str]) -> str:
-    """A name for a copy; files of one name from two folders get two."""
+    """A name for a copy; files of the same name from two folders get different names."""
     for number in count(1):
         name = source.name if number == 1 else f"{number}_{source.name}"
         is_free = name not in OWN_NAMES and name not in taken
@@ -152,9 +152,9 @@ def _free_name(source: Path, copies: dict[str, Path], taken: Set[str]) -> str:
 
 
 def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
-    """The arguments of ``caffe``, which starts anew or from a snapshot."""
+    """The arguments of ``caffe``, from the beginning or from a snapshot."""
     gpus = plan.gpus
-    if plan.found.image and gpus:  # numbered anew in a container
+    if plan.found.image and gpus:  # a container numbers its GPUs from 0
         gpus = ",".join(map(str, range(plan.devices.count)))
     args = ["train", "-solver", str(run.solver.absolute()), *(["-gpu", gpus] if gpus else [])]
     if pair is not None:
@@ -164,7 +164,7 @@ def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
 
 
 def container(run: RunDir, plan: Plan, number: int) -> Container | None:
-    """The container to run Caffe in, and the folders it sees; None without docker."""
+    """The container to run Caffe in, with the folders it can access; None without docker."""
     if not plan.found.image:
         return None
     folder = run.path.absolute()
@@ -185,7 +185,7 @@ def container(run: RunDir, plan: Plan, number: int) -> Container | None:
 
 
 def _folders_of(layer: Any) -> set[Path]:
-    """The folders of files that a data layer reads, besides databases."""
+    """The folders of files other than databases that a data layer reads."""
     name = _LIST_PARAMS.get(layer.type)
     if name is None:
         return set()

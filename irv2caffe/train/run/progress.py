@@ -1,4 +1,4 @@
-"""The status line of a training, and the time left."""
+"""Formats the status line of a training; estimates the time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def seconds_left(plan: Plan, iteration: int, rate: Rate) -> float | None:
-    """Seconds until the end, tests included; None before the speed is known."""
+    """Seconds until the end, including tests; None before the speed is known."""
     if rate.step_s is None:
         return None
     left = int(plan.solver.max_iter) - iteration

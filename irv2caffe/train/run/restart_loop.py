@@ -1,4 +1,4 @@
-"""Starts Caffe until a start is final: restarts after crashes, rollbacks after divergence.
+"""Runs Caffe until the training ends: restarts after crashes, rollbacks after divergence.
 
 start -> finished, stopped   the end
 start -> crashed, stalled    retryable, and at most ``max_restarts`` failures without a new
@@ -58,8 +58,8 @@ def run_training(
 
     Args:
         run: the run folder.
-        plan: without problems.
-        options: how the training is supervised.
+        plan: a plan without problems.
+        options: the options of its supervision.
         lock: the open lock file of the run folder.
         pair: the snapshot to start from; None starts from the beginning.
         say: called with messages for the user.
@@ -113,7 +113,7 @@ class _RestartLoop:
                 return final
             pair = context.keeper.newest
             where = f"iteration {pair.iteration:,}" if pair is not None else "the beginning"
-            context.say(f"{verdict.ending}: {verdict.why}; going on from {where}")
+            context.say(f"{verdict.ending}: {verdict.why}; continuing from {where}")
 
     def _start(self, pair: Pair | None) -> tuple[TrainingSession, Verdict]:
         context = self._context
@@ -186,18 +186,18 @@ class _RestartLoop:
     def _roll_back(
         self, session: TrainingSession, verdict: Verdict, pair: Pair | None
     ) -> Verdict | None:
-        """Sets diverged snapshots aside; returns None to go on from a healthy one."""
+        """Sets diverged snapshots aside; returns None to continue from a healthy one."""
         context = self._context
         options, run, plan = context.options, context.run, context.plan
         if options.on_divergence == "continue":
             return verdict
-        goes_on = options.on_divergence == "rollback" and not context.signals.stop_requested
-        if goes_on and self._rollbacks >= options.max_rollbacks:
+        is_rollback = options.on_divergence == "rollback" and not context.signals.stop_requested
+        if is_rollback and self._rollbacks >= options.max_rollbacks:
             context.say(f"diverged again after {self._rollbacks} rollbacks: given up")
-            goes_on = False
+            is_rollback = False
         healthy = session.now.last_healthy
-        if healthy is None:  # a rollback does not take the snapshot it began with again
-            healthy = pair.iteration - goes_on if pair is not None else -1
+        if healthy is None:  # a rollback does not reuse the snapshot that this start began with
+            healthy = pair.iteration - is_rollback if pair is not None else -1
         try:
             good, _ = newest_complete(run.snapshots, plan.job.train_net, at_most=healthy)
             for path in set_aside(run.snapshots, good.iteration if good is not None else -1):
@@ -205,7 +205,7 @@ class _RestartLoop:
         except (UnreadableError, OutputError) as error:
             return _snapshots_lost(verdict, error.message)
         context.keeper.go_back(good)
-        if not goes_on:
+        if not is_rollback:
             return verdict
         self._rollbacks += 1
         plan.solver.base_lr *= options.rollback_lr
@@ -215,10 +215,10 @@ class _RestartLoop:
 
 
 def _snapshots_lost(verdict: Verdict, what: str) -> Verdict:
-    """A final verdict: a restart would begin anew, although there were snapshots."""
+    """A final verdict: a restart would lose the progress in the unreadable snapshots."""
     return replace(
         verdict,
-        why=f"{verdict.why}; its snapshots cannot be read or renamed any more: {what}",
-        hint="is their disk there? irv2caffe train --resume goes on when it is",
+        why=f"{verdict.why}; its snapshots can no longer be read or renamed: {what}",
+        hint="check that their disk is mounted, then continue with irv2caffe train --resume",
         retryable=False,
     )

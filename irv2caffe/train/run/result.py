@@ -1,4 +1,4 @@
-"""TrainResult: how a training ended, and its figures."""
+"""TrainResult: how a training ended, and a summary of its log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrainResult:
     Attributes:
         run_dir: the run folder.
         verdict: how it ended.
-        summary: its figures; None if Caffe has logged nothing.
+        summary: summary of its log; None if Caffe has logged nothing.
         snapshot: the newest complete model, or None.
     """
 
@@ -40,7 +40,7 @@ class TrainResult:
     snapshot: Path | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The result for JSON."""
         return {
             "run_dir": str(self.run_dir),
             "ending": self.verdict.ending,
@@ -63,9 +63,9 @@ def conclude(
 
     Args:
         run: the run folder.
-        verdict: on the last start.
+        verdict: how the last start ended.
         newest: the newest complete snapshot.
-        num_train: images of an epoch, or None.
+        num_train: number of training images, or None.
         say: called with a warning if something cannot be read or written.
     """
     summary = None

@@ -1,4 +1,4 @@
-"""The snapshot that a run is resumed from, and what has changed since its last start."""
+"""Chooses the snapshot to resume from; lists the changes since the last start."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class FinishedError(UsageError):
 
 
 def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | None:
-    """The pair to resume from, with the path in it fixed; None starts anew.
+    """The pair to resume from, with the model path fixed; None starts from the beginning.
 
     Raises:
-        InputError: the newest complete snapshot is of another net, or all of them are gone.
+        InputError: the newest complete snapshot belongs to another net, or all are missing.
         UnreadableError: there are snapshots, but they cannot be read.
         FinishedError: the run is finished.
     """
@@ -44,7 +44,7 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     if pair is None:
         _check_not_emptied(run)
         _check_weights(run)
-        say("there is no complete snapshot yet: the run begins anew")
+        say("there is no complete snapshot yet: starting from the beginning")
         return None
     # Caffe tests after its last snapshot.
     max_iter = plan.solver.max_iter
@@ -54,11 +54,11 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
             "--epochs makes the run longer; a new run starts without --resume",
         )
     if fix_model_path(pair):
-        say(f"{pair.state.name} names the model beside it now")
+        say(f"corrected the path of the model in {pair.state.name}")
     if pair.iteration == max_iter:
-        say("all iterations are done; the last test is not")
+        say("all iterations are done; only the last test is missing")
     else:
-        say("Caffe reads a database from its first record again; the learning rate goes on")
+        say("Caffe reads a database from its first record again; the learning rate continues")
     return pair
 
 
@@ -67,8 +67,8 @@ def _check_not_emptied(run: RunDir) -> None:
     known = read_json_object(run.state).get("snapshot")
     if known and not any(run.snapshots.iterdir()):
         raise InputError(
-            f"{run.snapshots} is empty, and {Path(str(known)).name} was there",
-            "is its disk there? Where it was deleted, start a new run without --resume",
+            f"{run.snapshots} is empty; it held {Path(str(known)).name}",
+            "check that its disk is mounted; if it was deleted, start a new run without --resume",
         )
 
 
@@ -77,7 +77,7 @@ def _check_weights(run: RunDir) -> None:
     for name in weights_of(read_config(run.path)):
         if not Path(name).is_file():
             raise MissingInputError(
-                f"{run.path} started from the weights in {name}, which is not there",
+                f"{run.path} started from the weights in {name}, which is missing",
                 "put it back, or start a new run with --solver and --weights",
             )
 
@@ -112,7 +112,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return lines
 
 
-# Fields that the run folder's own solver changes, or that are compared above.
+# Fields that the run's copy of the solver overrides, or that are compared above.
 _NOT_COMPARED = frozenset(
     {
         "net", "train_net", "test_net", "snapshot_prefix", "solver_mode", "display",

@@ -1,4 +1,4 @@
-"""Signals to the trainer, handled also between two starts of Caffe."""
+"""Handles signals to the trainer, also between two starts of Caffe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A program such as timeout sends a signal to a process and to its group: it arrives twice.
+# Programs such as timeout signal a process and its group, so that a signal arrives twice.
 _REPEAT_S = 1.0
 
 
@@ -22,18 +22,18 @@ class Child(Protocol):
         """Sends a signal."""
 
     def kill(self) -> None:
-        """Kills it, and all it has started."""
+        """Kills the process and its children."""
 
 
 class Signals:
     """Handles signals, and forwards them to Caffe while it runs.
 
-    The first SIGINT or SIGTERM asks for a snapshot and the end; a second one, a second later or
-    more, kills. SIGHUP asks for a snapshot.
+    The first SIGINT or SIGTERM requests a snapshot and the end; another one at least a second
+    later kills Caffe. SIGHUP requests a snapshot.
 
     Attributes:
         stop_requested: a signal or another shell asked to stop.
-        snapshot_requested: a snapshot was asked for, and is not written yet.
+        snapshot_requested: a snapshot was requested, and is not written yet.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The smoke test: two iterations, a test and a snapshot, and an estimate of the whole run."""
+"""Smoke test: runs two iterations, a test and a snapshot; estimates the whole run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SmokeResult:
         step_s: seconds per iteration.
         test_s: seconds of a whole test, extrapolated from a few batches; None without a test.
         pair_bytes: size of a snapshot, or None.
-        memory_bytes: peak memory of the process, without a GPU's.
+        memory_bytes: peak memory of the process, without GPU memory.
         total_s: estimated seconds of the whole run.
         images_per_second: training speed.
     """
@@ -57,13 +57,13 @@ class SmokeResult:
         """Lines for the user."""
         lines = [
             f"iteration         {self.step_s:.3f} s, {self.images_per_second:.1f} images/s",
-            f"memory            {format_bytes(self.memory_bytes)} of the process at most",
+            f"peak memory       {format_bytes(self.memory_bytes)}",
         ]
         if self.test_s is not None:
             lines.insert(1, f"test              {ui.duration(self.test_s)}")
         if self.pair_bytes is not None:
             lines.append(f"snapshot          {format_bytes(self.pair_bytes)}")
-        return [*lines, f"the whole run     {ui.duration(self.total_s)}, from these"]
+        return [*lines, f"whole run         {ui.duration(self.total_s)}, estimated from these"]
 
 
 def run_smoke_test(
@@ -79,13 +79,13 @@ def run_smoke_test(
     Args:
         solver: a solver prototxt.
         found: the Caffe that trains.
-        train_options: what is trained.
-        options: how a training is supervised.
+        train_options: the options of the training.
+        options: the options of its supervision.
         say: called with messages for the user.
 
     Raises:
-        CaffeFailedError: it failed; the folder is kept.
-        Irv2CaffeError: before the start, as for a real run.
+        CaffeFailedError: Caffe failed; the folder is kept.
+        Irv2CaffeError: the checks before the start found a problem.
     """
     plan = make_plan(solver, found, train_options)
     plan.raise_problems()
@@ -100,7 +100,7 @@ def run_smoke_test(
         result = run_training(run, plan, short, lock, None, say=say)
     if result.verdict.ending is not Ending.FINISHED:
         raise CaffeFailedError(
-            f"the trial {result.verdict.ending}: {result.verdict.why}",
+            f"the smoke test {result.verdict.ending}: {result.verdict.why}",
             f"{result.verdict.hint}; its log is {run.log}",
         )
     pair_bytes = None

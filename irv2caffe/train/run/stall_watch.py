@@ -1,4 +1,4 @@
-"""Detection of a Caffe that hangs, by the intervals between its log lines."""
+"""Detects a Caffe that hangs, by the intervals between its log lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irv2caffe.system import stat_fields
 
-# A silence this many times longer than the longest one so far is a stall.
+# A silence this many times as long as the longest one so far is a stall.
 _TIMES_LONGEST = 10.0
 _FLOOR_S = 600.0
 # Limits while no interval of a phase is known: a test of 50,000 images on a CPU takes hours.
@@ -19,7 +19,7 @@ class StallWatch:
     """Measures the longest silence of each phase, and detects a much longer one.
 
     Attributes:
-        limit_s: the user's limit; None derives one from earlier silences, 0 means none.
+        limit_s: the user's limit; None derives one from earlier silences, 0 means no limit.
     """
 
     def __init__(self, limit_s: float | None = None) -> None:
@@ -30,17 +30,16 @@ class StallWatch:
         self._phase = "start"
 
     def start(self) -> None:
-        """A process of Caffe starts; the silences of earlier ones still count."""
+        """Registers a start of Caffe; the silences of earlier starts still count."""
         self._since = time.monotonic()
         self._phase = "start"
 
     def line(self, phase: str, *, is_display: bool = False) -> None:
-        """A line was logged; the silence before it belongs to the phase before.
+        """Registers a log line; the silence before it belongs to the earlier phase.
 
         Args:
             phase: the phase after the line: ``start``, ``train`` or ``test``.
-            is_display: the line displays the loss; its outputs follow at once, the next display
-                after ``display`` iterations.
+            is_display: the line displays the loss.
         """
         self._num_displays += is_display
         now = time.monotonic()
@@ -57,7 +56,7 @@ class StallWatch:
 
     @property
     def patience_s(self) -> float:
-        """The longest silence that is no stall; infinite if the user wants that."""
+        """The longest silence that is not a stall; infinite with ``limit_s`` 0."""
         if self.limit_s is not None:
             return self.limit_s or float("inf")
         longest = self._longest.get(self._phase)
@@ -73,7 +72,7 @@ class StallWatch:
 
 
 def describe_process(pid: int) -> str:
-    """A phrase on a silent process: its CPU use, and what its threads wait for."""
+    """Describes a silent process: its CPU use, and what its threads wait for."""
     first = _cpu_ticks(pid)
     time.sleep(0.5)
     second = _cpu_ticks(pid)

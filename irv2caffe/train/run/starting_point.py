@@ -1,4 +1,4 @@
-"""What --resume names: a run folder to go on in, or a snapshot that a new run folder starts from.
+"""Resolves --resume: a run folder to continue, or a snapshot that a new run starts from.
 
 Files of another program's training are only read: its snapshot is copied into the new run folder.
 """
@@ -32,9 +32,9 @@ class ResumeRequest:
 
     Attributes:
         named: a run folder, a folder of another program's training, or a solver state.
-        run_dir: of the new run; without ``named``, of the run to resume.
-        solver: the solver that was given, or None.
-        model: the model that was given, if it is not the one the solver state names.
+        run_dir: folder of the new run; without ``named``, of the run to resume.
+        solver: the solver given with --solver, or None.
+        model: the model given with --weights, or None for the one that the solver state names.
     """
 
     named: Path | None
@@ -49,7 +49,7 @@ class ResumeRequest:
 
     @property
     def run(self) -> Path:
-        """The run folder to go on in, if :func:`find_starting_point` finds no other snapshot."""
+        """The run folder to continue, if :func:`find_starting_point` returns None."""
         return self.place if self.place.is_dir() else self.place.absolute().parent.parent
 
 
@@ -58,9 +58,9 @@ class StartingPoint:
     """A snapshot that a new run starts from.
 
     Attributes:
-        solver: the solver that belongs to it.
-        pair: the two files, in their place.
-        run: the run folder they are of, or None for another program's.
+        solver: the solver that belongs to the snapshot.
+        pair: the two files of the snapshot.
+        run: their run folder, or None for a snapshot of another program.
     """
 
     solver: Path
@@ -69,11 +69,11 @@ class StartingPoint:
 
 
 def find_starting_point(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint | None:
-    """The snapshot that a new run starts from; None if a run folder itself goes on.
+    """The snapshot that a new run starts from; None to continue in the run folder itself.
 
     Args:
         request: the arguments of ``--resume``.
-        say: called with the snapshots that are skipped.
+        say: called with a message for each skipped snapshot.
 
     Raises:
         UsageError: it is ambiguous; the message names the option that decides.
@@ -84,7 +84,7 @@ def find_starting_point(request: ResumeRequest, say: Callable[[str], None]) -> S
     if named is None and (request.solver is not None or request.model is not None):
         raise UsageError(
             "--resume takes solver and weights from the run folder",
-            "--resume FOLDER or --resume FILE.solverstate goes with another --solver",
+            "to use another --solver, give --resume FOLDER or --resume FILE.solverstate",
         )
     if named is not None and not place.exists():
         raise MissingInputError(
@@ -98,13 +98,13 @@ def find_starting_point(request: ResumeRequest, say: Callable[[str], None]) -> S
     if named is None:
         raise MissingInputError(
             f"{place} holds no run to resume",
-            "--resume RUN names the run folder; without --resume a new run starts",
+            "name the run folder with --resume RUN, or start a new run without --resume",
         )
     return _of_state(request)
 
 
 def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint | None:
-    """From the newest complete snapshot of a run folder, or in it."""
+    """The newest complete snapshot of a run folder; None to continue in it."""
     run, run_dir, solver, model = request.place, request.run_dir, request.solver, request.model
     in_place = (
         request.named is None or run_dir is None or (run_dir.exists() and run_dir.samefile(run))
@@ -114,7 +114,7 @@ def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint
     if in_place or model is not None:
         raise UsageError(
             "--resume RUN takes solver and weights from the run folder",
-            "with --run-dir NEW a new run goes on from its newest snapshot, with another --solver",
+            "give --run-dir NEW to start a new run from its newest snapshot with another --solver",
         )
     pair, problems = newest_complete(RunDir(run).snapshots)
     for why in problems:
@@ -125,19 +125,19 @@ def _of_run(request: ResumeRequest, say: Callable[[str], None]) -> StartingPoint
 
 
 def _of_state(request: ResumeRequest) -> StartingPoint | None:
-    """From a solver state; None if it is the newest of a run folder, which then goes on."""
+    """The snapshot of a solver state; None to continue in the run folder it is the newest of."""
     state, run_dir, solver, model = request.place, request.run_dir, request.solver, request.model
     if state.name.endswith(_MODEL_ENDINGS):
         beside = state.with_name(state.name.replace(".caffemodel", ".solverstate"))
         raise UsageError(
-            f"--resume {state}: a model, which does not say where its solver was",
-            f"--resume {beside} goes on from there; --weights {state} begins at iteration 0",
+            f"--resume {state}: a model does not hold the state of the solver",
+            f"continue with --resume {beside}, or begin at iteration 0 with --weights {state}",
         )
     if not state.is_file() or state.suffix == ".prototxt":
         what = "a prototxt" if state.is_file() else "not a file"
         raise InputError(
             f"--resume {state}: {what}",
-            "it takes a .solverstate or a folder; --solver FILE beside it names a solver",
+            "it takes a .solverstate or a folder; give a solver with --solver FILE",
         )
     pair = complete_pair(state, model, solver)
     run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
@@ -153,11 +153,11 @@ def _of_state(request: ResumeRequest) -> StartingPoint | None:
 def _of_folder(
     folder: Path, solver: Path | None, model: Path | None, say: Callable[[str], None]
 ) -> StartingPoint:
-    """From the newest complete snapshot of another program's training."""
+    """The newest complete snapshot of another program's training."""
     if model is not None:
         raise UsageError(
-            f"--resume {folder} --weights {model}: of which snapshot is it the model?",
-            f"name that one: --resume FILE.solverstate --weights {model}",
+            f"--resume {folder} --weights {model}: the snapshot of this model is not known",
+            f"name its solver state: --resume FILE.solverstate --weights {model}",
         )
     solvers = [solver] if solver is not None else solvers_in(folder)
     above = [] if solvers else solvers_in(folder.absolute().parent)
@@ -173,16 +173,16 @@ def _of_folder(
     having = [path for path, states in found.items() if states]
     if len(having) > 1:
         raise UsageError(
-            f"{folder} holds snapshots that {_names(having)} may be the solver of",
-            f"--solver FILE says which: --resume {folder} --solver {having[0]}",
+            f"several solvers may belong to the snapshots in {folder}: {_names(having)}",
+            f"choose one with --solver: --resume {folder} --solver {having[0]}",
         )
     if not having:
         raise _no_snapshots(folder, list(found))
     places = {state.parent.resolve() for state in found[having[0]]}
     if len(places) > 1:
         raise UsageError(
-            f"snapshots of {having[0]} lie in {_names(places)}",
-            f"name one itself: --resume {found[having[0]][0]}",
+            f"snapshots of {having[0]} are in several folders: {_names(places)}",
+            f"name one solver state: --resume {found[having[0]][0]}",
         )
     for state in found[having[0]]:
         try:
@@ -191,7 +191,7 @@ def _of_folder(
             say(f"skipped snapshot: {error.message}")
     raise InputError(
         f"no snapshot in {next(iter(places))} is complete",
-        "--weights FILE with --resume FILE.solverstate names the model of a solver state",
+        "name a solver state and its model: --resume FILE.solverstate --weights FILE",
     )
 
 
@@ -200,18 +200,18 @@ def _no_snapshots(folder: Path, solvers: list[Path]) -> Irv2CaffeError:
     if others:
         prefixes = ", ".join(repr(prefix_of(path)) for path in solvers)
         return UsageError(
-            f"the snapshots in {folder} are not named as snapshot_prefix {prefixes} says",
-            f"name one itself: --resume {others[0]} --solver {solvers[0]}",
+            f"the names of the snapshots in {folder} do not match snapshot_prefix {prefixes}",
+            f"name one solver state: --resume {others[0]} --solver {solvers[0]}",
         )
     return MissingInputError(
-        f"{folder} holds no .solverstate, nor does the folder of {_names(solvers)}'s "
-        "snapshot_prefix",
-        "--resume FILE.solverstate names it; --weights MODEL starts anew from a .caffemodel",
+        f"there is no .solverstate in {folder} or in the folder of the snapshot_prefix of "
+        f"{_names(solvers)}",
+        "name one with --resume FILE.solverstate, or start a new run with --weights MODEL",
     )
 
 
 def _solver_near(state: Path) -> Path:
-    """The solver of a solver state, in its folder or the one above."""
+    """Finds the solver of a solver state, in its folder or the one above."""
     for folder in (state.parent, state.absolute().parent.parent):
         solvers = solvers_in(folder)
         fitting = [path for path in solvers if state in states_of(path, state.parent)]
@@ -221,12 +221,12 @@ def _solver_near(state: Path) -> Path:
             return fitting[0]
         if solvers:
             raise UsageError(
-                f"{state} may be of {_names(solvers)}",
-                f"--solver FILE says which: --resume {state} --solver {solvers[0]}",
+                f"several solvers may belong to {state}: {_names(solvers)}",
+                f"choose one with --solver: --resume {state} --solver {solvers[0]}",
             )
     raise MissingInputError(
         f"there is no solver beside {state}, nor in the folder above",
-        f"--solver FILE names it: --resume {state} --solver FILE",
+        f"name it with --solver: --resume {state} --solver FILE",
     )
 
 

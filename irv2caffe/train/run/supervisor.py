@@ -1,4 +1,4 @@
-"""The child process: Caffe is started, its log followed, its end awaited.
+"""Runs Caffe as a child process: starts it, follows its log, waits for its end.
 
 start     -> running   a process group of its own, with the log file as its output
 running   -> stopping  the first SIGINT or SIGTERM: SIGINT to Caffe, a snapshot follows
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
-# A process that waits in the kernel, for a disk or a driver, does not end on SIGKILL.
+# SIGKILL has no effect while a process waits in the kernel, for a disk or a driver.
 _UNKILLABLE_S = 60.0
-# glog's variables in the user's environment must not keep lines out of the log.
+# Overrides glog's variables in the user's environment, which could suppress lines of the log.
 GLOG = {"GLOG_logtostderr": "1", "GLOG_minloglevel": "0", "GLOG_log_prefix": "1", "GLOG_v": "0"}
 
 
@@ -52,7 +52,7 @@ class Supervisor:
         command: the command to start.
         log: receives the output of the child.
         signals: forwarded to the child.
-        on_line: called with every complete line, without its end.
+        on_line: called with every complete line, without the line break.
         on_poll: called ten times a second, after the lines.
         keep_open: file descriptors that the child inherits.
         abandoned: the child was killed, and does not end.
@@ -111,13 +111,13 @@ class Supervisor:
             reason = getattr(error, "strerror", None) or error
             raise CaffeFailedError(
                 f"cannot start {self.command.argv[0]}: {reason}",
-                "irv2caffe caffe --which says which Caffe is used",
+                "irv2caffe caffe --which shows which Caffe is used",
             ) from error
 
     def _follow(self, child: subprocess.Popen[bytes]) -> None:
         with contextlib.ExitStack() as stack:
-            poll = select.poll()  # of nothing, it only waits
-            with contextlib.suppress(AttributeError, OSError):  # no such handles: a fixed rate
+            poll = select.poll()  # without a descriptor it only waits
+            with contextlib.suppress(AttributeError, OSError):  # without pidfds: a fixed interval
                 pidfd = os.pidfd_open(child.pid)
                 stack.callback(os.close, pidfd)
                 poll.register(pidfd, select.POLLIN)
@@ -153,7 +153,7 @@ class Supervisor:
         return max(0.0, self._killed_at + _UNKILLABLE_S - time.monotonic())
 
     def _end(self) -> None:
-        """Ends the child, and what is left of its process group."""
+        """Ends the child and the rest of its process group."""
         if self._child is None:
             return
         if self._child.poll() is None:
@@ -168,7 +168,7 @@ class Supervisor:
 
 
 def _before_caffe(parent: int) -> Callable[[], None]:
-    """A function that prepares the child process before it executes Caffe.
+    """Returns a function that prepares the child process before it executes Caffe.
 
     It blocks SIGTERM, which systemd and Slurm send to every process of a job: glog replaces a
     handler that ignores it, but keeps the mask. And it asks the kernel for a SIGINT when this
@@ -183,7 +183,7 @@ def _before_caffe(parent: int) -> Callable[[], None]:
         if prctl is None:
             return
         prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-        if os.getppid() != parent:  # it has ended already
+        if os.getppid() != parent:  # the parent has ended already
             os.kill(os.getpid(), signal.SIGKILL)
 
     return prepare

@@ -1,7 +1,6 @@
-"""The state of a training, read from Caffe's log line by line.
+"""Tracks the state of a training from Caffe's log, line by line.
 
-The log room's own reader interprets the lines; of its history only the newest display and test are
-kept, however long the log.
+``irv2caffe.log`` interprets the lines; only the newest display and test are kept in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.read.columns import TrainPoint
     from irv2caffe.log.read.history import TestPoint
 
-# Consecutive displays of a pinned loss that count as divergence; one may be a coincidence.
+# Consecutive displays of a pinned loss that count as divergence.
 _PINNED_DISPLAYS = 2
 _LAST_LINES, _MAX_LINE_CHARS = 30, 500
 _RATE_DISPLAYS = 10
@@ -42,10 +41,10 @@ class StartState:
 
     Attributes:
         phase: ``start``, ``train`` or ``test``.
-        iteration: of the newest display or test, or None.
-        first_iteration: the first one that was displayed, or None.
-        loss: last displayed.
-        lr: last displayed.
+        iteration: iteration of the newest display or test, or None.
+        first_iteration: the first displayed iteration, or None.
+        loss: the last displayed loss.
+        lr: the last displayed learning rate.
         last_healthy: the last iteration whose loss was finite and not pinned, or None.
         diverged: the iteration at which the training diverged, or None.
         diverged_how: the reason, as a phrase.
@@ -79,7 +78,7 @@ class StartState:
 
 
 class Tracker:
-    """Follows the log of one start, and passes on each display and test when it is complete.
+    """Follows the log of one start; reports each complete display and test.
 
     Attributes:
         now: the state of the training.
@@ -131,7 +130,7 @@ class Tracker:
         return event
 
     def finish(self) -> None:
-        """Passes on a display or test that nothing more belongs to."""
+        """Reports a pending display or test as complete."""
         if self._row is not None:
             self._finish_display(self._row)
             self._row = None
@@ -235,7 +234,7 @@ class Rate:
 
         Args:
             point: the display.
-            num_iterations: since the display before.
+            num_iterations: iterations since the previous display.
         """
         if self._test is not None:
             self.test_s = _between(self._test.seconds, point.seconds) or self.test_s
@@ -258,7 +257,7 @@ class Rate:
     def step_s(self) -> float | None:
         """Seconds per iteration, or None before two displays.
 
-        Where a test lies between all displays, the time from a display to the test counts.
+        If a test follows every display, the time from a display to the test is used.
         """
         steps = self._steps or self._before_tests
         iterations = sum(count for count, _ in steps)
@@ -266,5 +265,5 @@ class Rate:
 
 
 def _between(earlier_s: float | None, later_s: float | None) -> float | None:
-    """Seconds between two times in a log; None where they are unknown: the clock was set back."""
+    """Seconds between two times in a log; None if unknown or if the clock was set back."""
     return later_s - earlier_s or None if earlier_s is not None and later_s is not None else None

@@ -1,17 +1,17 @@
-"""One start of Caffe: its log is followed, and the process is stopped or killed where needed.
+"""Runs one start of Caffe: follows its log, and stops or kills the process if needed.
 
 The phases of a start:
 
 - ``start``: until the first display of the loss or the first test;
-- ``train`` and ``test``: as the log says, in turn;
-- ended: the process has ended, and :func:`judge` decides how, from log and exit status.
+- ``train`` and ``test``: alternate, as in the log;
+- ended: the process has ended; :func:`judge` classifies the end from log and exit status.
 
-What ends it before its time:
+A start ends early by:
 
 - a stop (SIGINT to Caffe, which writes a snapshot and ends): a signal, ``--stop``, or a log that
   fills the disk;
-- a kill: divergence, since a snapshot would hold lost weights; no line for too long; output without
-  end; a process that hangs after it has logged its end; a second signal.
+- a kill: divergence, since a snapshot would hold useless weights; no log line for too long;
+  output without end; a process that hangs after logging its end; a second signal.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 _STATE_S = 2.0
 _STATUS_S = 1.0
-# BVLC's Caffe hangs after a SIGINT with several GPUs: its workers wait for the one that stopped. By
-# then it has logged its end, and its files are complete.
+# BVLC's Caffe hangs after a SIGINT with several GPUs: its workers wait for the stopped one. By then
+# it has logged its end, and its files are complete.
 _HANG_S = 10.0
 # Events of the thread that writes snapshots; lines of other threads may come during a snapshot.
 _AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Done)
@@ -51,16 +51,16 @@ class TrainingSession:
     """Follows one process of Caffe from its start to its verdict.
 
     Attributes:
-        exit_status: of the process, when it has ended; negative for a signal.
+        exit_status: exit status of the process after its end; negative for a signal.
     """
 
     def __init__(self, context: Context, number: int, command: Command) -> None:
         """Prepares a start.
 
         Args:
-            context: what all starts share.
-            number: of this start; the first of a run is 1.
-            command: starts Caffe.
+            context: the context that all starts share.
+            number: number of this start; the first of a run is 1.
+            command: the command that starts Caffe.
 
         Raises:
             OutputError: the log cannot be created.
@@ -123,7 +123,7 @@ class TrainingSession:
         return verdict
 
     def _write_owner(self) -> None:
-        """Writes Caffe's process into the lock file, for a trainer that finds it without this."""
+        """Writes Caffe's process number into the lock file, in case this process is killed."""
         owner, pid = read_owner(self._context.run), self._supervisor.pid
         if owner is not None:
             child = (pid, start_time(pid), self._command.container)
@@ -164,7 +164,7 @@ class TrainingSession:
             self._context.plotter.refresh()
 
     def _on_poll(self) -> None:
-        """Ten times a second: checks the process, and writes what is due."""
+        """Checks the process and writes due records; called ten times a second."""
         now_s = time.monotonic()
         self._metrics.flush()
         self._verify_snapshot(complete=self._logged_since_snapshot)

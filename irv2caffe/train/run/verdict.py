@@ -1,4 +1,4 @@
-"""How a start ended, decided from the log: Caffe exits 0 after NaN and after an interruption."""
+"""Judges how a start ended, from the log: Caffe exits 0 after NaN and after an interruption."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 _QUOTED_CHARS = 200
-STOP_ASKED = "a signal or --stop asked for it"
+STOP_ASKED = "requested by a signal or --stop"
 
 
 class Ending(StrEnum):
-    """The ways a training ends."""
+    """How a training ended."""
 
     FINISHED = "finished"
     STOPPED = "stopped"
@@ -54,15 +54,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known, besides the log, when Caffe has ended.
+    """Facts about the end of Caffe that are not in its log.
 
     Attributes:
         exit_status: exit status of the process; negative for a signal.
         stop_requested: a signal or ``--stop`` asked to stop.
-        stalled: a description, if it was killed because it was silent for too long, or empty.
+        stalled: a description if it was killed for a stall, or empty.
         abandoned: it was killed, and does not end.
         diverged: it was killed because the training diverged.
-        flooded: a description, if it was stopped for the size of its log, or empty.
+        flooded: a description if it was stopped for the size of its log, or empty.
         newest: iteration of the newest complete snapshot, or None.
         max_iter: the last iteration.
         free_bytes: free space on the disk of the snapshots, or None.
@@ -82,9 +82,9 @@ class Outcome:
 
 
 def judge(now: StartState, outcome: Outcome) -> Verdict:
-    """The verdict on one start, from what its log said and how the process ended."""
+    """The verdict on one start, from its log and the end of its process."""
     has_diverged = now.diverged is not None and (outcome.diverged or not outcome.stop_requested)
-    # All is done and saved: what happens to the process after that is irrelevant.
+    # The training is done and saved, however the process ends afterwards.
     is_complete = now.done and not is_cut_short(now) and outcome.newest == outcome.max_iter
     if outcome.abandoned and (has_diverged or not is_complete):
         return _abandoned(outcome)
@@ -102,7 +102,7 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
     if outcome.exit_status == 0 and now.done:
         return Verdict(
             Ending.CRASHED,
-            f"Caffe says that it is done, and there is no complete snapshot of iteration "
+            f"Caffe logged that it is done, but there is no complete snapshot of iteration "
             f"{outcome.max_iter:,}",
             LOG,
         )
@@ -110,7 +110,7 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
 
 
 def is_cut_short(now: StartState) -> bool:
-    """Whether a signal kept Caffe from its last iteration, or from the test after it."""
+    """Whether a signal stopped Caffe before its last iteration or the last test."""
     return now.stopped or now.interrupted
 
 
@@ -119,7 +119,7 @@ def _abandoned(outcome: Outcome) -> Verdict:
     return Verdict(
         Ending.STALLED,
         f"Caffe was killed and does not end: it waits for a disk or a driver{seen}",
-        "dmesg may say for which; where a reboot ends it, irv2caffe train --resume goes on",
+        "dmesg may show which; after a reboot, continue with irv2caffe train --resume",
     )
 
 
@@ -132,13 +132,15 @@ def _diverged(now: StartState, outcome: Outcome) -> Verdict:
         Ending.DIVERGED,
         f"the loss diverged at iteration {now.diverged:,}: {now.diverged_how}{died}",
         "start again with a smaller --base-lr, or with --clip-gradients; --on-divergence rollback "
-        "goes back to the last good snapshot by itself",
+        "returns to the last good snapshot automatically",
     )
 
 
 def _flooded(outcome: Outcome) -> Verdict:
-    hint = "look what train.log is full of: debug_info in a prototxt, GLOG_v, another Caffe"
-    saved = "" if outcome.newest is None else f"; make room, then {RESUME}"
+    hint = (
+        "look at the end of train.log; causes are debug_info in a prototxt, GLOG_v, another Caffe"
+    )
+    saved = "" if outcome.newest is None else f"; free some space, then {RESUME}"
     return Verdict(Ending.CRASHED, outcome.flooded, hint + saved)
 
 
@@ -150,7 +152,7 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
             why += "; Caffe was killed before its snapshot"
         else:
             cause = _cause(now, outcome)
-            why += f"; there was no snapshot of it: {cause.why}"
+            why += f"; no snapshot was written: {cause.why}"
             hint = hint if cause.hint == LOG else cause.hint
         if outcome.newest is not None:
             why += f", the newest is of iteration {outcome.newest:,}"
@@ -163,7 +165,7 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
 
 def stopped_hint(newest: int | None) -> str:
     """The hint after a stop, given the iteration of the newest complete snapshot."""
-    return "there is no snapshot to go on from" if newest is None else RESUME
+    return "there is no snapshot to continue from" if newest is None else RESUME
 
 
 def _crashed(now: StartState, outcome: Outcome) -> Verdict:
@@ -179,10 +181,10 @@ def _cause(now: StartState, outcome: Outcome) -> FailureCause:
     is_full = (
         pair is not None
         and outcome.free_bytes is not None
-        and outcome.free_bytes - RESERVED_BYTES < pair  # which Caffe's log had reserved
+        and outcome.free_bytes - RESERVED_BYTES < pair  # RESERVED_BYTES: freed by the log
     )
     if pair and is_full and could_not_write and outcome.exit_status != 0:
-        hint = f"a snapshot takes {format_bytes(pair)}; make room, then: {RESUME}"
+        hint = f"a snapshot takes {format_bytes(pair)}; free some space, then: {RESUME}"
         return FailureCause("the disk is full: a snapshot could not be written", hint)
     if now.failure_text:
         text = now.failure_text
@@ -190,6 +192,6 @@ def _cause(now: StartState, outcome: Outcome) -> FailureCause:
         known = cause_of(now.failure_text)
         if known is not None:
             return replace(known, why=f"{known.why} (Caffe: {quoted})")
-        # An unknown message: errors in net and solver show before the first iteration.
+        # Unknown message: errors in net and solver, which a retry repeats, precede iteration 1.
         return FailureCause(f"Caffe gave up: {quoted}", LOG, now.first_iteration is not None)
     return cause_of_exit(outcome.exit_status)

@@ -1,6 +1,6 @@
-"""``snapshots.sha256``: the SHA-256 of every verified snapshot, to detect later damage.
+"""Records the SHA-256 of every verified snapshot in ``snapshots.sha256``, to detect damage.
 
-The file is in the format of ``sha256sum``, which can check it, too.
+The file has the format of ``sha256sum``, which can also check it.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ def difference(files: Iterable[Path]) -> str:
     for path in files:
         known = _read(path.parent) if known is None else known
         if path.name in known and _sha256(path) != known[path.name]:
-            return f"{path}: damaged: its SHA-256 is not the one of when it was verified"
+            return f"{path}: damaged: its SHA-256 has changed since it was verified"
     return ""
 
 
 def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None:
-    """Drops the hashes of later iterations, whose snapshots are about to be written again.
+    """Removes the hashes of later iterations, whose snapshots will be written again.
 
-    Damaged files among them are renamed: without a hash they would pass as complete.
+    Damaged files among them are renamed, since without a hash they would count as complete.
     """
     known = _read(folder)
     kept = {}
@@ -93,7 +93,7 @@ def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> No
         with contextlib.suppress(OSError):
             if path.exists() and _sha256(path) != digest:
                 path.replace(path.with_name(name + _DAMAGED))
-                say(f"set aside, since it is damaged: {name}")
+                say(f"set aside a damaged snapshot: {name}")
     if kept != known:
         with contextlib.suppress(OutputError):
             _write(folder, kept)

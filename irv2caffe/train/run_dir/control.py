@@ -1,7 +1,7 @@
-"""Control of a running trainer from another shell: requests as files, the state as JSON.
+"""Controls a running trainer from another shell: requests as files, the state as JSON.
 
-Files reach a trainer on another machine that shares the folder, and need no process number, which
-may be that of another process by now.
+Files also reach a trainer on another machine that shares the folder, and need no process number,
+which may have been reused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Requests:
         self.take(at_once=True)
 
     def take(self, *, at_once: bool = False) -> set[str]:
-        """Takes the new requests; looks for them once a second, or ``at_once``."""
+        """Takes the new requests; checks once a second, or ``at_once``."""
         now = time.monotonic()
         if now < self._next and not at_once:
             return set()
@@ -60,22 +60,24 @@ class Requests:
 
 
 def request(run: RunDir, what: str) -> None:
-    """Sends a request to the trainer that works in a run folder; waits until it is taken.
+    """Sends a request to the trainer of a run folder; waits until it is taken.
 
     Raises:
-        InputError: no trainer works there, or it does not answer.
+        InputError: no trainer is running there, or it does not answer.
         OutputError: the folder may not be written.
     """
     if not is_locked(run):
         raise InputError(
-            f"no training works in {run.path}",
-            f"{RESUME_COMMAND} {shlex.quote(str(run.path))} goes on with it",
+            f"no training is running in {run.path}",
+            f"continue it with {RESUME_COMMAND} {shlex.quote(str(run.path))}",
         )
     file = _folder(run) / what
     try:
         file.parent.mkdir(exist_ok=True)
         if file.parent.is_symlink():
-            raise InputError(f"{file.parent} is a link: nothing is written through it")
+            raise InputError(
+                f"{file.parent} is a link; requests are only written into a real folder"
+            )
         os.close(open_for_writing(file, os.O_WRONLY))
     except OSError as error:
         raise write_error(file, error) from error
@@ -85,33 +87,33 @@ def request(run: RunDir, what: str) -> None:
             file.unlink(missing_ok=True)
             raise InputError(
                 f"the training in {run.path} does not answer",
-                "irv2caffe train --status RUN shows what it does",
+                "irv2caffe train --status RUN shows its state",
             )
         time.sleep(0.1)
 
 
 def stop_run(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
-    """Lets a training write a snapshot and stop; waits for its end and returns its status.
+    """Makes a training write a snapshot and stop; waits for its end and returns its status.
 
     Raises:
-        InputError: no trainer works there.
+        InputError: no trainer is running there.
     """
     request(run, STOP)
-    say(f"asked {run.path} to stop; waiting for its snapshot")
+    say(f"requested a stop of {run.path}; waiting for its snapshot")
     while is_locked(run):
         time.sleep(0.2)
     return status(run)
 
 
 def snapshot_now(run: RunDir, say: Callable[[str], None]) -> dict[str, Any]:
-    """Lets a training write a snapshot and go on; waits until it is verified, returns the status.
+    """Makes a training write a snapshot; waits until it is verified and returns the status.
 
     Raises:
-        InputError: no trainer works there, or it ended before the snapshot.
+        InputError: no trainer is running there, or it ended before the snapshot.
     """
     before = read_json_object(run.state).get("num_snapshots")
     request(run, SNAPSHOT)
-    say(f"asked {run.path} for a snapshot, which comes after the current iteration")
+    say(f"requested a snapshot of {run.path}, written after the current iteration")
     while is_locked(run):
         state = read_json_object(run.state)
         if state.get("num_snapshots") != before:

@@ -1,4 +1,4 @@
-"""Run folders: new ones, and those of earlier runs."""
+"""Creates, finds and cleans run folders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUR_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 _OLD_S = 3600.0
-# Names of the run folder's own files, which nets and mean images in it may not have.
+# File names that nets and mean images in the run folder must not use.
 OWN_NAMES = frozenset(
     {
         "solver.prototxt", "deploy.prototxt", "train.log", "logs", "snapshots", "config.json",
@@ -39,13 +39,13 @@ OWN_NAMES = frozenset(
 
 
 def new_run_dir(path: Path | None) -> RunDir:
-    """Makes a new run folder: the named one, or ``runs/DATE-TIME``.
+    """Creates a new run folder: the given one, or ``runs/DATE-TIME``.
 
     A folder that a trainer left incomplete when it was killed is reused.
 
     Raises:
-        OutputExistsError: it holds a run already, or something else.
-        OutputError: it cannot be made.
+        OutputExistsError: it already holds a run or other files.
+        OutputError: it cannot be created.
     """
     if path is None:
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
@@ -73,18 +73,18 @@ def refuse_used(path: Path) -> None:
         return
     if path.is_dir() and run.solver.is_file():
         raise OutputExistsError(
-            f"{path} holds a run already",
-            "--resume goes on with it; --run-dir names another folder",
+            f"{path} already holds a run",
+            "continue it with --resume, or name another folder with --run-dir",
         )
     raise OutputExistsError(
-        f"{path} exists already and is not empty", "--run-dir names another folder"
+        f"{path} already exists and is not empty", "name another folder with --run-dir"
     )
 
 
 def _is_incomplete(run: RunDir) -> bool:
     """Whether a trainer was killed here before it started Caffe for the first time.
 
-    The config.json is written before any file that could belong to somebody else.
+    The config.json is written before any file that could belong to another program.
     """
     if run.solver.exists() or not run.snapshots.is_dir():
         return False
@@ -102,7 +102,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def is_run(path: Path) -> bool:
-    """Whether this program made the folder; a solver alone may be of any trainer."""
+    """Whether a folder is a run of this program; a solver alone may come from any trainer."""
     return RunDir(path).solver.is_file() and bool(_MARKS & read_config(path).keys())
 
 
@@ -116,23 +116,23 @@ def existing_run_dir(path: Path | None) -> RunDir:
     if not is_run(path):
         raise MissingInputError(
             f"{path} holds no run",
-            "give the folder that train made: it holds solver.prototxt, config.json and train.log",
+            "give a folder written by train: it holds solver.prototxt, config.json and train.log",
         )
     return RunDir(path.resolve() if path.is_symlink() else path)
 
 
 def add_missing_folders(run: RunDir) -> None:
-    """Makes the folders that runs of older versions lack, and the log of their first start.
+    """Adds the folders that runs of older versions lack, and the log of their first start.
 
     Raises:
         InputError: one of them is a link.
-        OutputError: they cannot be made.
+        OutputError: they cannot be created.
     """
     for folder in (run.snapshots, run.logs, run.path / "control"):
-        if folder.is_symlink():  # in a foreign run folder it may lead anywhere
+        if folder.is_symlink():  # an untrusted run folder may link to any place
             raise InputError(
-                f"{folder} is a link: a run folder holds its files itself",
-                f"put the folder in its place, or start a new run: --resume {folder}/"
+                f"{folder} is a link: the files must be in the run folder itself",
+                f"replace it by the folder, or start a new run: --resume {folder}/"
                 "FILE.solverstate --run-dir NEW",
             )
     try:
@@ -148,7 +148,7 @@ def add_missing_folders(run: RunDir) -> None:
 def remove_leftovers(run: RunDir) -> None:
     """Removes files that a killed trainer was writing; the caller holds the lock.
 
-    A figure or a table may be written by another process right now: only old ones are removed.
+    Another process may be writing a figure or a table: only old ones of these are removed.
     """
     for folder in (run.path, run.snapshots, run.logs):
         for path in folder.glob(".*partial*"):
@@ -180,7 +180,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def link_latest(run: RunDir) -> None:
-    """Points ``latest``, beside the run folder, at it, unless it is something else than a link."""
+    """Points the link ``latest`` beside the run folder at it; leaves other files alone."""
     link = run.path.parent / "latest"
     if link.exists() and not (link.is_symlink() and is_run(link)):
         return
@@ -189,4 +189,4 @@ def link_latest(run: RunDir) -> None:
         aside.symlink_to(run.path.name)
         aside.replace(link)
     except OSError:
-        aside.unlink(missing_ok=True)  # a file system without links: do without
+        aside.unlink(missing_ok=True)  # the file system has no links

@@ -1,4 +1,4 @@
-"""Solvers and snapshots of a training that another program started; they are only read."""
+"""Reads solvers and snapshots of a training that another program started."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_SOLVER_BYTES = 1 << 20
-_OF_SOLVERS = (b"max_iter", b"base_lr")  # nets, which can be long, have no such words
+_SOLVER_FIELDS = (b"max_iter", b"base_lr")  # skips nets, which can be long, without parsing them
 _NET_FIELDS = ("net", "train_net", "net_param", "train_net_param")
 
 
@@ -31,7 +31,7 @@ def solvers_in(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.glob("*.prototxt")):
         try:
-            if any(word in read_regular(path, _MAX_SOLVER_BYTES) for word in _OF_SOLVERS):
+            if any(word in read_regular(path, _MAX_SOLVER_BYTES) for word in _SOLVER_FIELDS):
                 solver = _solver(path)
                 if any(getattr(solver, name) for name in _NET_FIELDS[:2]) or any(
                     solver.HasField(name) for name in _NET_FIELDS[2:]
@@ -58,7 +58,7 @@ def states_of(solver: Path, folder: Path) -> list[Path]:
     solver's, or one above it.
     """
     below, name = os.path.split(prefix_of(solver))
-    # Versions of Caffe differ in the name they use without a prefix.
+    # Without a prefix, the names of snapshots differ between versions of Caffe.
     names = {name} if name or below else {"", solver.stem}
     beside = solver.absolute().parent
     places = [folder, *(base / below for base in (beside, *beside.parents, Path.cwd()) if below)]
@@ -76,17 +76,17 @@ def states_of(solver: Path, folder: Path) -> list[Path]:
 
 
 def complete_pair(state: Path, model: Path | None, solver: Path | None) -> Pair:
-    """The pair of a solver state, verified to be complete.
+    """Returns the pair of a solver state after checking that it is complete.
 
     Raises:
-        InputError: it is torn, or its model is missing.
+        InputError: it is truncated, or its model is missing.
     """
     outline = hdf5.state_header(state) if hdf5.is_hdf5(state) else read_state_header(state)
     pair = Pair(outline.iteration, state, model or _model_of(state, outline.learned_net, solver))
     why = "" if _any_hdf5(pair) else problem(pair) or checksum_problem(pair)
     if why:
         raise InputError(
-            why, "an older snapshot may be complete: --resume FILE.solverstate names it"
+            why, "an older snapshot may be complete: name it with --resume FILE.solverstate"
         )
     return pair
 
@@ -96,7 +96,7 @@ def _any_hdf5(pair: Pair) -> bool:
 
 
 def refuse_other_net(pair: Pair, net: Any) -> None:
-    """Raises InputError if a pair is of another net."""
+    """Raises InputError if a pair belongs to another net."""
     why = "" if _any_hdf5(pair) else problem(pair, net, check_finite=False)
     if why:
         raise InputError(why)
@@ -105,7 +105,7 @@ def refuse_other_net(pair: Pair, net: Any) -> None:
 
 
 def copy_pair(source: Pair, target: Pair, net: Any) -> None:
-    """Copies a pair and fixes the path in it; HDF5 becomes binary.
+    """Copies a pair, converts HDF5 to binary, and corrects the model path in the state.
 
     Raises:
         InputError: it cannot be used.
@@ -131,18 +131,18 @@ def copy_pair(source: Pair, target: Pair, net: Any) -> None:
 
 
 def _model_of(state: Path, learned_net: str, solver: Path | None) -> Path:
-    """The model of a solver state: beside it, or at the path that it names.
+    """Finds the model of a solver state: beside it, or at the path that it names.
 
     Raises:
         MissingInputError: there is none.
     """
     beside = state.with_name(state.name.replace(".solverstate", ".caffemodel"))
-    said = Path(learned_net)
+    named = Path(learned_net)
     bases: Iterable[Path] = (Path(), *((solver.absolute().parent,) if solver is not None else ()))
-    for path in (beside, *(base / said for base in bases), state.parent / said.name):
+    for path in (beside, *(base / named for base in bases), state.parent / named.name):
         if path.is_file():
             return path
     raise MissingInputError(
-        f"{state}: its model {learned_net} is gone, and there is no {beside.name} beside it",
+        f"{state}: its model {learned_net} is missing, and there is no {beside.name} beside it",
         f"name the model: --resume {state} --weights FILE.caffemodel",
     )

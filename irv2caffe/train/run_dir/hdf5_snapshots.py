@@ -1,4 +1,4 @@
-"""Snapshots of ``snapshot_format: HDF5``: reading, and conversion to binary ones.
+"""Reads snapshots of ``snapshot_format: HDF5`` and converts them to binary ones.
 
 Caffe writes them (sgd_solver.cpp, SnapshotSolverStateToHDF5; net.cpp, ToHDF5): ``iter``,
 ``learned_net``, ``current_step`` and ``history/0`` ... in one file, ``data/LAYER/0`` ... in the
@@ -39,7 +39,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def state_header(path: Path) -> StateHeader:
-    """The outline of a solver state.
+    """The header of a solver state.
 
     Raises:
         FormatError: torn, or another kind of file.
@@ -54,7 +54,7 @@ def _state_header(arrays: dict[str, StoredArray], path: Path) -> StateHeader:
         iteration, step = (int(arrays[name].read().item()) for name in ("iter", "current_step"))
         learned_net = bytes(arrays["learned_net"].read().item()).decode("utf-8", "replace")
     except (KeyError, ValueError, TypeError) as error:
-        raise FormatError("not a solver state", "a .caffemodel goes to --weights", path=path) from (
+        raise FormatError("not a solver state", "give a .caffemodel to --weights", path=path) from (
             error
         )
     count = sum(name.startswith("history/") for name in arrays)
@@ -62,7 +62,7 @@ def _state_header(arrays: dict[str, StoredArray], path: Path) -> StateHeader:
 
 
 def write_state(source: Path, target: Path, learned_net: str) -> None:
-    """Converts a solver state to a binary one, with another path of its model.
+    """Converts a solver state to a binary one, with a new path of its model.
 
     Raises:
         FormatError: torn, or another kind of file.
@@ -96,11 +96,11 @@ def write_weights(source: Path, target: Path, net: Any) -> None:
 
 
 def refuse_other_net(model: Path, net: Any) -> None:
-    """Raises InputError if a model has layers that the net lacks; old nets are not compared.
+    """Refuses a model with layers that the net lacks; nets of the old format are not compared.
 
     Raises:
-        InputError: this.
-        FormatError: torn, or another kind of file.
+        InputError: the net lacks a layer of the model.
+        FormatError: the file is truncated, or of another kind.
     """
     with _arrays(model) as arrays:
         _refuse_other_net(arrays, model, net)
@@ -110,10 +110,10 @@ def _refuse_other_net(arrays: dict[str, StoredArray], path: Path, net: Any) -> N
     known = {layer.name for layer in select(net, "TRAIN").layer}
     there = {name.split("/")[1] for name in arrays if name.count("/") == 2}
     if not there or any(not name.startswith("data/") for name in arrays if "/" in name):
-        raise FormatError("not a model", "a .solverstate goes to --resume", path=path)
+        raise FormatError("not a model", "give a .solverstate to --resume", path=path)
     strange = sorted(there - known)
     if strange and known:
-        raise InputError(f"{path}: is of another net: layer {strange[0]} is not in the net now")
+        raise InputError(f"{path}: belongs to another net: layer {strange[0]} is not in this net")
 
 
 def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
@@ -128,12 +128,12 @@ def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[dict[str, StoredArray]]:
-    """The data sets of a file, whose declared sizes the file can hold."""
+    """The data sets of a file, after checking that their declared sizes fit into it."""
     with ExitStack() as stack:
         arrays = read_hdf5(path, stack)
         sizes = (math.prod(raw.shape) * max(4, _item_bytes(raw.kind)) for raw in arrays.values())
         if sum(sizes) > path.stat().st_size:
-            raise FormatError("holds less than it says", "is it cut short?", path=path)
+            raise FormatError("smaller than its data sets", "it may be truncated", path=path)
         yield arrays
 
 

@@ -1,7 +1,7 @@
-"""The lock of a run folder, and the processes that hold it.
+"""Locks a run folder, and finds the processes that hold the lock.
 
-The process number in the lock file proves nothing: the folder may come from somebody else, and
-numbers are reused. Open files and command lines, as the kernel shows them, are evidence.
+The process number in the lock file is not trusted: the folder may come from elsewhere, and numbers
+are reused. Holders are identified by the open files and command lines that the kernel shows.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class Owner:
     container: str = ""
 
 
-_NOBODY = Owner("", 0, "")
+_EMPTY_OWNER = Owner("", 0, "")
 
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[IO[str]]:
     """Holds the run folder; the kernel frees the lock when its processes end.
 
-    Yields the open lock file, which Caffe inherits: as long as a Caffe runs whose trainer was
-    killed, no other one starts in the same folder.
+    Yields the open lock file, which Caffe inherits: while a Caffe whose trainer was killed still
+    runs, no other trainer starts in the same folder.
 
     Raises:
-        InputError: another trainer works in it.
+        InputError: another trainer is using it.
     """
     with _open_lock(run) as handle:
         try:
@@ -71,21 +71,21 @@ def locked(run: RunDir) -> Iterator[IO[str]]:
 
 
 def _locked_error(run: RunDir) -> InputError:
-    """The error that names the trainer, or the process that a Caffe of an earlier one left."""
+    """The error that names the trainer, or a process left behind by an earlier Caffe."""
     owner, found = read_owner(run), holders(run)
     if owner is not None and (not found or any(one.pid == owner.pid for one in found)):
         who = f", process {owner.pid} on {owner.host}"
     elif found and not any(is_caffe_of(one, run) for one in found):
         return InputError(
-            f"{run.path} is kept locked by {'; '.join(one.text() for one in found[:3])}, which a "
-            "Caffe of it left behind",
-            f"end it, once you know what it is: kill {' '.join(str(one.pid) for one in found[:3])}",
+            f"{run.path} is locked by {'; '.join(one.text() for one in found[:3])}, started by an "
+            "earlier Caffe of this run",
+            f"end it if nothing needs it: kill {' '.join(str(one.pid) for one in found[:3])}",
         )
     else:
         who = "".join(f", {one.text()}" for one in found[:3])
     return InputError(
-        f"another training works in {run.path}{who}",
-        "irv2caffe train --status RUN shows it, --stop RUN ends it",
+        f"another training is running in {run.path}{who}",
+        "see irv2caffe train --status RUN; stop it with --stop RUN",
     )
 
 
@@ -114,12 +114,12 @@ def read_owner(run: RunDir) -> Owner | None:
         owner = Owner(**values)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    kinds = {field.name: type(getattr(_NOBODY, field.name)) for field in fields(Owner)}
+    kinds = {field.name: type(getattr(_EMPTY_OWNER, field.name)) for field in fields(Owner)}
     return owner if all(type(values.get(n, k())) is k for n, k in kinds.items()) else None
 
 
 def is_locked(run: RunDir) -> bool:
-    """Whether a trainer or its Caffe works in a run folder now."""
+    """Whether a trainer or its Caffe is running in a run folder."""
     try:
         with open_regular(run.lock) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -131,7 +131,7 @@ def is_locked(run: RunDir) -> bool:
 
 
 def start_time(pid: int) -> str:
-    """When a process started, in clock ticks since the boot; empty where there is none."""
+    """When a process started, in clock ticks since the boot; empty without such a process."""
     fields = stat_fields(Path(f"/proc/{pid}"))
     return fields[19] if fields else ""
 
@@ -191,7 +191,7 @@ def is_caffe_of(holder: Holder, run: RunDir) -> bool:
 
 
 class ProcessHandle:
-    """A running process; unlike its number, the handle cannot come to mean another process."""
+    """A handle to a running process; unlike a process number it is never reused."""
 
     def __init__(self, pidfd: int) -> None:
         self._pidfd = pidfd
@@ -210,10 +210,10 @@ class ProcessHandle:
 
 @contextmanager
 def open_process(holder: Holder, run: RunDir) -> Iterator[ProcessHandle | None]:
-    """A handle of a process that holds the lock of a run; None where it does not any more."""
+    """A handle to a process that holds the lock of a run; None if it no longer does."""
     try:
         pidfd = os.pidfd_open(holder.pid)
-    except OSError:  # it has ended, or the kernel has no such handles
+    except OSError:  # it has ended, or the kernel has no pidfds
         yield None
         return
     try:

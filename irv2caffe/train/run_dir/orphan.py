@@ -40,13 +40,13 @@ def wait_for_orphan(run: RunDir, say: Callable[[str], None]) -> None:
         return
     orphan = _orphan(run) if is_locked(run) else None
     if orphan is not None:
-        say(f"a Caffe whose trainer was killed still works here (process {orphan.pid})")
+        say(f"a Caffe whose trainer was killed is still running (process {orphan.pid})")
         if not _ends_by_itself(run, orphan):
-            say("it did not end by itself: killed")
+            say("it did not end, and was killed")
             _kill(run, orphan)
     if owner.container and owner.host == platform.node():
         _remove_container(run, owner.container)
-    for _ in range(50):  # the kernel frees the lock a moment later
+    for _ in range(50):  # the kernel frees the lock with a short delay
         if orphan is None or not is_locked(run):
             return
         time.sleep(_POLL_S)

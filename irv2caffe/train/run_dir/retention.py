@@ -1,4 +1,4 @@
-"""Verification of new snapshots, and deletion of old ones."""
+"""Verifies new snapshots and deletes old ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class KeepPolicy:
 
     Attributes:
         newest: number of newest snapshots; at least one is kept.
-        every: keep one snapshot per this many iterations for good; None keeps no more than
-            ``newest``.
+        every: also keep one snapshot per this many iterations; None keeps only ``newest``.
         scheduled: the solver's snapshot interval, whose snapshots are all kept, or None.
         earlier: keep the snapshots that existed before this call.
     """
@@ -36,7 +35,7 @@ class KeepPolicy:
     earlier: bool = False
 
     def superfluous(self, complete: Iterable[Pair]) -> list[Pair]:
-        """The pairs to delete, of those that are complete."""
+        """The pairs to delete, out of the complete ones."""
         ordered = sorted(complete, key=lambda pair: pair.iteration)
         kept = {pair.iteration for pair in ordered[-max(1, self.newest) :]}
         if self.scheduled:
@@ -52,7 +51,7 @@ class KeepPolicy:
 
 
 def delete(pairs_to_delete: Iterable[Pair]) -> None:
-    """Deletes pairs, the state first: what an interrupted deletion leaves is no pair."""
+    """Deletes pairs, the state first, so that an interrupted deletion leaves no pair."""
     for pair in pairs_to_delete:
         with contextlib.suppress(OSError):  # the training goes on with the files in place
             pair.state.unlink(missing_ok=True)
@@ -114,7 +113,7 @@ class SnapshotKeeper:
         """Verifies the pending snapshot; returns whether there is a new complete pair.
 
         Args:
-            complete: Caffe has logged something since, so the files must be complete.
+            complete: Caffe has logged a later event, so the files must be complete.
         """
         pair = self._pending
         if pair is None or not (complete or time.monotonic() >= self._retry_at):
@@ -140,7 +139,7 @@ class SnapshotKeeper:
         return True
 
     def set_healthy(self, iteration: int) -> None:
-        """Marks the snapshots up to an iteration as healthy: its loss was."""
+        """Marks the snapshots up to an iteration with a healthy loss as healthy."""
         if iteration > self._healthy:
             self._healthy = iteration
             self._prune()

@@ -27,7 +27,7 @@ class RunDir:
 
     Attributes:
         path: the folder itself.
-        solver: the solver that Caffe reads; written last, so that a folder that has it can start.
+        solver: the solver that Caffe reads; written last, so its folder is complete.
         log: the logs of all starts, concatenated.
         logs: the folder of Caffe's own logs, one file per start.
         snapshots: the folder of ``.caffemodel`` and ``.solverstate`` files.
@@ -35,7 +35,7 @@ class RunDir:
         metrics: one JSON object per display and per test.
         state: the current state of the training, as JSON.
         plot: the curves, drawn while the run goes on.
-        lock: the lock file, held by the trainer that works here and by its Caffe.
+        lock: the lock file, held by the trainer and its Caffe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class RunDir:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The ``config.json`` of a run folder; empty where there is none."""
+    """The ``config.json`` of a run folder; empty without the file."""
     return read_json_object(path / "config.json")
 
 
@@ -80,13 +80,13 @@ def starts_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def weights_of(config: Mapping[str, Any]) -> list[str]:
-    """The models that a run started from, as its ``config.json`` says."""
+    """The models that a run started from, read from a ``config.json``."""
     names = config.get("weights")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
-    """Writes ``state.json``; not forced to the disk, and skipped on a full one."""
+    """Writes ``state.json`` without forcing it to the disk; skipped if the disk is full."""
     aside = run.path / ".state.json.partial"
     try:
         with os.fdopen(
@@ -100,7 +100,7 @@ def write_state(run: RunDir, values: Mapping[str, Any]) -> None:
 
 
 def last_log(run: RunDir) -> Log:
-    """What the end of the last start's log says; empty where there is none."""
+    """The parsed end of the last start's log; empty without a log."""
     try:
         with open_regular(run.log_of(run.num_starts())) as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
@@ -111,6 +111,6 @@ def last_log(run: RunDir) -> Log:
 
 
 def is_finished(run: RunDir) -> bool:
-    """Whether the last start's log says that the training, and its last test, are complete."""
+    """Whether the training and its last test are complete, by the last start's log."""
     log = last_log(run)
     return log.finished and not log.stopped and not log.interrupted

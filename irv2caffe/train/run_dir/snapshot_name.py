@@ -1,4 +1,4 @@
-"""Names of snapshot files: ``PREFIX_iter_N.solverstate`` and ``.caffemodel``, or with ``.h5``."""
+"""Parses names of snapshot files: ``PREFIX_iter_N.solverstate`` or ``.caffemodel``, ``.h5``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of .caffemodel and .solverstate files: whether they are complete and of the run's net."""
+"""Finds, verifies and renames snapshots: pairs of a .caffemodel and a .solverstate."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 _REJECTED = ".diverged"
 # Fields that may differ between the net and a snapshot's: connections, which Caffe changes itself
-# (Split layers), and what does not change the meaning of the weights.
+# (Split layers), and fields that do not change the meaning of the weights.
 _NOT_COMPARED = (
     "bottom", "top", "include", "exclude", "phase", "param", "loss_weight", "propagate_down",
     "blobs", "transform_param", "data_param", "image_data_param", "hdf5_data_param",
     "window_data_param", "loss_param", "dropout_param", "accuracy_param",
 )  # fmt: skip
-# File names in compared parameters, which differ after a run folder was moved.
+# Fields with file names, which differ after a run folder was moved.
 _FILE_NAMES = (("infogain_loss_param", "source"), ("hdf5_output_param", "file_name"))
 # Errors of file systems that cannot sync a file or a folder.
 _CANNOT_FORCE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
@@ -94,10 +94,10 @@ def problem(pair: Pair, net: Any = None, *, check_finite: bool = True) -> str:
 
 
 def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
-    """The same, with exceptions for files that are torn, missing or unreadable.
+    """Like :func:`problem`, but raises for files that are truncated, missing or unreadable.
 
     Raises:
-        MissingInputError, FormatError, UnreadableError: these.
+        MissingInputError, FormatError, UnreadableError: a file cannot be used.
     """
     state = read_state_header(pair.state)
     model = read_model_header(pair.model, check_finite=check_finite)
@@ -113,7 +113,7 @@ def _problem(pair: Pair, net: Any, *, check_finite: bool) -> str:
     if net is not None:
         differences = (old_differences if model.is_old else net_differences)(model.layers, net)
         if differences:
-            return f"{pair.model}: is of another net: {differences[0]}"
+            return f"{pair.model}: belongs to another net: {differences[0]}"
     return ""
 
 
@@ -158,7 +158,7 @@ def newest_complete(
 
 
 def checksum_problem(pair: Pair) -> str:
-    """Which file of a pair has changed since it was verified; empty if none, or never verified.
+    """A message if a file of a pair has changed since it was verified; empty otherwise.
 
     Raises:
         UnreadableError: a file cannot be read.
@@ -233,7 +233,7 @@ def set_aside(folder: Path, after: int) -> list[Path]:
 
 
 def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
-    """Differences between a net and a snapshot's that matter for the weights, one line each.
+    """Differences between a net and a snapshot that affect the weights, one line each.
 
     Args:
         layers: the layers of the snapshot.
@@ -249,8 +249,10 @@ def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
     for layer in found:
         name = layer.definition.name
         if name not in wanted:
-            differences.append(f"layer {name} is not in the net now")
-        elif all(_essence(layer.definition) != _essence(one) for one in wanted[name]):
+            differences.append(f"layer {name} is not in this net")
+        elif all(
+            _compared_fields(layer.definition) != _compared_fields(one) for one in wanted[name]
+        ):
             differences.append(f"layer {name} has changed")
     names = {layer.definition.name for layer in found}
     differences += [
@@ -262,16 +264,14 @@ def net_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
 
 
 def old_differences(layers: Iterable[LayerHeader], net: Any) -> list[str]:
-    """The same for an old snapshot, by the names of its layers."""
+    """Layers of a snapshot in the old format that the net lacks, one line each."""
     names = {layer.name for layer in (*net.layer, *net.layers)}
     learned = [layer.definition.name for layer in layers if layer.shapes]
-    return [
-        f"layer {name} is not in the net now" for name in learned if names and name not in names
-    ]
+    return [f"layer {name} is not in this net" for name in learned if names and name not in names]
 
 
-def _essence(layer: Any) -> bytes:
-    """The compared fields of a layer, in comparable form."""
+def _compared_fields(layer: Any) -> bytes:
+    """The compared fields of a layer, serialized."""
     bare = type(layer)()
     bare.CopyFrom(layer)
     for field in _NOT_COMPARED:
