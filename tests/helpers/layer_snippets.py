@@ -550,7 +550,7 @@ BAD = {
     ),
     "slice points end": (
         X + layer("Slice", "slice_param { slice_point: 7 }", tops="a b"),
-        "end below 6",
+        "increasing and below 6",
     ),
     "eltwise shapes": (
         PAIR + X.replace('"x"', '"z"') + layer("Eltwise", bottoms="x z"),

@@ -47,12 +47,11 @@ def sample_database(
 
     Args:
         folder: of the database.
-        is_quick: where the manifest has the labels, only the first record is read.
-        progress: called with (records done, all that are read).
+        is_quick: read only the first record if the manifest has the labels.
+        progress: called with (records done, records to read).
 
     Raises:
-        MissingInputError: no such folder.
-        FormatError: no database, or its records are not Datums.
+        MissingInputError, FormatError: no such folder; no database, or records are not Datums.
     """
     if (folder / "CURRENT").is_file() and not (folder / RECORDS).is_file():
         return Database(kind="LEVELDB")
