@@ -211,7 +211,7 @@ def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
-    assert "there was no snapshot of it: the disk is full" in err
+    assert "no snapshot was written: the disk is full" in err
     assert "make room" in err
     assert "was killed" not in err
 

@@ -95,7 +95,7 @@ def test_weights_that_are_gone_are_not_left_out(run, tmp_path):
     change(run, weights=[str(tmp_path / "gone.caffemodel")])
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert done.returncode == 1
-    assert "gone.caffemodel, which is not there" in done.stderr
+    assert "gone.caffemodel, which is missing" in done.stderr
 
 
 def git(*args, cwd):

@@ -185,7 +185,7 @@ def test_a_folder_of_snapshots_that_was_emptied(copy, tmp_path):
         path.unlink()
     done = irv2caffe("--resume", "run", cwd=tmp_path)
     assert done.returncode == 1
-    assert "is empty, and tiny_iter_1000.solverstate was there" in done.stderr
+    assert "is empty; it held tiny_iter_1000.solverstate" in done.stderr
     assert copy.num_starts() == 1
 
 

@@ -86,7 +86,7 @@ def test_a_process_that_keeps_the_lock_is_named(root, tmp_path, stand_in):
             run.lock.write_text(owner)
             refused = irv2caffe(*again, cwd=tmp_path)
             assert refused.returncode == 1
-            assert f"is kept locked by process {left.pid} (sleep 1234)" in refused.stderr
+            assert f"is locked by process {left.pid} (sleep 1234)" in refused.stderr
             assert f"kill {left.pid}" in refused.stderr
         assert left.poll() is None
     finally:

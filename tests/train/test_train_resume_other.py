@@ -99,7 +99,7 @@ def test_the_plan_says_what_and_where(job, tmp_path):
     done = irv2caffe("--resume", "job", "--run-dir", "on", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-    assert ["goes", "on", "from     iteration 400: job/tiny_iter_400.solverstate"] in shown
+    assert ["continues", "from", "iteration 400: job/tiny_iter_400.solverstate"] in shown
     assert ["run", "folder", "on"] in shown
     assert not (tmp_path / "on").exists()
     values = json.loads(irv2caffe("--resume", "job", "--dry-run", "--json", cwd=tmp_path).stdout)
@@ -165,7 +165,7 @@ def test_a_model_that_is_gone(job, tmp_path):
     (job / "tiny_iter_400.caffemodel").rename(tmp_path / "kept.caffemodel")
     done = irv2caffe("--resume", "job/tiny_iter_400.solverstate", "--run-dir", "on", cwd=tmp_path)
     assert done.returncode == 1
-    assert "its model tiny_iter_400.caffemodel is gone" in done.stderr
+    assert "its model tiny_iter_400.caffemodel is missing" in done.stderr
     assert "--weights FILE.caffemodel" in done.stderr
     args = ("--resume", "job/tiny_iter_400.solverstate", "--weights", "kept.caffemodel")
     done = irv2caffe(*args, "--run-dir", "on", cwd=tmp_path)

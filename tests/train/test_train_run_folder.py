@@ -203,5 +203,5 @@ def test_a_layer_that_would_write_over_a_file(run, tmp_path):
     (run.path / "net.prototxt").write_text(net + layer)
     done = irv2caffe("--resume", "run", "--epochs", 100, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"layer out would write over {tmp_path}/letter.txt" in done.stderr
+    assert f"layer out would overwrite {tmp_path}/letter.txt" in done.stderr
     assert (tmp_path / "letter.txt").read_text() == "years of work"

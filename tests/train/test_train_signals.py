@@ -130,7 +130,7 @@ def test_a_killed_caffe_is_started_again(root, tmp_path):
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
-    assert "crashed: Caffe was ended by SIGKILL; going on from iteration" in err
+    assert "crashed: Caffe was ended by SIGKILL; continuing from iteration" in err
     starts = config(run.path)["starts"]
     assert [entry["ending"] for entry in starts] == ["crashed", "stopped"]
     finish(run, newest(run) + 200 - newest(run) % 200, tmp_path)
