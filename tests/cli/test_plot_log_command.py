@@ -147,7 +147,7 @@ def test_several_runs_with_the_same_name(tmp_path):
         (["--top1", "acc"], 2, "one of: acc/top-1, acc/top-5, loss/loss"),
         (["--top5", "acc"], 2, "--top5 acc: no such output of a test"),
         (["--test-net", "1"], 2, "--test-net 1: no such test net"),
-        (["--csv", "same", "--jsonl", "./same"], 2, "--jsonl same: this is what --csv writes"),
+        (["--csv", "same", "--jsonl", "./same"], 2, "--jsonl same: this is the output of --csv"),
         (["--panel", "soup"], 2, "soup"),
         (["--smooth", "0"], 2, "--smooth"),
         (["--html", "/proc/r.html"], 1, "cannot write /proc/r.html"),

@@ -351,11 +351,11 @@ def test_a_file_system_without_locks_is_named(caffe, tmp_path, sound, monkeypatc
 
     solver = job(tmp_path, sound)
     monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(OutputError, match="its file system has no locks"), locked(RunDir(tmp_path)):
+    with pytest.raises(OutputError, match="its file system has no file locks"), locked(RunDir(tmp_path)):
         pass
     monkeypatch.setattr(fcntl, "fcntl", refused)
     (error,) = errors_of(solver, caffe)
-    assert error == f"{sound}: its file system has no locks"
+    assert error == f"{sound}: its file system has no file locks"
 
 
 def test_asking_for_locks_takes_none(caffe, tmp_path, sound):
@@ -385,7 +385,7 @@ def test_a_database_of_others_that_is_read_only(sound):
                 try:
                     check_locks([use])
                 except InputError as error:
-                    os._exit("lock.mdb may not be written" in error.message)
+                    os._exit("lock.mdb is not writable" in error.message)
                 os._exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == outcome
             db.chmod(0o755)

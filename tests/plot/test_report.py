@@ -174,7 +174,7 @@ def test_close_up_and_scale_that_were_asked_for(program, tmp_path):
         page.value("document.getElementById('whole').click()")
         assert "0" in page.value(labels)
         assert "1" in page.value(labels)
-    with pytest.raises(InputError, match="nothing in these epochs"):
+    with pytest.raises(InputError, match="no data in these epochs"):
         write_report(runs, path, PlotOptions(window=(9, 10)))
 
 

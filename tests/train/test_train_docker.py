@@ -226,7 +226,7 @@ def test_without_docker(root, tmp_path):
     args = ("--solver", solver, "--run-dir", "run", "--docker", "image")
     done = irv2caffe(*args, cwd=tmp_path, PATH=str(tmp_path / "bin"))
     assert done.returncode == 1
-    assert "no docker program on PATH" in done.stderr
+    assert "the program docker is not on PATH" in done.stderr
 
 
 def test_paths_that_docker_would_misread():

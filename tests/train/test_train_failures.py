@@ -212,7 +212,7 @@ def test_a_stop_on_a_full_disk(caffe, root, tmp_path, small_disk):
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
     assert "no snapshot was written: the disk is full" in err
-    assert "make room" in err
+    assert "free some space" in err
     assert "was killed" not in err
 
 
