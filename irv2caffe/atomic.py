@@ -126,7 +126,7 @@ def write_error(path: Path, error: OSError) -> OutputError:
     """Returns the OutputError for an OSError that occurred while writing ``path``."""
     if error.errno in NO_LOCKS:
         return OutputError(
-            f"{path}: its file system has no locks ({error.strerror})",
+            f"{path}: its file system has no file locks ({error.strerror})",
             "choose an output folder on another disk, such as a local one, or mount Lustre with "
             "-o flock",
         )

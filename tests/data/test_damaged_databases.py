@@ -351,7 +351,10 @@ def test_a_file_system_without_locks_is_named(caffe, tmp_path, sound, monkeypatc
 
     solver = job(tmp_path, sound)
     monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(OutputError, match="its file system has no file locks"), locked(RunDir(tmp_path)):
+    with (
+        pytest.raises(OutputError, match="its file system has no file locks"),
+        locked(RunDir(tmp_path)),
+    ):
         pass
     monkeypatch.setattr(fcntl, "fcntl", refused)
     (error,) = errors_of(solver, caffe)
