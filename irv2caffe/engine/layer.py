@@ -1,0 +1,85 @@
+"""A layer that runs, and the registry of layer functions by layer type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import Tensor
+
+from irv2caffe.proto.messages import LAYER_TYPES
+
+if TYPE_CHECKING:
+    from irv2caffe.engine.options import EngineOptions
+    from irv2caffe.shapes.infer import LayerInfo
+    from irv2caffe.shapes.phases import Phase
+
+
+@dataclass
+class Layer:
+    """A layer of a net in one phase, as its function sees it.
+
+    Attributes:
+        info: the LayerParameter and the shapes of its bottoms, tops and weight blobs.
+        phase: ``TRAIN`` or ``TEST``.
+        blobs: its weights in Caffe's order and shapes; shared with the layers that share them.
+        options: the options of the engine.
+        in_place: the top may overwrite the bottom, since nothing needs the bottom afterwards.
+        constants: tensors that the function computed once and keeps.
+    """
+
+    info: LayerInfo
+    phase: Phase
+    blobs: list[Tensor]
+    options: EngineOptions
+    in_place: bool = False
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def proto(self) -> Any:
+        """The LayerParameter."""
+        return self.info.proto
+
+    @property
+    def param(self) -> Any:
+        """The ``*_param`` message of this layer type."""
+        return getattr(self.proto, LAYER_TYPES[self.proto.type] or "")
+
+
+Tops: TypeAlias = Tensor | tuple[Tensor, ...]
+LayerFunction: TypeAlias = Callable[..., Tops]
+"""Takes a Layer and its bottoms, returns its top or tops; autograd gives the backward pass."""
+
+
+@dataclass(frozen=True)
+class LayerType:
+    """What the engine knows of a layer type.
+
+    Attributes:
+        function: computes the tops.
+        fillers: for each weight blob, the field with its filler in the layer's ``*_param``, and the
+            constant that Caffe fills in where that field is missing.
+        unsupported: says what of a LayerParameter the function cannot do; empty for nothing.
+    """
+
+    function: LayerFunction
+    fillers: Sequence[tuple[str, float]] = ()
+    unsupported: Callable[[Any], str] = lambda _: ""
+
+
+LAYERS: dict[str, LayerType] = {}
+
+
+def layer_type(
+    *types: str,
+    fillers: Sequence[tuple[str, float]] = (),
+    unsupported: Callable[[Any], str] = lambda _: "",
+) -> Callable[[LayerFunction], LayerFunction]:
+    """Registers a function for layer types."""
+
+    def register(function: LayerFunction) -> LayerFunction:
+        LAYERS.update(dict.fromkeys(types, LayerType(function, fillers, unsupported)))
+        return function
+
+    return register
