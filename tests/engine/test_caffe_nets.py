@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.caffe_nets import CaffeAborted
+from helpers.caffe_nets import CaffeAbortedError
 
 NET = """
 force_backward: true
@@ -28,6 +28,6 @@ def test_values_and_gradients_of_an_inner_product(caffe_nets):
 
 @pytest.mark.slow
 def test_an_abort_has_caffes_words_and_the_next_net_runs(caffe_nets):
-    with pytest.raises(CaffeAborted, match=r"Unknown bottom blob 'z'"):
+    with pytest.raises(CaffeAbortedError, match=r"Unknown bottom blob 'z'"):
         caffe_nets.run(NET.replace('bottom: "x"', 'bottom: "z"'))
     assert not caffe_nets.run(NET, "TEST", backward=False).diffs

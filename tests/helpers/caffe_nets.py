@@ -64,7 +64,7 @@ for line in sys.stdin:
 """
 
 
-class CaffeAborted(Exception):
+class CaffeAbortedError(Exception):
     """Caffe refused a net, or stopped in a pass; holds its words."""
 
 
@@ -134,14 +134,14 @@ class CaffeNets:
             seed: of Caffe's random numbers.
 
         Raises:
-            CaffeAborted: Caffe or pycaffe stopped; the process is started again.
+            CaffeAbortedError: Caffe or pycaffe stopped; the process is started again.
         """
         folder = Path(self._folder.name)
         given = {f"input:{name}": value for name, value in (inputs or {}).items()}
         given |= {f"top:{name}": value for name, value in (top_diffs or {}).items()}
         for layer, blobs in (weights or {}).items():
             given |= {f"weight:{layer}:{index}": blob for index, blob in enumerate(blobs)}
-        np.savez(folder / "given.npz", **given)
+        np.savez(folder / "given.npz", allow_pickle=False, **given)
         (folder / "net.prototxt").write_text(text)
         work = {
             "net": str(folder / "net.prototxt"),
@@ -166,7 +166,7 @@ class CaffeNets:
             words = self._words.read().decode("utf-8", "replace")
             self._start()
             lines = [line for line in words.splitlines() if line.startswith("F") or "rror" in line]
-            raise CaffeAborted("\n".join(lines) or words[-2000:])
+            raise CaffeAbortedError("\n".join(lines) or words[-2000:])
 
     def close(self) -> None:
         """Ends the process."""
@@ -176,18 +176,15 @@ class CaffeNets:
 
 
 def _read(path: Path) -> CaffeRun:
+    """The arrays of a pass; their keys are ``blob:NAME`` or ``param:LAYER:INDEX``."""
     run = CaffeRun({}, {}, {}, {})
-    places = {
-        "blob": run.blobs,
-        "diff": run.diffs,
-        "param": run.params,
-        "param_diff": run.param_diffs,
-    }
+    single = {"blob": run.blobs, "diff": run.diffs}
+    several = {"param": run.params, "param_diff": run.param_diffs}
     with np.load(path) as found:
         for key in found.files:
             kind, name = key.split(":", 1)
-            if kind.startswith("param"):
-                places[kind].setdefault(name.rsplit(":", 1)[0], []).append(found[key])
+            if kind in single:
+                single[kind][name] = found[key]
             else:
-                places[kind][name] = found[key]
+                several[kind].setdefault(name.rsplit(":", 1)[0], []).append(found[key])
     return run
