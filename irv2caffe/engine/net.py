@@ -29,7 +29,8 @@ SOURCES = ("Data", "ImageData", "Input")
 """Layer types whose tops the caller of a forward pass gives."""
 
 _OVERWRITABLE = frozenset(
-    ["BatchNorm", "Bias", "Concat", "Convolution", "Deconvolution", "Eltwise", "InnerProduct", "Scale"]
+    ("BatchNorm", "Bias", "Concat", "Convolution", "Deconvolution", "Eltwise")
+    + ("InnerProduct", "Scale")
 )
 """Layer types whose tops share no memory with a bottom and are not kept for the backward pass."""
 
