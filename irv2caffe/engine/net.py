@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 SOURCES = ("Data", "ImageData", "Input")
 """Layer types whose tops the caller of a forward pass gives."""
 
-_OVERWRITABLE = frozenset(
-    ("BatchNorm", "Bias", "Concat", "Convolution", "Deconvolution", "Eltwise")
-    + ("InnerProduct", "Scale")
+_OVERWRITABLE = (
+    "BatchNorm",
+    "Bias",
+    "Concat",
+    "Convolution",
+    "Deconvolution",
+    "Eltwise",
+    "InnerProduct",
+    "Scale",
 )
 """Layer types whose tops share no memory with a bottom and are not kept for the backward pass."""
 
