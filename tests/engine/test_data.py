@@ -14,9 +14,8 @@ from helpers.paths import HELPERS
 
 from irv2caffe.data.records.mean import mean_blob
 from irv2caffe.engine.data.feed import open_feed
-from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.options import EngineOptions
-from irv2caffe.errors import FormatError, InputError, NetError
+from irv2caffe.errors import InputError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import write_binary
 from irv2caffe.proto.text import parse_prototxt
