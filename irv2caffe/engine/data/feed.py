@@ -155,6 +155,7 @@ class _Source:
         self._info = reading.info
         self.records = _RECORDS[layer.type](layer)
         options, seed = reading.options, [reading.seed, index]
+        batch_size = _batch_size(layer)
         key, first = self._first(skip=options.skip_corrupt)
         channels, height, width = first.pixels.shape
         self.record_shape = (channels, height, width)
@@ -165,7 +166,7 @@ class _Source:
             transform.check(self.record_shape)
         except ValueError as error:
             raise unusable(Corrupt(key, str(error)), self.records.path) from error
-        batch_size = _batch_size(layer)
+        self._say_shape((batch_size, *transform.shape))
         self.pipeline = Pipeline(
             self.records,
             self._stream(reading, seed),
@@ -176,6 +177,7 @@ class _Source:
             num_threads=num_threads,
             rng=np.random.default_rng([*seed, reading.share.rank]),
             skipped=self._skipped if options.skip_corrupt else None,
+            waiting=self._waiting,
         )
 
     def _first(self, *, skip: bool) -> tuple[bytes, Picture]:
@@ -204,8 +206,25 @@ class _Source:
             share = Share(share.rank, share.world, skip=skip)
         return self.records.records(share, order, self._wrapped)
 
+    def _say_shape(self, shape: tuple[int, ...]) -> None:
+        """What Caffe says when it sets up the layer."""
+        sizes = f"output data size: {','.join(map(str, shape))}"
+        if self.layer.transform_param.HasField("mean_file"):
+            mean = self.layer.transform_param.mean_file
+            self._info("data_transformer.cpp:25", f"Loading mean file from: {mean}")
+        if self.layer.type == "Data":
+            self._info("db_lmdb.cpp:35", f"Opened lmdb {self.records.path}")
+            self._info("data_layer.cpp:45", sizes)
+        else:
+            self._info("image_data_layer.cpp:38", f"Opening file {self.records.path}")
+            self._info("image_data_layer.cpp:63", f"A total of {len(self.records)} images.")
+            self._info("image_data_layer.cpp:90", sizes)
+
     def _wrapped(self) -> None:
         self._info("data_layer.cpp:73", "Restarting data prefetching from start.")
+
+    def _waiting(self) -> None:
+        self._info("blocking_queue.cpp:49", "Waiting for data")
 
     def _skipped(self, message: str, count: int) -> None:
         """Says it of the 1st, 2nd, 4th, 8th ... record."""
@@ -223,7 +242,8 @@ def open_feed(
     options: EngineOptions,
     *,
     device: torch.device,
-    share: Share | None = None,
+    rank: int = 0,
+    world: int = 1,
     seed: int | None = None,
     info: Info | None = None,
     level: int | None = None,
@@ -236,7 +256,9 @@ def open_feed(
         phase: ``TRAIN`` or ``TEST``.
         options: of the engine.
         device: where the batches are wanted.
-        share: of this process; all records by default, and always in ``TEST`` (data_layer.cpp).
+        rank: of this process. Each one trains with its share of the records
+            (:class:`irv2caffe.engine.data.order.Share`) and tests with all of them.
+        world: number of processes.
         seed: of crops, mirror images and shuffles, the same in all processes; by default another
             one each time.
         info: writes a line to the log, from a source file (``data_layer.cpp:73``) and a message.
@@ -255,7 +277,7 @@ def open_feed(
                 "use a Data layer; a deploy.prototxt cannot be trained",
                 layer=layer.name,
             )
-    share = Share() if share is None or phase == "TEST" else share
+    share = Share(rank, world) if phase == "TRAIN" else Share()
     reading = Reading(
         phase=phase,
         options=options,
