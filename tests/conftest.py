@@ -97,6 +97,16 @@ def pycaffe(caffe):
 
 
 @pytest.fixture(scope="session")
+def caffe_nets(caffe):
+    """Runs nets forward and backward in the real Caffe, all in one process."""
+    from helpers.caffe_nets import CaffeNets
+
+    nets = CaffeNets(caffe)
+    yield nets
+    nets.close()
+
+
+@pytest.fixture(scope="session")
 def noise_lmdb(tmp_path_factory):
     """A database of 8 colour images of 400x400, labels 0 and 1."""
     from irv2caffe.data.lmdb_store import DatabaseWriter
