@@ -6,62 +6,27 @@ import os
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from irv2caffe.engine.data.batches import make_batch
-from irv2caffe.engine.data.databases import DatabaseRecords
-from irv2caffe.engine.data.image_list import ImageListRecords
-from irv2caffe.engine.data.order import Share, shuffled
-from irv2caffe.engine.data.pipeline import Corrupt, Pipeline, unusable
-from irv2caffe.engine.data.transform import Transform
+from irv2caffe.engine.data.order import Share
+from irv2caffe.engine.data.source import SOURCES, Reading, Source
 from irv2caffe.errors import NetError
 from irv2caffe.shapes.phases import selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     import torch
     from torch import Tensor
 
-    from irv2caffe.engine.data.pictures import Picture, Record
     from irv2caffe.engine.options import EngineOptions
     from irv2caffe.shapes.layer_types import Shape
     from irv2caffe.shapes.phases import Phase
 
     Info = Callable[[str, str], None]
 
-_RECORDS: dict[str, type[DatabaseRecords] | type[ImageListRecords]] = {
-    "Data": DatabaseRecords,
-    "ImageData": ImageListRecords,
-}
-_NUM_BATCHES = 3  # one in use, one ready, one being filled
 _MOST_THREADS = 16
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a process reads.
-
-    Attributes:
-        phase: ``TRAIN`` or ``TEST``.
-        options: of the engine.
-        device: where the net runs.
-        share: of the records; Caffe tests in one process only, which reads all.
-        seed: of crops, mirror images and shuffles; the same in all processes.
-        info: writes a line to the log; called with source file and message, also in threads.
-    """
-
-    phase: Phase
-    options: EngineOptions
-    device: torch.device
-    share: Share
-    seed: int
-    info: Info
 
 
 class Feed:
@@ -77,10 +42,10 @@ class Feed:
         self._info = reading.info
         self._threads = _num_threads(reading.options)
         self._pool = ThreadPoolExecutor(self._threads, "decode")
-        self._sources: list[_Source] = []
+        self._sources: list[Source] = []
         try:
             for index, layer in enumerate(layers):
-                self._sources.append(_Source(layer, index, reading, self._pool, self._threads))
+                self._sources.append(Source(layer, index, reading, self._pool, self._threads))
         except BaseException:
             self.close()
             raise
@@ -140,102 +105,6 @@ class Feed:
         self.close()
 
 
-class _Source:
-    """A source layer: its records, and the pipeline that reads them."""
-
-    def __init__(
-        self,
-        layer: Any,
-        index: int,
-        reading: Reading,
-        pool: ThreadPoolExecutor,
-        num_threads: int,
-    ) -> None:
-        self.layer = layer
-        self._info = reading.info
-        self.records = _RECORDS[layer.type](layer)
-        options, seed = reading.options, [reading.seed, index]
-        batch_size = _batch_size(layer)
-        key, first = self._first(skip=options.skip_corrupt)
-        channels, height, width = first.pixels.shape
-        self.record_shape = (channels, height, width)
-        transform = Transform(
-            layer, reading.phase, self.record_shape, augment=options.augment, seed=seed[0]
-        )
-        try:
-            transform.check(self.record_shape)
-        except ValueError as error:
-            raise unusable(Corrupt(key, str(error)), self.records.path) from error
-        self._say_shape((batch_size, *transform.shape))
-        self.pipeline = Pipeline(
-            self.records,
-            self._stream(reading, seed),
-            transform,
-            [make_batch(batch_size, transform, first, reading.device) for _ in range(_NUM_BATCHES)],
-            batch_size=batch_size,
-            pool=pool,
-            num_threads=num_threads,
-            rng=np.random.default_rng([*seed, reading.share.rank]),
-            skipped=self._skipped if options.skip_corrupt else None,
-            waiting=self._waiting,
-        )
-
-    def _first(self, *, skip: bool) -> tuple[bytes, Picture]:
-        """The first record, which gives the shape (DataLayerSetUp in data_layer.cpp)."""
-        records = self.records.records(Share(), None, _nothing)
-        corrupt = Corrupt(b"", "")
-        for record in islice(records, len(self.records) if skip else 1):
-            try:
-                return record.key, self.records.decode(record)
-            except (ValueError, OSError) as error:
-                corrupt = Corrupt(record.key, str(error))
-        raise unusable(corrupt, self.records.path)
-
-    def _stream(self, reading: Reading, seed: list[int]) -> Generator[Record]:
-        """The records of this process, in Caffe's order or shuffled."""
-        share, order = reading.share, None
-        is_list = self.layer.type == "ImageData"
-        if reading.options.shuffle and reading.phase == "TRAIN":
-            order = shuffled(len(self.records), seed)
-        elif is_list:  # each process reads all of a list, as in Caffe
-            if self.layer.image_data_param.shuffle:
-                order = shuffled(len(self.records), [*seed, share.rank])
-            share = Share()
-        if is_list and (most := self.layer.image_data_param.rand_skip):
-            skip = int(np.random.default_rng([*seed, share.rank, 1]).integers(most))
-            share = Share(share.rank, share.world, skip=skip)
-        return self.records.records(share, order, self._wrapped)
-
-    def _say_shape(self, shape: tuple[int, ...]) -> None:
-        """What Caffe says when it sets up the layer."""
-        sizes = f"output data size: {','.join(map(str, shape))}"
-        if self.layer.transform_param.HasField("mean_file"):
-            mean = self.layer.transform_param.mean_file
-            self._info("data_transformer.cpp:25", f"Loading mean file from: {mean}")
-        if self.layer.type == "Data":
-            self._info("db_lmdb.cpp:35", f"Opened lmdb {self.records.path}")
-            self._info("data_layer.cpp:45", sizes)
-        else:
-            self._info("image_data_layer.cpp:38", f"Opening file {self.records.path}")
-            self._info("image_data_layer.cpp:63", f"A total of {len(self.records)} images.")
-            self._info("image_data_layer.cpp:90", sizes)
-
-    def _wrapped(self) -> None:
-        self._info("data_layer.cpp:73", "Restarting data prefetching from start.")
-
-    def _waiting(self) -> None:
-        self._info("blocking_queue.cpp:49", "Waiting for data")
-
-    def _skipped(self, message: str, count: int) -> None:
-        """Says it of the 1st, 2nd, 4th, 8th ... record."""
-        if count & (count - 1) == 0:
-            self._info("data_layer.cpp:73", f"{message}; left out, {count:,} so far")
-
-    def skip_text(self) -> str:
-        """How many records were left out."""
-        return f"{self.pipeline.num_skipped:,} corrupt records of {self.records.path} were left out"
-
-
 def open_feed(
     net: Any,
     phase: Phase,
@@ -286,14 +155,7 @@ def open_feed(
         seed=secrets.randbits(63) if seed is None else seed,
         info=info or _no_info,
     )
-    return Feed([layer for layer in chosen.layer if layer.type in _RECORDS], reading)
-
-
-def _batch_size(layer: Any) -> int:
-    param = layer.data_param if layer.type == "Data" else layer.image_data_param
-    if not param.batch_size:
-        raise NetError(f"layer {layer.name!r}: batch_size must be positive", layer=layer.name)
-    return int(param.batch_size)
+    return Feed([layer for layer in chosen.layer if layer.type in SOURCES], reading)
 
 
 def _num_threads(options: EngineOptions) -> int:
@@ -302,9 +164,6 @@ def _num_threads(options: EngineOptions) -> int:
         return options.data_threads
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # torchrun sets it
     return max(2, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // processes))
-
-
-def _nothing() -> None: ...
 
 
 def _no_info(_source: str, _message: str) -> None: ...
