@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from irv2caffe.engine.data.feed import Feed, open_feed
+from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.fast import make_step
+from irv2caffe.engine.model_files import load_model, save_model
 from irv2caffe.engine.net import Net
 from irv2caffe.engine.solver import snapshot
 from irv2caffe.engine.solver.check import check_solver
@@ -19,7 +23,6 @@ from irv2caffe.engine.solver.display import (
     mean_outputs,
     named_values,
 )
-from irv2caffe.engine.solver.feeds import Feed, open_feed
 from irv2caffe.engine.solver.log_lines import dump, number, output_lines
 from irv2caffe.engine.solver.lr_policy import LearningRate
 from irv2caffe.engine.solver.nets import NetSource, test_sources, train_source
@@ -80,8 +83,8 @@ class Solver:
         self._learning_rate = LearningRate(param)
         if group.is_root and param.snapshot:
             snapshot.check_prefix(param)
-        if param.random_seed >= 0:
-            torch.manual_seed(param.random_seed + group.rank)
+        self._seed = self._shared_seed()
+        torch.manual_seed(self._seed + group.rank)
         source = train_source(param)
         log.say("solver.cpp:102", f"Creating training net {source.said}")
         self._train = self._set_up(source, "TRAIN")
@@ -100,9 +103,10 @@ class Solver:
             source.proto,
             phase,
             self.options,
-            rank=0 if is_test else group.rank,
-            world=1 if is_test else group.world,
             device=group.device,
+            share=Share(group.rank, group.world),
+            seed=self._seed,
+            info=self._log.say,
         )
         net = Net(
             source.proto,
@@ -114,8 +118,16 @@ class Solver:
         )
         for model in self.param.weights:
             self._log.say("solver.cpp:72", f"Finetuning from {model}")
-            snapshot.load_model(Path(model), net)
+            load_model(Path(model), net)
         return _NetWithFeed(net, feed)
+
+    def _shared_seed(self) -> int:
+        """``random_seed``, or a number by chance that all processes agree on."""
+        if self.param.random_seed >= 0:
+            return int(self.param.random_seed)
+        seed = torch.tensor([secrets.randbits(32)])
+        self._group.broadcast([seed])
+        return int(seed.item())
 
     def _set_up_tests(self) -> list[_NetWithFeed]:
         sources = test_sources(self.param)
@@ -137,7 +149,7 @@ class Solver:
             FormatError: damaged, or of another net or solver type.
         """
         state = snapshot.read_state(path, self._update.history)
-        snapshot.load_model(Path(state.learned_net), self.net)
+        load_model(Path(state.learned_net), self.net)
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
         self.iteration = state.iteration
         self._learning_rate.current_step = state.current_step
@@ -285,7 +297,7 @@ class Solver:
             return
         model = snapshot_path(self.param, self.iteration, ".caffemodel")
         self._log.say("solver.cpp:464", f"Snapshotting to binary proto file {model}")
-        snapshot.save_model(Path(model), self.net)
+        save_model(Path(model), self.net)
         path = snapshot_path(self.param, self.iteration, ".solverstate")
         self._log.say(
             "sgd_solver.cpp:284", f"Snapshotting solver state to binary proto file {path}"

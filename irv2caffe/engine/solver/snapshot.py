@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
 
 from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, OutputError
 from irv2caffe.proto import messages, wire
-from irv2caffe.proto.binary import LIMIT_BYTES, blob_from_array, read_array
-from irv2caffe.proto.caffemodel import ModelFile, write_model
+from irv2caffe.proto.binary import LIMIT_BYTES, blob_from_array, read_fitting_array
 from irv2caffe.proto.input_files import map_binary
 from irv2caffe.proto.snapshot_headers import read_state_header
 from irv2caffe.weights.files.hdf5 import read_hdf5
@@ -22,13 +22,11 @@ from irv2caffe.weights.files.hdf5 import read_hdf5
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
-
-    from irv2caffe.engine.net import Net
 
 _FIELDS = messages.SolverState.DESCRIPTOR.fields_by_name
 _HISTORY = _FIELDS["history"].number
+_OTHER = "is it of another solver type or net?"
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,12 @@ def _read_binary(path: Path, history: Sequence[Tensor]) -> State:
     _check_count(header.num_history, len(history), path)
     blobs = (value for number, _, value in wire.fields(map_binary(path)) if number == _HISTORY)
     for index, (data, tensor) in enumerate(zip(blobs, history, strict=True)):
-        blob = messages.BlobProto.FromString(bytes(data))
-        _overwrite(tensor, read_array(blob), index, path)
+        try:
+            blob = messages.BlobProto.FromString(bytes(data))
+            values = read_fitting_array(blob, tuple(tensor.shape))
+        except (FormatError, DecodeError) as error:
+            raise FormatError(f"history blob {index}: {error}", _OTHER, path=path) from error
+        tensor.copy_(torch.from_numpy(values))
     return State(header.iteration, header.learned_net, header.current_step)
 
 
@@ -126,8 +128,9 @@ def _read_hdf5(path: Path, history: Sequence[Tensor]) -> State:
         try:
             for index, tensor in enumerate(history):
                 stored = arrays[f"history/{index}"]
-                _check_shape(stored.shape, tensor, index, path)
-                _overwrite(tensor, stored.read(), index, path)
+                if stored.shape != tuple(tensor.shape):  # a small file can declare a large array
+                    raise FormatError(f"history blob {index}: another shape", _OTHER, path=path)
+                tensor.copy_(torch.from_numpy(np.asarray(stored.read(), "f4")))
             iteration, step = (int(arrays[name].read().item()) for name in ("iter", "current_step"))
             learned_net = bytes(arrays["learned_net"].read().item()).decode("utf-8", "replace")
         except (KeyError, ValueError, TypeError) as error:
@@ -139,46 +142,6 @@ def _check_count(found: int, wanted: int, path: Path) -> None:
     if found != wanted:
         raise FormatError(
             f"Incorrect length of history blobs. ({found} vs. {wanted})",
-            "it is of another solver type or net",
+            _OTHER,
             path=path,
         )
-
-
-def _check_shape(found: tuple[int, ...], tensor: Tensor, index: int, path: Path) -> None:
-    """Also takes the four axes that Caffe wrote before 2015."""
-    wanted = tuple(tensor.shape)
-    if found not in {wanted, (1,) * (4 - len(wanted)) + wanted}:
-        raise FormatError(
-            f"history blob {index} has the shape {found}, the weight {wanted}",
-            "it is of another net",
-            path=path,
-        )
-
-
-def _overwrite(tensor: Tensor, array: NDArray[Any], index: int, path: Path) -> None:
-    _check_shape(array.shape, tensor, index, path)
-    values = torch.from_numpy(np.asarray(array, "f4"))
-    tensor.copy_(values.reshape(tensor.shape))
-
-
-def save_model(path: Path, net: Net) -> None:
-    """Writes a ``.caffemodel`` with the weights of a net."""
-    write_model(path, messages.NetParameter(name=net.shapes.name), _layers(net))
-
-
-def _layers(net: Net) -> Iterator[Any]:
-    for info in net.shapes.layers:
-        layer = messages.LayerParameter()
-        layer.CopyFrom(info.proto)
-        for tensor in net.weights.by_layer.get(info.name, ()):
-            layer.blobs.append(blob_from_array(tensor.detach().cpu().numpy()))
-        yield layer
-
-
-def load_model(path: Path, net: Net) -> None:
-    """Copies the weights of the layers of the same names."""
-    model = ModelFile(path)
-    for name in model.layers:
-        blobs = model.blobs(name)
-        for tensor, blob in zip(net.weights.by_layer.get(name, ()), blobs, strict=True):
-            tensor.detach().copy_(torch.from_numpy(read_array(blob)).reshape(tensor.shape))
