@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from irv2caffe.engine.data.feed import Feed, open_feed
-from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.fast import make_step
 from irv2caffe.engine.model_files import load_model, save_model
-from irv2caffe.engine.net import Net
 from irv2caffe.engine.solver import snapshot
 from irv2caffe.engine.solver.check import check_solver
 from irv2caffe.engine.solver.display import (
@@ -25,7 +20,7 @@ from irv2caffe.engine.solver.display import (
 )
 from irv2caffe.engine.solver.log_lines import dump, number, output_lines
 from irv2caffe.engine.solver.lr_policy import LearningRate
-from irv2caffe.engine.solver.nets import NetSource, test_sources, train_source
+from irv2caffe.engine.solver.nets import SolverNets
 from irv2caffe.engine.solver.snapshot import State, snapshot_path
 from irv2caffe.engine.solver.updates import Update
 
@@ -36,16 +31,8 @@ if TYPE_CHECKING:
     from irv2caffe.engine.options import EngineOptions
     from irv2caffe.engine.parallel.group import Group
     from irv2caffe.engine.solver.log_lines import Log
+    from irv2caffe.engine.solver.nets import NetWithFeed
     from irv2caffe.engine.solver.signals import Signals
-    from irv2caffe.shapes.phases import Phase
-
-
-@dataclass(frozen=True)
-class _NetWithFeed:
-    """A net and what it reads."""
-
-    net: Net
-    feed: Feed
 
 
 class Solver:
@@ -83,63 +70,14 @@ class Solver:
         self._learning_rate = LearningRate(param)
         if group.is_root and param.snapshot:
             snapshot.check_prefix(param)
-        self._seed = self._shared_seed()
-        torch.manual_seed(self._seed + group.rank)
-        source = train_source(param)
-        log.say("solver.cpp:102", f"Creating training net {source.said}")
-        self._train = self._set_up(source, "TRAIN")
+        nets = SolverNets(param, options, group, log)
+        self._train = nets.train()
         self.net = self._train.net
-        self._tests = self._set_up_tests()
+        self._tests = nets.tests(self.net)
         log.say("solver.cpp:57", "Solver scaffolding done.")
         self._step = make_step(self.net, options, group)
         self._update = Update(param, self.net.weights.learnable)
         self._smoothed = SmoothedLoss(param.average_loss)
-
-    def _set_up(self, source: NetSource, phase: Phase) -> _NetWithFeed:
-        """Opens the feed of a net and sets it up; a test net shares the weights of the trained."""
-        group = self._group
-        is_test = phase == "TEST"
-        feed = open_feed(
-            source.proto,
-            phase,
-            self.options,
-            device=group.device,
-            share=Share(group.rank, group.world),
-            seed=self._seed,
-            info=self._log.say,
-        )
-        net = Net(
-            source.proto,
-            phase,
-            self.options,
-            device=group.device,
-            data_shapes=feed.record_shapes,
-            trained=self.net if is_test else None,
-        )
-        for model in self.param.weights:
-            self._log.say("solver.cpp:72", f"Finetuning from {model}")
-            load_model(Path(model), net)
-        return _NetWithFeed(net, feed)
-
-    def _shared_seed(self) -> int:
-        """``random_seed``, or a number by chance that all processes agree on."""
-        if self.param.random_seed >= 0:
-            return int(self.param.random_seed)
-        seed = torch.tensor([secrets.randbits(32)])
-        self._group.broadcast([seed])
-        return int(seed.item())
-
-    def _set_up_tests(self) -> list[_NetWithFeed]:
-        sources = test_sources(self.param)
-        if not self._group.is_root:
-            return []
-        tests = []
-        for index, source in enumerate(sources):
-            self._log.say(
-                "solver.cpp:190", f"Creating test net (#{index}) specified by {source.said}"
-            )
-            tests.append(self._set_up(source, "TEST"))
-        return tests
 
     def restore(self, path: Path) -> None:
         """Continues from a ``.solverstate`` and the model that it names.
@@ -215,7 +153,7 @@ class Solver:
         self._smoothed.add(total / self.param.iter_size)
         return result
 
-    def _forward(self, part: _NetWithFeed) -> Pass:
+    def _forward(self, part: NetWithFeed) -> Pass:
         """A forward pass without gradients."""
         with torch.no_grad():
             return part.net.forward(part.feed.next())
@@ -269,7 +207,7 @@ class Solver:
         self._group.wait_for_root()
         self._stopped = self._group.agree(self._stopped)
 
-    def _test(self, index: int, test: _NetWithFeed) -> None:
+    def _test(self, index: int, test: NetWithFeed) -> None:
         """Solver::Test."""
         count = self.param.test_iter[index]
         self._log.say("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{index})")
