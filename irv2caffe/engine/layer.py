@@ -26,10 +26,11 @@ class Layer:
 
     Attributes:
         info: the LayerParameter and the shapes of its bottoms, tops and weight blobs.
-        phase: ``TRAIN`` or ``TEST``.
+        phase: ``TRAIN`` or ``TEST``; that of the net, unless the layer has its own.
         blobs: its weights in Caffe's order and shapes; shared with the layers that share them.
         options: the options of the engine.
-        in_place: the top may overwrite the bottom, since nothing needs the bottom afterwards.
+        in_place: the top may overwrite the bottom, since nothing needs the bottom afterwards: the
+            prototxt says so, and the layer that made the bottom keeps no reference to it.
         device: of the blobs.
         constants: tensors that the function computed once and keeps.
         settings: the fields of ``param`` as plain values.
@@ -72,6 +73,9 @@ LayerFunction: TypeAlias = Callable[..., Tops]
 """Takes a Layer and its bottoms, returns its top or tops; autograd gives the backward pass."""
 
 
+Fillers: TypeAlias = Sequence[tuple[str, float]]
+
+
 @dataclass(frozen=True)
 class LayerType:
     """What the engine knows of a layer type.
@@ -79,12 +83,12 @@ class LayerType:
     Attributes:
         function: computes the tops.
         fillers: for each weight blob, the field with its filler in the layer's ``*_param``, and the
-            constant that Caffe fills in where that field is missing.
+            constant that Caffe fills in where that field is missing; or a function of the layer.
         unsupported: says what of a layer the function cannot do; empty for nothing.
     """
 
     function: LayerFunction
-    fillers: Sequence[tuple[str, float]] = ()
+    fillers: Fillers | Callable[[LayerInfo], Fillers] = ()
     unsupported: Callable[[LayerInfo], str] = lambda _: ""
 
 
@@ -93,7 +97,7 @@ LAYERS: dict[str, LayerType] = {}
 
 def layer_type(
     *types: str,
-    fillers: Sequence[tuple[str, float]] = (),
+    fillers: Fillers | Callable[[LayerInfo], Fillers] = (),
     unsupported: Callable[[LayerInfo], str] = lambda _: "",
 ) -> Callable[[LayerFunction], LayerFunction]:
     """Registers a function for layer types."""

@@ -13,6 +13,7 @@ from irv2caffe.engine.layers.gradients import Normalize, apply
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from irv2caffe.engine.layer import Fillers
     from irv2caffe.shapes.infer import LayerInfo
 
 
@@ -62,7 +63,12 @@ def update_statistics(layer: Layer, mean: Tensor, variance: Tensor) -> None:
         factor.mul_(fraction).add_(1)
 
 
-@layer_type("Scale", fillers=(("filler", 1.0), ("bias_filler", 0.0)))
+def _fillers_of_scale(info: LayerInfo) -> Fillers:
+    """With two bottoms the bias is the only weight."""
+    return (("filler", 1.0), ("bias_filler", 0.0))[len(info.bottoms) - 1 :]
+
+
+@layer_type("Scale", fillers=_fillers_of_scale)
 def scale(layer: Layer, x: Tensor, *factors: Tensor) -> Tensor:
     """``x`` times a weight or the second bottom, from ``axis`` on, plus a bias.
 
