@@ -81,6 +81,14 @@ def caffe():
 
 
 @pytest.fixture(scope="session")
+def caffe_engine(caffe):
+    """The same as what trains."""
+    from irv2caffe.train.engines.engine import CaffeEngine
+
+    return CaffeEngine(caffe)
+
+
+@pytest.fixture(scope="session")
 def pycaffe(caffe):
     """Loads nets in the real Caffe."""
     server = PyCaffe(caffe)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from irv2caffe.engine.parallel import sync_bn
 from irv2caffe.engine.parallel.group import open_group, rank_environment
 from irv2caffe.engine.parallel.launcher import FORWARDED, launch
 from irv2caffe.engine.parallel.meeting import Machines
@@ -121,6 +122,24 @@ def hang(group, folder):
     while group.rank == group.world - 1:
         signal.pause()
     group.agree(False)
+
+
+def normalize(group, folder):
+    """BatchNorm over the batches of all ranks; a loss that weighs each value differently."""
+    x, top_gradient = batch(group.world)
+    mine = slice(4 * group.rank, 4 * group.rank + 4)
+    bottom = x[mine].requires_grad_()
+    result = sync_bn.normalize(bottom, 1e-3)
+    (result.y * top_gradient[mine]).sum().backward()
+    tensors = (result.y, bottom.grad, result.mean, result.variance)
+    return [*(tensor.tolist() for tensor in tensors), result.num_values]
+
+
+def batch(world) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batches of all ranks, 4 pictures each, far from zero; and gradients of the top."""
+    torch.manual_seed(1)
+    x = torch.randn(4 * world, 3, 5, 2) + torch.arange(4.0 * world)[:, None, None, None]
+    return x, torch.randn(4 * world, 3, 5, 2)
 
 
 def _rank(task, folder, timeout_s) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from irv2caffe.engine.parallel.averaging import GradientAverage
+from irv2caffe.engine.parallel.store import wait_until_set
 from irv2caffe.errors import InputError, UsageError, WorkerDiedError
 
 if TYPE_CHECKING:
@@ -211,16 +212,8 @@ class _Ranks(Group):
         with self._peers():
             if self.is_root:
                 self._store.set(key, b"")
-                return
-            while not self._wait_for(key):
-                pass
-
-    def _wait_for(self, key: str) -> bool:
-        try:
-            self._store.wait([key], timedelta(seconds=5))
-        except dist.DistStoreError:  # not yet; a lost connection is a DistNetworkError
-            return False
-        return True
+            else:
+                wait_until_set(self._store, key)
 
     def barrier(self) -> None:
         self.agree(False)

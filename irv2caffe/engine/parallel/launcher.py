@@ -14,15 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import IO, TYPE_CHECKING
-
-import torch.distributed as dist
 
 from irv2caffe.engine.parallel.group import LAUNCHER
 from irv2caffe.engine.parallel.meeting import Machines, Meeting, meet
+from irv2caffe.engine.parallel.store import wait_until_set
 from irv2caffe.system import num_cores
 
 if TYPE_CHECKING:
@@ -235,10 +232,7 @@ def _failure_elsewhere(meeting: Meeting) -> str:
 def _leave(machines: Machines, meeting: Meeting) -> None:
     """Machine 0, which has the store, ends last."""
     with contextlib.suppress(RuntimeError):
-        meeting.store.add("left", 1)
-        end = time.monotonic() + _END_S
-        while meeting.node == 0 and time.monotonic() < end:
-            if meeting.store.add("left", 0) >= machines.nnodes:
-                return
-            with contextlib.suppress(dist.DistStoreError):
-                meeting.store.wait(["failed"], timedelta(seconds=_POLL_S / 4))
+        if meeting.store.add("left", 1) == machines.nnodes:
+            meeting.store.set("all left", b"")
+        if meeting.node == 0:
+            wait_until_set(meeting.store, "all left", _END_S)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from irv2caffe.engine.parallel.store import wait_until_set
 from irv2caffe.errors import InputError, UsageError, WorkerDiedError
 
 MEETING_S = 600.0
@@ -188,13 +189,12 @@ def _number(machines: Machines, store: dist.Store, *, is_server: bool) -> int:
 def _all_nodes(machines: Machines, store: dist.Store, deadline: float) -> list[dict[str, Any]]:
     """What all machines told, in order of their numbers."""
     for node in range(machines.nnodes):
-        while not _is_set(store, f"node/{node}"):
-            if time.monotonic() > deadline:
-                raise WorkerDiedError(
-                    f"machine {node} of {machines.nnodes} did not come to"
-                    f" {machines.rdzv_endpoint} within {machines.timeout_s:.0f} s",
-                    "start the same command on it, with the same --rdzv-endpoint",
-                )
+        if not wait_until_set(store, f"node/{node}", deadline - time.monotonic()):
+            raise WorkerDiedError(
+                f"machine {node} of {machines.nnodes} did not come to"
+                f" {machines.rdzv_endpoint} within {machines.timeout_s:.0f} s",
+                "start the same command on it, with the same --rdzv-endpoint",
+            )
     nodes = [json.loads(store.get(f"node/{node}")) for node in range(machines.nnodes)]
     for key, mine in (("nnodes", machines.nnodes), ("rdzv_id", machines.rdzv_id)):
         for node, told in enumerate(nodes):
@@ -205,14 +205,6 @@ def _all_nodes(machines: Machines, store: dist.Store, deadline: float) -> list[d
                     "give all machines the same",
                 )
     return nodes
-
-
-def _is_set(store: dist.Store, key: str) -> bool:
-    try:
-        store.wait([key], timedelta(seconds=_SLICE_S))
-    except dist.DistStoreError:
-        return False
-    return True
 
 
 def _interface_to(host: str, port: int) -> str:

@@ -106,6 +106,22 @@ def test_a_rank_that_hangs_is_named(tmp_path):
     assert "waits in vain for rank 2:" in log
 
 
+def test_batch_norm_over_two_ranks_equals_one_with_the_doubled_batch(tmp_path):
+    assert finish(ranks.start(2, "normalize", tmp_path)) == (0, "")
+    first, second = ranks.answers(tmp_path)
+    x, top_gradient = ranks.batch(2)
+    x.requires_grad_()
+    y = torch.nn.functional.batch_norm(x, None, None, training=True, eps=1e-3)
+    y.backward(top_gradient)
+    for place, expected in enumerate((y, x.grad)):
+        torch.testing.assert_close(torch.tensor(first[place] + second[place]), expected)
+    flat = x.transpose(0, 1).flatten(1)
+    for answer in (first, second):
+        torch.testing.assert_close(torch.tensor(answer[2]), flat.mean(1))
+        torch.testing.assert_close(torch.tensor(answer[3]), flat.var(1, correction=0))
+        assert answer[4] == 80
+
+
 def test_a_group_of_one_changes_nothing(monkeypatch):
     assert SINGLE.is_root
     assert SINGLE.agree(True)
