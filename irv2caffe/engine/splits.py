@@ -22,10 +22,12 @@ class SplitLayers:
 
     Attributes:
         layers: copies of the LayerParameters, and the Split layers.
+        positions: of each among the given layers; None for a Split layer that was inserted.
         origin: the blob behind each top of an inserted Split layer.
     """
 
     layers: list[Any]
+    positions: list[int | None]
     origin: dict[str, str]
 
     def outputs(self) -> dict[str, str]:
@@ -49,7 +51,7 @@ def insert_splits(layers: Sequence[Any]) -> SplitLayers:
     }
     uses.update(weights.keys())
     taken: Counter[Blob] = Counter(weights.keys())
-    result = SplitLayers([], {})
+    result = SplitLayers([], [], {})
     for at, layer in enumerate(layers):
         copy = messages.LayerParameter()
         copy.CopyFrom(layer)
@@ -60,6 +62,7 @@ def insert_splits(layers: Sequence[Any]) -> SplitLayers:
                 copy.bottom[place] = f"{name}_{taken[source]}"
                 taken[source] += 1
         result.layers.append(copy)
+        result.positions.append(at)
         for place, top in enumerate(layer.top):
             if uses[at, place] > 1:
                 split = _split(top, layer, place, uses[at, place])
@@ -69,6 +72,7 @@ def insert_splits(layers: Sequence[Any]) -> SplitLayers:
                     rest = [0.0] * (len(split.top) - 1)
                     split.loss_weight.extend([weights[at, place], *rest])
                 result.layers.append(split)
+                result.positions.append(None)
     return result
 
 
