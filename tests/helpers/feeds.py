@@ -10,6 +10,7 @@ import torch
 
 from helpers.paths import HELPERS
 from irv2caffe.engine.data.feed import open_feed
+from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.options import EngineOptions
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import parse_prototxt
@@ -29,7 +30,9 @@ def feed_of(text, phase="TRAIN", *, rank=0, world=1, seed=1, info=None, **option
     net = parse_prototxt(text, messages.NetParameter)
     told = EngineOptions(**options)
     device = torch.device("cpu")
-    return open_feed(net, phase, told, device=device, rank=rank, world=world, seed=seed, info=info)
+    return open_feed(
+        net, phase, told, device=device, share=Share(rank, world), seed=seed, info=info
+    )
 
 
 def taken(feed, count):

@@ -111,8 +111,7 @@ def open_feed(
     options: EngineOptions,
     *,
     device: torch.device,
-    rank: int = 0,
-    world: int = 1,
+    share: Share | None = None,
     seed: int | None = None,
     info: Info | None = None,
     level: int | None = None,
@@ -125,9 +124,7 @@ def open_feed(
         phase: ``TRAIN`` or ``TEST``.
         options: of the engine.
         device: where the batches are wanted.
-        rank: of this process. Each one trains with its share of the records
-            (:class:`irv2caffe.engine.data.order.Share`) and tests with all of them.
-        world: number of processes.
+        share: of the records for this process in ``TRAIN``; None for all, as always in ``TEST``.
         seed: of crops, mirror images and shuffles, the same in all processes; by default another
             one each time.
         info: writes a line to the log, from a source file (``data_layer.cpp:73``) and a message.
@@ -146,7 +143,7 @@ def open_feed(
                 "use a Data layer; a deploy.prototxt cannot be trained",
                 layer=layer.name,
             )
-    share = Share(rank, world) if phase == "TRAIN" else Share()
+    share = Share() if share is None or phase == "TEST" else share
     reading = Reading(
         phase=phase,
         options=options,
