@@ -45,8 +45,10 @@ layer { name: "p" type: "Power" bottom: "loss" top: "p" power_param { scale: 2 }
 layer { name: "aux" type: "EuclideanLoss" bottom: "fc" bottom: "fc" }
 """
 )
-FC = DATA + 'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" ' + (
-    "inner_product_param { num_output: 4 } }"
+FC = (
+    DATA
+    + 'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" '
+    + ("inner_product_param { num_output: 4 } }")
 )
 
 
@@ -145,9 +147,7 @@ def test_the_last_layer_of_a_name_counts_and_others_are_ignored(caffe_nets, tmp_
     second = write(tmp_path / "second.caffemodel", ("more", [np.ones(3)]))
     net = make_net(FC)
     results = load_models(f"{first}, {second}", net)
-    same(
-        arrays(net), caffe_nets.run(FC, passes=0, backward=False, load=[first, second]).params
-    )
+    same(arrays(net), caffe_nets.run(FC, passes=0, backward=False, load=[first, second]).params)
     assert [result.ignored for result in results] == [["other"], ["more"]]
     assert [result.kept for result in results] == [[], ["fc"]]
 
