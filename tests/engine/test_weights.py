@@ -127,7 +127,7 @@ def test_test_nets_share_the_weights_of_layers_with_the_same_name():
     test = make_net(DATA + fc("a", "x") + fc("own", "a") + loss("own"), "TEST", trained=train)
     assert test.weights.by_layer["a"][0] is train.weights.by_layer["a"][0]
     assert test.weights.by_layer["own"][0] is not train.weights.by_layer["b"][0]
-    with pytest.raises(NetError, match="'a' .* has the weights 5x6, 5; in the training net"):
+    with pytest.raises(NetError, match=r"'a' .* has the weights 5x6, 5; in the training net"):
         make_net(DATA + fc("a", "x", outputs=5), "TEST", trained=train)
 
 
