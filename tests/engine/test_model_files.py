@@ -130,7 +130,9 @@ def write(path, *layers):
     """A model with (name, arrays) of each layer."""
     net = messages.NetParameter()
     for name, blobs in layers:
-        net.layer.add(name=name).blobs.extend(blob_from_array(np.float32(blob)) for blob in blobs)
+        net.layer.add(name=name).blobs.extend(
+            blob_from_array(np.asarray(blob, "f4")) for blob in blobs
+        )
     write_binary(path, net)
     return path
 
