@@ -1,4 +1,7 @@
-"""Which engine trains, on which devices, and what is said of it; GPUs are put in nvidia-ml-py's place."""
+"""Which engine trains, on which devices, and what is said of it.
+
+There are no GPUs here: what nvidia-ml-py would say is put in its place.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from irv2caffe import system
 from irv2caffe.caffe.capability import Capability
 from irv2caffe.caffe.find import FoundCaffe
 from irv2caffe.cli.main import cli
+from irv2caffe.cli.train_engine import engine_request
 from irv2caffe.engine.command import engine_options, parser
 from irv2caffe.errors import CaffeNotFoundError, InputError, MissingExtraError, UsageError
 from irv2caffe.train.engines import torch_facts as asking
@@ -75,7 +79,7 @@ AUTOMATIC = {
     "a busy GPU is left out": ("auto", [FREE, BUSY], MANY, CUDA, "caffe", "0", "GPU 1 is in use"),
     "the free one is the second": ("auto", [BUSY, FREE], MANY, CUDA, "caffe", "1", "GPU 0 is in"),
     "all GPUs are busy": ("auto", [BUSY], MANY, CUDA, "caffe", "", "--gpus 0 takes it all the"),
-    "a Caffe for one GPU": ("auto", [FREE, FREE], ONE, CUDA, "caffe", "0", "takes one of GPU 0,1"),
+    "a Caffe for one GPU": ("auto", [FREE, FREE], ONE, CUDA, "caffe", "0", "Caffe takes one of"),
     "a Caffe for the CPU": ("auto", [FREE], CPU, CUDA, "torch", "0", "built for the CPU only"),
     "the CPU is asked for": ("none", [FREE], CPU, CUDA, "caffe", "", "--engine torch"),
     "a GPU is asked for": ("0", [FREE], CPU, CUDA, "torch", "0", "--engine caffe takes Caffe"),
@@ -194,9 +198,9 @@ def test_the_engine_understands_every_option():
 
 
 def test_train_has_every_option_with_the_same_default():
-    options = {parameter.name: parameter for parameter in cli.commands["train"].params}
-    for field in fields(TorchOptions):
-        assert (options[field.name].default or None) == (field.default or None), field.name
+    with cli.commands["train"].make_context("train", []) as context:
+        request = engine_request(dict(context.params), None, None)
+    assert request == EngineRequest()
 
 
 def earlier(folder, given, **config):
@@ -273,27 +277,20 @@ def test_a_gpu_that_this_pytorch_has_no_code_for(monkeypatch):
     torch_facts.cache_clear()
 
 
+FAILED = "a GPU failed while it computed"
+ALONE = "the GPUs could not communicate with each other"
+CORRUPT = "train_lmdb: record 7 cannot be decoded"
 CAUSES = {
     "CUDA out of memory. Tried to allocate 20.00 GiB": ("not enough memory", False),
-    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes": (
-        "not enough memory",
-        False,
-    ),
+    "DefaultCPUAllocator: can't allocate memory: 8 bytes": ("not enough memory", False),
     "CUDA error: no kernel image is available for execution on the device": (
-        "this PyTorch was not built for this kind of GPU",
-        False,
+        "this PyTorch was not built for this kind of GPU", False,
     ),
-    "CUDA error: an illegal memory access was encountered": ("a GPU failed while it computed", True),
-    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED": ("a GPU failed while it computed", True),
-    "NCCL error in: NCCLUtils.cpp:77, unhandled system error": (
-        "the GPUs could not communicate with each other",
-        True,
-    ),
-    "train_lmdb: record 7 cannot be decoded (hint: --skip-corrupt leaves it out)": (
-        "train_lmdb: record 7 cannot be decoded",
-        False,
-    ),
-}
+    "CUDA error: an illegal memory access was encountered": (FAILED, True),
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED": (FAILED, True),
+    "NCCL error in: NCCLUtils.cpp:77, unhandled system error": (ALONE, True),
+    f"{CORRUPT} (hint: --skip-corrupt leaves it out)": (CORRUPT, False),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", CAUSES)
