@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from irv2caffe.engine.data.feed import Feed, open_feed
 from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.model_files import load_model
 from irv2caffe.engine.net import Net
+from irv2caffe.engine.solver.log_lines import dump
 from irv2caffe.engine.solver.net_sources import NetSource, test_sources, train_source
+from irv2caffe.shapes.phases import select
 
 if TYPE_CHECKING:
     from irv2caffe.engine.options import EngineOptions
@@ -78,6 +80,8 @@ class SolverNets:
 
     def _set_up(self, source: NetSource, phase: Phase, trained: Net | None = None) -> NetWithFeed:
         device = self._group.device
+        chosen = dump(select(source.proto, phase))
+        self._log.say("net.cpp:53", f"Initializing net from parameters: \n{chosen}")
         feed = open_feed(
             source.proto,
             phase,
@@ -87,14 +91,18 @@ class SolverNets:
             seed=self._seed,
             info=self._log.say,
         )
+        options = self._options if phase == "TRAIN" else replace(self._options, stop_after="")
         net = Net(
             source.proto,
             phase,
-            self._options,
+            options,
             device=device,
             data_shapes=feed.record_shapes,
             trained=trained,
         )
+        for name in net.outputs:
+            self._log.say("net.cpp:244", f"This network produces output {name}")
+        self._log.say("net.cpp:257", "Network initialization done.")
         for model in self._param.weights:
             self._log.say("solver.cpp:72", f"Finetuning from {model}")
             load_model(Path(model), net)
