@@ -28,19 +28,22 @@ layer {{ name: "data" type: "Data" top: "data" top: "label"
   data_param {{ source: "{source}" batch_size: {batch} backend: LMDB }} }}
 layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
   inner_product_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "relu" type: "ReLU" bottom: "ip" top: "ip" }}
+{bn}layer {{ name: "relu" type: "ReLU" bottom: "ip" top: "ip" }}
 layer {{ name: "fc" type: "InnerProduct" bottom: "ip" top: "fc"
   inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }}
+"""
+BN = """layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "ip"
+  batch_norm_param { moving_average_fraction: 0.9 } }
 """
 SOLVER = """net: "{net}.prototxt" lr_policy: "fixed" momentum: 0.9 weight_decay: 0.01 display: 1
 random_seed: 1 solver_mode: CPU snapshot_prefix: "{name}" {more}
 """
 
 
-def write_job(folder, name, *, batch=4, source="records", more=""):
+def write_job(folder, name, *, batch=4, source="records", bn="", more=""):
     """A net and its solver."""
-    (folder / f"{name}_net.prototxt").write_text(NET.format(source=source, batch=batch))
+    (folder / f"{name}_net.prototxt").write_text(NET.format(source=source, batch=batch, bn=bn))
     solver = SOLVER.format(net=f"{name}_net", name=name, more=more)
     (folder / f"{name}.prototxt").write_text(solver)
 
@@ -135,6 +138,29 @@ def test_a_process_reads_the_records_that_caffe_gives_it(folder, caffe):
     np.testing.assert_allclose(found[:5], expected[:5], rtol=1e-5)
 
 
+def test_sync_bn_equals_caffe_with_the_doubled_batch(folder, caffe):
+    more = "base_lr: 0.05 max_iter: 10"
+    write_job(folder, "doubled_bn", batch=8, bn=BN, more=more)
+    write_job(folder, "two_bn", batch=4, bn=BN, more=more)
+    doubled = losses(caffe_log(caffe, folder, "doubled_bn"))
+    two = losses(train(folder, "two_bn", *START, "--workers", "2", "--sync-bn"))
+    assert len(doubled) == len(two) == 11
+    np.testing.assert_allclose(
+        weights(folder, "two_bn_iter_10"), weights(folder, "doubled_bn_iter_10"), atol=1e-5
+    )
+
+
+def test_batch_norm_is_that_of_process_0_by_default(folder, caffe):
+    for name, source in (("alone_bn", "of_rank_0"), ("first_bn", "records")):
+        write_job(folder, name, source=source, bn=BN, more="base_lr: 0 max_iter: 5")
+    expected = losses(caffe_log(caffe, folder, "alone_bn"))
+    found = losses(train(folder, "first_bn", *START, "--workers", "2"))
+    np.testing.assert_allclose(found[:5], expected[:5], rtol=1e-5)
+    np.testing.assert_allclose(
+        weights(folder, "first_bn_iter_5"), weights(folder, "alone_bn_iter_5"), rtol=1e-5, atol=1e-7
+    )
+
+
 def endless(folder, name):
     """A training by two processes that has begun; its log so far."""
     write_job(folder, name, more="base_lr: 0.001 max_iter: 100000000")
@@ -203,7 +229,7 @@ def test_two_machines_train_and_resume_as_one_process_does(tmp_path, folder):
     shutil.copytree(folder / "records", there / "records")
     more = "base_lr: 0.05 snapshot: 5 max_iter: {}"
     for last in (5, 10):  # as in Caffe, the second part begins with the first record
-        resumed = {name: () for name in ("whole", "part")}
+        resumed = dict.fromkeys(("whole", "part"), ())
         if last == 10:
             resumed = {name: ("-snapshot", f"{name}_iter_5.solverstate") for name in resumed}
         write_job(tmp_path, "whole", batch=8, more=more.format(last))
