@@ -100,11 +100,7 @@ class Solver:
             numbers = torch.tensor([state.iteration, state.current_step])
         self._group.broadcast([numbers, *self._update.history])
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
-<<<<<<< HEAD
         self.iteration, self._learning_rate.current_step = numbers.tolist()
-=======
-        self.iteration = state.iteration
-        self._learning_rate.current_step = state.current_step
         if self._average is not None:
             averaged = path.with_name(f"{path.stem}{AVERAGED}")
             if averaged.exists():
@@ -113,7 +109,6 @@ class Solver:
             else:
                 self._log.warning("ema.py:1", f"{averaged} is missing: averages start again")
                 self._average.restart()
->>>>>>> main
 
     def solve(self) -> None:
         """Trains to ``max_iter``, or until a signal asks to stop."""
