@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from irv2caffe.proto.messages import LAYER_TYPES
@@ -22,10 +23,12 @@ class Layer:
 
     Attributes:
         info: the LayerParameter and the shapes of its bottoms, tops and weight blobs.
-        phase: ``TRAIN`` or ``TEST``.
+        phase: ``TRAIN`` or ``TEST``; that of the net, unless the layer has its own.
         blobs: its weights in Caffe's order and shapes; shared with the layers that share them.
         options: the options of the engine.
-        in_place: the top may overwrite the bottom, since nothing needs the bottom afterwards.
+        in_place: the top may overwrite the bottom, since nothing needs the bottom afterwards: the
+            prototxt says so, and the layer that made the bottom keeps no reference to it.
+        device: of the blobs.
         constants: tensors that the function computed once and keeps.
     """
 
@@ -34,6 +37,7 @@ class Layer:
     blobs: list[Tensor]
     options: EngineOptions
     in_place: bool = False
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
     constants: dict[str, Tensor] = field(default_factory=dict)
 
     @property
