@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from irv2caffe.engine.layer import LAYERS, Layer
-from irv2caffe.engine.net import SOURCES, _loss_weights
+from irv2caffe.engine.net import SOURCES, loss_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,9 +122,9 @@ def make_graph(net: Net) -> Graph:
             given.update(zip(layer.info.tops, tops, strict=True))
         else:
             ops.append(Op(_caller(layer), tuple(layer.blobs), bottoms, tops, (layer,), _key(layer)))
-        weights = _loss_weights(layer.info)
+        weights = loss_weights(layer.info)
         losses += [(top, w) for top, w in zip(tops, weights, strict=True) if w]
-    outputs = {name: now[name] for name in net.outputs}
+    outputs = {name: now[top] for name, top in net.outputs.items()}
     return Graph(tuple(ops), given, outputs, tuple(losses))
 
 
@@ -173,14 +173,7 @@ def _caller(layer: Layer) -> Callable[..., tuple[Tensor, ...]]:
 
     def call(params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         given = [b.detach() if at in stops else b for at, b in enumerate(bottoms)]
-        tops = function(with_blobs(layer, list(params)), *given)
+        tops = function(replace(layer, blobs=list(params)), *given)
         return tops if isinstance(tops, tuple) else (tops,)
 
     return call
-
-
-def with_blobs(layer: Layer, blobs: list[Tensor]) -> Layer:
-    """The layer with other weights."""
-    return Layer(
-        layer.info, layer.phase, blobs, layer.options, layer.in_place, layer.constants
-    )

@@ -56,7 +56,7 @@ def make_step(
         torch.backends.cuda.matmul.allow_tf32 = is_tf32
         torch.backends.cudnn.allow_tf32 = is_tf32
         torch.backends.cudnn.benchmark = True
-    if modes == PLAIN:
+    if modes == PLAIN or net.force_backward:
         return PlainStep(net)
     step = FastStep(net, modes)
     if modes.record and net.device.type == "cuda":
