@@ -184,7 +184,7 @@ def _refuse_unsupported(layers: Iterable[LayerInfo]) -> None:
             continue
         if info.type not in LAYERS:
             problems.append(f"{info.name!r} ({info.type})")
-        elif why := LAYERS[info.type].unsupported(info.proto):
+        elif why := LAYERS[info.type].unsupported(info):
             problems.append(f"{info.name!r} ({info.type}: {why})")
     if problems:
         raise NetError(

@@ -109,6 +109,7 @@ def _filled(info: LayerInfo, index: int) -> Tensor:
     """A new weight, made on the CPU, so that all devices start from the same numbers."""
     tensor = torch.zeros(info.params[index])
     fillers = LAYERS[info.type].fillers
+    fillers = fillers(info) if callable(fillers) else fillers
     if index >= len(fillers):
         return tensor
     field, default = fillers[index]

@@ -41,7 +41,12 @@ def test_loss_and_gradients_of_a_small_net():
 
 def test_all_unsupported_layers_are_listed_at_once():
     text = (
-        NET.replace("ReLU", "BNLL") + 'layer { name: "x" type: "AbsVal" bottom: "data" top: "x" }'
+        'layer { name: "d" type: "DummyData" top: "d" dummy_data_param { '
+        "shape { dim: 1 dim: 1 dim: 4 dim: 4 } } } "
+        'layer { name: "im" type: "Im2col" bottom: "d" top: "i" '
+        "convolution_param { kernel_size: 1 } } "
+        'layer { name: "p" type: "Pooling" bottom: "d" top: "p" '
+        "pooling_param { pool: STOCHASTIC kernel_size: 2 } }"
     )
-    with pytest.raises(NetError, match=r"'relu' \(BNLL\).*'x' \(AbsVal\)"):
+    with pytest.raises(NetError, match=r"'im' \(Im2col\).*'p' \(Pooling: pool: STOCHASTIC"):
         make(text)

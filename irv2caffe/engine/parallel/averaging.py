@@ -22,6 +22,7 @@ class GradientAverage:
 
     The gradients lie in buckets, flat tensors of about 25 MB, in the order in which the backward
     pass completes them: that of the weights, reversed. All ranks send the buckets in this order.
+    Backward passes add to them in place; gradients that others have put elsewhere are copied.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class GradientAverage:
         self._num_sent = 0
         self._is_early = False
         for bucket in self._buckets:
+            bucket.place_gradients()
             for place, tensor in enumerate(bucket.tensors):
                 tensor.register_post_accumulate_grad_hook(self._hook(bucket, place))
 
@@ -83,13 +85,20 @@ class _Bucket:
         ]
         self._work: dist.Work | None = None
 
-    def send(self) -> None:
+    def place_gradients(self) -> None:
+        """Moves into this bucket the gradients that are elsewhere; missing ones are zero."""
+        moved = []
         for tensor, view in zip(self.tensors, self._views, strict=True):
-            if tensor.grad is None:  # no loss depends on it: zero in Caffe
+            if tensor.grad is None:
                 view.zero_()
             elif tensor.grad.data_ptr() != view.data_ptr():
-                view.copy_(tensor.grad)
+                moved.append((view, tensor.grad))
             tensor.grad = view
+        if moved:
+            torch._foreach_copy_(*map(list, zip(*moved, strict=True)))
+
+    def send(self) -> None:
+        self.place_gradients()
         self._work = dist.all_reduce(self._flat, async_op=True)
 
     def receive(self, world: int) -> None:
