@@ -22,19 +22,24 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, "python -m irv2caffe.engine train --help lists the options")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    whole = _Parser(prog="python -m irv2caffe.engine", allow_abbrev=False, description=__doc__)
+    verbs = whole.add_subparsers(dest="verb", required=True, parser_class=_Parser)
+    _add_train(verbs.add_parser("train", allow_abbrev=False, help="train a net"))
+    found = verbs.add_parser("devices", allow_abbrev=False, help="what PyTorch can do, as JSON")
+    found.add_argument("--json", action="store_true", help="the only form")
+    return whole
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the engine; returns its exit code.
 
     Args:
         argv: the arguments after ``python -m irv2caffe.engine``.
     """
-    parser = _Parser(prog="python -m irv2caffe.engine", allow_abbrev=False, description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, parser_class=_Parser)
-    _add_train(verbs.add_parser("train", allow_abbrev=False, help="train a net"))
-    found = verbs.add_parser("devices", allow_abbrev=False, help="what PyTorch can do, as JSON")
-    found.add_argument("--json", action="store_true", help="the only form")
     try:
-        args = parser.parse_args(argv)
+        args = parser().parse_args(argv)
         args.argv = [*argv]
         args.options = engine_options(args) if args.verb == "train" else None
     except UsageError as error:

@@ -67,7 +67,7 @@ def number(value: float) -> str:
     """A float as C++ streams print it: six significant digits; ``-nan`` with its sign."""
     if math.isnan(value):
         return "-nan" if math.copysign(1, value) < 0 else "nan"
-    return f"{value:g}"
+    return f"{value + 0.0:g}"  # 0 for -0.0, which torch's loss is where Caffe's is 0.0
 
 
 def dump(message: Any) -> str:

@@ -13,13 +13,13 @@ from irv2caffe.engine.data.feed import Feed, open_feed
 from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.model_files import load_model
 from irv2caffe.engine.net import Net
+from irv2caffe.engine.solver.log_lines import Log, dump
 from irv2caffe.engine.solver.net_sources import NetSource, test_sources, train_source
+from irv2caffe.shapes.phases import Phase, select
 
 if TYPE_CHECKING:
     from irv2caffe.engine.options import EngineOptions
     from irv2caffe.engine.parallel.group import Group
-    from irv2caffe.engine.solver.log_lines import Log
-    from irv2caffe.shapes.phases import Phase
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class SolverNets:
 
     def _set_up(self, source: NetSource, phase: Phase, trained: Net | None = None) -> NetWithFeed:
         device = self._group.device
+        read = select(source.proto, phase)
+        self._log.say("net.cpp:53", f"Initializing net from parameters: \n{dump(read)}")
         feed = open_feed(
             source.proto,
             phase,
@@ -95,6 +97,9 @@ class SolverNets:
             data_shapes=feed.record_shapes,
             trained=trained,
         )
+        for name in net.outputs:
+            self._log.say("net.cpp:244", f"This network produces output {name}")
+        self._log.say("net.cpp:257", "Network initialization done.")
         for model in self._param.weights:
             self._log.say("solver.cpp:72", f"Finetuning from {model}")
             load_model(Path(model), net)
