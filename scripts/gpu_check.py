@@ -22,10 +22,10 @@ from typing import Any
 
 # Seconds that each part may take.
 LIMITS_S = {
-    "facts": 60,
-    "parity": 120,
-    "kernels": 60,
+    "facts": 40,
     "speed": 240,
+    "kernels": 60,
+    "parity": 100,
     "pipeline": 90,
     "train": 150,
     "cifar": 150,

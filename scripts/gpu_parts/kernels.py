@@ -13,7 +13,14 @@ from gpu_parts.timing import seconds_each
 if TYPE_CHECKING:
     from gpu_check import Report
 
-SHAPES = ((320, 96, 35), (128, 320, 35), (1088, 320, 17), (384, 1088, 17), (2080, 384, 8), (448, 2080, 8))
+SHAPES = (
+    (320, 96, 35),
+    (128, 320, 35),
+    (1088, 320, 17),
+    (384, 1088, 17),
+    (2080, 384, 8),
+    (448, 2080, 8),
+)
 BATCH = 128
 
 
@@ -29,7 +36,9 @@ def run(report: Report, args: Any) -> None:
         for _ in range(2):
             step()
         torch.cuda.synchronize()
-    table = profile.key_averages().table(sort_by="cuda_time_total", row_limit=150, max_name_column_width=110)
+    table = profile.key_averages().table(
+        sort_by="cuda_time_total", row_limit=150, max_name_column_width=110
+    )
     (args.out / "kernels.txt").write_text(table)
 
 

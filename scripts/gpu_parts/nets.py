@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from irv2caffe.engine.net import Net
-from irv2caffe.engine.options import EngineOptions
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import parse_prototxt
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from irv2caffe.engine.options import EngineOptions
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MACS = 13.156e9  # multiply-adds of slim for an image of 299 pixels

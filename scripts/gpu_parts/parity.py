@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gpu_parts.nets import random_batch, slim
-from irv2caffe.engine.fast import Modes, make_step
+from irv2caffe.engine.fast import PLAIN, Modes, make_step
 from irv2caffe.engine.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -22,12 +22,14 @@ RATE = 0.02
 def run(report: Report, args: Any) -> None:  # noqa: ARG001
     """Reports losses of a few steps of plain gradient descent, and the first gradient's error."""
     exact = EngineOptions()
-    start, losses, gradient = train(exact, "cpu", None, Modes(fuse=False, merge=False, channels_last=False))
+    start, losses, gradient = train(exact, "cpu", None, PLAIN)
     report.add("CPU, plain", losses, "loss")
     ways = {
         "GPU, exact": (exact, None),
-        "GPU, exact, each layer by itself": (exact, Modes(fuse=False, merge=False, channels_last=False)),
-        "GPU, fp32, compiled": (EngineOptions(exact=False), None),
+        "GPU, exact, each layer by itself": (
+            exact,
+            PLAIN,
+        ),
         "GPU, tf32": (EngineOptions(exact=False, precision="tf32"), None),
         "GPU, bf16": (EngineOptions(exact=False, precision="bf16"), None),
     }
@@ -60,6 +62,6 @@ def train(
             gradients = torch.cat([t.grad.detach().flatten().cpu() for t in learned])
         with torch.no_grad():
             for tensor in learned:
-                tensor -= RATE * tensor.grad
+                tensor.sub_(tensor.grad, alpha=RATE)
                 tensor.grad = None
     return begin, losses, gradients

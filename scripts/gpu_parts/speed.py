@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,12 +78,18 @@ def measure(report: Report, batch: int, product: float) -> None:
         spread = [min(rates[name]), max(rates[name])]
         report.add(f"batch {batch}, {name}", rate, "images/s", spread=spread, n=ROUNDS)
         report.add(f"batch {batch}, {name}: share of the product", 6 * MACS * rate / product)
-    report.add(f"batch {batch}: 120 epochs of ILSVRC12", 120 * IMAGES / medians["irv2caffe"] / 86400, "days")
+    report.add(
+        f"batch {batch}: 120 epochs of ILSVRC12",
+        120 * IMAGES / medians["irv2caffe"] / 86400,
+        "days",
+    )
     for name in set(medians) - {"irv2caffe"}:
         report.add(f"batch {batch}: irv2caffe / {name}", medians["irv2caffe"] / medians[name])
 
 
-def _round(report: Report, batch: int, made: dict[str, Candidate], rates: dict[str, list[float]]) -> None:
+def _round(
+    report: Report, batch: int, made: dict[str, Candidate], rates: dict[str, list[float]]
+) -> None:
     for name, candidate in made.items():
         rates[name].append(batch / seconds_of(candidate.step, STEPS))
     if len(made) == 1:
@@ -128,15 +135,16 @@ def ours(batch: int) -> Callable[[], Any]:
 
 
 def timms(batch: int, *, translate: bool) -> Callable[[], Any]:
-    """timm's model as its own training script runs it: autocast, channels_last, compiled blocks."""
+    """The model of timm as its own training script runs it: autocast, compiled blocks."""
     import timm
 
     torch.manual_seed(0)
     model = timm.create_model("inception_resnet_v2", num_classes=1000, drop_rate=0.2)
     model = model.cuda().to(memory_format=torch.channels_last).train()
     if translate:
-        torch._dynamo.config.recompile_limit = 1024
-        torch._dynamo.config.accumulated_recompile_limit = 4096
+        config: Any = import_module("torch._dynamo.config")
+        config.recompile_limit = 1024
+        config.accumulated_recompile_limit = 4096
         for child in model.children():
             parts = child if isinstance(child, torch.nn.Sequential) else [child]
             for part in parts:

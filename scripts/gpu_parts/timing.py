@@ -22,7 +22,7 @@ def seconds_each(function: Callable[[], Any], *, repeats: int = 20, warm_ups: in
         function()
         end.record()
         torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1000)
+        times.append(float(start.elapsed_time(end)) / 1000)
     return statistics.median(times)
 
 
@@ -34,4 +34,4 @@ def seconds_of(function: Callable[[], Any], times: int) -> float:
         function()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000 / times
+    return float(start.elapsed_time(end)) / 1000 / times

@@ -83,7 +83,12 @@ def batch_norm(normal: Normal, params: Sequence[Tensor], x: Tensor) -> tuple[Ten
     return (torch.relu_(y) if normal.relu else y,)
 
 
-def eltwise(coefficients: tuple[float, ...], relu: bool, params: Sequence[Tensor], *xs: Tensor) -> tuple[Tensor, ...]:
+def eltwise(
+    coefficients: tuple[float, ...],
+    relu: bool,
+    params: Sequence[Tensor],  # noqa: ARG001
+    *xs: Tensor,
+) -> tuple[Tensor, ...]:
     """The weighted sum of two bottoms, without its negative values if ``relu``."""
     first = xs[0] if coefficients[0] == 1 else xs[0] * coefficients[0]
     y = torch.add(first, xs[1], alpha=coefficients[1])
@@ -116,7 +121,9 @@ def _is_batch_norm(op: Op) -> bool:
         return False
     layer = op.layers[0]
     param = layer.param
-    is_global = param.use_global_stats if param.HasField("use_global_stats") else layer.phase != "TRAIN"
+    is_global = (
+        param.use_global_stats if param.HasField("use_global_stats") else layer.phase != "TRAIN"
+    )
     shape = layer.info.bottom_shapes[0]
     count = 1
     for dim in (shape[0], *shape[2:]):
@@ -151,7 +158,7 @@ def _is_channel_scale(op: Op) -> bool:
     if op.types != ("Scale",) or len(op.bottoms) != 1:
         return False
     layer = op.layers[0]
-    return layer.param.axis == 1 and layer.param.num_axes == 1
+    return bool(layer.param.axis == 1 and layer.param.num_axes == 1)
 
 
 def _plain_relu(graph: Graph, value: int) -> Op | None:
@@ -166,7 +173,7 @@ def _is_sum_of_two(op: Op) -> bool:
     if op.types != ("Eltwise",) or len(op.bottoms) != 2:
         return False
     param = op.layers[0].param
-    return param.operation == param.SUM and not op.layers[0].proto.propagate_down
+    return bool(param.operation == param.SUM) and not op.layers[0].proto.propagate_down
 
 
 def _fused_eltwise(graph: Graph, op: Op, gone: set[int]) -> Op:

@@ -86,8 +86,9 @@ class Graph:
                 readers.setdefault(value, []).append(op)
         return readers
 
-
-    def run(self, given: Mapping[str, Tensor], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(
+        self, given: Mapping[str, Tensor], device: torch.device
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the outputs, from the tops of the source layers by name."""
         values = {number: given[name] for name, number in self.given.items()} | self.constants
         kept = self.kept
@@ -107,7 +108,7 @@ class Graph:
 
 
 def make_graph(net: Net) -> Graph:
-    """The operations of a net, one for each layer; a top that replaces its bottom is a new value."""
+    """The operations of a net, one for each layer; a top in place is a new value."""
     now: dict[str, int] = {}
     ops: list[Op] = []
     given: dict[str, int] = {}
@@ -157,7 +158,7 @@ _PLAIN = frozenset({"Concat", "Convolution", "Eltwise", "Pooling", "ReLU", "Scal
 
 
 def _key(layer: Layer) -> Any:
-    """Equal for layers that do the same with other tensors; None for those that run by themselves."""
+    """Equal for layers that do the same with other tensors; None for those that stay alone."""
     if layer.proto.type not in _PLAIN or layer.proto.propagate_down or len(layer.info.tops) > 1:
         return None
     proto = type(layer.proto)()

@@ -49,7 +49,7 @@ def convolve(siblings: Siblings, params: Sequence[Tensor], x: Tensor) -> tuple[T
     y = functional.conv2d(x, weight, kinds.pop(0) if siblings.bias else None)
     if siblings.normal is not None:
         (y,) = batch_norm(siblings.normal, [*buffers, *kinds], y)
-    return y.split(siblings.widths, dim=1)
+    return tuple(y.split(siblings.widths, dim=1))
 
 
 def merge(graph: Graph, sums: RunningSums) -> Graph:

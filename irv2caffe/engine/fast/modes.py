@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
+
     from irv2caffe.engine.options import EngineOptions
 
 
@@ -50,8 +51,4 @@ def choose_modes(options: EngineOptions, device: torch.device) -> Modes:
 
 def can_translate() -> bool:
     """Whether torch.compile finds what it needs: triton and a C compiler."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return any(map(shutil.which, ("cc", "gcc", "clang")))
+    return find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))

@@ -70,7 +70,8 @@ class RecordedStep:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        mode = "thread_local"  # other threads may copy data meanwhile
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode=mode):
             self._result = self._step(self._given)
         torch.cuda.set_rng_state(random)
         with torch.no_grad():

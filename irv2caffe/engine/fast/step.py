@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -124,12 +125,15 @@ class FastStep:
         if not self.modes.channels_last:
             return given
         last = torch.channels_last
-        return {k: v.contiguous(memory_format=last) if v.dim() == 4 else v for k, v in given.items()}
+        return {
+            k: v.contiguous(memory_format=last) if v.dim() == 4 else v for k, v in given.items()
+        }
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.modes.bf16:
             return nullcontext()
-        return torch.autocast(self.net.device.type, torch.bfloat16)
+        autocast: AbstractContextManager[Any] = torch.autocast(self.net.device.type, torch.bfloat16)
+        return autocast
 
     def _in_bf16(self, graph: Graph) -> Graph:
         """Gives matrix products copies of their weights in bfloat16, which each step renews."""
@@ -182,8 +186,7 @@ def store_channels_last(net: Net) -> None:
 
 
 def _translate(function: Any) -> Any:
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = 1024
-    torch._dynamo.config.accumulated_recompile_limit = 4096
+    config: Any = import_module("torch._dynamo.config")
+    config.recompile_limit = 1024  # one for each kind of region
+    config.accumulated_recompile_limit = 4096
     return torch.compile(function, dynamic=False, fullgraph=True)
