@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from irv2caffe.engine.fast.step import FastStep
+    from irv2caffe.engine.fast.rearranged import FastStep
     from irv2caffe.engine.net import Pass
 
 WARM_UPS = 3  # passes before recording, in which libraries choose their kernels
