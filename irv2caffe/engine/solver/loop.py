@@ -87,15 +87,20 @@ class Solver:
     def restore(self, path: Path) -> None:
         """Continues from a ``.solverstate`` and the model that it names.
 
+        Only the first process reads them, since other machines need not have them.
+
         Raises:
             MissingInputError: one of the files does not exist.
             FormatError: damaged, or of another net or solver type.
         """
-        state = snapshot.read_state(path, self._update.history)
-        load_model(Path(state.learned_net), self.net)
+        numbers = torch.zeros(2, dtype=torch.int64)
+        if self._group.is_root:
+            state = snapshot.read_state(path, self._update.history)
+            load_model(Path(state.learned_net), self.net)
+            numbers = torch.tensor([state.iteration, state.current_step])
+        self._group.broadcast([numbers, *self._update.history])
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
-        self.iteration = state.iteration
-        self._learning_rate.current_step = state.current_step
+        self.iteration, self._learning_rate.current_step = numbers.tolist()
         if self._average is not None:
             averaged = path.with_name(f"{path.stem}{AVERAGED}")
             if averaged.exists():
@@ -161,7 +166,7 @@ class Solver:
         total: Tensor | None = None
         for index in range(self.param.iter_size):
             given = self._train.feed.next()
-            if index == self.param.iter_size - 1:
+            if index == self.param.iter_size - 1 and self._step.runs_hooks:
                 self._group.overlap(weights)
             result = self._step(given)
             total = result.loss.clone() if total is None else total + result.loss
