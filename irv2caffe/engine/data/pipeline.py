@@ -198,6 +198,7 @@ class Pipeline:
 
     def _fill(self, batch: Batch, pictures: Iterator[tuple[bytes, Picture]]) -> list[Future[None]]:
         """Starts the tasks that write pictures into a batch."""
+        batch.reuse()
         draws = self._rng.integers(0, 1 << 32, (self._batch_size, NUM_DRAWS), np.uint32)
         tasks = []
         for start in range(0, self._batch_size, _GROUP):
