@@ -14,7 +14,7 @@ from irv2caffe.log.read.reader import read_log
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary
 from irv2caffe.train.run_dir.run_dir import RunDir
-from irv2caffe.train.run_dir.snapshots import problem
+from irv2caffe.train.run_dir.snapshots import pairs, problem
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -141,19 +141,14 @@ def test_both_engines_lose_the_same_from_one_snapshot(finished, root, tmp_path):
         assert done.returncode == 0, done.stderr
         log = read_log(tmp_path / engine)
         losses.append([point.loss for point in log.train])
-        (path,) = (tmp_path / engine / "snapshots").glob("*_iter_300.caffemodel")
-        assert not problem_of(path)
-        model = read_binary(path, messages.NetParameter)
+        pair = pairs(tmp_path / engine / "snapshots")[0]
+        assert pair.iteration == 300
+        assert not problem(pair)
+        model = read_binary(pair.model, messages.NetParameter)
         weights.append(np.concatenate([b.data for layer in model.layer for b in layer.blobs]))
     assert len(losses[0]) == 11
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     np.testing.assert_allclose(weights[0], weights[1], rtol=1e-4, atol=1e-6)
-
-
-def problem_of(path):
-    from irv2caffe.train.run_dir.snapshots import pair_of
-
-    return problem(pair_of(path.with_suffix(".solverstate")))
 
 
 def test_smoke(root, tmp_path):
