@@ -57,7 +57,7 @@ def _refuse_contradictions(torch: Any, gpus: str | None) -> None:
             "--nnodes and --rdzv-endpoint belong together",
             "--nnodes 2 --rdzv-endpoint HOST:PORT, the same on both machines",
         )
-    if torch.node_rank >= torch.nnodes:
+    if (torch.node_rank or 0) >= torch.nnodes:
         raise UsageError(
             f"--node-rank {torch.node_rank}: there are {torch.nnodes} machines, from 0"
         )

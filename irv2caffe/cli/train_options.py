@@ -160,9 +160,8 @@ TRAIN_OPTIONS = (
         "--node-rank",
         type=click.IntRange(0, 1023),
         metavar="N",
-        default=0,
-        show_default=True,
-        help="Number of this machine; machine 0 tests and writes the snapshots.",
+        help="Number of this machine; machine 0 tests and writes the snapshots.  [default: in "
+        "order of arrival]",
     ),
     _torch(
         "--rdzv-endpoint",

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 
 from irv2caffe.engine.splits import insert_splits
@@ -132,7 +133,7 @@ def _hdf5_layers(path: Path, stack: ExitStack) -> Iterator[_StoredLayer]:
 def _read_hdf5_array(array: StoredArray, shape: tuple[int, ...]) -> NDArray[Any]:
     if array.shape != shape:  # before any value is read: a small file can declare a large array
         raise FormatError(f"{shape_text(array.shape)} in the model, {shape_text(shape)} in the net")
-    return array.read()
+    return np.asarray(array.read(), np.float32)
 
 
 def _owned_by_others(by_layer: dict[str, list[Tensor]]) -> set[tuple[str, int]]:

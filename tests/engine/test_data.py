@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-
 import cv2
 import numpy as np
 import pytest
-import torch
 from helpers.databases import encoded, floats, raw, smooth, write_database
-from helpers.paths import HELPERS
+from helpers.feeds import caffe_batches, data_net, feed_of, taken
 
 from irv2caffe.data.records.mean import mean_blob
-from irv2caffe.engine.data.feed import open_feed
-from irv2caffe.engine.options import EngineOptions
 from irv2caffe.errors import InputError
-from irv2caffe.proto import messages
 from irv2caffe.proto.binary import write_binary
-from irv2caffe.proto.text import parse_prototxt
 
-CPU = torch.device("cpu")
 HEIGHT, WIDTH, COUNT = 22, 27, 7  # of the records
 CROP = 11
 
@@ -57,14 +48,6 @@ def sources(tmp_path_factory):
         lines.append(f"a b{n}.png {n}\n")
     (folder / "list.txt").write_text("".join(lines))
     return folder
-
-
-def data_net(folder, source, transform="", *, batch=4, extra="", tops=2):
-    top = 'top: "data" top: "label"' if tops == 2 else 'top: "data"'
-    return (
-        f'layer {{ name: "in" type: "Data" {top} {extra} transform_param {{ {transform} }} '
-        f'data_param {{ source: "{folder / source}" batch_size: {batch} backend: LMDB }} }}'
-    )
 
 
 def list_net(folder, param="", transform=""):
@@ -115,44 +98,19 @@ NUM_BATCHES = 5
 
 def text_of(case, folder):
     _, make, source, transform = case
-    text = make(folder, source, transform)
+    where = folder / source if make is data_net else folder
+    text = make(where, transform) if make is data_net else make(where, source, transform)
     return text.replace("MEAN", str(folder / "mean.binaryproto"))
 
 
 @pytest.fixture(scope="module")
 def real(caffe, sources, tmp_path_factory):
-    """What the real Caffe delivers for all cases, from one process."""
-    from irv2caffe.caffe.command import tool_command
-
-    folder = tmp_path_factory.mktemp("real")
-    work = {}
+    """What the real Caffe delivers for all cases."""
+    cases = {}
     for name, case in {**CASES, **{f"refused-{n}": c for n, c in REFUSED.items()}}.items():
-        path = folder / f"{name}.prototxt"
-        path.write_text(text_of(case, sources))
-        work[name] = {"path": str(path), "phase": case[0], "count": NUM_BATCHES}
-    (folder / "work.json").write_text(json.dumps(work))
-    script = str(HELPERS / "caffe_batches.py")
-    arguments = [script, str(folder / "work.json"), str(folder / "found.npz")]
-    command = tool_command(caffe, "python", arguments)
-    subprocess.run(command.argv, env=command.env, check=True, timeout=300)
-    with np.load(folder / "found.npz") as found:
-        return dict(found)
-
-
-def feed_of(text, phase="TRAIN", *, share=None, seed=1, info=None, **options):
-    net = parse_prototxt(text, messages.NetParameter)
-    told = EngineOptions(**options)
-    return open_feed(net, phase, told, device=CPU, share=share, seed=seed, info=info)
-
-
-def taken(feed, count):
-    """The first batches: the arrays of each top."""
-    found = {}
-    with feed:
-        for _ in range(count):
-            for name, top in feed.next().items():
-                found.setdefault(name, []).append(top.numpy().copy())
-    return {name: np.array(batches) for name, batches in found.items()}
+        text = text_of(case, sources)
+        cases[name] = {"text": text, "phase": case[0], "count": NUM_BATCHES}
+    return caffe_batches(caffe, tmp_path_factory.mktemp("real"), cases)
 
 
 @pytest.mark.parametrize("staged", [False, True], ids=["cpu", "as-on-a-device"])

@@ -1,7 +1,8 @@
 """What the real Caffe's data layers deliver: run by pycaffe's interpreter, for many nets at once.
 
-Arguments: a JSON file with ``{"path", "phase", "count"}`` for each name, and an npz file for the
-batches: ``NAME.TOP`` holds ``count`` of them. A net on which Caffe aborts leaves ``NAME.error``.
+Arguments: a JSON file with ``{"path", "phase", "count"}`` for each name, and ``rank`` and ``world``
+where there are several solvers; an npz file for the batches: ``NAME.TOP`` holds ``count`` of them.
+A net on which Caffe aborts leaves ``NAME.error``.
 """
 
 import json
@@ -14,8 +15,12 @@ import caffe
 import numpy as np
 
 
-def batches(path, phase, count):
+def batches(path, phase, count, rank=0, world=1):
     caffe.set_random_seed(1)
+    caffe.set_solver_count(world)
+    caffe.set_solver_rank(rank)
+    if world > 1:
+        caffe.set_multiprocess(True)
     net = caffe.Net(path, getattr(caffe, phase))
     found = {}
     for _ in range(count):

@@ -35,6 +35,8 @@ def run(work):
         return net.params[layer][int(index)]
     caffe.set_random_seed(work['seed'])
     net = caffe.Net(work['net'], getattr(caffe, work['phase']))
+    for path in work['load']:
+        net.copy_from(path)
     put('input', net.blobs.get, 'data')
     put('weight', weight, 'data')
     for _ in range(work['passes']):
@@ -56,6 +58,8 @@ def run(work):
         for name, blobs in net.params.items():
             for index, blob in enumerate(blobs):
                 found['param_diff:%s:%d' % (name, index)] = blob.diff.copy()
+    for path in work['save']:
+        (net.save_hdf5 if path.endswith('.h5') else net.save)(path)
     np.savez(work['found'], **found)
 
 for line in sys.stdin:
@@ -119,6 +123,8 @@ class CaffeNets:
         backward: bool = True,
         passes: int = 1,
         seed: int = 1,
+        load: Sequence[Path] = (),
+        save: Sequence[Path] = (),
     ) -> CaffeRun:
         """Runs forward passes and one backward pass of a net.
 
@@ -132,6 +138,8 @@ class CaffeNets:
             backward: run the backward pass.
             passes: number of forward passes, all with the same inputs.
             seed: of Caffe's random numbers.
+            load: models whose weights are copied first.
+            save: models to be written in the end; those that end in ``.h5`` as HDF5.
 
         Raises:
             CaffeAbortedError: Caffe or pycaffe stopped; the process is started again.
@@ -151,6 +159,8 @@ class CaffeNets:
             "backward": backward,
             "passes": passes,
             "seed": seed,
+            "load": [str(path) for path in load],
+            "save": [str(path) for path in save],
         }
         self._ask(work)
         return _read(folder / "found.npz")

@@ -51,10 +51,10 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def weights(*shapes, rank=0) -> list[Weight]:
+def weights(*shapes, rank=0, device="cpu") -> list[Weight]:
     """Weights that differ between ranks; the last one is a statistic."""
     torch.manual_seed(rank)
-    tensors = [torch.randn(shape) for shape in shapes]
+    tensors = [torch.randn(shape).to(device) for shape in shapes]
     for tensor in tensors[:-1]:
         tensor.requires_grad_()
     return [
@@ -65,19 +65,27 @@ def weights(*shapes, rank=0) -> list[Weight]:
 
 def exchange(group, folder):
     """Everything that ranks exchange."""
-    mine = weights((3, 2), (4,), (2, 2), (5,), rank=group.rank)
+    mine = weights((3, 2), (4,), (2, 2), (5,), rank=group.rank, device=group.device)
     group.broadcast(weight.tensor for weight in mine)
     first, second, unused, statistic = (weight.tensor for weight in mine)
+    learned = (first, second, unused)
     gradients = []
-    for overlapped in (False, True, True):
-        first.grad = second.grad = unused.grad = None
+    for turn in range(5):
+        places = [None if turn < 2 else torch.zeros_like(weight) for weight in learned]
+        for weight, place in zip(learned, places, strict=True):
+            if turn < 4:
+                weight.grad = place  # others keep gradients where they want
+            else:
+                weight.grad.zero_()
         for is_last in (False, True):
-            if overlapped and is_last:
+            if turn and is_last:
                 group.overlap(mine)
             loss = ((group.rank + 1) * first).sum() + (second**2).sum() * group.rank
             loss.backward()
         group.average_gradients(mine)
-        gradients.append([first.grad.tolist(), second.grad.tolist(), unused.grad.tolist()])
+        gradients.append([weight.grad.tolist() for weight in learned])
+        if 2 <= turn < 4:
+            assert all(w.grad is place for w, place in zip(learned, places, strict=True))
     if group.is_root:
         (folder / "root").touch()
     group.wait_for_root()
@@ -128,11 +136,10 @@ def normalize(group, folder):
     """BatchNorm over the batches of all ranks; a loss that weighs each value differently."""
     x, top_gradient = batch(group.world)
     mine = slice(4 * group.rank, 4 * group.rank + 4)
-    bottom = x[mine].requires_grad_()
-    result = sync_bn.normalize(bottom, 1e-3)
-    (result.y * top_gradient[mine]).sum().backward()
-    tensors = (result.y, bottom.grad, result.mean, result.variance)
-    return [*(tensor.tolist() for tensor in tensors), result.num_values]
+    bottom = x[mine].to(group.device).requires_grad_()
+    top, mean, variance = sync_bn.normalize_all(bottom, 1e-3)
+    (top * top_gradient[mine].to(group.device)).sum().backward()
+    return [tensor.tolist() for tensor in (top, bottom.grad, mean, variance)]
 
 
 def batch(world) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,7 +150,8 @@ def batch(world) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _rank(task, folder, timeout_s) -> int:
-    group = open_group(timeout_s=timeout_s)
+    gpus = [int(number) for number in os.environ.get("TEST_GPUS", "").split(",") if number]
+    group = open_group(gpus, timeout_s=timeout_s, backend=os.environ.get("TEST_BACKEND", ""))
     answer = globals()[task](group, folder)
     (folder / f"rank{group.rank}.json").write_text(json.dumps(answer))
     group.close()

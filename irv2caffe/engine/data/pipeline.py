@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _GROUP = 4  # records of one task
 _LIVENESS_S = 10.0  # between looks at the threads while nothing comes
 _SHOWN_KEY = 100
+_WAITS_PER_LINE = 1000  # LOG_EVERY_N in blocking_queue.cpp
 
 
 class Records(Protocol):
@@ -94,6 +95,7 @@ class Pipeline:
         num_threads: int,
         rng: np.random.Generator,
         skipped: Callable[[str, int], None] | None,
+        waiting: Callable[[], None],
     ) -> None:
         """Prepares the threads; they start with the first batch that is asked for.
 
@@ -108,6 +110,7 @@ class Pipeline:
             rng: for crops and mirror images.
             skipped: called with a message and their number when a corrupt record was left out;
                 None to end with an error instead.
+            waiting: called the first, 1001st, 2001st ... time that a batch is not ready.
         """
         self._records = records
         self._stream = stream
@@ -117,6 +120,8 @@ class Pipeline:
         self._ahead = 2 * num_threads
         self._rng = rng
         self._on_skip = skipped
+        self._on_wait = waiting
+        self._num_waits = 0
         self._skips = SkipCount(set())
         self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._filled: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -162,6 +167,10 @@ class Pipeline:
         return tops
 
     def _wait(self) -> Any:
+        if self._ready.empty():
+            if self._num_waits % _WAITS_PER_LINE == 0:
+                self._on_wait()
+            self._num_waits += 1
         while True:
             try:
                 return self._ready.get(timeout=_LIVENESS_S)

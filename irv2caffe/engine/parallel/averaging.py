@@ -22,6 +22,7 @@ class GradientAverage:
 
     The gradients lie in buckets, flat tensors of about 25 MB, in the order in which the backward
     pass completes them: that of the weights, reversed. All ranks send the buckets in this order.
+    Backward passes add to them in place; gradients that others keep elsewhere are copied.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class GradientAverage:
         self._num_sent = 0
         self._is_early = False
         for bucket in self._buckets:
+            bucket.place_gradients()
             for place, tensor in enumerate(bucket.tensors):
                 tensor.register_post_accumulate_grad_hook(self._hook(bucket, place))
 
@@ -82,14 +84,29 @@ class _Bucket:
             for part, tensor in zip(self._flat.split(sizes), tensors, strict=True)
         ]
         self._work: dist.Work | None = None
+        self._elsewhere: list[tuple[Tensor, Tensor]] = []
+
+    def place_gradients(self) -> None:
+        """Puts the gradients here, for good; missing ones are zero."""
+        self._collect()
+        for tensor, view in zip(self.tensors, self._views, strict=True):
+            tensor.grad = view
+        self._elsewhere = []
+
+    def _collect(self) -> None:
+        """Copies the gradients that are elsewhere; those of no loss are zero, as in Caffe."""
+        self._elsewhere = []
+        for tensor, view in zip(self.tensors, self._views, strict=True):
+            if tensor.grad is None:
+                tensor.grad = view.zero_()
+            elif tensor.grad.data_ptr() != view.data_ptr():
+                self._elsewhere.append((tensor.grad, view))
+        if self._elsewhere:
+            there, here = map(list, zip(*self._elsewhere, strict=True))
+            torch._foreach_copy_(here, there)
 
     def send(self) -> None:
-        for tensor, view in zip(self.tensors, self._views, strict=True):
-            if tensor.grad is None:  # no loss depends on it: zero in Caffe
-                view.zero_()
-            elif tensor.grad.data_ptr() != view.data_ptr():
-                view.copy_(tensor.grad)
-            tensor.grad = view
+        self._collect()
         self._work = dist.all_reduce(self._flat, async_op=True)
 
     def receive(self, world: int) -> None:
@@ -97,6 +114,9 @@ class _Bucket:
         self._work.wait()
         self._work = None
         self._flat.mul_(1 / world)
+        if self._elsewhere:
+            there, here = map(list, zip(*self._elsewhere, strict=True))
+            torch._foreach_copy_(there, here)
 
 
 def _parts(tensors: Sequence[Tensor], most_bytes: int) -> list[list[Tensor]]:

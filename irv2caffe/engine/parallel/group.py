@@ -56,7 +56,7 @@ class Group:
         return self.rank == 0
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrites the tensors of all ranks with those of rank 0; once, before training."""
+        """Overwrites the tensors of all ranks with those of rank 0; before training."""
 
     def overlap(self, weights: Sequence[Weight]) -> None:
         """Averages the gradients of the next backward pass while that pass still runs.
@@ -115,12 +115,15 @@ def rank_environment() -> RankEnvironment | None:
     return RankEnvironment(rank, world, local)
 
 
-def open_group(gpus: Sequence[int] = (), *, timeout_s: float = TIMEOUT_S) -> Group:
+def open_group(
+    gpus: Sequence[int] = (), *, timeout_s: float = TIMEOUT_S, backend: str = ""
+) -> Group:
     """Joins the group that the environment names; a group of one without such.
 
     Args:
         gpus: CUDA devices of the ranks of this machine, in order; none for the CPU.
         timeout_s: how long a rank waits for the others before it gives up.
+        backend: of torch.distributed; NCCL on GPUs, gloo on the CPU.
 
     Raises:
         WorkerDiedError: the others cannot be reached.
@@ -136,7 +139,7 @@ def open_group(gpus: Sequence[int] = (), *, timeout_s: float = TIMEOUT_S) -> Gro
     if told is None:
         return Group(device)
     end_with_launcher()
-    return _Ranks(told, device, timeout_s)
+    return _Ranks(told, device, timeout_s, backend)
 
 
 def end_with_launcher() -> None:
@@ -153,17 +156,25 @@ def end_with_launcher() -> None:
 class _Ranks(Group):
     """Several processes, on one machine or more."""
 
-    def __init__(self, told: RankEnvironment, device: torch.device, timeout_s: float) -> None:
+    def __init__(
+        self, told: RankEnvironment, device: torch.device, timeout_s: float, backend: str
+    ) -> None:
         super().__init__(device)
         self.rank, self.world, self.local_rank = told.rank, told.world, told.local_rank
+        # NCCL ends the process when its time is over; before that the control group says why.
         timeout = timedelta(seconds=timeout_s)
+        longer = 2 * timeout if device.type == "cuda" else timeout
         with _joining():
             store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
             self._store = dist.PrefixStore("irv2caffe", store)
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.world, timeout=timeout
+                backend or ("nccl" if device.type == "cuda" else "gloo"),
+                store=store,
+                rank=self.rank,
+                world_size=self.world,
+                timeout=longer,
             )
+            self._control = dist.new_group(backend="gloo", timeout=timeout)
         self._num_waits = 0
         self._average: GradientAverage | None = None
 
@@ -173,14 +184,14 @@ class _Ranks(Group):
         with self._peers():
             for data in given:
                 whole = data.contiguous()
-                dist.broadcast(whole, 0)
+                dist.broadcast(whole, 0, None if data.is_cuda else self._control)
                 if whole.data_ptr() != data.data_ptr():
                     data.copy_(whole)
 
     def _compare(self, count: int) -> None:
         with self._peers():
             counts = torch.tensor([count, -count])
-            dist.all_reduce(counts, dist.ReduceOp.MAX)
+            dist.all_reduce(counts, dist.ReduceOp.MAX, self._control)
         if counts[0] != -counts[1]:
             raise InputError(
                 f"rank {self.rank} has {count:,} weights, others have up to {counts[0]:,}",
@@ -203,7 +214,7 @@ class _Ranks(Group):
         with self._peers():
             # On the CPU, so that no rank waits for its GPU.
             answer = torch.tensor([flag], dtype=torch.uint8)
-            dist.all_reduce(answer, dist.ReduceOp.MAX)
+            dist.all_reduce(answer, dist.ReduceOp.MAX, self._control)
             return bool(answer.item())
 
     def wait_for_root(self) -> None:

@@ -41,7 +41,8 @@ class Rank:
     Attributes:
         number: among the ranks of all machines.
         process: of this rank.
-        errors: what it wrote on stderr; None for rank 0, which writes on that of the launcher.
+        errors: what it wrote on stderr; None for the first rank of this machine, which writes on
+            that of the launcher.
     """
 
     number: int
@@ -88,7 +89,7 @@ def _rank(command: Sequence[str], local: int, num_ranks: int, meeting: Meeting) 
     """Starts a rank; kills it at the end if it still runs."""
     number = meeting.first_rank + local
     with contextlib.ExitStack() as stack:
-        errors = stack.enter_context(tempfile.TemporaryFile()) if number else None
+        errors = stack.enter_context(tempfile.TemporaryFile()) if local else None
         held = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         try:
             process = subprocess.Popen(

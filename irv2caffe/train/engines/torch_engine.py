@@ -79,9 +79,11 @@ class TorchEngine(Engine):
 
     def resolved(self, *, on_gpus: bool) -> Self:
         """The same engine; on the CPU it is exact unless it was told otherwise."""
-        exact = self.torch.exact
-        torch = replace(self.torch, exact=not on_gpus if exact is None else exact)
-        return replace(self, torch=torch)
+        torch = self.torch
+        if torch.exact is not None:
+            return self
+        exact = not on_gpus and torch.precision == "fp32"
+        return replace(self, torch=replace(torch, exact=exact))
 
     def command(
         self,

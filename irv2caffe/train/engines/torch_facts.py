@@ -12,6 +12,7 @@ from typing import Any
 
 from irv2caffe.caffe.bounded import printed
 from irv2caffe.errors import InstallError, MissingExtraError
+from irv2caffe.train.run_dir.failure_causes import TORCH_FOR_GPUS
 
 _TIMEOUT_S = 300  # the first import of a CUDA build from a slow disk takes minutes
 _MAX_PRINTED_BYTES = 1 << 20
@@ -52,11 +53,7 @@ class TorchFacts:
     def gpu_help(self) -> str:
         """The command that installs a PyTorch for GPUs, or what else to do."""
         if self.cuda is None:
-            return (
-                "pip install --force-reinstall torch --index-url "
-                "https://download.pytorch.org/whl/cu130 installs one for GPUs (driver 580 or "
-                "newer; cu126 for older ones)"
-            )
+            return TORCH_FOR_GPUS
         return "nvidia-smi shows the GPUs and the driver's version"
 
 
@@ -96,11 +93,17 @@ def _json_object(line: str) -> dict[str, Any]:
 
 
 def _facts(found: dict[str, Any]) -> TorchFacts:
+    gpus = found.get("gpus") or []
+    too_new = [
+        f"{gpu.get('name')} (compute capability {gpu.get('capability')})"
+        for gpu in gpus
+        if not gpu.get("supported", True)
+    ]
     return TorchFacts(
         version=str(found["torch"]),
         cuda=found.get("cuda"),
-        num_gpus=len(found.get("gpus") or ()),
+        num_gpus=len(gpus) - len(too_new),
         several_gpus=bool(found.get("nccl", True)),
-        problem=str(found.get("problem") or ""),
+        problem=str(found.get("problem") or (too_new and f"it has no code for {too_new[0]}") or ""),
         layer_types=frozenset(found.get("layer_types") or ()),
     )

@@ -29,7 +29,7 @@ class TorchOptions:
         data_threads: threads that read and decode images; 0 chooses.
         workers: processes on the CPU.
         nnodes: machines that train together.
-        node_rank: number of this machine, from 0.
+        node_rank: number of this machine, from 0; None: in order of arrival.
         rdzv_endpoint: ``HOST:PORT`` of machine 0; empty for one machine.
     """
 
@@ -44,7 +44,7 @@ class TorchOptions:
     data_threads: int = 0
     workers: int = 1
     nnodes: int = 1
-    node_rank: int = 0
+    node_rank: int | None = None
     rdzv_endpoint: str = ""
 
     def arguments(self) -> list[str]:

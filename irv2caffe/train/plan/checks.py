@@ -205,8 +205,8 @@ def _starting_point(pair: Pair, net: Any, max_iter: int) -> str:
             "train longer with --epochs or another --solver",
         )
     return (
-        f"continues from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads "
-        "a database from its first record again"
+        f"continues from iteration {pair.iteration:,}: {pair.state}, which is copied; databases "
+        "are read from their first record again"
     )
 
 

@@ -58,7 +58,8 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     if pair.iteration == max_iter:
         say("all iterations are done; only the last test is missing")
     else:
-        say("Caffe reads a database from its first record again; the learning rate continues")
+        begins = f"{plan.engine.title} reads a database from its first record again"
+        say(f"{begins}; the learning rate continues")
     return pair
 
 

@@ -22,22 +22,64 @@ def finish(process):
     return process.returncode, log
 
 
-def test_two_ranks_exchange(tmp_path):
-    status, log = finish(ranks.start(2, "exchange", tmp_path))
-    assert (status, log) == (0, "")
-    first, second = ranks.answers(tmp_path)
-    assert [first["rank"], second["rank"]] == [[0, 2, 0], [1, 2, 1]]
+def check_exchange(answers):
+    """Ranks have the weights of rank 0, and gradients with the mean of their own factors."""
+    world = len(answers)
+    assert [answer["rank"] for answer in answers] == [[rank, world, rank] for rank in range(world)]
     expected = [weight.tensor.tolist() for weight in ranks.weights((3, 2), (4,), (2, 2), (5,))]
-    assert first["weights"] == second["weights"] == expected
-    # two passes each; ranks 0 and 1 have the factors 1 and 2, and 0 and 1
-    for gradients in first["gradients"]:
-        assert gradients[0] == [[3.0, 3.0]] * 3
-        torch.testing.assert_close(gradients[1], [2 * x for x in expected[1]])
-        assert gradients[2] == [[0.0, 0.0]] * 2
-    assert first["gradients"] == second["gradients"]
-    assert first["agree"] == second["agree"] == [False, True, True]
-    assert second["root was first"]
-    assert first["statistic"]
+    for answer in answers:
+        assert answer["weights"] == expected
+        # two passes each; the factors are rank + 1 and rank
+        for gradients in answer["gradients"]:
+            assert gradients[0] == [[world + 1.0] * 2] * 3
+            torch.testing.assert_close(gradients[1], [2 * (world - 1) * x for x in expected[1]])
+            assert gradients[2] == [[0.0, 0.0]] * 2
+        assert answer["agree"] == [False, world > 1, True]
+        assert answer["root was first"]
+        assert answer["statistic"]
+
+
+def check_normalized(answers):
+    """Ranks together have what one process has with all their batches."""
+    x, top_gradient = ranks.batch(len(answers))
+    x.requires_grad_()
+    y = torch.nn.functional.batch_norm(x, None, None, training=True, eps=1e-3)
+    y.backward(top_gradient)
+    for place, expected in enumerate((y, x.grad)):
+        parts = [torch.tensor(answer[place]) for answer in answers]
+        torch.testing.assert_close(torch.cat(parts), expected)
+    flat = x.transpose(0, 1).flatten(1)
+    for answer in answers:
+        torch.testing.assert_close(torch.tensor(answer[2]), flat.mean(1))
+        torch.testing.assert_close(torch.tensor(answer[3]), flat.var(1))
+
+
+@pytest.mark.parametrize(
+    ("task", "check"), [("exchange", check_exchange), ("normalize", check_normalized)]
+)
+def test_two_ranks(tmp_path, task, check):
+    assert finish(ranks.start(2, task, tmp_path)) == (0, "")
+    answers = ranks.answers(tmp_path)
+    assert len(answers) == 2
+    check(answers)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("task", "check"), [("exchange", check_exchange), ("normalize", check_normalized)]
+)
+@pytest.mark.parametrize(("gpus", "backend"), [("0", "nccl"), ("0,0", "gloo"), ("0,1", "nccl")])
+def test_ranks_on_gpus(tmp_path, monkeypatch, task, check, gpus, backend):
+    numbers = gpus.split(",")
+    if torch.cuda.device_count() <= int(numbers[-1]):
+        pytest.skip(f"needs GPU {numbers[-1]}")
+    monkeypatch.setenv("TEST_GPUS", gpus)
+    monkeypatch.setenv("TEST_BACKEND", backend)  # NCCL refuses two ranks on one GPU
+    status, log = finish(ranks.start(len(numbers), task, tmp_path))
+    assert status == 0, log
+    answers = ranks.answers(tmp_path)
+    assert len(answers) == len(numbers)
+    check(answers)
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
@@ -104,22 +146,6 @@ def test_a_rank_that_hangs_is_named(tmp_path):
     status, log = finish(ranks.start(3, "hang", tmp_path))
     assert status == 1
     assert "waits in vain for rank 2:" in log
-
-
-def test_batch_norm_over_two_ranks_equals_one_with_the_doubled_batch(tmp_path):
-    assert finish(ranks.start(2, "normalize", tmp_path)) == (0, "")
-    first, second = ranks.answers(tmp_path)
-    x, top_gradient = ranks.batch(2)
-    x.requires_grad_()
-    y = torch.nn.functional.batch_norm(x, None, None, training=True, eps=1e-3)
-    y.backward(top_gradient)
-    for place, expected in enumerate((y, x.grad)):
-        torch.testing.assert_close(torch.tensor(first[place] + second[place]), expected)
-    flat = x.transpose(0, 1).flatten(1)
-    for answer in (first, second):
-        torch.testing.assert_close(torch.tensor(answer[2]), flat.mean(1))
-        torch.testing.assert_close(torch.tensor(answer[3]), flat.var(1, correction=0))
-        assert answer[4] == 80
 
 
 def test_a_group_of_one_changes_nothing(monkeypatch):
