@@ -141,6 +141,21 @@ def test_several_layers_and_one_top(numbered, grid):
     }
 
 
+def test_several_feeds_and_layers_read_one_database(numbered, tmp_path):
+    """As the training net and the test nets of a solver do."""
+    link = tmp_path / "link"
+    link.symlink_to(numbered)
+    text = data_net(numbered, batch=4)
+    one, two = feed_of(text), feed_of(text, "TEST")
+    assert one.next()["label"].tolist() == two.next()["label"].tolist() == [0, 1, 2, 3]
+    one.close()
+    assert two.next()["label"].tolist() == [4, 5, 6, 7]
+    both = text + data_net(link, name="other", tops=["x", "y"], batch=6)
+    assert taken(feed_of(both), 1)["y"].tolist() == [list(range(6))]
+    two.close()
+    assert labels(feed_of(text), 1) == [0, 1, 2, 3]
+
+
 def damaged_database(folder, bad, total=12):
     """A database of JPEG records, some of which are not."""
     rng = np.random.default_rng(2)

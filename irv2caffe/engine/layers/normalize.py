@@ -118,7 +118,7 @@ def lrn(layer: Layer, x: Tensor) -> Tensor:
     return x * (settings.k + settings.alpha * mean) ** -settings.beta
 
 
-@layer_type("MVN")
+@layer_type("MVN", unsupported=_in_place)
 def mvn(layer: Layer, x: Tensor) -> Tensor:
     """Each plane, or image with ``across_channels``, less its mean and over its deviation.
 
