@@ -81,11 +81,29 @@ def caffe():
 
 
 @pytest.fixture(scope="session")
+def caffe_engine(caffe):
+    """The same as what trains."""
+    from irv2caffe.train.engines.engine import CaffeEngine
+
+    return CaffeEngine(caffe)
+
+
+@pytest.fixture(scope="session")
 def pycaffe(caffe):
     """Loads nets in the real Caffe."""
     server = PyCaffe(caffe)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def caffe_nets(caffe):
+    """Runs nets forward and backward in the real Caffe, all in one process."""
+    from helpers.caffe_nets import CaffeNets
+
+    nets = CaffeNets(caffe)
+    yield nets
+    nets.close()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,8 @@ def test_every_input_is_read_or_refused(name, tmp_path):
     ],
 )
 def test_whatever_a_reader_does_is_noticed(what, how, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz_pool, "MOST_CPU_S", 3.0)
+    if what == "spin":  # only this one ends by the limit, however slow the machine
+        monkeypatch.setattr(fuzz_pool, "MOST_CPU_S", 3.0)
     (tmp_path / "x").write_text(what)
     assert try_one(PROBE.name, tmp_path / "x").how == how
     assert try_one(PROBE.name, tmp_path).how == how

@@ -13,6 +13,7 @@ import click
 from irv2caffe import ui
 from irv2caffe.cli.build_net import given_options
 from irv2caffe.cli.option_sections import SectionCommand, with_options
+from irv2caffe.cli.train_engine import engine_request
 from irv2caffe.cli.train_options import TRAIN_OPTIONS, add_build_net_options
 from irv2caffe.cli.train_output import (
     from_another_shell,
@@ -26,11 +27,14 @@ from irv2caffe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.engines.engine import Engine
+    from irv2caffe.train.plan.select_engine import EngineRequest
     from irv2caffe.train.run.options import LaunchOptions
 
 
-@click.command("train", cls=SectionCommand, short_help="Train with Caffe, in a run folder.")
+@click.command(
+    "train", cls=SectionCommand, short_help="Train with Caffe or PyTorch, in a run folder."
+)
 @with_options(TRAIN_OPTIONS)
 def train_command(
     solver: Path | None,
@@ -39,66 +43,58 @@ def train_command(
     resume: str | None,
     gpus: str | None,
     run_dir: Path | None,
-    engine: str,
-    caffe: Path | None,
-    docker: str | None,
     dry_run: bool,
     print_config: bool,
     smoke: bool,
     as_json: bool,
     **more: Any,
 ) -> int:
-    """Train with Caffe; log, metrics, plots and snapshots go into a run folder.
+    """Train with Caffe, or with PyTorch as Caffe does; all results go into a run folder.
 
     The solver, nets, databases, GPUs and disk space are checked first. Ctrl-C or SIGTERM writes a
     snapshot and stops (exit code 130); a second one stops at once; SIGHUP writes a snapshot and
-    continues. If Caffe crashes or stalls, it is restarted from the newest complete snapshot.
+    continues. After a crash or a stall the newest complete snapshot is continued.
 
     With --recipe, all options of build-net are accepted, listed here or not.
     """
     asked = {name: more.pop(name) for name in ("status", "snapshot_now", "stop")}
     if any(asked.values()):
         return from_another_shell(asked, as_json)
-    if engine == "torch":
-        raise UsageError(
-            "--engine torch: this version trains with Caffe only", "--engine caffe, or auto"
-        )
-    options = _options(more, gpus or "none", weights, run_dir, caffe, docker)
+    request = engine_request(more, gpus, recipe)
+    options = _options(more, request, weights, run_dir)
     refuse_mixed(solver, recipe, resume, weights)
     point = None
     if resume is not None:
         if smoke:
             raise UsageError("--resume does not go with --smoke")
         point, options = to_resume(resume, solver, options)
-    from irv2caffe.caffe.find import find_caffe
+    from irv2caffe.train.plan.select_engine import select_engine
 
-    found = find_caffe(options.caffe, docker=options.docker)
+    engine = select_engine(options.engine)
     if resume is not None and point is None:
         if dry_run or print_config:
             raise UsageError("--resume RUN goes with neither --dry-run nor --print-config")
-        return _train(None, found, options, as_json)
+        return _train(None, engine, options, as_json)
     solver = point.solver if point is not None else solver
-    with _solver(solver, recipe, found, options) as (path, options):
+    with _solver(solver, recipe, engine, options) as (path, options):
         if dry_run or print_config:
             train_options = options.train_options
-            return show_plan(path, found, train_options, as_json=as_json, config=print_config)
+            return show_plan(path, engine, train_options, as_json=as_json, config=print_config)
         if smoke:
             from irv2caffe.train.run.smoke_test import run_smoke_test
 
             result = run_smoke_test(
-                path, found, options.train_options, options.supervision, say=ui.say
+                path, engine, options.train_options, options.supervision, say=ui.say
             )
             return show_smoke_result(result, as_json)
-        return _train(path, found, options, as_json)
+        return _train(path, engine, options, as_json)
 
 
 def _options(
     more: dict[str, Any],
-    gpus: str,
+    engine: EngineRequest,
     weights: tuple[Path, ...],
     run_dir: Path | None,
-    caffe: Path | None,
-    docker: str | None,
 ) -> LaunchOptions:
     """The options of the library, from those of the command line."""
     from irv2caffe.train.plan.plan import TrainOptions
@@ -115,7 +111,7 @@ def _options(
         plot=more.pop("plot"),
     )
     train_options = TrainOptions(
-        gpus=gpus,
+        gpus=engine.gpus,
         weights=weights,
         run_dir=run_dir,
         keep_newest=more.pop("keep_snapshots"),
@@ -123,12 +119,12 @@ def _options(
         ignore_findings=more.pop("ignore_findings"),
         given=given_options(more),
     )
-    return LaunchOptions(train_options, supervision, caffe, docker)
+    return LaunchOptions(train_options, supervision, engine)
 
 
 @contextmanager
 def _solver(
-    solver: Path | None, recipe: str | None, found: FoundCaffe, options: LaunchOptions
+    solver: Path | None, recipe: str | None, engine: Engine, options: LaunchOptions
 ) -> Iterator[tuple[Path, LaunchOptions]]:
     """The given solver, or that of a recipe, in a temporary folder."""
     if solver is not None:
@@ -139,7 +135,7 @@ def _solver(
     assert recipe is not None
     given = options.train_options
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
-        built = build_recipe(Path(folder), recipe, given.given, found, given.gpus)
+        built = build_recipe(Path(folder), recipe, given.given, engine, given.gpus)
         for line in built.net.warnings:
             ui.say(f"warning: {line}")
         train_options = replace(
@@ -152,18 +148,18 @@ def _solver(
         yield built.net.solver, replace(options, train_options=train_options)
 
 
-def _train(solver: Path | None, found: FoundCaffe, options: LaunchOptions, as_json: bool) -> int:
+def _train(solver: Path | None, engine: Engine, options: LaunchOptions, as_json: bool) -> int:
     """Trains with a solver, or resumes a run without one."""
     from irv2caffe.train.run.launch import resume, train
 
-    ui.say(f"Caffe: {found.name} ({found.reason})")
+    ui.say(f"engine {engine.name}: {engine.why or engine.program}")
     train_options, supervision = options.train_options, options.supervision
     with ui.status_line() as status:
         output = {"say": _ignore_closed_terminal(ui.say), "status": _ignore_closed_terminal(status)}
         if solver is None:
-            result = resume(found, train_options, supervision, **output)
+            result = resume(engine, train_options, supervision, **output)
         else:
-            result = train(solver, found, train_options, supervision, **output)
+            result = train(solver, engine, train_options, supervision, **output)
     return show_result(result, as_json)
 
 

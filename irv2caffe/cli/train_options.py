@@ -12,6 +12,7 @@ from irv2caffe.cli.option_sections import SectionOption, section
 
 _what = section("Training options")
 _where = section("Device options")
+_torch = section("Options of the torch engine")
 _first = section("Checks before the training")
 _snapshots = section("Snapshot options")
 _care = section("Crashes, stalls and divergence")
@@ -25,7 +26,7 @@ _SHOWN = (
     "clip_gradients", "test_epochs", "snapshot_epochs", "random_seed",
 )  # fmt: skip
 _TAKEN_SECTIONS = {"Data options", "Network options", "Training options"}
-_OWN = {"gpus", "num_train_images", "num_val_images"}
+_OWN = {"gpus", "num_train_images", "num_val_images", "label_smoothing"}
 _LATEST = "runs/latest"
 _PATH = click.Path(path_type=Path)
 
@@ -60,8 +61,9 @@ TRAIN_OPTIONS = (
     ),
     _where(
         "--gpus",
-        metavar="0,1|all|none",
-        help="GPUs used for training; none is the CPU.  [default: none; with --resume: as before]",
+        metavar="auto|0,1|all|none",
+        help="GPUs used for training; none is the CPU, auto are those that no program uses.  "
+        "[default: auto; with --resume: as before]",
     ),
     _where(
         "--run-dir",
@@ -74,7 +76,8 @@ TRAIN_OPTIONS = (
         type=click.Choice(["auto", "caffe", "torch"]),
         default="auto",
         show_default=True,
-        help="Program that trains; torch is not available yet.",
+        help="Program that trains: caffe, or torch, which does the same with PyTorch; auto takes "
+        "caffe where it can do what is asked.",
     ),
     _where(
         "--caffe",
@@ -83,6 +86,88 @@ TRAIN_OPTIONS = (
         help="Caffe to use: its folder or program.  [default: see irv2caffe caffe --which]",
     ),
     _where("--docker", metavar="IMAGE", help="Use the Caffe in this docker image."),
+    _torch(
+        "--precision",
+        type=click.Choice(["fp32", "tf32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Arithmetic of convolutions and matrix products on GPUs; tf32 and bf16 are faster and "
+        "less exact.",
+    ),
+    _torch(
+        "--exact/--no-exact",
+        default=None,
+        help="Compute what Caffe computes within float error; without it sums are rearranged for "
+        "speed.  [default: --exact on the CPU, --no-exact on GPUs]",
+    ),
+    _torch(
+        "--workers",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Processes that train together on the CPU, each with a whole batch.",
+    ),
+    _torch(
+        "--sync-bn",
+        is_flag=True,
+        help="BatchNorm's statistics over the batches of all processes, not of each by itself.",
+    ),
+    _torch("--shuffle", is_flag=True, help="Read each epoch in another random order."),
+    _torch(
+        "--augment",
+        type=click.Choice(["none", "inception"]),
+        default="none",
+        show_default=True,
+        help="inception: crops of random area and aspect ratio, and random colours.",
+    ),
+    _torch(
+        "--ema",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="DECAY",
+        default=0.0,
+        show_default=True,
+        help="Test with weights averaged over the iterations with this decay, such as 0.9999; 0 "
+        "tests with the weights themselves.",
+    ),
+    _torch(
+        "--label-smoothing",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="FRACTION",
+        help="Fraction of each label spread evenly over all classes; with --recipe it is built "
+        "into the net, for either engine.  [default: 0]",
+    ),
+    _torch(
+        "--skip-corrupt",
+        is_flag=True,
+        help="Leave out records that cannot be read, and count them.",
+    ),
+    _torch(
+        "--data-threads",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Threads that read and decode images.  [default: from the number of cores]",
+    ),
+    _torch(
+        "--nnodes",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Machines that train together; each runs this command.",
+    ),
+    _torch(
+        "--node-rank",
+        type=click.IntRange(0, 1023),
+        metavar="N",
+        help="Number of this machine; machine 0 tests and writes the snapshots.  [default: in "
+        "order of arrival]",
+    ),
+    _torch(
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="Where the machines meet: an address of machine 0 and a free port of it.",
+    ),
     _first("--dry-run", is_flag=True, help="Print the plan and its problems; do not train."),
     _first("--print-config", is_flag=True, help="Print every value and its source; do not train."),
     _first(

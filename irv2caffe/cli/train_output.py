@@ -12,14 +12,14 @@ from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageErro
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.result import TrainResult
     from irv2caffe.train.run.smoke_test import SmokeResult
 
 
 def show_plan(
-    solver: Path, found: FoundCaffe, train_options: TrainOptions, *, as_json: bool, config: bool
+    solver: Path, engine: Engine, train_options: TrainOptions, *, as_json: bool, config: bool
 ) -> int:
     """--dry-run and --print-config."""
     from irv2caffe.train.plan.findings import is_error
@@ -27,7 +27,7 @@ def show_plan(
     from irv2caffe.train.plan.make_plan import make_plan
     from irv2caffe.train.plan.plan_text import as_dict, rows
 
-    plan = make_plan(solver, found, train_options)
+    plan = make_plan(solver, engine, train_options)
     if as_json:
         values = as_dict(plan)
         ui.show_json(values["config"] if config else values)

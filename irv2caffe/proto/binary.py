@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = (1 << 31) - 1  # largest message that protobuf can hold
 MAX_AXES = 32  # kMaxBlobAxes in blob.hpp; also the limit of numpy before 2.0
+_LEGACY = ("num", "channels", "height", "width")
 _DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["data"].number
 _DOUBLE_DATA = messages.BlobProto.DESCRIPTOR.fields_by_name["double_data"].number
 
@@ -87,15 +88,34 @@ def read_array(blob: Any) -> NDArray[np.float32] | NDArray[np.float64]:
 
     is_double = len(blob.double_data) > 0
     values = np.array(blob.double_data if is_double else blob.data, "f8" if is_double else "f4")
-    if blob.HasField("shape"):
-        shape = tuple(blob.shape.dim)
-    else:
-        shape = (blob.num, blob.channels, blob.height, blob.width)
+    legacy = tuple(getattr(blob, name) for name in _LEGACY)
+    shape = legacy if is_legacy(blob) else tuple(blob.shape.dim)
     if len(shape) > MAX_AXES:
         raise FormatError(f"a blob of {len(shape):,} axes; Caffe allows {MAX_AXES}")
     if any(dim < 0 for dim in shape) or math.prod(shape) != values.size:
         raise FormatError(f"a blob of shape {shape} holds {values.size} values")
     return values.reshape(shape)
+
+
+def is_legacy(blob: Any) -> bool:
+    """Whether a BlobProto has the four sizes of all blobs before 2015, which win over a shape."""
+    return any(blob.HasField(name) for name in _LEGACY)
+
+
+def read_fitting_array(blob: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Returns the array of a BlobProto for a blob of a given shape (Blob::FromProto).
+
+    Blobs of the time before 2015 have 1 in front of their sizes.
+
+    Raises:
+        FormatError: another shape, or a number of values that does not match it.
+    """
+    array = read_array(blob)
+    wanted = (1,) * (len(_LEGACY) - len(shape)) + shape if is_legacy(blob) else shape
+    if array.shape != wanted:
+        here, there = ("x".join(map(str, each)) or "scalar" for each in (shape, array.shape))
+        raise FormatError(f"{there} in the model, {here} in the net")
+    return array.reshape(shape)
 
 
 def blob_from_array(array: NDArray[Any]) -> Any:
@@ -106,7 +126,8 @@ def blob_from_array(array: NDArray[Any]) -> Any:
     import numpy as np
 
     blob = messages.BlobProto()
-    blob.shape.dim.extend(array.shape)
+    if array.ndim:  # Caffe writes no shape for a scalar
+        blob.shape.dim.extend(array.shape)
     number, kind = (_DOUBLE_DATA, "<f8") if array.dtype == "f8" else (_DATA, "<f4")
     values = np.ascontiguousarray(array, kind)
     if values.size:

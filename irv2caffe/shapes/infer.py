@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,11 @@ from irv2caffe.shapes.layer_types import (
     ShapeRule,
     count,
 )
-from irv2caffe.shapes.layer_types.base import check_counts, check_loss_weights
+from irv2caffe.shapes.layer_types.base import (
+    check_counts,
+    check_loss_weights,
+    check_propagate_down,
+)
 from irv2caffe.shapes.layer_types.detection import foreign_rule
 from irv2caffe.shapes.layer_types.fork_layers import unknown
 from irv2caffe.shapes.phases import Phase, selected
@@ -127,6 +131,8 @@ def infer(
     lines: Sequence[int] = (),
     path: Path | None = None,
     foreign: ForkLayers | None = None,
+    level: int | None = None,
+    stages: Iterable[str] = (),
 ) -> NetShapes:
     """Infers the shapes of a net in a phase.
 
@@ -141,12 +147,14 @@ def infer(
         lines: first lines of the layers of ``net`` (:func:`irv2caffe.proto.text.layer_lines`).
         path: named in errors.
         foreign: accept layer types of Caffe's forks, as far as they are known.
+        level: of the NetState; None takes the net's own.
+        stages: of the NetState, added to the net's own.
 
     Raises:
         NetError: what Caffe would refuse, with the layer and, where known, its line.
     """
     try:
-        chosen = selected(net, phase)
+        chosen = selected(net, phase, level=level, stages=stages)
     except NetError as error:
         raise _located(error, None, path) from error
     layers, origins = chosen.net.layer, chosen.origins
@@ -233,6 +241,7 @@ class _Inference:
         )
         check_counts(layer, rule)
         check_loss_weights(layer, rule)
+        check_propagate_down(layer)
         result = self._apply(rule, layer)
         tops = tuple(shape if shape is UNKNOWN else tuple(shape) for shape in result.tops)
         for shape, name in zip(tops, names, strict=True):

@@ -24,7 +24,7 @@ def select(net: Any, phase: Phase, *, level: int | None = None, stages: Iterable
         stages: of the NetState, added to the net's own.
 
     Returns:
-        A NetParameter with ``layer`` only; the layers have no include or exclude rules.
+        A NetParameter with ``layer`` only.
 
     Raises:
         NetError: a layer with both include and exclude rules, or what Caffe cannot upgrade.
@@ -47,9 +47,7 @@ def selected(
     origins: list[int | None] = []
     for layer, origin in zip(layers, upgraded_net.origins, strict=True):
         if _is_included(layer, net.state):
-            kept = net.layer.add()
-            kept.CopyFrom(layer)
-            del kept.include[:], kept.exclude[:]
+            net.layer.add().CopyFrom(layer)
             origins.append(origin)
     return Upgraded(net, tuple(origins), upgraded_net.notes)
 

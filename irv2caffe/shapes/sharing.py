@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.shapes.layer_types import SHAPE_RULES, count
@@ -11,11 +12,20 @@ if TYPE_CHECKING:
     from irv2caffe.shapes.layer_types import LayerSetup, LayerShapes, Shape
 
 
+@dataclass(frozen=True)
+class _Owner:
+    """The layer that first names a weight, and the multipliers that were given so far."""
+
+    shape: Shape
+    layer: str
+    multipliers: dict[str, float] = field(default_factory=dict)
+
+
 class SharedWeights:
     """The named weights of the layers so far."""
 
     def __init__(self) -> None:
-        self._owners: dict[str, tuple[Shape, str]] = {}
+        self._owners: dict[str, _Owner] = {}
 
     def learned(self, layer: LayerSetup, shapes: LayerShapes) -> tuple[int, int]:
         """The number of learned values that a layer adds, and how many of them are frozen.
@@ -30,28 +40,38 @@ class SharedWeights:
             or layer.proto.type not in SHAPE_RULES
         ):
             layer.fail(f"has {len(specs)} param for {len(shapes.params)} weights")
-        if shapes.statistics:
-            return 0, 0
         learned = frozen = 0
         for number, shape in enumerate(shapes.params):
             spec = specs[number] if number < len(specs) else None
             if spec is not None and spec.name:
-                if spec.name in self._owners:
-                    self._check_shared(layer, spec, shape)
+                is_new = spec.name not in self._owners
+                owner = self._owners.setdefault(spec.name, _Owner(shape, layer.proto.name))
+                _check_shared(layer, spec, shape, owner)
+                if not is_new:
                     continue
-                self._owners[spec.name] = (shape, layer.proto.name)
             learned += count(shape)
             if spec is not None and spec.lr_mult == 0:
                 frozen += count(shape)
-        return learned, frozen
+        return (0, 0) if shapes.statistics else (learned, frozen)
 
-    def _check_shared(self, layer: LayerSetup, spec: Any, shape: Shape) -> None:
-        owned, owner = self._owners[spec.name]
-        permissive = spec.share_mode == spec.PERMISSIVE
-        fits = count(owned) == count(shape) if permissive else owned == shape
-        if not fits:
-            here, there = shape_text(shape), shape_text(owned)
-            layer.fail(
-                f"cannot share param {spec.name!r} with layer {owner!r}: "
-                f"its shape is {here}, that of {owner!r} {there}"
-            )
+
+def _check_shared(layer: LayerSetup, spec: Any, shape: Shape, owner: _Owner) -> None:
+    """Refuses another shape than the owner's, and other multipliers than those given before."""
+    permissive = spec.share_mode == spec.PERMISSIVE
+    fits = count(owner.shape) == count(shape) if permissive else owner.shape == shape
+    if not fits:
+        here, there = shape_text(shape), shape_text(owner.shape)
+        layer.fail(
+            f"cannot share param {spec.name!r} with layer {owner.layer!r}: "
+            f"its shape is {here}, that of {owner.layer!r} {there}"
+        )
+    for name in ("lr_mult", "decay_mult"):
+        if spec.HasField(name):
+            value = getattr(spec, name)
+            known = owner.multipliers.setdefault(name, value)
+            if known != value:
+                layer.fail(
+                    f"shares param {spec.name!r} with {name} {value:g}, "
+                    f"which is {known:g} in a layer above",
+                    "give it in one of the layers only",
+                )

@@ -191,7 +191,7 @@ BAD = {
     "solver is text": (["train", "--solver", "text"], 1),
     "solver is binary": (["train", "--solver", "binary"], 1),
     "nothing to resume": (["train", "--resume"], 1),
-    "torch engine": (["train", "--solver", "text", "--engine", "torch"], 2),
+    "torch engine": (["train", "--solver", "text", "--engine", "torch"], 1),
     "status of nothing": (["train", "--status", "none"], 1),
     "stop of nothing": (["train", "--stop", "none"], 1),
     "resume and solver": (["train", "--resume", "--solver", "text"], 2),

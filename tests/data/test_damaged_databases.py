@@ -27,6 +27,7 @@ from irv2caffe.data.inspect.sample import sample_database
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.errors import FormatError, InputError, Irv2CaffeError, OutputError
 from irv2caffe.proto.messages import BlobProto, Datum
+from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.plan.databases import check_locks
 from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.plan import TrainOptions
@@ -72,7 +73,8 @@ def job(folder, database, crop=""):
 
 def errors_of(solver, caffe, **train_options):
     return [
-        error.message for error in make_plan(solver, caffe, TrainOptions(**train_options)).problems
+        error.message
+        for error in make_plan(solver, CaffeEngine(caffe), TrainOptions(**train_options)).problems
     ]
 
 

@@ -475,6 +475,7 @@ def _run_folders(_: Path) -> list[Seed]:
 def _read_run(folder: Path) -> None:
     from irv2caffe.plot.session import Request
     from irv2caffe.train.plan.plan import TrainOptions
+    from irv2caffe.train.plan.select_engine import EngineRequest
     from irv2caffe.train.run.options import LaunchOptions, SupervisionOptions, with_earlier_options
     from irv2caffe.train.run_dir.control import status, status_text
     from irv2caffe.train.run_dir.lock import read_owner
@@ -483,7 +484,7 @@ def _read_run(folder: Path) -> None:
     run = RunDir(folder)
 
     def resume() -> None:
-        options = LaunchOptions(TrainOptions(run_dir=folder), SupervisionOptions(), None, None)
+        options = LaunchOptions(TrainOptions(run_dir=folder), SupervisionOptions(), EngineRequest())
         with_earlier_options(folder, options, set())
         last_log(run)
 

@@ -359,7 +359,8 @@ def test_phases_levels_and_stages_select_as_in_caffe(real, phase, level, stages)
     chosen = select(net_of(RULES_OF_PHASES), phase, level=level, stages=stages)
     found = real[f"rules/{phase}/{level}"]
     assert [[layer.name, layer.type] for layer in chosen.layer] == found["layers"]
-    assert not any(layer.include or layer.exclude for layer in chosen.layer)
+    rules = {layer.name: (layer.include, layer.exclude) for layer in net_of(RULES_OF_PHASES).layer}
+    assert all((layer.include, layer.exclude) == rules[layer.name] for layer in chosen.layer)
 
 
 def test_there_is_a_rule_for_every_layer_type():

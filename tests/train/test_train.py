@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from helpers.training_jobs import irv2caffe, make_databases, metrics, write_job
 
 from irv2caffe import system
 from irv2caffe.caffe.capability import Capability
+from irv2caffe.caffe.find import FoundCaffe
 from irv2caffe.config import SolverOptions, net_options
 from irv2caffe.data.build.make_lmdb import make_lmdb
 from irv2caffe.data.options import BuildOptions
@@ -30,6 +32,7 @@ from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt, write_prototxt
+from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.plan.gpus import Devices, choose, notes
 from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.plan import TrainOptions
@@ -90,11 +93,11 @@ def tiny(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
+def test_a_run_tells_its_whole_story(caffe_engine, job, tmp_path):
     lines, states = [], []
     result = train(
         job / "net/solver.prototxt",
-        caffe,
+        caffe_engine,
         TrainOptions(run_dir=tmp_path / "runs/first"),
         say=lines.append,
         status=states.append,
@@ -127,11 +130,11 @@ def test_a_run_tells_its_whole_story(caffe, job, tmp_path):
     assert cv2.imread(str(run.plot)) is not None
     assert (tmp_path / "runs/latest").resolve() == run.path
     with pytest.raises(OutputExistsError, match="--resume"):
-        train(job / "net/solver.prototxt", caffe, TrainOptions(run_dir=run.path))
+        train(job / "net/solver.prototxt", caffe_engine, TrainOptions(run_dir=run.path))
     with pytest.raises(UsageError, match="is finished"):
-        resume(caffe, TrainOptions(run_dir=run.path))
+        resume(caffe_engine, TrainOptions(run_dir=run.path))
     # What the plan said of the snapshot is what Caffe wrote, but for names and sizes of fields.
-    plan = make_plan(job / "net/solver.prototxt", caffe)
+    plan = make_plan(job / "net/solver.prototxt", caffe_engine)
     sizes = [path.stat().st_size for path in run.snapshots.glob("*_16.*")]
     assert sum(sizes) == pytest.approx(plan.estimate.pair_bytes, rel=0.3)
     check_metrics(run, log)
@@ -152,11 +155,11 @@ def check_metrics(run, log):
 
 
 @pytest.mark.slow
-def test_a_narrow_net_says_that_its_disk_is_small(caffe, job):
+def test_a_narrow_net_says_that_its_disk_is_small(caffe_engine, job):
     """The estimate of a snapshot at full width, against published counts."""
     made = net_options(train_lmdb=str(job / "train_lmdb"), val_lmdb=str(job / "val_lmdb"), crop=75)
     build_net(job / "full", made, SolverOptions(epochs=1), num_train=64, num_val=20)
-    found = make_plan(job / "full/solver.prototxt", caffe).estimate
+    found = make_plan(job / "full/solver.prototxt", caffe_engine).estimate
     # 55,843,464 parameters of 1000 classes, and BatchNorm's means, variances and factors
     num_learned = 55_843_464
     assert num_learned < found.num_params < 1.01 * num_learned
@@ -186,7 +189,7 @@ def test_two_trainers_in_one_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
+def test_everything_is_checked_before_the_start(caffe_engine, job, tmp_path):
     def plan(**changes):
         net = read_prototxt(job / "net/train_val.prototxt", messages.NetParameter)
         for name, value in changes.items():
@@ -201,7 +204,7 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
         (tmp_path / "solver.prototxt").write_text(
             'net: "net.prototxt" max_iter: 5 base_lr: 0.01 lr_policy: "fixed"'
         )
-        made = make_plan(tmp_path / "solver.prototxt", caffe)
+        made = make_plan(tmp_path / "solver.prototxt", caffe_engine)
         made.raise_problems()
         return made
 
@@ -217,12 +220,12 @@ def test_everything_is_checked_before_the_start(caffe, job, tmp_path):
     with pytest.raises(InputError, match="grid-mismatch"):  # as irv2caffe check says it
         plan(crop_size=64)
     with pytest.raises(MissingInputError):
-        make_plan(tmp_path / "no.prototxt", caffe)
+        make_plan(tmp_path / "no.prototxt", caffe_engine)
     (tmp_path / "solver.prototxt").write_text("max_iter: 5")
     with pytest.raises(FormatError, match="names no net"):
-        make_plan(tmp_path / "solver.prototxt", caffe)
+        make_plan(tmp_path / "solver.prototxt", caffe_engine)
     (tmp_path / "solver.prototxt").write_text('net: "gone.prototxt"')
-    problems = make_plan(tmp_path / "solver.prototxt", caffe).problems
+    problems = make_plan(tmp_path / "solver.prototxt", caffe_engine).problems
     assert "gone.prototxt" in problems[0].message
     assert "max_iter is missing" in problems[1].message
 
@@ -267,7 +270,7 @@ def test_the_plan_says_what_will_happen(caffe, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
     values = json.loads(irv2caffe(*args, "--json", cwd=tmp_path).stdout)
     assert values["effective_batch"] == 16
-    assert values["caffe"]["several_gpus"] is False
+    assert values["engine"]["several_gpus"] is False
     assert values["config"]["iter_size"] == {"value": 2, "from": str(solver)}
 
 
@@ -323,7 +326,11 @@ def table_of(text):
         (("--crop", "75"), "changes the net, which the solver names"),
         (("--test-batch-size", "3"), "does not divide the 20 validation images"),
         (("--recipe", "paper"), "--solver and --recipe"),
-        (("--engine", "torch"), "trains with Caffe only"),
+        (("--engine", "caffe", "--precision", "bf16"), "--precision is an option of the torch"),
+        (("--engine", "torch", "--caffe", "x"), "--caffe does not go with it"),
+        (("--exact", "--precision", "bf16"), "exclude each other"),
+        (("--workers", "2", "--gpus", "0"), "asks for GPUs"),
+        (("--nnodes", "2"), "belong together"),
         (("--docker", "image", "--caffe", "x"), "--caffe and --docker"),
         (("--docker", "--bad"), "not a valid image name"),
         (("--status", "a", "--stop", "b"), "one at a time"),
@@ -477,6 +484,11 @@ TWO = [
     system.Gpu(1, "Big", "GPU-bb", 24 << 30, 1 << 20, 2),
 ]
 FULL = Capability("1.0.0", "bvlc", True, True)
+CAFFE = CaffeEngine(FoundCaffe(Path("/caffe"), Path("/caffe/bin"), False, "--caffe /caffe"))
+
+
+def chosen(gpus, can):
+    return choose(gpus, CAFFE, can)
 
 
 @pytest.fixture
@@ -486,61 +498,63 @@ def two_gpus(monkeypatch):
 
 
 def test_devices(two_gpus, monkeypatch):
-    assert choose("none", FULL) == Devices()
-    assert choose("0,1", FULL).argument == "0,1"
-    assert choose("all", FULL).count == 2
-    assert choose("1", FULL).gpus == (TWO[1],)
+    assert chosen("none", FULL) == Devices()
+    assert chosen("0,1", FULL).argument == "0,1"
+    assert chosen("all", FULL).count == 2
+    assert chosen("1", FULL).gpus == (TWO[1],)
     with pytest.raises(UsageError, match="there is no GPU 7") as caught:
-        choose("0,7", FULL)
+        chosen("0,7", FULL)
     assert "0, 1" in caught.value.hint
     with pytest.raises(UsageError, match="without NCCL"):
-        choose("0,1", Capability("1.0.0", "bvlc", True, False))
-    assert choose("1", Capability("1.0.0", "bvlc", True, False)).count == 1
-    assert "GPU 1 is in use" in notes(choose("0,1", FULL))[0]
-    assert choose("0,1", FULL).names == ("GPU-aa", "GPU-bb")
+        chosen("0,1", Capability("1.0.0", "bvlc", True, False))
+    assert chosen("1", Capability("1.0.0", "bvlc", True, False)).count == 1
+    assert "GPU 1 is in use" in notes(chosen("0,1", FULL))[0]
+    assert chosen("0,1", FULL).names == ("GPU-aa", "GPU-bb")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert choose("0", FULL).gpus == (TWO[1],)  # as CUDA counts them
-    assert choose("0", FULL).names == ("GPU-bb",)  # and as docker does
+    assert chosen("0", FULL).gpus == (TWO[1],)  # as CUDA counts them
+    assert chosen("0", FULL).names == ("GPU-bb",)  # and as docker does
     with pytest.raises(UsageError, match="there is no GPU 1"):
-        choose("1", FULL)
+        chosen("1", FULL)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb,GPU-aa")
-    assert choose("all", FULL).gpus == (TWO[1], TWO[0])
+    assert chosen("all", FULL).gpus == (TWO[1], TWO[0])
 
 
 @pytest.mark.parametrize("gpus", ["0,0", "00,0", "first", "", "0,", "0, 1", "-1", "²"])
 def test_values_of_gpus_that_are_none(gpus):
     with pytest.raises(UsageError):
-        choose(gpus, FULL)
+        chosen(gpus, FULL)
 
 
 @pytest.mark.slow
-def test_memory_against_what_a_gpu_has_free(two_gpus, caffe, job, monkeypatch):
-    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: FULL)
+def test_memory_against_what_a_gpu_has_free(two_gpus, caffe_engine, job, monkeypatch):
+    monkeypatch.setattr("irv2caffe.train.engines.engine.capability", lambda found: FULL)
     solver = job / "net/solver.prototxt"
-    plan = make_plan(solver, caffe, TrainOptions(gpus="0"))
+    plan = make_plan(solver, caffe_engine, TrainOptions(gpus="0"))
     assert not plan.problems
     assert dict(rows(plan))["memory"].endswith("free on the GPUs: 24.7 GB")
-    plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))
+    plan = make_plan(solver, caffe_engine, TrainOptions(gpus="0,1"))
     assert plan.effective_batch == 16  # BVLC: a whole batch on each
     assert "GPU 1 has 1.05 MB free" in plan.problems[0].message
     assert "--batch-size" in plan.problems[0].hint
-    assert not make_plan(solver, caffe, TrainOptions(gpus="0,1", ignore_findings=True)).problems
+    assert not make_plan(
+        solver, caffe_engine, TrainOptions(gpus="0,1", ignore_findings=True)
+    ).problems
 
 
 @pytest.mark.slow
-def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe, job, monkeypatch):
+def test_nvcaffe_counts_batches_its_own_way(two_gpus, caffe_engine, job, monkeypatch):
     nvcaffe = Capability("0.17.4", "nvcaffe", True, True)
-    monkeypatch.setattr("irv2caffe.train.plan.make_plan.capability", lambda found: nvcaffe)
+    monkeypatch.setattr("irv2caffe.train.engines.engine.capability", lambda found: nvcaffe)
     monkeypatch.setattr(system, "gpus", lambda: [TWO[0], TWO[0]])
     solver = job / "net/solver.prototxt"
-    plan = make_plan(solver, caffe, TrainOptions(gpus="0,1"))
+    plan = make_plan(solver, caffe_engine, TrainOptions(gpus="0,1"))
     assert plan.effective_batch == 8  # of both GPUs together
     assert (
         dict(rows(plan))["effective batch"] == "8 = batch_size 8 shared by 2 GPU(s) x iter_size 1"
     )
-    odd = make_plan(solver, caffe, TrainOptions(gpus="0,1", given={"batch_size": 7}))
+    odd = make_plan(solver, caffe_engine, TrainOptions(gpus="0,1", given={"batch_size": 7}))
     assert odd.effective_batch == 8  # rounded up to what two GPUs can share
-    assert as_dict(odd)["caffe"]["flavor"] == "nvcaffe"
+    assert as_dict(odd)["engine"]["flavor"] == "nvcaffe"
 
 
 def test_no_driver_is_no_error():
@@ -597,13 +611,13 @@ def test_help_is_complete_and_short():
     for words in (*headings, "--docker IMAGE"):
         assert words in shown.stdout
     assert "--residual-scale" not in shown.stdout  # taken all the same
-    assert len(shown.stdout.splitlines()) < 90
+    assert len(shown.stdout.splitlines()) < 130
 
 
-def test_settings_of_a_session_are_kept(caffe, tiny, tmp_path):
+def test_settings_of_a_session_are_kept(caffe_engine, tiny, tmp_path):
     solver = write_job(tiny, tmp_path / "job", max_iter=10)
     train_options = TrainOptions(run_dir=tmp_path / "run")
-    train(solver, caffe, train_options, SupervisionOptions(plot=False, max_restarts=7))
+    train(solver, caffe_engine, train_options, SupervisionOptions(plot=False, max_restarts=7))
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["options"]["max_restarts"] == 7
     assert not (tmp_path / "run/plot.png").exists()

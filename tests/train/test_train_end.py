@@ -245,6 +245,7 @@ def test_sighup_between_two_starts_changes_nothing(stand_in, root, tmp_path):
 def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
     """In the kernel's D state a SIGKILL has no effect; here it is not sent."""
     from irv2caffe.caffe.find import find_caffe
+    from irv2caffe.train.engines.engine import CaffeEngine
     from irv2caffe.train.plan.plan import TrainOptions
 
     sent = []
@@ -255,7 +256,7 @@ def test_a_caffe_that_cannot_be_killed(stand_in, root, tmp_path, monkeypatch):
     try:
         result = launch.train(
             write_job(root, tmp_path / "job", max_iter=100, snapshot=20),
-            find_caffe(stand_in),
+            CaffeEngine(find_caffe(stand_in)),
             TrainOptions(run_dir=tmp_path / "run"),
             SupervisionOptions(stall_s=1.0, plot=False),
             say=lines.append,

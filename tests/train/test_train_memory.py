@@ -51,21 +51,23 @@ def test_what_this_machine_has():
 
 
 @pytest.mark.slow
-def test_the_batch_that_would_fit_is_named(caffe, root, tmp_path, monkeypatch):
+def test_the_batch_that_would_fit_is_named(caffe_engine, root, tmp_path, monkeypatch):
     room = MemoryRoom(3 * GB, "this machine", "of memory available")
     monkeypatch.setattr("irv2caffe.train.plan.memory_check.memory_room", lambda: room)
     solver = write_job(root, tmp_path, iter_size=2)
     told = {"batch_size": 2_000_000}
-    plan = make_plan(solver, caffe, TrainOptions(given=told))
+    plan = make_plan(solver, caffe_engine, TrainOptions(given=told))
     (error,) = plan.problems
     assert "the training takes about" in error.message
     batch, size = (int(word) for word in error.hint.split() if word.isdecimal())
     assert batch * size == 4_000_000
-    fits = make_plan(solver, caffe, TrainOptions(given={"batch_size": batch, "iter_size": size}))
+    fits = make_plan(
+        solver, caffe_engine, TrainOptions(given={"batch_size": batch, "iter_size": size})
+    )
     assert fits.problems == ()
     assert fits.effective_batch == plan.effective_batch
     assert not any("memory" in note for note in fits.notes)
-    anyway = make_plan(solver, caffe, TrainOptions(given=told, ignore_findings=True))
+    anyway = make_plan(solver, caffe_engine, TrainOptions(given=told, ignore_findings=True))
     assert anyway.problems == ()
     assert any("the training takes about" in note for note in anyway.notes)
 

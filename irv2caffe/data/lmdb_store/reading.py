@@ -15,7 +15,7 @@ import lmdb
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _NUMBERED_KEY = re.compile(rb"(\d{8})(?:_|$)")
 _META = struct.Struct("=IIQQ96xQQ")  # magic, version, address, map size, two trees, last page, txn
@@ -24,6 +24,8 @@ _PAGE_HEADER_BYTES = 16
 _LARGEST_PAGE = 65_536
 _LEAST_RECORD_BYTES = 10  # its header and its offset in the page (MDB_node in mdb.c)
 _REBUILD_HINT = "copy it again, or build it again"
+_TOO_MANY = "it holds more than the {:,} records that it says"
+_TOO_FEW = "it holds {:,} of the {:,} records that it says"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,27 @@ class DatabaseReader:
         """Keys and records in the mapped file; valid until the next one."""
         return self._all(buffers=True)
 
+    def keys(self) -> Iterator[bytes]:
+        """All keys in order; the records are not loaded from the disk."""
+        number, expected = 0, len(self)
+        with self._transaction(buffers=False) as transaction:
+            keys = transaction.cursor().iternext(keys=True, values=False)
+            for number, key in enumerate(keys, 1):
+                if number > expected:
+                    raise self._damaged(_TOO_MANY.format(expected))
+                yield key
+        if number < expected:
+            raise self._damaged(_TOO_FEW.format(number, expected))
+
+    @contextmanager
+    def lookup(self) -> Iterator[Callable[[bytes], memoryview | None]]:
+        """Gives a function from a key to its record in the mapped file, None where there is none.
+
+        The records stay valid as long as the database is open.
+        """
+        with self._transaction(buffers=True) as transaction:
+            yield transaction.get
+
     def sample(self, count: int, *, views: bool = False) -> Iterator[tuple[Any, Any]]:
         """Up to ``count`` records spread over the database, without reading it whole.
 
@@ -107,10 +130,10 @@ class DatabaseReader:
         with self._transaction(buffers=buffers) as transaction:
             for number, record in enumerate(transaction.cursor(), 1):
                 if number > expected:
-                    raise self._damaged(f"it holds more than the {expected:,} records that it says")
+                    raise self._damaged(_TOO_MANY.format(expected))
                 yield record
         if number < expected:
-            raise self._damaged(f"it holds {number:,} of the {expected:,} records that it says")
+            raise self._damaged(_TOO_FEW.format(number, expected))
 
     @contextmanager
     def _transaction(self, *, buffers: bool) -> Iterator[Any]:
@@ -158,8 +181,12 @@ def _walk(cursor: Any, step: int) -> Iterator[None]:
 
 
 @contextmanager
-def open_reader(folder: Path) -> Iterator[DatabaseReader]:
+def open_reader(folder: Path, *, readahead: bool = False) -> Iterator[DatabaseReader]:
     """Opens the database in ``folder``.
+
+    Args:
+        folder: of the database.
+        readahead: the system reads ahead of each access; for whole records from a slow disk.
 
     Raises:
         InputError: ``folder`` is a file.
@@ -185,7 +212,7 @@ def open_reader(folder: Path) -> Iterator[DatabaseReader]:
     size = file.stat().st_size
     try:
         environment = lmdb.open(
-            str(folder), readonly=True, lock=False, readahead=False, create=False
+            str(folder), readonly=True, lock=False, readahead=readahead, create=False
         )
     except (lmdb.Error, OSError) as error:
         raise FormatError(

@@ -258,6 +258,16 @@ def check_counts(layer: LayerSetup, rule: ShapeRule) -> None:
             layer.fail(f"takes {wanted or f'{least} or more'} {what}(s), has {number}")
 
 
+def check_propagate_down(layer: LayerSetup) -> None:
+    """Checks the number of ``propagate_down``, as Net::Init does."""
+    given = len(layer.proto.propagate_down)
+    if given not in {0, len(layer.bottoms)}:
+        layer.fail(
+            f"takes a propagate_down for each of its {len(layer.bottoms)} bottoms or none, "
+            f"has {given}"
+        )
+
+
 def check_loss_weights(layer: LayerSetup, rule: ShapeRule) -> None:
     """Checks the number of loss weights, as Layer::SetLossWeights does; a loss has one."""
     given = len(layer.proto.loss_weight) or int(rule.auto_tops)

@@ -133,6 +133,7 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(
             f"NVCaffe divides batch_size {plan.batch_size} among its {plan.devices.count} GPUs"
         )
+    lines += [f"not as in Caffe: {change}" for change in plan.engine.changes]
     if plan.can is not None and plan.can.gpu is None and plan.gpus:
         lines.append("whether this Caffe was built for GPUs shows when it starts")
     lines += _changes(plan)
@@ -204,8 +205,8 @@ def _starting_point(pair: Pair, net: Any, max_iter: int) -> str:
             "train longer with --epochs or another --solver",
         )
     return (
-        f"continues from iteration {pair.iteration:,}: {pair.state}, which is copied; Caffe reads "
-        "a database from its first record again"
+        f"continues from iteration {pair.iteration:,}: {pair.state}, which is copied; databases "
+        "are read from their first record again"
     )
 
 

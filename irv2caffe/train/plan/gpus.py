@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from irv2caffe.caffe.capability import Capability
+    from irv2caffe.train.engines.engine import Engine
 
 _BUSY_SHARE = 0.10
 _PROC = Path("/proc/driver/nvidia/gpus")
@@ -27,11 +28,17 @@ class Devices:
         numbers: GPU numbers; empty for the CPU.
         gpus: facts about these GPUs; empty if unknown.
         names: identifiers for docker and nvidia-smi, which ignore CUDA_VISIBLE_DEVICES.
+        why: why ``--gpus auto`` chose them; else empty.
+        workers: processes on the CPU.
+        machines: machines that train together, each with as many devices.
     """
 
     numbers: tuple[int, ...] = ()
     gpus: tuple[system.Gpu, ...] = ()
     names: tuple[str, ...] = ()
+    why: str = ""
+    workers: int = 1
+    machines: int = 1
 
     @property
     def argument(self) -> str:
@@ -40,34 +47,46 @@ class Devices:
 
     @property
     def count(self) -> int:
-        """Number of devices; 1 for the CPU."""
-        return max(1, len(self.numbers))
+        """Number of batches that are computed at the same time; 1 for the CPU."""
+        return (len(self.numbers) or self.workers) * self.machines
 
     def text(self) -> str:
         """The devices for display."""
-        if not self.numbers:
-            return "CPU"
-        names = {gpu.name for gpu in self.gpus}
-        return f"GPU {self.argument}" + (f" ({', '.join(sorted(names))})" if names else "")
+        if self.numbers:
+            names = {gpu.name for gpu in self.gpus}
+            text = f"GPU {self.argument}" + (f" ({', '.join(sorted(names))})" if names else "")
+        else:
+            text = "CPU" if self.workers == 1 else f"CPU, {self.workers} processes"
+        if self.machines > 1:
+            text += f", on each of {self.machines} machines"
+        return text + (f": {self.why}" if self.why else "")
 
 
-def choose(gpus: str, can: Capability | None) -> Devices:
+def choose(gpus: str, engine: Engine, can: Capability | None) -> Devices:
     """The devices for ``--gpus``.
 
     Args:
-        gpus: ``none``, ``all`` or numbers ``0,1``.
-        can: Caffe's capabilities, or None if unknown.
+        gpus: ``auto``, ``none``, ``all`` or numbers ``0,1``.
+        engine: the program that trains.
+        can: its capabilities, or None if unknown.
 
     Raises:
-        UsageError: another value, no such GPU, or a Caffe that cannot use it.
+        UsageError: another value, no such GPU, or an engine that cannot use it.
     """
+    found = _chosen(gpus, engine, can)
+    return replace(found, machines=engine.machines, workers=engine.workers)
+
+
+def _chosen(gpus: str, engine: Engine, can: Capability | None) -> Devices:
     if gpus == "none":
         return Devices()
-    given = () if gpus == "all" else parse_gpus(gpus, words="all, none")
+    if gpus == "auto":
+        return _automatic(engine, can)
+    given = () if gpus == "all" else parse_gpus(gpus, words="auto, all, none")
     if can is not None and can.gpu is False:
         raise UsageError(
-            f"--gpus {gpus}: this Caffe was built without GPU support",
-            "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe",
+            f"--gpus {gpus}: {engine.title} is {engine.no_gpu}",
+            f"{engine.gpu_help}; --gpus none trains on the CPU",
         )
     there = system.visible_gpus()
     numbers = _all(there) if gpus == "all" else given
@@ -80,13 +99,45 @@ def choose(gpus: str, can: Capability | None) -> Devices:
             )
     if can is not None and can.several_gpus is False and len(numbers) > 1:
         raise UsageError(
-            f"--gpus {gpus}: this Caffe was built without NCCL and trains on one GPU only",
+            f"--gpus {gpus}: {engine.title} was built without NCCL and trains on one GPU only",
             f"--gpus {numbers[0]} trains on one",
         )
     if there:
         chosen = tuple(there[number] for number in numbers)
         return Devices(numbers, chosen, tuple(gpu.uuid for gpu in chosen))
     return Devices(numbers, names=_visible_names(gpus, numbers))
+
+
+def _automatic(engine: Engine, can: Capability | None) -> Devices:
+    """The free GPUs, if what trains can use them; else the CPU."""
+    there = system.visible_gpus() or []
+    if not there:
+        return Devices(why="this machine has no GPU")
+    free = free_gpus(there)
+    busy = ", ".join(str(number) for number in range(len(there)) if number not in free)
+    if not free:
+        return Devices(why=f"GPU {busy} is in use; --gpus {busy} takes it all the same")
+    named = f"GPU {', '.join(map(str, free))}"
+    if can is None or not can.gpu:
+        no_gpu = engine.no_gpu if can is not None and can.gpu is False else "not known to use GPUs"
+        return Devices(why=f"{named} is free, but {engine.title} is {no_gpu}; {engine.gpu_help}")
+    left_out = [f"GPU {busy} is in use"] if busy else []
+    if len(free) > 1 and not can.several_gpus:
+        left_out.append(f"{engine.title} takes one of {named}")
+        free = free[:1]
+    chosen = tuple(there[number] for number in free)
+    why = "; ".join(["free", *left_out])
+    return Devices(free, chosen, tuple(gpu.uuid for gpu in chosen), why)
+
+
+def free_gpus(there: list[system.Gpu]) -> tuple[int, ...]:
+    """The numbers of the GPUs that no program uses."""
+    return tuple(number for number, gpu in enumerate(there) if not _is_busy(gpu))
+
+
+def _is_busy(gpu: system.Gpu) -> bool:
+    used = gpu.total_bytes - gpu.free_bytes
+    return bool(gpu.num_processes) or used > _BUSY_SHARE * gpu.total_bytes
 
 
 def _visible_names(gpus: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
@@ -129,7 +180,7 @@ def notes(devices: Devices) -> list[str]:
     lines = []
     for number, gpu in zip(devices.numbers, devices.gpus, strict=False):
         used = gpu.total_bytes - gpu.free_bytes
-        if gpu.num_processes or used > _BUSY_SHARE * gpu.total_bytes:
+        if _is_busy(gpu):
             lines.append(
                 f"warning: GPU {number} is in use: {format_bytes(used)} of "
                 f"{format_bytes(gpu.total_bytes)} are taken"

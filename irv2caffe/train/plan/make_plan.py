@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from irv2caffe.caffe.capability import capability
 from irv2caffe.train.plan import overrides
 from irv2caffe.train.plan.checks import check_plan
 from irv2caffe.train.plan.databases import check_locks, database_uses, databases_of
@@ -17,20 +16,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.capability import Capability
-    from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.errors import Irv2CaffeError
+    from irv2caffe.train.engines.engine import Engine
 
 
 def make_plan(
     solver_path: Path,
-    found: FoundCaffe,
+    engine: Engine,
     options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
 ) -> Plan:
     """Reads a solver and the files it names, and checks everything.
 
     Args:
         solver_path: a solver prototxt.
-        found: the Caffe that will train.
+        engine: the program that will train.
         options: the options of the training.
 
     Raises:
@@ -43,19 +42,18 @@ def make_plan(
     can: Capability | None = None
     devices = Devices()
     with collected(problems):
-        can = capability(found)
+        can = engine.capability()
     with collected(problems):
-        devices = choose(options.gpus, can)
+        devices = choose(options.gpus, engine, can)
+    engine = engine.resolved(on_gpus=bool(devices.numbers))
     job = read_job(solver_path, problems, moved=options.moved)
     overrides.set_sources(job, options.given)
     databases = databases_of(job, options.databases)
     uses = database_uses(job, databases)
-    # NVCaffe takes no locks; docker gives a container databases on read-only mounts.
-    takes_locks = (can is None or can.flavor == "bvlc") and not found.image
-    if takes_locks and not options.ignore_findings:
+    if engine.takes_locks(can) and not options.ignore_findings:
         with collected(problems):
             check_locks(uses)
-    plan = Plan(job, found, can, devices, options, uses, 0, ())
+    plan = Plan(job, engine, can, devices, options, uses, 0, ())
     with collected(problems):
         sharing = 1 if plan.flavor == "bvlc" else devices.count
         overrides.set_values(

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.capability import Capability
-    from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
+    from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.estimate import Estimate
     from irv2caffe.train.plan.gpus import Devices
@@ -83,7 +83,7 @@ class Plan:
 
     Attributes:
         job: the solver and its nets, with absolute paths.
-        found: the Caffe that trains.
+        engine: the program that trains.
         can: its capabilities, or None if unknown.
         devices: the GPUs or the CPU.
         options: the options of the training.
@@ -98,7 +98,7 @@ class Plan:
     """
 
     job: Job
-    found: FoundCaffe
+    engine: Engine
     can: Capability | None
     devices: Devices
     options: TrainOptions

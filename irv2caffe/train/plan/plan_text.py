@@ -25,8 +25,12 @@ def sums(plan: Plan) -> str:
 def rows(plan: Plan) -> list[tuple[str, str]]:
     """The plan as rows of (name, text)."""
     found = [
-        ("caffe", f"{plan.found.name} ({plan.found.reason})"),
-        ("caffe build", plan.can.text() if plan.can is not None else "not known"),
+        (
+            "engine",
+            f"{plan.engine.name}: {plan.engine.why}" if plan.engine.why else plan.engine.name,
+        ),
+        ("program", f"{plan.engine.program} ({plan.engine.reason})"),
+        ("build", plan.engine.build(plan.can) if plan.can is not None else "not known"),
         ("devices", plan.devices.text()),
         ("solver", plan.options.origin or str(plan.job.path)),
     ]
@@ -122,9 +126,12 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     """The plan for JSON."""
     can = plan.can
     return {
-        "caffe": {
-            "program": plan.found.name,
-            "reason": plan.found.reason,
+        "engine": {
+            "name": plan.engine.name,
+            "why": plan.engine.why,
+            "program": plan.engine.program,
+            "reason": plan.engine.reason,
+            "options": plan.engine.options,
             "version": can.version if can else None,
             "flavor": plan.flavor,
             "gpu": can.gpu if can else None,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.caffe.capability import capability
 from irv2caffe.config import NetOptions, SolverOptions, load_recipe, resolve
 from irv2caffe.data.inspect.database import read_pair, take_means
 from irv2caffe.errors import UsageError
@@ -17,9 +16,9 @@ from irv2caffe.train.plan.overrides import Value
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from irv2caffe.caffe.find import FoundCaffe
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.net.build import BuiltNet
+    from irv2caffe.train.engines.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ class BuiltRecipe:
 
 
 def build_recipe(
-    out: Path, name: str, given: Mapping[str, Any], found: FoundCaffe, gpus: str
+    out: Path, name: str, given: Mapping[str, Any], engine: Engine, gpus: str
 ) -> BuiltRecipe:
-    """Writes the prototxts of a recipe for the Caffe and the GPUs that will train.
+    """Writes the prototxts of a recipe for the program and the GPUs that will train.
 
     Args:
         out: folder to write into.
         name: name of the recipe, or a ``.toml`` file.
         given: options of build-net that override the recipe's values.
-        found: the Caffe that trains; it decides whether batch_size is per GPU.
+        engine: the program that trains; it decides whether batch_size is per GPU.
         gpus: ``none``, ``all`` or GPU numbers.
 
     Raises:
@@ -56,8 +55,8 @@ def build_recipe(
         raise UsageError(
             f"--recipe {name} needs --train-lmdb and --val-lmdb", "irv2caffe make-lmdb builds them"
         )
-    can = capability(found)
-    devices = choose(gpus, can)
+    can = engine.capability()
+    devices = choose(gpus, engine, can)
     places = Path(given["train_lmdb"]), Path(given["val_lmdb"])
     train, val = read_pair(*places, is_quick=False)
     assert train is not None

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.engines.engine import Engine
 
 
 def train(
     solver: Path,
-    found: FoundCaffe,
+    engine: Engine,
     train_options: TrainOptions = TrainOptions(),  # noqa: B008 - frozen
     options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
@@ -47,7 +47,7 @@ def train(
 
     Args:
         solver: a solver prototxt, which names the net.
-        found: the Caffe that trains.
+        engine: the program that trains.
         train_options: the options of the training; the default run folder is ``runs/DATE-TIME``.
         options: the options of its supervision.
         say: called with messages for the user.
@@ -56,7 +56,7 @@ def train(
     Raises:
         Irv2CaffeError: the checks before the start found a problem.
     """
-    plan = make_plan(solver, found, train_options)
+    plan = make_plan(solver, engine, train_options)
     plan.raise_problems()
     run = new_run_dir(train_options.run_dir)
     with locked(run) as lock:
@@ -67,7 +67,7 @@ def train(
 
 
 def resume(
-    found: FoundCaffe,
+    engine: Engine,
     train_options: TrainOptions = TrainOptions(),  # noqa: B008
     options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
@@ -86,7 +86,7 @@ def resume(
     wait_for_orphan(run, say)
     with locked(run) as lock:
         remove_leftovers(run)
-        plan = make_plan(run.solver, found, replace(train_options, run_dir=run.path, moved=True))
+        plan = make_plan(run.solver, engine, replace(train_options, run_dir=run.path, moved=True))
         plan.raise_problems()
         try:
             pair = choose_pair(run, plan, say)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.caffe.find import find_same
 from irv2caffe.errors import InputError
+from irv2caffe.train.engines.torch_options import VALID_OPTIONS, TorchOptions
+from irv2caffe.train.plan.select_engine import ENGINES, EngineRequest
 from irv2caffe.train.run_dir.run_dir import read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from irv2caffe.train.plan.plan import TrainOptions
 
@@ -60,14 +62,12 @@ class LaunchOptions:
     Attributes:
         train_options: the options of the training.
         supervision: the options of its supervision.
-        caffe: the folder or program given with --caffe, or None.
-        docker: the image given with --docker, or None.
+        engine: the engine that was asked for, and its options.
     """
 
     train_options: TrainOptions
     supervision: SupervisionOptions
-    caffe: Path | None
-    docker: str | None
+    engine: EngineRequest
 
 
 def with_earlier_options(run: Path, options: LaunchOptions, given: set[str]) -> LaunchOptions:
@@ -83,17 +83,50 @@ def with_earlier_options(run: Path, options: LaunchOptions, given: set[str]) -> 
     """
     config = read_config(run)
     kept = _read_options(config, run, given)
-    gpus, caffe = options.train_options.gpus, options.caffe
-    if caffe is None and options.docker is None:
-        caffe = _caffe_of(config, run)
+    gpus = options.train_options.gpus if "gpus" in given else str(config.get("gpus", "none"))
+    engine = replace(_earlier_engine(config, run, options.engine, given), gpus=gpus)
     train_options = replace(
         options.train_options,
-        gpus=gpus if "gpus" in given else str(config.get("gpus", "none")),
+        gpus=gpus,
         **{name: kept[name] for name in _TRAIN_OPTIONS if name in kept},
     )
     known = {field.name for field in fields(SupervisionOptions)}
     supervision = replace(options.supervision, **{name: kept[name] for name in known & kept.keys()})
-    return LaunchOptions(train_options, supervision, caffe, options.docker)
+    return LaunchOptions(train_options, supervision, engine)
+
+
+def _earlier_engine(
+    config: dict[str, Any], run: Path, request: EngineRequest, given: set[str]
+) -> EngineRequest:
+    """The engine of the last start with its options, unless others are given now."""
+    named = request.caffe is not None or request.docker is not None
+    name, why = request.name, request.why
+    if "engine" not in given:
+        why = "as at the last start; --engine changes it"
+        name = "caffe" if named else str(config.get("engine", "caffe"))
+    if name not in ENGINES:
+        raise InputError(f"{run}/config.json: engine cannot be {name!r}", "--engine gives another")
+    if name == "caffe":
+        caffe = request.caffe if named else _caffe_of(config, run)
+        return replace(request, name=name, why=why, caffe=caffe)
+    if name == "auto":
+        return request
+    return replace(
+        request, name=name, why=why, torch=_earlier_torch(config, run, request.torch, given)
+    )
+
+
+def _earlier_torch(
+    config: dict[str, Any], run: Path, options: TorchOptions, given: set[str]
+) -> TorchOptions:
+    """The options of the torch engine: those given now, else those of its last start.
+
+    Other machines have to be named again: a run folder from somebody else must not name any.
+    """
+    torch = config.get("torch")
+    earlier = torch.get("options") if isinstance(torch, dict) else None
+    kept = _valid(VALID_OPTIONS, earlier, run, given)
+    return replace(options, **kept)
 
 
 def _read_options(config: dict[str, Any], run: Path, given: set[str]) -> dict[str, Any]:
@@ -102,9 +135,19 @@ def _read_options(config: dict[str, Any], run: Path, given: set[str]) -> dict[st
     Raises:
         InputError: an invalid value.
     """
-    earlier = config.get("options", {})
+    return _valid(_VALID, config.get("options"), run, given)
+
+
+def _valid(
+    rules: Mapping[str, Callable[[Any], bool]], earlier: Any, run: Path, given: set[str]
+) -> dict[str, Any]:
+    """The earlier values that are not given now.
+
+    Raises:
+        InputError: an invalid value.
+    """
     kept = {}
-    for name, is_valid in _VALID.items():
+    for name, is_valid in rules.items():
         if name in given or not isinstance(earlier, dict) or name not in earlier:
             continue
         if not is_valid(earlier[name]):

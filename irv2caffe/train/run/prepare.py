@@ -154,7 +154,7 @@ def _free_name(source: Path, copies: dict[str, Path], taken: Set[str]) -> str:
 def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
     """The arguments of ``caffe``, from the beginning or from a snapshot."""
     gpus = plan.gpus
-    if plan.found.image and gpus:  # a container numbers its GPUs from 0
+    if plan.engine.image and gpus:  # a container numbers its GPUs from 0
         gpus = ",".join(map(str, range(plan.devices.count)))
     args = ["train", "-solver", str(run.solver.absolute()), *(["-gpu", gpus] if gpus else [])]
     if pair is not None:
@@ -165,7 +165,7 @@ def caffe_arguments(run: RunDir, plan: Plan, pair: Pair | None) -> list[str]:
 
 def container(run: RunDir, plan: Plan, number: int) -> Container | None:
     """The container to run Caffe in, with the folders it can access; None without docker."""
-    if not plan.found.image:
+    if not plan.engine.image:
         return None
     folder = run.path.absolute()
     stamp = datetime.now().astimezone().isoformat(timespec="seconds")

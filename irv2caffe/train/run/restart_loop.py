@@ -16,7 +16,6 @@ import time
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from irv2caffe.caffe.command import tool_command
 from irv2caffe.errors import OutputError, UnreadableError
 from irv2caffe.train.plan.findings import lines as finding_lines
 from irv2caffe.train.plan.plan_text import sums
@@ -67,7 +66,8 @@ def run_training(
     """
     signals = Signals()
     with signals.handled():
-        for line in (sums(plan), *plan.notes, *finding_lines(plan)):
+        trains = f"{plan.engine.title} trains on {plan.devices.text()}"
+        for line in (trains, sums(plan), *plan.notes, *finding_lines(plan)):
             say(line)
         say(f"run folder {run.path}, log {run.log}")
         context = Context(
@@ -129,7 +129,7 @@ class _RestartLoop:
             prepare.write_solver(run, plan, only_test=True)
         arguments = prepare.caffe_arguments(run, plan, pair)
         container = prepare.container(run, plan, number)
-        command = tool_command(plan.found, "caffe", arguments, container=container)
+        command = plan.engine.command(arguments, container)
         config_json.record_start(run, number, command, plan, pair)
         session = TrainingSession(context, number, command)
         verdict = session.run()

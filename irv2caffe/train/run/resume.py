@@ -58,7 +58,8 @@ def choose_pair(run: RunDir, plan: Plan, say: Callable[[str], None]) -> Pair | N
     if pair.iteration == max_iter:
         say("all iterations are done; only the last test is missing")
     else:
-        say("Caffe reads a database from its first record again; the learning rate continues")
+        begins = f"{plan.engine.title} reads a database from its first record again"
+        say(f"{begins}; the learning rate continues")
     return pair
 
 
@@ -99,10 +100,15 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in ("gpus", "batch_size", "effective_batch", "nets", "databases")
         if before.get(name) != now[name]
     ]
-    for name in ("version", "flavor", "program"):
-        old, new = before.get("caffe", {}).get(name), now["caffe"][name]
+    engine = {"name": "caffe", **before.get("engine", before.get("caffe", {}))}  # until 0.2
+    for name in ("name", "version", "flavor", "program"):
+        old, new = engine.get(name), now["engine"][name]
         if old != new:
-            lines.append(f"caffe {name} {old} -> {new}")
+            lines.append(f"engine{'' if name == 'name' else f' {name}'} {old} -> {new}")
+    options = engine.get("options", {})
+    for name, new in now["engine"]["options"].items():
+        if name in options and options[name] != new:
+            lines.append(f"{name} {options[name]} -> {new}")
     old_values, new_values = before.get("config", {}), now["config"]
     for name in dict.fromkeys([*old_values, *new_values]):
         old = old_values.get(name, {}).get("value")

@@ -25,7 +25,7 @@ from irv2caffe.ui import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.options import SupervisionOptions
 
@@ -68,7 +68,7 @@ class SmokeResult:
 
 def run_smoke_test(
     solver: Path,
-    found: FoundCaffe,
+    engine: Engine,
     train_options: TrainOptions,
     options: SupervisionOptions,
     *,
@@ -78,7 +78,7 @@ def run_smoke_test(
 
     Args:
         solver: a solver prototxt.
-        found: the Caffe that trains.
+        engine: the program that trains.
         train_options: the options of the training.
         options: the options of its supervision.
         say: called with messages for the user.
@@ -87,7 +87,7 @@ def run_smoke_test(
         CaffeFailedError: Caffe failed; the folder is kept.
         Irv2CaffeError: the checks before the start found a problem.
     """
-    plan = make_plan(solver, found, train_options)
+    plan = make_plan(solver, engine, train_options)
     plan.raise_problems()
     whole = _shortened(plan)
     beside = train_options.run_dir.parent if train_options.run_dir is not None else RUNS

@@ -143,6 +143,7 @@ class TrainingSession:
             max_iter=context.plan.solver.max_iter,
             free_bytes=context.free_bytes(),
             pair_bytes=context.snapshot_bytes(),
+            trainer=context.plan.engine.title,
         )
 
     def _on_line(self, text: str) -> None:
@@ -221,7 +222,7 @@ class TrainingSession:
         elif now_s >= self._hang_deadline:
             self._hang_deadline = float("inf")
             what = "has stopped and written its snapshot" if self.now.stopped else "is done"
-            self._kill(f"Caffe {what}, but hangs: killed")
+            self._kill(f"{self._context.plan.engine.title} {what}, but hangs: killed")
 
     def _check_stall(self) -> None:
         watch = self._context.stall_watch
@@ -231,7 +232,7 @@ class TrainingSession:
             f"no line for {watch.silence_s:.0f} s in phase {self.now.phase!r} at iteration "
             f"{self.now.iteration or 0:,} ({describe_process(self._supervisor.pid)})"
         )
-        self._kill(f"Caffe has stalled: {self._stalled}")
+        self._kill(f"{self._context.plan.engine.title} has stalled: {self._stalled}")
 
     def _check_log_size(self) -> None:
         if not self._log_size.has_new_problem():

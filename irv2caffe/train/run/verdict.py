@@ -54,7 +54,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Facts about the end of Caffe that are not in its log.
+    """Facts about the end of what trained that are not in its log.
 
     Attributes:
         exit_status: exit status of the process; negative for a signal.
@@ -67,6 +67,7 @@ class Outcome:
         max_iter: the last iteration.
         free_bytes: free space on the disk of the snapshots, or None.
         pair_bytes: size of a snapshot, or None.
+        trainer: what trained, for messages.
     """
 
     exit_status: int
@@ -79,6 +80,7 @@ class Outcome:
     max_iter: int
     free_bytes: int | None
     pair_bytes: int | None
+    trainer: str = "Caffe"
 
 
 def judge(now: StartState, outcome: Outcome) -> Verdict:
@@ -102,8 +104,8 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
     if outcome.exit_status == 0 and now.done:
         return Verdict(
             Ending.CRASHED,
-            f"Caffe logged that it is done, but there is no complete snapshot of iteration "
-            f"{outcome.max_iter:,}",
+            f"{outcome.trainer} logged that it is done, but there is no complete snapshot of "
+            f"iteration {outcome.max_iter:,}",
             LOG,
         )
     return _crashed(now, outcome)
@@ -118,7 +120,7 @@ def _abandoned(outcome: Outcome) -> Verdict:
     seen = f" ({outcome.stalled})" if outcome.stalled else ""
     return Verdict(
         Ending.STALLED,
-        f"Caffe was killed and does not end: it waits for a disk or a driver{seen}",
+        f"{outcome.trainer} was killed and does not end: it waits for a disk or a driver{seen}",
         "dmesg may show which; after a reboot, continue with irv2caffe train --resume",
     )
 
@@ -149,7 +151,7 @@ def _stopped(now: StartState, outcome: Outcome) -> Verdict:
     hint = stopped_hint(outcome.newest)
     if not now.stopped and not now.done:
         if outcome.exit_status == -signal.SIGKILL and not now.failure_text:
-            why += "; Caffe was killed before its snapshot"
+            why += f"; {outcome.trainer} was killed before its snapshot"
         else:
             cause = _cause(now, outcome)
             why += f"; no snapshot was written: {cause.why}"
@@ -190,8 +192,12 @@ def _cause(now: StartState, outcome: Outcome) -> FailureCause:
         text = now.failure_text
         quoted = text if len(text) <= _QUOTED_CHARS else f"{text[: _QUOTED_CHARS - 3]}..."
         known = cause_of(now.failure_text)
+        if known is not None and known.why in text:  # the engine's own error
+            return known
         if known is not None:
-            return replace(known, why=f"{known.why} (Caffe: {quoted})")
+            return replace(known, why=f"{known.why} ({outcome.trainer}: {quoted})")
         # Unknown message: errors in net and solver, which a retry repeats, precede iteration 1.
-        return FailureCause(f"Caffe gave up: {quoted}", LOG, now.first_iteration is not None)
-    return cause_of_exit(outcome.exit_status)
+        return FailureCause(
+            f"{outcome.trainer} gave up: {quoted}", LOG, now.first_iteration is not None
+        )
+    return cause_of_exit(outcome.exit_status, outcome.trainer)

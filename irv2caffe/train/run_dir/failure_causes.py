@@ -46,21 +46,39 @@ _MEMORY = (
 )
 _SAVED = "resume with irv2caffe train --resume, which takes the newest complete pair of files"
 
-# Pattern of Caffe's messages (Caffe 1.0; CUDA's codes before and after 10.1), cause, hint, and True
-# if a retry may succeed. The first match counts.
+TORCH_FOR_GPUS = (
+    "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130 "
+    "installs one for drivers from 580 on, cu126 in its place for older drivers and GPUs"
+)
+_NO_MEMORY = (
+    "out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED"
+    "|can't allocate memory|not enough memory"
+)
+
+# Pattern of messages (of Caffe 1.0, with CUDA's codes before and after 10.1, and of the torch
+# engine), cause, hint, and True if a retry may succeed. The first match counts.
 _KNOWN: tuple[tuple[re.Pattern[str], FailureCause], ...] = tuple(
     (re.compile(pattern), FailureCause(*cause))
     for pattern, *cause in (
         (r"libprotobuf ERROR.*has no field named \"([^\"]*)\"",
          "this Caffe does not know the field {0}", "the field belongs to another version of Caffe"),
-        # GPUs
+        (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA),
+        (_NO_MEMORY, "not enough memory", _MEMORY),
+        # the torch engine
+        (r"CUDA error: no kernel image|not compatible with the current PyTorch",
+         "this PyTorch was not built for this kind of GPU", TORCH_FOR_GPUS),
+        (r"NVIDIA driver on your system is too old",
+         "the NVIDIA driver is too old for this PyTorch's CUDA", TORCH_FOR_GPUS),
+        (r"NCCL error|ncclUnhandled|ncclInternal|ncclRemoteError|ncclSystemError",
+         "the GPUs could not communicate with each other",
+         "set NCCL_DEBUG=INFO to see why, or train on one GPU with --gpus 0", True),
+        (r"CUDA error|cuDNN error", "a GPU failed while it computed", _DRIVER, True),
+        (r"^(.*\S) \(hint: (.*)\)$", "{0}", "{1}"),
+        # GPUs in Caffe
         (r"CPU-only Caffe", "this Caffe was built without GPU support",
          "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe"),
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
          "train on one GPU with --gpus 0, or name a Caffe that was built with NCCL"),
-        (r"LMDBCursor::value.*terminate called", "a database is empty", _DATA),
-        (r"out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED",
-         "not enough memory", _MEMORY),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
          "nvidia-smi lists the GPUs; --gpus takes their numbers"),
         (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
@@ -159,12 +177,13 @@ def cause_of(message: str) -> FailureCause | None:
     for pattern, cause in _KNOWN:
         match = pattern.search(message)
         if match is not None:
-            return replace(cause, why=cause.why.format(*match.groups()))
+            words = match.groups()
+            return replace(cause, why=cause.why.format(*words), hint=cause.hint.format(*words))
     return None
 
 
-def cause_of_exit(exit_status: int) -> FailureCause:
-    """The cause of an exit status without a message."""
+def cause_of_exit(exit_status: int, trainer: str = "Caffe") -> FailureCause:
+    """The cause of an exit status without a message, of a program that is called ``trainer``."""
     if exit_status < 0:
         try:
             name = signal.Signals(-exit_status).name
@@ -174,7 +193,8 @@ def cause_of_exit(exit_status: int) -> FailureCause:
             "SIGKILL": "probably out of memory: journalctl -k, or dmesg, lists killed processes; "
             f"{_MEMORY}",
             "SIGXFSZ": "a file grew beyond ulimit -f",
-            "SIGTERM": "Caffe itself was ended; irv2caffe train --stop RUN first writes a snapshot",
+            "SIGTERM": f"{trainer} itself was ended; irv2caffe train --stop RUN first writes a "
+            "snapshot",
         }
-        return FailureCause(f"Caffe was ended by {name}", hints.get(name, LOG), retryable=True)
-    return FailureCause(f"Caffe ended with {exit_status} before the training was done", LOG)
+        return FailureCause(f"{trainer} was ended by {name}", hints.get(name, LOG), retryable=True)
+    return FailureCause(f"{trainer} ended with {exit_status} before the training was done", LOG)

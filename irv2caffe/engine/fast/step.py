@@ -1,0 +1,51 @@
+"""A training step: the forward and backward pass of one micro-batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from irv2caffe.engine.net import Pass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from irv2caffe.engine.net import Net
+    from irv2caffe.engine.options import EngineOptions
+
+
+class Step(Protocol):
+    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``."""
+
+    def __call__(self, given: Mapping[str, Tensor]) -> Pass:
+        """Takes the tops of the source layers by name; gives outputs and loss without gradients.
+
+        The tensors of the result are overwritten by the next call.
+        """
+
+
+def make_step(net: Net, options: EngineOptions, group: object = None) -> Step:  # noqa: ARG001
+    """The fastest step that the options and the device allow.
+
+    Args:
+        net: in phase TRAIN, on its device.
+        options: ``exact`` and ``precision`` decide.
+        group: the processes that train together.
+    """
+    return PlainStep(net)
+
+
+class PlainStep:
+    """Layer by layer in float32."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+
+    def __call__(self, given: Mapping[str, Tensor]) -> Pass:
+        """One micro-batch."""
+        result = self.net.forward(given)
+        if result.loss.requires_grad:
+            result.loss.backward()
+        outputs = {name: top.detach() for name, top in result.outputs.items()}
+        return Pass(outputs, result.loss.detach(), outputs)
