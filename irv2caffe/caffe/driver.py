@@ -38,7 +38,7 @@ _TIMEOUT_S = 30
 
 def link_driver(folder: Path, found: Mapping[str, Path]) -> None:
     """Makes ``folder`` hold links to these libraries and nothing else, if it can be written."""
-    links = {path.name: Path(os.readlink(path)) for path in _links(folder)}
+    links = {path.name: path.readlink() for path in _links(folder)}
     if links == dict(found):
         return
     with suppress(OSError):

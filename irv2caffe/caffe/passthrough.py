@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import FoundCaffe, candidates
+from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
 from irv2caffe.errors import CaffeFailedError, InstallError
 
@@ -25,7 +26,7 @@ class Description:
         program: path of ``caffe``.
         version: its version, or why it is unknown.
         reason: why it was chosen.
-        kind: ``runtime`` (made by install-caffe, CPU only) or ``native``.
+        kind: ``runtime`` (made by install-caffe), with what it was built for, or ``native``.
         looked: searched places in order: name, and what was found there.
     """
 
@@ -62,9 +63,16 @@ def describe(found: FoundCaffe, flag: Path | None) -> Description:
         program=str(found.tools / "caffe"),
         version=said,
         reason=found.reason,
-        kind="runtime, CPU only" if found.is_runtime else "native",
+        kind=_kind(found),
         looked=tuple(candidates(flag)),
     )
+
+
+def _kind(found: FoundCaffe) -> str:
+    if not found.is_runtime:
+        return "native"
+    built = gpu_build(found.root)
+    return f"runtime, {built.text()}" if built else "runtime, CPU only"
 
 
 def exec_tool(found: FoundCaffe, tool: str, args: Sequence[str]) -> NoReturn:

@@ -107,7 +107,11 @@ class Build:
         return Job(argv, self.out / name, name)
 
 
-def build(made: Build, update: Callable[[int, int], None] = lambda *_: None) -> None:
+def build(
+    made: Build,
+    update: Callable[[int, int], None] = lambda *_: None,
+    workers: int | None = None,
+) -> None:
     """Compiles and links everything; finished objects are used again.
 
     Raises:
@@ -121,7 +125,7 @@ def build(made: Build, update: Callable[[int, int], None] = lambda *_: None) -> 
     module = made.source / "python/caffe/_caffe.cpp"
     pycaffe = [made.compile(module, _VERSION)] * made.variant.python
     env = made.toolchain.environment()
-    run_jobs([*library, *programs, *pycaffe], env, update)
+    run_jobs([*library, *programs, *pycaffe], env, update, workers)
     shutil.rmtree(made.out, ignore_errors=True)
     run_jobs([made.link_library(library)], env)
     links = [made.link_program(Path(job.name).stem, [job]) for job in programs]

@@ -115,7 +115,9 @@ def _ask_nvidia_smi() -> tuple[str, list[int]] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1]
-    archs = [int(cap.strip().replace(".", "")) for _, cap in rows if re.fullmatch(r" *\d+\.\d", cap)]
+    archs = [
+        int(cap.strip().replace(".", "")) for _, cap in rows if re.fullmatch(r" *\d+\.\d", cap)
+    ]
     return (rows[0][0], archs) if done.returncode == 0 and rows else None
 
 
@@ -132,7 +134,11 @@ def parse_archs(text: str) -> tuple[int, ...]:
 
 
 def choose_variant(
-    host: Host, cuda: int | None = None, archs: tuple[int, ...] | None = None
+    host: Host,
+    cuda: int | None = None,
+    archs: tuple[int, ...] | None = None,
+    *,
+    python: bool = True,
 ) -> Variant:
     """Returns what to build for a machine.
 
@@ -140,6 +146,7 @@ def choose_variant(
         host: driver and GPUs.
         cuda: major version of CUDA that the user wants, or None.
         archs: architectures that the user wants, or None for those of the GPUs.
+        python: whether to build pycaffe and the Python layer.
 
     Raises:
         InstallError: no driver, an old driver, no GPU, or GPUs that this CUDA does not support.
@@ -157,7 +164,7 @@ def choose_variant(
     # Without GPUs, the build is for another machine, and its driver is not known.
     if host.driver is not None and host.driver[0] < kit.min_driver:
         raise _old_driver(host.driver, cuda, wanted)
-    return Variant(cuda, wanted)
+    return Variant(cuda, wanted, python=python)
 
 
 def _no_gpu(host: Host) -> InstallError:
@@ -171,7 +178,9 @@ def _no_gpu(host: Host) -> InstallError:
     return InstallError(f"the NVIDIA driver {version} shows no GPU", f"see nvidia-smi; {way_out}")
 
 
-def _unsupported(archs: Sequence[int], cuda: int | None, *, told: bool) -> InstallError | UsageError:
+def _unsupported(
+    archs: Sequence[int], cuda: int | None, *, told: bool
+) -> InstallError | UsageError:
     shown = ", ".join(_capability(arch) for arch in archs)
     known = "; ".join(
         f"CUDA {kit.name}: {', '.join(_capability(arch) for arch in kit.archs)}"

@@ -1,4 +1,4 @@
-"""Makes folders of packages: compilers and headers, CUDA, Caffe's source, and the finished Caffe."""
+"""Makes folders of packages: compilers, CUDA, Caffe's source, and the finished Caffe."""
 
 from __future__ import annotations
 

@@ -6,10 +6,12 @@ tree is complete in itself.
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
@@ -22,6 +24,7 @@ _AR = b"!<arch>\n"
 _AR_HEADER = 60
 _LEFT_OUT = ("usr/share/man/", "usr/share/locale/", "usr/share/doc/", "usr/share/lintian/")
 _LICENSE = "copyright"
+_DAMAGED = (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error)
 
 
 def unpack_deb(
@@ -42,13 +45,14 @@ def unpack_deb(
     with path.open("rb") as stream:
         _to_data(stream, path)
         try:
-            with tarfile.open(fileobj=stream, mode="r|xz") as archive:
+            # Not tarfile's own mode for xz, which takes a truncated file for a short one.
+            with lzma.open(stream) as tar, tarfile.open(fileobj=tar, mode="r|") as archive:
                 for member in archive:
                     name = member.name.removeprefix("./").rstrip("/")
                     target = None if _is_left_out(name) else place(name)
                     if target:
                         _unpack_member(archive, member, folder, target)
-        except (tarfile.TarError, EOFError) as error:
+        except _DAMAGED as error:
             raise InstallError(f"{path} is damaged: {error}") from error
 
 
@@ -64,7 +68,7 @@ def unpack_source(path: Path, folder: Path) -> None:
                 name = member.name.removeprefix("./").rstrip("/")
                 if name:
                     _unpack_member(archive, member, folder, name)
-    except (tarfile.TarError, EOFError) as error:
+    except _DAMAGED as error:
         raise InstallError(f"{path} is damaged: {error}") from error
 
 

@@ -92,8 +92,8 @@ class CaffeEngine(Engine):
     title = "Caffe"
     no_gpu = "built without GPU support"
     gpu_help = (
-        "--engine torch trains on GPUs (pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or "
-        "--docker name another Caffe"
+        "irv2caffe install-caffe --cuda builds a Caffe for GPUs; --engine torch trains on GPUs "
+        "(pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or --docker name another Caffe"
     )
 
     @property
