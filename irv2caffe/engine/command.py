@@ -127,6 +127,6 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         label_smoothing=args.label_smoothing,
         skip_corrupt=args.skip_corrupt,
         data_threads=args.data_threads or None,
-        debug_layers=args.debug_layers,
+        debug_layers=args.debug_layers or bool(args.stop_after),
         stop_after=args.stop_after,
     )

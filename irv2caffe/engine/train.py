@@ -141,10 +141,9 @@ def _failed(error: BaseException) -> int:
     """Writes the last line of the log, from the place that raised the error."""
     frame = traceback.extract_tb(error.__traceback__)[-1:]
     source = f"{Path(frame[0].filename).name}:{frame[0].lineno}" if frame else "engine:1"
-    message = " ".join(str(error).split())
-    code = EXIT_FAILED
+    message, code = str(error), EXIT_FAILED
     if isinstance(error, Irv2CaffeError):
         code = error.exit_code
         message = error.message + (f" (hint: {error.hint})" if error.hint else "")
-    Log().fatal(source, message)
+    Log().fatal(source, " ".join(message.split()))
     return code

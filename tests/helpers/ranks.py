@@ -133,10 +133,9 @@ def normalize(group, folder):
     x, top_gradient = batch(group.world)
     mine = slice(4 * group.rank, 4 * group.rank + 4)
     bottom = x[mine].to(group.device).requires_grad_()
-    result = sync_bn.normalize(bottom, 1e-3)
-    (result.y * top_gradient[mine].to(group.device)).sum().backward()
-    tensors = (result.y, bottom.grad, result.mean, result.variance)
-    return [*(tensor.tolist() for tensor in tensors), result.num_values]
+    top, mean, variance = sync_bn.normalize_all(bottom, 1e-3)
+    (top * top_gradient[mine].to(group.device)).sum().backward()
+    return [tensor.tolist() for tensor in (top, bottom.grad, mean, variance)]
 
 
 def batch(world) -> tuple[torch.Tensor, torch.Tensor]:

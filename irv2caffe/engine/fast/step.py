@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
+from irv2caffe.engine.fast.modes import PLAIN, Modes, choose_modes
+from irv2caffe.engine.fast.rearranged import FastStep
+from irv2caffe.engine.fast.record import RecordedStep
 from irv2caffe.engine.net import Pass
 
 if TYPE_CHECKING:
@@ -21,19 +26,37 @@ class Step(Protocol):
     def __call__(self, given: Mapping[str, Tensor]) -> Pass:
         """Takes the tops of the source layers by name; gives outputs and loss without gradients.
 
-        The tensors of the result are overwritten by the next call.
+        The tensors of the result may be overwritten by the next call.
         """
 
 
-def make_step(net: Net, options: EngineOptions, group: object = None) -> Step:  # noqa: ARG001
+def make_step(
+    net: Net,
+    options: EngineOptions,
+    group: object = None,  # noqa: ARG001
+    *,
+    modes: Modes | None = None,
+) -> Step:
     """The fastest step that the options and the device allow.
 
     Args:
         net: in phase TRAIN, on its device.
         options: ``exact`` and ``precision`` decide.
         group: the processes that train together.
+        modes: instead of those that follow from the options.
     """
-    return PlainStep(net)
+    modes = modes if modes is not None else choose_modes(options, net.device)
+    if net.device.type == "cuda":
+        is_tf32 = options.precision != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = is_tf32
+        torch.backends.cudnn.allow_tf32 = is_tf32
+        torch.backends.cudnn.benchmark = True
+    if modes == PLAIN or net.force_backward:
+        return PlainStep(net)
+    step = FastStep(net, modes)
+    if modes.record and net.device.type == "cuda":
+        return RecordedStep(step)
+    return step
 
 
 class PlainStep:

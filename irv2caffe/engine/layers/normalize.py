@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from irv2caffe.engine.layer import Layer, layer_type
 from irv2caffe.engine.layers.gradients import Normalize, apply
+from irv2caffe.engine.parallel.sync_bn import normalize_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ def batch_norm(layer: Layer, x: Tensor) -> Tensor:
     default so in TEST. The blobs hold sums of the batches' means and unbiased variances, and of
     ones, by which both are divided; a forward pass multiplies the sums by
     ``moving_average_fraction`` and adds the batch. While the third blob is 0, mean and variance
-    count as 0.
+    count as 0. The option ``sync_bn`` takes the batches of all processes as one.
     """
     settings = layer.settings
     use_global = layer.phase == "TEST"
@@ -37,7 +38,10 @@ def batch_norm(layer: Layer, x: Tensor) -> Tensor:
         return functional.batch_norm(
             x, mean_sum * inverse, variance_sum * inverse, training=False, eps=settings.eps
         )
-    top, mean, variance = normalize_batch(x, settings.eps)
+    # Only the first process tests, so that it must not wait for others then.
+    is_shared = layer.options.sync_bn and layer.phase == "TRAIN"
+    normalize = normalize_all if is_shared else normalize_batch
+    top, mean, variance = normalize(x, settings.eps)
     update_statistics(layer, mean, variance)
     return top
 

@@ -56,7 +56,7 @@ class Group:
         return self.rank == 0
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrites the tensors of all ranks with those of rank 0; once, before training."""
+        """Overwrites the tensors of all ranks with those of rank 0; before training."""
 
     def overlap(self, weights: Sequence[Weight]) -> None:
         """Averages the gradients of the next backward pass while that pass still runs.
@@ -184,7 +184,7 @@ class _Ranks(Group):
         with self._peers():
             for data in given:
                 whole = data.contiguous()
-                dist.broadcast(whole, 0)
+                dist.broadcast(whole, 0, None if data.is_cuda else self._control)
                 if whole.data_ptr() != data.data_ptr():
                     data.copy_(whole)
 

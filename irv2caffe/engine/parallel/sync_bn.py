@@ -2,71 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Normalized(NamedTuple):
-    """A batch, normalized.
-
-    Attributes:
-        y: ``(x - mean) / sqrt(variance + eps)``, in the type of x.
-        mean: of each channel over the batches of all ranks, float32.
-        variance: the same, biased: over the count, as ``y`` needs it.
-        num_values: how many values of each channel there are on all ranks; the unbiased variance of
-            Caffe's running sums is ``variance * n / (n - 1)``.
-    """
-
-    y: Tensor
-    mean: Tensor
-    variance: Tensor
-    num_values: int
-
-
-def normalize(x: Tensor, eps: float) -> Normalized:
+def normalize_all(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Normalizes each channel by its mean and variance over the batches of all ranks.
 
-    Alone, it is the BatchNorm layer of Caffe. All ranks have batches of the same shape. Gradients
-    flow through the statistics to the batches of all ranks, as with one large batch.
+    All ranks have batches of the same shape. Gradients flow through the statistics to the batches
+    of all ranks, as with one large batch.
 
     Args:
         x: batch and channels are its first two axes.
         eps: added to the variance.
+
+    Returns:
+        ``(x - mean) / sqrt(variance + eps)`` in the type of x; and in float32 the means and the
+        unbiased variances, of all values of all ranks, for Caffe's running sums.
     """
     world = dist.get_world_size() if dist.is_initialized() else 1
     y, mean, variance = _Normalize.apply(x, eps, world)
-    return Normalized(y, mean, variance, world * x.numel() // x.shape[1])
+    count = world * x.numel() // x.shape[1]
+    return y, mean, variance * (count / max(1, count - 1))
 
 
-class _Normalize(torch.autograd.Function):  # type: ignore[misc]
+class _Normalize(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, world: int) -> tuple[Tensor, Tensor, Tensor]:
         variance, mean = torch.var_mean(x.float(), _axes(x), correction=0)
         mean, variance = _over_ranks(mean, variance, world)
         scale = (variance + eps).rsqrt()
-        y = ((x - _wide(mean, x)) * _wide(scale, x)).to(x.dtype)
-        ctx.save_for_backward(y, scale)
+        # x, as torch's batch_norm: the layers that follow may overwrite y
+        ctx.save_for_backward(x, mean, scale)
         ctx.world = world
         ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+        return _normalized(x, mean, scale).to(x.dtype), mean, variance
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        y, scale = ctx.saved_tensors
-        axes = _axes(y)
-        means = torch.stack([dy.float().mean(axes), (dy * y).float().mean(axes)])
+        x, mean, scale = ctx.saved_tensors
+        y = _normalized(x, mean, scale)
+        means = torch.stack([dy.float().mean(_axes(x)), (dy * y).mean(_axes(x))])
         if ctx.world > 1:
             dist.all_reduce(means)
             means /= ctx.world
-        dx = (dy - _wide(means[0], y) - y * _wide(means[1], y)) * _wide(scale, y)
-        return dx.to(y.dtype), None, None
+        dx = (dy - _wide(means[0], x) - y * _wide(means[1], x)) * _wide(scale, x)
+        return dx.to(x.dtype), None, None
+
+
+def _normalized(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    return (x - _wide(mean, x)) * _wide(scale, x)
 
 
 def _over_ranks(mean: Tensor, variance: Tensor, world: int) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from irv2caffe.engine.net import loss_weights
+from irv2caffe.engine.solver.log_lines import number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -123,3 +124,26 @@ def named_values(
     for name, top in outputs.items():
         yield name, weights[net.outputs[name]], values[start : start + top.numel()]
         start += top.numel()
+
+
+def debug_lines(net: Net) -> Iterator[str]:
+    """What ``debug_info`` shows of the weights (Net::ForwardDebugInfo, Net::Backward).
+
+    The lines of the tops are those of ``--debug-layers``.
+    """
+    with torch.no_grad():
+        for weight in net.weights.learnable:
+            mean = number(weight.tensor.abs().mean().item())
+            yield f"    [Forward] Layer {weight.layer}, param blob {weight.index} data: {mean}"
+        values = [weight.tensor.detach() for weight in net.weights.learnable]
+        gradients = [weight.tensor.grad for weight in net.weights.learnable]
+        norms = [
+            f"L{order} norm = ({_norm(values, order)}, {_norm(gradients, order)})"
+            for order in (1, 2)
+        ]
+    yield f"    [Backward] All net params (data, diff): {'; '.join(norms)}"
+
+
+def _norm(tensors: Iterable[Tensor | None], order: int) -> str:
+    norms = [torch.linalg.vector_norm(each, order) for each in tensors if each is not None]
+    return number(torch.linalg.vector_norm(torch.stack(norms), order).item() if norms else 0.0)

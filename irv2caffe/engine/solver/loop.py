@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from irv2caffe.engine.solver.check import check_solver
 from irv2caffe.engine.solver.display import (
     Lap,
     SmoothedLoss,
+    debug_lines,
     flatten,
     mean_outputs,
     named_values,
 )
+from irv2caffe.engine.solver.ema import AVERAGED, AveragedWeights
 from irv2caffe.engine.solver.log_lines import dump, number, output_lines
 from irv2caffe.engine.solver.lr_policy import LearningRate
 from irv2caffe.engine.solver.nets import SolverNets
@@ -77,26 +80,45 @@ class Solver:
         log.say("solver.cpp:57", "Solver scaffolding done.")
         self._step = make_step(self.net, options, group)
         self._update = Update(param, self.net.weights.learnable)
+        self._average = AveragedWeights(self.net, options.ema) if options.ema else None
         self._smoothed = SmoothedLoss(param.average_loss)
+        self._lap = Lap(0)
 
     def restore(self, path: Path) -> None:
         """Continues from a ``.solverstate`` and the model that it names.
+
+        Only the first process reads them, since other machines need not have them.
 
         Raises:
             MissingInputError: one of the files does not exist.
             FormatError: damaged, or of another net or solver type.
         """
-        state = snapshot.read_state(path, self._update.history)
-        load_model(Path(state.learned_net), self.net)
+        numbers = torch.zeros(2, dtype=torch.int64)
+        if self._group.is_root:
+            state = snapshot.read_state(path, self._update.history)
+            load_model(Path(state.learned_net), self.net)
+            numbers = torch.tensor([state.iteration, state.current_step])
+        self._group.broadcast([numbers, *self._update.history])
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
-        self.iteration = state.iteration
-        self._learning_rate.current_step = state.current_step
+        self.iteration, self._learning_rate.current_step = numbers.tolist()
+        if self._average is not None:
+            averaged = path.with_name(f"{path.stem}{AVERAGED}")
+            if averaged.exists():
+                self._log.say("solver.cpp:72", f"Restoring averaged weights from {averaged}")
+                self._average.load(averaged)
+            else:
+                self._log.warning("ema.py:1", f"{averaged} is missing: averages start again")
+                self._average.restart()
 
     def solve(self) -> None:
         """Trains to ``max_iter``, or until a signal asks to stop."""
         param = self.param
         self._log.say("solver.cpp:289", f"Solving {self.net.shapes.name}")
         self._log.say("solver.cpp:290", f"Learning Rate Policy: {param.lr_policy}")
+        if self.options.stop_after:
+            self._forward(self._train)
+            self._log.say("net.cpp:544", f"Stopped after layer {self.options.stop_after}.")
+            return
         self._group.broadcast(weight.tensor for weight in self.net.weights.learnable)
         self._train_to(param.max_iter)
         if param.snapshot_after_train and not self._is_due(param.snapshot):
@@ -181,8 +203,13 @@ class Solver:
                 f"MultiStep Status: Iteration {self.iteration}, step = {policy.current_step}",
             )
         if display:
+            if self.param.debug_info:
+                for line in debug_lines(self.net):
+                    self._log.say("net.cpp:605", line)
             self._log.say("sgd_solver.cpp:112", f"Iteration {self.iteration}, lr = {number(rate)}")
         clipped = self._update.apply(rate, self.iteration)
+        if self._average is not None:
+            self._average.update(self.iteration)
         if clipped is not None:
             self._log.say(
                 "sgd_solver.cpp:99",
@@ -200,10 +227,12 @@ class Solver:
 
     def _test_all(self) -> None:
         """Tests in the first process, while the others wait."""
-        for index, test in enumerate(self._tests):
-            self._test(index, test)
-            if self._stopped:
-                break
+        averages = self._average
+        with averages.in_use() if averages is not None else nullcontext():
+            for index, test in enumerate(self._tests):
+                self._test(index, test)
+                if self._stopped:
+                    break
         self._group.wait_for_root()
         self._stopped = self._group.agree(self._stopped)
 
@@ -235,7 +264,11 @@ class Solver:
             return
         model = snapshot_path(self.param, self.iteration, ".caffemodel")
         self._log.say("solver.cpp:464", f"Snapshotting to binary proto file {model}")
-        save_model(Path(model), self.net)
+        averages = self._average
+        with averages.set_aside() if averages is not None else nullcontext():
+            save_model(Path(model), self.net)
+        if averages is not None:
+            averages.save(Path(snapshot_path(self.param, self.iteration, AVERAGED)))
         path = snapshot_path(self.param, self.iteration, ".solverstate")
         self._log.say(
             "sgd_solver.cpp:284", f"Snapshotting solver state to binary proto file {path}"

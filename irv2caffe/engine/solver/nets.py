@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,15 @@ from irv2caffe.engine.data.feed import Feed, open_feed
 from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.model_files import load_model
 from irv2caffe.engine.net import Net
-from irv2caffe.engine.solver.log_lines import Log, dump
+from irv2caffe.engine.solver.log_lines import dump
 from irv2caffe.engine.solver.net_sources import NetSource, test_sources, train_source
-from irv2caffe.shapes.phases import Phase, select
+from irv2caffe.shapes.phases import select
 
 if TYPE_CHECKING:
     from irv2caffe.engine.options import EngineOptions
     from irv2caffe.engine.parallel.group import Group
+    from irv2caffe.engine.solver.log_lines import Log
+    from irv2caffe.shapes.phases import Phase
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class SolverNets:
 
     def _set_up(self, source: NetSource, phase: Phase, trained: Net | None = None) -> NetWithFeed:
         device = self._group.device
-        read = select(source.proto, phase)
-        self._log.say("net.cpp:53", f"Initializing net from parameters: \n{dump(read)}")
+        chosen = dump(select(source.proto, phase))
+        self._log.say("net.cpp:53", f"Initializing net from parameters: \n{chosen}")
         feed = open_feed(
             source.proto,
             phase,
@@ -89,10 +91,11 @@ class SolverNets:
             seed=self._seed,
             info=self._log.say,
         )
+        options = self._options if phase == "TRAIN" else replace(self._options, stop_after="")
         net = Net(
             source.proto,
             phase,
-            self._options,
+            options,
             device=device,
             data_shapes=feed.record_shapes,
             trained=trained,

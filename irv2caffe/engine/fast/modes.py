@@ -1,0 +1,54 @@
+"""Which means of speed a step uses."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from irv2caffe.engine.options import EngineOptions
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Means of speed.
+
+    Attributes:
+        fuse: one operation for BatchNorm, Scale and ReLU, and for Eltwise and ReLU.
+        merge: one convolution for sibling 1x1 convolutions.
+        channels_last: images in memory with the channels innermost.
+        translate: torch.compile for blocks.
+        record: a CUDA graph of the whole step.
+        bf16: convolutions and matrix products in bfloat16.
+    """
+
+    fuse: bool = True
+    merge: bool = True
+    channels_last: bool = True
+    translate: bool = False
+    record: bool = False
+    bf16: bool = False
+
+
+PLAIN = Modes(fuse=False, merge=False, channels_last=False)
+
+
+def choose_modes(options: EngineOptions, device: torch.device) -> Modes:
+    """The modes for options and a device; those of ``--exact`` change rounding only."""
+    if options.debug_layers or options.stop_after:
+        return PLAIN
+    is_gpu = device.type == "cuda"
+    return Modes(
+        translate=is_gpu and not options.exact and can_translate(),
+        record=is_gpu,
+        bf16=options.precision == "bf16",
+    )
+
+
+def can_translate() -> bool:
+    """Whether torch.compile finds what it needs: triton and a C compiler."""
+    return find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))

@@ -1,0 +1,67 @@
+"""Losses and gradients of the CPU beside those of the GPU, from the same weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gpu_parts.nets import random_batch, slim
+from irv2caffe.engine.fast import PLAIN, Modes, make_step
+from irv2caffe.engine.options import EngineOptions
+
+if TYPE_CHECKING:
+    from gpu_check import Report
+    from torch import Tensor
+
+BATCH = 8
+STEPS = 5
+RATE = 0.02
+
+
+def run(report: Report, args: Any) -> None:  # noqa: ARG001
+    """Reports losses of a few steps of plain gradient descent, and the first gradient's error."""
+    exact = EngineOptions()
+    start, losses, gradient = train(exact, "cpu", None, PLAIN)
+    report.add("CPU, plain", losses, "loss")
+    ways = {
+        "GPU, exact": (exact, None),
+        "GPU, exact, each layer by itself": (
+            exact,
+            PLAIN,
+        ),
+        "GPU, tf32": (EngineOptions(exact=False, precision="tf32"), None),
+        "GPU, bf16": (EngineOptions(exact=False, precision="bf16"), None),
+    }
+    for name, (options, modes) in ways.items():
+        _, mine, other = train(options, "cuda", start, modes)
+        drift = max(abs(a - b) / abs(a) for a, b in zip(losses, mine, strict=True))
+        error = float((other - gradient).norm() / gradient.norm())
+        first = abs(mine[0] - losses[0]) / losses[0]
+        report.add(name, mine, "loss", first=first, drift=drift, gradient=error)
+        report.add(f"{name}: first loss, drift in {STEPS} steps, gradient", [first, drift, error])
+
+
+def train(
+    options: EngineOptions, device: str, start: list[Tensor] | None, modes: Modes | None
+) -> tuple[list[Tensor], list[float], Tensor]:
+    """The weights before, the loss of each step, all gradients of the first one as one vector."""
+    net = slim(BATCH, options, device, dropout=False)
+    weights = [weight.tensor for weight in net.weights.learnable]
+    with torch.no_grad():
+        for tensor, value in zip(weights, start or [], strict=False):
+            tensor.copy_(value)
+    begin = [tensor.detach().cpu().clone() for tensor in weights]
+    step = make_step(net, options, modes=modes)
+    given = random_batch(BATCH, device)
+    losses, gradients = [], torch.zeros(0)
+    learned = [tensor for tensor in weights if tensor.requires_grad]
+    for number in range(STEPS):
+        losses.append(step(given).loss.item())
+        if not number:
+            gradients = torch.cat([t.grad.detach().flatten().cpu() for t in learned])
+        with torch.no_grad():
+            for tensor in learned:
+                tensor.sub_(tensor.grad, alpha=RATE)
+                tensor.grad = None
+    return begin, losses, gradients
