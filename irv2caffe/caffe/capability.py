@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.find import find_caffe, find_gpu_build
+from irv2caffe.caffe.gpu_host import driver_fault, read_host
+from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
 from irv2caffe.errors import CaffeNotFoundError, InstallError
 from irv2caffe.system import open_regular
@@ -69,6 +71,18 @@ def find_caffe_for_gpus() -> FoundCaffe:
     if built is None or "CAFFE_ROOT" in os.environ or _may_use_gpus(found):
         return found
     return built
+
+
+def check_driver(found: FoundCaffe) -> None:
+    """Refuses GPUs for a Caffe of ``install-caffe --cuda`` whose driver is missing or too old.
+
+    Raises:
+        InstallError: what CUDA would report as its error 35.
+    """
+    built = gpu_build(found.root) if found.is_runtime else None
+    fault = driver_fault(read_host(), built.min_driver) if built else None
+    if fault:
+        raise InstallError(*fault)
 
 
 def _may_use_gpus(found: FoundCaffe) -> bool:

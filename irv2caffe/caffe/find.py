@@ -168,7 +168,7 @@ def candidates(flag: Path | None = None) -> list[tuple[str, str]]:
             there = _in_folder(folder.absolute(), "") is not None
             rows.append((name, str(place) if there else f"no Caffe in {place}"))
     rows.append(("PATH", shutil.which("caffe") or "no caffe"))
-    prefixes = {"installed": default_prefix(), "installed, GPUs": default_gpu_prefix()}
+    prefixes = {"installed runtime": default_prefix(), "installed for GPUs": default_gpu_prefix()}
     for name, prefix in prefixes.items():
         there = _in_folder(prefix, "") is not None
         rows.append((name, str(prefix) if there else f"none in {prefix}"))

@@ -28,12 +28,13 @@ def install_cuda(
     from irv2caffe.caffe.build_cuda import host, install
     from irv2caffe.caffe.build_cuda.plan import make_plan
     from irv2caffe.caffe.find import default_gpu_prefix
+    from irv2caffe.caffe.gpu_host import read_host
     from irv2caffe.caffe.mirror import check_mirror, known_mirror
 
     archs = None if arch is None else host.parse_archs(arch)
     host.check_machine()
     number = None if cuda == "auto" else int(cuda)
-    variant = host.choose_variant(host.read_host(), number, archs, python=pycaffe)
+    variant = host.choose_variant(read_host(), number, archs, python=pycaffe)
     mirrors = [known_mirror(mirror), *([check_mirror(second_mirror)] if second_mirror else [])]
     plan = make_plan(
         (prefix or default_gpu_prefix()).absolute(),

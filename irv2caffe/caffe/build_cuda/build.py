@@ -84,7 +84,10 @@ class Build:
         if path.suffix == ".cu":
             make = self.toolchain.compile_cuda
         argv = (*make(self.variant, includes), *options, str(path))
-        shown = "\n".join(argv).replace(str(self.folder), "").replace(str(self.source), "")
+        shown = "\n".join(argv)
+        tools = self.toolchain
+        for folder in (self.folder, self.source, tools.debian, tools.cuda, tools.tools):
+            shown = shown.replace(str(folder), "")  # the pins tell what is in them
         digest = hashlib.sha256(f"{self.pins}\n{shown}\n".encode() + path.read_bytes()).hexdigest()
         output = self.folder / "objects" / f"{path.stem}-{digest[:24]}.o"
         return Job(argv, output, path.name)

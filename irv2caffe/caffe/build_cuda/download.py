@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from irv2caffe.caffe.build_cuda.packages import Package
 
 _TIMEOUT_S = 60
-_THREADS = 4
+_THREADS = 8
 _BLOCK_BYTES = 1 << 20
 _SHOWN = 300
 

@@ -1,15 +1,12 @@
-"""What this machine offers: NVIDIA driver, GPUs, C library. Decides what to build, or refuses."""
+"""Decides what to build for a machine, or refuses it: driver, GPUs, C library."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.build_cuda.variant import Variant
 from irv2caffe.errors import InstallError, UsageError
@@ -17,9 +14,8 @@ from irv2caffe.errors import InstallError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PROC = Path("/proc/driver/nvidia/version")
-_VERSION = re.compile(r"\b(\d{3,4})\.(\d+)")
-_TIMEOUT_S = 60
+    from irv2caffe.caffe.gpu_host import Host
+
 _MIN_GLIBC = (2, 31)  # of the unpacked compilers
 
 
@@ -42,83 +38,6 @@ TOOLKITS = {
     12: Toolkit("12.4", 525, (50, 52, 60, 61, 70, 75, 80, 86, 89, 90)),
     13: Toolkit("13.0", 580, (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)),
 }
-
-
-@dataclass(frozen=True)
-class Host:
-    """The driver and the GPUs of a machine.
-
-    Attributes:
-        driver: version of the NVIDIA driver such as ``(550, 163)``, or None if there is none.
-        archs: compute capabilities of the GPUs times ten, ascending, without repetitions.
-    """
-
-    driver: tuple[int, int] | None
-    archs: tuple[int, ...]
-
-
-def read_host(proc: Path = _PROC) -> Host:
-    """Reads the driver's version from /proc, and the rest from NVML or nvidia-smi."""
-    driver = _driver_of(proc)
-    told, archs = _ask_nvml() or _ask_nvidia_smi() or ("", [])
-    return Host(driver or _version(told), tuple(sorted(set(archs))))
-
-
-def _driver_of(proc: Path) -> tuple[int, int] | None:
-    try:
-        first = proc.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    except OSError:
-        return None
-    return _version(first.partition("Kernel Module")[2])
-
-
-def _version(text: str) -> tuple[int, int] | None:
-    match = _VERSION.search(text)
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _ask_nvml() -> tuple[str, list[int]] | None:
-    """Returns the driver's version and the compute capabilities, or None without nvidia-ml-py."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        try:
-            driver = pynvml.nvmlSystemGetDriverVersion()
-            archs = [_arch(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
-    return driver if isinstance(driver, str) else driver.decode(), archs
-
-
-def _arch(nvml: Any, index: int) -> int:
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(nvml.nvmlDeviceGetHandleByIndex(index))
-    return int(major) * 10 + int(minor)
-
-
-def _ask_nvidia_smi() -> tuple[str, list[int]] | None:
-    """Returns the same from nvidia-smi, or None if it is missing or fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None and Path("/usr/lib/wsl/lib/nvidia-smi").is_file():
-        program = "/usr/lib/wsl/lib/nvidia-smi"
-    if program is None:
-        return None
-    command = [program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1]
-    archs = [
-        int(cap.strip().replace(".", "")) for _, cap in rows if re.fullmatch(r" *\d+\.\d", cap)
-    ]
-    return (rows[0][0], archs) if done.returncode == 0 and rows else None
 
 
 def parse_archs(text: str) -> tuple[int, ...]:
@@ -174,8 +93,9 @@ def _no_gpu(host: Host) -> InstallError:
             "no NVIDIA driver was found (no /proc/driver/nvidia, NVML or nvidia-smi)",
             f"install the driver; in a container, start it with access to the GPUs; {way_out}",
         )
-    version = ".".join(map(str, host.driver))
-    return InstallError(f"the NVIDIA driver {version} shows no GPU", f"see nvidia-smi; {way_out}")
+    return InstallError(
+        f"the NVIDIA driver {host.driver_text} shows no GPU", f"see nvidia-smi; {way_out}"
+    )
 
 
 def _unsupported(

@@ -22,10 +22,10 @@ LICENSE = (
     "NVIDIA's packages are under the CUDA Toolkit End User License Agreement, which they contain; "
     "you download them from NVIDIA's releases, irv2caffe distributes none of them"
 )
-# Measured on two cores: C++ files, CUDA files for the first architecture and for each further one.
-_CPP_S = 190.0
-_CUDA_S = 110.0
-_CUDA_PER_ARCH_S = 60.0
+# Core seconds, from builds on two cores: C++ files, CUDA files, CUDA files for each architecture.
+_CPP_S = 200.0
+_CUDA_S = 50.0
+_CUDA_PER_ARCH_S = 86.0
 _UNPACK_S = 60.0
 # Unpacked packages while building; with both, what remains afterwards.
 _BUILD_BYTES = 3_300_000_000
@@ -64,8 +64,8 @@ class Plan:
     @property
     def compile_s(self) -> float:
         """Estimated time to unpack and compile, in seconds."""
-        further = len(self.variant.archs)  # with PTX, which takes about as long
-        core_s = _CPP_S + _CUDA_S + _CUDA_PER_ARCH_S * further
+        num_archs = len(self.variant.archs) + 1  # PTX takes about as long
+        core_s = _CPP_S + _CUDA_S + _CUDA_PER_ARCH_S * num_archs
         return _UNPACK_S + core_s / self.num_jobs
 
     def as_dict(self) -> dict[str, Any]:

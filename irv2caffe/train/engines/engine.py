@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from irv2caffe.caffe.capability import capability
+from irv2caffe.caffe.capability import capability, check_driver
 from irv2caffe.caffe.command import tool_command
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class Engine(ABC):
         """Whether it locks the databases that it reads."""
         return False
 
+    def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
+        """Refuses GPUs whose driver it cannot use."""
+
     def resolved(self, *, on_gpus: bool) -> Self:  # noqa: ARG002
         """The same engine with the default options for GPUs or the CPU."""
         return self
@@ -114,6 +117,10 @@ class CaffeEngine(Engine):
     def capability(self) -> Capability:
         """What it supports."""
         return capability(self.found)
+
+    def check_driver(self) -> None:
+        """Refuses GPUs if the driver is missing or too old for its CUDA."""
+        check_driver(self.found)
 
     def takes_locks(self, can: Capability | None) -> bool:
         """BVLC's does, but docker gives a container databases on read-only mounts."""

@@ -50,6 +50,7 @@ def test_finished_outputs_are_used_again(tmp_path):
 def test_first_failure_ends_the_others(tmp_path, script, message, hint):
     endless = [shell("exec sleep 600", tmp_path / f"{n}.o") for n in range(3)]
     good = shell("echo made > $2", tmp_path / "good.o")
+    script = f"until [ -e {good.output} ]; do sleep 0.01; done; {script}"
     with pytest.raises(InstallError) as caught:
         run_jobs([good, shell(script, tmp_path / "bad.o"), *endless], ENV, workers=2)
     assert message in caught.value.message
