@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ class Report:
         self.part = part
         self.out = out
         self._start = time.monotonic()
+        self._folder = tempfile.TemporaryDirectory(prefix="gpu-check-")
+
+    def folder(self) -> Path:
+        """An empty folder that lasts as long as this process."""
+        return Path(self._folder.name)
 
     def add(self, name: str, value: Any, unit: str = "", **more: Any) -> None:
         """A result; ``value`` may be a number, a text or a list."""

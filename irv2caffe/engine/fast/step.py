@@ -10,6 +10,7 @@ from irv2caffe.engine.fast.modes import PLAIN, Modes, choose_modes
 from irv2caffe.engine.fast.rearranged import FastStep
 from irv2caffe.engine.fast.record import RecordedStep
 from irv2caffe.engine.net import Pass
+from irv2caffe.engine.parallel.group import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,16 +25,13 @@ class Step(Protocol):
     """Runs forward and backward; adds the gradients to ``weight.tensor.grad``."""
 
     def __call__(self, given: Mapping[str, Tensor]) -> Pass:
-        """Takes the tops of the source layers by name; gives outputs and loss without gradients.
-
-        The tensors of the result may be overwritten by the next call.
-        """
+        """Takes the tops of the source layers by name; gives outputs and loss without gradients."""
 
 
 def make_step(
     net: Net,
     options: EngineOptions,
-    group: object = None,  # noqa: ARG001
+    group: Group | None = None,
     *,
     modes: Modes | None = None,
 ) -> Step:
@@ -54,7 +52,9 @@ def make_step(
     if modes == PLAIN or net.force_backward:
         return PlainStep(net)
     step = FastStep(net, modes)
-    if modes.record and net.device.type == "cuda":
+    # Several processes exchange gradients while the backward pass runs, which no recording can.
+    is_alone = group is None or type(group) is Group
+    if modes.record and is_alone and net.device.type == "cuda":
         return RecordedStep(step)
     return step
 
