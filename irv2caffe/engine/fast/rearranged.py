@@ -34,6 +34,8 @@ class FastStep:
         sums: the running sums of its BatchNorm layers.
     """
 
+    runs_hooks = True
+
     def __init__(self, net: Net, modes: Modes) -> None:
         self.net = net
         self.modes = modes

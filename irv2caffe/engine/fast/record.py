@@ -24,6 +24,8 @@ class RecordedStep:
     Inputs and gradients have fixed places. Inputs of other shapes run without the recording.
     """
 
+    runs_hooks = False
+
     def __init__(self, step: FastStep) -> None:
         self._step = step
         self._graph: torch.cuda.CUDAGraph | None = None

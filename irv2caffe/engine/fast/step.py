@@ -10,7 +10,6 @@ from irv2caffe.engine.fast.modes import PLAIN, Modes, choose_modes
 from irv2caffe.engine.fast.rearranged import FastStep
 from irv2caffe.engine.fast.record import RecordedStep
 from irv2caffe.engine.net import Pass
-from irv2caffe.engine.parallel.group import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``."""
+    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``.
+
+    Attributes:
+        runs_hooks: each call runs the hooks of the weights that tell when a gradient is complete.
+    """
+
+    runs_hooks: bool
 
     def __call__(self, given: Mapping[str, Tensor]) -> Pass:
         """Takes the tops of the source layers by name; gives outputs and loss without gradients."""
@@ -31,7 +36,7 @@ class Step(Protocol):
 def make_step(
     net: Net,
     options: EngineOptions,
-    group: Group | None = None,
+    group: object = None,  # noqa: ARG001
     *,
     modes: Modes | None = None,
 ) -> Step:
@@ -52,15 +57,15 @@ def make_step(
     if modes == PLAIN or net.force_backward:
         return PlainStep(net)
     step = FastStep(net, modes)
-    # Several processes exchange gradients while the backward pass runs, which no recording can.
-    is_alone = group is None or type(group) is Group
-    if modes.record and is_alone and net.device.type == "cuda":
+    if modes.record and net.device.type == "cuda":
         return RecordedStep(step)
     return step
 
 
 class PlainStep:
     """Layer by layer in float32."""
+
+    runs_hooks = True
 
     def __init__(self, net: Net) -> None:
         self.net = net
