@@ -24,12 +24,12 @@ from typing import Any
 # Seconds that each part may take.
 LIMITS_S = {
     "facts": 40,
-    "speed": 240,
-    "kernels": 60,
-    "parity": 100,
-    "pipeline": 90,
-    "train": 150,
-    "cifar": 150,
+    "speed": 200,
+    "kernels": 45,
+    "parity": 70,
+    "pipeline": 60,
+    "train": 120,
+    "cifar": 120,
     "group": 60,
 }
 
