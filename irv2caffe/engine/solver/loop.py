@@ -166,7 +166,7 @@ class Solver:
         total: Tensor | None = None
         for index in range(self.param.iter_size):
             given = self._train.feed.next()
-            if index == self.param.iter_size - 1:
+            if index == self.param.iter_size - 1 and self._step.runs_hooks:
                 self._group.overlap(weights)
             result = self._step(given)
             total = result.loss.clone() if total is None else total + result.loss
