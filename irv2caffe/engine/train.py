@@ -56,7 +56,7 @@ def _train(args: argparse.Namespace) -> int:
             fatal=lambda message: log.fatal("launcher.py:1", message),
         )
     group = open_group(gpus)
-    log = Log(enabled=group.is_root)
+    log = Log(enabled=group.local_rank == 0)  # each machine has a log of its own
     _say_devices(gpus, log)
     signals = Signals(args.sigint_effect, args.sighup_effect)
     with signals.installed():
