@@ -61,8 +61,8 @@ def _train(args: argparse.Namespace) -> int:
     signals = Signals(args.sigint_effect, args.sighup_effect)
     with signals.installed():
         solver = Solver(param, args.options, group, signals, log)
-        if args.snapshot is not None:
-            log.say("caffe.cpp:235", f"Resuming from {args.snapshot}")
+        if group.agree(args.snapshot is not None):
+            log.say("caffe.cpp:235", f"Resuming from {args.snapshot or 'process 0'}")
             solver.restore(args.snapshot)
         log.say("caffe.cpp:239", "Starting Optimization")
         solver.solve()
