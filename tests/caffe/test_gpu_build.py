@@ -19,10 +19,12 @@ from irv2caffe.caffe.gpu_host import Host
 from irv2caffe.caffe.manifest import MANIFEST, GpuBuild, gpu_build
 from irv2caffe.cli.main import run
 from irv2caffe.errors import CaffeNotFoundError, InstallError
+from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.plan.select_engine import EngineRequest, select_engine
 
 LOADER = "lib/x86_64-linux-gnu/ld-2.31.so"
-GPU = {"cuda": "13.0", "code": ["compute_90", "sm_80", "sm_90"], "min_driver": 580}
+CODE = ("compute_90", "sm_80", "sm_90")
+GPU = {"cuda": "13.0", "code": CODE, "min_driver": 580}
 FREE = system.Gpu(0, "Big", "GPU-aa", 24 << 30, 23 << 30, 0)
 
 
@@ -85,20 +87,22 @@ def test_a_named_caffe_counts_more(both, monkeypatch):
 def test_train_takes_it_for_gpus(both, gpus, name):
     for engine in ("auto", "caffe"):
         chosen = select_engine(EngineRequest(engine, gpus))
-        assert chosen.name == "caffe"
+        assert isinstance(chosen, CaffeEngine)
         assert chosen.found.root.name == name
         assert chosen.capability().several_gpus is (gpus != "none")
 
 
 def test_gpus_chosen_by_themselves(both, monkeypatch):
     monkeypatch.setattr(system, "gpus", lambda: [FREE])
-    assert select_engine(EngineRequest()).found.root == default_gpu_prefix()
+    chosen = select_engine(EngineRequest())
+    assert isinstance(chosen, CaffeEngine)
+    assert chosen.found.root == default_gpu_prefix()
 
 
 def test_what_it_can_do(both):
     can = capability(find_caffe_for_gpus())
     assert (can.gpu, can.several_gpus) == (True, True)
-    assert gpu_build(default_gpu_prefix()) == GpuBuild("13.0", tuple(GPU["code"]), 580)
+    assert gpu_build(default_gpu_prefix()) == GpuBuild("13.0", CODE, 580)
     assert gpu_build(default_prefix()) is None
 
 
