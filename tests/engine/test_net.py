@@ -65,7 +65,7 @@ layer { name: "sum" type: "Reduction" bottom: "data" top: "sum" }
 def test_outputs_have_caffes_names_and_values(caffe_nets):
     """A top with a loss weight that is read, too, is the output of its Split layer."""
     net = make_net(LOSSES)
-    given = {"data": np.float32([[1, -2, 3], [4, 5, -6]]), "label": np.float32([1, 3])}
+    given = {"data": np.array([[1, -2, 3], [4, 5, -6]], "f4"), "label": np.array([1, 3], "f4")}
     weights = {"fc": [blob.detach().numpy() for blob in net.weights.by_layer["fc"]]}
     caffe = caffe_nets.run(LOSSES, inputs=given, weights=weights)
     result = net.forward({name: torch.from_numpy(value) for name, value in given.items()})
