@@ -49,9 +49,9 @@ def batch_norm(layer: Layer, x: Tensor) -> Tensor:
 def normalize_batch(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """A batch with mean 0 and variance 1 in each channel, its means and its unbiased variances."""
     if x.numel() == x.shape[1]:  # one value for each channel: variance 0, and no gradient
-        mean = x.detach().flatten().float()
+        mean = x.detach().flatten().to(torch.promote_types(x.dtype, torch.float32))
         return x - x, mean, torch.zeros_like(mean)
-    mean = x.new_zeros(x.shape[1], dtype=torch.float32)
+    mean = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
     variance = torch.zeros_like(mean)
     top = functional.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=eps)
     return top, mean, variance
