@@ -57,6 +57,11 @@ class TorchEngine(Engine):
         return self.torch.nnodes
 
     @property
+    def saves(self) -> bool:  # type: ignore[override]
+        """Machine 0 tests and writes the snapshots."""
+        return not self.torch.node_rank
+
+    @property
     def layer_types(self) -> frozenset[str]:  # type: ignore[override]
         """The layer types that it runs."""
         return self.facts.layer_types
