@@ -57,6 +57,11 @@ class TorchEngine(Engine):
         return self.torch.nnodes
 
     @property
+    def moot_rules(self) -> frozenset[str]:  # type: ignore[override]
+        """Rules of check about what its options change."""
+        return self.torch.moot_rules()
+
+    @property
     def layer_types(self) -> frozenset[str]:  # type: ignore[override]
         """The layer types that it runs."""
         return self.facts.layer_types
