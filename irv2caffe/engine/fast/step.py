@@ -30,10 +30,7 @@ class Step(Protocol):
     runs_hooks: bool
 
     def __call__(self, given: Mapping[str, Tensor]) -> Pass:
-        """Takes the tops of the source layers by name; gives outputs and loss without gradients.
-
-        The tensors of the result may be overwritten by the next call.
-        """
+        """Takes the tops of the source layers by name; gives outputs and loss without gradients."""
 
 
 def make_step(

@@ -62,6 +62,11 @@ class TorchEngine(Engine):
         return self.torch.moot_rules()
 
     @property
+    def saves(self) -> bool:  # type: ignore[override]
+        """Machine 0 tests and writes the snapshots."""
+        return not self.torch.node_rank
+
+    @property
     def layer_types(self) -> frozenset[str]:  # type: ignore[override]
         """The layer types that it runs."""
         return self.facts.layer_types
