@@ -53,8 +53,9 @@ def test_layers_equal_caffes(family, caffe_nets, parity):
         cases=st.lists(FAMILIES[family], min_size=LAYERS // 2, max_size=LAYERS),
         phase=st.sampled_from(["TRAIN", "TEST"]),
         passes=st.integers(1, 3),
+        channels_last=st.booleans(),
     )
-    def compare(cases, phase, passes):
-        parity.check(caffe_nets, cases, phase, passes)
+    def compare(cases, phase, passes, channels_last):
+        parity.check(caffe_nets, cases, phase, passes, channels_last=channels_last)
 
     compare()

@@ -98,14 +98,18 @@ class Parity:
             lines.append(f"{kind:26}{worst.cases:6}  {worst.forward:8.1e}  {worst.backward:8.1e}")
         return "\n".join(lines)
 
-    def check(self, caffe_nets, cases, phase="TRAIN", passes=1):
+    def check(
+        self, caffe_nets, cases, phase="TRAIN", passes=1, *, device="cpu", channels_last=False
+    ):
         """Runs layers in both engines; fails where values or gradients differ."""
         text = "".join(_text(case, at) for at, case in enumerate(cases))
         proto = parse_prototxt(text, messages.NetParameter)
-        net = Net(proto, phase, EngineOptions(), device=torch.device("cpu"))
+        net = Net(proto, phase, EngineOptions(), device=torch.device(device))
         inputs, weights = _values(cases, net)
-        tops = {name for at, case in enumerate(cases) for name in case.top_names(at)}
-        ours = _run(net, inputs, weights, tops, cases, passes)
+        given = {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
+        if channels_last:
+            given = {name: _channels_last(value) for name, value in given.items()}
+        ours = _run(net, given, weights, cases, passes)
         grads = ours.pop("top_diffs")
         theirs = caffe_nets.run(
             text, phase, inputs=inputs, weights=weights, top_diffs=grads, passes=passes
@@ -186,7 +190,7 @@ def _values(cases, net):
                 make_values(case.weights, tuple(blob.shape), rng) for blob in blobs
             ]
         elif f"l{at}" in net.weights.by_layer:
-            weights[f"l{at}"] = [b.detach().numpy().copy() for b in net.weights.by_layer[f"l{at}"]]
+            weights[f"l{at}"] = [_array(blob) for blob in net.weights.by_layer[f"l{at}"]]
     return inputs, weights
 
 
@@ -211,31 +215,41 @@ def make_values(kind, shape, rng):
     return values
 
 
-def _run(net, inputs, weights, tops, cases, passes):
+def _channels_last(images):
+    """Images in the layout that torch's fast layers prefer; other blobs as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def _run(net, given, weights, cases, passes):
     """All values, weights and gradients of the engine, as Caffe's are named."""
     with torch.no_grad():
         for layer, values in weights.items():
             for blob, value in zip(net.weights.by_layer[layer], values, strict=True):
                 blob.copy_(torch.from_numpy(value))
-    given = {name: torch.from_numpy(value) for name, value in inputs.items()}
     for _ in range(passes):
         blobs = net.forward(given, keep_blobs=True).blobs
-    top_diffs, total = {}, torch.zeros(())
+    tops, top_diffs, total = {}, {}, torch.zeros(())
     for at, case in enumerate(cases):
         rng = np.random.default_rng([case.seed, 7])
-        for name in case.top_names(at) if case.backward else ():
-            top_diffs[name] = rng.standard_normal(tuple(blobs[name].shape)).astype("f4")
-            if blobs[name].requires_grad:
-                total = total + (blobs[name] * torch.from_numpy(top_diffs[name])).sum()
-    kept = {name: blobs[name].detach().numpy().copy() for name in tops}
+        for name in case.top_names(at):
+            tops[name] = _array(blobs[name])
+            if case.backward:
+                top_diffs[name] = rng.standard_normal(tops[name].shape).astype("f4")
+            if case.backward and blobs[name].requires_grad:
+                total = total + (blobs[name].cpu() * torch.from_numpy(top_diffs[name])).sum()
     if total.requires_grad:
         total.backward()
+    layers = net.weights.by_layer.items()
     return {
         "top_diffs": top_diffs,
-        "blobs": kept,
-        "params": {n: [b.detach().numpy() for b in bs] for n, bs in net.weights.by_layer.items()},
+        "blobs": tops,
+        "params": {name: [_array(blob) for blob in blobs] for name, blobs in layers},
         "param_diffs": {
-            n: [None if b.grad is None else b.grad.numpy() for b in bs]
-            for n, bs in net.weights.by_layer.items()
+            name: [None if blob.grad is None else _array(blob.grad) for blob in blobs]
+            for name, blobs in layers
         },
     }
+
+
+def _array(tensor):
+    return tensor.detach().cpu().contiguous().numpy().copy()
