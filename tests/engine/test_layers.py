@@ -23,8 +23,8 @@ FAMILIES = {
     "poolings": layer_cases.poolings(),
     "scales": layer_cases.scales(),
 }
-NETS = int(os.environ.get("NETS_PER_FAMILY", "6"))
-"""Random nets for each family: always the same six, or as many new ones as the variable says."""
+NETS = int(os.environ.get("NETS_PER_FAMILY", "30"))
+"""Random nets for each family: always the same 30, or as many new ones as the variable says."""
 LAYERS = 25
 """The most layers in one net."""
 
@@ -45,7 +45,7 @@ def test_layers_equal_caffes(family, caffe_nets, parity):
         max_examples=NETS,
         deadline=None,
         database=None,
-        derandomize=NETS == 6,
+        derandomize=NETS == 30,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )

@@ -18,14 +18,15 @@ from irv2caffe.engine.options import EngineOptions
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import parse_prototxt
 
-SMALLEST = 1e-6
 RELATIVE = 1e-5
 """The largest difference of two blobs, relative to the largest absolute value of Caffe's blob.
 
-Where that is below SMALLEST, SMALLEST takes its place: Caffe's sigmoid is 0 where the true value is
-below the precision of its tanh. A sum of float32 numbers is as exact as its largest summand: where
-summands cancel each other, a case says how much larger than the result they are (``cancels``).
+A sum of float32 numbers is as exact as its largest summand, which can be much larger than the sum.
+Where a layer adds numbers of both signs, such as the products of normal numbers, its case says how
+large they are (``summands``); with fewer large results than that, that size takes their place.
 """
+SMALLEST = 1e-6
+"""The least of these sizes: Caffe's sigmoid is 0 where the value is below its tanh's precision."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Case:
         in_place: the top replaces the first bottom.
         backward: the layer has a gradient.
         weights: how its weights are filled: ``normal``, ``statistics`` or ``own`` for its fillers.
-        cancels: how many times larger than the largest value of a result its summands can be.
+        summands: the size of the numbers that it adds up, if they have both signs.
         seed: of all values.
     """
 
@@ -67,7 +68,7 @@ class Case:
     in_place: bool = False
     backward: bool = True
     weights: str = "normal"
-    cancels: float = 1
+    summands: float = 0
     seed: int = 0
 
     def top_names(self, at: int) -> list[str]:
@@ -137,11 +138,12 @@ def _difference(mine, theirs, case, what):
         return 0.0
     same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
     with np.errstate(invalid="ignore"):
-        largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=SMALLEST) * case.cancels
+        smallest = max(SMALLEST, case.summands)
+        largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=smallest)
         off = np.where(same, 0, np.abs(mine.astype("f8") - theirs)).max()
     error = off / largest
     assert error <= RELATIVE, f"{what} of {case} differs by {error:.2g}\n{mine}\n{theirs}"
-    return float(error) * case.cancels
+    return float(error)
 
 
 def _text(case: Case, at: int) -> str:

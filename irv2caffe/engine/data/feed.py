@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +29,10 @@ _MOST_THREADS = 16
 
 
 class Feed:
-    """The batches of a net's source layers.
-
-    Attributes:
-        waited_s: how long :meth:`next` has waited for data so far.
-    """
+    """The batches of a net's source layers."""
 
     def __init__(self, layers: Sequence[Any], reading: Reading) -> None:
         """Opens the sources; see :func:`open_feed`."""
-        self.waited_s = 0.0
         self._info = reading.info
         self._threads = _num_threads(reading.options)
         self._pool = ThreadPoolExecutor(self._threads, "decode")
@@ -70,12 +64,15 @@ class Feed:
             FormatError: a corrupt record or database.
             OSError: the disk fails.
         """
-        start = time.perf_counter()
         tops: dict[str, Tensor] = {}
         for source in self._sources:
             tops.update(zip(source.layer.top, source.pipeline.next(), strict=False))
-        self.waited_s += time.perf_counter() - start
         return tops
+
+    @property
+    def waited_s(self) -> float:
+        """How long the device has waited for batches so far, in seconds."""
+        return sum(source.pipeline.waited_s for source in self._sources)
 
     @property
     def num_skipped(self) -> int:

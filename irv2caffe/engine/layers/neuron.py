@@ -39,7 +39,7 @@ def relu(layer: Layer, x: Tensor) -> Tensor:
 @layer_type("PReLU", fillers=(("filler", 0.25),))
 def prelu(layer: Layer, x: Tensor) -> Tensor:
     """ReLU with a learned negative slope for each channel or for all (prelu_layer.cpp)."""
-    return functional.prelu(x, layer.blobs[0].flatten())
+    return functional.prelu(x, layer.blobs[0].flatten().to(x.dtype))
 
 
 @layer_type("ELU")

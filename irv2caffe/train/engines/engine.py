@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from irv2caffe.caffe.capability import capability
+from irv2caffe.caffe.capability import capability, check_driver
 from irv2caffe.caffe.command import tool_command
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Engine(ABC):
         image: the docker image that it runs in, or empty.
         workers: number of processes on the CPU.
         machines: number of machines that train together.
+        moot_rules: rules of check about what its options change.
         saves: this machine tests and writes the snapshots.
         layer_types: the layer types that it runs; empty if unknown.
         changes: what its options change against Caffe's numbers, one line each.
@@ -48,6 +49,7 @@ class Engine(ABC):
     image: str = ""
     workers: int = 1
     machines: int = 1
+    moot_rules: frozenset[str] = frozenset()
     saves: bool = True
     layer_types: frozenset[str] = frozenset()
     changes: tuple[str, ...] = ()
@@ -73,6 +75,9 @@ class Engine(ABC):
         """Whether it locks the databases that it reads."""
         return False
 
+    def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
+        """Refuses GPUs whose driver it cannot use."""
+
     def resolved(self, *, on_gpus: bool) -> Self:  # noqa: ARG002
         """The same engine with the default options for GPUs or the CPU."""
         return self
@@ -96,8 +101,8 @@ class CaffeEngine(Engine):
     title = "Caffe"
     no_gpu = "built without GPU support"
     gpu_help = (
-        "--engine torch trains on GPUs (pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or "
-        "--docker name another Caffe"
+        "irv2caffe install-caffe --cuda builds a Caffe for GPUs; --engine torch trains on GPUs "
+        "(pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or --docker name another Caffe"
     )
 
     @property
@@ -118,6 +123,10 @@ class CaffeEngine(Engine):
     def capability(self) -> Capability:
         """What it supports."""
         return capability(self.found)
+
+    def check_driver(self) -> None:
+        """Refuses GPUs if the driver is missing or too old for its CUDA."""
+        check_driver(self.found)
 
     def takes_locks(self, can: Capability | None) -> bool:
         """BVLC's does, but docker gives a container databases on read-only mounts."""
