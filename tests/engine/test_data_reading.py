@@ -231,6 +231,11 @@ def test_what_cannot_be_trained_with_is_refused(numbered, tmp_path):
         feed_of(data_net(numbered).replace("backend: LMDB", ""))
     with pytest.raises(NetError, match="'x' \\(Input\\)"):
         feed_of('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
+    others = ("HDF5Data", "MemoryData", "WindowData")
+    text = "".join(f'layer {{ name: "{t}" type: "{t}" top: "{t}" top: "{t}2" }}' for t in others)
+    with pytest.raises(NetError, match=r"HDF5Data.*MemoryData.*WindowData") as caught:
+        feed_of(text)
+    assert "--engine caffe" in caught.value.hint
     with pytest.raises(FormatError, match="without records"):
         feed_of(data_net(write_database(tmp_path / "empty", [])))
     with pytest.raises(NetError, match="batch_size"):
