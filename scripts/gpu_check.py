@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("gpu-data"))
     parser.add_argument("--batches", default="128,256", help="batch sizes of the speed part")
     parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.data = args.data.resolve()
