@@ -47,7 +47,14 @@ class Solver:
     """
 
     def __init__(
-        self, param: Any, options: EngineOptions, group: Group, signals: Signals, log: Log
+        self,
+        param: Any,
+        options: EngineOptions,
+        group: Group,
+        signals: Signals,
+        log: Log,
+        *,
+        start: int = 0,
     ) -> None:
         """Checks the solver, sets up its nets, loads the weights it names.
 
@@ -57,6 +64,7 @@ class Solver:
             group: the processes that train together.
             signals: that were asked for while training.
             log: of this process.
+            start: the iteration of the snapshot that :meth:`restore` will read.
 
         Raises:
             Irv2CaffeError: what Caffe would refuse.
@@ -73,7 +81,7 @@ class Solver:
         self._learning_rate = LearningRate(param)
         if group.is_root and param.snapshot:
             snapshot.check_prefix(param)
-        nets = SolverNets(param, options, group, log)
+        nets = SolverNets(param, options, group, log, start)
         self._train = nets.train()
         self.net = self._train.net
         self._tests = nets.tests(self.net)

@@ -35,12 +35,23 @@ class NetWithFeed:
 class SolverNets:
     """The nets of a solver, in the order in which Caffe sets them up."""
 
-    def __init__(self, param: Any, options: EngineOptions, group: Group, log: Log) -> None:
+    def __init__(
+        self, param: Any, options: EngineOptions, group: Group, log: Log, start: int
+    ) -> None:
+        """Seeds the random numbers.
+
+        Args:
+            param: a SolverParameter.
+            options: of the engine.
+            group: the processes that train together.
+            log: of this process.
+            start: the first iteration; one that continues gets other random numbers.
+        """
         self._param = param
         self._options = options
         self._group = group
         self._log = log
-        self._seed = self._shared_seed()
+        self._seed = self._shared_seed() + start
         torch.manual_seed(self._seed + group.rank)
 
     def _shared_seed(self) -> int:
