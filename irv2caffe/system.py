@@ -9,6 +9,7 @@ import platform
 import shutil
 import signal
 import stat
+import subprocess
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from subprocess import Popen
 
+_NVIDIA_SMI_S = 30.0  # it wakes a sleeping driver first
 _MAX_JSON_BYTES = 16 << 20  # Python objects take up to thirty times as much memory
 
 
@@ -144,11 +146,14 @@ def stat_fields(process: Path) -> list[str]:
 
 
 def gpus() -> list[Gpu] | None:
-    """Returns the GPUs of this machine; None if nvidia-ml-py or the driver is missing."""
+    """Returns the GPUs of this machine, from nvidia-ml-py or nvidia-smi.
+
+    None if both are missing, or the driver.
+    """
     try:
         import pynvml
     except ImportError:
-        return None
+        return _gpus_of_nvidia_smi()
     try:
         pynvml.nvmlInit()
         try:
@@ -176,6 +181,40 @@ def _gpu(nvml: Any, index: int) -> Gpu:
     )
 
 
+def _gpus_of_nvidia_smi() -> list[Gpu] | None:
+    listed = _nvidia_smi("--query-gpu=index,name,uuid,memory.total,memory.free")
+    used = _nvidia_smi("--query-compute-apps=gpu_uuid")
+    if listed is None or used is None:
+        return None
+    found = []
+    for row in listed:
+        if len(row) == 5 and all(row[place].isdecimal() for place in (0, 3, 4)):
+            index, name, uuid, total, free = row
+            count = used.count([uuid])
+            found.append(Gpu(int(index), name, uuid, int(total) << 20, int(free) << 20, count))
+    return found
+
+
+def _nvidia_smi(query: str) -> list[list[str]] | None:
+    """The rows that nvidia-smi prints; None if it is missing, fails or hangs."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, query, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=_NVIDIA_SMI_S,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return [[word.strip() for word in line.split(",")] for line in lines if line.strip()]
+
+
 def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
@@ -183,7 +222,7 @@ def _text(value: str | bytes) -> str:
 def visible_gpus() -> list[Gpu] | None:
     """Returns the GPUs as CUDA numbers them, which depends on ``CUDA_VISIBLE_DEVICES``.
 
-    None if nvidia-ml-py or the driver is missing.
+    None where :func:`gpus` does not know them.
     """
     there = gpus()
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")

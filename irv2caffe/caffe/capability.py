@@ -7,8 +7,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from irv2caffe.caffe.find import find_caffe, find_gpu_build
+from irv2caffe.caffe.gpu_host import driver_fault, read_host
+from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
-from irv2caffe.errors import InstallError
+from irv2caffe.errors import CaffeNotFoundError, InstallError
 from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
@@ -50,6 +53,43 @@ class Capability:
             (True, True): "CPU and GPUs",
         }.get((bool(self.gpu), bool(self.several_gpus)), "CPU")
         return f"{kind} {self.version}, {'GPU support unknown' if self.gpu is None else can}"
+
+
+def find_caffe_for_gpus() -> FoundCaffe:
+    """Returns the Caffe to use for GPUs: that of ``install-caffe --cuda`` if none before it can.
+
+    Raises:
+        CaffeNotFoundError: none is found.
+    """
+    built = find_gpu_build()
+    try:
+        found = find_caffe()
+    except CaffeNotFoundError:
+        if built is None:
+            raise
+        return built
+    if built is None or "CAFFE_ROOT" in os.environ or _may_use_gpus(found):
+        return found
+    return built
+
+
+def check_driver(found: FoundCaffe) -> None:
+    """Refuses GPUs for a Caffe of ``install-caffe --cuda`` whose driver is missing or too old.
+
+    Raises:
+        InstallError: what CUDA would report as its error 35.
+    """
+    built = gpu_build(found.root) if found.is_runtime else None
+    fault = driver_fault(read_host(), built.min_driver) if built else None
+    if fault:
+        raise InstallError(*fault)
+
+
+def _may_use_gpus(found: FoundCaffe) -> bool:
+    try:
+        return capability(found).gpu is not False
+    except InstallError:
+        return False
 
 
 def capability(found: FoundCaffe) -> Capability:

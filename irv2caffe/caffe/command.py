@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.docker import Container, docker_argv
-from irv2caffe.caffe.find import RUNTIME_LOADER, FoundCaffe
+from irv2caffe.caffe.driver import driver_libraries, link_driver
+from irv2caffe.caffe.find import DRIVER_FOLDER, RUNTIME_LOADER, FoundCaffe
 from irv2caffe.errors import CaffeNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _RUNTIME_LIBRARIES = (
     "usr/lib/x86_64-linux-gnu",
     "usr/lib",
 )
+_CUDA_LIBRARIES = "cuda/lib"
 _RUNTIME_PYTHON = "python3.9"
 # Variables that would make the runtime load libraries or modules of the host.
 _HOST_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
@@ -84,7 +86,12 @@ def _runtime_command(found: FoundCaffe, tool: str, args: Sequence[str]) -> Comma
     program = found.tools / tool
     if not program.is_file():
         raise _no_such_tool(found, tool)
-    libraries = ":".join(str(found.root / folder) for folder in _RUNTIME_LIBRARIES)
+    folders: tuple[str, ...] = _RUNTIME_LIBRARIES
+    if (found.root / _CUDA_LIBRARIES).is_dir():
+        # Looked up at every start: the driver may be updated, or the folder shared by machines.
+        link_driver(found.root / DRIVER_FOLDER, driver_libraries())
+        folders = (*folders, _CUDA_LIBRARIES, DRIVER_FOLDER)
+    libraries = ":".join(str(found.root / folder) for folder in folders)
     loader = str(found.root / RUNTIME_LOADER)
     return Command((loader, "--library-path", libraries, str(program), *args), env)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from irv2caffe.errors import CaffeNotFoundError, UsageError
 
 RUNTIME_LOADER = "lib/x86_64-linux-gnu/ld-2.31.so"
+DRIVER_FOLDER = "drv"  # links to the NVIDIA driver's libraries, in a build for GPUs
 _IMAGE = re.compile(r"[a-z0-9][\w./:@-]*")
 _TOOL_FOLDERS = ("build/tools", "bin", "usr/bin", "tools", ".")
 
@@ -45,6 +46,11 @@ def default_prefix() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("irv2caffe")) / "caffe-1.0"
+
+
+def default_gpu_prefix() -> Path:
+    """Returns the folder that install-caffe --cuda uses by default."""
+    return default_prefix().with_name("caffe-1.0-cuda")
 
 
 def find_caffe(flag: Path | None = None, *, docker: str | None = None) -> FoundCaffe:
@@ -83,7 +89,7 @@ def find_same(place: Path) -> FoundCaffe | None:
     there = _in_folder(place, "")
     root = os.environ.get("CAFFE_ROOT")
     in_root = _in_folder(Path(root).absolute(), f"CAFFE_ROOT={root}") if root else None
-    for found in filter(None, (in_root, _on_path(), _installed())):
+    for found in filter(None, (in_root, _on_path(), _installed(), find_gpu_build())):
         with suppress(OSError):  # a program of another name
             if there is not None and (found.tools / "caffe").samefile(there.tools / "caffe"):
                 return found
@@ -100,7 +106,14 @@ def _on_path() -> FoundCaffe | None:
 
 def _installed() -> FoundCaffe | None:
     prefix = default_prefix()
-    return _in_folder(prefix, f"installed by install-caffe in {prefix}")
+    cpu = _in_folder(prefix, f"installed by install-caffe in {prefix}")
+    return cpu or find_gpu_build()  # which computes on the CPU as well
+
+
+def find_gpu_build() -> FoundCaffe | None:
+    """Returns the Caffe that install-caffe --cuda installed, or None."""
+    prefix = default_gpu_prefix()
+    return _in_folder(prefix, f"installed by install-caffe --cuda in {prefix}")
 
 
 def _in_docker(flag: Path | None, image: str) -> FoundCaffe:
@@ -155,7 +168,8 @@ def candidates(flag: Path | None = None) -> list[tuple[str, str]]:
             there = _in_folder(folder.absolute(), "") is not None
             rows.append((name, str(place) if there else f"no Caffe in {place}"))
     rows.append(("PATH", shutil.which("caffe") or "no caffe"))
-    prefix = default_prefix()
-    there = _in_folder(prefix, "") is not None
-    rows.append(("installed runtime", str(prefix) if there else f"none in {prefix}"))
+    prefixes = {"installed runtime": default_prefix(), "installed for GPUs": default_gpu_prefix()}
+    for name, prefix in prefixes.items():
+        there = _in_folder(prefix, "") is not None
+        rows.append((name, str(prefix) if there else f"none in {prefix}"))
     return rows

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from irv2caffe import system
 from irv2caffe.atomic import atomic_folder, remove_orphans
 from irv2caffe.caffe.find import FoundCaffe, default_prefix
+from irv2caffe.caffe.manifest import MANIFEST
 from irv2caffe.caffe.mirror import choose_mirror
 from irv2caffe.caffe.mmdebstrap import DEFAULT_MIRROR, KEYRING, LISTING, SUITE, folder_bytes, unpack
 from irv2caffe.caffe.verify import verify, version
@@ -29,7 +30,6 @@ from irv2caffe.ui import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MANIFEST = "irv2caffe-runtime.json"
 _PACKAGES = ("caffe", "libopenblas0-pthread")
 _PYCAFFE = "python3-caffe"
 # For downloads and unpacked files, with reserve; 593 MB remain with pycaffe, 334 MB without.
@@ -144,7 +144,7 @@ def _earlier(prefix: Path, *, pycaffe: bool) -> InstallReport | None:
     if not prefix.exists() or (prefix.is_dir() and not any(prefix.iterdir())):
         return None
     try:
-        manifest = json.loads((prefix / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((prefix / MANIFEST).read_text(encoding="utf-8"))
         size_bytes = int(manifest["size_bytes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
@@ -211,4 +211,4 @@ def _write_manifest(folder: Path, report: InstallReport) -> None:
         "packages": packages,
     }
     text = json.dumps(manifest, indent=2, default=str) + "\n"
-    (folder / _MANIFEST).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8")

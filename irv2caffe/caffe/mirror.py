@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -45,6 +46,26 @@ def choose_mirror(given: str | None = None, apt: Path = _APT) -> str:
         if is_debian and "security" not in suite and "main" in components.split():
             return check_mirror(uri)
     return ""
+
+
+def known_mirror(given: str | None = None, apt: Path = _APT) -> str:
+    """Returns the URL of a Debian mirror like :func:`choose_mirror`, but never an empty one.
+
+    Where apt uses no Debian mirror, the default of mmdebstrap is read from its program.
+
+    Raises:
+        UsageError: not the URL of a mirror, or no mirror is known.
+    """
+    found = choose_mirror(given, apt)
+    if found:
+        return found
+    program = shutil.which("mmdebstrap")
+    if program is not None:
+        text = Path(program).read_text(encoding="utf-8", errors="replace")
+        match = re.search(r"https?://[\w.]+/debian\b(?!-)", text)
+        if match:
+            return match[0]
+    raise UsageError("no Debian mirror is known on this machine", _WAY_OUT)
 
 
 def check_mirror(url: str) -> str:

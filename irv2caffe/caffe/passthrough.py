@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import FoundCaffe, candidates
+from irv2caffe.caffe.gpu_host import driver_fault, read_host
+from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
 from irv2caffe.errors import CaffeFailedError, InstallError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from irv2caffe.caffe.manifest import GpuBuild
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Description:
         program: path of ``caffe``.
         version: its version, or why it is unknown.
         reason: why it was chosen.
-        kind: ``runtime`` (made by install-caffe, CPU only) or ``native``.
+        kind: ``runtime`` (made by install-caffe), with what it was built for, or ``native``.
+        gpus: for a build for GPUs, whether this machine's can be used; else empty.
         looked: searched places in order: name, and what was found there.
     """
 
@@ -33,6 +38,7 @@ class Description:
     version: str
     reason: str
     kind: str
+    gpus: str
     looked: tuple[tuple[str, str], ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,6 +51,7 @@ class Description:
             f"program  {self.program}",
             f"version  {self.version}",
             f"kind     {self.kind}",
+            *([f"GPUs     {self.gpus}"] if self.gpus else []),
             f"why      {self.reason}",
             "searched, in this order:",
         ]
@@ -58,13 +65,30 @@ def describe(found: FoundCaffe, flag: Path | None) -> Description:
         said = version(found)
     except InstallError as error:
         said = f"unknown: {error.message}"
+    built = gpu_build(found.root) if found.is_runtime else None
     return Description(
         program=str(found.tools / "caffe"),
         version=said,
         reason=found.reason,
-        kind="runtime, CPU only" if found.is_runtime else "native",
+        kind=_kind(found, built),
+        gpus=_gpus(built) if built else "",
         looked=tuple(candidates(flag)),
     )
+
+
+def _kind(found: FoundCaffe, built: GpuBuild | None) -> str:
+    if not found.is_runtime:
+        return "native"
+    return f"runtime, {built.text()}" if built else "runtime, CPU only"
+
+
+def _gpus(built: GpuBuild) -> str:
+    host = read_host()
+    fault = driver_fault(host, built.min_driver)
+    if fault:
+        return f"cannot be used: {fault[0]}; {fault[1]}"
+    shown = ", ".join(f"{arch // 10}.{arch % 10}" for arch in host.archs)
+    return f"can be used: driver {host.driver_text}, compute capability {shown}"
 
 
 def exec_tool(found: FoundCaffe, tool: str, args: Sequence[str]) -> NoReturn:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from irv2caffe import ui
+from irv2caffe.errors import UsageError
 
 
-@click.command("install-caffe", short_help="Install Caffe 1.0 (CPU only), without root.")
+@click.command("install-caffe", short_help="Install Caffe 1.0, for CPUs or GPUs, without root.")
 @click.option(
     "--prefix",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder to install into.  [default: ~/.local/share/irv2caffe/caffe-1.0]",
+    help="Folder to install into.  [default: ~/.local/share/irv2caffe/caffe-1.0, for GPUs "
+    "caffe-1.0-cuda beside it]",
 )
 @click.option(
     "--mirror",
@@ -26,10 +29,59 @@ from irv2caffe import ui
 )
 @click.option("--force", is_flag=True, help="Replace an earlier install.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--cuda",
+    type=click.Choice(["auto", "12", "13"]),
+    metavar="[12|13]",
+    is_flag=False,
+    flag_value="auto",
+    help="Build Caffe for NVIDIA GPUs with CUDA 12.4 (driver 525 or newer, compute capability 5.0 "
+    "to 9.0) or 13.0 (driver 580 or newer, 7.5 to 12.1).  [default: 12.4 if it supports the GPUs]",
+)
+@click.option(
+    "--arch",
+    metavar="CC,...",
+    help="Compute capabilities to compile for, such as 8.0,9.0. Newer GPUs work too, but start "
+    "slowly the first time.  [default: those of this machine's GPUs]",
+)
+@click.option("--dry-run", is_flag=True, help="With --cuda: show size, time and license, and exit.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Compilers that run at a time."
+)
+@click.option(
+    "--build-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for downloads and compiled files, which an interrupted build finds again.  "
+    "[default: ~/.cache/irv2caffe/cuda]",
+)
+@click.option("--keep-build", is_flag=True, help="Keep that folder after success.")
+@click.option(
+    "--second-mirror", metavar="URL", help="Debian mirror or archive for what --mirror lacks."
+)
 def install_caffe_command(
-    prefix: Path | None, mirror: str | None, without_pycaffe: bool, force: bool, as_json: bool
+    prefix: Path | None,
+    mirror: str | None,
+    without_pycaffe: bool,
+    force: bool,
+    as_json: bool,
+    cuda: str | None,
+    **build: Any,
 ) -> None:
-    """Install Caffe 1.0 (CPU only) from the Debian 11 archive; needs no root."""
+    """Install Caffe 1.0 from the Debian 11 archive; needs no root.
+
+    With --cuda, Caffe's source is compiled for NVIDIA GPUs. The compilers, CUDA and all libraries
+    are downloaded; neither a compiler nor the CUDA toolkit is needed on this machine.
+    """
+    if cuda is not None:
+        from irv2caffe.cli.install_cuda import install_cuda
+
+        pycaffe = not without_pycaffe
+        install_cuda(cuda, prefix, mirror, pycaffe=pycaffe, force=force, as_json=as_json, **build)
+        return
+    given = [name for name, value in build.items() if value]
+    if given:
+        raise UsageError(f"--{given[0].replace('_', '-')} goes with --cuda only")
     from irv2caffe.caffe.install import install_caffe
 
     report = install_caffe(

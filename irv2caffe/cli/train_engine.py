@@ -57,6 +57,11 @@ def _refuse_contradictions(torch: Any, gpus: str | None) -> None:
             "--nnodes and --rdzv-endpoint belong together",
             "--nnodes 2 --rdzv-endpoint HOST:PORT, the same on both machines",
         )
+    if torch.nnodes > 1 and torch.node_rank is None:
+        raise UsageError(
+            "--nnodes needs --node-rank, the number of this machine",
+            "0 on the machine of --rdzv-endpoint, which writes the snapshots; 1 on the next one",
+        )
     if (torch.node_rank or 0) >= torch.nnodes:
         raise UsageError(
             f"--node-rank {torch.node_rank}: there are {torch.nnodes} machines, from 0"

@@ -160,8 +160,7 @@ TRAIN_OPTIONS = (
         "--node-rank",
         type=click.IntRange(0, 1023),
         metavar="N",
-        help="Number of this machine; machine 0 tests and writes the snapshots.  [default: in "
-        "order of arrival]",
+        help="Number of this machine; machine 0 tests and writes the snapshots.",
     ),
     _torch(
         "--rdzv-endpoint",

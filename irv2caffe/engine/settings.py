@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.proto.messages import LAYER_TYPES
 
-_MORE_PARAMS = {"SoftmaxWithLoss": ("softmax_param",), "InfogainLoss": ("loss_param",)}
+_MORE_PARAMS = {
+    "Clip": ("clip_param",),
+    "InfogainLoss": ("loss_param",),
+    "SoftmaxWithLoss": ("softmax_param",),
+    "Swish": ("swish_param",),
+}
 
 
 class Settings:

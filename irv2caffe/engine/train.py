@@ -57,14 +57,14 @@ def _train(args: argparse.Namespace) -> int:
             fatal=lambda message: log.fatal("launcher.py:1", message),
         )
     group = open_group(gpus)
-    log = Log(enabled=group.is_root)
+    log = Log(enabled=group.local_rank == 0)  # each machine has a log of its own
     _say_devices(gpus, log)
     signals = Signals(args.sigint_effect, args.sighup_effect)
     with signals.installed():
         start = _start(args.snapshot) if args.snapshot is not None else 0
         solver = Solver(param, args.options, group, signals, log, start=start)
-        if args.snapshot is not None:
-            log.say("caffe.cpp:235", f"Resuming from {args.snapshot}")
+        if group.agree(args.snapshot is not None):
+            log.say("caffe.cpp:235", f"Resuming from {args.snapshot or 'process 0'}")
             solver.restore(args.snapshot)
         log.say("caffe.cpp:239", "Starting Optimization")
         solver.solve()

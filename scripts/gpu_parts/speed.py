@@ -12,7 +12,7 @@ import torch
 
 from gpu_parts.nets import MACS, random_batch, slim
 from gpu_parts.timing import seconds_of
-from irv2caffe.engine.fast import make_step
+from irv2caffe.engine.fast import Modes, make_step
 from irv2caffe.engine.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -60,24 +60,34 @@ def peak_flops() -> float:
 
 def measure(report: Report, batch: int, product: float) -> None:
     """One batch size."""
-    made = {"irv2caffe": prepared(lambda: ours(batch))}
-    _report_first(report, batch, "irv2caffe", made["irv2caffe"])
-    _round(report, batch, made, {name: [] for name in made})
-    for name, function in (("timm", lambda: timms(batch, translate=True)),):
+    made: dict[str, Candidate] = {}
+    candidates = {
+        "irv2caffe": lambda: ours(batch),
+        "irv2caffe, not compiled": lambda: ours(batch, Modes(record=True, bf16=True)),
+        "timm": lambda: timms(batch, translate=True),
+    }
+    for name, make in candidates.items():
         try:
-            made[name] = prepared(function)
-        except ImportError as error:
-            report.add(name, f"left out: {error}")
+            made[name] = prepared(make)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 the others are still worth their time
+            report.add(f"batch {batch}, {name}", f"left out: {str(error)[:1500]}")
             continue
         _report_first(report, batch, name, made[name])
+        report.add(
+            f"batch {batch}, {name}, first round", batch / seconds_of(made[name].step, STEPS)
+        )
     rates: dict[str, list[float]] = {name: [] for name in made}
     for _ in range(ROUNDS):
-        _round(report, batch, made, rates)
+        _round(batch, made, rates)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, rate in medians.items():
         spread = [min(rates[name]), max(rates[name])]
         report.add(f"batch {batch}, {name}", rate, "images/s", spread=spread, n=ROUNDS)
         report.add(f"batch {batch}, {name}: share of the product", 6 * MACS * rate / product)
+    if "irv2caffe" not in medians:
+        return
     report.add(
         f"batch {batch}: 120 epochs of ILSVRC12",
         120 * IMAGES / medians["irv2caffe"] / 86400,
@@ -87,13 +97,9 @@ def measure(report: Report, batch: int, product: float) -> None:
         report.add(f"batch {batch}: irv2caffe / {name}", medians["irv2caffe"] / medians[name])
 
 
-def _round(
-    report: Report, batch: int, made: dict[str, Candidate], rates: dict[str, list[float]]
-) -> None:
+def _round(batch: int, made: dict[str, Candidate], rates: dict[str, list[float]]) -> None:
     for name, candidate in made.items():
         rates[name].append(batch / seconds_of(candidate.step, STEPS))
-    if len(made) == 1:
-        report.add(f"batch {batch}, first round", next(iter(rates.values()))[-1], "images/s")
 
 
 def _report_first(report: Report, batch: int, name: str, candidate: Candidate) -> None:
@@ -117,11 +123,11 @@ def prepared(make: Callable[[], Callable[[], Any]]) -> Candidate:
     return Candidate(step, first_s, (torch.cuda.max_memory_allocated() - before) / 1e9)
 
 
-def ours(batch: int) -> Callable[[], Any]:
+def ours(batch: int, modes: Modes | None = None) -> Callable[[], Any]:
     """The engine's step, with an RMSProp of torch."""
     options = EngineOptions(exact=False, precision="bf16")
     net = slim(batch, options, "cuda")
-    step = make_step(net, options)
+    step = make_step(net, options, modes=modes)
     learned = [w.tensor for w in net.weights.learnable if w.tensor.requires_grad]
     update = torch.optim.RMSprop(learned, lr=1e-4, alpha=0.9, eps=1.0, foreach=True)
     given = random_batch(batch, "cuda")

@@ -70,6 +70,7 @@ def test_order_of_the_places(nowhere, monkeypatch):
         "CAFFE_ROOT",
         "PATH",
         "installed runtime",
+        "installed for GPUs",
     ]
 
 

@@ -12,8 +12,10 @@ from helpers.feeds import caffe_batches, data_net, feed_of, taken
 
 from irv2caffe.data.records.augment import Distortion, recolored
 from irv2caffe.data.records.datum import encoded_head, encoded_tail
+from irv2caffe.data.records.mean import mean_blob
 from irv2caffe.engine.data.batches import recolored_batch
 from irv2caffe.errors import FormatError, InputError, NetError, UsageError
+from irv2caffe.proto.binary import write_binary
 
 COUNT = 10  # records of most databases; their labels are their places
 SIDE, CROP = 41, 12  # offsets of crops are 0 to 29
@@ -139,6 +141,21 @@ def test_several_layers_and_one_top(numbered, grid):
         "label": (4,),
         "other": (1, 3, SIDE, SIDE),
     }
+
+
+def test_several_feeds_and_layers_read_one_database(numbered, tmp_path):
+    """As the training net and the test nets of a solver do."""
+    link = tmp_path / "link"
+    link.symlink_to(numbered)
+    text = data_net(numbered, batch=4)
+    one, two = feed_of(text), feed_of(text, "TEST")
+    assert one.next()["label"].tolist() == two.next()["label"].tolist() == [0, 1, 2, 3]
+    one.close()
+    assert two.next()["label"].tolist() == [4, 5, 6, 7]
+    both = text + data_net(link, name="other", tops=["x", "y"], batch=6)
+    assert taken(feed_of(both), 1)["y"].tolist() == [list(range(6))]
+    two.close()
+    assert labels(feed_of(text), 1) == [0, 1, 2, 3]
 
 
 def damaged_database(folder, bad, total=12):
@@ -293,6 +310,32 @@ def test_inception_crops_and_colours(tmp_path, kind, staged, monkeypatch):
     texts = [text.replace("mirror: true", ""), "TEST"]
     plain, augmented = (taken(feed_of(*texts, augment=name), 1) for name in ("", "inception"))
     assert np.array_equal(plain["data"], augmented["data"])  # tests are not augmented
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["raw", "jpg"])
+def test_batches_on_a_gpu_are_those_of_the_processor(tmp_path, kind):
+    """Bit for bit, also while the GPU is busy with something else."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU here")
+    rng = np.random.default_rng(4)
+    make = raw if kind == "raw" else encoded
+    folder = write_database(tmp_path / "db", [make(smooth(rng, 60, 70), n) for n in range(50)])
+    mean = rng.uniform(90, 150, (3, 60, 70)).astype("f4")
+    write_binary(tmp_path / "mean", mean_blob(mean))
+    for means in (f'mean_file: "{tmp_path}/mean" scale: 0.3', "mean_value: 99.7"):
+        text = data_net(folder, f"crop_size: 31 mirror: true {means}", batch=16)
+        wanted = taken(feed_of(text), 20)
+        with feed_of(text, device="cuda") as feed:
+            found = []
+            weight = torch.randn(4000, 4000, device="cuda")
+            for _ in range(20):
+                found.append({name: top.clone() for name, top in feed.next().items()})
+                weight = weight @ weight / 4000
+        for name, tops in wanted.items():
+            assert np.array_equal(torch.stack([f[name] for f in found]).cpu().numpy(), tops)
 
 
 def test_colours_on_a_device_are_those_of_make_lmdb():

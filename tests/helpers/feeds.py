@@ -25,13 +25,18 @@ def data_net(source, transform="", *, batch=4, name="in", tops=("data", "label")
     )
 
 
-def feed_of(text, phase="TRAIN", *, rank=0, world=1, seed=1, info=None, **options):
-    """A feed on the processor."""
+def feed_of(text, phase="TRAIN", *, rank=0, world=1, seed=1, info=None, device="cpu", **options):
+    """A feed of a net."""
     net = parse_prototxt(text, messages.NetParameter)
     told = EngineOptions(**options)
-    device = torch.device("cpu")
     return open_feed(
-        net, phase, told, device=device, share=Share(rank, world), seed=seed, info=info
+        net,
+        phase,
+        told,
+        device=torch.device(device),
+        share=Share(rank, world),
+        seed=seed,
+        info=info,
     )
 
 
@@ -41,7 +46,7 @@ def taken(feed, count):
     with feed:
         for _ in range(count):
             for name, top in feed.next().items():
-                found.setdefault(name, []).append(top.numpy().copy())
+                found.setdefault(name, []).append(top.cpu().numpy().copy())
     return {name: np.array(batches) for name, batches in found.items()}
 
 

@@ -68,20 +68,24 @@ def exchange(group, folder):
     mine = weights((3, 2), (4,), (2, 2), (5,), rank=group.rank, device=group.device)
     group.broadcast(weight.tensor for weight in mine)
     first, second, unused, statistic = (weight.tensor for weight in mine)
+    learned = (first, second, unused)
     gradients = []
-    for overlapped in (False, True, True, True):
-        for tensor in (first, second, unused):
-            if len(gradients) < 2:
-                tensor.grad = None
+    for turn in range(5):
+        places = [None if turn < 2 else torch.zeros_like(weight) for weight in learned]
+        for weight, place in zip(learned, places, strict=True):
+            if turn < 4:
+                weight.grad = place  # others keep gradients where they want
             else:
-                tensor.grad.zero_()
+                weight.grad.zero_()
         for is_last in (False, True):
-            if overlapped and is_last:
+            if turn and is_last:
                 group.overlap(mine)
             loss = ((group.rank + 1) * first).sum() + (second**2).sum() * group.rank
             loss.backward()
         group.average_gradients(mine)
-        gradients.append([first.grad.tolist(), second.grad.tolist(), unused.grad.tolist()])
+        gradients.append([weight.grad.tolist() for weight in learned])
+        if 2 <= turn < 4:
+            assert all(w.grad is place for w, place in zip(learned, places, strict=True))
     if group.is_root:
         (folder / "root").touch()
     group.wait_for_root()

@@ -66,6 +66,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(system, "gpus", lambda: gpus)
         monkeypatch.setattr("irv2caffe.train.engines.engine.capability", lambda found: can)
         monkeypatch.setattr(selecting, "find_caffe", find_caffe)
+        monkeypatch.setattr(selecting, "find_caffe_for_gpus", find_caffe)
         monkeypatch.setattr(selecting, "torch_facts", ask)
 
     return build

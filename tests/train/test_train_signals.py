@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from helpers.training_jobs import (
@@ -29,6 +30,7 @@ from helpers.training_jobs import (
 )
 
 from irv2caffe.log.read.reader import read_log
+from irv2caffe.system import stat_fields
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs
 
@@ -44,9 +46,18 @@ def root(caffe, tmp_path_factory):
     return folder
 
 
-def begin(root, tmp_path, *args, **changes):
+@pytest.fixture(params=["caffe", "torch"])
+def engine(request):
+    """The name of each engine."""
+    if request.param == "torch":
+        pytest.importorskip("torch")
+    return request.param
+
+
+def begin(root, tmp_path, *args, engine="caffe", **changes):
     """Starts a run that never ends by itself; returns when it trains."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, **changes)
+    args = ("--engine", engine, *args)
     child = start("--solver", solver, "--run-dir", "run", *args, cwd=tmp_path)
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 300 (")
@@ -76,8 +87,8 @@ def check_continuous(run, max_iter, display=DISPLAY, gamma=0.5, stepsize=300, ba
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_with_a_snapshot_and_the_run_goes_on(root, tmp_path, number):
-    child, run = begin(root, tmp_path, display=1)
+def test_a_signal_stops_with_a_snapshot_and_the_run_goes_on(root, tmp_path, engine, number):
+    child, run = begin(root, tmp_path, engine=engine, display=1)
     child.send_signal(number)
     out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
@@ -106,10 +117,11 @@ def test_sighup_takes_a_snapshot_and_goes_on(root, tmp_path):
     assert child.wait(PATIENCE_S) == 130
 
 
-def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path):
-    child, run = begin(root, tmp_path)
+def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path, engine):
+    child, run = begin(root, tmp_path, engine=engine)
     pid = caffe_pid(run.path)
     os.kill(pid, signal.SIGSTOP)  # a Caffe that does not answer
+    wait_for(lambda: stat_fields(Path(f"/proc/{pid}"))[0] == "T", "for it to stop")
     child.send_signal(signal.SIGTERM)
     wait_for(lambda: is_pending(pid, signal.SIGINT), "for the first signal to be forwarded")
     time.sleep(1.2)  # nearer to the first it would count as the same
@@ -122,15 +134,16 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path):
     finish(run, newest(run) + 200, tmp_path)
 
 
-def test_a_killed_caffe_is_started_again(root, tmp_path):
-    child, run = begin(root, tmp_path)
+def test_a_killed_caffe_is_started_again(root, tmp_path, engine):
+    child, run = begin(root, tmp_path, engine=engine)
     pid = caffe_pid(run.path)
     os.kill(pid, signal.SIGKILL)
     assert caffe_pid_after(run, pid)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130, err
-    assert "crashed: Caffe was ended by SIGKILL; continuing from iteration" in err
+    trainer = {"caffe": "Caffe", "torch": "the torch engine"}[engine]
+    assert f"crashed: {trainer} was ended by SIGKILL; continuing from iteration" in err
     starts = config(run.path)["starts"]
     assert [entry["ending"] for entry in starts] == ["crashed", "stopped"]
     finish(run, newest(run) + 200 - newest(run) % 200, tmp_path)
@@ -184,9 +197,9 @@ def other_than(run, pid):
     return other if other != pid else 0
 
 
-def test_a_killed_trainer_leaves_a_snapshot_and_a_resumable_run(root, tmp_path):
+def test_a_killed_trainer_leaves_a_snapshot_and_a_resumable_run(root, tmp_path, engine):
     """The kernel stops Caffe: even the iterations since the last snapshot are kept."""
-    child, run = begin(root, tmp_path, snapshot=0, display=1)
+    child, run = begin(root, tmp_path, engine=engine, snapshot=0, display=1)
     pid = caffe_pid(run.path)
     child.kill()
     child.wait()
@@ -199,8 +212,8 @@ def test_a_killed_trainer_leaves_a_snapshot_and_a_resumable_run(root, tmp_path):
     check_continuous(run, at + 20, display=1)
 
 
-def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path):
-    child, run = begin(root, tmp_path)
+def test_a_caffe_that_outlives_its_trainer_is_waited_for(root, tmp_path, engine):
+    child, run = begin(root, tmp_path, engine=engine)
     pid = caffe_pid(run.path)
     os.kill(pid, signal.SIGSTOP)
     child.kill()
@@ -296,8 +309,8 @@ def test_kills_change_nothing_in_the_weights(root, tmp_path, caffe):
     assert (run.path / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
-def test_other_shells_can_look_snapshot_and_stop(root, tmp_path):
-    child, run = begin(root, tmp_path, snapshot=0)
+def test_other_shells_can_look_snapshot_and_stop(root, tmp_path, engine):
+    child, run = begin(root, tmp_path, engine=engine, snapshot=0)
     shown = irv2caffe("--status", "run", cwd=tmp_path)
     assert shown.returncode == 0
     assert f"process {child.pid}" in shown.stdout

@@ -26,6 +26,9 @@ ON_HOST = ("cpu",)
 class Batch(Protocol):
     """A batch that several threads fill."""
 
+    def reuse(self) -> None:
+        """Waits until the memory may be filled again."""
+
     def write(self, place: int, view: View, label: int) -> None:
         """Stores a picture; called from several threads, for different places."""
 
@@ -58,6 +61,9 @@ class HostBatch:
         self._data = np.empty((size, *transform.shape), np.float32)
         self._labels = np.zeros(size, np.float32)
         self._transform = transform
+
+    def reuse(self) -> None:
+        """It may: the net has finished with it when it asks for the next batch."""
 
     def write(self, place: int, view: View, label: int) -> None:
         """Computes (x - mean) * scale in float32, in Caffe's order."""
@@ -101,25 +107,32 @@ class DeviceBatch:
         kind = torch.float32 if first.pixels.dtype == np.float32 else torch.uint8
         memory = torch.empty(shape, dtype=kind, pin_memory=is_cuda)
         self._pixels = memory.permute(0, 3, 1, 2) if interleaved else memory
-        self._labels = torch.empty(size, pin_memory=is_cuda)
+        self._labels = torch.zeros(size, pin_memory=is_cuda)
         self._choices = torch.zeros(size, 6, pin_memory=is_cuda)
+        self._out: NDArray[Any] = self._pixels.numpy()
+        self._out_labels: NDArray[np.float32] = self._labels.numpy()
+        self._out_choices: NDArray[np.float32] = self._choices.numpy()
         mean = transform.mean
         self._mean = None if mean is None else torch.from_numpy(mean).to(device)
         self._stream = torch.cuda.Stream(device) if is_cuda else None
         self._ready: torch.cuda.Event | None = None
         self._tops: tuple[Tensor, ...] = ()
 
+    def reuse(self) -> None:
+        """Waits until the device has copied it."""
+        if self._ready is not None:
+            self._ready.synchronize()
+
     def write(self, place: int, view: View, label: int) -> None:
         """Stores the bytes; the rest is computed on the device."""
-        pixels = self._pixels[place].numpy()
-        if view.pixels.dtype != pixels.dtype:
-            raise FormatError(f"it holds {view.pixels.dtype}, the first record {pixels.dtype}")
-        np.copyto(pixels, view.pixels)
-        self._labels[place] = label
+        if view.pixels.dtype != self._out.dtype:
+            raise FormatError(f"it holds {view.pixels.dtype}, the first record {self._out.dtype}")
+        np.copyto(self._out[place], view.pixels)
+        self._out_labels[place] = label
         colors = (0.0, 1.0, 1.0)
         if (distort := view.distort) is not None:
             colors = (distort.brightness or 0.0, distort.saturation, distort.brightness_first)
-        self._choices[place] = torch.tensor((view.mirrored, view.top, view.left, *colors))
+        self._out_choices[place] = (view.mirrored, view.top, view.left, *colors)
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """Copies the batch to the device and computes it there, without waiting for it."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.data.lmdb_store.reading import open_reader
+from irv2caffe.data.lmdb_store.reading import DatabaseReader, open_reader
 from irv2caffe.engine.data.order import places
 from irv2caffe.engine.data.pictures import Picture, Record, decode_datum
 from irv2caffe.errors import FormatError, InputError
 from irv2caffe.proto import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from irv2caffe.engine.data.order import Order, Share
 
@@ -34,6 +35,32 @@ class KeyList:
 
     def __getitem__(self, place: int) -> bytes:
         return bytes(self._bytes[self._ends[place] : self._ends[place + 1]])
+
+
+_lock = threading.Lock()
+_readers: dict[Path, tuple[DatabaseReader, ExitStack, int]] = {}
+
+
+@contextmanager
+def _shared_reader(path: Path) -> Iterator[DatabaseReader]:
+    """Opens a database, once for all layers that read it: LMDB opens none twice in a process."""
+    place = path.resolve()
+    with _lock:
+        if place in _readers:
+            reader, closing, num_users = _readers[place]
+        else:
+            closing, num_users = ExitStack(), 0
+            reader = closing.enter_context(open_reader(path, readahead=True))
+        _readers[place] = (reader, closing, num_users + 1)
+    try:
+        yield reader
+    finally:
+        with _lock:
+            reader, closing, num_users = _readers.pop(place)
+            if num_users > 1:
+                _readers[place] = (reader, closing, num_users - 1)
+            else:
+                closing.close()
 
 
 class DatabaseRecords:
@@ -58,7 +85,7 @@ class DatabaseRecords:
                 "write backend: LMDB; the torch engine reads no LevelDB",
             )
         self._open = ExitStack()
-        self._reader = self._open.enter_context(open_reader(self.path, readahead=True))
+        self._reader = self._open.enter_context(_shared_reader(self.path))
         if not len(self._reader):
             self.close()
             raise FormatError("a database without records", path=self.path)

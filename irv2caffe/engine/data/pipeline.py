@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from irv2caffe.engine.data.pictures import Picture, Record
     from irv2caffe.engine.data.transform import Transform
 
-_GROUP = 4  # records of one task
+_GROUP = 8  # records of one task
 _LIVENESS_S = 10.0  # between looks at the threads while nothing comes
 _SHOWN_KEY = 100
 _WAITS_PER_LINE = 1000  # LOG_EVERY_N in blocking_queue.cpp
@@ -198,6 +198,7 @@ class Pipeline:
 
     def _fill(self, batch: Batch, pictures: Iterator[tuple[bytes, Picture]]) -> list[Future[None]]:
         """Starts the tasks that write pictures into a batch."""
+        batch.reuse()
         draws = self._rng.integers(0, 1 << 32, (self._batch_size, NUM_DRAWS), np.uint32)
         tasks = []
         for start in range(0, self._batch_size, _GROUP):

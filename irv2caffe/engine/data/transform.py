@@ -125,16 +125,17 @@ class Transform:
             FormatError: it does not fit.
         """
         channels, height, width = shape
-        sizes = f"{channels} x {height} x {width}"
+        problem = ""
         if channels != self.shape[0]:
-            hint = " (force_color: true decodes all compressed images alike)"
-            raise FormatError(f"it has {channels} channels, the layer {self.shape[0]}{hint}")
-        if self._record_size is not None and (height, width) != self._record_size:
-            raise FormatError(f"it has the shape {sizes}, the mean image another")
-        if self._crop > min(height, width):
-            raise FormatError(f"it has the shape {sizes}, smaller than crop_size {self._crop}")
-        if not self._crop and (height, width) != self.shape[1:]:
-            raise FormatError(f"it has the shape {sizes}, the first record another")
+            problem = f"the layer has {self.shape[0]} channels (force_color makes all alike)"
+        elif self._record_size is not None and (height, width) != self._record_size:
+            problem = "the mean image has another"
+        elif self._crop > min(height, width):
+            problem = f"smaller than crop_size {self._crop}"
+        elif not self._crop and (height, width) != self.shape[1:]:
+            problem = "the first record has another"
+        if problem:
+            raise FormatError(f"it has the shape {channels} x {height} x {width}; {problem}")
 
     def _distorted(self, picture: Picture, draws: NDArray[np.uint32], *, mirrored: bool) -> View:
         assert self._augment is not None

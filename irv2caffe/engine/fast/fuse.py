@@ -79,7 +79,7 @@ def batch_norm(normal: Normal, params: Sequence[Tensor], x: Tensor) -> tuple[Ten
     weight = rest.pop(0) if normal.scaled else None
     bias = rest.pop(0) if normal.shifted else None
     # momentum 1 makes the running statistics those of this batch; the variance is unbiased
-    y = torch.batch_norm(x, weight, bias, params[0], params[1], True, 1.0, normal.eps, True)
+    y = torch.native_batch_norm(x, weight, bias, params[0], params[1], True, 1.0, normal.eps)[0]
     return (torch.relu_(y) if normal.relu else y,)
 
 

@@ -153,13 +153,15 @@ def _is_constant(layer: Layer) -> bool:
 
 
 _PURE = frozenset({"Concat", "Eltwise", "Flatten", "Pooling", "Power", "Reshape", "Scale"})
-# Layers whose functions torch.compile can follow.
-_PLAIN = frozenset({"Concat", "Convolution", "Eltwise", "Pooling", "ReLU", "Scale"})
+# Layers whose backward pass is that of torch's own operations.
+_PLAIN = frozenset({"Concat", "Convolution", "Pooling", "ReLU", "Scale"})
 
 
 def _key(layer: Layer) -> Any:
     """Equal for layers that do the same with other tensors; None for those that stay alone."""
     if layer.proto.type not in _PLAIN or layer.proto.propagate_down or len(layer.info.tops) > 1:
+        return None
+    if layer.proto.type == "ReLU" and layer.param.negative_slope:
         return None
     proto = type(layer.proto)()
     proto.CopyFrom(layer.proto)

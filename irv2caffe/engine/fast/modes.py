@@ -44,7 +44,7 @@ def choose_modes(options: EngineOptions, device: torch.device) -> Modes:
     is_gpu = device.type == "cuda"
     return Modes(
         translate=is_gpu and not options.exact and can_translate(),
-        record=is_gpu,
+        record=is_gpu and not options.sync_bn,  # its messages cannot be recorded everywhere
         bf16=options.precision == "bf16",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
@@ -32,6 +33,8 @@ class FastStep:
         net: in phase TRAIN.
         sums: the running sums of its BatchNorm layers.
     """
+
+    runs_hooks = True
 
     def __init__(self, net: Net, modes: Modes) -> None:
         self.net = net
@@ -122,9 +125,14 @@ class FastStep:
 
 
 def store_channels_last(net: Net) -> None:
-    """Lays out the weights of 2-D convolutions with the channels innermost; shapes stay."""
+    """Lays out the weights of 2-D convolutions with the channels innermost; shapes stay.
+
+    Weights that layers share under a name stay as they are, since they share memory.
+    """
+    blobs = {id(blob): blob for layer in net.layers for blob in layer.blobs}
+    uses = Counter(blob.data_ptr() for blob in blobs.values())
     for weight in net.weights.learnable:
-        if weight.tensor.dim() == 4:
+        if weight.tensor.dim() == 4 and uses[weight.tensor.data_ptr()] == 1:
             weight.tensor.data = weight.tensor.data.contiguous(memory_format=torch.channels_last)
 
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from irv2caffe.engine.net import Pass
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
     from irv2caffe.engine.fast.rearranged import FastStep
-    from irv2caffe.engine.net import Pass
 
 WARM_UPS = 3  # passes before recording, in which libraries choose their kernels
 
@@ -22,6 +23,8 @@ class RecordedStep:
 
     Inputs and gradients have fixed places. Inputs of other shapes run without the recording.
     """
+
+    runs_hooks = False
 
     def __init__(self, step: FastStep) -> None:
         self._step = step
@@ -47,7 +50,8 @@ class RecordedStep:
         assert self._graph is not None
         assert self._result is not None
         self._graph.replay()
-        return self._result
+        outputs = {name: top.clone() for name, top in self._result.outputs.items()}
+        return Pass(outputs, self._result.loss.clone(), outputs)
 
     def _record(self, given: Mapping[str, Tensor]) -> None:
         last = torch.channels_last if self._step.modes.channels_last else torch.contiguous_format
@@ -55,12 +59,10 @@ class RecordedStep:
             name: tensor.clone(memory_format=last if tensor.dim() == 4 else torch.contiguous_format)
             for name, tensor in given.items()
         }
-        before = [tensor.grad for tensor in self._weights]
+        self._gradients = [_gradient(tensor) for tensor in self._weights]
+        gradients = [gradient.clone() for gradient in self._gradients]
         statistics = [tensor.clone() for tensor in self._statistics]
         random = torch.cuda.get_rng_state()
-        self._gradients = [torch.zeros_like(tensor) for tensor in self._weights]
-        for tensor, gradient in zip(self._weights, self._gradients, strict=True):
-            tensor.grad = gradient
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -75,9 +77,9 @@ class RecordedStep:
             self._result = self._step(self._given)
         torch.cuda.set_rng_state(random)
         with torch.no_grad():
-            torch._foreach_copy_(self._statistics, statistics)
-        for tensor, gradient in zip(self._weights, before, strict=True):
-            tensor.grad = gradient
+            torch._foreach_copy_(self._gradients, gradients)
+            if statistics:
+                torch._foreach_copy_(self._statistics, statistics)
 
     def _place_gradients(self) -> None:
         """Puts the gradients so far where the recording adds to them."""
@@ -94,3 +96,10 @@ class RecordedStep:
             if tensor.grad is not None:
                 place.copy_(tensor.grad)
             tensor.grad = place
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    """The gradient of a weight, which gets one of zeros if it has none."""
+    if tensor.grad is None:
+        tensor.grad = torch.zeros_like(tensor)
+    return tensor.grad

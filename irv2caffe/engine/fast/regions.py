@@ -8,8 +8,10 @@ share a translation, so that 40 blocks cost the time of a few.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from irv2caffe.engine.fast.graph import Graph, Op
 
@@ -116,23 +118,41 @@ def _joined(
     shapes = tuple(p.shape for p in params)
     key = (tuple((p.key, p.params, p.bottoms, p.tops) for p in parts), ends, shapes)
     if key not in known:
-        known[key] = translate(_runner(tuple(parts), ends))
+        known[key] = _Translated(_runner(tuple(parts), ends, len(params)), translate)
     layers = tuple(layer for op in region for layer in op.layers)
-    return Op(partial(_call, known[key]), tuple(params), bottoms, tops, layers, key)
+    return Op(known[key], tuple(params), bottoms, tops, layers, key)
 
 
-def _call(function: Any, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-    result: tuple[Tensor, ...] = function(list(params), list(bottoms))
-    return result
+class _Translated:
+    """A function that the first call translates.
+
+    It is first reduced to torch's basic operations, so that nothing of Caffe's messages is left
+    for torch.compile to follow. Backward passes of our own would be lost in this: layers with such
+    have no key.
+    """
+
+    def __init__(self, run: Callable[..., list[Tensor]], translate: Callable[[Any], Any]) -> None:
+        self._run = run
+        self._translate = translate
+        self._function: Any = None
+
+    def __call__(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if self._function is None:
+            with torch.no_grad():
+                basic = make_fx(self._run)(*params, *bottoms)
+            self._function = self._translate(basic)
+        return tuple(self._function(*params, *bottoms))
 
 
-def _runner(parts: tuple[Part, ...], ends: tuple[int, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    def run(params: list[Tensor], bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-        values = dict(enumerate(bottoms))
+def _runner(
+    parts: tuple[Part, ...], ends: tuple[int, ...], num_params: int
+) -> Callable[..., list[Tensor]]:
+    def run(*tensors: Tensor) -> list[Tensor]:
+        values = dict(enumerate(tensors[num_params:]))
         for part in parts:
             given = [values[place] for place in part.bottoms]
-            tops = part.call(params[part.params[0] : part.params[1]], *given)
+            tops = part.call(tensors[part.params[0] : part.params[1]], *given)
             values.update(zip(part.tops, tops, strict=True))
-        return tuple(values[place] for place in ends)
+        return [values[place] for place in ends]
 
     return run

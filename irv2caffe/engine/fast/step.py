@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``."""
+    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``.
+
+    Attributes:
+        runs_hooks: each call runs the hooks of the weights that tell when a gradient is complete.
+    """
+
+    runs_hooks: bool
 
     def __call__(self, given: Mapping[str, Tensor]) -> Pass:
-        """Takes the tops of the source layers by name; gives outputs and loss without gradients.
-
-        The tensors of the result may be overwritten by the next call.
-        """
+        """Takes the tops of the source layers by name; gives outputs and loss without gradients."""
 
 
 def make_step(
@@ -61,6 +64,8 @@ def make_step(
 
 class PlainStep:
     """Layer by layer in float32."""
+
+    runs_hooks = True
 
     def __init__(self, net: Net) -> None:
         self.net = net

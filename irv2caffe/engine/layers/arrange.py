@@ -83,12 +83,11 @@ def tile(layer: Layer, x: Tensor) -> Tensor:
     return torch.cat((x,) * layer.settings.tiles, layer.settings.axis)
 
 
-def _product_in_place(info: LayerInfo) -> str:
-    is_product = info.proto.eltwise_param.operation == info.proto.eltwise_param.PROD
-    return "PROD in place, where Caffe's gradient is wrong" if is_product and info.in_place else ""
+def _in_place(info: LayerInfo) -> str:
+    return "in place, where Caffe overwrites the first bottom" if info.in_place else ""
 
 
-@layer_type("Eltwise", unsupported=_product_in_place)
+@layer_type("Eltwise", unsupported=_in_place)
 def eltwise(layer: Layer, *bottoms: Tensor) -> Tensor:
     """A sum with coefficients, a product or a maximum of blobs of one shape (eltwise_layer.cpp).
 
@@ -136,11 +135,11 @@ def arg_max(layer: Layer, x: Tensor) -> Tensor:
     """
     settings = layer.settings
     has_axis = "axis" in settings.given
-    x = x.detach() if has_axis else x.detach().flatten(1)
+    rows = x.detach() if has_axis else x.detach().flatten(1)
     axis = settings.axis if has_axis else 1
-    values, places = x.flip(axis).sort(axis, descending=True, stable=True)
+    values, places = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
     values = values.narrow(axis, 0, settings.top_k)
-    places = (x.shape[axis] - 1 - places.narrow(axis, 0, settings.top_k)).to(x.dtype)
+    places = (rows.shape[axis] - 1 - places.narrow(axis, 0, settings.top_k)).to(x.dtype)
     if has_axis:
         return values if settings.out_max_val else places
     parts = (places, values) if settings.out_max_val else (places,)

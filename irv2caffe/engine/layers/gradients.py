@@ -34,11 +34,32 @@ class GivenSlope(Function):  # type: ignore[misc]
         return grads[0] * slope, None, None
 
 
+class LostGradient(Function):  # type: ignore[misc]
+    """As GivenSlope, for layers in place that overwrite the gradient before they multiply by it.
+
+    The slope lies where the gradient of the top was, so that its square remains.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:  # noqa: ARG004
+        """The value."""
+        ctx.save_for_backward(slope)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ARG004
+        """The square of the slope."""
+        (slope,) = ctx.saved_tensors
+        return slope.square(), None, None
+
+
 def with_caffes_slope(
     layer: Layer,
     x: Tensor,
     value: Callable[[Tensor], Tensor],
     slope: Callable[[Tensor, Tensor], Tensor],
+    *,
+    loses_gradient: bool = False,
 ) -> Tensor:
     """A function of each element with the derivative that Caffe computes from bottom and top.
 
@@ -49,11 +70,14 @@ def with_caffes_slope(
         x: the bottom.
         value: the top from the bottom.
         slope: the derivative from bottom and top.
+        loses_gradient: writes the slope into the bottom's gradient first; in place, that is the
+            top's.
     """
+    is_in_place = layer.info.in_place
     with torch.no_grad():
         y = value(x)
-        derivative = slope(y if layer.info.in_place else x, y)
-    return apply(GivenSlope, x, y, derivative)
+        derivative = slope(y if is_in_place else x, y)
+    return apply(LostGradient if is_in_place and loses_gradient else GivenSlope, x, y, derivative)
 
 
 def apply(function: type[Function], *arguments: Any) -> Tensor:

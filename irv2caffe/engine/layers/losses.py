@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,7 +98,8 @@ def _infogain_unsupported(info: LayerInfo) -> str:
 def _read_matrix(info: LayerInfo) -> Tensor:
     """The matrix in the file ``source``; fails if it is not there or has another size."""
     param = info.proto.infogain_loss_param
-    matrix = torch.from_numpy(read_array(read_binary(param.source, messages.BlobProto)).copy())
+    values = read_array(read_binary(Path(param.source), messages.BlobProto))
+    matrix = torch.from_numpy(values.copy())
     classes = info.bottom_shapes[0][param.axis]
     if matrix.numel() != classes**2:
         raise NetError(

@@ -39,7 +39,7 @@ def relu(layer: Layer, x: Tensor) -> Tensor:
 @layer_type("PReLU", fillers=(("filler", 0.25),))
 def prelu(layer: Layer, x: Tensor) -> Tensor:
     """ReLU with a learned negative slope for each channel or for all (prelu_layer.cpp)."""
-    return functional.prelu(x, layer.blobs[0].flatten())
+    return functional.prelu(x, layer.blobs[0].flatten().to(x.dtype))
 
 
 @layer_type("ELU")
@@ -118,22 +118,24 @@ def power(layer: Layer, x: Tensor) -> Tensor:
     """``(shift + scale * x) ** power`` (power_layer.cpp).
 
     Caffe's derivative is ``power * scale * y / (shift + scale * x)``, NaN where that divides by 0,
-    unless the power is 0, 1 or 2.
+    unless the power is 0, 1 or 2. In place it loses the gradient of the top.
     """
     exponent, scale, shift = (getattr(layer.settings, n) for n in ("power", "scale", "shift"))
     if exponent == 0 or scale == 0:
         return torch.full_like(x, 1.0 if exponent == 0 else _power(shift, exponent))
-    base = _affine(x, scale, shift)
-    if exponent == 1:
-        return base
-    if exponent == 2 and not layer.info.in_place:
-        return base.square()
+    if not layer.info.in_place and exponent in {1, 2}:
+        base = _affine(x, scale, shift)
+        return base if exponent == 1 else base.square()
 
     def slope(x: Tensor, y: Tensor) -> Tensor:
         base = _affine(x, scale, shift)
+        if exponent == 1:
+            return torch.full_like(x, scale)
         return exponent * scale * (base if exponent == 2 else y / base)
 
-    return with_caffes_slope(layer, x, lambda x: _affine(x, scale, shift).pow(exponent), slope)
+    return with_caffes_slope(
+        layer, x, lambda x: _affine(x, scale, shift).pow(exponent), slope, loses_gradient=True
+    )
 
 
 def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
@@ -159,7 +161,10 @@ def exp(layer: Layer, x: Tensor) -> Tensor:
 
 @layer_type("Log")
 def log(layer: Layer, x: Tensor) -> Tensor:
-    """The logarithm of ``shift + scale * x`` to a base; base -1 stands for e (log_layer.cpp)."""
+    """The logarithm of ``shift + scale * x`` to a base; base -1 stands for e (log_layer.cpp).
+
+    In place, Caffe takes the derivative at the top and loses the gradient of the top.
+    """
     base, scale, shift = (getattr(layer.settings, n) for n in ("base", "scale", "shift"))
     factor = 1.0 if base == -1 else 1 / math.log(base)
 
@@ -167,9 +172,11 @@ def log(layer: Layer, x: Tensor) -> Tensor:
         return torch.log(_affine(x, scale, shift)) * factor
 
     if layer.info.in_place:
-        return with_caffes_slope(
-            layer, x, value, lambda x, _: scale * factor / _affine(x, scale, shift)
-        )
+
+        def slope(x: Tensor, _: Tensor) -> Tensor:
+            return scale * factor / _affine(x, scale, shift)
+
+        return with_caffes_slope(layer, x, value, slope, loses_gradient=True)
     return value(x)
 
 

@@ -22,7 +22,7 @@ class GradientAverage:
 
     The gradients lie in buckets, flat tensors of about 25 MB, in the order in which the backward
     pass completes them: that of the weights, reversed. All ranks send the buckets in this order.
-    Backward passes add to them in place; gradients that others have put elsewhere are copied.
+    Backward passes add to them in place; gradients that others keep elsewhere are copied.
     """
 
     def __init__(
@@ -84,21 +84,29 @@ class _Bucket:
             for part, tensor in zip(self._flat.split(sizes), tensors, strict=True)
         ]
         self._work: dist.Work | None = None
+        self._elsewhere: list[tuple[Tensor, Tensor]] = []
 
     def place_gradients(self) -> None:
-        """Moves into this bucket the gradients that are elsewhere; missing ones are zero."""
-        moved = []
+        """Puts the gradients here, for good; missing ones are zero."""
+        self._collect()
+        for tensor, view in zip(self.tensors, self._views, strict=True):
+            tensor.grad = view
+        self._elsewhere = []
+
+    def _collect(self) -> None:
+        """Copies the gradients that are elsewhere; those of no loss are zero, as in Caffe."""
+        self._elsewhere = []
         for tensor, view in zip(self.tensors, self._views, strict=True):
             if tensor.grad is None:
-                view.zero_()
+                tensor.grad = view.zero_()
             elif tensor.grad.data_ptr() != view.data_ptr():
-                moved.append((view, tensor.grad))
-            tensor.grad = view
-        if moved:
-            torch._foreach_copy_(*map(list, zip(*moved, strict=True)))
+                self._elsewhere.append((tensor.grad, view))
+        if self._elsewhere:
+            there, here = map(list, zip(*self._elsewhere, strict=True))
+            torch._foreach_copy_(here, there)
 
     def send(self) -> None:
-        self.place_gradients()
+        self._collect()
         self._work = dist.all_reduce(self._flat, async_op=True)
 
     def receive(self, world: int) -> None:
@@ -106,6 +114,9 @@ class _Bucket:
         self._work.wait()
         self._work = None
         self._flat.mul_(1 / world)
+        if self._elsewhere:
+            there, here = map(list, zip(*self._elsewhere, strict=True))
+            torch._foreach_copy_(there, here)
 
 
 def _parts(tensors: Sequence[Tensor], most_bytes: int) -> list[list[Tensor]]:

@@ -61,7 +61,7 @@ class Group:
     def overlap(self, weights: Sequence[Weight]) -> None:
         """Averages the gradients of the next backward pass while that pass still runs.
 
-        To be called before the last backward pass of an iteration, with the same weights always;
+        To be called before the last backward pass of an iteration, with the same list of weights;
         :meth:`average_gradients` completes what it began. Without it nothing is averaged early.
         """
 
@@ -177,6 +177,7 @@ class _Ranks(Group):
             self._control = dist.new_group(backend="gloo", timeout=timeout)
         self._num_waits = 0
         self._average: GradientAverage | None = None
+        self._weights: Sequence[Weight] = ()
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         given = [tensor.detach() for tensor in tensors]
@@ -206,7 +207,8 @@ class _Ranks(Group):
             self._averages(weights).finish()
 
     def _averages(self, weights: Sequence[Weight]) -> GradientAverage:
-        if self._average is None:
+        if self._average is None or self._weights is not weights:
+            self._weights = weights
             self._average = GradientAverage(weights, self.world)
         return self._average
 

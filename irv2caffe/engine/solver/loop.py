@@ -26,6 +26,7 @@ from irv2caffe.engine.solver.lr_policy import LearningRate
 from irv2caffe.engine.solver.nets import SolverNets
 from irv2caffe.engine.solver.snapshot import State, snapshot_path
 from irv2caffe.engine.solver.updates import Update
+from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,24 +93,27 @@ class Solver:
         self._smoothed = SmoothedLoss(param.average_loss)
         self._lap = Lap(0)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path | None) -> None:
         """Continues from a ``.solverstate`` and the model that it names.
 
-        Only the first process reads them, since other machines need not have them.
+        Only the first process reads them; other machines need not have them, nor name them.
 
         Raises:
+            UsageError: only other processes name one.
             MissingInputError: one of the files does not exist.
             FormatError: damaged, or of another net or solver type.
         """
         numbers = torch.zeros(2, dtype=torch.int64)
         if self._group.is_root:
+            if path is None:
+                raise UsageError("machine 0 has no -snapshot, but another has", "it is read there")
             state = snapshot.read_state(path, self._update.history)
             load_model(Path(state.learned_net), self.net)
             numbers = torch.tensor([state.iteration, state.current_step])
         self._group.broadcast([numbers, *self._update.history])
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
         self.iteration, self._learning_rate.current_step = numbers.tolist()
-        if self._average is not None:
+        if self._average is not None and path is not None:
             averaged = path.with_name(f"{path.stem}{AVERAGED}")
             if averaged.exists():
                 self._log.say("solver.cpp:72", f"Restoring averaged weights from {averaged}")
@@ -174,7 +178,7 @@ class Solver:
         total: Tensor | None = None
         for index in range(self.param.iter_size):
             given = self._train.feed.next()
-            if index == self.param.iter_size - 1:
+            if index == self.param.iter_size - 1 and self._step.runs_hooks:
                 self._group.overlap(weights)
             result = self._step(given)
             total = result.loss.clone() if total is None else total + result.loss

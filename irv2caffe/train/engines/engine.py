@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from irv2caffe.caffe.capability import capability
+from irv2caffe.caffe.capability import capability, check_driver
 from irv2caffe.caffe.command import tool_command
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Engine(ABC):
         image: the docker image that it runs in, or empty.
         workers: number of processes on the CPU.
         machines: number of machines that train together.
+        saves: this machine tests and writes the snapshots.
+        layer_types: the layer types that it runs; empty if unknown.
         changes: what its options change against Caffe's numbers, one line each.
         options: its own options by name, those with default values included.
     """
@@ -46,6 +48,8 @@ class Engine(ABC):
     image: str = ""
     workers: int = 1
     machines: int = 1
+    saves: bool = True
+    layer_types: frozenset[str] = frozenset()
     changes: tuple[str, ...] = ()
 
     @property
@@ -68,6 +72,9 @@ class Engine(ABC):
     def takes_locks(self, can: Capability | None) -> bool:  # noqa: ARG002
         """Whether it locks the databases that it reads."""
         return False
+
+    def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
+        """Refuses GPUs whose driver it cannot use."""
 
     def resolved(self, *, on_gpus: bool) -> Self:  # noqa: ARG002
         """The same engine with the default options for GPUs or the CPU."""
@@ -92,8 +99,8 @@ class CaffeEngine(Engine):
     title = "Caffe"
     no_gpu = "built without GPU support"
     gpu_help = (
-        "--engine torch trains on GPUs (pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or "
-        "--docker name another Caffe"
+        "irv2caffe install-caffe --cuda builds a Caffe for GPUs; --engine torch trains on GPUs "
+        "(pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or --docker name another Caffe"
     )
 
     @property
@@ -114,6 +121,10 @@ class CaffeEngine(Engine):
     def capability(self) -> Capability:
         """What it supports."""
         return capability(self.found)
+
+    def check_driver(self) -> None:
+        """Refuses GPUs if the driver is missing or too old for its CUDA."""
+        check_driver(self.found)
 
     def takes_locks(self, can: Capability | None) -> bool:
         """BVLC's does, but docker gives a container databases on read-only mounts."""

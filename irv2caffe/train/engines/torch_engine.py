@@ -57,6 +57,16 @@ class TorchEngine(Engine):
         return self.torch.nnodes
 
     @property
+    def saves(self) -> bool:  # type: ignore[override]
+        """Machine 0 tests and writes the snapshots."""
+        return not self.torch.node_rank
+
+    @property
+    def layer_types(self) -> frozenset[str]:  # type: ignore[override]
+        """The layer types that it runs."""
+        return self.facts.layer_types
+
+    @property
     def changes(self) -> tuple[str, ...]:  # type: ignore[override]
         """What its options change against Caffe's numbers, one line each."""
         return self.torch.changes()

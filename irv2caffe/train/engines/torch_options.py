@@ -29,7 +29,7 @@ class TorchOptions:
         data_threads: threads that read and decode images; 0 chooses.
         workers: processes on the CPU.
         nnodes: machines that train together.
-        node_rank: number of this machine, from 0; None: in order of arrival.
+        node_rank: number of this machine, from 0; machine 0 tests and saves.
         rdzv_endpoint: ``HOST:PORT`` of machine 0; empty for one machine.
     """
 

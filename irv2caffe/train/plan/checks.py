@@ -17,6 +17,7 @@ from irv2caffe.errors import (
     OutputError,
     OutputExistsError,
     UsageError,
+    first_of,
 )
 from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.train.plan.estimate import Estimate, estimate
@@ -61,6 +62,8 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
     place = folder or Path.cwd()
     with collected(problems):
         _check_writable(place)
+    with collected(problems):
+        _refuse_unknown_layers(plan)
     findings, errors = _findings(plan, databases, problems)
     found = None
     if not problems and not any(map(stops, findings)):  # without databases shapes are not known
@@ -97,6 +100,26 @@ def _refuse_overwriting(plan: Plan) -> None:
                     f"layer {layer.name} would overwrite {path}, which is not an HDF5 file",
                     "set another file_name in its hdf5_output_param, or move the file away",
                 )
+
+
+def _refuse_unknown_layers(plan: Plan) -> None:
+    """Lists the layers of types that the engine does not run.
+
+    Raises:
+        NetError: if there are any.
+    """
+    known = plan.engine.layer_types
+    found = [
+        f"{layer.name!r} ({layer.type})"
+        for net in plan.job.nets.values()
+        for layer in net.layer
+        if known and layer.type not in known
+    ]
+    if found:
+        raise NetError(
+            f"{plan.engine.title} cannot run {first_of(found, 20)}",
+            "train with Caffe itself: --engine caffe",
+        )
 
 
 def _findings(

@@ -45,6 +45,8 @@ def make_plan(
         can = engine.capability()
     with collected(problems):
         devices = choose(options.gpus, engine, can)
+        if devices.numbers:
+            engine.check_driver()
     engine = engine.resolved(on_gpus=bool(devices.numbers))
     job = read_job(solver_path, problems, moved=options.moved)
     overrides.set_sources(job, options.given)

@@ -77,7 +77,7 @@ def _batch(plan: Plan) -> str:
             f"{plan.effective_batch} = batch_size {plan.batch_size} shared by "
             f"{plan.devices.count} GPU(s) x iter_size {size}"
         )
-    per = "GPU(s)" if plan.gpus else "CPU"
+    per = "GPU(s)" if plan.gpus else "CPU" if plan.devices.count == 1 else "CPU processes"
     return (
         f"{plan.effective_batch} = batch_size {max(1, plan.batch_size)} x {plan.devices.count} "
         f"{per} x iter_size {size}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
-from irv2caffe.caffe.find import find_caffe
+from irv2caffe.caffe.capability import find_caffe_for_gpus
+from irv2caffe.caffe.find import FoundCaffe, find_caffe
 from irv2caffe.errors import CaffeNotFoundError, Irv2CaffeError, UsageError
 from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.engines.torch_engine import TorchEngine
@@ -73,13 +74,19 @@ def select_engine(request: EngineRequest) -> Engine:
 
 
 def _caffe(request: EngineRequest, why: str) -> CaffeEngine:
+    if request.caffe is None and request.docker is None:
+        return CaffeEngine(_installed_caffe(request), why)
     return CaffeEngine(find_caffe(request.caffe, docker=request.docker), why)
+
+
+def _installed_caffe(request: EngineRequest) -> FoundCaffe:
+    return find_caffe_for_gpus() if _wanted_gpus(request.gpus) else find_caffe()
 
 
 def _automatic(request: EngineRequest) -> Engine:
     """Caffe, or the torch engine where Caffe is missing or cannot use the wanted GPUs."""
     try:
-        caffe = find_caffe()
+        caffe = _installed_caffe(request)
     except CaffeNotFoundError as error:
         return _instead_of_caffe(request, error)
     wanted = _wanted_gpus(request.gpus)

@@ -76,7 +76,8 @@ def run_training(
             options=options,
             lock=lock,
             keeper=SnapshotKeeper(run.snapshots, plan.job.train_net, plan.keep, pair, say),
-            stall_watch=StallWatch(options.stall_s),
+            # other machines are silent while the first one tests, which has a watch of its own
+            stall_watch=StallWatch(options.stall_s if plan.engine.saves else 0),
             plotter=Plotter(run, enabled=options.plot, say=say),
             requests=control.Requests(run),
             signals=signals,

@@ -144,6 +144,7 @@ class TrainingSession:
             free_bytes=context.free_bytes(),
             pair_bytes=context.snapshot_bytes(),
             trainer=context.plan.engine.title,
+            saves=context.plan.engine.saves,
         )
 
     def _on_line(self, text: str) -> None:
@@ -190,7 +191,9 @@ class TrainingSession:
         return progress.line(self._context.plan, self.now, self._tracker.rate, self._top1_error)
 
     def _after_snapshot_interval(self) -> float:
-        return time.monotonic() + (self._context.options.snapshot_s or float("inf"))
+        context = self._context
+        interval_s = context.options.snapshot_s if context.plan.engine.saves else None
+        return time.monotonic() + (interval_s or float("inf"))
 
     def _verify_snapshot(self, *, complete: bool) -> None:
         if self._context.keeper.verify(complete=complete):

@@ -68,6 +68,7 @@ class Outcome:
         free_bytes: free space on the disk of the snapshots, or None.
         pair_bytes: size of a snapshot, or None.
         trainer: what trained, for messages.
+        saves: snapshots are written on this machine.
     """
 
     exit_status: int
@@ -81,13 +82,15 @@ class Outcome:
     free_bytes: int | None
     pair_bytes: int | None
     trainer: str = "Caffe"
+    saves: bool = True
 
 
 def judge(now: StartState, outcome: Outcome) -> Verdict:
     """The verdict on one start, from its log and the end of its process."""
     has_diverged = now.diverged is not None and (outcome.diverged or not outcome.stop_requested)
     # The training is done and saved, however the process ends afterwards.
-    is_complete = now.done and not is_cut_short(now) and outcome.newest == outcome.max_iter
+    is_saved = outcome.newest == outcome.max_iter or not outcome.saves
+    is_complete = now.done and not is_cut_short(now) and is_saved
     if outcome.abandoned and (has_diverged or not is_complete):
         return _abandoned(outcome)
     if has_diverged:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -247,3 +248,42 @@ def test_two_machines_train_and_resume_as_one_process_does(tmp_path, folder):
         weights(tmp_path, "part_iter_10"), weights(tmp_path, "whole_iter_10"), rtol=0, atol=2e-6
     )
     assert not list(there.glob("*.caffemodel"))
+
+
+def wait_for_words(file, words, process):
+    while not file.exists() or words not in file.read_text():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+def test_two_supervised_machines_restart_as_one(tmp_path, folder):
+    """A process of machine 1 is killed: both start again, from the snapshot of machine 0."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"127.0.0.1:{server.getsockname()[1]}"
+    machines, places = [], (tmp_path / "here", tmp_path / "there")
+    for node, place in enumerate(places):
+        shutil.copytree(folder / "records", place / "records")
+        more = "base_lr: 0.001 snapshot: 200 max_iter: 4000"
+        write_job(place, "job", more=more)
+        command = ["train", "--engine", "torch", "--gpus", "none", "--solver", "job.prototxt"]
+        command += ["--run-dir", "run", "--ignore-findings", "--nnodes", "2"]
+        command += ["--node-rank", str(node), "--rdzv-endpoint", endpoint]
+        machines.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "irv2caffe", *command],
+                cwd=place,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    wait_for_words(places[0] / "run/train.log", "_iter_200.solverstate", machines[0])
+    (rank,) = [pid for launcher in children(machines[1].pid) for pid in children(launcher)]
+    os.kill(rank, signal.SIGKILL)
+    for machine in machines:
+        _, said = machine.communicate(timeout=300)
+        assert machine.returncode == 0, said
+        assert f"rank 1 of 2 (process {rank}) was killed by SIGKILL" in said
+    assert list(places[0].glob("run/snapshots/*_iter_4000.caffemodel"))
+    assert not list(places[1].glob("run/snapshots/*"))

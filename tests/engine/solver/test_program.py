@@ -187,7 +187,7 @@ def test_averaged_weights_are_tested_and_saved_beside_the_trained_ones(tmp_path)
     args = ("-solver", "solver.prototxt")
     plain, log = engine_log(tmp_path, *args), engine_log(tmp_path, *args, "--ema", "0.4")
     assert losses(plain) == losses(log)
-    tests, trained = losses_of_tests(log), tested(plain)
+    tests, trained = losses_of_tests(log), losses_of_tests(plain)
     assert tests[0] == trained[0]
     assert tests[2] > trained[2]  # the averages lag behind
     average = torch.zeros(3)

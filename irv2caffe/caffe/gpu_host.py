@@ -1,0 +1,125 @@
+"""The NVIDIA driver and the GPUs of this machine, and why CUDA cannot use them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc/driver/nvidia/version")
+_VERSION = re.compile(r"\b(\d{3,4})\.(\d+)")
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Host:
+    """The driver and the GPUs of a machine.
+
+    Attributes:
+        driver: version of the NVIDIA driver such as ``(550, 163)``, or None if there is none.
+        archs: compute capabilities of the GPUs times ten, ascending, without repetitions.
+    """
+
+    driver: tuple[int, int] | None
+    archs: tuple[int, ...]
+
+    @property
+    def driver_text(self) -> str:
+        """The version of the driver, such as ``550.163``; empty if there is none."""
+        return ".".join(map(str, self.driver or ()))
+
+
+def read_host(proc: Path = _PROC) -> Host:
+    """Reads the driver's version from /proc, and the rest from NVML or nvidia-smi."""
+    driver = _driver_of(proc)
+    told, archs = _ask_nvml() or _ask_nvidia_smi() or ("", [])
+    return Host(driver or _version(told), tuple(sorted(set(archs))))
+
+
+def _driver_of(proc: Path) -> tuple[int, int] | None:
+    try:
+        first = proc.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return None
+    return _version(first.partition("Kernel Module")[2])
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    match = _VERSION.search(text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _ask_nvml() -> tuple[str, list[int]] | None:
+    """Returns the driver's version and the compute capabilities, or None without nvidia-ml-py."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            driver = pynvml.nvmlSystemGetDriverVersion()
+            archs = [_arch(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return driver if isinstance(driver, str) else driver.decode(), archs
+
+
+def _arch(nvml: Any, index: int) -> int:
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(nvml.nvmlDeviceGetHandleByIndex(index))
+    return int(major) * 10 + int(minor)
+
+
+def _ask_nvidia_smi() -> tuple[str, list[int]] | None:
+    """Returns the same from nvidia-smi, or None if it is missing or fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None and Path("/usr/lib/wsl/lib/nvidia-smi").is_file():
+        program = "/usr/lib/wsl/lib/nvidia-smi"
+    if program is None:
+        return None
+    command = [program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1]
+    archs = [
+        int(cap.strip().replace(".", "")) for _, cap in rows if re.fullmatch(r" *\d+\.\d", cap)
+    ]
+    return (rows[0][0], archs) if done.returncode == 0 and rows else None
+
+
+_CONTAINER = "in a container, start it with access to the GPUs (docker run --gpus all)"
+
+
+def driver_fault(host: Host, min_driver: int) -> tuple[str, str] | None:
+    """Returns why CUDA would give its error 35, which has several causes, and what to do.
+
+    Args:
+        host: driver and GPUs.
+        min_driver: lowest major version of the driver for this Caffe's CUDA.
+
+    Returns:
+        The cause and a hint; None if driver and GPUs are usable.
+    """
+    if host.driver is None:
+        return "there is no NVIDIA driver", f"install it; {_CONTAINER}"
+    if host.driver[0] < min_driver:
+        what = f"the NVIDIA driver {host.driver_text} is too old for this Caffe"
+        return (
+            f"{what}, which needs {min_driver}",
+            "update it, or build Caffe for it: irv2caffe install-caffe --cuda --force",
+        )
+    if not host.archs:
+        return (
+            f"the NVIDIA driver {host.driver_text} shows no GPU",
+            f"nvidia-smi tells why; after an update of the driver, restart; {_CONTAINER}",
+        )
+    return None
