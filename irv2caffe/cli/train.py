@@ -152,7 +152,8 @@ def _train(solver: Path | None, engine: Engine, options: LaunchOptions, as_json:
     """Trains with a solver, or resumes a run without one."""
     from irv2caffe.train.run.launch import resume, train
 
-    ui.say(f"engine {engine.name}: {engine.why or engine.program}")
+    ui.say(f"engine {engine.name}: {engine.why}")
+    ui.say(f"program {engine.program} ({engine.reason})")
     train_options, supervision = options.train_options, options.supervision
     with ui.status_line() as status:
         output = {"say": _ignore_closed_terminal(ui.say), "status": _ignore_closed_terminal(status)}

@@ -73,7 +73,10 @@ def test_the_plan_says_which_engine_and_why(caffe, root, tmp_path):
     args = ("--solver", root / "job/solver.prototxt", "--dry-run", "--gpus", "none")
     shown = irv2caffe(*args, cwd=tmp_path)
     assert "caffe: Caffe can do what was asked; --engine torch takes PyTorch" in shown.stdout
-    shown = irv2caffe(*args, "--workers", 2, "--sync-bn", "--shuffle", cwd=tmp_path)
+    assert "[no-augmentation]" in shown.stdout
+    more = ("--workers", 2, "--sync-bn", "--augment", "inception")
+    shown = irv2caffe(*args, *more, cwd=tmp_path)
+    assert "[no-augmentation]" not in shown.stdout
     for words in (
         "torch: --sync-bn is an option of the torch engine",
         "CPU, 2 processes",
@@ -160,6 +163,20 @@ def test_smoke(root, tmp_path):
     assert report["test_s"] > 0
     assert report["pair_bytes"] > 1000
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_averaged_weights_lie_beside_each_snapshot(root, tmp_path):
+    """They are deleted with it, and a resumed run goes on with them."""
+    solver = write_job(root, tmp_path / "job", max_iter=30, snapshot=10)
+    more = ("--ema", 0.9, "--keep-snapshots", 1, "--keep-epochs", 0, *TORCH)
+    done = irv2caffe("--solver", solver, "--run-dir", "run", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tests use weights averaged with decay 0.9" in done.stderr
+    names = {path.name for path in (tmp_path / "run/snapshots").iterdir()}
+    assert names == {f"tiny_iter_30.{k}" for k in ("caffemodel", "solverstate", "ema.caffemodel")}
+    done = irv2caffe("--resume", "run", "--epochs", 5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Restoring averaged weights" in (tmp_path / "run/train.log").read_text()
 
 
 def test_two_processes(root, tmp_path):

@@ -26,8 +26,14 @@ ON_HOST = ("cpu",)
 class Batch(Protocol):
     """A batch that several threads fill."""
 
+    def release(self) -> None:
+        """Notes that the net has got all its work on the batch, which may not be done yet."""
+
+    def is_done(self) -> bool:
+        """Whether the device has done this work."""
+
     def reuse(self) -> None:
-        """Waits until the memory may be filled again."""
+        """Waits until it has, and the memory may be filled again."""
 
     def write(self, place: int, view: View, label: int) -> None:
         """Stores a picture; called from several threads, for different places."""
@@ -62,8 +68,15 @@ class HostBatch:
         self._labels = np.zeros(size, np.float32)
         self._transform = transform
 
+    def release(self) -> None:
+        """The processor has done its work when it asks for the next batch."""
+
+    def is_done(self) -> bool:
+        """It has."""
+        return True
+
     def reuse(self) -> None:
-        """It may: the net has finished with it when it asks for the next batch."""
+        """It may be filled."""
 
     def write(self, place: int, view: View, label: int) -> None:
         """Computes (x - mean) * scale in float32, in Caffe's order."""
@@ -116,12 +129,25 @@ class DeviceBatch:
         self._mean = None if mean is None else torch.from_numpy(mean).to(device)
         self._stream = torch.cuda.Stream(device) if is_cuda else None
         self._ready: torch.cuda.Event | None = None
+        self._done = torch.cuda.Event(blocking=True) if is_cuda else None
         self._tops: tuple[Tensor, ...] = ()
 
+    def release(self) -> None:
+        """Notes the place in the work of the current stream."""
+        if self._done is not None:
+            self._done.record(torch.cuda.current_stream(self._device))
+
+    def is_done(self) -> bool:
+        """Whether the device has come to this place."""
+        return self._done is None or bool(self._done.query())
+
     def reuse(self) -> None:
-        """Waits until the device has copied it."""
-        if self._ready is not None:
-            self._ready.synchronize()
+        """Waits for it, so that a quick program is not more than two batches ahead of the device.
+
+        Otherwise it would fill the memory of the device with batches.
+        """
+        if self._done is not None:
+            self._done.synchronize()
 
     def write(self, place: int, view: View, label: int) -> None:
         """Stores the bytes; the rest is computed on the device."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.data.source import SOURCES, Reading, Source
-from irv2caffe.errors import NetError
+from irv2caffe.errors import NetError, first_of
 from irv2caffe.shapes.phases import selected
 
 if TYPE_CHECKING:
@@ -27,18 +26,14 @@ if TYPE_CHECKING:
     Info = Callable[[str, str], None]
 
 _MOST_THREADS = 16
+_UNREADABLE = ("HDF5Data", "MemoryData", "WindowData")
 
 
 class Feed:
-    """The batches of a net's source layers.
-
-    Attributes:
-        waited_s: how long :meth:`next` has waited for data so far.
-    """
+    """The batches of a net's source layers."""
 
     def __init__(self, layers: Sequence[Any], reading: Reading) -> None:
         """Opens the sources; see :func:`open_feed`."""
-        self.waited_s = 0.0
         self._info = reading.info
         self._threads = _num_threads(reading.options)
         self._pool = ThreadPoolExecutor(self._threads, "decode")
@@ -70,12 +65,15 @@ class Feed:
             FormatError: a corrupt record or database.
             OSError: the disk fails.
         """
-        start = time.perf_counter()
         tops: dict[str, Tensor] = {}
         for source in self._sources:
             tops.update(zip(source.layer.top, source.pipeline.next(), strict=False))
-        self.waited_s += time.perf_counter() - start
         return tops
+
+    @property
+    def waited_s(self) -> float:
+        """How long the device has waited for batches so far, in seconds."""
+        return sum(source.pipeline.waited_s for source in self._sources)
 
     @property
     def num_skipped(self) -> int:
@@ -133,16 +131,11 @@ def open_feed(
 
     Raises:
         InputError: a source that Caffe refuses, such as a missing database.
-        NetError: an Input layer, whose data nobody gives in training.
+        NetError: an Input layer, whose data nobody gives in training, or a source layer of another
+            type than Data and ImageData.
     """
     chosen = selected(net, phase, level=level, stages=stages).net
-    for layer in chosen.layer:
-        if layer.type == "Input":
-            raise NetError(
-                f"layer {layer.name!r} (Input): nobody gives it data in training",
-                "use a Data layer; a deploy.prototxt cannot be trained",
-                layer=layer.name,
-            )
+    _refuse_unreadable(chosen.layer)
     share = Share() if share is None or phase == "TEST" else share
     reading = Reading(
         phase=phase,
@@ -153,6 +146,23 @@ def open_feed(
         info=info or _no_info,
     )
     return Feed([layer for layer in chosen.layer if layer.type in SOURCES], reading)
+
+
+def _refuse_unreadable(layers: Sequence[Any]) -> None:
+    """Raises one error for all source layers that have no data here."""
+    others = [f"{layer.name!r} ({layer.type})" for layer in layers if layer.type in _UNREADABLE]
+    if others:
+        raise NetError(
+            f"the torch engine does not read {first_of(others, 20)}",
+            "train with Caffe itself: --engine caffe",
+        )
+    for layer in layers:
+        if layer.type == "Input":
+            raise NetError(
+                f"layer {layer.name!r} (Input): nobody gives it data in training",
+                "use a Data layer; a deploy.prototxt cannot be trained",
+                layer=layer.name,
+            )
 
 
 def _num_threads(options: EngineOptions) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Pipeline:
     """The batches of one layer.
 
     Attributes:
-        num_skipped: records that were left out, each counted once.
+        waited_s: how long the device has waited for batches so far.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Pipeline:
         self._ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for batch in batches:
             self._free.put(batch)
+        self.waited_s = 0.0
         self._in_use: Batch | None = None
         self._stopped = threading.Event()
         self._error: BaseException | None = None
@@ -152,10 +154,14 @@ class Pipeline:
         if self._threads[0].ident is None:
             for thread in self._threads:
                 thread.start()
-        if self._in_use is not None:
-            self._free.put(self._in_use)
-            self._in_use = None
+        last, self._in_use = self._in_use, None
+        if last is not None:
+            last.release()
+            self._free.put(last)
+        start = time.perf_counter()
         item = self._wait()
+        if last is None or last.is_done():  # otherwise the device is still busy
+            self.waited_s += time.perf_counter() - start
         if isinstance(item, BaseException):
             self._error = item
             raise item

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from irv2caffe.engine.solver.nets import NetWithFeed
     from irv2caffe.engine.solver.signals import Signals
 
+# Waits for data are shown from this share of the time since the last display, and these seconds.
+_LEAST_WAIT_SHARE = 0.1
+_LEAST_WAIT_S = 0.5
+
 
 class Solver:
     """Trains a net as Caffe's Solver does, with its log lines and files.
@@ -92,6 +96,7 @@ class Solver:
         self._average = AveragedWeights(self.net, options.ema) if options.ema else None
         self._smoothed = SmoothedLoss(param.average_loss)
         self._lap = Lap(0)
+        self._waited_s = 0.0
 
     def restore(self, path: Path | None) -> None:
         """Continues from a ``.solverstate`` and the model that it names.
@@ -203,6 +208,11 @@ class Solver:
         values = flatten(result.outputs, self.net.device).tolist()
         for line in output_lines("Train", named_values(self.net, result.outputs, values)):
             self._log.say("solver.cpp:258", line)
+        waited_s = self._train.feed.waited_s - self._waited_s
+        self._waited_s += waited_s
+        if waited_s > max(_LEAST_WAIT_S, _LEAST_WAIT_SHARE * seconds):
+            share = f"{waited_s:.1f} s of {seconds:.1f} s"
+            self._log.say("blocking_queue.cpp:49", f"Waiting for data: {share}")
 
     def _apply_update(self, *, display: bool) -> None:
         """SGDSolver::ApplyUpdate."""

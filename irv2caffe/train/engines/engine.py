@@ -32,6 +32,7 @@ class Engine(ABC):
         image: the docker image that it runs in, or empty.
         workers: number of processes on the CPU.
         machines: number of machines that train together.
+        moot_rules: rules of check about what its options change.
         saves: this machine tests and writes the snapshots.
         layer_types: the layer types that it runs; empty if unknown.
         changes: what its options change against Caffe's numbers, one line each.
@@ -48,6 +49,7 @@ class Engine(ABC):
     image: str = ""
     workers: int = 1
     machines: int = 1
+    moot_rules: frozenset[str] = frozenset()
     saves: bool = True
     layer_types: frozenset[str] = frozenset()
     changes: tuple[str, ...] = ()

@@ -57,6 +57,11 @@ class TorchEngine(Engine):
         return self.torch.nnodes
 
     @property
+    def moot_rules(self) -> frozenset[str]:  # type: ignore[override]
+        """Rules of check about what its options change."""
+        return self.torch.moot_rules()
+
+    @property
     def saves(self) -> bool:  # type: ignore[override]
         """Machine 0 tests and writes the snapshots."""
         return not self.torch.node_rank

@@ -61,6 +61,11 @@ class TorchOptions:
                 words.append(f"--{name}={value}")
         return words
 
+    def moot_rules(self) -> frozenset[str]:
+        """Rules of check whose findings these options remedy."""
+        remedies = {"fixed-order": self.shuffle, "no-augmentation": self.augment != "none"}
+        return frozenset(rule for rule, is_on in remedies.items() if is_on)
+
     def changes(self) -> tuple[str, ...]:
         """What the options change against Caffe's numbers, one line each."""
         bf16 = (

@@ -69,7 +69,7 @@ def job_findings(plan: Plan, databases: Databases) -> tuple[Finding, ...]:
         val_lmdb=Path(given["val_lmdb"]) if "val_lmdb" in given else None,
         epochs=given.get("epochs"),
         lr_decay_epochs=given.get("lr_decay_epochs"),
-        ignore=frozenset(RULES) - rules,
+        ignore=frozenset(RULES) - rules | plan.engine.moot_rules,
         databases=databases,
     )
     found = check_reading(plan.job.as_written(), options).findings

@@ -121,6 +121,8 @@ def copy_pair(source: Pair, target: Pair, net: Any) -> None:
         else:
             copy_file(source.state, target.state)
             fix_model_path(target)
+        if source.averaged.is_file():
+            copy_file(source.averaged, target.averaged)
         why = problem(target, net)
         if why:
             raise InputError(f"{source.state} cannot be used: {why}")

@@ -56,6 +56,7 @@ def delete(pairs_to_delete: Iterable[Pair]) -> None:
         with contextlib.suppress(OSError):  # the training goes on with the files in place
             pair.state.unlink(missing_ok=True)
             pair.model.unlink(missing_ok=True)
+            pair.averaged.unlink(missing_ok=True)
 
 
 class SnapshotKeeper:

@@ -47,6 +47,11 @@ class Pair:
     model: Path
 
     @property
+    def averaged(self) -> Path:
+        """The model with averaged weights that ``--ema`` writes beside them."""
+        return self.model.with_suffix(".ema.caffemodel")
+
+    @property
     def num_bytes(self) -> int:
         """Size of both files, as far as they exist."""
         total = 0
