@@ -119,13 +119,7 @@ class Solver:
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
         self.iteration, self._learning_rate.current_step = numbers.tolist()
         if self._average is not None and path is not None:
-            averaged = path.with_name(f"{path.stem}{AVERAGED}")
-            if averaged.exists():
-                self._log.say("solver.cpp:72", f"Restoring averaged weights from {averaged}")
-                self._average.load(averaged)
-            else:
-                self._log.warning("ema.py:1", f"{averaged} is missing: averages start again")
-                self._average.restart()
+            self._average.restore(path, self._log)
 
     def solve(self) -> None:
         """Trains to ``max_iter``, or until a signal asks to stop."""
