@@ -43,7 +43,7 @@ class Log:
         if self.enabled:
             self._write("I", source, message)
 
-    def warning(self, source: str, message: str) -> None:
+    def warn(self, source: str, message: str) -> None:
         """Writes a message of severity WARNING."""
         if self.enabled:
             self._write("W", source, message)
