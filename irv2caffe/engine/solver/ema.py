@@ -82,5 +82,5 @@ class AveragedWeights:
             with self.in_use():
                 load_model(path, self._net)
         else:
-            log.warn("ema.py:1", f"{path} is missing: averages start again")
+            log.say("ema.py:1", f"{path} is missing: averages start again", "W")
             torch._foreach_copy_(self._averages, self._values)
