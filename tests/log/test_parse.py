@@ -794,12 +794,10 @@ def test_a_line_without_end_is_cut_off():
 
 def test_notices_of_a_gpu_build_on_the_cpu():
     """As install-caffe --cuda's Caffe printed them on a machine without GPU."""
-    notices = (
-        "E1127 02:48:15.356480 11308 common.cpp:114] Cannot create Cublas handle. Cublas won't be "
-        "available.",
-        "E1127 02:48:15.356593 11308 common.cpp:121] Cannot create Curand generator. Curand won't "
-        "be available.",
-    )
-    for line in notices:
+    stamp = "E1127 02:48:15.356480 11308 common.cpp"
+    for line in (
+        f"{stamp}:114] Cannot create Cublas handle. Cublas won't be available.",
+        f"{stamp}:121] Cannot create Curand generator. Curand won't be available.",
+    ):
         assert isinstance(parse(line), events.Warned)  # no failure
     assert parse("WARNING: Logging before InitGoogleLogging() is written to STDERR") is None
