@@ -58,6 +58,8 @@ def _train(args: argparse.Namespace) -> int:
     group = open_group(gpus)
     log = Log(enabled=group.local_rank == 0)  # each machine has a log of its own
     _say_devices(gpus, log)
+    if group.world > 1:
+        log.say("train.py:60", f"Training with {group.world} processes")
     signals = Signals(args.sigint_effect, args.sighup_effect)
     with signals.installed():
         solver = Solver(param, args.options, group, signals, log)

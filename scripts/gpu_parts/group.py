@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,32 +48,43 @@ BATCH_NORM = 'layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }'
 HAS_GPU = torch.cuda.is_available()
 
 
-def run(report: Report, args: Any) -> None:
+def run(report: Report, args: Any) -> None:  # noqa: ARG001
     """Reports differences of weights after training, the time of an average, and of an end."""
-    whole = {name: train(SINGLE_ON_DEVICE, name) for name in ("plain", "BatchNorm")}
-    for backend, num_ranks in (("nccl" if HAS_GPU else "gloo", 1), ("gloo", 2)):
-        code, said, _ = start(num_ranks, backend, "train", args.out)
+    folder = Path(tempfile.mkdtemp(prefix="gpu-check-"))
+    ways = [("nccl" if HAS_GPU else "gloo", 1, "train"), ("gloo", 2, "train"), ("gloo", 2, "die")]
+    with ThreadPoolExecutor() as pool:  # each is a launcher with processes of its own
+        starts = [pool.submit(start, *way, folder / f"{n}") for n, way in enumerate(ways)]
+        whole = {name: train(SINGLE_ON_DEVICE, name) for name in ("plain", "BatchNorm")}
+        ends = [one.result() for one in starts]
+    for number, (backend, num_ranks, _) in enumerate(ways[:2]):
+        code, said, _ = ends[number]
         if code:
             report.add(f"{backend}, {num_ranks} ranks: failed", said[-2000:])
             continue
-        found = json.loads((args.out / "group.json").read_text())
+        found = json.loads((folder / f"{number}" / "found.json").read_text())
         for name, expected in whole.items():
             weights = torch.tensor(found[name])
             worst = (weights - expected).abs().max() / expected.abs().max()
             report.add(f"{backend}, {num_ranks} ranks, {name}: largest difference", float(worst))
         if "average" in found:
             report.add(f"{backend}: average of 55.8 million gradients", found["average"], "ms")
-    code, said, seconds = start(2, "gloo", "die", args.out)
+    code, said, seconds = ends[2]
     report.add("a rank was killed: exit code of the launcher", code, last=said[-500:])
     report.add("a rank was killed: start to end", seconds, "s")
+    shutil.rmtree(folder)
 
 
-def start(num_ranks: int, backend: str, task: str, out: Path) -> tuple[int, str, float]:
+def start(backend: str, num_ranks: int, task: str, out: Path) -> tuple[int, str, float]:
     """Exit code, log and seconds of a launcher."""
-    command = [sys.executable, "-m", "gpu_parts.group", str(num_ranks), backend, task, str(out)]
+    out.mkdir(parents=True, exist_ok=True)
+    words = (str(num_ranks), backend, task, str(out))
     begin = time.monotonic()
     done = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "gpu_parts.group", *words],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stderr, time.monotonic() - begin
 
@@ -137,7 +151,7 @@ def rank(num_ranks: int, backend: str, task: str, out: Path) -> None:
     if HAS_GPU and num_ranks == 1:
         found["average"] = average_ms(group)
     if group.is_root:
-        (out / "group.json").write_text(json.dumps(found))
+        (out / "found.json").write_text(json.dumps(found))
     group.close()
 
 

@@ -1,6 +1,6 @@
 """A Caffe of install-caffe --cuda: found for GPUs, described, refused where the driver is wrong.
 
-The programs are stand-ins: that the real ones work is shown by scripts/test-cuda-build.
+The programs are stand-ins: that the real ones work is shown by scripts/test --slow.
 """
 
 from __future__ import annotations

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from helpers.databases import encoded, raw, smooth, write_database
+from helpers.databases import encoded, floats, raw, smooth, write_database
 from helpers.feeds import caffe_batches, data_net, feed_of, taken
 
 from irv2caffe.data.records.augment import Distortion, recolored
-from irv2caffe.data.records.datum import encoded_head, encoded_tail
+from irv2caffe.data.records.datum import encoded_head, encoded_tail, raw_head
 from irv2caffe.data.records.mean import mean_blob
-from irv2caffe.engine.data.batches import recolored_batch
+from irv2caffe.engine.data.batches import HostBatch, recolored_batch
+from irv2caffe.engine.data.pictures import decode_datum
 from irv2caffe.errors import FormatError, InputError, NetError, UsageError
 from irv2caffe.proto.binary import write_binary
+from irv2caffe.proto.wire import varint
 
 COUNT = 10  # records of most databases; their labels are their places
 SIDE, CROP = 41, 12  # offsets of crops are 0 to 29
@@ -227,6 +231,11 @@ def test_what_cannot_be_trained_with_is_refused(numbered, tmp_path):
         feed_of(data_net(numbered).replace("backend: LMDB", ""))
     with pytest.raises(NetError, match="'x' \\(Input\\)"):
         feed_of('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
+    others = ("HDF5Data", "MemoryData", "WindowData")
+    text = "".join(f'layer {{ name: "{t}" type: "{t}" top: "{t}" top: "{t}2" }}' for t in others)
+    with pytest.raises(NetError, match=r"HDF5Data.*MemoryData.*WindowData") as caught:
+        feed_of(text)
+    assert "--engine caffe" in caught.value.hint
     with pytest.raises(FormatError, match="without records"):
         feed_of(data_net(write_database(tmp_path / "empty", [])))
     with pytest.raises(NetError, match="batch_size"):
@@ -250,6 +259,20 @@ def test_memory_of_batches_is_used_again(numbered):
     with feed_of(data_net(numbered)) as feed:
         assert len({feed.next()["data"].data_ptr() for _ in range(12)}) <= 3
         assert feed.waited_s > 0
+
+
+def test_waits_count_only_where_the_device_has_nothing_to_do(numbered, monkeypatch):
+    with feed_of(data_net(numbered)) as feed:
+        feed.next()
+        first = feed.waited_s
+        assert first > 0
+        feed.next()
+        assert feed.waited_s > first
+        monkeypatch.setattr(HostBatch, "is_done", lambda _: False)
+        waited = feed.waited_s
+        for _ in range(5):
+            feed.next()
+        assert feed.waited_s == waited
 
 
 def write_list(folder, count):
@@ -355,3 +378,45 @@ def test_colours_on_a_device_are_those_of_make_lmdb():
     difference = abs(found - np.array(wanted, np.float32))
     assert difference.max() <= 1  # a half is rounded up here and down there
     assert (difference > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpg", "png", "floats"])
+def test_damaged_records_are_decoded_or_refused(kind):
+    """Whatever the bytes are; nothing else than ValueError reaches the pipeline."""
+    rng = np.random.default_rng(6)
+    image = smooth(rng, 12, 14)
+    whole = {
+        "raw": raw(image, 1),
+        "jpg": encoded(image, 1),
+        "png": encoded(image, 1, "png"),
+        "floats": floats(image.transpose(2, 0, 1), 1),
+    }[kind]
+    num_refused = 0
+    for number in range(300):
+        record = bytearray(whole)
+        reach = 24 if number % 2 else len(record)  # the head, or all of it
+        for place in rng.integers(0, min(reach, len(record)), 1 + number % 3):
+            record[place] = rng.integers(256)
+        if number % 5 == 0:
+            del record[rng.integers(len(record)) :]
+        try:
+            picture = decode_datum(bytes(record), force_color=number % 7 == 0, force_gray=False)
+        except ValueError:
+            num_refused += 1
+        else:
+            assert picture.pixels.ndim == 3
+            assert picture.pixels.size < 1e7
+    assert 30 < num_refused < 300
+
+
+def test_a_small_record_cannot_ask_for_much_memory():
+    """A PNG whose header says 60,000 x 60,000 pixels, and a raw record that says so."""
+    png = bytearray(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    huge = encoded_head(len(png)) + bytes(png) + encoded_tail(0)
+    with pytest.raises(ValueError, match="pixels"):
+        decode_datum(huge, force_color=False, force_gray=False)
+    shape = raw_head((3, 60_000, 60_000))[: -len(varint(3 * 60_000**2))]
+    with pytest.raises(ValueError, match="values"):
+        decode_datum(shape + b"\x01a", force_color=False, force_gray=False)

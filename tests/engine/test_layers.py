@@ -53,8 +53,34 @@ def test_layers_equal_caffes(family, caffe_nets, parity):
         cases=st.lists(FAMILIES[family], min_size=LAYERS // 2, max_size=LAYERS),
         phase=st.sampled_from(["TRAIN", "TEST"]),
         passes=st.integers(1, 3),
+        channels_last=st.booleans(),
     )
-    def compare(cases, phase, passes):
-        parity.check(caffe_nets, cases, phase, passes)
+    def compare(cases, phase, passes, channels_last):
+        parity.check(caffe_nets, cases, phase, passes, channels_last=channels_last)
+
+    compare()
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_layers_on_a_gpu_equal_those_on_the_cpu(family, parity):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    torch.backends.cudnn.allow_tf32 = False
+
+    @settings(
+        max_examples=5,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        cases=st.lists(FAMILIES[family], min_size=LAYERS // 2, max_size=LAYERS),
+        channels_last=st.booleans(),
+    )
+    def compare(cases, channels_last):
+        parity.check_device("cuda", cases, channels_last=channels_last)
 
     compare()

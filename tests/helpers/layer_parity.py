@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from helpers.caffe_nets import CaffeRun
 from irv2caffe.engine.net import Net
 from irv2caffe.engine.options import EngineOptions
 from irv2caffe.proto import messages
@@ -98,17 +99,24 @@ class Parity:
             lines.append(f"{kind:26}{worst.cases:6}  {worst.forward:8.1e}  {worst.backward:8.1e}")
         return "\n".join(lines)
 
-    def check(self, caffe_nets, cases, phase="TRAIN", passes=1):
+    def check(self, caffe_nets, cases, phase="TRAIN", passes=1, *, channels_last=False):
         """Runs layers in both engines; fails where values or gradients differ."""
-        text = "".join(_text(case, at) for at, case in enumerate(cases))
-        proto = parse_prototxt(text, messages.NetParameter)
-        net = Net(proto, phase, EngineOptions(), device=torch.device("cpu"))
-        inputs, weights = _values(cases, net)
-        tops = {name for at, case in enumerate(cases) for name in case.top_names(at)}
-        ours = _run(net, inputs, weights, tops, cases, passes)
-        grads = ours.pop("top_diffs")
+        text = net_text(cases)
+        given, weights = _values(cases, _net(text, phase, "cpu"))
+        ours = _run(_net(text, phase, "cpu"), given, weights, cases, passes, channels_last)
         theirs = caffe_nets.run(
-            text, phase, inputs=inputs, weights=weights, top_diffs=grads, passes=passes
+            text, phase, inputs=given, weights=weights, top_diffs=ours.diffs, passes=passes
+        )
+        for at, case in enumerate(cases):
+            self._compare(case, at, ours, theirs)
+
+    def check_device(self, device, cases, phase="TRAIN", *, channels_last=False):
+        """Runs layers on the CPU and on another device; fails where they differ."""
+        text = net_text(cases)
+        given, weights = _values(cases, _net(text, phase, "cpu"))
+        theirs, ours = (
+            _run(_net(text, phase, place), given, weights, cases, 1, channels_last)
+            for place in ("cpu", device)
         )
         for at, case in enumerate(cases):
             self._compare(case, at, ours, theirs)
@@ -117,16 +125,16 @@ class Parity:
         worst = self.worst[case.kind]
         worst.cases += 1
         for name in case.top_names(at):
-            error = _difference(ours["blobs"][name], theirs.blobs[name], case, f"top {name}")
+            error = _difference(ours.blobs[name], theirs.blobs[name], case, f"top {name}")
             worst.forward = max(worst.forward, error)
         for name in (f"l{at}", *(f"{at}w{place}" for place in range(len(case.bottoms)))):
-            for place, mine in enumerate(ours["params"].get(name, ())):
+            for place, mine in enumerate(ours.params.get(name, ())):
                 what = f"weight {name}:{place}"
                 error = _difference(mine, theirs.params[name][place], case, what)
                 worst.forward = max(worst.forward, error)
-            for place, mine in enumerate(ours["param_diffs"].get(name, ())):
-                if mine is not None:
-                    expected = theirs.param_diffs[name][place]
+            for place, mine in enumerate(ours.param_diffs.get(name, ())):
+                expected = theirs.param_diffs[name][place]
+                if mine is not None and expected is not None:
                     error = _difference(mine, expected, case, f"gradient {name}:{place}")
                     worst.backward = max(worst.backward, error)
 
@@ -144,6 +152,16 @@ def _difference(mine, theirs, case, what):
     error = off / largest
     assert error <= RELATIVE, f"{what} of {case} differs by {error:.2g}\n{mine}\n{theirs}"
     return float(error)
+
+
+def net_text(cases):
+    """The prototxt of a net with all cases, each by itself."""
+    return "".join(_text(case, at) for at, case in enumerate(cases))
+
+
+def _net(text, phase, device):
+    proto = parse_prototxt(text, messages.NetParameter)
+    return Net(proto, phase, EngineOptions(), device=torch.device(device))
 
 
 def _text(case: Case, at: int) -> str:
@@ -186,7 +204,7 @@ def _values(cases, net):
                 make_values(case.weights, tuple(blob.shape), rng) for blob in blobs
             ]
         elif f"l{at}" in net.weights.by_layer:
-            weights[f"l{at}"] = [b.detach().numpy().copy() for b in net.weights.by_layer[f"l{at}"]]
+            weights[f"l{at}"] = [_array(blob) for blob in net.weights.by_layer[f"l{at}"]]
     return inputs, weights
 
 
@@ -211,31 +229,34 @@ def make_values(kind, shape, rng):
     return values
 
 
-def _run(net, inputs, weights, tops, cases, passes):
-    """All values, weights and gradients of the engine, as Caffe's are named."""
+def _run(net, inputs, weights, cases, passes, channels_last):
+    """A CaffeRun of the engine; ``diffs`` are the gradients that were given to the tops."""
+    given = {name: torch.from_numpy(value).to(net.device) for name, value in inputs.items()}
+    for name, blob in given.items():
+        if channels_last and blob.dim() == 4:
+            given[name] = blob.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         for layer, values in weights.items():
             for blob, value in zip(net.weights.by_layer[layer], values, strict=True):
                 blob.copy_(torch.from_numpy(value))
-    given = {name: torch.from_numpy(value) for name, value in inputs.items()}
     for _ in range(passes):
         blobs = net.forward(given, keep_blobs=True).blobs
-    top_diffs, total = {}, torch.zeros(())
+    result, total = CaffeRun({}, {}, {}, {}), torch.zeros(())
     for at, case in enumerate(cases):
         rng = np.random.default_rng([case.seed, 7])
-        for name in case.top_names(at) if case.backward else ():
-            top_diffs[name] = rng.standard_normal(tuple(blobs[name].shape)).astype("f4")
-            if blobs[name].requires_grad:
-                total = total + (blobs[name] * torch.from_numpy(top_diffs[name])).sum()
-    kept = {name: blobs[name].detach().numpy().copy() for name in tops}
+        for name in case.top_names(at):
+            top = result.blobs[name] = _array(blobs[name])
+            if case.backward:
+                result.diffs[name] = rng.standard_normal(top.shape).astype("f4")
+            if case.backward and blobs[name].requires_grad:
+                total = total + (blobs[name].cpu() * torch.from_numpy(result.diffs[name])).sum()
     if total.requires_grad:
         total.backward()
-    return {
-        "top_diffs": top_diffs,
-        "blobs": kept,
-        "params": {n: [b.detach().numpy() for b in bs] for n, bs in net.weights.by_layer.items()},
-        "param_diffs": {
-            n: [None if b.grad is None else b.grad.numpy() for b in bs]
-            for n, bs in net.weights.by_layer.items()
-        },
-    }
+    for name, own in net.weights.by_layer.items():
+        result.params[name] = [_array(blob) for blob in own]
+        result.param_diffs[name] = [b.grad if b.grad is None else _array(b.grad) for b in own]
+    return result
+
+
+def _array(tensor):
+    return tensor.detach().cpu().contiguous().numpy().copy()

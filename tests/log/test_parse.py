@@ -72,6 +72,7 @@ LINES = [
     ("Initializing solver from parameters: ", events.SolverDump(*AT)),
     ("Initializing net from parameters: ", events.NetDump(*AT)),
     ("Using GPUs 0, 1", events.Devices(*AT, (0, 1))),
+    ("Training with 3 processes", events.Processes(*AT, 3)),
     ("Use CPU.", events.Devices(*AT, ())),
     ("Use GPU with device ID 3", events.Devices(*AT, (3,))),
     ("GPU 0: Tesla K80", events.DeviceName(*AT, 0, "Tesla K80")),
@@ -307,6 +308,14 @@ def test_dumps_that_were_wrapped(lead):
     ]
     wrapped = [lead.format(10**number) + line for number, line in enumerate(lines)]
     assert make_table(read_lines(wrapped)).images_per_iteration == 32
+
+
+def test_processes_of_the_torch_engine_count_as_gpus_do():
+    lines = [stamped(0, "Use CPU."), stamped(0, "Training with 3 processes"), *DUMP]
+    lines[2:2] = [stamped(0, "Initializing net from parameters: ")]
+    lines.append(stamped(1, "Iteration 0, loss = 7"))
+    assert make_table(read_lines(lines)).images_per_iteration == 3 * 32
+    assert read_lines([*lines[:2], stamped(9, "Use CPU.")]).num_gpus == 1  # a start alone
 
 
 def test_utf16_and_byte_order_marks():

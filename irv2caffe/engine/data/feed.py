@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.engine.data.order import Share
 from irv2caffe.engine.data.source import SOURCES, Reading, Source
-from irv2caffe.errors import NetError
+from irv2caffe.errors import NetError, first_of
 from irv2caffe.shapes.phases import selected
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Info = Callable[[str, str], None]
 
 _MOST_THREADS = 16
+_UNREADABLE = ("HDF5Data", "MemoryData", "WindowData")
 
 
 class Feed:
@@ -130,16 +131,11 @@ def open_feed(
 
     Raises:
         InputError: a source that Caffe refuses, such as a missing database.
-        NetError: an Input layer, whose data nobody gives in training.
+        NetError: an Input layer, whose data nobody gives in training, or a source layer of another
+            type than Data and ImageData.
     """
     chosen = selected(net, phase, level=level, stages=stages).net
-    for layer in chosen.layer:
-        if layer.type == "Input":
-            raise NetError(
-                f"layer {layer.name!r} (Input): nobody gives it data in training",
-                "use a Data layer; a deploy.prototxt cannot be trained",
-                layer=layer.name,
-            )
+    _refuse_unreadable(chosen.layer)
     share = Share() if share is None or phase == "TEST" else share
     reading = Reading(
         phase=phase,
@@ -150,6 +146,23 @@ def open_feed(
         info=info or _no_info,
     )
     return Feed([layer for layer in chosen.layer if layer.type in SOURCES], reading)
+
+
+def _refuse_unreadable(layers: Sequence[Any]) -> None:
+    """Raises one error for all source layers that have no data here."""
+    others = [f"{layer.name!r} ({layer.type})" for layer in layers if layer.type in _UNREADABLE]
+    if others:
+        raise NetError(
+            f"the torch engine does not read {first_of(others, 20)}",
+            "train with Caffe itself: --engine caffe",
+        )
+    for layer in layers:
+        if layer.type == "Input":
+            raise NetError(
+                f"layer {layer.name!r} (Input): nobody gives it data in training",
+                "use a Data layer; a deploy.prototxt cannot be trained",
+                layer=layer.name,
+            )
 
 
 def _num_threads(options: EngineOptions) -> int:

@@ -49,6 +49,13 @@ class Devices(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Processes(Event):
+    """The processes of the torch engine that train together, on all machines."""
+
+    num_processes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceName(Event):
     """The model name of a GPU."""
 

@@ -72,6 +72,7 @@ class Log:
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
         gpus: that trained together; empty for the CPU.
+        num_processes: of the torch engine, that trained together; 0 if the log does not say.
         gpu_names: model names by number.
         fork: name of the Caffe fork, where its lines show it; empty for BVLC's.
         epochs_at: the last (iteration, epoch) that NVCaffe printed.
@@ -106,6 +107,7 @@ class Log:
     nets: list[NetInfo] = field(default_factory=list)
     train_batch: int | None = None
     gpus: tuple[int, ...] = ()
+    num_processes: int = 0
     gpu_names: dict[int, str] = field(default_factory=dict)
     fork: str = ""
     epochs_at: tuple[int, float] | None = None
@@ -129,8 +131,8 @@ class Log:
 
     @property
     def num_gpus(self) -> int:
-        """Number of GPUs that trained together; 1 for the CPU."""
-        return max(1, len(self.gpus))
+        """Number of GPUs or processes that trained together; 1 for the CPU."""
+        return self.num_processes or max(1, len(self.gpus))
 
     def images_per_iteration(self, process: Process) -> int | None:
         """The effective batch: batch_size x GPUs x iter_size.
@@ -149,6 +151,9 @@ class Log:
         match event:
             case events.Devices(gpus=gpus):
                 self.gpus = gpus
+                self.num_processes = 0
+            case events.Processes(num_processes=count):
+                self.num_processes = count
             case events.DeviceName(gpu=gpu, name=name) if len(self.gpu_names) < _MAX_GPUS:
                 self.gpu_names[gpu] = name
             case events.DataShape(batch=batch) if self.train_batch is None:

@@ -79,6 +79,7 @@ _MESSAGES: tuple[tuple[str, Callable[..., Event], dict[str, Any], str], ...] = (
     ("Using", events.Devices, {}, rf"Using GPUs (?P<gpus>{_GPUS})"),
     ("Use", events.Devices, {"gpus": ()}, r"Use CPU\.?"),
     ("Use", events.Devices, {}, r"Use GPU with device ID (?P<gpus>\d{1,6})"),
+    ("Training", events.Processes, {}, r"Training with (?P<num_processes>\d{1,6}) processes"),
     ("GPU", events.DeviceName, {}, r"GPU (?P<gpu>\d{1,6}): (?P<name>.+)"),
     ("output", events.DataShape, {}, r"output data size: (?P<batch>\d{1,9}),.*"),
     ("Resuming", events.Resuming, {}, r"Resuming from (?P<path>.+)"),
@@ -142,6 +143,7 @@ def number(text: str) -> float:
 
 _TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("iteration", "net", "index", "gpu", "batch", "year", "month"), int),
+    "num_processes": int,
     **dict.fromkeys(("loss", "epoch", "num_epochs", "lr", "value", "norm", "limit"), number),
     "gpus": lambda text: tuple(map(int, text.split(","))),
 }
