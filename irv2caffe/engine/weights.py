@@ -10,12 +10,15 @@ from torch import Tensor
 
 from irv2caffe.engine.fillers import fill
 from irv2caffe.engine.layer import LAYERS
-from irv2caffe.errors import NetError
+from irv2caffe.errors import FormatError, NetError
 from irv2caffe.proto import messages
+from irv2caffe.proto.binary import read_fitting_array
 from irv2caffe.proto.messages import LAYER_TYPES
 from irv2caffe.shapes.layer_types.base import shape_text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from irv2caffe.shapes.infer import LayerInfo
 
 _DEFAULT_SPEC = messages.message_class("ParamSpec")()
@@ -108,20 +111,39 @@ def _with_multipliers(weight: Weight, spec: Any) -> Weight:
 def _filled(info: LayerInfo, index: int) -> Tensor:
     """A new weight, made on the CPU, so that all devices start from the same numbers."""
     tensor = torch.zeros(info.params[index])
-    fillers = LAYERS[info.type].fillers
-    fillers = fillers(info) if callable(fillers) else fillers
-    if index >= len(fillers):
-        return tensor
-    field, default = fillers[index]
-    param = getattr(info.proto, LAYER_TYPES[info.type] or "")
-    if not param.HasField(field):
-        return tensor.fill_(default)
     try:
-        fill(tensor, getattr(param, field))
-    except NetError as error:
+        if info.proto.blobs:
+            return tensor.copy_(torch.from_numpy(_written(info, index)))
+        _fill(info, index, tensor)
+    except FormatError as error:
         message = f"layer {info.name!r} ({info.type}): {error.message}"
         raise NetError(message, error.hint, layer=info.name, line=info.line) from error
     return tensor
+
+
+def _written(info: LayerInfo, index: int) -> NDArray[Any]:
+    """The values of a weight in the prototxt, which Caffe takes instead of a filler."""
+    blobs = info.proto.blobs
+    if len(blobs) != len(info.params):
+        raise FormatError(f"has {len(blobs)} blobs for {len(info.params)} weights")
+    try:
+        return read_fitting_array(blobs[index], info.params[index])
+    except FormatError as error:
+        raise FormatError(f"blob {index}: {error.message}") from error
+
+
+def _fill(info: LayerInfo, index: int, tensor: Tensor) -> None:
+    """Fills a weight as its filler says, or with the layer type's own value; else it stays 0."""
+    fillers = LAYERS[info.type].fillers
+    fillers = fillers(info) if callable(fillers) else fillers
+    if index >= len(fillers):
+        return
+    field, default = fillers[index]
+    param = getattr(info.proto, LAYER_TYPES[info.type] or "")
+    if param.HasField(field):
+        fill(tensor, getattr(param, field))
+    else:
+        tensor.fill_(default)
 
 
 def _check_same_shapes(info: LayerInfo, blobs: list[Tensor]) -> None:

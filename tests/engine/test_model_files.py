@@ -9,7 +9,7 @@ from helpers.caffe_nets import CaffeAbortedError
 from helpers.engine_nets import make_net
 
 from irv2caffe.engine.model_files import load_model, load_models, save_model
-from irv2caffe.errors import FormatError, MissingInputError, WeightsError
+from irv2caffe.errors import FormatError, MissingInputError, NetError, WeightsError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, write_binary
 
@@ -212,3 +212,81 @@ def test_a_test_net_gets_what_the_training_net_loads(tmp_path):
     path = write(tmp_path / "m.caffemodel", ("fc", [np.full((4, 48), 3), np.arange(4)]))
     load_model(path, train)
     assert torch.equal(test.weights.by_layer["fc"][0], torch.full((4, 48), 3.0))
+
+
+SHAPES = """
+layer { name: "data" type: "Input" top: "data" top: "label"
+        input_param { shape { dim: 30 dim: 1 dim: 8 dim: 8 } shape { dim: 30 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv"
+        batch_norm_param { moving_average_fraction: 0.9 } }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+        pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label"
+        include { phase: TRAIN } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" include { phase: TEST } }
+"""
+
+
+def stripes(rng):
+    """Images with vertical, horizontal or no stripes, and their classes."""
+    labels = rng.integers(0, 3, 30)
+    images = rng.normal(0, 0.3, (30, 1, 8, 8)).astype(np.float32)
+    images[labels == 1, :, :, ::2] += 1
+    images[labels == 2, :, ::2] += 1
+    return images, labels
+
+
+@pytest.mark.slow
+def test_a_net_trained_here_classifies_the_same_in_caffe(caffe_nets, tmp_path):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    net = make_net(SHAPES)
+    for _ in range(40):
+        images, labels = stripes(rng)
+        given = {"data": torch.from_numpy(images), "label": torch.from_numpy(np.float32(labels))}
+        net.forward(given).loss.backward()
+        with torch.no_grad():
+            for weight in net.weights.learnable:
+                if weight.lr_mult:
+                    weight.tensor.sub_(0.1 * weight.tensor.grad)
+                    weight.tensor.grad = None
+    path = tmp_path / "trained.caffemodel"
+    save_model(path, net)
+    images, labels = stripes(rng)
+    given = {"data": images, "label": np.float32(labels)}
+    caffe = caffe_nets.run(SHAPES, "TEST", inputs=given, load=[path], backward=False)
+    test = make_net(SHAPES, "TEST")
+    load_model(path, test)
+    ours = test.forward({name: torch.from_numpy(value) for name, value in given.items()})
+    np.testing.assert_allclose(
+        ours.outputs["prob"].detach(), caffe.blobs["prob"], rtol=1e-4, atol=1e-6
+    )
+    found = caffe.blobs["prob"].argmax(1)
+    assert (found == labels).mean() > 0.9
+    assert (ours.outputs["prob"].argmax(1).numpy() == found).all()
+
+
+@pytest.mark.slow
+def test_weights_in_the_prototxt_replace_the_fillers(caffe_nets):
+    blobs = "blobs { shape { dim: 1 dim: 2 } data: 3 data: -4 } blobs { shape { dim: 1 } data: 7 }"
+    text = f"""
+    layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 2 }} }} }}
+    layer {{ name: "fc" type: "InnerProduct" bottom: "x" top: "y" {blobs}
+             inner_product_param {{ num_output: 1 bias_filler {{ value: 5 }} }} }}
+    """
+    same(arrays(make_net(text)), caffe_nets.run(text, passes=0, backward=False).params)
+    bad = text.replace("dim: 1 dim: 2 } data: 3", "dim: 2 dim: 1 } data: 3")
+    with pytest.raises(NetError, match=r"'fc' .*: blob 0: 2x1 in the model, 1x2 in the net"):
+        make_net(bad)  # which Caffe checks in convolutions only
+    with pytest.raises(NetError, match="has 2 blobs for 1 weights"):
+        make_net(text.replace("num_output: 1", "num_output: 1 bias_term: false"))
+    conv = text.replace("InnerProduct", "Convolution").replace("inner_product", "convolution")
+    conv = conv.replace("bias_filler", "bias_term: false bias_filler")
+    with pytest.raises(CaffeAbortedError, match="Incorrect number of weight blobs"):
+        caffe_nets.run(conv, backward=False)

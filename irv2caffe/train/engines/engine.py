@@ -77,6 +77,10 @@ class Engine(ABC):
         """Whether it locks the databases that it reads."""
         return False
 
+    def stall_help(self, num_devices: int) -> str:  # noqa: ARG002
+        """What to try if it stalls more than once; may be empty."""
+        return ""
+
     def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
         """Refuses GPUs whose driver it cannot use."""
 
@@ -125,6 +129,12 @@ class CaffeEngine(Engine):
     def capability(self) -> Capability:
         """What it supports."""
         return capability(self.found)
+
+    def stall_help(self, num_devices: int) -> str:
+        """With several GPUs: one sum of all gradients, in place of one per layer by NCCL."""
+        if num_devices < 2:
+            return ""
+        return "if it stalls again: write layer_wise_reduce: false into the solver"
 
     def check_driver(self) -> None:
         """Refuses GPUs if the driver is missing or too old for its CUDA."""
