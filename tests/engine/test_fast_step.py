@@ -27,8 +27,8 @@ def conv(name, bottom, width, size=1):
     """A convolution with BatchNorm, Scale and ReLU."""
     return f"""
     layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"
-             convolution_param {{ num_output: {width} kernel_size: {size} pad: {size // 2} bias_term: false
-             weight_filler {{ type: "msra" }} }} }}
+             convolution_param {{ num_output: {width} kernel_size: {size} pad: {size // 2}
+             bias_term: false weight_filler {{ type: "msra" }} }} }}
     layer {{ name: "{name}_bn" type: "BatchNorm" bottom: "{name}" top: "{name}"
              batch_norm_param {{ moving_average_fraction: 0.9 }} }}
     layer {{ name: "{name}_scale" type: "Scale" bottom: "{name}" top: "{name}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from irv2caffe.engine.fast.step import Step
+    from irv2caffe.engine.fast.protocol import Step
     from irv2caffe.engine.net import Pass
 
 WATCHED = (5, 25)  # the calls between which the time of a step is measured

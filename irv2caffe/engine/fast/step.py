@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,22 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from irv2caffe.engine.fast.protocol import Step
     from irv2caffe.engine.net import Net
     from irv2caffe.engine.options import EngineOptions
-
-
-class Step(Protocol):
-    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``.
-
-    Attributes:
-        runs_hooks: each call runs the hooks of the weights that tell when a gradient is complete.
-    """
-
-    @property
-    def runs_hooks(self) -> bool: ...  # noqa: D102
-
-    def __call__(self, given: Mapping[str, Tensor]) -> Pass:
-        """Takes the tops of the source layers by name; gives outputs and loss without gradients."""
 
 
 def make_step(
