@@ -1,6 +1,7 @@
 """The torch engine's data layer against the one of the real Caffe: images per second.
 
-Usage: scripts/bench feed [--images N] [--batches N] [--repeats R] [--threads T] [--device cuda]
+Usage: scripts/bench feed [--images N] [--batches N] [--repeats R] [--threads T] [--all]
+                          [--device cuda]
 
 Makes databases of photo-like images of 328x328, raw and JPEG, and reads batches of 32 from them
 with random crops of 299, mirror images and means, from a net that has nothing but its Data layer.
@@ -120,8 +121,9 @@ def programs(net: Path, args: argparse.Namespace) -> dict[str, Command | list[st
     except CaffeNotFoundError:
         print("no Caffe here", file=sys.stderr)
     told: dict[str, dict[str, Any]] = {"engine": {}, "engine, 1 thread": {"data_threads": 1}}
-    told["engine --shuffle"] = {"shuffle": True}
-    told["engine --augment inception"] = {"augment": "inception"}
+    if args.all:
+        told["engine --shuffle"] = {"shuffle": True}
+        told["engine --augment inception"] = {"augment": "inception"}
     for name, options in told.items():
         if args.threads and "data_threads" not in options:
             options["data_threads"] = args.threads
@@ -154,6 +156,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=100, help="batches of each run")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of the engine; as in training by default")
+    parser.add_argument("--all", action="store_true", help="measure the engine's options too")
     parser.add_argument("--device", default="cpu", help="where the engine puts the batches")
     parser.add_argument("--folder", type=Path, help="for the databases")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)

@@ -121,7 +121,7 @@ class Net:
         in_place = False
         if info.in_place:
             producer = self.shapes.layers[self.shapes.sources[at][0]]
-            in_place = producer.type in _OVERWRITABLE
+            in_place = _is_overwritable(producer)
         blobs = self.weights.add(info, force_backward=self.force_backward)
         return Layer(info, phase, blobs, self.options, in_place, self.device)
 
@@ -165,6 +165,13 @@ class Net:
                 bottoms[place] = bottoms[place].detach()
         result = LAYERS[layer.info.type].function(layer, *bottoms)
         return result if isinstance(result, tuple) else (result,)
+
+
+def _is_overwritable(producer: LayerInfo) -> bool:
+    """Whether a layer in place may write over what this one computed."""
+    param = producer.proto.eltwise_param
+    is_product = producer.type == "Eltwise" and param.operation == param.PROD
+    return producer.type in _OVERWRITABLE and not is_product  # whose backward pass reads its top
 
 
 def loss_weights(info: LayerInfo) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from irv2caffe.engine.solver.loop import Solver
 from irv2caffe.engine.solver.signals import Signals
 from irv2caffe.errors import EXIT_FAILED, InputError, Irv2CaffeError, UsageError
 from irv2caffe.proto import messages
+from irv2caffe.proto.snapshot_headers import read_state_header
 
 if TYPE_CHECKING:
     import argparse
@@ -62,7 +63,8 @@ def _train(args: argparse.Namespace) -> int:
         log.say("train.py:60", f"Training with {group.world} processes")
     signals = Signals(args.sigint_effect, args.sighup_effect)
     with signals.installed():
-        solver = Solver(param, args.options, group, signals, log)
+        start = _start(args.snapshot) if args.snapshot is not None else 0
+        solver = Solver(param, args.options, group, signals, log, start=start)
         if group.agree(args.snapshot is not None):
             log.say("caffe.cpp:235", f"Resuming from {args.snapshot or 'process 0'}")
             solver.restore(args.snapshot)
@@ -72,6 +74,16 @@ def _train(args: argparse.Namespace) -> int:
         solver.close()
         group.close()
     return 0
+
+
+def _start(snapshot: Path) -> int:
+    """The iteration of a snapshot; 0 for HDF5, which is read later.
+
+    Raises:
+        MissingInputError: no such file.
+        FormatError: damaged, or another kind of file.
+    """
+    return 0 if snapshot.suffix == ".h5" else read_state_header(snapshot).iteration
 
 
 def _with_flags(param: Any, args: argparse.Namespace) -> Any:

@@ -19,7 +19,7 @@ import pytest
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import candidates, default_prefix, find_caffe
 from irv2caffe.caffe.install import install_caffe
-from irv2caffe.caffe.mirror import apt_entries, check_mirror, choose_mirror
+from irv2caffe.caffe.mirror import apt_entries, check_mirror, choose_mirror, known_mirror
 from irv2caffe.caffe.verify import verify
 from irv2caffe.errors import (
     CaffeNotFoundError,
@@ -424,3 +424,18 @@ def test_install_interrupted_and_whole(tmp_path, monkeypatch):
     done = cli("caffe", "--tool", "python", "-c", "1", env=env)
     assert done.returncode == 1
     assert "without pycaffe" in done.stderr
+
+
+def test_a_mirror_where_apt_uses_none(nowhere, monkeypatch):
+    """As on Ubuntu: mmdebstrap's own default, if that is installed."""
+    monkeypatch.setenv("PATH", str(nowhere / "path"))
+    assert choose_mirror(None, nowhere) == ""
+    with pytest.raises(UsageError, match="no Debian mirror is known") as caught:
+        known_mirror(None, nowhere)
+    assert "--mirror" in caught.value.hint
+    program(
+        nowhere / "path/mmdebstrap",
+        'my $security = "http://a.example/debian-security";\nmy $m = "http://b.example/debian";\n',
+    )
+    assert known_mirror(None, nowhere) == "http://b.example/debian"
+    assert known_mirror("http://c.example/debian/", nowhere) == "http://c.example/debian"

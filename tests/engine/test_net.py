@@ -131,10 +131,14 @@ def test_a_top_overwrites_its_bottom_only_where_nothing_needs_it():
     layer { name: "of a ReLU, which keeps its top" type: "ReLU" bottom: "sum" top: "sum" }
     layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
             inner_product_param { num_output: 2 } }
+    layer { name: "product" type: "Eltwise" bottom: "fc" bottom: "fc" top: "product"
+            eltwise_param { operation: PROD stable_prod_grad: false } }
+    layer { name: "of a product" type: "ReLU" bottom: "product" top: "product" loss_weight: 1 }
     layer { name: "not in place" type: "ReLU" bottom: "fc" top: "y" }
     """
-    found = [layer.info.name for layer in make_net(text).layers if layer.in_place]
-    assert found == ["of a sum"]
+    net = make_net(text)
+    assert [layer.info.name for layer in net.layers if layer.in_place] == ["of a sum"]
+    net.forward({"x": torch.randn(2, 3)}).loss.backward()
 
 
 @pytest.mark.slow

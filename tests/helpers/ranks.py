@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -127,6 +128,8 @@ def exception(group, folder):
 def hang(group, folder):
     """The last rank never comes."""
     group.agree(False)
+    # all have joined, however busy the machine is
+    torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=2), group._control)
     while group.rank == group.world - 1:
         signal.pause()
     group.agree(False)
@@ -149,9 +152,9 @@ def batch(world) -> tuple[torch.Tensor, torch.Tensor]:
     return x, torch.randn(4 * world, 3, 5, 2)
 
 
-def _rank(task, folder, timeout_s) -> int:
+def _rank(task, folder) -> int:
     gpus = [int(number) for number in os.environ.get("TEST_GPUS", "").split(",") if number]
-    group = open_group(gpus, timeout_s=timeout_s, backend=os.environ.get("TEST_BACKEND", ""))
+    group = open_group(gpus, timeout_s=120, backend=os.environ.get("TEST_BACKEND", ""))
     answer = globals()[task](group, folder)
     (folder / f"rank{group.rank}.json").write_text(json.dumps(answer))
     group.close()
@@ -162,7 +165,7 @@ def main(num_ranks, task, folder, machines) -> int:
     """One launcher or one rank."""
     try:
         if rank_environment() is not None:
-            return _rank(task, Path(folder), 3 if task == "hang" else 60)
+            return _rank(task, Path(folder))
         command = [sys.executable, "-m", "helpers.ranks", *sys.argv[1:]]
         options = Machines(**json.loads(machines))
         return launch(

@@ -790,3 +790,14 @@ def test_a_line_without_end_is_cut_off():
     reader.feed_bytes(b"\n" + STAMP.encode() + b"Iteration 1, loss = 2\n")
     assert reader.log.num_lines == 2
     assert reader.log.train[0].loss == 2
+
+
+def test_notices_of_a_gpu_build_on_the_cpu():
+    """As install-caffe --cuda's Caffe printed them on a machine without GPU."""
+    stamp = "E1127 02:48:15.356480 11308 common.cpp"
+    for line in (
+        f"{stamp}:114] Cannot create Cublas handle. Cublas won't be available.",
+        f"{stamp}:121] Cannot create Curand generator. Curand won't be available.",
+    ):
+        assert isinstance(parse(line), events.Warned)  # no failure
+    assert parse("WARNING: Logging before InitGoogleLogging() is written to STDERR") is None

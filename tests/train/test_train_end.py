@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from helpers.training_jobs import (
@@ -23,7 +24,9 @@ from helpers.training_jobs import (
     write_job,
 )
 
+from irv2caffe.caffe.find import FoundCaffe
 from irv2caffe.log.read.reader import read_log
+from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.run import launch, signals, supervisor
 from irv2caffe.train.run.options import SupervisionOptions
 from irv2caffe.train.run.tracker import StartState
@@ -281,6 +284,16 @@ def outcome(**changes):
         "pair_bytes": None,
     }  # fmt: skip
     return Outcome(**{**fields, **changes})
+
+
+def test_a_stall_of_several_gpus():
+    caffe = CaffeEngine(FoundCaffe(Path("/caffe"), Path("/caffe/bin"), False, "on PATH"))
+    assert caffe.stall_help(1) == ""
+    stalled = outcome(exit_status=-9, stalled="no line", on_stall=caffe.stall_help(2))
+    verdict = judge(StartState(), stalled)
+    assert verdict.hint.endswith(
+        "; if it stalls again: write layer_wise_reduce: false into the solver"
+    )
 
 
 @pytest.mark.parametrize(

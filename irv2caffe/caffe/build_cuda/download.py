@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,11 @@ import tempfile
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
-from irv2caffe.atomic import write_error
+from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import InstallError
 from irv2caffe.system import kill_group
 
@@ -106,7 +106,7 @@ def _download_deb(package: Package, folder: Path, mirrors: Sequence[str]) -> Non
 
 def _fetch(url: str, package: Package, folder: Path) -> None:
     """Downloads one file and checks it."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".partial-") as file:
+    with atomic_file(folder / package.name) as aside, aside.open("wb") as file:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310 - checked
                 while block := reply.read(_BLOCK_BYTES):
@@ -115,15 +115,13 @@ def _fetch(url: str, package: Package, folder: Path) -> None:
                         break
         except urllib.error.HTTPError as error:
             raise _NotThereError(f"{error.code} {error.reason}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise _NotThereError(str(getattr(error, "reason", error))) from error
-        file.flush()
-        if _sha256(Path(file.name)) != package.sha256:
+        if _sha256(aside) != package.sha256:
             raise _NotThereError("not the pinned file, its SHA-256 differs")
-        _keep(Path(file.name), folder / package.name)
 
 
-def _write(file: tempfile._TemporaryFileWrapper[bytes], block: bytes, path: Path) -> None:
+def _write(file: IO[bytes], block: bytes, path: Path) -> None:
     try:
         file.write(block)
         file.flush()
@@ -146,7 +144,7 @@ def _download_wheel(package: Package, folder: Path) -> None:
             raise _pip_error(package, said)
         if _sha256(files[0]) != package.sha256:
             raise InstallError(f"{package.place} is not the pinned file, its SHA-256 differs")
-        _keep(files[0], folder / package.name)
+        files[0].replace(folder / package.name)
 
 
 def _run_pip(command: Sequence[str]) -> tuple[str, int]:
@@ -199,14 +197,6 @@ def _pip_error(package: Package, said: str) -> InstallError:
         "check the network and pip's settings, such as PIP_INDEX_URL; what has arrived is kept for "
         "the next run",
     )
-
-
-def _keep(aside: Path, path: Path) -> None:
-    """Gives a checked file its name, by a link, since its owner deletes it."""
-    with suppress(FileNotFoundError):
-        path.unlink()
-    path.hardlink_to(aside)
-    path.chmod(0o644)
 
 
 def _length(path: Path) -> int:

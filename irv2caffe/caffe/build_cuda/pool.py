@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -113,7 +114,8 @@ def run_jobs(
 
 def _run(job: Job, env: Mapping[str, str], running: _Running) -> None:
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    aside = job.output.with_name(f".partial-{job.output.name}")
+    # The compilers of a build that was killed may still be writing under its number.
+    aside = job.output.with_name(f".partial-{os.getpid()}-{job.output.name}")
     child = running.start((*job.argv, "-o", str(aside)), env)
     if child is None:
         return

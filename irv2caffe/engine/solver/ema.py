@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.engine.net import Net
+    from irv2caffe.engine.solver.log_lines import Log
 
 AVERAGED = ".ema.caffemodel"
 """The suffix of the file with averaged weights, beside that of a snapshot."""
@@ -33,10 +34,6 @@ class AveragedWeights:
         self._values = [weight.tensor.detach() for weight in net.weights.learnable]
         self._averages = [value.clone() for value in self._values]
         self._is_in_use = False
-
-    def restart(self) -> None:
-        """Starts again from the weights of the net."""
-        torch._foreach_copy_(self._averages, self._values)
 
     def update(self, iteration: int) -> None:
         """Takes the weights of the net after an update.
@@ -77,7 +74,13 @@ class AveragedWeights:
         with self.in_use():
             save_model(path, self._net)
 
-    def load(self, path: Path) -> None:
-        """Continues from a file of :meth:`save`."""
-        with self.in_use():
-            load_model(path, self._net)
+    def restore(self, state: Path, log: Log) -> None:
+        """Continues from the file beside a solver state; from the net's weights without one."""
+        path = state.with_name(f"{state.stem}{AVERAGED}")
+        if path.exists():
+            log.say("ema.py:1", f"Restoring averaged weights from {path}")
+            with self.in_use():
+                load_model(path, self._net)
+        else:
+            log.say("ema.py:1", f"{path} is missing: averages start again", "W")
+            torch._foreach_copy_(self._averages, self._values)

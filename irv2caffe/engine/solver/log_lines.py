@@ -33,20 +33,16 @@ class Log:
         self.enabled = enabled
         self._stream = stream
 
-    def say(self, source: str, message: str) -> None:
-        """Writes a message of severity INFO.
+    def say(self, source: str, message: str, severity: str = "I") -> None:
+        """Writes a message.
 
         Args:
             source: file and line, such as ``solver.cpp:239``.
             message: may have several lines; only the first one gets the prefix.
+            severity: ``I`` for INFO, ``W`` for WARNING.
         """
         if self.enabled:
-            self._write("I", source, message)
-
-    def warning(self, source: str, message: str) -> None:
-        """Writes a message of severity WARNING."""
-        if self.enabled:
-            self._write("W", source, message)
+            self._write(severity, source, message)
 
     def fatal(self, source: str, message: str) -> None:
         """Writes the last words of this process, whichever it is."""

@@ -52,7 +52,14 @@ class Solver:
     """
 
     def __init__(
-        self, param: Any, options: EngineOptions, group: Group, signals: Signals, log: Log
+        self,
+        param: Any,
+        options: EngineOptions,
+        group: Group,
+        signals: Signals,
+        log: Log,
+        *,
+        start: int = 0,
     ) -> None:
         """Checks the solver, sets up its nets, loads the weights it names.
 
@@ -62,6 +69,7 @@ class Solver:
             group: the processes that train together.
             signals: that were asked for while training.
             log: of this process.
+            start: the iteration of the snapshot that :meth:`restore` will read.
 
         Raises:
             Irv2CaffeError: what Caffe would refuse.
@@ -78,7 +86,7 @@ class Solver:
         self._learning_rate = LearningRate(param)
         if group.is_root and param.snapshot:
             snapshot.check_prefix(param)
-        nets = SolverNets(param, options, group, log)
+        nets = SolverNets(param, options, group, log, start)
         self._train = nets.train()
         self.net = self._train.net
         self._tests = nets.tests(self.net)
@@ -111,13 +119,7 @@ class Solver:
         self._log.say("sgd_solver.cpp:336", "SGDSolver: restoring history")
         self.iteration, self._learning_rate.current_step = numbers.tolist()
         if self._average is not None and path is not None:
-            averaged = path.with_name(f"{path.stem}{AVERAGED}")
-            if averaged.exists():
-                self._log.say("solver.cpp:72", f"Restoring averaged weights from {averaged}")
-                self._average.load(averaged)
-            else:
-                self._log.warning("ema.py:1", f"{averaged} is missing: averages start again")
-                self._average.restart()
+            self._average.restore(path, self._log)
 
     def solve(self) -> None:
         """Trains to ``max_iter``, or until a signal asks to stop."""

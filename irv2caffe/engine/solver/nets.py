@@ -35,21 +35,27 @@ class NetWithFeed:
 class SolverNets:
     """The nets of a solver, in the order in which Caffe sets them up."""
 
-    def __init__(self, param: Any, options: EngineOptions, group: Group, log: Log) -> None:
+    def __init__(
+        self, param: Any, options: EngineOptions, group: Group, log: Log, start: int
+    ) -> None:
+        """Seeds the random numbers.
+
+        Args:
+            param: a SolverParameter.
+            options: of the engine.
+            group: the processes that train together.
+            log: of this process.
+            start: the first iteration; one that continues gets other random numbers.
+        """
         self._param = param
         self._options = options
         self._group = group
         self._log = log
-        self._seed = self._shared_seed()
+        given = param.random_seed if param.random_seed >= 0 else secrets.randbits(32)
+        seed = torch.tensor([given + start])
+        group.broadcast([seed])
+        self._seed = int(seed.item())
         torch.manual_seed(self._seed + group.rank)
-
-    def _shared_seed(self) -> int:
-        """``random_seed``, or a number by chance that all processes agree on."""
-        if self._param.random_seed >= 0:
-            return int(self._param.random_seed)
-        seed = torch.tensor([secrets.randbits(32)])
-        self._group.broadcast([seed])
-        return int(seed.item())
 
     def train(self) -> NetWithFeed:
         """The net to be trained; it reads the records of this process only.

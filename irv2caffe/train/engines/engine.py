@@ -32,6 +32,7 @@ class Engine(ABC):
         image: the docker image that it runs in, or empty.
         workers: number of processes on the CPU.
         machines: number of machines that train together.
+        base_bytes: memory of a process on the CPU before it has a net.
         moot_rules: rules of check about what its options change.
         saves: this machine tests and writes the snapshots.
         layer_types: the layer types that it runs; empty if unknown.
@@ -49,6 +50,7 @@ class Engine(ABC):
     image: str = ""
     workers: int = 1
     machines: int = 1
+    base_bytes: int = 0
     moot_rules: frozenset[str] = frozenset()
     saves: bool = True
     layer_types: frozenset[str] = frozenset()
@@ -74,6 +76,10 @@ class Engine(ABC):
     def takes_locks(self, can: Capability | None) -> bool:  # noqa: ARG002
         """Whether it locks the databases that it reads."""
         return False
+
+    def stall_help(self, num_devices: int) -> str:  # noqa: ARG002
+        """What to try if it stalls more than once; may be empty."""
+        return ""
 
     def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
         """Refuses GPUs whose driver it cannot use."""
@@ -123,6 +129,12 @@ class CaffeEngine(Engine):
     def capability(self) -> Capability:
         """What it supports."""
         return capability(self.found)
+
+    def stall_help(self, num_devices: int) -> str:
+        """With several GPUs: one sum of all gradients, in place of one per layer by NCCL."""
+        if num_devices < 2:
+            return ""
+        return "if it stalls again: write layer_wise_reduce: false into the solver"
 
     def check_driver(self) -> None:
         """Refuses GPUs if the driver is missing or too old for its CUDA."""

@@ -145,6 +145,7 @@ class TrainingSession:
             pair_bytes=context.snapshot_bytes(),
             trainer=context.plan.engine.title,
             saves=context.plan.engine.saves,
+            on_stall=context.plan.engine.stall_help(context.plan.devices.count),
         )
 
     def _on_line(self, text: str) -> None:

@@ -69,6 +69,7 @@ class Outcome:
         pair_bytes: size of a snapshot, or None.
         trainer: what trained, for messages.
         saves: snapshots are written on this machine.
+        on_stall: what to try if it stalls again, or empty.
     """
 
     exit_status: int
@@ -83,6 +84,7 @@ class Outcome:
     pair_bytes: int | None
     trainer: str = "Caffe"
     saves: bool = True
+    on_stall: str = ""
 
 
 def judge(now: StartState, outcome: Outcome) -> Verdict:
@@ -103,7 +105,8 @@ def judge(now: StartState, outcome: Outcome) -> Verdict:
         return _stopped(now, outcome)
     if outcome.stalled:
         saved = "" if outcome.newest is None else RESUME
-        return Verdict(Ending.STALLED, outcome.stalled, saved or LOG, retryable=True)
+        hint = "; ".join(filter(None, (saved or LOG, outcome.on_stall)))
+        return Verdict(Ending.STALLED, outcome.stalled, hint, retryable=True)
     if outcome.exit_status == 0 and now.done:
         return Verdict(
             Ending.CRASHED,
