@@ -32,6 +32,7 @@ class Engine(ABC):
         image: the docker image that it runs in, or empty.
         workers: number of processes on the CPU.
         machines: number of machines that train together.
+        base_bytes: memory of a process on the CPU before it has a net.
         moot_rules: rules of check about what its options change.
         saves: this machine tests and writes the snapshots.
         layer_types: the layer types that it runs; empty if unknown.
@@ -49,6 +50,7 @@ class Engine(ABC):
     image: str = ""
     workers: int = 1
     machines: int = 1
+    base_bytes: int = 0
     moot_rules: frozenset[str] = frozenset()
     saves: bool = True
     layer_types: frozenset[str] = frozenset()

@@ -31,6 +31,7 @@ class TorchEngine(Engine):
     facts: TorchFacts
     torch: TorchOptions = field(default_factory=TorchOptions)
     why: str = ""
+    base_bytes = 260 << 20  # 242 MB with PyTorch 2.13, before the first thread
     name = "torch"
     title = "the torch engine"
     program = f"python -m {PROGRAM[-1]}"

@@ -34,18 +34,24 @@ def check_memory(
     if not plan.gpus:
         room = memory_room()
         # A snapshot needs a second copy of the model in memory (Net::ToProto).
-        need = found.on_device(0, plan.flavor) + found.model_bytes
+        need = found.on_device(0, plan.flavor) + found.model_bytes + _of_processes(plan, found)
         places = [(room.where, room.how, room.num_bytes, need, True)]
     for where, how, there, need, tests in places:
         also = f" ({format_bytes(found.test_bytes)} of it for the tests)" if tests else ""
         has, takes = format_bytes(there), format_bytes(need)
         what = f"{where} has {has} {how}, the training takes about {takes}{also}"
         if need > there and not plan.options.ignore_findings:
-            besides = 0 if plan.gpus else found.model_bytes
+            besides = 0 if plan.gpus else found.model_bytes + _of_processes(plan, found)
             hint = _smaller_batches(plan, found, int(_NEAR * there) - besides, tests=tests)
             problems.append(InputError(what, f"{hint}; {_ANYWAY}"))
         elif need > _NEAR * there:
             notes.append(f"warning: {what}")
+
+
+def _of_processes(plan: Plan, found: Estimate) -> int:
+    """Memory on the CPU of the program itself, and of all processes but the first."""
+    workers = plan.engine.workers
+    return workers * plan.engine.base_bytes + (workers - 1) * found.train_bytes
 
 
 def _smaller_batches(plan: Plan, found: Estimate, there: int, *, tests: bool) -> str:
