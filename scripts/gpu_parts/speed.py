@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 STEPS = 8  # in each round
+LONGEST_WAIT_S = 60.0
 IMAGES = 1_281_167
 PAIRS = (("irv2caffe", "timm"), ("irv2caffe compiled", "timm compiled"))
 
@@ -72,7 +73,8 @@ def run(report: Report, args: Any) -> None:
         return
     for batch in args.batches.split(","):
         for pair in PAIRS:
-            measure(report, batch, {name: start(name, batch, args.out) for name in pair})
+            after = args.after if pair == PAIRS[-1] else None
+            measure(report, batch, {name: start(name, batch, args.out) for name in pair}, after)
 
 
 def start(name: str, batch: str, out: Path) -> Candidate:
@@ -85,7 +87,9 @@ def start(name: str, batch: str, out: Path) -> Candidate:
     return Candidate(process, [])
 
 
-def measure(report: Report, batch: str, pair: dict[str, Candidate]) -> None:
+def measure(
+    report: Report, batch: str, pair: dict[str, Candidate], after: Path | None = None
+) -> None:
     """Waits until both are ready, then lets them train in turns; ends them."""
     for name, candidate in list(pair.items()):
         ready = candidate.answer()
@@ -95,6 +99,11 @@ def measure(report: Report, batch: str, pair: dict[str, Candidate]) -> None:
             continue
         report.add(f"batch {batch}, {name}: first iteration", ready["first_s"], "s")
         report.add(f"batch {batch}, {name}: peak memory", ready["peak_gb"], "GB")
+    waited_s = 0.0
+    while after is not None and not after.exists() and waited_s < LONGEST_WAIT_S:
+        time.sleep(0.2)
+        waited_s += 0.2
+    report.add(f"batch {batch}, waited until the GPU was free", waited_s, "s")
     for number in range(ROUNDS):
         for name, candidate in pair.items():
             if candidate.train():
