@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.find import find_caffe, find_gpu_build
-from irv2caffe.caffe.gpu_host import driver_fault, read_host
+from irv2caffe.caffe.gpu_host import read_host
 from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
 from irv2caffe.errors import CaffeNotFoundError, InstallError
@@ -74,13 +74,13 @@ def find_caffe_for_gpus() -> FoundCaffe:
 
 
 def check_driver(found: FoundCaffe) -> None:
-    """Refuses GPUs for a Caffe of ``install-caffe --cuda`` whose driver is missing or too old.
+    """Refuses GPUs that a Caffe of ``install-caffe --cuda`` cannot use.
 
     Raises:
-        InstallError: what CUDA would report as its error 35.
+        InstallError: the driver is missing or too old, or there is no code for a GPU.
     """
     built = gpu_build(found.root) if found.is_runtime else None
-    fault = driver_fault(read_host(), built.min_driver) if built else None
+    fault = built.fault(read_host()) if built else None
     if fault:
         raise InstallError(*fault)
 

@@ -94,32 +94,3 @@ def _ask_nvidia_smi() -> tuple[str, list[int]] | None:
         int(cap.strip().replace(".", "")) for _, cap in rows if re.fullmatch(r" *\d+\.\d", cap)
     ]
     return (rows[0][0], archs) if done.returncode == 0 and rows else None
-
-
-_CONTAINER = "in a container, start it with access to the GPUs (docker run --gpus all)"
-
-
-def driver_fault(host: Host, min_driver: int) -> tuple[str, str] | None:
-    """Returns why CUDA would give its error 35, which has several causes, and what to do.
-
-    Args:
-        host: driver and GPUs.
-        min_driver: lowest major version of the driver for this Caffe's CUDA.
-
-    Returns:
-        The cause and a hint; None if driver and GPUs are usable.
-    """
-    if host.driver is None:
-        return "there is no NVIDIA driver", f"install it; {_CONTAINER}"
-    if host.driver[0] < min_driver:
-        what = f"the NVIDIA driver {host.driver_text} is too old for this Caffe"
-        return (
-            f"{what}, which needs {min_driver}",
-            "update it, or build Caffe for it: irv2caffe install-caffe --cuda --force",
-        )
-    if not host.archs:
-        return (
-            f"the NVIDIA driver {host.driver_text} shows no GPU",
-            f"nvidia-smi tells why; after an update of the driver, restart; {_CONTAINER}",
-        )
-    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import FoundCaffe, candidates
-from irv2caffe.caffe.gpu_host import driver_fault, read_host
+from irv2caffe.caffe.gpu_host import read_host
 from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
 from irv2caffe.errors import CaffeFailedError, InstallError
@@ -84,7 +84,7 @@ def _kind(found: FoundCaffe, built: GpuBuild | None) -> str:
 
 def _gpus(built: GpuBuild) -> str:
     host = read_host()
-    fault = driver_fault(host, built.min_driver)
+    fault = built.fault(host)
     if fault:
         return f"cannot be used: {fault[0]}; {fault[1]}"
     shown = ", ".join(f"{arch // 10}.{arch % 10}" for arch in host.archs)

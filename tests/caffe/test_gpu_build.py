@@ -121,6 +121,8 @@ def test_libraries_of_cuda_and_driver(both):
         (Host((550, 163), (90,)), "cannot be used: the NVIDIA driver 550.163 is too old"),
         (Host(None, ()), "cannot be used: there is no NVIDIA driver; install it; in a container"),
         (Host((580, 82), ()), "cannot be used: the NVIDIA driver 580.82 shows no GPU"),
+        (Host((580, 82), (75, 90)), "can be used: driver 580.82, compute capability 7.5, 9.0"),
+        (Host((580, 82), (75,)), "cannot be used: this Caffe holds no code for GPUs of compute"),
     ],
 )
 def test_which(both, monkeypatch, capsys, host, shown):
@@ -145,3 +147,20 @@ def test_driver_before_a_training(both, monkeypatch):
     with pytest.raises(InstallError, match=r"550\.163 is too old") as caught:
         check_driver(found)
     assert "install-caffe --cuda --force" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "arch", "runs"),
+    [
+        (("sm_80",), 80, True),
+        (("sm_80",), 86, True),  # of the same generation
+        (("sm_86",), 80, False),
+        (("sm_80",), 90, False),
+        (("compute_80", "sm_80"), 120, True),
+        (("compute_80", "sm_80"), 75, False),
+        (("sm_90",), 100, False),
+        (("damaged",), 90, False),
+    ],
+)
+def test_code_for_a_gpu(code, arch, runs):
+    assert (GpuBuild("13.0", code, 580).fault(Host((580, 82), (arch,))) is None) is runs

@@ -162,6 +162,17 @@ def test_labels_that_depend_on_weights_are_refused():
     run(allowed)
 
 
+@pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "HingeLoss", "SigmoidCrossEntropyLoss"])
+def test_labels_from_data_are_allowed_with_force_backward(kind):
+    shape = (4, 10) if kind == "SigmoidCrossEntropyLoss" else (4,)
+    text = source(4, 10) + source(*shape, top="t") + layer(kind, bottoms="x t")
+    net = make("force_backward: true\n" + text)
+    result = net.forward({"x": torch.randn(4, 10), "t": torch.zeros(shape)}, keep_blobs=True)
+    result.loss.backward()
+    assert result.blobs["x"].grad.abs().sum() > 0
+    assert result.blobs["t"].grad is None
+
+
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 def test_label_smoothing_is_that_of_torch_in_train(phase):
     given = {"x": torch.randn(4, 10), "t": torch.tensor([0.0, 1.0, 3.0, 9.0])}

@@ -22,7 +22,7 @@ def accuracy(layer: Layer, scores: Tensor, labels: Tensor) -> Tops:
     """
     rows = rows_of_classes(scores.detach(), layer.settings.axis)
     classes = rows.shape[1]
-    whole, counts = read_labels(layer, labels.detach().reshape(rows[:, 0].shape), classes)
+    whole, counts = read_labels(layer, labels.detach(), rows[:, 0].shape, classes)
     better = (rows >= rows.gather(1, whole[:, None])).sum(1) - 1
     right = (better < layer.settings.top_k).float()
     ones = right.new_ones(right.shape) if counts is None else counts.float()

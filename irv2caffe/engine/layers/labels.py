@@ -9,17 +9,22 @@ import torch
 from irv2caffe.errors import InputError, NetError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from irv2caffe.engine.layer import Layer
 
 
-def read_labels(layer: Layer, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor | None]:
+def read_labels(
+    layer: Layer, labels: Tensor, shape: Sequence[int], num_classes: int
+) -> tuple[Tensor, Tensor | None]:
     """Labels as integers, rounded towards 0 as C casts them, and which of them count.
 
     Args:
         layer: has ``ignore_label`` among its settings, or no such setting.
-        labels: a blob of labels.
+        labels: a bottom of the layer.
+        shape: of the result.
         num_classes: labels are below it.
 
     Returns:
@@ -27,21 +32,30 @@ def read_labels(layer: Layer, labels: Tensor, num_classes: int) -> tuple[Tensor,
 
     Raises:
         InputError: a label is out of range; only where that can be seen at once.
-        NetError: a gradient of the labels is needed, as Caffe's backward pass refuses it.
+        NetError: the labels depend on weights.
     """
-    if labels.requires_grad:
-        raise NetError(
-            f"layer {layer.info.name!r} ({layer.info.type}) cannot backpropagate to label inputs",
-            "its labels depend on weights: propagate_down: true propagate_down: false",
-            layer=layer.info.name,
-        )
-    whole = labels.long()
+    check_not_learned(layer, labels)
+    whole = labels.detach().reshape(tuple(shape)).long()
     counts = None
     if "ignore_label" in layer.settings.given:
         counts = whole != layer.settings.ignore_label
         whole = torch.where(counts, whole, 0)
     check_range(layer, whole, num_classes)
     return whole, counts
+
+
+def check_not_learned(layer: Layer, labels: Tensor) -> None:
+    """Fails for labels that depend on weights, whose gradient Caffe refuses to compute.
+
+    With ``force_backward``, labels from data want a gradient too; losses give them none
+    (AllowForceBackward in loss_layer.hpp).
+    """
+    if not torch.compiler.is_compiling() and labels.grad_fn is not None:
+        raise NetError(
+            f"layer {layer.info.name!r} ({layer.info.type}) cannot backpropagate to label inputs",
+            "its labels depend on weights: propagate_down: true propagate_down: false",
+            layer=layer.info.name,
+        )
 
 
 def check_range(layer: Layer, whole: Tensor, limit: int) -> None:

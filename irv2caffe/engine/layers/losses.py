@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from irv2caffe.engine.layer import Layer, Tops, layer_type
 from irv2caffe.engine.layers.gradients import GivenSlope, TargetLoss, apply
-from irv2caffe.engine.layers.labels import read_labels
+from irv2caffe.engine.layers.labels import check_not_learned, read_labels
 from irv2caffe.errors import NetError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_array, read_binary
@@ -41,7 +41,7 @@ def softmax_with_loss(layer: Layer, scores: Tensor, labels: Tensor) -> Tensor:
     """
     scores = rows_of_classes(scores, layer.settings.axis)
     classes = scores.shape[1]
-    whole, counts = read_labels(layer, labels.reshape(scores[:, 0].shape), classes)
+    whole, counts = read_labels(layer, labels, scores[:, 0].shape, classes)
     targets = torch.zeros_like(scores, requires_grad=False).scatter_(1, whole[:, None], 1.0)
     if layer.options.label_smoothing and layer.phase == "TRAIN":
         share = layer.options.label_smoothing
@@ -127,7 +127,7 @@ def infogain_loss(
         if "matrix" not in layer.constants:
             layer.constants["matrix"] = _read_matrix(layer.info).to(scores.device)
         matrix = layer.constants["matrix"]
-    whole, counts = read_labels(layer, labels.reshape(rows[:, 0].shape), classes)
+    whole, counts = read_labels(layer, labels, rows[:, 0].shape, classes)
     targets = matrix.detach().float().reshape(classes, classes)[whole].movedim(2, 1)
     loss = _target_loss(layer, rows, targets, counts, math.log(_LOG_THRESHOLD))
     if len(layer.info.tops) == 1:
@@ -141,9 +141,8 @@ def sigmoid_cross_entropy_loss(layer: Layer, scores: Tensor, targets: Tensor) ->
 
     Divided by the batch size unless ``normalization`` says otherwise.
     """
-    scores, targets = scores.float(), targets.float().reshape(scores.shape)
-    if targets.requires_grad:
-        read_labels(layer, targets, 0)
+    check_not_learned(layer, targets)
+    scores, targets = scores.float(), targets.detach().float().reshape(scores.shape)
     losses = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
     counts = None
     if "ignore_label" in layer.settings.given:
@@ -168,7 +167,7 @@ def hinge_loss(layer: Layer, scores: Tensor, labels: Tensor) -> Tensor:
     A margin is the score of the label, and the negative score of all other classes.
     """
     rows = scores.float().flatten(1)
-    whole, _ = read_labels(layer, labels.reshape(-1), rows.shape[1])
+    whole, _ = read_labels(layer, labels, rows.shape[:1], rows.shape[1])
     signs = torch.ones_like(rows, requires_grad=False).scatter_(1, whole[:, None], -1.0)
     missing = torch.relu(1 + signs * rows)
     if layer.settings.norm == "L2":
@@ -202,7 +201,7 @@ def multinomial_logistic_loss(layer: Layer, probabilities: Tensor, labels: Tenso
     The slope is -1 / probability even then. Source: multinomial_logistic_loss_layer.cpp.
     """
     rows = probabilities.float().flatten(1)
-    whole, _ = read_labels(layer, labels.reshape(-1), rows.shape[1])
+    whole, _ = read_labels(layer, labels, rows.shape[:1], rows.shape[1])
     true = rows.gather(1, whole[:, None])
     clipped = true.detach().clamp(min=_LOG_THRESHOLD)
     return apply(GivenSlope, true, -clipped.log(), -1 / clipped).sum() / rows.shape[0]

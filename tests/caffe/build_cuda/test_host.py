@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from irv2caffe.caffe.build_cuda.host import check_machine, choose_variant, parse_archs
-from irv2caffe.caffe.gpu_host import Host, driver_fault, read_host
+from irv2caffe.caffe.gpu_host import Host, read_host
 from irv2caffe.errors import InstallError, UsageError
 
 # First lines of /proc/driver/nvidia/version: NVIDIA's closed and open kernel modules.
@@ -153,16 +153,3 @@ def test_machines_that_cannot_build(monkeypatch):
             patched.setattr(os, "confstr", lambda _, libc=libc: libc)
             with pytest.raises(InstallError, match=message):
                 check_machine()
-
-
-@pytest.mark.parametrize(
-    ("host", "min_driver", "why"),
-    [
-        (Host(None, ()), 580, "there is no NVIDIA driver"),
-        (Host((550, 163), (90,)), 580, "550.163 is too old for this Caffe, which needs 580"),
-        (Host((580, 82), ()), 580, "580.82 shows no GPU"),
-    ],
-)
-def test_error_35_told_apart(host, min_driver, why):
-    assert why in driver_fault(host, min_driver)[0]
-    assert driver_fault(Host((580, 82), (90,)), 580) is None
