@@ -68,6 +68,7 @@ def run_part(part: str, args: argparse.Namespace) -> None:
     """Runs a part in a process of its own."""
     command = [sys.executable, __file__, "--part", part, "--out", str(args.out)]
     command += ["--data", str(args.data), "--batches", args.batches]
+    command += ["--after", str(args.after)] if args.after else []
     start = time.monotonic()
     try:
         code: int | str = subprocess.run(command, timeout=LIMITS_S[part], check=False).returncode
@@ -93,7 +94,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-check")))
     parser.add_argument("--data", type=Path, default=Path("gpu-data"))
     parser.add_argument("--batches", default="128,256", help="batch sizes of the speed part")
+    parser.add_argument("--after", type=Path, help="measure compiled steps when this file exists")
     parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.data = args.data.resolve()

@@ -1,13 +1,15 @@
-"""Files that somebody else put there: a reader must not hang on them, nor read for ever."""
+"""Files that somebody else put there: a reader must not hang on them. GPUs by nvidia-smi."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from irv2caffe import system
 from irv2caffe.system import open_regular, read_regular
 
 
@@ -49,3 +51,38 @@ def test_no_more_than_the_limit_is_read(tmp_path):
     os.truncate(path, 200 << 30)  # holes: takes no room
     with pytest.raises(OSError, match="longer than 1,000 bytes"):
         read_regular(path, 1000)
+
+
+SMI = """#!/bin/sh
+case "$1" in
+*query-gpu*) printf '0, NVIDIA H100, GPU-aa, 81559, 81000\\n1, NVIDIA H100, GPU-bb, 81559, 500\\n'
+    printf '2, Odd, GPU-cc, [N/A], [N/A]\\n' ;;
+*query-compute-apps*) printf 'GPU-bb\\nGPU-bb\\n' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "wanted"),
+    [
+        (
+            SMI,
+            [
+                system.Gpu(0, "NVIDIA H100", "GPU-aa", 81559 << 20, 81000 << 20, 0),
+                system.Gpu(1, "NVIDIA H100", "GPU-bb", 81559 << 20, 500 << 20, 2),
+            ],
+        ),
+        ("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n", None),
+        ("#!/bin/sh\nexec sleep 1000\n", None),
+    ],
+    ids=["two GPUs", "no driver", "hangs"],
+)
+def test_gpus_of_nvidia_smi(tmp_path, monkeypatch, script, wanted):
+    """Where nvidia-ml-py is not installed."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(system, "_NVIDIA_SMI_S", 1.0 if "sleep" in script else 60.0)
+    program = tmp_path / "nvidia-smi"
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert system.gpus() == wanted

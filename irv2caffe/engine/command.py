@@ -93,6 +93,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--data-threads", type=int, default=0)
     own.add_argument("--debug-layers", action=flag, default=False)
     own.add_argument("--stop-after", default="", metavar="LAYER")
+    own.add_argument("--compile", action=flag, default=True, help="if exact is off and it pays")
 
 
 def engine_options(args: argparse.Namespace) -> EngineOptions:
@@ -129,4 +130,5 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         data_threads=args.data_threads or None,
         debug_layers=args.debug_layers or bool(args.stop_after),
         stop_after=args.stop_after,
+        compile=args.compile,
     )

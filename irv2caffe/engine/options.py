@@ -25,6 +25,7 @@ class EngineOptions:
         data_threads: threads that decode images; None chooses.
         debug_layers: print each layer as it runs.
         stop_after: the layer after which the first forward pass ends; empty for none.
+        compile: on a GPU, and not with ``exact``, compile the net where this pays.
     """
 
     exact: bool = True
@@ -38,3 +39,4 @@ class EngineOptions:
     data_threads: int | None = None
     debug_layers: bool = False
     stop_after: str = ""
+    compile: bool = True

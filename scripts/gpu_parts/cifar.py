@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from gpu_check import Report
 
-EPOCHS = 12
+EPOCHS = 6
 BATCH = 128
 JOB = (
     *("--variant", "small32", "--batch-size", BATCH, "--test-batch-size", 100),
-    *("--epochs", EPOCHS, "--test-epochs", 3, "--snapshot-epochs", EPOCHS),
+    *("--epochs", EPOCHS, "--test-epochs", 2, "--snapshot-epochs", EPOCHS),
     *("--lr-decay-epochs", 1, "--lr-decay", 0.7, "--bn-fraction", 0.95),
 )
 

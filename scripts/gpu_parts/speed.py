@@ -1,11 +1,19 @@
-"""Training images a second of slim beside timm's inception_resnet_v2, in turns."""
+"""Training images a second of slim beside timm's inception_resnet_v2, in turns.
+
+Each candidate is a process of its own that sets itself up beside the other one, and then
+trains a few iterations when it is told to.
+"""
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,111 +30,128 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 STEPS = 8  # in each round
+LONGEST_WAIT_S = 60.0
 IMAGES = 1_281_167
+PAIRS = (("irv2caffe", "timm"), ("irv2caffe compiled", "timm compiled"))
 
 
 @dataclass
 class Candidate:
-    """A program to measure.
+    """A process that trains when it is told to.
 
     Attributes:
-        step: one training iteration with its update.
-        first_s: time until the first iteration was over.
-        peak_gb: largest memory of the GPU beyond what was taken before.
+        process: of ``python gpu_check.py --candidate NAME``.
+        rates: images per second of each round.
     """
 
-    step: Callable[[], Any]
-    first_s: float
-    peak_gb: float
+    process: subprocess.Popen[str]
+    rates: list[float]
+
+    def answer(self) -> Any:
+        """The next line it says; None when it has failed."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        return None
+
+    def train(self) -> bool:
+        """A round; False when the process has failed."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        found = self.answer()
+        if found is not None:
+            self.rates.append(found["rate"])
+        return found is not None
 
 
 def run(report: Report, args: Any) -> None:
     """Reports them for each batch size."""
-    product = peak_flops()
-    for batch in map(int, args.batches.split(",")):
-        try:
-            measure(report, batch, product)
-        except torch.OutOfMemoryError as error:
-            report.add(f"batch {batch}", f"does not fit: {str(error)[:80]}")
-        torch.cuda.empty_cache()
-
-
-def peak_flops() -> float:
-    """The rate of a large product in bf16."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    seconds_of(lambda: a @ b, 5)
-    return 2 * 8192**3 / seconds_of(lambda: a @ b, 20)
-
-
-def measure(report: Report, batch: int, product: float) -> None:
-    """One batch size."""
-    made: dict[str, Candidate] = {}
-    candidates = {
-        "irv2caffe": lambda: ours(batch),
-        "irv2caffe, not compiled": lambda: ours(batch, Modes(record=True, bf16=True)),
-        "timm": lambda: timms(batch, translate=True),
-    }
-    for name, make in candidates.items():
-        try:
-            made[name] = prepared(make)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 the others are still worth their time
-            report.add(f"batch {batch}, {name}", f"left out: {str(error)[:1500]}")
-            continue
-        _report_first(report, batch, name, made[name])
-        report.add(
-            f"batch {batch}, {name}, first round", batch / seconds_of(made[name].step, STEPS)
-        )
-    rates: dict[str, list[float]] = {name: [] for name in made}
-    for _ in range(ROUNDS):
-        _round(batch, made, rates)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, rate in medians.items():
-        spread = [min(rates[name]), max(rates[name])]
-        report.add(f"batch {batch}, {name}", rate, "images/s", spread=spread, n=ROUNDS)
-        report.add(f"batch {batch}, {name}: share of the product", 6 * MACS * rate / product)
-    if "irv2caffe" not in medians:
+    if args.candidate:
+        be_candidate(args.candidate, int(args.batches))
         return
-    report.add(
-        f"batch {batch}: 120 epochs of ILSVRC12",
-        120 * IMAGES / medians["irv2caffe"] / 86400,
-        "days",
-    )
-    for name in set(medians) - {"irv2caffe"}:
-        report.add(f"batch {batch}: irv2caffe / {name}", medians["irv2caffe"] / medians[name])
+    for batch in args.batches.split(","):
+        for pair in PAIRS:
+            after = args.after if pair == PAIRS[-1] else None
+            measure(report, batch, {name: start(name, batch, args.out) for name in pair}, after)
 
 
-def _round(batch: int, made: dict[str, Candidate], rates: dict[str, list[float]]) -> None:
-    for name, candidate in made.items():
-        rates[name].append(batch / seconds_of(candidate.step, STEPS))
+def start(name: str, batch: str, out: Path) -> Candidate:
+    """Starts a candidate."""
+    words = ["--part", "speed", "--batches", batch, "--candidate", name, "--out", str(out)]
+    command = [sys.executable, str(Path(__file__).parent.parent / "gpu_check.py"), *words]
+    errors = (out / f"{name.replace(' ', '-')}-{batch}.err").open("w")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True)
+    return Candidate(process, [])
 
 
-def _report_first(report: Report, batch: int, name: str, candidate: Candidate) -> None:
-    report.add(f"batch {batch}, {name}: first iteration", candidate.first_s, "s")
-    report.add(f"batch {batch}, {name}: peak memory", candidate.peak_gb, "GB")
+def measure(
+    report: Report, batch: str, pair: dict[str, Candidate], after: Path | None = None
+) -> None:
+    """Waits until both are ready, then lets them train in turns; ends them."""
+    for name, candidate in list(pair.items()):
+        ready = candidate.answer()
+        if ready is None:
+            report.add(f"batch {batch}, {name}", "failed; its .err file says why")
+            del pair[name]
+            continue
+        report.add(f"batch {batch}, {name}: first iteration", ready["first_s"], "s")
+        report.add(f"batch {batch}, {name}: peak memory", ready["peak_gb"], "GB")
+    waited_s = 0.0
+    while after is not None and not after.exists() and waited_s < LONGEST_WAIT_S:
+        time.sleep(0.2)
+        waited_s += 0.2
+    report.add(f"batch {batch}, waited until the GPU was free", waited_s, "s")
+    for number in range(ROUNDS):
+        for name, candidate in pair.items():
+            if candidate.train():
+                rate = candidate.rates[-1]
+                report.add(f"batch {batch}, {name}: round {number}", rate, "images/s")
+    for name, candidate in pair.items():
+        candidate.process.kill()
+        candidate.process.wait()
+        if candidate.rates:
+            _summary(report, f"batch {batch}, {name}", candidate.rates)
+    rates = [statistics.median(each.rates) for each in pair.values() if each.rates]
+    if len(rates) == 2:
+        report.add(f"batch {batch}: {' / '.join(pair)}", rates[0] / rates[1])
 
 
-def prepared(make: Callable[[], Callable[[], Any]]) -> Candidate:
-    """Sets a candidate up, measuring its first iteration and its memory."""
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    step = make()
+def _summary(report: Report, name: str, rates: list[float]) -> None:
+    rate = statistics.median(rates)
+    report.add(f"{name}: median of {len(rates)}", rate, "images/s")
+    report.add(f"{name}: rate of its products", 6 * MACS * rate / 1e12, "TFLOP/s")
+    report.add(f"{name}: 120 epochs of ILSVRC12", 120 * IMAGES / rate / 86400, "days")
+
+
+def be_candidate(name: str, batch: int) -> None:
+    """Sets up, says so, and trains a round for each line that it reads."""
+    start_s = time.perf_counter()
+    program, _, compiled = name.partition(" ")
+    step = (ours if program == "irv2caffe" else timms)(batch, translate=bool(compiled))
     step()
     torch.cuda.synchronize()
-    first_s = time.perf_counter() - start
+    first_s = time.perf_counter() - start_s
     for _ in range(4):
         step()
     torch.cuda.synchronize()
-    return Candidate(step, first_s, (torch.cuda.max_memory_allocated() - before) / 1e9)
+    _say({"first_s": first_s, "peak_gb": torch.cuda.max_memory_allocated() / 1e9})
+    for _ in sys.stdin:
+        step()
+        _say({"rate": batch / seconds_of(step, STEPS)})
 
 
-def ours(batch: int, modes: Modes | None = None) -> Callable[[], Any]:
+def _say(answer: dict[str, float]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def ours(batch: int, *, translate: bool) -> Callable[[], Any]:
     """The engine's step, with an RMSProp of torch."""
     options = EngineOptions(exact=False, precision="bf16")
     net = slim(batch, options, "cuda")
+    modes = Modes(translate="repeated" if translate else "", record=True, bf16=True)
     step = make_step(net, options, modes=modes)
     learned = [w.tensor for w in net.weights.learnable if w.tensor.requires_grad]
     update = torch.optim.RMSprop(learned, lr=1e-4, alpha=0.9, eps=1.0, foreach=True)
@@ -141,7 +166,7 @@ def ours(batch: int, modes: Modes | None = None) -> Callable[[], Any]:
 
 
 def timms(batch: int, *, translate: bool) -> Callable[[], Any]:
-    """The model of timm as its own training script runs it: autocast, compiled blocks."""
+    """The model of timm as it is used: autocast, channels_last, its repeated blocks compiled."""
     import timm
 
     torch.manual_seed(0)
@@ -152,9 +177,9 @@ def timms(batch: int, *, translate: bool) -> Callable[[], Any]:
         config.recompile_limit = 1024
         config.accumulated_recompile_limit = 4096
         for child in model.children():
-            parts = child if isinstance(child, torch.nn.Sequential) else [child]
-            for part in parts:
-                part.compile(dynamic=False)
+            for block in child if isinstance(child, torch.nn.Sequential) else ():
+                block.compile(dynamic=False)
+    torch.backends.cudnn.benchmark = True
     update = torch.optim.RMSprop(model.parameters(), lr=1e-4, alpha=0.9, eps=1.0, foreach=True)
     given = random_batch(batch, "cuda")
     data = given["data"].to(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ The plain step runs the net layer by layer. The fast one rearranges the layers (
 """
 
 from irv2caffe.engine.fast.modes import PLAIN, Modes, choose_modes
-from irv2caffe.engine.fast.step import Step, make_step
+from irv2caffe.engine.fast.protocol import Step
+from irv2caffe.engine.fast.step import make_step
 
 __all__ = ["PLAIN", "Modes", "Step", "choose_modes", "make_step"]

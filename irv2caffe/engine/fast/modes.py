@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ class Modes:
         fuse: one operation for BatchNorm, Scale and ReLU, and for Eltwise and ReLU.
         merge: one convolution for sibling 1x1 convolutions.
         channels_last: images in memory with the channels innermost.
-        translate: torch.compile for blocks.
+        translate: torch.compile for blocks: for those that ``repeat``, or for ``all``.
         record: a CUDA graph of the whole step.
         bf16: convolutions and matrix products in bfloat16.
     """
@@ -29,7 +29,7 @@ class Modes:
     fuse: bool = True
     merge: bool = True
     channels_last: bool = True
-    translate: bool = False
+    translate: Literal["", "repeated", "all"] = ""
     record: bool = False
     bf16: bool = False
 
@@ -38,12 +38,15 @@ PLAIN = Modes(fuse=False, merge=False, channels_last=False)
 
 
 def choose_modes(options: EngineOptions, device: torch.device) -> Modes:
-    """The modes for options and a device; those of ``--exact`` change rounding only."""
+    """The modes for options and a device; those of ``--exact`` keep the order of sums."""
     if options.debug_layers or options.stop_after:
         return PLAIN
     is_gpu = device.type == "cuda"
+    is_fast = is_gpu and not options.exact
     return Modes(
-        translate=is_gpu and not options.exact and can_translate(),
+        merge=is_fast,
+        channels_last=is_fast,
+        translate="all" if is_fast and options.compile and can_translate() else "",
         record=is_gpu and not options.sync_bn,  # its messages cannot be recorded everywhere
         bf16=options.precision == "bf16",
     )

@@ -17,7 +17,7 @@ from irv2caffe.engine.fast.regions import compile_regions
 from irv2caffe.engine.net import Pass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from torch import Tensor
@@ -31,12 +31,15 @@ class FastStep:
 
     Attributes:
         net: in phase TRAIN.
+        graph: its operations.
         sums: the running sums of its BatchNorm layers.
     """
 
     runs_hooks = True
 
-    def __init__(self, net: Net, modes: Modes) -> None:
+    def __init__(
+        self, net: Net, modes: Modes, *, translate: Callable[[Any], Any] | None = None
+    ) -> None:
         self.net = net
         self.modes = modes
         self.sums = RunningSums()
@@ -52,14 +55,15 @@ class FastStep:
         if modes.bf16:
             graph = self._in_bf16(graph)
         if modes.translate:
-            graph = compile_regions(graph, _translate)
-        self._graph: Graph = graph
+            least = 2 if modes.translate == "repeated" else 1
+            graph = compile_regions(graph, translate or _translate, least=least)
+        self.graph: Graph = graph
 
     def __call__(self, given: Mapping[str, Tensor]) -> Pass:
         """One micro-batch."""
         self._copy_to_bf16()
         with self._autocast():
-            loss, outputs = self._graph.run(self._laid_out(given), self.net.device)
+            loss, outputs = self.graph.run(self._laid_out(given), self.net.device)
         if loss.requires_grad:
             loss.backward()
         self._add_bf16_gradients()

@@ -60,9 +60,17 @@ class RecordedStep:
             for name, tensor in given.items()
         }
         self._gradients = [_gradient(tensor) for tensor in self._weights]
-        gradients = [gradient.clone() for gradient in self._gradients]
-        statistics = [tensor.clone() for tensor in self._statistics]
+        changed = [*self._gradients, *self._statistics]
+        before = [tensor.clone() for tensor in changed]
         random = torch.cuda.get_rng_state()
+        try:
+            self._graph = self._captured()
+        finally:
+            torch.cuda.set_rng_state(random)
+            with torch.no_grad():
+                torch._foreach_copy_(changed, before)
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -71,15 +79,11 @@ class RecordedStep:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        self._graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         mode = "thread_local"  # other threads may copy data meanwhile
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode=mode):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
             self._result = self._step(self._given)
-        torch.cuda.set_rng_state(random)
-        with torch.no_grad():
-            torch._foreach_copy_(self._gradients, gradients)
-            if statistics:
-                torch._foreach_copy_(self._statistics, statistics)
+        return graph
 
     def _place_gradients(self) -> None:
         """Puts the gradients so far where the recording adds to them."""

@@ -7,6 +7,7 @@ share a translation, so that 40 blocks cost the time of a few.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,20 +43,24 @@ class Part:
     tops: tuple[int, ...]
 
 
-def compile_regions(graph: Graph, translate: Callable[[Any], Any]) -> Graph:
+def compile_regions(graph: Graph, translate: Callable[[Any], Any], *, least: int = 1) -> Graph:
     """Replaces regions by one translated operation each.
 
     Args:
         graph: whose operations may have keys; those without run as they are.
         translate: torch.compile, with its options.
+        least: how often a kind of region must occur to be translated.
     """
     known: dict[Any, Any] = {}
+    regions = split(graph)
+    joined = [
+        _joined(graph, region, known, translate) if region[0].key is not None else None
+        for region in regions
+    ]
+    uses = Counter(id(op.call) for op in joined if op is not None)
     ops: list[Op] = []
-    for region in split(graph):
-        if all(op.key is None for op in region):
-            ops += region
-            continue
-        ops.append(_joined(graph, region, known, translate))
+    for region, op in zip(regions, joined, strict=True):
+        ops += [op] if op is not None and uses[id(op.call)] >= least else region
     return replace(graph, ops=tuple(ops))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
+from irv2caffe.engine.fast.later import LaterStep
 from irv2caffe.engine.fast.modes import PLAIN, Modes, choose_modes
 from irv2caffe.engine.fast.rearranged import FastStep
 from irv2caffe.engine.fast.record import RecordedStep
@@ -16,21 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from irv2caffe.engine.fast.protocol import Step
     from irv2caffe.engine.net import Net
     from irv2caffe.engine.options import EngineOptions
-
-
-class Step(Protocol):
-    """Runs forward and backward; adds the gradients to ``weight.tensor.grad``.
-
-    Attributes:
-        runs_hooks: each call runs the hooks of the weights that tell when a gradient is complete.
-    """
-
-    runs_hooks: bool
-
-    def __call__(self, given: Mapping[str, Tensor]) -> Pass:
-        """Takes the tops of the source layers by name; gives outputs and loss without gradients."""
 
 
 def make_step(
@@ -39,6 +29,7 @@ def make_step(
     group: object = None,  # noqa: ARG001
     *,
     modes: Modes | None = None,
+    steps: int | None = None,
 ) -> Step:
     """The fastest step that the options and the device allow.
 
@@ -47,6 +38,8 @@ def make_step(
         options: ``exact`` and ``precision`` decide.
         group: the processes that train together.
         modes: instead of those that follow from the options.
+        steps: how many steps are to come. Only if they take long is the net compiled, after the
+            first ones; None compiles it at once.
     """
     modes = modes if modes is not None else choose_modes(options, net.device)
     if net.device.type == "cuda":
@@ -56,10 +49,15 @@ def make_step(
         torch.backends.cudnn.benchmark = True
     if modes == PLAIN or net.force_backward:
         return PlainStep(net)
+    if modes.translate and steps is not None:
+        plain = _fast(net, replace(modes, translate=""))
+        return LaterStep(plain, lambda: _fast(net, modes), steps)
+    return _fast(net, modes)
+
+
+def _fast(net: Net, modes: Modes) -> Step:
     step = FastStep(net, modes)
-    if modes.record and net.device.type == "cuda":
-        return RecordedStep(step)
-    return step
+    return RecordedStep(step) if modes.record and net.device.type == "cuda" else step
 
 
 class PlainStep:

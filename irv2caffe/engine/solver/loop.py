@@ -91,7 +91,8 @@ class Solver:
         self.net = self._train.net
         self._tests = nets.tests(self.net)
         log.say("solver.cpp:57", "Solver scaffolding done.")
-        self._step = make_step(self.net, options, group)
+        num_steps = param.max_iter * param.iter_size
+        self._step = make_step(self.net, options, group, steps=num_steps)
         self._update = Update(param, self.net.weights.learnable)
         self._average = AveragedWeights(self.net, options.ema) if options.ema else None
         self._smoothed = SmoothedLoss(param.average_loss)
