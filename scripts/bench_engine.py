@@ -1,12 +1,13 @@
 """The torch engine against the real Caffe on the CPU: training images per second, peak memory.
 
 Usage: scripts/bench engine [--variant V] [--crop N] [--batch N] [--iterations N] [--rounds N]
+    [--threads N]
 
-Both programs train the same solver and net from the same database with all cores, in turns, each
-as a whole command: ``caffe train`` and ``python -m irv2caffe.engine train --exact``. The time of an
-iteration is that between the lines of its displays in their logs; the first ones are left out.
-Memory is the largest resident set of the process. On a busy machine the ratio of two processes that
-ran one after the other means little; run it on a quiet one.
+Both programs train the same solver and net from the same database with as many threads, in turns,
+each as a whole command: ``caffe train`` and ``python -m irv2caffe.engine train --exact``. The time
+of an iteration is that between the lines of its displays in their logs; the first ones are left
+out. Memory is the largest resident set of the process. On a busy machine the ratio of two processes
+that ran one after the other means little; run it on a quiet one.
 """
 
 from __future__ import annotations
@@ -115,10 +116,10 @@ def train(command: list[str], env: dict[str, str], args: argparse.Namespace) -> 
     return Run(args.batch / statistics.median(times[FIRST:]), memory_mb)
 
 
-def programs(solver: Path, cores: int) -> dict[str, tuple[list[str], dict[str, str]]]:
+def programs(solver: Path, num_threads: int) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Command line and environment of both."""
     caffe = tool_command(find_caffe(), "caffe", ["train", "-solver", str(solver)])
-    threads = {name: str(cores) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+    threads = {name: str(num_threads) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
     engine = [sys.executable, "-m", "irv2caffe.engine", "train", "-solver", str(solver), "--exact"]
     return {
         "Caffe": ([*caffe.argv], {**caffe.env, **threads, "GLOG_logtostderr": "1"}),
@@ -134,10 +135,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
     print(
-        f"{system.machine()['cpu']}, {cores} cores, load {os.getloadavg()[0]:.1f}, "
+        f"{system.machine()['cpu']}, {args.threads} threads, load {os.getloadavg()[0]:.1f}, "
         f"Python {platform.python_version()}, torch {version('torch')}; "
         f"{args.variant}, crop {args.crop}, batch {args.batch}, n = {args.rounds}"
     )
@@ -145,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         solver = make_job(Path(folder), args)
         for _ in range(args.rounds):
-            for name, (command, env) in programs(solver, cores).items():
+            for name, (command, env) in programs(solver, args.threads).items():
                 runs.setdefault(name, []).append(train(command, env, args))
                 print(f"  {name}: {runs[name][-1].rate:.2f} images/s", flush=True)
     for name, each in runs.items():

@@ -73,6 +73,8 @@ class LaterStep:
             result: Pass = step(given)
         except Exception as error:  # noqa: BLE001 whatever the compiler throws, training goes on
             reason = (str(error).strip() or repr(error)).splitlines()[0]
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             sys.stderr.write(f"torch.compile failed, training goes on without it: {reason}\n")
             return self._step(given)
         self._step = step

@@ -45,7 +45,8 @@ def choose_modes(options: EngineOptions, device: torch.device) -> Modes:
     is_fast = is_gpu and not options.exact
     return Modes(
         merge=is_fast,
-        channels_last=is_fast,
+        # cuDNN's gradients of float32 images in this layout had the errors of tf32 on an H100.
+        channels_last=is_fast and options.precision != "fp32",
         translate="all" if is_fast and options.compile and can_translate() else "",
         record=is_gpu and not options.sync_bn,  # its messages cannot be recorded everywhere
         bf16=options.precision == "bf16",

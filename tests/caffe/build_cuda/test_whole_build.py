@@ -1,4 +1,4 @@
-"""The whole of install-caffe --cuda, from nothing: about ten minutes on two cores for each CUDA.
+"""The whole of install-caffe --cuda, from nothing: about six minutes on two cores for each CUDA.
 
 ``scripts/test --slow`` runs it. With IRV2CAFFE_BUILDS, a folder, downloads and objects are kept
 there for the next time, and the time from nothing is not shown.
