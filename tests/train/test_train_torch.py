@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from helpers.training_jobs import config, irv2caffe, make_databases, metrics, write_job
+from helpers.training_jobs import (
+    PATIENCE_S,
+    caffe_pid,
+    config,
+    irv2caffe,
+    make_databases,
+    metrics,
+    newest,
+    start,
+    wait_for,
+    write_job,
+)
 
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.proto import messages
@@ -188,6 +202,23 @@ def test_two_processes(root, tmp_path):
     assert config(tmp_path / "run")["effective_batch"] == 16
     log = read_log(tmp_path / "run")
     assert [point.iteration for point in log.train] == [0, 5, 10, 15, 20]
+
+
+def test_after_the_death_of_one_process_all_start_again(root, tmp_path):
+    solver = write_job(root, tmp_path / "job", max_iter=1000, snapshot=100)
+    args = ("--solver", solver, "--run-dir", "run", "--workers", 2)
+    child = start(*args, cwd=tmp_path)
+    run = RunDir(tmp_path / "run")
+    wait_for(lambda: newest(run), "for a snapshot")
+    pid = caffe_pid(run.path)
+    ranks = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    _, err = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 0, err
+    assert "rank 1 of 2" in err
+    first, second = config(run.path)["starts"]
+    assert (first["ending"], second["ending"]) == ("crashed", "finished")
+    assert second["from_iteration"] >= 100
 
 
 def test_layers_that_it_does_not_have_are_listed_at_once(root, tmp_path):
