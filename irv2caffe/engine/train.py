@@ -23,6 +23,8 @@ from irv2caffe.proto.snapshot_headers import read_state_header
 if TYPE_CHECKING:
     import argparse
 
+    from irv2caffe.engine.parallel.group import Group
+
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -63,7 +65,7 @@ def _train(args: argparse.Namespace) -> int:
         log.say("train.py:60", f"Training with {group.world} processes")
     signals = Signals(args.sigint_effect, args.sighup_effect)
     with signals.installed():
-        start = _start(args.snapshot) if args.snapshot is not None else 0
+        start = _start(args.snapshot, group)
         solver = Solver(param, args.options, group, signals, log, start=start)
         if group.agree(args.snapshot is not None):
             log.say("caffe.cpp:235", f"Resuming from {args.snapshot or 'process 0'}")
@@ -76,14 +78,20 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _start(snapshot: Path) -> int:
-    """The iteration of a snapshot; 0 for HDF5, which is read later.
+def _start(snapshot: Path | None, group: Group) -> int:
+    """The iteration of the snapshot; 0 without one, and for HDF5, which is read later.
+
+    Only the first process reads it; other machines need not have it.
 
     Raises:
         MissingInputError: no such file.
         FormatError: damaged, or another kind of file.
     """
-    return 0 if snapshot.suffix == ".h5" else read_state_header(snapshot).iteration
+    iteration = torch.zeros(1, dtype=torch.int64)
+    if group.is_root and snapshot is not None and snapshot.suffix != ".h5":
+        iteration[0] = read_state_header(snapshot).iteration
+    group.broadcast([iteration])
+    return int(iteration)
 
 
 def _with_flags(param: Any, args: argparse.Namespace) -> Any:

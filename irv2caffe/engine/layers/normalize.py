@@ -113,7 +113,8 @@ def lrn(layer: Layer, x: Tensor) -> Tensor:
     if settings.norm_region == "WITHIN_CHANNEL":
         mean = functional.avg_pool2d(squares, side, 1, side // 2)
         return x * (1 + settings.alpha * mean) ** -settings.beta
-    mean = torch.matmul(_channel_window(layer, x), squares.flatten(2)).reshape(x.shape)
+    window = _channel_window(layer, x).to(squares.dtype)
+    mean = torch.matmul(window, squares.flatten(2)).reshape(x.shape)
     return x * (settings.k + settings.alpha * mean) ** -settings.beta
 
 
