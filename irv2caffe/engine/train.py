@@ -154,8 +154,8 @@ def _out_of_memory(error: BaseException) -> InputError:
     first = str(error).strip().split("\n", 1)[0] or "out of memory"
     return InputError(
         f"out of memory: {first}",
-        "use a smaller batch_size with a larger iter_size, which trains the same; the test net "
-        "needs memory too",
+        "use a smaller batch_size with a larger iter_size, which trains the same but for "
+        "BatchNorm; the test net needs memory too",
     )
 
 

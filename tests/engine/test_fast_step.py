@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 import torch
 
@@ -101,22 +105,33 @@ def two_steps(modes):
     return result.outputs, gradients, sums
 
 
-@pytest.mark.parametrize(
-    "modes",
-    [
-        Modes(merge=False, channels_last=False),
-        Modes(channels_last=False),
-        Modes(),
-        pytest.param(Modes(translate="all"), marks=pytest.mark.slow),
-    ],
-    ids=["fused", "merged", "channels_last", "compiled"],
-)
-def test_a_rearranged_net_computes_what_the_layers_do(modes):
+def compare_two_steps(modes):
+    """Fails unless these modes give what the layers one by one give."""
     outputs, gradients, sums = two_steps(PLAIN)
     mine = two_steps(modes)
     torch.testing.assert_close(mine[0], outputs)
     torch.testing.assert_close(mine[1], gradients, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mine[2], sums, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [Modes(merge=False, channels_last=False), Modes(channels_last=False), Modes()],
+    ids=["fused", "merged", "channels_last"],
+)
+def test_a_rearranged_net_computes_what_the_layers_do(modes):
+    compare_two_steps(modes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_net_computes_what_the_layers_do():
+    """In a process of its own, as the engine is: torch.compile imports setuptools.
+
+    That fails in a process where something else has imported Python's own distutils before.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(compare_two_steps, Modes(translate="all")).result()
 
 
 def test_bf16_stays_near():
