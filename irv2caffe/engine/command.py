@@ -83,17 +83,48 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("options of the engine")
     flag = argparse.BooleanOptionalAction
     own.add_argument("--exact", action=flag, default=None, help="Caffe's numbers; default on CPU")
-    own.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
-    own.add_argument("--sync-bn", action=flag, default=False)
-    own.add_argument("--shuffle", action=flag, default=False)
-    own.add_argument("--augment", choices=("none", "inception"), default="none")
-    own.add_argument("--ema", type=float, default=0.0, metavar="DECAY")
-    own.add_argument("--label-smoothing", type=float, default=0.0, metavar="SHARE")
-    own.add_argument("--skip-corrupt", action=flag, default=False)
-    own.add_argument("--data-threads", type=int, default=0)
-    own.add_argument("--debug-layers", action=flag, default=False)
-    own.add_argument("--stop-after", default="", metavar="LAYER")
-    own.add_argument("--compile", action=flag, default=True, help="if exact is off and it pays")
+    own.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "bf16"),
+        default="fp32",
+        help="of convolutions and matrix products on GPUs",
+    )
+    own.add_argument(
+        "--sync-bn", action=flag, default=False, help="BatchNorm over the batches of all processes"
+    )
+    own.add_argument("--shuffle", action=flag, default=False, help="another order in each epoch")
+    own.add_argument(
+        "--augment",
+        choices=("none", "inception"),
+        default="none",
+        help="inception: crops of random area and aspect ratio, and random colours",
+    )
+    own.add_argument(
+        "--ema", type=float, default=0.0, metavar="DECAY", help="test with averaged weights"
+    )
+    own.add_argument(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        metavar="FRACTION",
+        help="of each label, spread evenly over all classes",
+    )
+    own.add_argument(
+        "--skip-corrupt", action=flag, default=False, help="leave out records that cannot be read"
+    )
+    own.add_argument(
+        "--data-threads", type=int, default=0, metavar="N", help="that decode; 0: from the cores"
+    )
+    own.add_argument("--debug-layers", action=flag, default=False, help="print each layer")
+    own.add_argument(
+        "--stop-after", default="", metavar="LAYER", help="end the first forward pass after it"
+    )
+    own.add_argument(
+        "--compile",
+        action=flag,
+        default=True,
+        help="torch.compile, without exact and where it pays",
+    )
 
 
 def engine_options(args: argparse.Namespace) -> EngineOptions:
@@ -106,8 +137,11 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         value = getattr(args, name)
         if not 0 <= value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value:g}", "from 0 to less than 1")
-    if args.data_threads < 0 or args.workers < 1:
-        raise UsageError("--data-threads and --workers are numbers of threads and processes")
+    if args.data_threads < 0 or min(args.workers, args.nnodes) < 1:
+        raise UsageError(
+            "--data-threads, --workers and --nnodes are numbers of threads, processes and machines",
+            "from 0 threads, 1 process and 1 machine on",
+        )
     if args.snapshot is not None and args.weights:
         raise UsageError(
             "Give a snapshot to resume training or weights to finetune but not both.",

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -24,6 +23,7 @@ from irv2caffe.weights.files.hdf5 import read_hdf5
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -50,15 +50,6 @@ class LoadedModel:
     copied: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-
-
-def load_models(paths: str, net: Net) -> list[LoadedModel]:
-    """Copies weights from files with commas between their names, one after the other.
-
-    Raises:
-        WeightsError, InputError, MissingExtraError: as :func:`load_model`.
-    """
-    return [load_model(Path(path.strip()), net) for path in paths.split(",")]
 
 
 def load_model(path: Path, net: Net) -> LoadedModel:

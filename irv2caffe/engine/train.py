@@ -124,7 +124,9 @@ def _gpus(flag: str, param: Any) -> list[int]:
         raise InputError(*_no_gpu())
     missing = [gpu for gpu in gpus if not 0 <= gpu < there]
     if missing or len(set(gpus)) != len(gpus):
-        raise UsageError(f"-gpu {flag}: there are {there} GPUs, numbered from 0")
+        raise UsageError(
+            f"-gpu {flag}: GPUs here are numbered from 0 to {there - 1}, each may be named once"
+        )
     return gpus
 
 

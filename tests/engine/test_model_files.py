@@ -8,7 +8,7 @@ import torch
 from helpers.caffe_nets import CaffeAbortedError
 from helpers.engine_nets import make_net
 
-from irv2caffe.engine.model_files import load_model, load_models, save_model
+from irv2caffe.engine.model_files import load_model, save_model
 from irv2caffe.errors import FormatError, MissingInputError, NetError, WeightsError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, write_binary
@@ -148,7 +148,7 @@ def test_the_last_layer_of_a_name_counts_and_others_are_ignored(caffe_nets, tmp_
     )
     second = write(tmp_path / "second.caffemodel", ("more", [np.ones(3)]))
     net = make_net(FC)
-    results = load_models(f"{first}, {second}", net)
+    results = [load_model(path, net) for path in (first, second)]
     same(arrays(net), caffe_nets.run(FC, passes=0, backward=False, load=[first, second]).params)
     assert [result.ignored for result in results] == [["other"], ["more"]]
     assert [result.kept for result in results] == [[], ["fc"]]
