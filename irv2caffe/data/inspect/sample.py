@@ -17,7 +17,7 @@ from irv2caffe.errors import FormatError
 from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from irv2caffe.data.inspect.database import Order
@@ -34,6 +34,7 @@ _MAX_SAMPLE_BYTES = 200 << 20
 _DECODED_BYTES = 8 << 20
 _MIN_DECODED, _MAX_DECODED = 64, 2000
 _WINDOW = 64
+_MAX_CLASSES = 100_000  # that are counted; a label may be any number up to 2^31
 _FEW = 15  # labels; no order is told from fewer
 
 
@@ -78,6 +79,10 @@ def sample_database(
             f"its records hold no images: {why}", "was it made for Caffe?", path=folder
         )
     channels, height, width = sample.shapes[0]
+    names = class_names(folder)
+    if "class_counts" not in manifest and len(sample.labels) == count:
+        num_classes = max(len(names), manifest.get("manifest_num_classes", 0))
+        manifest["class_counts"] = _counts(Counter(sample.labels), num_classes)
     return Database(
         num_records=count,
         channels=channels,
@@ -94,23 +99,46 @@ def sample_database(
         num_broken=sample.num_broken,
         broken=sample.broken,
         height_first=sample.height_first,
-        class_names=class_names(folder),
+        class_names=names,
         **manifest,
     )
 
 
 def _manifest_values(folder: Path, num_records: int) -> dict[str, Any]:
     """What make-lmdb wrote down of the labels and the mean."""
-    manifest, found = read_manifest(folder), {}
+    manifest = read_manifest(folder)
+    found: dict[str, Any] = {}
     labels = manifest.get("max_label"), manifest.get("num_classes")
     if manifest.get("num_images") == num_records and all(isinstance(n, int) for n in labels):
         found = dict(zip(("manifest_max_label", "manifest_num_classes"), labels, strict=True))
+        per_label = manifest.get("images_per_label")
+        if counts := _manifest_counts(per_label, num_records, found["manifest_num_classes"]):
+            found["class_counts"] = counts
     means = manifest.get("mean_values")
     if isinstance(means, list) and all(isinstance(value, float) for value in means):
         found["mean_values"] = tuple(means)
         if (folder / MEAN_FILE).is_file():
             found["mean_file"] = str(folder / MEAN_FILE)
     return found
+
+
+def _manifest_counts(per_label: Any, num_records: int, num_classes: int) -> tuple[int, ...]:
+    """Records of each class, as the manifest has them; empty where that cannot be true."""
+    if not isinstance(per_label, dict):
+        return ()
+    if not all(_is_int(label) and type(count) is int for label, count in per_label.items()):
+        return ()
+    counts = {int(label): count for label, count in per_label.items()}
+    is_sum = sum(counts.values()) == num_records and min(counts.values(), default=0) >= 0
+    return _counts(counts, num_classes) if is_sum else ()
+
+
+def _counts(counts: Mapping[int, int], num_classes: int) -> tuple[int, ...]:
+    """Records by label, for all classes; empty where labels are negative or too many."""
+    length = max(num_classes, max(counts) + 1)
+    if min(counts) < 0 or length > _MAX_CLASSES:
+        return ()
+    return tuple(counts.get(label, 0) for label in range(length))
 
 
 def _label(value: memoryview) -> int:
