@@ -62,9 +62,7 @@ def sample_database(
         if first is None:
             return Database(num_records=0)
         record_bytes = max(1, len(first[1]))
-        wanted = max(_WINDOW, min(_MAX_SAMPLE, _MAX_SAMPLE_BYTES // record_bytes))
-        if count <= _MAX_READ and count * record_bytes <= _MAX_READ_BYTES:
-            wanted = count
+        wanted = _num_wanted(count, record_bytes)
         manifest = _manifest_values(folder, count)
         if is_quick and "manifest_max_label" in manifest:
             wanted = 1
@@ -74,15 +72,11 @@ def sample_database(
             sample.add(bytes(key), value)
             progress(number, wanted)
     if not sample.shapes:
-        why = sample.broken or "they are empty"
-        raise FormatError(
-            f"its records hold no images: {why}", "was it made for Caffe?", path=folder
-        )
+        why = f"its records hold no images: {sample.broken or 'they are empty'}"
+        raise FormatError(why, "was it made for Caffe?", path=folder)
     channels, height, width = sample.shapes[0]
     names = class_names(folder)
-    if "class_counts" not in manifest and len(sample.labels) == count:
-        num_classes = max(len(names), manifest.get("manifest_num_classes", 0))
-        manifest["class_counts"] = _counts(Counter(sample.labels), num_classes)
+    counts = manifest.pop("class_counts", ()) or sample.counts(count, len(names))
     return Database(
         num_records=count,
         channels=channels,
@@ -100,8 +94,16 @@ def sample_database(
         broken=sample.broken,
         height_first=sample.height_first,
         class_names=names,
+        class_counts=counts,
         **manifest,
     )
+
+
+def _num_wanted(count: int, record_bytes: int) -> int:
+    """Records whose labels are read: all, or a sample of many."""
+    if count <= _MAX_READ and count * record_bytes <= _MAX_READ_BYTES:
+        return count
+    return max(_WINDOW, min(_MAX_SAMPLE, _MAX_SAMPLE_BYTES // record_bytes))
 
 
 def _manifest_values(folder: Path, num_records: int) -> dict[str, Any]:
@@ -214,6 +216,12 @@ class _Sample:
             self._add_broken(key, f"{values:,} values, its sizes are {sizes}")
         else:
             self._add_broken(key, "it is empty")
+
+    def counts(self, num_records: int, num_classes: int) -> tuple[int, ...]:
+        """Records by label; empty where not all labels were read."""
+        if len(self.labels) < num_records:
+            return ()
+        return _counts(Counter(self.labels), num_classes)
 
     def _add_file(self, key: bytes, data: memoryview) -> None:
         most = max(_MIN_DECODED, min(_MAX_DECODED, self.affordable))
