@@ -90,6 +90,33 @@ def test_a_database_of_ours(images, tmp_path):
     assert unmixed.notes[0].startswith("not shuffled: 1.0 classes in 10 neighbours")
 
 
+def test_records_of_each_class(images, tmp_path):
+    """From the manifest, from the labels, or from neither where the two do not agree."""
+    source = open_source(images, labels=_table(tmp_path, "cat dog emu yak"))
+    make_lmdb(source, tmp_path / "db", BuildOptions(size=(8, 8), copies=2))
+    for is_quick in (True, False):
+        assert read_database(tmp_path / "db", is_quick=is_quick).class_counts == (40, 40, 40, 0)
+    manifest = tmp_path / "db/manifest.json"
+    told = json.loads(manifest.read_text())
+    wrong = [{"0": 40}, {"-1": 60, "0": 60}, {"0": 1.0, "1": 119}, {"9" * 9: 120}, [40, 40, 40]]
+    for per_label in (*wrong, {"0": [], "1": 120}, "120", {"x": 120}, {"0": 160, "1": -40}):
+        manifest.write_text(json.dumps(told | {"images_per_label": per_label}))
+        assert read_database(tmp_path / "db", is_quick=True).class_counts == ()
+        assert read_database(tmp_path / "db", is_quick=False).class_counts == (40, 40, 40, 0)
+    manifest.unlink()
+    assert read_database(tmp_path / "db", is_quick=True).class_counts == (40, 40, 40, 0)
+    strange = write(tmp_path / "strange", [(b"0", raw(2)), (b"1", raw(0)), (b"2", raw(2))])
+    assert read_database(strange).class_counts == (1, 0, 2)
+    for label in (-1, 2**31 - 1):
+        odd = write(tmp_path / f"odd{label}", [(b"0", raw(label)), (b"1", raw(0))])
+        assert read_database(odd).class_counts == ()
+
+
+def _table(folder, names):
+    (folder / "names.txt").write_text("\n".join(names.split()))
+    return folder / "names.txt"
+
+
 def test_a_database_of_the_tool(caffe, images, tmp_path):
     """Encoded files in their own sizes, one of them gray; labels with a gap."""
     rng = np.random.default_rng(0)

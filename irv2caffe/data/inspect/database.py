@@ -50,6 +50,8 @@ class Database:
         manifest_num_classes: number of classes, as ``manifest.json`` has it.
         mean_values: means of B, G, R (or gray) that make-lmdb computed; empty without.
         mean_file: path of the mean image that make-lmdb wrote; empty without.
+        class_counts: records of each class, by label, as ``manifest.json`` has them or as all
+            records were read; empty where neither says. Its sum is ``num_records``.
     """
 
     num_records: int | None = None
@@ -73,6 +75,7 @@ class Database:
     manifest_num_classes: int | None = None
     mean_values: tuple[float, ...] = ()
     mean_file: str = ""
+    class_counts: tuple[int, ...] = ()
 
     @property
     def highest_label(self) -> int:
@@ -99,7 +102,11 @@ class Database:
         return {**values, "class_names": len(self.class_names) or None}
 
 
-_NOT_IN_JSON = ("manifest_max_label", "manifest_num_classes", "mean_values", "mean_file")
+_LISTS = ("class_names", "mean_values", "class_counts")
+_NOT_IN_JSON = (
+    *("manifest_max_label", "manifest_num_classes"),
+    *("mean_values", "mean_file", "class_counts"),
+)
 
 
 def read_databases(
@@ -126,7 +133,7 @@ def read_databases(
             if place not in by_place:
                 try:
                     values = guard.call("sample_database", [folder], {"is_quick": is_quick})
-                    lists = {name: tuple(values[name]) for name in ("class_names", "mean_values")}
+                    lists = {name: tuple(values[name]) for name in _LISTS}
                     by_place[place] = Database(**{**values, **lists})
                 except Irv2CaffeError as error:
                     by_place[place] = error

@@ -17,7 +17,7 @@ from irv2caffe.errors import FormatError
 from irv2caffe.system import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from irv2caffe.data.inspect.database import Order
@@ -34,6 +34,7 @@ _MAX_SAMPLE_BYTES = 200 << 20
 _DECODED_BYTES = 8 << 20
 _MIN_DECODED, _MAX_DECODED = 64, 2000
 _WINDOW = 64
+_MAX_CLASSES = 100_000  # that are counted; a label may be any number up to 2^31
 _FEW = 15  # labels; no order is told from fewer
 
 
@@ -61,9 +62,7 @@ def sample_database(
         if first is None:
             return Database(num_records=0)
         record_bytes = max(1, len(first[1]))
-        wanted = max(_WINDOW, min(_MAX_SAMPLE, _MAX_SAMPLE_BYTES // record_bytes))
-        if count <= _MAX_READ and count * record_bytes <= _MAX_READ_BYTES:
-            wanted = count
+        wanted = _num_wanted(count, record_bytes)
         manifest = _manifest_values(folder, count)
         if is_quick and "manifest_max_label" in manifest:
             wanted = 1
@@ -73,11 +72,11 @@ def sample_database(
             sample.add(bytes(key), value)
             progress(number, wanted)
     if not sample.shapes:
-        why = sample.broken or "they are empty"
-        raise FormatError(
-            f"its records hold no images: {why}", "was it made for Caffe?", path=folder
-        )
+        why = f"its records hold no images: {sample.broken or 'they are empty'}"
+        raise FormatError(why, "was it made for Caffe?", path=folder)
     channels, height, width = sample.shapes[0]
+    names = class_names(folder)
+    counts = manifest.pop("class_counts", ()) or sample.counts(count, len(names))
     return Database(
         num_records=count,
         channels=channels,
@@ -94,23 +93,54 @@ def sample_database(
         num_broken=sample.num_broken,
         broken=sample.broken,
         height_first=sample.height_first,
-        class_names=class_names(folder),
+        class_names=names,
+        class_counts=counts,
         **manifest,
     )
 
 
+def _num_wanted(count: int, record_bytes: int) -> int:
+    """Records whose labels are read: all, or a sample of many."""
+    if count <= _MAX_READ and count * record_bytes <= _MAX_READ_BYTES:
+        return count
+    return max(_WINDOW, min(_MAX_SAMPLE, _MAX_SAMPLE_BYTES // record_bytes))
+
+
 def _manifest_values(folder: Path, num_records: int) -> dict[str, Any]:
     """What make-lmdb wrote down of the labels and the mean."""
-    manifest, found = read_manifest(folder), {}
+    manifest = read_manifest(folder)
+    found: dict[str, Any] = {}
     labels = manifest.get("max_label"), manifest.get("num_classes")
     if manifest.get("num_images") == num_records and all(isinstance(n, int) for n in labels):
         found = dict(zip(("manifest_max_label", "manifest_num_classes"), labels, strict=True))
+        per_label = manifest.get("images_per_label")
+        if counts := _manifest_counts(per_label, num_records, found["manifest_num_classes"]):
+            found["class_counts"] = counts
     means = manifest.get("mean_values")
     if isinstance(means, list) and all(isinstance(value, float) for value in means):
         found["mean_values"] = tuple(means)
         if (folder / MEAN_FILE).is_file():
             found["mean_file"] = str(folder / MEAN_FILE)
     return found
+
+
+def _manifest_counts(per_label: Any, num_records: int, num_classes: int) -> tuple[int, ...]:
+    """Records of each class, as the manifest has them; empty where that cannot be true."""
+    if not isinstance(per_label, dict):
+        return ()
+    if not all(_is_int(label) and type(count) is int for label, count in per_label.items()):
+        return ()
+    counts = {int(label): count for label, count in per_label.items()}
+    is_sum = sum(counts.values()) == num_records and min(counts.values(), default=0) >= 0
+    return _counts(counts, num_classes) if is_sum else ()
+
+
+def _counts(counts: Mapping[int, int], num_classes: int) -> tuple[int, ...]:
+    """Records by label, for all classes; empty where labels are negative or too many."""
+    length = max(num_classes, max(counts) + 1)
+    if min(counts) < 0 or length > _MAX_CLASSES:
+        return ()
+    return tuple(counts.get(label, 0) for label in range(length))
 
 
 def _label(value: memoryview) -> int:
@@ -186,6 +216,12 @@ class _Sample:
             self._add_broken(key, f"{values:,} values, its sizes are {sizes}")
         else:
             self._add_broken(key, "it is empty")
+
+    def counts(self, num_records: int, num_classes: int) -> tuple[int, ...]:
+        """Records by label; empty where not all labels were read."""
+        if len(self.labels) < num_records:
+            return ()
+        return _counts(Counter(self.labels), num_classes)
 
     def _add_file(self, key: bytes, data: memoryview) -> None:
         most = max(_MIN_DECODED, min(_MAX_DECODED, self.affordable))
