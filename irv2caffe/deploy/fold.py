@@ -99,7 +99,7 @@ def _is_identity(node: Node) -> bool:
     return (node.type == "Power" and is_one) or (
         node.type in {"Concat", "Flatten", "Reshape"}
         and len(node.bottoms) == len(node.tops) == 1
-        and node.bottoms[0].shape  # known
+        and bool(node.bottoms[0].shape)  # known
         and node.bottoms[0].shape == node.tops[0].shape
     )
 
