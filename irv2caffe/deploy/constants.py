@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irv2caffe.proto import messages
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -116,21 +114,31 @@ def _reshape(node: Node, x: Array) -> Array:
 def _average_pool(node: Node, x: Array) -> Array | None:
     """pooling_layer.cpp: divides by the window's size within the padded image."""
     param = node.proto.pooling_param
-    if param.pool != messages.message_class("PoolingParameter").AVE or x.ndim != 4:
+    if param.pool != param.AVE or x.ndim != 4:
         return None
     size, stride, pad = window(param, x.shape[2:])
-    top = np.zeros((*x.shape[:2], *node.tops[0].shape[2:]))
-    for row in range(top.shape[2]):
-        for column in range(top.shape[3]):
-            start = [at * s - p for at, s, p in zip((row, column), stride, pad, strict=True)]
-            end = [
-                min(at + k, length + p)
-                for at, k, length, p in zip(start, size, x.shape[2:], pad, strict=True)
-            ]
-            area = math.prod(last - first for first, last in zip(start, end, strict=True))
-            rows, columns = (slice(max(0, a), b) for a, b in zip(start, end, strict=True))
-            top[:, :, row, column] = x[:, :, rows, columns].sum((2, 3)) / area
+    divisors = average_divisors(node)
+    top = np.zeros((*x.shape[:2], *divisors.shape))
+    for row, column in np.ndindex(*divisors.shape):
+        at = zip((row, column), size, stride, pad, strict=True)
+        rows, columns = (slice(max(0, i * s - p), max(0, i * s - p + k)) for i, k, s, p in at)
+        top[:, :, row, column] = x[:, :, rows, columns].sum((2, 3)) / divisors[row, column]
     return top
+
+
+def average_divisors(node: Node) -> Array:
+    """What an average pool divides by at each place of its output [height, width].
+
+    The size of the window within the padded image: padding counts, what lies behind it does not.
+    """
+    image = node.bottoms[0].shape[2:]
+    sides = []
+    for out, length, size, stride, pad in zip(
+        node.tops[0].shape[2:], image, *window(node.proto.pooling_param, image), strict=True
+    ):
+        start = np.arange(out) * stride - pad
+        sides.append(np.minimum(start + size, length + pad) - start)
+    return np.asarray(np.outer(*sides), "f8")
 
 
 def window(param: Any, image: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

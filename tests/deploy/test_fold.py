@@ -7,34 +7,22 @@ from collections import Counter
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from helpers.trained_nets import foreign_deploy, own_deploy, parse, write_trained
+from helpers.layer_texts import INPUT, conv, layer, normalize
+from helpers.trained_nets import (
+    difference,
+    foreign_deploy,
+    own_deploy,
+    parse,
+    run,
+    simplified,
+    write_trained,
+)
 
-from irv2caffe.deploy.fold import simplify
 from irv2caffe.deploy.graph import read_graph
 from irv2caffe.errors import FormatError, WeightsError
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array
 from irv2caffe.proto.caffemodel import ModelFile, write_model
-
-INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 4, 6, 5] } } }\n'
-
-
-def layer(kind, name, bottom, top=None, param=""):
-    bottoms = " ".join(f'bottom: "{each}"' for each in bottom.split())
-    tops = " ".join(f'top: "{each}"' for each in (top or name).split())
-    return f'layer {{ name: "{name}" type: "{kind}" {bottoms} {tops} {param} }}\n'
-
-
-def conv(name, bottom, more="", bias="false"):
-    param = f"num_output: 6 kernel_size: 3 bias_term: {bias} {more}"
-    return layer("Convolution", name, bottom, param=f"convolution_param {{ {param} }}")
-
-
-def normalize(bottom, name="n", *, bias="true"):
-    return layer("BatchNorm", f"{name}_bn", bottom, bottom) + layer(
-        "Scale", f"{name}_scale", bottom, bottom, f"scale_param {{ bias_term: {bias} }}"
-    )
-
 
 RELU = layer("ReLU", "relu", "c", "out")
 CONV_1 = "convolution_param { num_output: 4 kernel_size: 1 bias_term: false }"
@@ -190,40 +178,16 @@ NETS = {
 }
 
 
-def run(caffe_nets, net, model, blob="out", seed=3):
-    shape = net.layer[0].input_param.shape[0].dim
-    x = np.random.default_rng(seed).normal(0, 1, shape).astype("f4")
-    text = text_format.MessageToString(net)
-    inputs = {net.layer[0].top[0]: x}
-    ran = caffe_nets.run(text, "TEST", inputs=inputs, backward=False, load=[model])
-    return ran.blobs[blob]
-
-
-def fold(net, model, folder, outputs=("out",), **options):
-    graph = read_graph(net, model, outputs)
-    folding = simplify(graph, **options)
-    folded = graph.to_net()
-    graph.write_weights(folder / "folded.caffemodel", folded)
-    return graph, folding, folded
-
-
-def difference(found, wanted):
-    """The largest difference as a share of the standard deviation."""
-    assert found.shape == wanted.shape
-    assert np.isfinite(wanted).all()
-    return np.abs(found - wanted).max() / wanted.std()
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_layers(caffe_nets, tmp_path, name):
     layers, left = NETS[name]
     net = parse(INPUT + layers)
     model = write_trained(net, tmp_path / "net.caffemodel")
-    _, _, folded = fold(net, model, tmp_path)
+    _, _, folded = simplified(net, model, tmp_path)
     assert [each.type for each in folded.layer[1:]] == left
     wanted = run(caffe_nets, net, model)
     assert difference(run(caffe_nets, folded, tmp_path / "folded.caffemodel"), wanted) < 1e-5
-    _, _, plain = fold(net, model, tmp_path, fold=False)
+    _, _, plain = simplified(net, model, tmp_path, fold=False)
     assert difference(run(caffe_nets, plain, tmp_path / "folded.caffemodel"), wanted) < 1e-6
 
 
@@ -240,7 +204,7 @@ def test_nets(caffe_nets, tmp_path, name):
     net = own_deploy(name, width=0.1, **OURS[name]) if name in OURS else foreign_deploy(name)
     model = write_trained(net, tmp_path / "net.caffemodel")
     logits = net.layer[-1].bottom[0]
-    graph, _, folded = fold(net, model, tmp_path, [logits])
+    graph, _, folded = simplified(net, model, tmp_path, [logits])
     wanted = run(caffe_nets, net, model, logits)
     new = graph.outputs[logits].name
     assert difference(run(caffe_nets, folded, tmp_path / "folded.caffemodel", new), wanted) < 1e-4
@@ -257,7 +221,9 @@ def test_plain_average_pool_is_that_of_a_net_built_so(caffe_nets, tmp_path):
         own_deploy("slim", crop=75, width=0.1, average_pool=pool) for pool in ("tf", "caffe")
     )
     model = write_trained(exact, tmp_path / "net.caffemodel")
-    graph, folding, folded = fold(exact, model, tmp_path, ["classifier"], plain_average_pool=True)
+    graph, folding, folded = simplified(
+        exact, model, tmp_path, ["classifier"], plain_average_pool=True
+    )
     assert folding.plain_pools == ["Mixed_5b/Branch_3/AvgPool_0a_3x3_exact"]
     assert not any(each.type == "Scale" for each in folded.layer)
     wanted = run(caffe_nets, plain, model, "classifier")
@@ -279,7 +245,7 @@ def test_normalization_of_nvcaffe_with_its_scale_inside(caffe_nets, tmp_path):
     ]
     write_model(tmp_path / "fused.caffemodel", net, layers)
     del net.layer[3]  # the Scale
-    _, _, folded = fold(net, tmp_path / "fused.caffemodel", tmp_path)
+    _, _, folded = simplified(net, tmp_path / "fused.caffemodel", tmp_path)
     wanted = run(caffe_nets, parse(INPUT + conv("c", "x") + normalize("c") + RELU), model)
     assert difference(run(caffe_nets, folded, tmp_path / "folded.caffemodel"), wanted) < 1e-5
 
@@ -291,7 +257,7 @@ def test_batch_statistics_are_replaced_and_told(tmp_path):
         + layer("BatchNorm", "out", "c", param="batch_norm_param { use_global_stats: false }")
     )
     model = write_trained(parse(text), tmp_path / "net.caffemodel")
-    graph, _, folded = fold(parse(text), model, tmp_path)
+    graph, _, folded = simplified(parse(text), model, tmp_path)
     assert [each.type for each in folded.layer] == ["Input", "Convolution"]
     assert "use_global_stats: false" in graph.notes[0]
 
@@ -306,7 +272,7 @@ def test_depthwise_convolutions_of_forks_become_groups(tmp_path):
     net = parse(text)
     stock = parse(text.replace("Depthwise", ""))
     model = write_trained(stock, tmp_path / "net.caffemodel")
-    _, _, folded = fold(net, model, tmp_path)
+    _, _, folded = simplified(net, model, tmp_path)
     assert folded.layer[1].type == "Convolution"
     assert folded.layer[1].convolution_param.group == 4
 

@@ -7,6 +7,8 @@ from google.protobuf import text_format
 
 from helpers import foreign_nets
 from irv2caffe.config import net_options
+from irv2caffe.deploy.fold import simplify
+from irv2caffe.deploy.graph import read_graph
 from irv2caffe.net.inception_resnet_v2 import deploy
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array
@@ -56,8 +58,6 @@ def write_trained(net, path, seed=0):
     rng = np.random.default_rng(seed)
     layers = []
     for info in infer(net, "TEST").layers:
-        if not info.params or info.type == "DummyData":
-            continue
         layer = messages.LayerParameter(name=info.name, type=info.type)
         for number, shape in enumerate(info.params):
             layer.blobs.append(blob_from_array(_values(rng, info.type, number, shape)))
@@ -79,3 +79,33 @@ def _values(rng, kind, number, shape):
     if number == 0 and len(shape) > 1:
         return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype("f4")
     return rng.normal(0, 0.2, shape).astype("f4")
+
+
+def run(caffe_nets, net, model, blob="out", *, seed=3):
+    """The values of a blob in the real Caffe for random images."""
+    text = text_format.MessageToString(net)
+    inputs = {net.layer[0].top[0]: images(net, seed)}
+    ran = caffe_nets.run(text, "TEST", inputs=inputs, backward=False, load=[model])
+    return ran.blobs[blob]
+
+
+def images(net, seed=3):
+    """Random values of the shape of the net's input."""
+    shape = net.layer[0].input_param.shape[0].dim
+    return np.random.default_rng(seed).normal(0, 1, shape).astype("f4")
+
+
+def simplified(net, model, folder, outputs=("out",), **options):
+    """The graph, what was done, and the net for a device, with its weights in folded.caffemodel."""
+    graph = read_graph(net, model, outputs)
+    folding = simplify(graph, **options)
+    folded = graph.to_net()
+    graph.write_weights(folder / "folded.caffemodel", folded)
+    return graph, folding, folded
+
+
+def difference(found, wanted):
+    """The largest difference as a share of the standard deviation."""
+    assert found.shape == wanted.shape
+    assert np.isfinite(wanted).all()
+    return np.abs(found - wanted).max() / wanted.std()
