@@ -195,8 +195,8 @@ TRAIN_OPTIONS = (
         metavar="VALUE",
         default="auto",
         show_default=True,
-        help="Value whose best test is kept as snapshots/best.*: top1, top5, loss, OUTPUT[:min|max] "
-        "or none.",
+        help="Value whose best test is kept as snapshots/best.*: top1, top5, loss, "
+        "OUTPUT[:min|max] or none.",
     ),
     _snapshots(
         "--snapshot-minutes",
