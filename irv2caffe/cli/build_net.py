@@ -41,6 +41,8 @@ def _floats(name: str, text: str) -> tuple[float, float, float]:
 
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
     "residual_scale": lambda text: None if text == "none" else _floats("--residual-scale", text),
+    "class_weights": lambda text: None if text == "none" else text,
+    "freeze": lambda text: None if text == "none" else text,
     "mean_value": lambda text: text if text == "database" else _floats("--mean-value", text),
 }
 
@@ -105,6 +107,8 @@ def build_net_command(
         solver.options,
         num_train=num_train[1],
         num_val=num_val[1],
+        class_counts=train.class_counts if train is not None else (),
+        class_names=train.class_names if train is not None else (),
         command=_command(),
         force=force,
     )
@@ -131,7 +135,7 @@ def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: b
         return
     for path in built.files():
         ui.show(str(path))
-    for line in built.schedule.arithmetic():
+    for line in (*built.notes, *built.schedule.arithmetic()):
         ui.say(line)
     for line in built.warnings:
         ui.say(f"warning: {line}")

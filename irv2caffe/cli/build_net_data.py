@@ -51,10 +51,11 @@ def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions
             "they are stored height x width x channels, Caffe reads channels x height x width: "
             "transpose(2, 0, 1) before they are written, or build it with make-lmdb",
         )
-    if channels != 3:
+    if channels != net.channels:
         raise UsageError(
-            f"{folder} holds images of {channels} channel(s), the net takes 3",
-            "build it again; make-lmdb makes gray images coloured unless --gray",
+            f"{folder} holds images of {channels} channel(s), the net takes {net.channels}",
+            "make-lmdb makes gray images coloured, and with --gray all gray; build-net --channels "
+            "1 takes gray ones",
         )
     if net.crop > min(height, width):
         raise UsageError(
