@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UsageError
 
@@ -19,6 +19,13 @@ def num_images(
         return name, given, "command line"
     known = database.num_records if database is not None else None
     return (name, default, "default") if known is None else (name, known, "database")
+
+
+def classes_of(database: Database | None) -> dict[str, Any]:
+    """What the training database says of its classes, for build_net."""
+    if database is None:
+        return {}
+    return {"class_counts": database.class_counts, "class_names": database.class_names}
 
 
 def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions) -> None:

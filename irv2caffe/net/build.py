@@ -67,7 +67,7 @@ def build_net(
     """Writes ``train_val.prototxt``, ``deploy.prototxt`` and ``solver.prototxt`` into a folder.
 
     The same options give the same bytes. Everything is checked before the first file is written.
-    With label smoothing or class weights ``infogain.binaryproto`` is written, too.
+    Label smoothing and class weights add ``infogain.binaryproto``.
 
     Args:
         out: the folder; made if missing.
@@ -75,8 +75,8 @@ def build_net(
         solver_options: the run in epochs.
         num_train: training images.
         num_val: validation images.
-        class_counts: training images of each class, for class weights; empty if not known.
-        class_names: names of the classes; empty if not known.
+        class_counts: training images of each class; empty if not known.
+        class_names: empty if not known.
         command: the command line, for the header of each file.
         force: replace existing files.
 
@@ -86,9 +86,7 @@ def build_net(
         OutputExistsError: one of the files exists and ``force`` is not set.
         OutputError: the folder cannot be written.
     """
-    grids = check_crop(net_options)
-    if net_options.mean_file is not None:
-        check_mean_file(Path(net_options.mean_file), net_options.crop, net_options.channels)
+    grids = _check_input(net_options)
     schedule = plan_schedule(
         solver_options,
         num_train=num_train,
@@ -97,20 +95,10 @@ def build_net(
         test_batch_size=net_options.test_batch_size,
         flavor=net_options.flavor,
     )
-    weights: tuple[float, ...] = ()
-    if net_options.class_weights is not None:
-        weights = class_weights(
-            net_options.class_weights, net_options.num_classes, class_counts, class_names
-        )
-    built = BuiltNet(
-        train_val=out / "train_val.prototxt",
-        deploy=out / "deploy.prototxt",
-        solver=out / "solver.prototxt",
-        infogain=out / "infogain.binaryproto" if needs_infogain(net_options) else None,
-        schedule=schedule,
-        notes=(weights_text(weights, class_names),) if weights else (),
-        warnings=tuple(_warnings(net_options, schedule, grids)),
+    weights = class_weights(
+        net_options.class_weights, net_options.num_classes, class_counts, class_names
     )
+    built = _built(out, net_options, schedule, grids, weights_text(weights, class_names))
     prefix = str(out / f"irv2_{net_options.variant}")
     _write(
         built,
@@ -121,6 +109,29 @@ def build_net(
         force=force,
     )
     return built
+
+
+def _built(
+    out: Path, options: NetOptions, schedule: Schedule, grids: Grids, about_weights: str
+) -> BuiltNet:
+    """The files to write."""
+    return BuiltNet(
+        train_val=out / "train_val.prototxt",
+        deploy=out / "deploy.prototxt",
+        solver=out / "solver.prototxt",
+        infogain=out / "infogain.binaryproto" if needs_infogain(options) else None,
+        schedule=schedule,
+        notes=tuple(filter(None, [about_weights])),
+        warnings=tuple(_warnings(options, schedule, grids)),
+    )
+
+
+def _check_input(options: NetOptions) -> Grids:
+    """Refuses crops and mean images that Caffe would refuse."""
+    grids = check_crop(options)
+    if options.mean_file is not None:
+        check_mean_file(Path(options.mean_file), options.crop, options.channels)
+    return grids
 
 
 def _write(

@@ -18,15 +18,15 @@ _NAMED = 2  # parts of a line with a name
 
 
 def class_weights(
-    choice: str, num_classes: int, counts: Sequence[int], names: Sequence[str]
+    choice: str | None, num_classes: int, counts: Sequence[int], names: Sequence[str]
 ) -> tuple[float, ...]:
-    """Returns a weight for each class, with a mean of 1 over the training images.
+    """Returns a weight for each class, with a mean of 1 over the training images, or none.
 
     The mean of 1 leaves the loss as large as without weights, so that the learning rate still fits.
 
     Args:
         choice: ``balanced`` for weights in inverse proportion to the numbers of images, or a file
-            with a line for each class: a weight, or a name and a weight.
+            with a line for each class: a weight, or a name and a weight. None for no weights.
         num_classes: of the network.
         counts: training images of each class; empty if they are not known: a file's weights are
             then scaled to a mean of 1 over the classes.
@@ -37,6 +37,8 @@ def class_weights(
         MissingInputError: no such file.
         FormatError: a line that is not a weight above 0, an unknown class, or a missing one.
     """
+    if choice is None:
+        return ()
     images = [*counts, *[0] * (num_classes - len(counts))][:num_classes] if counts else []
     if choice == BALANCED:
         if not any(images):
@@ -55,7 +57,9 @@ def class_weights(
 
 
 def weights_text(weights: Sequence[float], names: Sequence[str]) -> str:
-    """The lowest and the highest weight with their classes, for the header of a prototxt."""
+    """The lowest and the highest weight with their classes; empty without weights."""
+    if not weights:
+        return ""
 
     def of(place: int) -> str:
         named = names[place] if place < len(names) else f"class {place}"

@@ -43,7 +43,9 @@ def write_job(folder, database, **told):
 def train_in_caffe(caffe, solver, *weights):
     argv = ["train", "--solver", str(solver), *(f"--weights={path}" for path in weights)]
     command = tool_command(caffe, "caffe", argv)
-    return subprocess.run(command.argv, env=command.env, capture_output=True, text=True)
+    return subprocess.run(
+        command.argv, env=command.env, capture_output=True, text=True, check=False
+    )
 
 
 def train_in_torch(solver, *weights):
@@ -174,7 +176,8 @@ def test_stages_are_those_of_summary(variant):
 
 
 def test_a_block_of_a_stage_can_be_the_last_frozen():
-    layers = {each.name: each for each in train_val(net_options(freeze="Repeat/block35_3"), 2).layer}
+    net = train_val(net_options(freeze="Repeat/block35_3"), 2)
+    layers = {layer.name: layer for layer in net.layer}
     assert [p.lr_mult for p in layers["Repeat/block35_3/Conv2d_1x1"].param] == [0.0, 0.0]
     assert not layers["Repeat/block35_4/Conv2d_1x1"].param
 
