@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections import Counter, namedtuple
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -255,7 +256,7 @@ def job(pictures):
         built.clear()
         return done, report
 
-    return namedtuple("Job", "both built")(build_both, built)
+    return SimpleNamespace(both=build_both, built=built)
 
 
 def test_an_interrupted_pair_goes_on(job, tmp_path):
