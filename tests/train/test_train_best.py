@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -219,6 +220,7 @@ class Following:
             shutil.copy(path, self.folder)
         self.keeper.add(str(self.folder / f"tiny_iter_{at}.solverstate"))
         assert self.keeper.verify(complete=True)
+        assert self.keeper.newest is not None
         self.tests.take_snapshot(self.keeper.newest)
 
     def test(self, at, error, loss=0.5):
@@ -351,7 +353,7 @@ def test_a_file_system_without_hard_links(follow, monkeypatch):
     def link(*args, **how):
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(best_files.os, "link", link)
+    monkeypatch.setattr(os, "link", link)
     follow.write(100)
     follow.test(100, 40.0)
     follow.healthy(100)
