@@ -119,7 +119,7 @@ def _without_places(findings):
 
 
 def test_warnings_are_told_in_full(caffe, tiny, tmp_path):
-    """What, where, why and what to write, as check says it: before the run and where none starts."""
+    """What, where, why and what to write, as check says it; also where no run starts."""
     solver = _write(tiny, tmp_path / "job", "a test of other images")
     said = run("check", solver, cwd=tmp_path).stdout
     (warning,) = [part for part in said.split("\n\n") if "[test-set-size]" in part]
