@@ -68,6 +68,11 @@ def write_sheet(tiles: Sequence[Pixels], out: Path) -> None:
     write_bytes(out, encode_image(sheet, kind).tobytes())
 
 
+def thumbnail(image: NDArray[Any]) -> bytes:
+    """An image of 160 x 160 pixels as a JPEG file."""
+    return encode_image(_visible(image), "jpg").tobytes()
+
+
 def _visible(image: NDArray[Any]) -> Pixels:
     """Three channels of 8 bits; floats are scaled from lowest to highest."""
     if image.dtype != np.uint8:

@@ -1,0 +1,90 @@
+"""Which images a net is evaluated on: what the user names, or what its data layers read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.data.records.database_files import RECORDS
+from irv2caffe.errors import InputError
+from irv2caffe.inference.finding import placed
+from irv2caffe.proto.text import read_net
+from irv2caffe.shapes.phases import select
+
+if TYPE_CHECKING:
+    from irv2caffe.inference.model import Model
+
+_LAYERS = {"Data": "data_param", "ImageData": "image_data_param"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """The images to evaluate on, and what the data layers of the net say.
+
+    Attributes:
+        source: a database or a folder.
+        list_file: lines of ``PATH LABEL`` for a folder.
+        test_batch_size: of the TEST data layer; None if unknown.
+        train_batch_size: of the TRAIN data layer.
+        mirror: whether the TRAIN data layer mirrors.
+    """
+
+    source: Path
+    list_file: Path | None = None
+    test_batch_size: int | None = None
+    train_batch_size: int | None = None
+    mirror: bool = False
+
+    @property
+    def is_database(self) -> bool:
+        """Whether Caffe's data layer reads it."""
+        return (self.source / RECORDS).exists()
+
+
+def data_of(model: Model, on: str, source: Path | None, list_file: Path | None) -> Given:
+    """The images to evaluate on.
+
+    Args:
+        model: whose train_val net names the databases.
+        on: ``val`` or ``train``.
+        source: what the user names; None takes the database of the net's data layer.
+        list_file: of the user's.
+
+    Raises:
+        InputError: nothing is named, and the net does not tell.
+    """
+    test, train = (_data_layer(model, phase) for phase in ("TEST", "TRAIN"))
+    facts = {
+        "test_batch_size": _batch_size(test),
+        "train_batch_size": _batch_size(train),
+        "mirror": bool(train is not None and train.transform_param.mirror),
+    }
+    if source is not None:
+        return Given(source, list_file, **facts)
+    layer = train if on == "train" else test
+    if layer is None or model.train_val is None:
+        what = "training" if on == "train" else "validation"
+        raise InputError(
+            f"{model.weights}: its net does not tell the {what} data",
+            "name the images: --lmdb DB or a folder with one folder per class; or the net that "
+            "was trained: --net train_val.prototxt",
+        )
+    param = getattr(layer, _LAYERS[layer.type])
+    found = placed(param.source, model.train_val)
+    if layer.type == "ImageData":
+        return Given(Path(param.root_folder or "."), found, **facts)
+    return Given(found, **facts)
+
+
+def _data_layer(model: Model, phase: str) -> Any | None:
+    """The layer that reads the images in a phase."""
+    if model.train_val is None:
+        return None
+    net = select(read_net(model.train_val)[0], phase)
+    return next((layer for layer in net.layer if layer.type in _LAYERS), None)
+
+
+def _batch_size(layer: Any | None) -> int | None:
+    size = getattr(layer, _LAYERS[layer.type]).batch_size if layer is not None else 0
+    return int(size) or None
