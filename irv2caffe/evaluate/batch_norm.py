@@ -125,5 +125,5 @@ def training_input(
     top, left = (int(rng.integers(0, room + 1)) if room > 0 else 0 for room in rooms)
     inside = (slice(top, top + made.height), slice(left, left + made.width))
     mean = made.mean[(slice(None), *inside)] if made.has_mean_image else made.mean
-    values = feed(replace(made, mean=mean, stored=None), pixels[inside])[0]
+    values: NDArray[np.float32] = feed(replace(made, mean=mean, stored=None), pixels[inside])[0]
     return values[:, :, ::-1] if mirror and rng.integers(2) else values

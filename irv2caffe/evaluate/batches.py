@@ -61,9 +61,7 @@ class _Row:
     inputs: Inputs  # per member, [crops, channels, height, width]
 
 
-def run_over(
-    members: Sequence[Member], *, batch_size: int, crops: int, progress: Progress
-) -> Pass:
+def run_over(members: Sequence[Member], *, batch_size: int, crops: int, progress: Progress) -> Pass:
     """Runs nets over images.
 
     With one crop, a forward pass sees exactly the images that Caffe's data layer would have in a
@@ -82,7 +80,8 @@ def run_over(
     started = time.monotonic()
     model = members[0].model
     collected = PredictionList(model.num_classes)
-    total, num_done, skipped = len(members[0].images), 0, []
+    total, num_done = len(members[0].images), 0
+    skipped: list[Skipped] = []
     rows = _rows(members, crops, skipped, model.num_classes)
     step = batch_size if crops == 1 else max(1, batch_size // crops)
     first: list[_Row] = []

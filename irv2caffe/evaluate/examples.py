@@ -86,7 +86,7 @@ def find_examples(evaluation: Evaluation, images: Images) -> Examples:
 
 
 def _read(names: set[str], images: Images) -> dict[str, NDArray[Any]]:
-    return {image.name: image.pixels for image in images.only(names)} if names else {}
+    return {image.name: image.pixels for image in images.only(sorted(names))} if names else {}
 
 
 def _example(evaluation: Evaluation, at: int, pixels: Mapping[str, NDArray[Any]]) -> Example:

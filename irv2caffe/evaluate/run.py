@@ -108,7 +108,7 @@ def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Image
     """
     models = [_opened(request, source) for source in request.models]
     _check(request, models)
-    given = data_of(models[0], request.on, request.data, request.list_file)
+    given = data_of(models[0], request.on, request.data, request.list_file, request.net)
     batch_size = request.batch_size or given.test_batch_size or DEFAULT_BATCH_SIZE
     sources = _sources(request, models, given)
     has_batch_statistics = any(uses_batch_statistics(model.net) for model in models)
@@ -242,16 +242,12 @@ def _reestimated(
     if request.reestimate_bn is None:
         return None
     assert request.model_out is not None
-    given = data_of(model, "train", None, None)
+    given = data_of(model, "train", net=request.net)
     training = read_images(given.source, model, list_file=given.list_file)
     with progress("statistics of training batches") as bar:
         batches = _training_batches(request, model, training, given, bar)
-        reestimate(
-            model, batches, request.model_out, runner_options=request.runner_options
-        )
-    renewed = replace(
-        model, net=with_global_statistics(model.net), weights=request.model_out
-    )
+        reestimate(model, batches, request.model_out, runner_options=request.runner_options)
+    renewed = replace(model, net=with_global_statistics(model.net), weights=request.model_out)
     with _runner(request, renewed) as runner, progress("evaluating again") as bar:
         member = Member(renewed, runner, images)
         found = run_over([member], batch_size=batch_size, crops=request.crops, progress=bar)

@@ -42,7 +42,13 @@ class Given:
         return (self.source / RECORDS).exists()
 
 
-def data_of(model: Model, on: str, source: Path | None, list_file: Path | None) -> Given:
+def data_of(
+    model: Model,
+    on: str,
+    source: Path | None = None,
+    list_file: Path | None = None,
+    net: Path | None = None,
+) -> Given:
     """The images to evaluate on.
 
     Args:
@@ -50,12 +56,14 @@ def data_of(model: Model, on: str, source: Path | None, list_file: Path | None) 
         on: ``val`` or ``train``.
         source: what the user names; None takes the database of the net's data layer.
         list_file: of the user's.
+        net: what the user named as the net of the model.
 
     Raises:
         InputError: nothing is named, and the net does not tell.
     """
-    test, train = (_data_layer(model, phase) for phase in ("TEST", "TRAIN"))
-    facts = {
+    nets = [path for path in (model.train_val, net) if path is not None]
+    where, test, train = _data_layers(nets)
+    facts: dict[str, Any] = {
         "test_batch_size": _batch_size(test),
         "train_batch_size": _batch_size(train),
         "mirror": bool(train is not None and train.transform_param.mirror),
@@ -63,7 +71,7 @@ def data_of(model: Model, on: str, source: Path | None, list_file: Path | None) 
     if source is not None:
         return Given(source, list_file, **facts)
     layer = train if on == "train" else test
-    if layer is None or model.train_val is None:
+    if layer is None or where is None:
         what = "training" if on == "train" else "validation"
         raise InputError(
             f"{model.weights}: its net does not tell the {what} data",
@@ -71,18 +79,23 @@ def data_of(model: Model, on: str, source: Path | None, list_file: Path | None) 
             "was trained: --net train_val.prototxt",
         )
     param = getattr(layer, _LAYERS[layer.type])
-    found = placed(param.source, model.train_val)
+    found = placed(param.source, where)
     if layer.type == "ImageData":
         return Given(Path(param.root_folder or "."), found, **facts)
     return Given(found, **facts)
 
 
-def _data_layer(model: Model, phase: str) -> Any | None:
-    """The layer that reads the images in a phase."""
-    if model.train_val is None:
-        return None
-    net = select(read_net(model.train_val)[0], phase)
-    return next((layer for layer in net.layer if layer.type in _LAYERS), None)
+def _data_layers(nets: list[Path]) -> tuple[Path | None, Any | None, Any | None]:
+    """The first net with data layers, and those of TEST and TRAIN."""
+    for path in nets:
+        net = read_net(path)[0]
+        layers = [
+            next((layer for layer in select(net, phase).layer if layer.type in _LAYERS), None)
+            for phase in ("TEST", "TRAIN")
+        ]
+        if any(layers):
+            return path, layers[0], layers[1]
+    return None, None, None
 
 
 def _batch_size(layer: Any | None) -> int | None:
