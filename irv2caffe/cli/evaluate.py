@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,8 @@ def evaluate_command(
 
     MODEL_OR_RUN is a run folder of train, a .caffemodel or a folder made by deploy; several are an
     ensemble, whose probabilities are averaged. The images are those that the net was tested with,
-    the database of --lmdb, or FOLDER with one folder per class. With one crop, the figures are those
-    of caffe test to the digit.
+    the database of --lmdb, or FOLDER with one folder per class. With one crop, the figures are
+    those of caffe test to the digit.
     """
     from irv2caffe.evaluate.examples import find_examples
     from irv2caffe.evaluate.output_folder import check_output, write_output
@@ -123,7 +124,7 @@ def _sizes(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
     words = text.split(",")
-    if not all(word.isdecimal() and 0 < int(word[:9]) and len(word) < 6 for word in words):
+    if not all(word.isdecimal() and len(word) < 6 and int(word) > 0 for word in words):
         raise UsageError(f"--test-batch-sizes {text}: give numbers, as in 1,2,4,8")
     return tuple(map(int, words))
 
@@ -199,7 +200,7 @@ def _show_classes(found: Evaluation) -> None:
             str(row["class"]),
             row["name"] if found.class_names else "",
             f"{row['support']:,}",
-            *("" if value != value else f"{100 * value:.1f} %" for value in _shares(row)),
+            *("" if math.isnan(value) else f"{100 * value:.1f} %" for value in _shares(row)),
         )
         for row in rows
     ]

@@ -35,8 +35,8 @@ EVALUATE_OPTIONS = (
         type=click.Choice(["val", "train"]),
         default="val",
         show_default=True,
-        help="Database of the net: train is the one it was trained with, here in phase TEST. With a "
-        "high error there, training and test do not compute the same; with a low one it overfits.",
+        help="Database of the net: train is the one it was trained with, in phase TEST. A high "
+        "error there: training and test do not compute the same; a low one: it overfits.",
     ),
     _data("--limit", type=_COUNT, metavar="N", help="Evaluate N images, chosen at random."),
     _data(

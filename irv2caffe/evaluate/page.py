@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from irv2caffe.evaluate.evaluation import Evaluation
     from irv2caffe.evaluate.examples import Example, Examples
 
+_NUM_MISTAKES = 10
 _COLUMNS = (
     ("class", "class"), ("name", "name"), ("support", "images"), ("right", "right"),
     ("predicted", "predicted"), ("precision", "precision"), ("recall", "recall"), ("f1", "F1"),
@@ -145,7 +146,7 @@ def _mistakes(evaluation: Evaluation) -> str:
     rows = "".join(
         f"<tr><td>{_text(row['true'])}</td><td class=wrong>{_text(row['predicted'])}</td>"
         f"<td>{row['count']:,}</td></tr>"
-        for row in evaluation.mistakes()
+        for row in evaluation.mistakes(_NUM_MISTAKES)
     )
     head = "<tr><th>is</th><th>is taken for</th><th>images</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""

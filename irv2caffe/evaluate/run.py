@@ -33,12 +33,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from irv2caffe.evaluate.batches import Pass, Progress
+    from irv2caffe.evaluate.batches import Progress
     from irv2caffe.inference.model import Model
 
     ProgressBar = Callable[[str], AbstractContextManager[Progress]]
 
 DEFAULT_BATCH_SIZE = 16
+_NO_OPTIONS = PreprocessingOptions()
+_DEPENDS = (
+    "the net normalizes each TEST batch by its own statistics (use_global_stats: false): the "
+    "figures depend on the batch size and the order of the images"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Request:
     net: Path | None = None
     labels: Path | None = None
     snapshot: str = "best"
-    preprocessing: PreprocessingOptions = PreprocessingOptions()
+    preprocessing: PreprocessingOptions = _NO_OPTIONS
     engine: str = "caffe"
     gpus: str = "none"
     caffe: Path | None = None
@@ -226,10 +231,7 @@ def _by_batch_size(
 
 def _remarks(request: Request, has_batch_statistics: bool) -> list[str]:
     if has_batch_statistics:
-        return [
-            "the net normalizes each TEST batch by its own statistics (use_global_stats: false): "
-            "the figures depend on the batch size and the order of the images"
-        ]
+        return [_DEPENDS]
     if request.test_batch_sizes:
         return ["BatchNorm uses stored statistics in TEST: the batch size makes no difference"]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,4 +89,7 @@ def _visible(image: NDArray[Any]) -> Pixels:
 
 
 def _shortened(text: str) -> str:
+    """The text without accents, which the font lacks, and not too long."""
+    plain = unicodedata.normalize("NFKD", text)
+    text = "".join(char for char in plain if not unicodedata.combining(char))
     return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 2]}.."
