@@ -305,6 +305,9 @@ def test_the_command_line_goes_over_the_solver(caffe, tiny, tmp_path):
     assert found["gamma"] == ["0.5", str(solver)]
     assert found["iter_size"][1] == "command line, --iter-size"
     assert found["regularization_type"] == ["L2", "Caffe's default"]
+    assert "solver_type" not in found  # which Caffe reads as type
+    assert found["engine"][0] == "caffe"
+    assert found["solver_mode"] == ["CPU", "as gpus says"]
     done = irv2caffe(*args, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = read_log(tmp_path / "run")
@@ -359,6 +362,7 @@ def test_recipe_builds_the_nets_on_the_way(caffe, job, tmp_path):
     assert values["base_lr"]["from"] != "default"
     assert values["width"] == {"value": 0.05, "from": "recipe own"}
     assert values["epochs"] == {"value": 1.0, "from": "command line"}
+    assert values["label_smoothing"] == {"value": 0.1, "from": "recipe own"}
     done = irv2caffe(*args, "--run-dir", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = RunDir(tmp_path / "run")
