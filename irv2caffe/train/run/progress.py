@@ -1,10 +1,11 @@
-"""Formats the status line of a training; estimates the time left."""
+"""The status of a training as it is shown; estimates the time left."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from irv2caffe import ui
+from irv2caffe.panel import Status
 
 if TYPE_CHECKING:
     from irv2caffe.train.plan.plan import Plan
@@ -21,8 +22,24 @@ def seconds_left(plan: Plan, iteration: int, rate: Rate) -> float | None:
     return max(0.0, left * rate.step_s + tests * (rate.test_s or 0.0))
 
 
-def line(plan: Plan, now: StartState, rate: Rate, error: float | None) -> str:
-    """Iteration, epoch, loss, learning rate, images per second, error and time left."""
+def status(
+    plan: Plan,
+    now: StartState,
+    rate: Rate,
+    error: float | None,
+    best: float | None = None,
+    stopping: str = "",
+) -> Status:
+    """Iteration, epoch, loss, learning rate, images per second, errors and time left.
+
+    Args:
+        plan: the plan of the training.
+        now: what this start has done.
+        rate: its speed.
+        error: the last validation error in percent, or None.
+        best: the smallest one, or None.
+        stopping: what a stop that was asked for waits for; empty without one.
+    """
     iteration = now.iteration or 0
     parts = [f"iteration {iteration:,} of {plan.solver.max_iter:,}"]
     if plan.iterations_per_epoch:
@@ -34,8 +51,9 @@ def line(plan: Plan, now: StartState, rate: Rate, error: float | None) -> str:
     if rate.step_s:
         parts.append(f"{plan.effective_batch / rate.step_s:.1f} images/s")
     if error is not None:
-        parts.append(f"validation error {error:.1f} %")
-    left_s = seconds_left(plan, iteration, rate)
-    if left_s is not None:
-        parts.append(f"{ui.duration(left_s)} left")
-    return ", ".join(parts)
+        lowest = "" if best is None else f", best {best:.1f} %"
+        parts.append(f"validation error {error:.1f} %{lowest}")
+    left_s = None if stopping else seconds_left(plan, iteration, rate)
+    left = "" if left_s is None else f"{ui.duration(left_s)} left"
+    share = min(1.0, iteration / max(1, plan.solver.max_iter))
+    return Status(share, tuple(parts), left, stopping or ("testing" if now.phase == "test" else ""))

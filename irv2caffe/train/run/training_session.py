@@ -36,6 +36,7 @@ from irv2caffe.train.run_dir.run_dir import write_state
 
 if TYPE_CHECKING:
     from irv2caffe.caffe.command import Command
+    from irv2caffe.panel import Status
     from irv2caffe.train.run.context import Context
 
 _STATE_S = 2.0
@@ -85,6 +86,7 @@ class TrainingSession:
             keep_open=(context.lock.fileno(),),
         )
         self._top1_error: float | None = None
+        self._lowest_error: float | None = None
         self._snapshot_due = self._after_snapshot_interval()
         self._state_due = self._status_due = 0.0
         self._hang_deadline: float | None = None
@@ -164,7 +166,9 @@ class TrainingSession:
         self._metrics.add(row)
         if row["kind"] == "test" and row["net"] == 0:
             self._top1_error = row["top1_error"]
-            self._context.plotter.refresh()
+            errors = (self._top1_error, self._lowest_error)
+            self._lowest_error = min((each for each in errors if each is not None), default=None)
+        self._context.plotter.refresh(is_test=row["kind"] == "test")
 
     def _on_poll(self) -> None:
         """Checks the process and writes due records; called ten times a second."""
@@ -177,19 +181,27 @@ class TrainingSession:
         self._check_stall()
         self._check_log_size()
         self._take_requests()
+        for message in self._context.signals.take_messages():
+            self._context.say(message)
+            self._status_due = now_s
         if now_s >= self._snapshot_due and self.now.phase == "train":
             self._supervisor.send(signal.SIGHUP)
             self._snapshot_due = self._after_snapshot_interval()
         has_begun = self.now.iteration is not None
         if has_begun and now_s >= self._status_due:
             self._status_due = now_s + _STATUS_S
-            self._context.status(self._progress())
+            self._context.status(self._status())
         if now_s >= self._state_due or (has_begun and not self._has_begun):
             self._has_begun = has_begun
             self._write_state(self.now.phase)
 
+    def _status(self) -> Status:
+        context, rate = self._context, self._tracker.rate
+        errors = (self._top1_error, self._lowest_error)
+        return progress.status(context.plan, self.now, rate, *errors, context.signals.stopping)
+
     def _progress(self) -> str:
-        return progress.line(self._context.plan, self.now, self._tracker.rate, self._top1_error)
+        return self._status().line()
 
     def _after_snapshot_interval(self) -> float:
         context = self._context
