@@ -107,7 +107,8 @@ def test_a_run_tells_its_whole_story(caffe_engine, job, tmp_path):
     assert result.summary.iterations == 16
     assert result.summary.epochs == 2.0
     assert "16 iterations x 8 images = 2.00 epochs of 64 images" in lines
-    assert "epoch" in states[-1]
+    assert "epoch" in states[-1].line()
+    assert states[-1].share <= 1
     log = read_log(run.path)
     assert log.finished
     assert log.train_batch == 8
