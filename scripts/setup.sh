@@ -83,6 +83,13 @@ make_venv() { # make_venv [pip arguments...]
     printf '%s' "$wanted" >"$stamp"
 }
 
+# Installs OpenCV 4, the last to read Caffe's files, beside the tested OpenCV 5, for the tests.
+make_opencv4() {
+    [ -d "$venv/opencv4/cv2" ] && return
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --target "$venv/opencv4" opencv-python-headless==4.14.0.94
+}
+
 # Installs Caffe 1.0 for this user unless one is named or found already.
 make_caffe() {
     "$venv/bin/irv2caffe" caffe --which >/dev/null 2>&1 && return

@@ -20,8 +20,9 @@ from irv2caffe.errors import (
     first_of,
 )
 from irv2caffe.proto.snapshot_headers import read_model_header
+from irv2caffe.train.plan.criterion import check_criterion
 from irv2caffe.train.plan.estimate import Estimate, estimate
-from irv2caffe.train.plan.findings import is_error, job_findings, problem, stops
+from irv2caffe.train.plan.findings import job_findings, prevents_start, problem, stops
 from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import collected
 from irv2caffe.train.plan.memory_check import check_memory
@@ -64,6 +65,8 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
         _check_writable(place)
     with collected(problems):
         _refuse_unknown_layers(plan)
+    with collected(problems):
+        check_criterion(plan.options.best, plan.job)
     findings, errors = _findings(plan, databases, problems)
     found = None
     if not problems and not any(map(stops, findings)):  # without databases shapes are not known
@@ -130,9 +133,7 @@ def _findings(
         findings = job_findings(plan, databases)
     except Irv2CaffeError as error:
         return (), [error] if error.message not in {each.message for each in problems} else []
-    ignored = plan.options.ignore_findings
-    stopping = [each for each in findings if stops(each) or (is_error(each) and not ignored)]
-    return findings, [problem(each) for each in stopping]
+    return findings, [problem(each) for each in findings if prevents_start(each, plan)]
 
 
 def _estimate(plan: Plan, errors: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:
@@ -253,6 +254,7 @@ def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
     start = plan.options.snapshot
     sizes = [pair.num_bytes for pair in (*pairs(place / "snapshots"), *([start] if start else ()))]
     expected = found.pair_bytes if found is not None else None
+    kept += plan.criterion is not None
     return Disk(max(sizes, default=expected), kept, system.free_bytes(place))
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import signal
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import write_error
@@ -27,6 +26,7 @@ from irv2caffe.train.run import progress
 from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
 from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import describe_process
+from irv2caffe.train.run.state_json import state_values
 from irv2caffe.train.run.supervisor import Supervisor
 from irv2caffe.train.run.tracker import Row, StartState, Tracker
 from irv2caffe.train.run.verdict import Ending, Outcome, Verdict, judge
@@ -44,6 +44,8 @@ _STATUS_S = 1.0
 # BVLC's Caffe hangs after a SIGINT with several GPUs: its workers wait for the stopped one. By then
 # it has logged its end, and its files are complete.
 _HANG_S = 10.0
+# Caffe prints all outputs of a test at once: after this long without a line none is missing.
+_SETTLED_S = 1.0
 # Events of the thread that writes snapshots; lines of other threads may come during a snapshot.
 _AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Done)
 
@@ -85,11 +87,11 @@ class TrainingSession:
             on_poll=self._on_poll,
             keep_open=(context.lock.fileno(),),
         )
-        self._top1_error: float | None = None
-        self._lowest_error: float | None = None
+        self._errors = progress.Errors.of(context.best.best)
         self._snapshot_due = self._after_snapshot_interval()
         self._state_due = self._status_due = 0.0
         self._hang_deadline: float | None = None
+        self._line_at = time.monotonic()
         self._logged_since_snapshot = False
         self._stalled = ""
         self._killed_for_divergence = False
@@ -121,6 +123,7 @@ class TrainingSession:
         verdict = judge(self.now, self._outcome())
         if verdict.ending is Ending.FINISHED:
             context.keeper.set_healthy(context.plan.solver.max_iter)
+        context.best.end(diverged=self.now.diverged is not None)
         self._write_state("ended")
         return verdict
 
@@ -152,6 +155,7 @@ class TrainingSession:
 
     def _on_line(self, text: str) -> None:
         context = self._context
+        self._line_at = time.monotonic()
         event = self._tracker.line(text)
         context.stall_watch.line(self.now.phase, is_display=isinstance(event, events.Loss))
         if isinstance(event, events.Snapshot) and event.is_state:
@@ -165,9 +169,10 @@ class TrainingSession:
     def _on_row(self, row: Row) -> None:
         self._metrics.add(row)
         if row["kind"] == "test" and row["net"] == 0:
-            self._top1_error = row["top1_error"]
-            errors = (self._top1_error, self._lowest_error)
-            self._lowest_error = min((each for each in errors if each is not None), default=None)
+            self._errors.take(row["top1_error"])
+            self._verify_snapshot(complete=True)  # a snapshot before the test has its weights
+            if self.now.diverged is None:
+                self._context.best.take_test(row)
         self._context.plotter.refresh(is_test=row["kind"] == "test")
 
     def _on_poll(self) -> None:
@@ -177,6 +182,7 @@ class TrainingSession:
         self._verify_snapshot(complete=self._logged_since_snapshot)
         self._mark_healthy()
         self._check_divergence()
+        self._request_best()
         self._check_hang(now_s)
         self._check_stall()
         self._check_log_size()
@@ -196,12 +202,8 @@ class TrainingSession:
             self._write_state(self.now.phase)
 
     def _status(self) -> Status:
-        context, rate = self._context, self._tracker.rate
-        errors = (self._top1_error, self._lowest_error)
-        return progress.status(context.plan, self.now, rate, *errors, context.signals.stopping)
-
-    def _progress(self) -> str:
-        return self._status().line()
+        plan, rate = self._context.plan, self._tracker.rate
+        return progress.status(plan, self.now, rate, self._errors, self._context.signals.stopping)
 
     def _after_snapshot_interval(self) -> float:
         context = self._context
@@ -211,6 +213,9 @@ class TrainingSession:
     def _verify_snapshot(self, *, complete: bool) -> None:
         if self._context.keeper.verify(complete=complete):
             self._num_snapshots += 1
+            newest = self._context.keeper.newest
+            assert newest is not None
+            self._context.best.take_snapshot(newest)
             self._snapshot_due = self._after_snapshot_interval()
             self._write_state(self.now.phase)
 
@@ -220,6 +225,14 @@ class TrainingSession:
         healthy = now.iteration if ignored else now.last_healthy
         if healthy is not None:
             self._context.keeper.set_healthy(healthy)
+            self._context.best.set_healthy(healthy)
+
+    def _request_best(self) -> None:
+        """Requests a snapshot of a test that is the best so far; a stop writes one anyway."""
+        if time.monotonic() >= self._line_at + _SETTLED_S:
+            self._tracker.finish_test()
+        if self._context.best.take_request() and not self._context.signals.stop_requested:
+            self._supervisor.send(signal.SIGHUP)
 
     def _check_divergence(self) -> None:
         now = self.now
@@ -273,20 +286,15 @@ class TrainingSession:
 
     def _write_state(self, phase: str) -> None:
         self._state_due = time.monotonic() + _STATE_S
-        context, now, newest = self._context, self.now, self._context.keeper.newest
-        rate = self._tracker.rate
-        state = {
-            "phase": phase,
-            "progress": self._progress() if now.iteration is not None else None,
-            "iteration": now.iteration,
-            "max_iter": context.plan.solver.max_iter,
-            "loss": now.loss if now.diverged is None else None,
-            "lr": now.lr,
-            "top1_error": self._top1_error,
-            "seconds_left": progress.seconds_left(context.plan, now.iteration or 0, rate),
-            "snapshot": str(newest.state) if newest is not None else None,
-            "num_snapshots": [self._number, self._num_snapshots],
-            "starts": self._number,
-            "updated": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-        write_state(context.run, state)
+        context = self._context
+        state = state_values(
+            context.plan,
+            self.now,
+            self._tracker.rate,
+            phase=phase,
+            errors=self._errors,
+            newest=context.keeper.newest,
+            best=context.best.best,
+        )
+        counts = {"num_snapshots": [self._number, self._num_snapshots], "starts": self._number}
+        write_state(context.run, {**state, **counts})
