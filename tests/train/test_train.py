@@ -114,7 +114,7 @@ def test_a_run_tells_its_whole_story(caffe_engine, job, tmp_path):
     assert log.train_batch == 8
     assert [point.iteration for point in log.test] == [8, 16]
     assert run.log.read_bytes() == run.log_of(1).read_bytes()
-    assert sorted(path.name for path in run.snapshots.iterdir()) == [
+    assert sorted(path.name for path in run.snapshots.glob("irv2_paper*")) == [
         f"irv2_paper_iter_{iteration}.{kind}"
         for iteration in (16, 8)
         for kind in ("caffemodel", "solverstate")
