@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,27 +32,10 @@ _NUM_CLASSES_SHOWN, _NUM_MISTAKES_SHOWN = 20, 8
 def evaluate_command(
     sources: tuple[Path, ...],
     lmdb: Path | None,
-    list_file: Path | None,
     on: str,
-    limit: int | None,
-    seed: int,
-    crops: str,
-    batch_size: int | None,
-    test_batch_sizes: str | None,
-    reestimate_bn: int | None,
-    model_out: Path | None,
-    net: Path | None,
-    labels: Path | None,
-    snapshot: str,
-    mean_value: str | None,
-    mean_file: Path | None,
-    scale: float | None,
-    resize: str | None,
-    engine: str,
-    gpus: str,
-    caffe: Path | None,
     out: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> int:
     """Evaluate a trained net: errors, classes, confusions, calibration.
 
@@ -72,26 +55,7 @@ def evaluate_command(
         raise UsageError("--on train takes the database that the net was trained with")
     if out is not None:
         check_output(out)
-    request = Request(
-        models=models,
-        data=lmdb or folder,
-        list_file=list_file,
-        on=on,
-        limit=limit,
-        seed=seed,
-        crops=int(crops),
-        batch_size=batch_size,
-        test_batch_sizes=_sizes(test_batch_sizes),
-        reestimate_bn=reestimate_bn,
-        model_out=_model_out(reestimate_bn, model_out),
-        net=net,
-        labels=labels,
-        snapshot=snapshot,
-        preprocessing=preprocessing_options(mean_value, mean_file, scale, resize),
-        engine=engine,
-        gpus=gpus,
-        caffe=caffe,
-    )
+    request = Request(models=models, data=lmdb or folder, on=on, **_request(options))
     found, images = evaluate(request, ui.progress)
     if out is not None:
         write_output(found, find_examples(found, images), out)
@@ -102,6 +66,20 @@ def evaluate_command(
     if out is not None:
         ui.say(f"page: {out / 'index.html'}")
     return EXIT_FINDINGS if found.findings else EXIT_DONE
+
+
+def _request(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as fields of the request."""
+    words = [options.pop(name) for name in ("mean_value", "mean_file", "scale", "resize")]
+    sizes = _sizes(options.pop("test_batch_sizes"))
+    model_out = _model_out(options["reestimate_bn"], options.pop("model_out"))
+    return {
+        **options,
+        "crops": int(options["crops"]),
+        "test_batch_sizes": sizes,
+        "model_out": model_out,
+        "preprocessing": preprocessing_options(*words),
+    }
 
 
 def _split(sources: Sequence[Path]) -> tuple[tuple[Path, ...], Path | None]:
