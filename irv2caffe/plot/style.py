@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from irv2caffe.errors import UsageError
@@ -22,7 +22,15 @@ LOG_AXES = ("loss", "error", "x")
 COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
 # Of other lightness, to distinguish published runs from the user's.
 REFERENCE_COLORS = ("#B08D57", "#7A9E7E", "#9A8BB5", "#8C8C8C")
-LOSS_COLOR = "#6B6B6B"
+# Of a single run: errors are blue and losses orange, as the axes that they belong to.
+ERROR_COLORS = {"top-1": "#4477AA", "top-5": "#7FA8CF"}
+LOSS_COLOR, TEST_LOSS_COLOR = "#B86B22", "#7A3B0C"
+PANEL_COLOR = "#6B6B6B"
+# Of the runs of a comparison, which are told apart without colors too.
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LOSS_STYLES: tuple[Any, ...] = (
+    ":", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 1, 1, 1, 1, 1)), "-.",
+)  # fmt: skip
 DIVERGED_COLOR = "#BB0000"
 MAX_TITLE = 90  # characters that fit over a figure
 _MAX_NAME = 44
