@@ -127,14 +127,14 @@ def _draw_errors(
 
 
 def _draw_best(axes: Mapping[str, Axes], curves: Curves, look: Look) -> None:
-    """Marks the best point: of the top-1 error, or else of the first output of the tests."""
+    """Marks the best point: of the top-1 error, or else of the only output of the tests."""
     tested = [one for one in curves.outputs if one.metric.phase == "test" and one.better]
     better: str | None
     if "top-1" in curves.errors:
         axis, better, unit, form = axes["error"], "down", " %", ".1f"
         curve = curves.errors["top-1"]
         color = ERROR_COLORS["top-1"] if look.single else look.color
-    elif tested and look.single:
+    elif len(tested) == 1 and look.single:
         one = tested[0]
         axis, curve, better, unit, form = axes[one.side], one.curve, one.better, one.unit, ".4g"
         color = TEST_LOSS_COLOR if one.side == "loss" else COLORS[2]
