@@ -13,6 +13,7 @@ from irv2caffe.plot.style import (
     LOSS_COLOR,
     LOSS_STYLES,
     MARKERS,
+    RESTART_COLOR,
     TEST_LOSS_COLOR,
     plain,
 )
@@ -237,7 +238,7 @@ def draw_marks(axis: Axes, curves: Curves, prefix: str, color: str, *, single: b
     for number, at in enumerate(curves.restarts):
         axis.axvline(
             at,
-            color="#777777" if single else color,
+            color=RESTART_COLOR if single else color,
             linewidth=1.0,
             linestyle=(0, (2, 3)),
             label=f"{prefix}restart" if number == 0 else None,

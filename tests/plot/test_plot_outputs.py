@@ -93,7 +93,7 @@ def test_errors_and_scores_do_not_share_a_scale():
     assert labels["validation top-1 error (last 50.0, best 50.0 %)"].axes is made.axes[0]
     assert labels["test mIoU (last 0.25, best 0.25)"].axes not in made.axes[:1]
     assert labels["test mIoU (last 0.25, best 0.25)"].axes.get_ylabel() == "mIoU"
-    assert "test loss (2)" in labels
+    assert "validation loss (last 2, best 2)" in labels
 
 
 def test_only_what_has_no_tests_says_so():
