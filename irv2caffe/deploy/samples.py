@@ -1,0 +1,126 @@
+"""Preprocessed images: for the comparison, for calibration, and what comes out of the net."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irv2caffe.atomic import write_bytes, write_text
+from irv2caffe.errors import InputError, first_of
+from irv2caffe.inference.feeding import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from irv2caffe.inference.images import Images
+    from irv2caffe.inference.model import Model
+    from irv2caffe.inference.runner import Runner
+
+_BATCH = 8
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A preprocessed image.
+
+    Attributes:
+        name: of the image.
+        label: its class, or None.
+        values: float32 [channels, height, width].
+    """
+
+    name: str
+    label: int | None
+    values: NDArray[np.float32]
+
+
+def take_samples(images: Images, model: Model, count: int) -> list[Sample]:
+    """The first ``count`` images that can be read, preprocessed.
+
+    Raises:
+        InputError: none of them can be read, or they do not fit the net.
+    """
+    samples = []
+    for image in images:
+        values = feed(model.preprocessing, image.pixels)[0]
+        samples.append(Sample(image.name, image.label, values))
+        if len(samples) == count:
+            break
+    if not samples:
+        names = [f"{skip.name}: {skip.reason}" for skip in images.skipped]
+        raise InputError(f"{images.source}: no image can be read", first_of(names, 3))
+    return samples
+
+
+def run_samples(
+    runner: Runner, samples: Sequence[Sample], blobs: Sequence[str], done: Callable[[int], None]
+) -> list[NDArray[np.float32]]:
+    """The values of blobs for all samples, in batches.
+
+    Args:
+        runner: of the net.
+        samples: what to feed.
+        blobs: their names.
+        done: is told the number of images of each batch.
+    """
+    parts: list[list[Any]] = [[] for _ in blobs]
+    for start in range(0, len(samples), _BATCH):
+        batch = samples[start : start + _BATCH]
+        found = runner.forward(np.stack([sample.values for sample in batch]))
+        for part, blob in zip(parts, blobs, strict=True):
+            part.append(np.array(found[blob]).reshape(len(batch), -1))
+        done(len(batch))
+    return [np.concatenate(part) for part in parts]
+
+
+def write_samples(folder: Path, samples: Sequence[Sample], sample_format: str) -> list[str]:
+    """Writes samples into ``calibration/`` and their list; returns their paths."""
+    paths = []
+    for number, sample in enumerate(samples):
+        paths.append(f"calibration/{number:05d}.{sample_format}")
+        stream = io.BytesIO()
+        if sample_format == "npy":
+            np.save(stream, sample.values, allow_pickle=False)
+        else:
+            stream.write(sample.values.astype("<f4").tobytes())
+        write_bytes(folder / paths[-1], stream.getvalue())
+    if paths:
+        write_text(folder / "calibration.txt", "\n".join(paths) + "\n")
+    return paths
+
+
+def write_expected(
+    path: Path,
+    samples: Sequence[Sample],
+    files: Sequence[str],
+    logits: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+) -> None:
+    """Writes what the net gives for samples, as JSON."""
+    entries = list(_expected(samples, files, logits, probabilities))
+    write_text(path, json.dumps(entries, indent=1) + "\n")
+
+
+def _expected(
+    samples: Sequence[Sample],
+    files: Sequence[str],
+    logits: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+) -> Iterator[dict[str, Any]]:
+    for sample, file, scores, shares in zip(samples, files, logits, probabilities, strict=False):
+        best = np.argsort(-shares, kind="stable")[:_TOP]
+        yield {
+            "sample": file,
+            "image": sample.name.encode("utf-8", "replace").decode(),
+            "label": sample.label,
+            "best": [[int(each), round(float(shares[each]), 6)] for each in best],
+            "logits": [float(f"{value:.7g}") for value in scores],
+        }
