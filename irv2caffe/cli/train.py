@@ -117,6 +117,7 @@ def _options(
         keep_newest=more.pop("keep_snapshots"),
         keep_epochs=more.pop("keep_epochs"),
         ignore_findings=more.pop("ignore_findings"),
+        best=more.pop("best"),
         given=given_options(more),
     )
     return LaunchOptions(train_options, supervision, engine)

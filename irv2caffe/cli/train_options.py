@@ -191,6 +191,14 @@ TRAIN_OPTIONS = (
         help="Also keep one snapshot every N epochs; 0 keeps none.",
     ),
     _snapshots(
+        "--best",
+        metavar="VALUE",
+        default="auto",
+        show_default=True,
+        help="Value whose best test is kept as snapshots/best.*: top1, top5, loss, "
+        "OUTPUT[:min|max] or none.",
+    ),
+    _snapshots(
         "--snapshot-minutes",
         type=click.FloatRange(0),
         metavar="MINUTES",

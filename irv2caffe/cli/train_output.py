@@ -71,7 +71,9 @@ def show_result(result: TrainResult, as_json: bool) -> int:
         for line in summary_lines(result.summary) if result.summary is not None else ():
             ui.show(line)
         if result.snapshot is not None:
-            ui.show(f"model                 {result.snapshot}")
+            ui.show(f"last snapshot         {result.snapshot}")
+        if result.best is not None:
+            ui.show(f"best snapshot         {result.best.weights} ({result.best.text()})")
         ui.show(f"{verdict.ending}: {result.run_dir}")
     if verdict.ending is Ending.FINISHED:
         return EXIT_DONE

@@ -29,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
     _add_train(verbs.add_parser("train", allow_abbrev=False, help="train a net"))
     found = verbs.add_parser("devices", allow_abbrev=False, help="what PyTorch can do, as JSON")
     found.add_argument("--json", action="store_true", help="the only form")
+    forward = verbs.add_parser("forward", allow_abbrev=False, help="run a net for another process")
+    forward.add_argument("--work", required=True, type=json.loads, help="what to run, as JSON")
     return whole
 
 
@@ -50,6 +52,10 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(json.dumps(devices()) + "\n")
         return 0
+    if args.verb == "forward":
+        from irv2caffe.engine import forward
+
+        return forward.run(args.work)
     from irv2caffe.engine.train import run
 
     return run(args)

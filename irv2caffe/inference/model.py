@@ -27,6 +27,7 @@ class Model:
         run: the run folder, if it was opened from one.
         train_val: the net that was trained, with data layers, if it is known.
         iteration: of the snapshot, if it is known.
+        notes: one line for each thing that was chosen or is not known, for the user.
     """
 
     net: Any
@@ -40,3 +41,4 @@ class Model:
     run: Path | None = None
     train_val: Path | None = None
     iteration: int | None = None
+    notes: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from irv2caffe.errors import (
     first_of,
 )
 from irv2caffe.proto.snapshot_headers import read_model_header
+from irv2caffe.train.plan.criterion import check_criterion
 from irv2caffe.train.plan.estimate import Estimate, estimate
 from irv2caffe.train.plan.findings import is_error, job_findings, problem, stops
 from irv2caffe.train.plan.gpus import notes as gpu_notes
@@ -64,6 +65,8 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
         _check_writable(place)
     with collected(problems):
         _refuse_unknown_layers(plan)
+    with collected(problems):
+        check_criterion(plan.options.best, plan.job)
     findings, errors = _findings(plan, databases, problems)
     found = None
     if not problems and not any(map(stops, findings)):  # without databases shapes are not known
@@ -253,6 +256,7 @@ def _disk(plan: Plan, place: Path, found: Estimate | None) -> Disk:
     start = plan.options.snapshot
     sizes = [pair.num_bytes for pair in (*pairs(place / "snapshots"), *([start] if start else ()))]
     expected = found.pair_bytes if found is not None else None
+    kept += plan.criterion is not None
     return Disk(max(sizes, default=expected), kept, system.free_bytes(place))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import Irv2CaffeError, PlanError
+from irv2caffe.train.plan.criterion import AUTO, parse_criterion
 from irv2caffe.train.plan.job import layer_batch
 from irv2caffe.train.run_dir.retention import KeepPolicy
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from irv2caffe.check.finding import Finding
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.train.engines.engine import Engine
+    from irv2caffe.train.plan.criterion import Criterion
     from irv2caffe.train.plan.databases import DatabaseUse
     from irv2caffe.train.plan.estimate import Estimate
     from irv2caffe.train.plan.gpus import Devices
@@ -46,6 +48,8 @@ class TrainOptions:
         origin: name of that recipe, if the solver is temporary.
         snapshot: snapshot of another run or program that a new run continues from.
         databases: databases that are already read, by folder.
+        best: which test is the best one: ``auto``, ``top1``, ``top5``, ``loss``, ``none`` or an
+            output, which ``:min`` or ``:max`` may follow.
     """
 
     gpus: str = "none"
@@ -60,6 +64,7 @@ class TrainOptions:
     origin: str = ""
     snapshot: Pair | None = None
     databases: Databases = field(default_factory=dict)
+    best: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,12 @@ class Plan:
     def test_batch(self) -> int:
         """Batch size of a test; 0 if unknown."""
         return next((layer_batch(layer) for layer in self.job.data_layers("TEST")), 0)
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """Which test is the best one; None without tests."""
+        has_tests = self.solver.test_interval and self.solver.test_iter
+        return parse_criterion(self.options.best) if has_tests else None
 
     @property
     def keep(self) -> KeepPolicy:

@@ -105,6 +105,8 @@ def _snapshots(plan: Plan) -> str:
         text += f", one every {keep.every / plan.iterations_per_epoch:g} epochs"
     if keep.scheduled:
         text += ", all of the solver's schedule"
+    if plan.criterion is not None:
+        text += ", the best"
     if disk is not None:
         each = "" if disk.pair_bytes is None else f", {format_bytes(disk.pair_bytes)} each"
         text += f": about {disk.num_kept} of them{each}; {format_bytes(disk.free_bytes)} are free"

@@ -60,6 +60,7 @@ def write_config(run: RunDir, plan: Plan, options: SupervisionOptions) -> None:
             "keep_newest": plan.options.keep_newest,
             "keep_epochs": plan.options.keep_epochs,
             "ignore_findings": plan.options.ignore_findings,
+            "best": plan.options.best,
         },
         "versions": system.versions(),
         "machine": system.machine(),

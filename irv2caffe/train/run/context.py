@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from irv2caffe.train.plan.plan import Plan
+    from irv2caffe.train.run.best_tests import BestTests
     from irv2caffe.train.run.options import SupervisionOptions
     from irv2caffe.train.run.plotting import Plotter
     from irv2caffe.train.run.signals import Signals
@@ -31,6 +32,7 @@ class Context:
     options: SupervisionOptions
     lock: IO[str]
     keeper: SnapshotKeeper
+    best: BestTests
     stall_watch: StallWatch
     plotter: Plotter
     requests: Requests

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.caffe.find import find_same
 from irv2caffe.errors import InputError
 from irv2caffe.train.engines.torch_options import VALID_OPTIONS, TorchOptions
+from irv2caffe.train.plan.criterion import is_criterion
 from irv2caffe.train.plan.select_engine import ENGINES, EngineRequest
 from irv2caffe.train.run_dir.run_dir import read_config
 
@@ -28,7 +29,7 @@ COMMAND_LINE_NAMES = {
     "snapshot_s": "snapshot_minutes",
     "keep_newest": "keep_snapshots",
 }
-_TRAIN_OPTIONS = ("keep_newest", "keep_epochs", "ignore_findings")
+_TRAIN_OPTIONS = ("keep_newest", "keep_epochs", "ignore_findings", "best")
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "keep_newest": lambda value: value is None or _is_count(value),
     "keep_epochs": _is_number,
     "ignore_findings": lambda value: isinstance(value, bool),
+    "best": lambda value: isinstance(value, str) and is_criterion(value),
 }
 
 

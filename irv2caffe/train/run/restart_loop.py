@@ -20,6 +20,7 @@ from irv2caffe.errors import OutputError, UnreadableError
 from irv2caffe.train.plan.findings import lines as finding_lines
 from irv2caffe.train.plan.plan_text import sums
 from irv2caffe.train.run import config_json, prepare
+from irv2caffe.train.run.best_tests import BestTests
 from irv2caffe.train.run.context import Context
 from irv2caffe.train.run.metrics_jsonl import rebuild
 from irv2caffe.train.run.plotting import Plotter
@@ -70,12 +71,14 @@ def run_training(
         for line in (trains, sums(plan), *plan.notes, *finding_lines(plan)):
             say(line)
         say(f"run folder {run.path}, log {run.log}")
+        keeper = SnapshotKeeper(run.snapshots, plan.job.train_net, plan.keep, pair, say)
         context = Context(
             run=run,
             plan=plan,
             options=options,
             lock=lock,
-            keeper=SnapshotKeeper(run.snapshots, plan.job.train_net, plan.keep, pair, say),
+            keeper=keeper,
+            best=BestTests(keeper, plan.criterion, say, on_request=plan.engine.saves),
             # other machines are silent while the first one tests, which has a watch of its own
             stall_watch=StallWatch(options.stall_s if plan.engine.saves else 0),
             plotter=Plotter(run, enabled=options.plot, say=say),
@@ -85,7 +88,7 @@ def run_training(
             status=status,
         )
         verdict = _RestartLoop(context).run(pair)
-        result = conclude(run, verdict, context.keeper.newest, plan.num_train, say)
+        result = conclude(run, verdict, keeper.newest, plan.num_train, say)
         context.plotter.finish()
     return result
 
@@ -124,6 +127,7 @@ class _RestartLoop:
         if pair is not None:
             fix_model_path(pair)
         checksums.forget_after(run.snapshots, first, context.say)
+        context.best.start(first)
         if number > 1:
             rebuild(run, plan.effective_batch, plan.num_train, before=first)
         if first >= plan.solver.max_iter:

@@ -10,6 +10,7 @@ from irv2caffe.errors import Irv2CaffeError, OutputError
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
+from irv2caffe.train.run_dir.best import best_snapshot
 from irv2caffe.train.run_dir.failure_causes import RESUME_COMMAND
 from irv2caffe.train.run_dir.run_dir import read_config
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.log.summary import Summary
     from irv2caffe.train.run.verdict import Verdict
+    from irv2caffe.train.run_dir.best import BestSnapshot
     from irv2caffe.train.run_dir.run_dir import RunDir
     from irv2caffe.train.run_dir.snapshots import Pair
 
@@ -32,12 +34,14 @@ class TrainResult:
         verdict: how it ended.
         summary: summary of its log; None if Caffe has logged nothing.
         snapshot: the newest complete model, or None.
+        best: the best snapshot, or None.
     """
 
     run_dir: Path
     verdict: Verdict
     summary: Summary | None
     snapshot: Path | None
+    best: BestSnapshot | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -48,6 +52,7 @@ class TrainResult:
             "hint": self.verdict.hint,
             "passing": self.verdict.retryable,
             "snapshot": str(self.snapshot) if self.snapshot is not None else None,
+            "best": self.best.as_dict() if self.best is not None else None,
             "summary": self.summary.as_dict() if self.summary is not None else None,
         }
 
@@ -82,4 +87,5 @@ def conclude(
     # Without the run's name the command would take runs/latest.
     named = f"{RESUME_COMMAND} {shlex.quote(str(run.path))}"
     verdict = replace(verdict, hint=verdict.hint.replace(RESUME_COMMAND, named))
-    return TrainResult(run.path, verdict, summary, newest.model if newest else None)
+    model = newest.model if newest is not None else None
+    return TrainResult(run.path, verdict, summary, model, best_snapshot(run.path.absolute()))

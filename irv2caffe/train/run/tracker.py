@@ -99,6 +99,7 @@ class Tracker:
         self._displayed: int | None = None
         self._test: TestPoint | None = None
         self._is_test_open = False
+        self._num_outputs: dict[int, int] = {}  # of each test net, known after its first test
         self._is_pinned = False
         self._num_pinned = 0
 
@@ -134,15 +135,22 @@ class Tracker:
         if self._row is not None:
             self._finish_display(self._row)
             self._row = None
-        if self._test is not None and self._is_test_open and self._test.outputs:
-            self._on_row(_row_of(self._test, self._reader.log.loss_weights))
-        self._is_test_open = False
+        self.finish_test()
+
+    def finish_test(self) -> None:
+        """Reports a pending test, once it has outputs: a snapshot may be written within it."""
+        test = self._test if self._is_test_open else None
+        if test is not None and test.outputs:
+            self._is_test_open = False
+            self._num_outputs[test.net] = len(test.outputs)
+            self._on_row(_row_of(test, self._reader.log.loss_weights))
 
     def _take_display(self) -> None:
         now, log = self.now, self._reader.log
         if not log.train or log.train.iteration[-1] == self._displayed:
             return  # of another thread, or displayed twice
         self.finish()
+        self._is_test_open = False
         point = log.train[-1]
         now.phase, now.iteration, now.loss = "train", point.iteration, point.loss
         if now.first_iteration is None:
@@ -192,6 +200,8 @@ class Tracker:
                 why = ", and the accuracy is exactly 1, as Caffe computes it then"
                 how = f"{name} of the test is {value}{why if perfect else ''}"
                 self._set_diverged(self._test.iteration, how)
+            if len(self._test.outputs) == self._num_outputs.get(self._test.net):
+                self.finish_test()
         elif is_loss and not event.is_test and self._row is not None:
             self._is_pinned |= is_pinned(value)
             if is_nonfinite(value):

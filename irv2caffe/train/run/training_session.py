@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import signal
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import write_error
@@ -27,6 +26,7 @@ from irv2caffe.train.run import progress
 from irv2caffe.train.run.caffe_log import LogSizeWatch, RawLog
 from irv2caffe.train.run.metrics_jsonl import MetricsFile
 from irv2caffe.train.run.stall_watch import describe_process
+from irv2caffe.train.run.state_json import state_values
 from irv2caffe.train.run.supervisor import Supervisor
 from irv2caffe.train.run.tracker import Row, StartState, Tracker
 from irv2caffe.train.run.verdict import Ending, Outcome, Verdict, judge
@@ -43,6 +43,8 @@ _STATUS_S = 1.0
 # BVLC's Caffe hangs after a SIGINT with several GPUs: its workers wait for the stopped one. By then
 # it has logged its end, and its files are complete.
 _HANG_S = 10.0
+# Caffe prints all outputs of a test at once: after this long without a line none is missing.
+_SETTLED_S = 1.0
 # Events of the thread that writes snapshots; lines of other threads may come during a snapshot.
 _AFTER_SNAPSHOT = (events.Loss, events.TestStart, events.StoppedEarly, events.Done)
 
@@ -88,6 +90,7 @@ class TrainingSession:
         self._snapshot_due = self._after_snapshot_interval()
         self._state_due = self._status_due = 0.0
         self._hang_deadline: float | None = None
+        self._line_at = time.monotonic()
         self._logged_since_snapshot = False
         self._stalled = ""
         self._killed_for_divergence = False
@@ -119,6 +122,7 @@ class TrainingSession:
         verdict = judge(self.now, self._outcome())
         if verdict.ending is Ending.FINISHED:
             context.keeper.set_healthy(context.plan.solver.max_iter)
+        context.best.end(diverged=self.now.diverged is not None)
         self._write_state("ended")
         return verdict
 
@@ -150,6 +154,7 @@ class TrainingSession:
 
     def _on_line(self, text: str) -> None:
         context = self._context
+        self._line_at = time.monotonic()
         event = self._tracker.line(text)
         context.stall_watch.line(self.now.phase, is_display=isinstance(event, events.Loss))
         if isinstance(event, events.Snapshot) and event.is_state:
@@ -164,6 +169,9 @@ class TrainingSession:
         self._metrics.add(row)
         if row["kind"] == "test" and row["net"] == 0:
             self._top1_error = row["top1_error"]
+            self._verify_snapshot(complete=True)  # a snapshot before the test has its weights
+            if self.now.diverged is None:
+                self._context.best.take_test(row)
             self._context.plotter.refresh()
 
     def _on_poll(self) -> None:
@@ -173,6 +181,7 @@ class TrainingSession:
         self._verify_snapshot(complete=self._logged_since_snapshot)
         self._mark_healthy()
         self._check_divergence()
+        self._request_best()
         self._check_hang(now_s)
         self._check_stall()
         self._check_log_size()
@@ -199,6 +208,9 @@ class TrainingSession:
     def _verify_snapshot(self, *, complete: bool) -> None:
         if self._context.keeper.verify(complete=complete):
             self._num_snapshots += 1
+            newest = self._context.keeper.newest
+            assert newest is not None
+            self._context.best.take_snapshot(newest)
             self._snapshot_due = self._after_snapshot_interval()
             self._write_state(self.now.phase)
 
@@ -208,6 +220,14 @@ class TrainingSession:
         healthy = now.iteration if ignored else now.last_healthy
         if healthy is not None:
             self._context.keeper.set_healthy(healthy)
+            self._context.best.set_healthy(healthy)
+
+    def _request_best(self) -> None:
+        """Requests a snapshot of a test that is the best so far; a stop writes one anyway."""
+        if time.monotonic() >= self._line_at + _SETTLED_S:
+            self._tracker.finish_test()
+        if self._context.best.take_request() and not self._context.signals.stop_requested:
+            self._supervisor.send(signal.SIGHUP)
 
     def _check_divergence(self) -> None:
         now = self.now
@@ -261,20 +281,15 @@ class TrainingSession:
 
     def _write_state(self, phase: str) -> None:
         self._state_due = time.monotonic() + _STATE_S
-        context, now, newest = self._context, self.now, self._context.keeper.newest
-        rate = self._tracker.rate
-        state = {
-            "phase": phase,
-            "progress": self._progress() if now.iteration is not None else None,
-            "iteration": now.iteration,
-            "max_iter": context.plan.solver.max_iter,
-            "loss": now.loss if now.diverged is None else None,
-            "lr": now.lr,
-            "top1_error": self._top1_error,
-            "seconds_left": progress.seconds_left(context.plan, now.iteration or 0, rate),
-            "snapshot": str(newest.state) if newest is not None else None,
-            "num_snapshots": [self._number, self._num_snapshots],
-            "starts": self._number,
-            "updated": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-        write_state(context.run, state)
+        context = self._context
+        state = state_values(
+            context.plan,
+            self.now,
+            self._tracker.rate,
+            phase=phase,
+            top1_error=self._top1_error,
+            newest=context.keeper.newest,
+            best=context.best.best,
+        )
+        counts = {"num_snapshots": [self._number, self._num_snapshots], "starts": self._number}
+        write_state(context.run, {**state, **counts})

@@ -16,7 +16,7 @@ from irv2caffe.system import open_regular, read_regular
 from irv2caffe.train.run_dir.snapshot_name import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 _LINE = re.compile(r"([0-9a-f]{64})  snapshots/([^/\n]+)")
@@ -63,6 +63,19 @@ def _write(folder: Path, known: dict[str, str]) -> None:
     write_text(_path(folder), "".join(lines))
 
 
+def record_same(files: Mapping[str, Path]) -> None:
+    """Records files that are links to others, or copies, with the hashes of those.
+
+    Args:
+        files: name in the folder to the file that it equals.
+    """
+    folder = next(iter(files.values())).parent
+    known = _read(folder)
+    same = {name: known[path.name] for name, path in files.items() if path.name in known}
+    with contextlib.suppress(OSError, OutputError):
+        _write(folder, {**known, **same})
+
+
 def difference(files: Iterable[Path]) -> str:
     """A message on the first file that differs from its recorded hash; empty if none does.
 
@@ -86,7 +99,7 @@ def forget_after(folder: Path, iteration: int, say: Callable[[str], None]) -> No
     kept = {}
     for name, digest in known.items():
         parts = parse_name(name)
-        if parts is not None and parts.iteration <= iteration:
+        if parts is None or parts.iteration <= iteration:  # without one: the best snapshot
             kept[name] = digest
             continue
         path = folder / name

@@ -66,8 +66,10 @@ class SnapshotKeeper:
     be healthy: a divergence shows in the loss after the snapshot, whose weights are still finite.
 
     Attributes:
+        folder: the snapshot folder.
         newest: the newest pair that is known to be complete, or None.
         last_bytes: size of the newest pair in bytes, or None.
+        held: iterations of snapshots that are not deleted while they are in this set.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class SnapshotKeeper:
         Raises:
             UnreadableError: the folder cannot be listed.
         """
-        self._folder = folder
+        self.folder = folder
         self._net = net
         self._policy = policy
         self._say = say
@@ -95,6 +97,7 @@ class SnapshotKeeper:
         self._protected = {pair.iteration for pair in pairs(folder)} if policy.earlier else set()
         self._healthy = -1
         self._pruned_to = -1
+        self.held: frozenset[int] = frozenset()
         self.newest = newest
         self.last_bytes = newest.num_bytes if newest is not None else None
 
@@ -151,7 +154,7 @@ class SnapshotKeeper:
         if limit <= self._pruned_to:
             return
         try:
-            found = pairs(self._folder)
+            found = pairs(self.folder)
         except UnreadableError:
             return
         self._pruned_to = limit
@@ -161,7 +164,7 @@ class SnapshotKeeper:
                 self._complete[pair.iteration] = pair
         older = [pair for at, pair in self._complete.items() if at <= limit]
         for pair in self._policy.superfluous(older):
-            if pair.iteration not in self._protected:
+            if pair.iteration not in self._protected | self.held:
                 delete([pair])
                 self._complete.pop(pair.iteration, None)
 

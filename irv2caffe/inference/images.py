@@ -1,0 +1,253 @@
+"""Images for a net: from databases, folders, lists, archives and single files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.data.inspect.database import read_database
+from irv2caffe.data.lmdb_store import open_reader
+from irv2caffe.data.records.database_files import RECORDS
+from irv2caffe.data.records.datum import read_head
+from irv2caffe.data.records.decode import stored_pixels
+from irv2caffe.data.records.items import WHOLE_FILE, Item, Items, Skipped, Source
+from irv2caffe.data.sources import open_source
+from irv2caffe.data.sources.folders import has_image_suffix, is_of_system
+from irv2caffe.errors import FormatError, InputError, MissingInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from irv2caffe.data.records.datum import DatumHead
+    from irv2caffe.inference.model import Model
+
+NO_LABEL = -1
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image for a net.
+
+    Attributes:
+        name: path below the source, or the key of the record.
+        label: number of its class; None where it is not known.
+        pixels: height x width x channels in B, G, R, or height x width; uint8, or float32 for
+            records of floats; of the stored size.
+    """
+
+    name: str
+    label: int | None
+    pixels: NDArray[Any]
+
+
+class Images:
+    """Images to be read one after the other, as often as wanted.
+
+    Attributes:
+        source: where they come from.
+        notes: remarks on the source, one line each.
+        skipped: those that could not be read in the last pass, with the reason.
+    """
+
+    def __init__(self, source: Path, notes: tuple[str, ...] = ()) -> None:
+        self.source = source
+        self.notes = notes
+        self.skipped: list[Skipped] = []
+
+    def __len__(self) -> int:
+        """The number of images, those that cannot be read included."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Image]:
+        self.skipped = []
+        for name, label, read in self._readers():
+            try:
+                pixels = read()
+            except ValueError as error:
+                reason = getattr(error, "reason", "") or str(error)
+                self.skipped.append(Skipped(name, reason, getattr(error, "detail", "")))
+            else:
+                yield Image(name, label, pixels)
+
+    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+        raise NotImplementedError
+
+
+def read_images(
+    source: Path, model: Model, *, list_file: Path | None = None, whole: bool = False
+) -> Images:
+    """The images of a source, at the stored size of a model.
+
+    Labels are known for a database, a list and data sets; for a folder where its folders are
+    called as the model's classes.
+
+    Args:
+        source: a database, an image, a folder, or another source of make-lmdb.
+        model: the model that is to see them.
+        list_file: lines of ``PATH LABEL``, whose paths start from ``source``.
+        whole: do not resize them, for 144 crops.
+
+    Raises:
+        MissingInputError: no such file or folder.
+        FormatError: a damaged database; a malformed list.
+        InputError: no images.
+    """
+    if not source.exists():
+        raise MissingInputError(f"{source}: no such file or folder", "check the path")
+    if list_file is None and (source / RECORDS).exists():
+        return _Records(source, model)
+    return _Files(_listed(source, model, list_file), model, whole=whole)
+
+
+class _Records(Images):
+    """The records of a database, in the order in which Caffe reads them."""
+
+    def __init__(self, folder: Path, model: Model) -> None:
+        found = read_database(folder)  # in a process of its own: a damaged one may end it
+        super().__init__(folder)
+        self._channels = model.preprocessing.channels
+        self._num = found.num_records or 0
+
+    def __len__(self) -> int:
+        return self._num
+
+    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+        with open_reader(self.source) as reader:
+            for key, value in reader:
+                name = key.decode("utf-8", "surrogateescape")
+                try:
+                    head = read_head(value)
+                except FormatError as error:
+                    self.skipped.append(Skipped(name, error.message))
+                    continue
+                yield name, head.label or 0, lambda v=value, h=head: self._pixels(v, h)
+
+    def _pixels(self, value: bytes, head: DatumHead) -> NDArray[Any]:
+        pixels = stored_pixels(value)
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        if not head.is_encoded or channels == self._channels:
+            return pixels
+        from irv2caffe.data.records.image import open_image
+
+        start, size = head.data  # as with force_gray and force_color
+        return open_image(bytes(value[start : start + size])).decode(gray=self._channels == 1)
+
+
+class _Files(Images):
+    """Image files, whole or in archives."""
+
+    def __init__(self, listed: Source, model: Model, *, whole: bool) -> None:
+        super().__init__(listed.root, listed.notes)
+        self._listed = listed
+        self._made = model.preprocessing
+        self._whole = whole
+
+    def __len__(self) -> int:
+        return len(self._listed.items) + len(self._listed.skipped)
+
+    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+        self.skipped += self._listed.skipped
+        with ExitStack() as stack:
+            stores = [
+                stack.enter_context(store.open("rb")) if isinstance(store, Path) else store
+                for store in self._listed.stores
+            ]
+            for item in self._listed.items:
+                label = None if item.label == NO_LABEL else item.label
+                yield item.name, label, lambda i=item: self._pixels(i, stores)
+
+    def _pixels(self, item: Item, stores: list[Any]) -> NDArray[Any]:
+        from irv2caffe.data.records.image import from_planes, open_image, resize
+        from irv2caffe.data.records.record import read_file
+
+        gray = self._made.channels == 1
+        if item.store == WHOLE_FILE:
+            data = read_file(f"{self._listed.root}/{item.name}")
+        else:
+            data = os.pread(stores[item.store].fileno(), item.size, item.offset)
+            if len(data) < item.size:
+                raise InputError(f"{self._listed.root} ends before {item.name}")
+        if self._listed.pixels is not None:
+            pixels = from_planes(data, self._listed.pixels, gray=gray)
+        else:
+            pixels = open_image(data).decode(gray=gray)
+        size = self._made.resized_to
+        if size is None or self._whole:
+            return pixels
+        return resize(pixels, (size[1], size[0]), self._made.resize, self._made.interpolation)
+
+
+def _listed(source: Path, model: Model, list_file: Path | None) -> Source:
+    names = model.class_names
+    if list_file is not None:
+        return _with_names(open_source(source, list_file, kind="list"), names)
+    if source.is_file() and has_image_suffix(source.name):
+        items = Items()
+        items.add(Item(source.name, NO_LABEL))
+        return Source(source.parent, "file", items)
+    if source.is_dir():
+        return _folder(source, names, model.num_classes)
+    return _with_names(open_source(source), names)
+
+
+def _with_names(found: Source, names: tuple[str, ...]) -> Source:
+    """The source, if its classes are those of the model as far as both have names."""
+    if found.classes and names and found.classes != names[: len(found.classes)]:
+        raise InputError(
+            f"{found.root}: its classes are not those of the model",
+            "give the class table of the training with --labels",
+        )
+    return found
+
+
+def _folder(root: Path, names: tuple[str, ...], num_classes: int) -> Source:
+    """The images below a folder, with labels if its folders are called as classes."""
+    skipped: list[Skipped] = []
+    paths = sorted(_paths(root, "", skipped, 0))
+    if not paths:
+        raise InputError(f"no images below {root}", "known suffixes are those of make-lmdb")
+    label_of = {name: label for label, name in enumerate(names)}
+    tops = {path.partition("/")[0] for path in paths if "/" in path}
+    is_sorted = all("/" in path for path in paths)
+    notes: tuple[str, ...] = ()
+    if is_sorted and not names and len(tops) == num_classes:
+        label_of = {name: label for label, name in enumerate(sorted(tops))}
+        notes = ("the model has no class names: class folders are numbered in alphabetical order",)
+    known = is_sorted and tops <= label_of.keys()
+    items = Items()
+    for path in paths:
+        items.add(Item(path, label_of[path.partition("/")[0]] if known else NO_LABEL))
+    if is_sorted and names and not known and tops & label_of.keys():
+        other = sorted(tops - label_of.keys())
+        notes = (f"no labels: {len(other)} folder(s) are no classes of the model: {other[0]} ...",)
+    return Source(root, "folder", items, skipped=tuple(skipped), notes=notes)
+
+
+def _paths(root: Path, inside: str, skipped: list[Skipped], depth: int) -> Iterator[str]:
+    try:
+        with os.scandir(root / inside) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        skipped.append(Skipped(inside or ".", "a folder that cannot be read", error.strerror or ""))
+        return
+    for entry in found:
+        path = f"{inside}/{entry.name}" if inside else entry.name
+        if is_of_system(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=depth == 0):
+            if depth < _MAX_DEPTH:
+                yield from _paths(root, path, skipped, depth + 1)
+        elif has_image_suffix(entry.name):
+            yield path
+
+
+def reasons(skipped: list[Skipped]) -> Counter[str]:
+    """How many images were skipped for each reason."""
+    return Counter(skip.reason for skip in skipped)
