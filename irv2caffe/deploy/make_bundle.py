@@ -13,7 +13,7 @@ from irv2caffe import __version__
 from irv2caffe.atomic import atomic_folder, write_bytes, write_text
 from irv2caffe.config import templates_dir
 from irv2caffe.deploy import onnx_check
-from irv2caffe.deploy.comparison import TOLERANCE, Comparison, compare
+from irv2caffe.deploy.comparison import Comparison, compare
 from irv2caffe.deploy.fold import simplify
 from irv2caffe.deploy.graph import read_graph
 from irv2caffe.deploy.onnx.export import write_onnx
@@ -102,7 +102,7 @@ class _Maker:
 
     def make(self, out: Path) -> Bundle:
         """Writes and checks everything but the README."""
-        ends = (self._model.logits, self._model.probabilities)
+        ends = (self._model.probabilities, self._model.logits)  # dnn.forward() gives the first
         original = read_graph(self._model.net, self._model.weights, ends)
         graph = copy.deepcopy(original)
         folding = simplify(
@@ -111,12 +111,12 @@ class _Maker:
             plain_average_pool=self._options.average_pool == "caffe",
         )
         net = self._write_net(graph)
-        wanted = self._run(original.to_net(), self._model.weights, ends)[0]
+        wanted = self._run(original.to_net(), self._model.weights, ends)[1]
         cost = None
         if folding.plain_pools:
             wanted, cost = self._with_plain_pools(original, wanted)
         names = [graph.outputs[end].name for end in ends]
-        logits, probabilities = self._run(net, self._folder / WEIGHTS, names)
+        probabilities, logits = self._run(net, self._folder / WEIGHTS, names)
         check = compare(wanted, logits)
         _require(check, "the net of the bundle is not the net that was trained")
         onnx = self._write_onnx(graph, logits) if self._options.onnx else {}
@@ -185,9 +185,7 @@ class _Maker:
             _require(result[program], f"net.onnx gives other results in {program}")
         return result
 
-    def _write_rest(
-        self, logits: NDArray[np.float32], probabilities: NDArray[np.float32]
-    ) -> None:
+    def _write_rest(self, logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> None:
         model, folder = self._model, self._folder
         model.preprocessing.write(folder)
         if model.preprocessing.has_mean_image:
@@ -199,9 +197,7 @@ class _Maker:
             write_bytes(folder / "labels.txt", names.encode("utf-8", "surrogateescape"))
         files = write_samples(folder, self._samples, self._options.sample_format)
         if files:
-            write_expected(
-                folder / "expected.json", self._checked, files, logits, probabilities
-            )
+            write_expected(folder / "expected.json", self._checked, files, logits, probabilities)
         for name in (*_EXAMPLES, *([_ONNX_EXAMPLE] if self._options.onnx else [])):
             shutil.copyfile(templates_dir() / "deploy" / name, folder / name)
 
@@ -214,17 +210,14 @@ def _require(check: Comparison, problem: str) -> None:
         )
 
 
-def _notes(
-    graph: Graph, folding: Folding, options: BundleOptions, model: Model
-) -> Iterator[str]:
+def _notes(graph: Graph, folding: Folding, options: BundleOptions, model: Model) -> Iterator[str]:
     yield from graph.notes
     foreign = sorted({node.type for node in graph.nodes} - SHAPE_RULES.keys())
     if foreign:
         yield f"layers that Caffe 1.0 does not have: {', '.join(foreign)}"
     if options.average_pool == "caffe" and not folding.plain_pools:
         yield "--average-pool caffe: the net has no TF-exact average pool, nothing changed"
-    if not model.class_names:
-        yield "no class names are known, so there is no labels.txt; --labels gives them"
+    yield from model.notes
 
 
 def _sizes(folder: Path) -> dict[str, int]:

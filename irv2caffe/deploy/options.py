@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.deploy.comparison import Comparison
     from irv2caffe.deploy.fold import Folding
+    from irv2caffe.inference.running import EngineName
 
 SAMPLE_FORMATS = ("npy", "bin")
 AVERAGE_POOLS = ("tf", "caffe")
@@ -40,7 +41,7 @@ class BundleOptions:
     num_samples: int = 100
     sample_format: str = "npy"
     num_checked: int = 20
-    engine: str = "caffe"
+    engine: EngineName = "caffe"
     gpus: str = "none"
     caffe: Path | None = None
 

@@ -36,7 +36,7 @@ def readme(bundle: Bundle, model: Model, options: BundleOptions) -> str:
     lines = [
         "# A trained net, ready for a device",
         "",
-        f"Input `{model.input}`: 1 x {made.channels} x {made.height} x {made.width}, float32. "
+        f"Input `{model.input}`: 1 x {made.channels} x {made.height} x {made.width}, float32.",
         f"Output `{model.probabilities}`: the probabilities of {model.num_classes} classes.",
         "",
         f"**What to feed it.** {made.sentence()}",
@@ -65,6 +65,7 @@ def readme(bundle: Bundle, model: Model, options: BundleOptions) -> str:
         "",
         *_quantization(bundle, options, model),
         "",
+        *(["## Notes", "", *(f"- {note}" for note in bundle.notes), ""] if bundle.notes else []),
         f"Written by irv2caffe {__version__}.",
     ]
     return "\n".join(lines) + "\n"
@@ -113,7 +114,6 @@ def _changes(bundle: Bundle, options: BundleOptions) -> Iterator[str]:
         )
     for name in folding.plain_pools:
         yield f"The border correction `{name}` of an average pool was left out."
-    yield from bundle.notes
 
 
 def _quantization(bundle: Bundle, options: BundleOptions, model: Model) -> Iterator[str]:

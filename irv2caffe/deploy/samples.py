@@ -11,7 +11,10 @@ import numpy as np
 
 from irv2caffe.atomic import write_bytes, write_text
 from irv2caffe.errors import InputError, first_of
+from irv2caffe.inference.crops import UnfitImageError
 from irv2caffe.inference.feeding import feed
+from irv2caffe.inference.finding import data_layer, source_of
+from irv2caffe.proto.text import read_net
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,15 +45,36 @@ class Sample:
     values: NDArray[np.float32]
 
 
+def images_of(model: Model) -> Path:
+    """The images that the net was tested with in training.
+
+    Raises:
+        InputError: they are not known, or not there.
+    """
+    hint = "name a folder of images or a database with --images"
+    layer = data_layer(read_net(model.train_val)[0]) if model.train_val is not None else None
+    source = source_of(layer) if layer is not None and layer.type == "Data" else None
+    if source is None or model.train_val is None:
+        raise InputError("no images to run the nets on: the data of the training is unknown", hint)
+    beside = model.train_val.parent / source
+    found = next((path for path in (source, beside) if path.exists()), None)
+    if found is None:
+        raise InputError(f"no images to run the nets on: {source} is gone", hint)
+    return found
+
+
 def take_samples(images: Images, model: Model, count: int) -> list[Sample]:
-    """The first ``count`` images that can be read, preprocessed.
+    """At most ``count`` images, evenly spread over those that are given, preprocessed.
 
     Raises:
         InputError: none of them can be read, or they do not fit the net.
     """
-    samples = []
-    for image in images:
-        values = feed(model.preprocessing, image.pixels)[0]
+    samples: list[Sample] = []
+    for image in images.every(max(1, len(images) // count)):
+        try:
+            values = feed(model.preprocessing, image.pixels)[0]
+        except UnfitImageError as error:
+            raise InputError(f"{images.source}: {image.name}: {error}") from error
         samples.append(Sample(image.name, image.label, values))
         if len(samples) == count:
             break

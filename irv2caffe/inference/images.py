@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -66,8 +67,12 @@ class Images:
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Image]:
+        return self.every(1)
+
+    def every(self, step: int) -> Iterator[Image]:
+        """The first of every ``step`` images; the others are not decoded."""
         self.skipped = []
-        for name, label, read in self._readers():
+        for name, label, read in itertools.islice(self._readers(), 0, None, step):
             try:
                 pixels = read()
             except ValueError as error:

@@ -10,9 +10,8 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 import caffe
 from prepare import HERE, prepare, show
 
-net = caffe.Net(
-    os.path.join(HERE, "deploy.prototxt"), os.path.join(HERE, "deploy.caffemodel"), caffe.TEST
-)
-for path in sys.argv[1:] or sys.exit(__doc__):
+paths = sys.argv[1:] or sys.exit(__doc__)
+net = caffe.Net(str(HERE / "deploy.prototxt"), str(HERE / "deploy.caffemodel"), caffe.TEST)
+for path in paths:
     net.blobs[net.inputs[0]].data[...] = prepare(path)
     show(path, net.forward()[net.outputs[-1]])

@@ -5,7 +5,7 @@ other kinds of resizing are Pillow's own.
 """
 
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 
@@ -14,22 +14,21 @@ try:
 except ImportError:
     cv2 = None
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = Path(__file__).resolve().parent
 
 
 def read_json(name):
     """A JSON file beside this one."""
-    with open(os.path.join(HERE, name)) as stream:
-        return json.load(stream)
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
 def class_names():
     """The name of each class; empty if the bundle has none."""
     try:
-        with open(os.path.join(HERE, "labels.txt"), encoding="utf-8", errors="replace") as stream:
-            return stream.read().splitlines()
+        text = (HERE / "labels.txt").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def prepare(path):
@@ -42,11 +41,11 @@ def prepare(path):
     top = (image.shape[0] - crop["height"]) // 2
     left = (image.shape[1] - crop["width"]) // 2
     if top < 0 or left < 0:
-        raise SystemExit("%s is smaller than the input of the net" % path)
+        raise SystemExit(f"{path} is smaller than the input of the net")
     area = (slice(top, top + crop["height"]), slice(left, left + crop["width"]))
     planes = image[area].astype(np.float32).transpose(2, 0, 1)
     if "mean_file" in made:  # an image of its own
-        mean = np.load(os.path.join(HERE, "mean.npy"))[(slice(None),) + area]
+        mean = np.load(HERE / "mean.npy")[(slice(None), *area)]
     else:
         mean = np.array(made["mean"], np.float32).reshape(-1, 1, 1)
     return np.ascontiguousarray((planes - mean) * np.float32(made["scale"]))[None]
@@ -57,7 +56,7 @@ def decode(path, channels):
     if cv2 is not None:
         image = cv2.imread(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
         if image is None:
-            raise SystemExit("%s cannot be read as an image" % path)
+            raise SystemExit(f"{path} cannot be read as an image")
         return image.reshape(image.shape[0], image.shape[1], -1)
     from PIL import Image, ImageOps
 
@@ -134,4 +133,4 @@ def show(path, probabilities):
     values = np.asarray(probabilities).ravel()
     for number in np.argsort(-values, kind="stable")[:3]:
         name = names[number] if number < len(names) else ""
-        print("%s\t%d\t%s\t%.4f" % (path, number, name, values[number]))
+        print(path, number, name, f"{values[number]:.4f}", sep="\t")
