@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.build_net_data import num_images, refuse_misfit
+from irv2caffe.cli.build_net_data import classes_of, num_images, refuse_misfit
 from irv2caffe.cli.build_net_options import BUILD_NET_OPTIONS
 from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.cli.summary import draw_summary, show_summary
@@ -41,6 +41,8 @@ def _floats(name: str, text: str) -> tuple[float, float, float]:
 
 _NET_TYPES: dict[str, Callable[[Any], Any]] = {
     "residual_scale": lambda text: None if text == "none" else _floats("--residual-scale", text),
+    "class_weights": lambda text: None if text == "none" else text,
+    "freeze": lambda text: None if text == "none" else text,
     "mean_value": lambda text: text if text == "database" else _floats("--mean-value", text),
 }
 
@@ -64,8 +66,8 @@ def build_net_command(
 ) -> None:
     """Write train_val, deploy and solver prototxts for an Inception-ResNet-v2.
 
-    Options that are not given are set by the recipe, then by the variant, then by the defaults
-    shown; values in brackets after "paper:" are those of the default recipe. --print-config shows
+    Options not given are set by the recipe, then by the variant, then by the defaults shown; values
+    in brackets after "paper:" are those of the default recipe. --print-config shows
     every value and where it comes from. Caffe has no epochs: they are converted to iterations with
     the number of training images, the batch size, the number of GPUs and iter_size.
     """
@@ -81,9 +83,8 @@ def build_net_command(
     from irv2caffe.net.build import build_net
 
     _check_draw(draw)
-    given = given_options(options)
-    if gpus is not None:
-        given["num_gpus"] = len(parse_gpus(gpus))
+    count = {} if gpus is None else {"num_gpus": len(parse_gpus(gpus))}
+    given = {**given_options(options), **count}
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
     folders = [{**values.net, **given}.get(name) for name in ("train_lmdb", "val_lmdb")]
     train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
@@ -105,6 +106,7 @@ def build_net_command(
         solver.options,
         num_train=num_train[1],
         num_val=num_val[1],
+        **classes_of(train),
         command=_command(),
         force=force,
     )
@@ -131,7 +133,7 @@ def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: b
         return
     for path in built.files():
         ui.show(str(path))
-    for line in built.schedule.arithmetic():
+    for line in (*built.notes, *built.schedule.arithmetic()):
         ui.say(line)
     for line in built.warnings:
         ui.say(f"warning: {line}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UsageError
 
@@ -19,6 +19,13 @@ def num_images(
         return name, given, "command line"
     known = database.num_records if database is not None else None
     return (name, default, "default") if known is None else (name, known, "database")
+
+
+def classes_of(database: Database | None) -> dict[str, Any]:
+    """What the training database says of its classes, for build_net."""
+    if database is None:
+        return {}
+    return {"class_counts": database.class_counts, "class_names": database.class_names}
 
 
 def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions) -> None:
@@ -51,10 +58,11 @@ def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions
             "they are stored height x width x channels, Caffe reads channels x height x width: "
             "transpose(2, 0, 1) before they are written, or build it with make-lmdb",
         )
-    if channels != 3:
+    if channels != net.channels:
         raise UsageError(
-            f"{folder} holds images of {channels} channel(s), the net takes 3",
-            "build it again; make-lmdb makes gray images coloured unless --gray",
+            f"{folder} holds images of {channels} channel(s), the net takes {net.channels}",
+            "make-lmdb makes gray images coloured, and with --gray all gray; build-net --channels "
+            "1 takes gray ones",
         )
     if net.crop > min(height, width):
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,22 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.cli.make_lmdb_options import MAKE_LMDB_OPTIONS
+from irv2caffe.cli.make_lmdb_output import (
+    announce,
+    announce_rest,
+    images_of,
+    show_pair,
+    show_plan,
+    show_report,
+)
+from irv2caffe.cli.make_lmdb_pair import Division, How, build_pair, plan_pair
 from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.data.build.make_lmdb import BuildOptions, BuildReport, SizeEstimate
+    from irv2caffe.caffe.command import Command
+    from irv2caffe.data.build.make_lmdb import BuildOptions, BuildReport
+    from irv2caffe.data.build.make_pair import Build
     from irv2caffe.data.sources import Source
 
 _PATH = click.Path(path_type=Path)
@@ -54,6 +65,8 @@ def make_lmdb_command(
     split: str | None,
     devkit: Path | None,
     class_order: str,
+    val_fraction: float | None,
+    val_out: Path | None,
     backend: str,
     flag: Path | None,
     resume: bool,
@@ -66,8 +79,8 @@ def make_lmdb_command(
 
     SOURCE is a folder with one subfolder per class, a folder with the images listed in --list, an
     ILSVRC archive or another tar file, CIFAR-10 or CIFAR-100, or a folder with MNIST's IDX files.
-    By default, the records are byte for byte those of Caffe's
-    convert_imageset.
+    By default, the records are byte for byte those of Caffe's convert_imageset. With
+    --val-fraction, a training and a validation database are built in one run.
 
     Images that cannot be read are skipped and listed in OUT/skipped.csv; the exit code is then 3,
     unless --max-skipped allows them. Records that look wrong also give exit code 3. To continue
@@ -77,7 +90,9 @@ def make_lmdb_command(
     from irv2caffe.data.sources import open_source
 
     options = _options(choices)
-    if not dry_run:
+    if val_out is not None and val_fraction is None:
+        raise UsageError("--val-out goes with --val-fraction")
+    if not dry_run and val_fraction is None:
         check_output(out, force=force)
     images = open_source(
         source,
@@ -88,16 +103,50 @@ def make_lmdb_command(
         devkit=devkit,
         class_order=class_order,
     )
+    how = How(backend, flag, force, resume)
+    if val_fraction is not None:
+        division = Division(val_fraction, split, out, val_out)
+        return _two(images, division, options, how, dry_run=dry_run, as_json=as_json)
+    return _one(images, out, options, how, dry_run=dry_run, as_json=as_json)
+
+
+def _one(
+    images: Source, out: Path, options: BuildOptions, how: How, *, dry_run: bool, as_json: bool
+) -> int:
+    from irv2caffe.data.build.size_estimate import estimate_lmdb
+
     if dry_run:
-        _dry_run(images, out, options, as_json=as_json)
+        show_plan(estimate_lmdb(images, options, out), as_json=as_json)
         return EXIT_DONE
-    if backend == "native":
-        report = _native(images, out, options, force=force, resume=resume)
-    else:
-        report = _with_convert_imageset(images, out, options, flag, force=force)
-    _show_report(report, as_json=as_json)
-    allowed = options.max_skipped is not None
-    is_found = report.findings or (report.num_skipped and not allowed)
+    report = _builder(images, options, how)(images, out, options)
+    show_report(report, as_json=as_json)
+    return _exit_code(options, [report])
+
+
+def _two(
+    images: Source,
+    division: Division,
+    options: BuildOptions,
+    how: How,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    if dry_run:
+        plan_pair(division, images, options, as_json=as_json)
+        return EXIT_DONE
+    report = build_pair(division, images, options, _builder(images, options, how), how)
+    show_pair(report, as_json=as_json)
+    return _exit_code(options, [report.train, report.val], report.findings)
+
+
+def _exit_code(
+    options: BuildOptions, reports: list[BuildReport], findings: tuple[str, ...] = ()
+) -> int:
+    is_allowed = options.max_skipped is not None
+    is_found = findings or any(
+        report.findings or (report.num_skipped and not is_allowed) for report in reports
+    )
     return EXIT_FINDINGS if is_found else EXIT_DONE
 
 
@@ -114,6 +163,19 @@ def _options(choices: dict[str, Any]) -> BuildOptions:
     return BuildOptions(**choices)
 
 
+def _builder(images: Source, options: BuildOptions, how: How) -> Build:
+    """The function that builds one database of a source."""
+    if how.backend == "native":
+        return partial(_native, force=how.force, resume=how.resume)
+    from irv2caffe.caffe.command import tool_command
+    from irv2caffe.caffe.find import find_caffe
+    from irv2caffe.data.build.convert_imageset import check_options
+
+    check_options(images, options)
+    tool = tool_command(find_caffe(how.flag), "convert_imageset")
+    return partial(_with_convert_imageset, tool=tool, force=how.force)
+
+
 def _native(
     images: Source, out: Path, options: BuildOptions, *, force: bool, resume: bool
 ) -> BuildReport:
@@ -122,14 +184,14 @@ def _native(
     from irv2caffe.errors import OutputExistsError
 
     try:
-        with ui.progress("images") as progress:
+        with ui.progress(images_of(images)) as progress:
             return make_lmdb(
                 images,
                 out,
                 options,
                 force=force,
                 resume=resume,
-                announce=_announce,
+                announce=announce if images.part is None else announce_rest,
                 progress=progress,
             )
     except OutputExistsError:
@@ -141,14 +203,11 @@ def _native(
 
 
 def _with_convert_imageset(
-    images: Source, out: Path, options: BuildOptions, flag: Path | None, *, force: bool
+    images: Source, out: Path, options: BuildOptions, *, tool: Command, force: bool
 ) -> BuildReport:
-    from irv2caffe.caffe.command import tool_command
-    from irv2caffe.caffe.find import find_caffe
     from irv2caffe.data.build.convert_imageset import convert_imageset
 
-    tool = tool_command(find_caffe(flag), "convert_imageset")
-    with ui.progress("images") as progress:
+    with ui.progress(images_of(images)) as progress:
         return convert_imageset(
             images,
             out,
@@ -156,64 +215,6 @@ def _with_convert_imageset(
             argv=tool.argv,
             env=tool.env,
             force=force,
-            announce=_announce,
+            announce=announce if images.part is None else announce_rest,
             progress=progress,
         )
-
-
-def _announce(expected: SizeEstimate) -> None:
-    for line in _lines(expected):
-        ui.say(line)
-
-
-def _lines(expected: SizeEstimate) -> list[str]:
-    order = "shuffled" if expected.is_shuffled else "in order"
-    images = f"{expected.num_images:,} images of {expected.num_classes:,} classes"
-    size, free = ui.format_bytes(expected.size_bytes), ui.format_bytes(expected.free_bytes)
-    lines = [
-        f"{expected.source} ({expected.kind}): {images}, {order}",
-        f"{expected.num_records:,} records, about {size}; {free} are free",
-        *(f"note: {note}" for note in expected.notes),
-    ]
-    if expected.num_unreadable:
-        lines.append(f"note: {expected.num_unreadable:,} of them are not images")
-    if expected.resumes_at:
-        lines.append(f"continuing at record {expected.resumes_at:,}")
-    return lines
-
-
-def _dry_run(images: Source, out: Path, options: BuildOptions, *, as_json: bool) -> None:
-    from irv2caffe.data.build.size_estimate import estimate_lmdb
-
-    expected = estimate_lmdb(images, options, out)
-    if as_json:
-        ui.show_json(asdict(expected))
-        return
-    for line in _lines(expected):
-        ui.show(line)
-
-
-def _show_report(report: BuildReport, *, as_json: bool) -> None:
-    from irv2caffe.data.build.side_files import read_skipped
-
-    if as_json:
-        ui.show_json(asdict(report))
-    else:
-        ui.show(
-            f"{report.out}: {report.num_images:,} images of {report.num_classes:,} classes, "
-            f"{ui.format_bytes(report.size_bytes)} in {report.seconds:.1f} s"
-        )
-    for finding in report.findings:
-        ui.say(f"finding: {finding}")
-    if report.num_complaints:
-        ui.say(
-            f"{report.num_complaints:,} damaged images accepted, listed in "
-            f"{report.out}/complaints.csv"
-        )
-    if report.num_skipped:
-        for reason, count in report.skipped.items():
-            ui.say(f"  {count:,}: {reason}")
-        first = "".join(
-            f"; the first: {report.source}/{row[0]}" for row in read_skipped(report.out, 1)
-        )
-        ui.say(f"{report.num_skipped:,} images skipped, listed in {report.out}/skipped.csv{first}")

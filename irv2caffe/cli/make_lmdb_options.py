@@ -11,6 +11,7 @@ from irv2caffe.data.options import CLASS_ORDERS, INTERPOLATIONS, KINDS, MEANS, R
 
 _PATH = click.Path(path_type=Path)
 _source = section("Source options")
+_validation = section("Validation options")
 _images = section("Image options")
 _order = section("Order and augmentation")
 _output = section("Output options")
@@ -57,6 +58,20 @@ MAKE_LMDB_OPTIONS = (
         help="Labels of the ILSVRC validation images: the development kit ILSVRC2012_devkit_t12 "
         "(archive or folder), or only its ILSVRC2012_validation_ground_truth.txt.  "
         "[default: searched beside SOURCE]",
+    ),
+    _validation(
+        "--val-fraction",
+        type=float,
+        metavar="SHARE",
+        help="Set this share of every class aside, such as 0.1, and build a validation database "
+        "of it too. Images with the same bytes stay on one side.",
+    ),
+    _validation(
+        "--val-out",
+        type=_PATH,
+        metavar="DIR",
+        help="Validation database of --val-fraction.  [default: OUT with val for the word train, "
+        "else OUT-val]",
     ),
     _images(
         "--resize",
@@ -136,7 +151,7 @@ MAKE_LMDB_OPTIONS = (
         metavar="N",
         default=1,
         show_default=True,
-        help="Seed for shuffling and augmentation.",
+        help="Seed for --val-fraction, shuffling and augmentation.",
     ),
     _order(
         "--copies",
@@ -145,6 +160,12 @@ MAKE_LMDB_OPTIONS = (
         default=1,
         show_default=True,
         help="Copies of every image, each pass in another order.",
+    ),
+    _order(
+        "--balance",
+        is_flag=True,
+        help="Store as many records of every class as the largest has, by repeating images of the "
+        "others.",
     ),
     _order(
         "--augment",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 
 from irv2caffe.config.variants import DEFAULT_VARIANT, VARIANTS
 from irv2caffe.errors import UsageError
 
 FILLERS = ("glorot", "xavier", "msra")
-_MAX_SMOOTHED_CLASSES = 20_000  # limit of protobuf: 2 GiB
+_MAX_MATRIX_CLASSES = 20_000  # limit of protobuf: 2 GiB
+_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
 _FLOAT32 = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # Caffe's float: smallest and largest
 
 
@@ -20,6 +22,7 @@ class NetOptions:
     Attributes:
         variant: name of the network, a key of :data:`VARIANTS`.
         num_classes: number of classes.
+        channels: of the images: 3 (B, G, R) or 1 (gray).
         crop: width and height of the input, in pixels.
         width: factor for the number of filters of every layer.
         residual_scale: factors for the residual branches of the 35x35, 17x17 and 8x8 blocks; None
@@ -34,12 +37,20 @@ class NetOptions:
         test_batch_size: images per test iteration; None for a divisor of the validation set.
         train_lmdb: database of the TRAIN phase, as Caffe will open it.
         val_lmdb: database of the TEST phase.
-        mean_value: mean subtracted from the channels B, G, R.
+        mean_value: mean subtracted from the channels B, G, R; three times the same for gray.
         mean_file: mean image (.binaryproto) subtracted instead, or None.
         scale: factor applied after subtracting the mean.
         mirror: whether to flip training images at random.
         dropout: fraction of the features before the classifier dropped in training.
         label_smoothing: fraction of each label spread over all classes in training.
+        class_weights: weights of the classes in the training loss: ``balanced`` for the inverse of
+            their numbers of images, or a file; None for equal weights.
+        classifier: name of the last layer with weights. Caffe copies weights by name, and stops
+            where a layer of that name has another shape.
+        classifier_lr: factor for the learning rate of the classifiers, its ``lr_mult``.
+        freeze: last stage whose weights and statistics stay as they are; None to train all.
+        bn_statistics: ``batch`` to normalize with the statistics of the batch in training, ``kept``
+            with the running ones of the weights that the training starts from, which then stay.
         bn_fraction: BatchNorm's ``moving_average_fraction``.
         bn_eps: added to BatchNorm's variance; 0.001 in TensorFlow's nets, 1e-5 by Caffe's default.
         gamma: whether to learn a scale after each BatchNorm.
@@ -51,6 +62,7 @@ class NetOptions:
 
     variant: str = DEFAULT_VARIANT
     num_classes: int = 1000
+    channels: int = 3
     crop: int = 299
     width: float = 1.0
     residual_scale: tuple[float, float, float] | None = (0.17, 0.10, 0.20)
@@ -69,6 +81,11 @@ class NetOptions:
     mirror: bool = True
     dropout: float = 0.2
     label_smoothing: float = 0.0
+    class_weights: str | None = None
+    classifier: str = "classifier"
+    classifier_lr: float = 1.0
+    freeze: str | None = None
+    bn_statistics: str = "batch"
     bn_fraction: float = 0.999
     bn_eps: float = 0.001
     gamma: bool = True
@@ -83,6 +100,7 @@ class NetOptions:
             f"variants: {', '.join(VARIANTS)}",
         )
         _require(2 <= self.num_classes <= 1_000_000, "--num-classes must lie in [2, 1000000]")
+        _require(self.channels in {1, 3}, "--channels is 3, or 1 for gray images")
         _require(1 <= self.crop <= 4096, "--crop must lie between 1 and 4096")
         _require(0 < self.width <= 16, "--width must be above 0, and 16 at most")
         for scale in self.residual_scale or ():
@@ -99,14 +117,30 @@ class NetOptions:
         _require(bool(self.val_lmdb), "--val-lmdb is empty")
         for mean in self.mean_value:
             _require(0 <= mean <= 255, "--mean-value must lie in [0, 255]")
+        _require(
+            self.channels == 3 or len(set(self.mean_value)) == 1,
+            "--mean-value: images of one channel have one mean",
+        )
         _require(self.scale > 0, "--scale must be above 0")
         _require(0 <= self.dropout < 1, "--dropout must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 1, "--label-smoothing must lie in [0, 1)")
+        if self.num_classes > _MAX_MATRIX_CLASSES:
+            for flag, given in (
+                ("--label-smoothing", self.label_smoothing > 0),
+                ("--class-weights", self.class_weights is not None),
+            ):
+                _require(
+                    not given,
+                    f"{flag}: InfogainLoss reads a matrix of classes x classes, and "
+                    f"{self.num_classes:,} classes are too many for its file",
+                )
+        _require(self.class_weights != "", "--class-weights is balanced, or a file")
         _require(
-            self.label_smoothing == 0 or self.num_classes <= _MAX_SMOOTHED_CLASSES,
-            f"--label-smoothing: InfogainLoss reads a matrix of classes x classes, and "
-            f"{self.num_classes:,} classes are too many for its file",
+            _NAME.fullmatch(self.classifier) is not None,
+            "--classifier is a name of up to 100 letters, digits and _ . + -",
         )
+        _require(0 < self.classifier_lr <= 1000, "--classifier-lr must lie in (0, 1000]")
+        _require(self.bn_statistics in {"batch", "kept"}, "--bn-statistics is batch or kept")
         _require(0 < self.bn_fraction < 1, "--bn-fraction must lie between 0 and 1")
         _require(0 < self.bn_eps < 1, "--bn-eps must lie between 0 and 1")
         _require(self.filler in FILLERS, f"--filler is one of {', '.join(FILLERS)}")

@@ -28,8 +28,9 @@ _NO_TRUNK = "only --variant paper has this option"
 _NO_MIXED_5B = "this network has no block Mixed_5b"
 _LITERAL = "seed reproduces a net of 2016 exactly; use --variant paper"
 _LITERAL_FIELDS = (
-    "residual_scale residual_bn trunk aux aux_weight average_pool dropout label_smoothing "
-    "bn_fraction bn_eps gamma filler"
+    "channels residual_scale residual_bn trunk aux aux_weight average_pool dropout "
+    "label_smoothing class_weights classifier classifier_lr freeze bn_statistics bn_fraction "
+    "bn_eps gamma filler"
 )
 VARIANTS: Mapping[str, Variant] = {
     "slim": Variant({}, {"trunk": _NO_TRUNK}),

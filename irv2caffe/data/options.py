@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from irv2caffe.errors import UsageError
@@ -56,6 +56,8 @@ class BuildOptions:
             None shuffles everything except validation sets.
         seed: of the shuffle and of the augmentation.
         copies: number of differently shuffled passes over the images.
+        balance: as many records of every class as the largest class has images; images of
+            smaller classes are repeated.
         augment: random crops and colours, or None.
         exactly_like_caffe: accept what convert_imageset accepts, even where it is harmful.
         fast_decode: decode large JPEG files at a half, a quarter or an eighth of their size.
@@ -77,6 +79,7 @@ class BuildOptions:
     shuffle: bool | None = None
     seed: int = 1
     copies: int = 1
+    balance: bool = False
     augment: Augment | None = None
     exactly_like_caffe: bool = False
     fast_decode: bool = False
@@ -121,6 +124,13 @@ class BuildOptions:
     def is_mean_exact(self, index: int) -> bool:
         """Whether the mean uses what the record with this index decodes to."""
         return self.mean == "exact" or (self.mean == "auto" and index < NUM_EXACT)
+
+    def for_validation(self) -> BuildOptions:
+        """The options of the validation database beside a training database of these options.
+
+        Its images are whole and in order, each of them once.
+        """
+        return replace(self, shuffle=False, copies=1, balance=False, augment=None)
 
     @property
     def channels(self) -> int:

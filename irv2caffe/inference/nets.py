@@ -206,6 +206,7 @@ def _reader(layers: Sequence[Any], kept: set[int], sources: dict[Blob, Blob]) ->
 
 def _written_shape(layer: Any, top: int) -> tuple[int, int, int]:
     """Channels, height and width as the layer says them; zeros where it does not."""
+    dims: Sequence[int]
     if layer.type == "Input":
         shapes = layer.input_param.shape
         dims = shapes[min(top, len(shapes) - 1)].dim if shapes else ()
@@ -225,7 +226,8 @@ def _written_shape(layer: Any, top: int) -> tuple[int, int, int]:
                 layer=layer.name,
             )
         return 0, 0, 0
-    return int(dims[1]), int(dims[2]), int(dims[3])
+    channels, height, width = dims[1:]
+    return int(channels), int(height), int(width)
 
 
 def _dummy_shape(param: Any, top: int) -> Sequence[int]:

@@ -62,18 +62,12 @@ def open_model(
     """
     place = find_place(source, net, snapshot)
     written, _ = read_net(place.net)
-    header = None
-    if not place.weights.name.endswith(".h5"):
-        header = read_model_header(place.weights)
-    made, found = None, None
-    if place.bundle is not None and not override:
-        made = read_preprocessing(place.bundle)
-    elif place.bundle is not None and (bundled := read_preprocessing(place.bundle)):
-        found = _as_found(bundled)
-    if made is None and found is None:
-        found = _found(place, written)
+    is_hdf5 = place.weights.name.endswith(".h5")
+    header = None if is_hdf5 else read_model_header(place.weights)
+    bundled = read_preprocessing(place.bundle) if place.bundle is not None else None
+    found = _as_found(bundled) if bundled is not None else _found(place, written)
     try:
-        usable, shape = _shaped(written, made or found, header)
+        usable, shape = _shaped(written, bundled, found, header)
         ends = ends_of(usable)
         shapes = infer(usable, "TEST")
         num_classes = _num_classes(shapes, ends)
@@ -81,9 +75,8 @@ def open_model(
         raise NetError(error.message, error.hint, layer=error.layer, path=place.net) from error
     if header is not None:
         _check_weights(shapes, header, place)
-    if made is None:
-        made = completed(found, override, shape, _SAY_IT)
     names, notes = _names(place, written, labels, num_classes)
+    is_unknown = found is not None and override.resize is None
     return Model(
         net=usable,
         weights=place.weights,
@@ -91,12 +84,12 @@ def open_model(
         logits=ends.logits,
         probabilities=ends.probabilities,
         num_classes=num_classes,
-        preprocessing=made,
+        preprocessing=completed(found, override, shape, _SAY_IT),
         class_names=names,
         run=place.run,
         train_val=place.train_val,
         iteration=place.iteration,
-        notes=(*place.notes, *(found.notes if found and not override.resize else ()), *notes),
+        notes=(*place.notes, *(found.notes if found and is_unknown else ()), *notes),
     )
 
 
@@ -128,11 +121,13 @@ def _found(place: Place, written: Any) -> Found | None:
 
 
 def _shaped(
-    written: Any, known: Preprocessing | Found | None, header: ModelHeader | None
+    written: Any, bundled: Preprocessing | None, known: Found | None, header: ModelHeader | None
 ) -> tuple[Any, tuple[int, int, int]]:
     """The net for use with all sizes of its input, and these."""
     usable = inference_net(written)
     channels, height, width = ends_of(usable).shape
+    if bundled is not None and not (height and width):
+        height, width = bundled.height, bundled.width
     if not channels:
         channels = _channels_of_weights(usable, header) or (known.channels if known else 0) or 3
     if known is not None and not (height and width) and known.stored is not None:

@@ -18,12 +18,14 @@ from irv2caffe.net.blocks import (
     stem_v3,
     stem_v4,
 )
+from irv2caffe.net.freeze import freeze
+from irv2caffe.net.infogain import needs_infogain
 from irv2caffe.net.layers import (
     Builder,
+    classifier,
     conv,
     dropout,
     global_average,
-    inner_product,
     valid_average_pool,
 )
 from irv2caffe.net.spec import NetSpec, Top
@@ -125,13 +127,14 @@ def train_val(
         options: of the network.
         test_batch_size: images per forward pass of a test.
         num_gpus: GPUs that train; NVCaffe's batch_size is that of all of them.
-        infogain: path of the matrix for label smoothing.
+        infogain: path of the matrix for label smoothing and class weights.
 
     Returns:
         A NetParameter.
 
     Raises:
         GridError: a crop that this network cannot have.
+        UsageError: no such stage to freeze, or a classifier with the name of another layer.
     """
     net = NetSpec(f"inception_resnet_v2_{options.variant}")
     batch_size = options.batch_size * (num_gpus if options.flavor == "nvcaffe" else 1)
@@ -141,9 +144,9 @@ def train_val(
     ):
         _data(net, phase, source, batch, options)
     label = Top("label", 1)
-    infogain = infogain if options.label_smoothing > 0 else ""
+    infogain = infogain if needs_infogain(options) else ""
     b = Builder(net, options)
-    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop))
+    features, grid17 = NETWORKS[options.variant](b, Top("data", options.channels, options.crop))
     if options.aux:
         b.phase = "TRAIN"
         _loss(b, "aux_loss", (_aux_logits(b, grid17), label), options.aux_weight, infogain)
@@ -154,18 +157,21 @@ def train_val(
     for k in (1, 5):
         if k < options.num_classes:  # else Caffe aborts
             b.layer("Accuracy", f"accuracy_top{k}", logits, label, channels=1, top_k=k)
-    return net.to_proto()
+    made = net.to_proto()
+    if options.freeze is not None:
+        freeze(made, options.freeze)
+    return made
 
 
 def deploy(options: NetOptions) -> Any:
-    """The network for use: from an input of 1x3xCROPxCROP to the class probabilities ``prob``.
+    """The network for use: from an input of 1xCxCROPxCROP to the class probabilities ``prob``.
 
     Raises:
         GridError: a crop that this network cannot have.
     """
     net = NetSpec(f"inception_resnet_v2_{options.variant}")
-    shape = [{"dim": [1, 3, options.crop, options.crop]}]
-    data = net.layer("Input", "data", channels=3, size=options.crop, shape=shape)
+    shape = [{"dim": [1, options.channels, options.crop, options.crop]}]
+    data = net.layer("Input", "data", channels=options.channels, size=options.crop, shape=shape)
     b = Builder(net, options, for_use=True)
     features, _ = NETWORKS[options.variant](b, data)
     b.layer("Softmax", "prob", _logits(b, features))
@@ -180,7 +186,7 @@ def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOp
     if options.mean_file is not None:
         transform["mean_file"] = options.mean_file
     else:
-        transform["mean_value"] = list(options.mean_value)
+        transform["mean_value"] = list(options.mean_value[: options.channels])
     transform["scale"] = options.scale
     net.layer_with_tops(
         "Data",
@@ -197,7 +203,7 @@ def _data(net: NetSpec, phase: str, source: str, batch_size: int, options: NetOp
 
 def _logits(b: Builder, features: Top) -> Top:
     x = dropout(b, "dropout", global_average(b, "pool", features), b.options.dropout)
-    return inner_product(b, "classifier", x, b.options.num_classes)
+    return classifier(b, b.options.classifier, x)
 
 
 def _aux_logits(b: Builder, grid17: Top) -> Top:
@@ -205,11 +211,12 @@ def _aux_logits(b: Builder, grid17: Top) -> Top:
     x = valid_average_pool(b, "AuxLogits/AvgPool_1a_5x5", grid17, kernel=5, stride=3)
     x = conv(b, "AuxLogits/Conv2d_1b_1x1", x, 128, 1)
     x = conv(b, "AuxLogits/Conv2d_2a_5x5", x, 768, x.size)
-    return inner_product(b, "AuxLogits/Logits", x, b.options.num_classes)
+    own = b.options.classifier  # a new classifier is new here as well
+    return classifier(b, f"AuxLogits/{'Logits' if own == 'classifier' else own}", x)
 
 
 def _loss(b: Builder, name: str, bottoms: tuple[Top, Top], weight: float, infogain: str) -> None:
-    """SoftmaxWithLoss; with label smoothing only for tests, and InfogainLoss for training."""
+    """SoftmaxWithLoss; with a matrix only for tests, and InfogainLoss for training."""
     fields: dict[str, Any] = {"channels": 1, "loss_weight": [weight]}
     phase = b.phase
     if infogain:

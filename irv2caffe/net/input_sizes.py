@@ -43,7 +43,7 @@ def grids(options: NetOptions) -> Grids:
         GridError: branches differ in size, or a kernel is larger than its grid.
     """
     b = Builder(_SizesOnly("grids"), options)
-    features, grid17 = NETWORKS[options.variant](b, Top("data", 3, options.crop))
+    features, grid17 = NETWORKS[options.variant](b, Top("data", options.channels, options.crop))
     return Grids(grid17.size, features.size, tuple(b.rounded_up))
 
 

@@ -134,6 +134,8 @@ def _normalize(b: Builder, name: str, x: Top) -> Top:
     if not b.literal:
         norm["param"] = [_FROZEN] * 3
         norm |= {"eps": b.options.bn_eps, "moving_average_fraction": b.options.bn_fraction}
+        if b.options.bn_statistics == "kept" and not b.for_use:
+            norm["use_global_stats"] = True
         scale["param"] = [_SHIFT if b.options.gamma else _FROZEN, _SHIFT]
     elif not b.for_use:
         norm["use_global_stats"] = False
@@ -207,9 +209,11 @@ def dropout(b: Builder, name: str, x: Top, ratio: float) -> Top:
     return b.layer("Dropout", name, x, in_place=True, dropout_ratio=ratio)
 
 
-def inner_product(b: Builder, name: str, x: Top, num_output: int) -> Top:
-    """Inner product with a bias."""
-    fields = {"weight_filler": b.weight_filler, "bias_filler": {"type": "constant", "value": 0.0}}
+def classifier(b: Builder, name: str, x: Top) -> Top:
+    """Inner product with a bias, which may learn faster than the layers before it."""
+    num_output, rate = b.options.num_classes, b.options.classifier_lr
+    fields: dict[str, Any] = {"param": [{"lr_mult": rate, "decay_mult": 1.0}] * 2 * (rate != 1)}
+    fields |= {"weight_filler": b.weight_filler, "bias_filler": {"type": "constant", "value": 0.0}}
     return b.layer(
         "InnerProduct", name, x, channels=num_output, size=0, num_output=num_output, **fields
     )

@@ -51,7 +51,7 @@ from irv2caffe.data.records.headers import has_16_bits
 from irv2caffe.data.records.image import UndecodableImageError, decode_record, open_image
 from irv2caffe.data.sources import open_source, read_labels
 from irv2caffe.data.sources.devkit import read_devkit
-from irv2caffe.data.sources.lists import ranges
+from irv2caffe.data.sources.lists import NO_NAMES, ranges
 from irv2caffe.data.sources.pickles import load_pickle
 from irv2caffe.data.sources.tar_headers import tar_members
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
@@ -349,7 +349,7 @@ def test_list_lines_with_spaces_tabs_and_carriage_returns(tmp_path):
         ("below.png", 1),
         ("last.png", 7),
     ]
-    assert source.notes == ("7 label(s) below 12 have no image",)
+    assert source.notes == ("7 label(s) below 12 have no image", NO_NAMES)
 
 
 def test_notes_on_lists(tmp_path):
@@ -358,7 +358,11 @@ def test_notes_on_lists(tmp_path):
     assert notes == (
         "1 line(s) repeat an image",
         "the smallest label is 1: do the labels count from 1?",
+        NO_NAMES,
     )
+    (tmp_path / "names.txt").write_text("x\ny\nz\n")
+    named = open_source(tmp_path, tmp_path / "list.txt", tmp_path / "names.txt")
+    assert (named.classes, NO_NAMES in named.notes) == (("x", "y", "z"), False)
 
 
 def test_labels_beyond_the_class_table(tmp_path):

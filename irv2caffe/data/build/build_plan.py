@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from array import array
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from irv2caffe.data.build.record_order import num_records, record_order
 from irv2caffe.data.records.datum import MAX_KEY_BYTES, record_key
-from irv2caffe.errors import InputError
+from irv2caffe.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator
 
     from irv2caffe.data.options import BuildOptions
@@ -77,6 +78,32 @@ class BuildPlan:
             indices = range(first, min(first + self.unit_size, len(self)))
             yield WorkUnit(number, tuple(indices), tuple(self.item(index) for index in indices))
 
+    def list_lines(self) -> Iterator[bytes]:
+        """The records as convert_imageset's list has them: lines of a path, a blank and a label.
+
+        Raises:
+            InputError: a name with a line break, which the format has no way to write.
+        """
+        for index in range(len(self)):
+            item = self.item(index)
+            if "\n" in item.name or "\r" in item.name:
+                raise InputError(
+                    f"convert_imageset cannot read {item.name!r}",
+                    "rename it, or --backend native",
+                )
+            yield f"{item.name} {item.label}\n".encode("utf-8", "surrogateescape")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on the source and on the order, one line each."""
+        if not self.options.balance:
+            return self.source.notes
+        counts = Counter(self.source.items.labels)
+        largest, smallest = max(counts.values()), min(counts.values())
+        each, times = largest * self.options.copies, -(-largest // smallest) * self.options.copies
+        note = f"balanced: {each:,} records of each class, an image {times:,} times at most"
+        return (*self.source.notes, note)
+
     def sample(self, count: int, end: int | None = None) -> list[WorkUnit]:
         """``count`` units of one record each, spread evenly over the records before ``end``."""
         end = len(self) if end is None else end
@@ -104,12 +131,15 @@ def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
 
     Raises:
         InputError: more records than keys can count, or a path that is too long for a key.
+        UsageError: a validation set is to be balanced.
     """
     is_shuffled = options.shuffle if options.shuffle is not None else not source.is_validation
-    num_records = len(source.items) * options.copies
-    if num_records > MAX_RECORDS:
+    if options.balance and source.is_validation:
+        raise UsageError("--balance is for training sets, and this is a validation set")
+    expected = num_records(source.items.labels, options)
+    if expected > MAX_RECORDS:
         raise InputError(
-            f"{num_records:,} records are more than the {MAX_RECORDS:,} that keys can count"
+            f"{expected:,} records are more than the {MAX_RECORDS:,} that keys can count"
         )
     longest = source.items[source.items.longest_name].name
     if len(record_key(0, longest)) > MAX_KEY_BYTES:
@@ -117,21 +147,10 @@ def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
             f"the path {longest[:60]}... is too long for a key",
             f"LMDB keys hold {MAX_KEY_BYTES} bytes; give a SOURCE nearer to the images",
         )
-    order = _order(len(source.items), options, is_shuffled=is_shuffled)
+    order = record_order(source.items.labels, options, is_shuffled=is_shuffled)
     unit_size, slot_bytes = _unit(options)
     fingerprint = _fingerprint(source, options, order)
     return BuildPlan(source, options, is_shuffled, order, unit_size, slot_bytes, fingerprint)
-
-
-def _order(count: int, options: BuildOptions, *, is_shuffled: bool) -> array[int]:
-    rng = random.Random(options.seed)  # noqa: S311
-    order = array("I")
-    for _ in range(options.copies):
-        once = array("I", range(count))
-        if is_shuffled:
-            rng.shuffle(once)
-        order += once
-    return order
 
 
 def _unit(options: BuildOptions) -> tuple[int, int]:

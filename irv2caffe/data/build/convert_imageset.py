@@ -77,7 +77,7 @@ def convert_imageset(
         LeftOutError, InputError, OutputError: as for ``make_lmdb.make_lmdb``.
     """
     begun = time.monotonic()
-    _check_options(source, options)
+    check_options(source, options)
     check_output(out, force=force)
     check_outside_source(source, out)
     plan = make_plan(source, options)
@@ -100,7 +100,12 @@ def convert_imageset(
     return make_report(out, 0, len(plan), time.monotonic() - begun)
 
 
-def _check_options(source: Source, options: BuildOptions) -> None:
+def check_options(source: Source, options: BuildOptions) -> None:
+    """Refuses what the tool does not support.
+
+    Raises:
+        UsageError: naming it.
+    """
     unsupported = options.not_in_convert_imageset()
     if unsupported:
         raise UsageError(
@@ -118,19 +123,6 @@ def _check_source(identity: SourceIdentity) -> None:
         raise InputError(str(error.strerror), "is its disk still there?") from error
 
 
-def _list_lines(plan: BuildPlan) -> list[bytes]:
-    """The tool's list; its format has no way to write a name with a line break."""
-    lines = []
-    for index in range(len(plan)):
-        item = plan.item(index)
-        if "\n" in item.name or "\r" in item.name:
-            raise InputError(
-                f"convert_imageset cannot read {item.name!r}", "rename it, or --backend native"
-            )
-        lines.append(f"{item.name} {item.label}\n".encode("utf-8", "surrogateescape"))
-    return lines
-
-
 def _run_tool(
     plan: BuildPlan,
     folder: Path,
@@ -146,7 +138,7 @@ def _run_tool(
     if options.encoded is not None:
         flags += ["-encoded", f"-encode_type={options.encoded}"]
     with tempfile.NamedTemporaryFile("wb", suffix=".txt", dir=folder) as list_file:
-        list_file.writelines(_list_lines(plan))
+        list_file.writelines(plan.list_lines())
         list_file.flush()
         paths = [f"{plan.source.root.absolute()}/", list_file.name, str(database)]
         _run([*argv, *flags, *paths], env, progress)

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -15,13 +16,16 @@ from irv2caffe.atomic import write_bytes
 from irv2caffe.data.records.class_table import escape_name
 from irv2caffe.data.records.database_files import (
     COMPLAINTS,
+    DUPLICATES,
     LABELS,
+    LIST,
     MANIFEST,
     MEAN_FILE,
     SKIPPED,
     WORDS,
 )
 from irv2caffe.data.records.mean import mean_blob
+from irv2caffe.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.data.build.build_plan import BuildPlan
     from irv2caffe.data.build.state import State
-    from irv2caffe.data.records.items import LeftOutError, Skipped
+    from irv2caffe.data.records.items import LeftOutError, Skipped, SplitPart
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _HEADINGS = {SKIPPED: ("path", "reason", "detail"), COMPLAINTS: ("path", "complaint")}
@@ -186,9 +190,23 @@ def write_side_files(
     mean = state.mean.mean_image()
     if mean is not None:
         write_bytes(folder / MEAN_FILE, mean_blob(mean).SerializeToString(deterministic=True))
-    manifest = _manifest(plan, state, backend) | {"findings": findings}
+    manifest = _manifest(plan, state, backend)
+    if source.part is not None:
+        _write_part(folder, plan, source.part)
+        findings = [*source.part.findings, *findings]
+    manifest["findings"] = findings
     text = json.dumps(manifest, indent=2) + "\n"
     write_bytes(folder / MANIFEST, text.encode())
+
+
+def _write_part(folder: Path, plan: BuildPlan, part: SplitPart) -> None:
+    """Writes which images one part of a divided data set has, and which of them are equal."""
+    with suppress(InputError):  # a name that no list can hold
+        write_bytes(folder / LIST, b"".join(plan.list_lines()))
+    if part.duplicates:
+        rows = [("group", "path", "label", "part"), *part.duplicates]
+        text = "".join(",".join(_quoted(str(cell)) for cell in row) + "\n" for row in rows)
+        write_bytes(folder / DUPLICATES, text.encode("utf-8", "surrogateescape"))
 
 
 def _write_lines(path: Path, lines: list[str] | tuple[str, ...]) -> None:
@@ -197,8 +215,8 @@ def _write_lines(path: Path, lines: list[str] | tuple[str, ...]) -> None:
 
 
 def _manifest(plan: BuildPlan, state: State, backend: str) -> dict[str, Any]:
-    source, per_label = plan.source, state.per_label
-    return {
+    source, per_label, part = plan.source, state.per_label, plan.source.part
+    values = {
         "fingerprint": plan.fingerprint,
         "source": str(source.root.absolute()),
         "kind": source.kind,
@@ -218,7 +236,18 @@ def _manifest(plan: BuildPlan, state: State, backend: str) -> dict[str, Any]:
         "mean_is_exact": backend != "native" or plan.is_mean_exact,
         "record_shape": state.mean.shape,
         "record_bytes": state.num_bytes,
-        "notes": list(source.notes),
+        "notes": list(plan.notes),
         "seconds": round(state.seconds, 3),
         "versions": system.versions(),
     }
+    if plan.options.balance:
+        counts = Counter(source.items.labels)
+        values["images_per_label_before"] = {str(label): counts[label] for label in sorted(counts)}
+    if part is not None:
+        values["part"] = {
+            "name": part.name,
+            "val_fraction": part.val_fraction,
+            "seed": part.seed,
+            "num_duplicates": part.num_duplicates,
+        }
+    return values

@@ -14,6 +14,7 @@ from irv2caffe.errors import OutputError
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from irv2caffe.data.build.build_plan import BuildPlan
@@ -100,7 +101,7 @@ def estimate(plan: BuildPlan, pool: WorkerPool | None, out: Path, start: int) ->
         free_bytes=system.free_bytes(out),
         num_unreadable=len(source.skipped),
         resumes_at=start,
-        notes=source.notes,
+        notes=plan.notes,
     )
 
 
@@ -110,11 +111,39 @@ def check_space(estimate: SizeEstimate, folder: Path) -> None:
     Raises:
         OutputError: saying how much is needed.
     """
+    _check(_missing_bytes(estimate), estimate.free_bytes, str(folder))
+
+
+def check_space_of_all(estimates: Mapping[Path, SizeEstimate]) -> None:
+    """The same for several databases, some of which may be on the same disk.
+
+    Args:
+        estimates: by the path of the output.
+
+    Raises:
+        OutputError: saying how much is needed.
+    """
+    disks: dict[int, list[Path]] = {}
+    for out in estimates:
+        disks.setdefault(_device(out), []).append(out)
+    for outs in disks.values():
+        needed = sum(_missing_bytes(estimates[out]) for out in outs)
+        _check(needed, estimates[outs[0]].free_bytes, " and ".join(map(str, outs)))
+
+
+def _device(out: Path) -> int:
+    """The number of the disk that an output will be on."""
+    return next(path for path in (out, *out.absolute().parents) if path.exists()).stat().st_dev
+
+
+def _missing_bytes(estimate: SizeEstimate) -> int:
     share = 1 - estimate.resumes_at / max(1, estimate.num_records)
-    needed = int(estimate.size_bytes * share)
-    if needed > estimate.free_bytes:
+    return int(estimate.size_bytes * share)
+
+
+def _check(needed: int, free: int, what: str) -> None:
+    if needed > free:
         raise OutputError(
-            f"about {format_bytes(needed)} are needed for {folder}, "
-            f"{format_bytes(estimate.free_bytes)} are free",
+            f"about {format_bytes(needed)} are needed for {what}, {format_bytes(free)} are free",
             "choose another disk, a smaller --resize, or --encoded jpg",
         )

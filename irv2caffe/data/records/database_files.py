@@ -17,8 +17,11 @@ MEAN_FILE = "mean.binaryproto"
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
 COMPLAINTS = "complaints.csv"
+LIST = "list.txt"
+DUPLICATES = "duplicates.csv"
 _ALL = frozenset(
-    {RECORDS, "lock.mdb", LABELS, WORDS, MEAN_FILE, MANIFEST, SKIPPED, COMPLAINTS},
+    {RECORDS, "lock.mdb", LABELS, WORDS, MEAN_FILE, MANIFEST, SKIPPED, COMPLAINTS}
+    | {LIST, DUPLICATES},
 )
 
 

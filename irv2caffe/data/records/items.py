@@ -75,6 +75,27 @@ class PixelFormat:
     width: int
 
 
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """Which part of a divided data set a source is.
+
+    Attributes:
+        name: ``train`` or ``val``.
+        val_fraction: share of each class that is set aside for validation.
+        seed: of the choice.
+        num_duplicates: images of both parts that repeat the bytes of an earlier one.
+        duplicates: rows (group, path, label, part) of all images with the same bytes as another.
+        findings: probable mistakes in the data set, one line each.
+    """
+
+    name: str
+    val_fraction: float
+    seed: int
+    num_duplicates: int = 0
+    duplicates: tuple[tuple[int, str, int, str], ...] = ()
+    findings: tuple[str, ...] = ()
+
+
 class LeftOutError(InputError):
     """More images were skipped than allowed, or all; ``skipped.csv`` lists them."""
 
@@ -154,6 +175,7 @@ class Source:
         is_validation: a validation set, which is not shuffled by default.
         skipped: files that were found not to be images when the source was listed.
         notes: remarks on the source, one line each.
+        part: which part of a divided data set this is; None for a whole one.
     """
 
     root: Path
@@ -166,6 +188,7 @@ class Source:
     is_validation: bool = False
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    part: SplitPart | None = None
 
 
 def reason_of(error: OSError) -> str:

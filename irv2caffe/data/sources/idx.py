@@ -67,6 +67,11 @@ def read_idx(path: Path, split: str, table: tuple[str, ...] | None) -> Source:
     )
 
 
+def validation_files(path: Path) -> list[Path]:
+    """Files of validation images that come with a folder, or with a file of training images."""
+    return _image_files(path if path.is_dir() else path.parent, "val")
+
+
 def _image_files(folder: Path, split: str) -> list[Path]:
     return sorted(
         path

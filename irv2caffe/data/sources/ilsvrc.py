@@ -10,7 +10,7 @@ from irv2caffe.data.records.class_table import read_lines, some
 from irv2caffe.data.records.items import Items, Skipped, Source
 from irv2caffe.data.sources.classes import FolderLayout, decide_classes, notes_on_counts
 from irv2caffe.data.sources.devkit import is_devkit, read_devkit
-from irv2caffe.data.sources.lists import check_labels, parse_list
+from irv2caffe.data.sources.lists import NO_NAMES, check_labels, parse_list
 from irv2caffe.data.sources.tars import TarIndex, index_tar
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError
 
@@ -145,6 +145,8 @@ def _listed(
     if not items:
         raise InputError(f"{source.root} holds none of the images that {list_file} names")
     notes = [f"{list_file} gives the labels"]
+    if not table:
+        notes.append(NO_NAMES)
     if len(items) < len(index.members):
         notes.append(f"{len(index.members) - len(items):,} image(s) are not in the list")
     return replace(

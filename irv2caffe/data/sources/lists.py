@@ -21,6 +21,7 @@ _MAX_RANGES = 1000
 _MAX_PAIRS = 20
 _NUM_ABOVE = 3  # folders above the root that are searched for a missing image
 _MAX_BELOW = 1000
+NO_NAMES = "the classes have no names: --labels FILE gives them, one a line, by label"
 _TWO_LABELS = "another label than an earlier line gives the image"
 
 
@@ -193,4 +194,4 @@ def _notes(items: Items, table: tuple[str, ...]) -> list[str]:
     gaps = max(present) + 1 - min(present) - len(present)
     if gaps:
         notes.append(f"{gaps:,} label(s) below {max(present)} have no image")
-    return notes
+    return [*notes, NO_NAMES]

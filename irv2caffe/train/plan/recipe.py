@@ -73,6 +73,8 @@ def build_recipe(
         solver.options,
         num_train=train.num_records or 0,
         num_val=val.num_records or 0,
+        class_counts=train.class_counts,
+        class_names=train.class_names,
     )
     values = tuple(Value(*row) for row in (*net.rows(), *solver.rows()))
     return BuiltRecipe(built, values, dict(zip(places, (train, val), strict=True)))

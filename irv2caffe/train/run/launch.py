@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from irv2caffe.train.plan.findings import lines as finding_lines
 from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.plan import Plan, TrainOptions
 from irv2caffe.train.run import config_json, prepare
@@ -57,6 +58,9 @@ def train(
         Irv2CaffeError: the checks before the start found a problem.
     """
     plan = make_plan(solver, engine, train_options)
+    if plan.problems:  # all that is to be mended at once
+        for line in finding_lines(plan):
+            say(line)
     plan.raise_problems()
     run = new_run_dir(train_options.run_dir)
     with locked(run) as lock:
