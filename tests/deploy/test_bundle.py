@@ -94,8 +94,8 @@ def assert_same(printed, folder, wanted):
     assert found.keys() == wanted.keys()
     for image, best in wanted.items():
         assert [number for number, _ in found[image]] == [number for number, _ in best]
-        shares = [[share for _, share in each] for each in (found[image], best)]
-        assert np.allclose(*shares, atol=3e-3)  # Pillow's pixels differ by one level
+        ours, theirs = ([share for _, share in each] for each in (found[image], best))
+        assert np.allclose(ours, theirs, atol=3e-3)  # Pillow's pixels differ by one level
 
 
 def test_pycaffe(caffe, bundle, folder, wanted):
@@ -253,6 +253,8 @@ def images_prepared(folder, suffix):
     for number, kind in enumerate(KINDS):
         for name in ("wide.png", "high.jpg"):
             image = cv2.imread(str(folder / name), 1 if kind.channels == 3 else 0)
+            assert image is not None
+            image = image.astype(np.uint8)
             if kind.resized_to:
                 size = kind.resized_to[::-1]
                 image = resize(image, size, kind.resize, kind.interpolation)
