@@ -39,6 +39,7 @@ GUIDES = {
     "check": "check.md",
     "train": "train.md",
     "plot-log": "plot-log.md",
+    "deploy": "deploy.md",
     "import-weights": "weights.md",
     "export-weights": "weights.md",
 }
