@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.model_options import (
+    ENGINE_OPTIONS,
+    MODEL_OPTIONS,
+    preprocessing_options,
+)
 from irv2caffe.cli.option_sections import SectionCommand, section, with_options
 
 if TYPE_CHECKING:
@@ -16,20 +21,11 @@ if TYPE_CHECKING:
     from irv2caffe.deploy.options import Bundle
 
 _PATH = click.Path(path_type=Path)
-_MODEL = (
-    section("Model")("--net", type=_PATH, help="Prototxt of the net; else found beside SOURCE."),
-    section("Model")("--labels", type=_PATH, help="Class table; else that of the training."),
-    section("Model")(
-        "--snapshot",
-        metavar="best|last|ITERATION",
-        default="best",
-        show_default=True,
-        help="Snapshot of a run.",
-    ),
-)
 _NET = (
-    section("Net")("--no-fold", is_flag=True, help="Leave BatchNorm, Scale and factors of sums."),
-    section("Net")(
+    section("Net options")(
+        "--no-fold", is_flag=True, help="Leave BatchNorm, Scale and factors of sums."
+    ),
+    section("Net options")(
         "--average-pool",
         type=click.Choice(["tf", "caffe"]),
         default="tf",
@@ -37,16 +33,16 @@ _NET = (
         help="caffe: leave out the border correction of TF-exact average pools, for programs that "
         "cannot read it; what that costs is measured.",
     ),
-    section("Net")("--onnx", is_flag=True, help="Write net.onnx, too."),
+    section("Net options")("--onnx", is_flag=True, help="Write net.onnx, too."),
 )
 _IMAGES = (
-    section("Images")(
+    section("Image options")(
         "--images",
         type=_PATH,
         help="Real images to compare and calibrate with: a folder or a database; else the "
         "validation database of the training.",
     ),
-    section("Images")(
+    section("Image options")(
         "--check",
         "num_checked",
         type=click.IntRange(1, 10_000),
@@ -55,7 +51,7 @@ _IMAGES = (
         metavar="N",
         help="Run both nets on N images.",
     ),
-    section("Images")(
+    section("Image options")(
         "--samples",
         "num_samples",
         type=click.IntRange(0, 100_000),
@@ -64,7 +60,7 @@ _IMAGES = (
         metavar="N",
         help="Write N preprocessed images, for INT8 calibration.",
     ),
-    section("Images")(
+    section("Image options")(
         "--sample-format",
         type=click.Choice(["npy", "bin"]),
         default="npy",
@@ -72,28 +68,14 @@ _IMAGES = (
         help="bin: float32 values without a header.",
     ),
 )
-_RUNNING = (
-    section("Running")(
-        "--engine",
-        type=click.Choice(["caffe", "torch"]),
-        default="caffe",
-        show_default=True,
-        help="What runs both nets.",
-    ),
-    section("Running")("--gpus", default="none", show_default=True, help="Number of a GPU."),
-    section("Running")("--caffe", type=_PATH, help="Folder or program of the Caffe to use."),
-)
 
 
 @click.command("deploy", cls=SectionCommand, short_help="Make the files that a device needs.")
 @click.argument("source", type=_PATH, metavar="MODEL_OR_RUN")
-@section("Output")("--out", type=_PATH, required=True, help="The folder to write.")
-@section("Output")("--force", is_flag=True, help="Replace an existing folder.")
-@section("Output")("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@with_options(_MODEL)
-@with_options(_NET)
-@with_options(_IMAGES)
-@with_options(_RUNNING)
+@section("Output options")("--out", type=_PATH, required=True, help="The folder to write.")
+@section("Output options")("--force", is_flag=True, help="Replace an existing folder.")
+@section("Output options")("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@with_options((*_NET, *_IMAGES, *MODEL_OPTIONS, *ENGINE_OPTIONS))
 def deploy_command(
     source: Path,
     out: Path,
@@ -102,6 +84,10 @@ def deploy_command(
     net: Path | None,
     labels: Path | None,
     snapshot: str,
+    mean_value: str | None,
+    mean_file: Path | None,
+    scale: float | None,
+    resize: str | None,
     no_fold: bool,
     images: Path | None,
     **options: Any,
@@ -125,7 +111,8 @@ def deploy_command(
 
     if not force:
         refuse_existing(out)
-    model = open_model(source, net=net, labels=labels, snapshot=snapshot)
+    override = preprocessing_options(mean_value, mean_file, scale, resize)
+    model = open_model(source, net=net, labels=labels, snapshot=snapshot, override=override)
     found = read_images(images or images_of(model), model)
     with ui.progress("checking") as progress:
         bundle = make_bundle(

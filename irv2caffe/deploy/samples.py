@@ -13,7 +13,7 @@ from irv2caffe.atomic import write_bytes, write_text
 from irv2caffe.errors import InputError, first_of
 from irv2caffe.inference.crops import UnfitImageError
 from irv2caffe.inference.feeding import feed
-from irv2caffe.inference.finding import data_layer, source_of
+from irv2caffe.inference.finding import data_layer, placed, source_of
 from irv2caffe.proto.text import read_net
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def images_of(model: Model) -> Path:
     source = source_of(layer) if layer is not None and layer.type == "Data" else None
     if source is None or model.train_val is None:
         raise InputError("no images to run the nets on: the data of the training is unknown", hint)
-    beside = model.train_val.parent / source
-    found = next((path for path in (source, beside) if path.exists()), None)
-    if found is None:
+    found = placed(str(source), model.train_val)
+    if not found.exists():
         raise InputError(f"no images to run the nets on: {source} is gone", hint)
     return found
 
@@ -70,17 +69,17 @@ def take_samples(images: Images, model: Model, count: int) -> list[Sample]:
         InputError: none of them can be read, or they do not fit the net.
     """
     samples: list[Sample] = []
-    for image in images.every(max(1, len(images) // count)):
+    names = images.names()
+    chosen = images.only(names[:: max(1, len(names) // count)][:count])
+    for image in chosen:
         try:
             values = feed(model.preprocessing, image.pixels)[0]
         except UnfitImageError as error:
             raise InputError(f"{images.source}: {image.name}: {error}") from error
         samples.append(Sample(image.name, image.label, values))
-        if len(samples) == count:
-            break
     if not samples:
-        names = [f"{skip.name}: {skip.reason}" for skip in images.skipped]
-        raise InputError(f"{images.source}: no image can be read", first_of(names, 3))
+        skipped = [f"{skip.name}: {skip.reason}" for skip in chosen.skipped]
+        raise InputError(f"{images.source}: no image can be read", first_of(skipped, 3))
     return samples
 
 
