@@ -45,7 +45,7 @@ _IMAGES = (
     section("Image options")(
         "--check",
         "num_checked",
-        type=click.IntRange(1, 10_000),
+        type=click.IntRange(1, 1000),
         default=20,
         show_default=True,
         metavar="N",
@@ -54,7 +54,7 @@ _IMAGES = (
     section("Image options")(
         "--samples",
         "num_samples",
-        type=click.IntRange(0, 100_000),
+        type=click.IntRange(min=0),
         default=100,
         show_default=True,
         metavar="N",
@@ -144,3 +144,4 @@ def _report(bundle: Bundle) -> Iterator[str]:
         yield f"net.onnx in {program}: {check.text()}"
     for name, file_size in bundle.files.items():
         yield f"  {name}  {ui.format_bytes(file_size)}"
+    yield f"how to use it: {bundle.folder / 'README.md'}"

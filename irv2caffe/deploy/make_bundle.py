@@ -19,7 +19,7 @@ from irv2caffe.deploy.graph import read_graph
 from irv2caffe.deploy.onnx.export import write_onnx
 from irv2caffe.deploy.options import Bundle, BundleOptions
 from irv2caffe.deploy.readme import readme
-from irv2caffe.deploy.samples import run_samples, take_samples, write_expected, write_samples
+from irv2caffe.deploy.samples import run_samples, take_samples, write_expected
 from irv2caffe.errors import OutputError
 from irv2caffe.inference.running import start_runner
 from irv2caffe.proto.text import write_prototxt
@@ -72,8 +72,15 @@ def make_bundle(
         CaffeFailedError: the program that runs the nets has failed.
     """
     with atomic_folder(out, force=force) as folder:
-        samples = take_samples(images, model, max(options.num_samples, options.num_checked))
-        maker = _Maker(model, folder, options, samples, progress)
+        samples, files = take_samples(
+            images,
+            model,
+            folder,
+            num_kept=options.num_checked,
+            num_written=options.num_samples,
+            kind=options.sample_format,
+        )
+        maker = _Maker(model, folder, options, samples, files, progress)
         bundle = maker.make(out)
         write_text(folder / "README.md", readme(bundle, model, options))
     return bundle
@@ -88,13 +95,14 @@ class _Maker:
         folder: Path,
         options: BundleOptions,
         samples: Sequence[Sample],
+        files: Sequence[str],
         progress: Progress,
     ) -> None:
         self._model = model
         self._folder = folder
         self._options = options
-        self._checked = samples[: options.num_checked]
-        self._samples = samples[: options.num_samples]
+        self._checked = samples
+        self._files = files
         self._progress = progress
         self._done = 0
         self._total = len(self._checked) * (2 + (options.average_pool == "caffe"))
@@ -131,7 +139,7 @@ class _Maker:
             check=check,
             average_pool_cost=cost,
             onnx=onnx,
-            num_samples=len(self._samples),
+            num_samples=len(self._files),
             notes=tuple(_notes(graph, folding, self._options, self._model)),
         )
 
@@ -195,9 +203,9 @@ class _Maker:
         if model.class_names:
             names = "".join(f"{name}\n" for name in model.class_names)
             write_bytes(folder / "labels.txt", names.encode("utf-8", "surrogateescape"))
-        files = write_samples(folder, self._samples, self._options.sample_format)
-        if files:
-            write_expected(folder / "expected.json", self._checked, files, logits, probabilities)
+        if self._files:
+            path = folder / "expected.json"
+            write_expected(path, self._checked, self._files, logits, probabilities)
         for name in (*_EXAMPLES, *([_ONNX_EXAMPLE] if self._options.onnx else [])):
             shutil.copyfile(templates_dir() / "deploy" / name, folder / name)
 

@@ -62,25 +62,54 @@ def images_of(model: Model) -> Path:
     return found
 
 
-def take_samples(images: Images, model: Model, count: int) -> list[Sample]:
-    """At most ``count`` images, evenly spread over those that are given, preprocessed.
+def take_samples(
+    images: Images, model: Model, folder: Path, *, num_kept: int, num_written: int, kind: str
+) -> tuple[list[Sample], list[str]]:
+    """Preprocesses images, evenly spread over those that are given; writes and keeps some.
+
+    Args:
+        images: real images.
+        model: that is to see them.
+        folder: receives ``calibration/`` and the list of its files.
+        num_kept: how many are returned.
+        num_written: how many are written.
+        kind: ``npy``, or ``bin`` for float32 values without a header.
+
+    Returns:
+        The first ``num_kept``, and the paths of those that were written.
 
     Raises:
         InputError: none of them can be read, or they do not fit the net.
     """
-    samples: list[Sample] = []
+    kept: list[Sample] = []
+    paths: list[str] = []
     names = images.names()
+    count = max(num_kept, num_written)
     chosen = images.only(names[:: max(1, len(names) // count)][:count])
-    for image in chosen:
+    for number, image in enumerate(chosen):
         try:
             values = feed(model.preprocessing, image.pixels)[0]
         except UnfitImageError as error:
             raise InputError(f"{images.source}: {image.name}: {error}") from error
-        samples.append(Sample(image.name, image.label, values))
-    if not samples:
+        if number < num_kept:
+            kept.append(Sample(image.name, image.label, values))
+        if number < num_written:
+            paths.append(f"calibration/{number:05d}.{kind}")
+            write_bytes(folder / paths[-1], _encoded(values, kind))
+    if not kept:
         skipped = [f"{skip.name}: {skip.reason}" for skip in chosen.skipped]
         raise InputError(f"{images.source}: no image can be read", first_of(skipped, 3))
-    return samples
+    if paths:
+        write_text(folder / "calibration.txt", "\n".join(paths) + "\n")
+    return kept, paths
+
+
+def _encoded(values: NDArray[np.float32], kind: str) -> bytes:
+    if kind == "bin":
+        return values.astype("<f4").tobytes()
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()
 
 
 def run_samples(
@@ -102,22 +131,6 @@ def run_samples(
             part.append(np.array(found[blob]).reshape(len(batch), -1))
         done(len(batch))
     return [np.concatenate(part) for part in parts]
-
-
-def write_samples(folder: Path, samples: Sequence[Sample], sample_format: str) -> list[str]:
-    """Writes samples into ``calibration/`` and their list; returns their paths."""
-    paths = []
-    for number, sample in enumerate(samples):
-        paths.append(f"calibration/{number:05d}.{sample_format}")
-        stream = io.BytesIO()
-        if sample_format == "npy":
-            np.save(stream, sample.values, allow_pickle=False)
-        else:
-            stream.write(sample.values.astype("<f4").tobytes())
-        write_bytes(folder / paths[-1], stream.getvalue())
-    if paths:
-        write_text(folder / "calibration.txt", "\n".join(paths) + "\n")
-    return paths
 
 
 def write_expected(

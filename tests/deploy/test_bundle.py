@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -252,9 +253,7 @@ def images_prepared(folder, suffix):
     """(what our own code feeds, what prepare.py made) for each preprocessing and image."""
     for number, kind in enumerate(KINDS):
         for name in ("wide.png", "high.jpg"):
-            image = cv2.imread(str(folder / name), 1 if kind.channels == 3 else 0)
-            assert image is not None
-            image = image.astype(np.uint8)
+            image: Any = cv2.imread(str(folder / name), 1 if kind.channels == 3 else 0)
             if kind.resized_to:
                 size = kind.resized_to[::-1]
                 image = resize(image, size, kind.resize, kind.interpolation)
