@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from irv2caffe.data.sources.folders import has_image_suffix, is_of_system
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -47,6 +48,15 @@ class Image:
     pixels: NDArray[Any]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """An image that has not been read."""
+
+    name: str
+    label: int | None
+    read: Callable[[], NDArray[Any]]
+
+
 class Images:
     """Images to be read one after the other, as often as wanted.
 
@@ -67,16 +77,38 @@ class Images:
 
     def __iter__(self) -> Iterator[Image]:
         self.skipped = []
-        for name, label, read in self._readers():
+        for outcome in self.outcomes():
+            if isinstance(outcome, Skipped):
+                self.skipped.append(outcome)
+            else:
+                yield outcome
+
+    def shown_name(self, name: str) -> str:
+        """The name of an image for the user: a path where it is a file of its own."""
+        return name
+
+    def outcomes(self) -> Iterator[Image | Skipped]:
+        """All images in their order, and those that cannot be read with the reason."""
+        for entry in self._entries():
+            if isinstance(entry, Skipped):
+                yield entry
+                continue
             try:
-                pixels = read()
+                pixels = entry.read()
             except ValueError as error:
                 reason = getattr(error, "reason", "") or str(error)
-                self.skipped.append(Skipped(name, reason, getattr(error, "detail", "")))
+                yield Skipped(entry.name, reason, getattr(error, "detail", ""))
             else:
-                yield Image(name, label, pixels)
+                yield Image(entry.name, entry.label, pixels)
 
-    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+    def only(self, names: Collection[str]) -> Iterator[Image]:
+        """The images of some names, in the order of the source; only these are decoded."""
+        for entry in self._entries():
+            if isinstance(entry, _Entry) and entry.name in names:
+                with suppress(ValueError):
+                    yield Image(entry.name, entry.label, entry.read())
+
+    def _entries(self) -> Iterator[_Entry | Skipped]:
         raise NotImplementedError
 
 
@@ -118,16 +150,16 @@ class _Records(Images):
     def __len__(self) -> int:
         return self._num
 
-    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+    def _entries(self) -> Iterator[_Entry | Skipped]:
         with open_reader(self.source) as reader:
             for key, value in reader:
                 name = key.decode("utf-8", "surrogateescape")
                 try:
                     head = read_head(value)
                 except FormatError as error:
-                    self.skipped.append(Skipped(name, error.message))
+                    yield Skipped(name, error.message)
                     continue
-                yield name, head.label or 0, lambda v=value, h=head: self._pixels(v, h)
+                yield _Entry(name, head.label or 0, partial(self._pixels, value, head))
 
     def _pixels(self, value: bytes, head: DatumHead) -> NDArray[Any]:
         pixels = stored_pixels(value)
@@ -152,8 +184,12 @@ class _Files(Images):
     def __len__(self) -> int:
         return len(self._listed.items) + len(self._listed.skipped)
 
-    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
-        self.skipped += self._listed.skipped
+    def shown_name(self, name: str) -> str:
+        """The path of an image, which may lie in an archive."""
+        return str(self._listed.root / name)
+
+    def _entries(self) -> Iterator[_Entry | Skipped]:
+        yield from self._listed.skipped
         with ExitStack() as stack:
             stores = [
                 stack.enter_context(store.open("rb")) if isinstance(store, Path) else store
@@ -161,7 +197,7 @@ class _Files(Images):
             ]
             for item in self._listed.items:
                 label = None if item.label == NO_LABEL else item.label
-                yield item.name, label, lambda i=item: self._pixels(i, stores)
+                yield _Entry(item.name, label, partial(self._pixels, item, stores))
 
     def _pixels(self, item: Item, stores: list[Any]) -> NDArray[Any]:
         from irv2caffe.data.records.image import from_planes, open_image, resize
