@@ -17,7 +17,7 @@ from irv2caffe.shapes.graph import bottom_sources
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from irv2caffe.check.inputs import SnapshotFacts
+    from irv2caffe.check.inputs import BlobFacts, SnapshotFacts
     from irv2caffe.data.inspect.database import Database
     from irv2caffe.errors import NetError
     from irv2caffe.proto.positions import UnknownField
@@ -223,7 +223,7 @@ class Evidence:
         prototxts: every file that was read, the solver's first.
         databases: facts by the source, as written in the net.
         files: whether the files that nets name exist, by the path as written.
-        blobs: shapes of mean images and infogain matrices; None for a file that is neither.
+        blobs: facts on mean images and infogain matrices; None for a file that is neither.
         claims: facts given by the user.
         snapshots: facts about the snapshot folder, if a solver has a snapshot_prefix.
         troubles: hits found while files were read: rule name and hit.
@@ -234,7 +234,7 @@ class Evidence:
     prototxts: tuple[PrototxtFile, ...] = ()
     databases: Mapping[str, Database] = field(default_factory=dict)
     files: Mapping[str, bool] = field(default_factory=dict)
-    blobs: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    blobs: Mapping[str, BlobFacts | None] = field(default_factory=dict)
     claims: Claims = field(default_factory=Claims)
     snapshots: SnapshotFacts | None = None
     troubles: tuple[tuple[str, Hit], ...] = ()

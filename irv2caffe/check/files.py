@@ -12,7 +12,7 @@ from irv2caffe.proto.text import parse_prototxt
 
 if TYPE_CHECKING:
     from irv2caffe.check.finding import Hit
-    from irv2caffe.check.inputs import SnapshotFacts
+    from irv2caffe.check.inputs import BlobFacts, SnapshotFacts
     from irv2caffe.errors import Irv2CaffeError
     from irv2caffe.proto.positions import Node
 
@@ -47,7 +47,7 @@ class Reading:
         num_gpus: from the header that build-net writes; 0 without one.
         num_train: training images, from the same header.
         paths: paths in the nets, as written, and the files found; None if missing.
-        blobs: shapes of mean images and infogain matrices by path as written; None for a file that
+        blobs: facts on mean images and infogain matrices by path as written; None for a file that
             is no BlobProto.
         snapshots: facts about the snapshot folder.
         troubles: hits found while files were read: rule name and hit.
@@ -62,7 +62,7 @@ class Reading:
     num_gpus: int = 0
     num_train: int | None = None
     paths: dict[str, Path | None] = field(default_factory=dict)
-    blobs: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+    blobs: dict[str, BlobFacts | None] = field(default_factory=dict)
     snapshots: SnapshotFacts | None = None
     troubles: list[tuple[str, Hit]] = field(default_factory=list)
     errors: list[Irv2CaffeError] = field(default_factory=list)

@@ -37,6 +37,20 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class BlobFacts:
+    """Facts about a mean image or an infogain matrix.
+
+    Attributes:
+        shape: its shape.
+        weights_classes: whether its rows have different sums, which weight the classes of
+            InfogainLoss; rows of label smoothing have equal sums.
+    """
+
+    shape: tuple[int, ...]
+    weights_classes: bool = False
+
+
+@dataclass(frozen=True)
 class SnapshotFacts:
     """Facts about the files named by ``snapshot_prefix``.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.check.files import NetRole, Reading, exists, parse_file
 from irv2caffe.check.find_nets import NET_MARKS, find_nets, looks_like_solver
+from irv2caffe.check.inputs import BlobFacts
 from irv2caffe.check.snapshot_paths import snapshot_facts
 from irv2caffe.errors import FormatError, Irv2CaffeError
 from irv2caffe.proto import messages
@@ -33,6 +34,7 @@ PATH_FIELDS = (
 )
 _BLOB_FIELDS = tuple(each for each in PATH_FIELDS if each[1] == "mean_file" or "gain" in each[0])
 _MAX_BLOB_BYTES = 1 << 28
+_SAME_SUM = 1e-3  # relative difference of sums of float32
 _HEADER = re.compile(
     r"^# effective batch .* x (\d{1,4}) GPU\(s\).*\n# ([\d,]{1,15}) training images", re.MULTILINE
 )
@@ -76,7 +78,7 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
     for name in _written_paths(reading, _BLOB_FIELDS):
         where = reading.paths[name]
         if where is not None and where.is_file() and where.stat().st_size < _MAX_BLOB_BYTES:
-            reading.blobs[name] = _blob_shape(where)
+            reading.blobs[name] = _blob_facts(where)
     return reading
 
 
@@ -88,12 +90,15 @@ def _base_of_net(reading: Reading, beside: Path) -> Path:
     return next(found, Path())
 
 
-def _blob_shape(path: Path) -> tuple[int, ...] | None:
-    """The shape of a .binaryproto; None if it is not one."""
+def _blob_facts(path: Path) -> BlobFacts | None:
+    """Facts about a .binaryproto; None if it is not one."""
     try:
-        return tuple(read_array(read_binary(path, messages.BlobProto)).shape)
+        array = read_array(read_binary(path, messages.BlobProto))
     except Irv2CaffeError:
         return None
+    sums = array.sum(axis=-1) if array.size else array
+    differ = sums.size > 1 and float(sums.max() - sums.min()) > _SAME_SUM * float(abs(sums).max())
+    return BlobFacts(tuple(array.shape), differ)
 
 
 def _written_paths(

@@ -12,11 +12,9 @@ from irv2caffe.cli.option_sections import SectionCommand, section
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
-    from irv2caffe.check.finding import Finding
     from irv2caffe.check.run import Report
 
 _LEVELS = ("note", "warning", "error")
-_WIDTH = 96
 _run, _data, _report = section("Training options"), section("Data options"), section("Other")
 _PATH = click.Path(path_type=Path)
 
@@ -160,11 +158,13 @@ def check_command(
 
 def _show(report: Report, least: int) -> None:
     """Prints the findings, worst first, and their counts."""
+    from irv2caffe.check.finding_text import finding_lines
+
     for line in report.summary:
         ui.show(line)
     for finding in report.findings:
         if finding.severity >= least:
-            _show_finding(finding)
+            ui.show("\n" + "\n".join(finding_lines(finding)))
     counts = [
         f"{count} {name}{'' if count == 1 else 's'}"
         for name in reversed(_LEVELS)
@@ -173,32 +173,3 @@ def _show(report: Report, least: int) -> None:
     if report.findings:
         ui.show("")
     ui.show(f"{', '.join(report.files)}: {', '.join(counts) or 'nothing found'}")
-
-
-def _show_finding(finding: Finding) -> None:
-    import textwrap
-
-    ui.show(f"\n{finding.severity.label}: {finding.what}  [{finding.rule}]")
-    rows = [("at", _places(finding)), ("why", finding.why), ("fix", finding.fix)]
-    for name, text in [*rows, ("see", finding.source)]:
-        if text:
-            first, rest = f"  {name:<4}", " " * 6
-            ui.show(
-                textwrap.fill(
-                    text,
-                    _WIDTH,
-                    initial_indent=first,
-                    subsequent_indent=rest,
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
-            )
-
-
-def _places(finding: Finding) -> str:
-    """Returns the places; if there are many, their number and the first."""
-    places = finding.places
-    if len(places) <= 3:
-        return ", ".join(map(str, places))
-    kind = "layers" if places[0].layer else "places"
-    return f"{len(places)} {kind}, first: {places[0]}"

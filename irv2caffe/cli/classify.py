@@ -13,7 +13,6 @@ import click
 from irv2caffe import ui
 from irv2caffe.cli.model_options import (
     ENGINE_OPTIONS,
-    INPUT_OPTIONS,
     MODEL_OPTIONS,
     preprocessing_options,
 )
@@ -44,18 +43,17 @@ _MOST_TILES = 200
     show_default=True,
     help="Number of classes to show.",
 )
-@_output("--sheet", type=_PATH, metavar="FILE", help="Draw the images with their classes.")
-@_output("--json", "as_json", is_flag=True, help="Print a JSON object per image, one per line.")
-@_output("--force", is_flag=True, help="Overwrite an existing --sheet.")
-@with_options(MODEL_OPTIONS)
-@section("Input of the net")(
+@_output(
     "--crops",
     type=click.Choice(["1", "10", "12", "144"]),
     default="1",
     show_default=True,
     help="Views of each image whose probabilities are averaged.",
 )
-@with_options(INPUT_OPTIONS)
+@_output("--sheet", type=_PATH, metavar="FILE", help="Draw the images with their classes.")
+@_output("--json", "as_json", is_flag=True, help="Print a JSON object per image, one per line.")
+@_output("--force", is_flag=True, help="Overwrite an existing --sheet.")
+@with_options(MODEL_OPTIONS)
 @with_options(ENGINE_OPTIONS)
 def classify_command(
     model: Path,

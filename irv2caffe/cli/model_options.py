@@ -1,7 +1,8 @@
-"""Options that say which model is used, what it is fed with, and what runs it."""
+"""The options of commands that use a trained net: which files, what to feed, what runs it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,80 +14,80 @@ from irv2caffe.errors import UsageError
 if TYPE_CHECKING:
     from irv2caffe.inference.finding import PreprocessingOptions
 
+_model = section("Model options")
+_where = section("Engine options")
 _PATH = click.Path(path_type=Path)
-_model = section("Model")
-_input = section("Input of the net")
-_engine = section("Engine")
 
 MODEL_OPTIONS = (
     _model(
+        "--snapshot",
+        default="best",
+        show_default=True,
+        metavar="best|last|N",
+        help="Snapshot of a run: the best by its tests, the last, or that of iteration N.",
+    ),
+    _model(
         "--net",
         type=_PATH,
-        metavar="PROTOTXT",
-        help="Net of the weights, a deploy or a train_val net.  [default: of the run, or beside "
-        "the weights]",
+        metavar="FILE",
+        help="Net of the weights.  [default: beside or above the .caffemodel]",
     ),
     _model(
         "--labels",
         type=_PATH,
-        metavar="FILE|DB",
-        help="Class names, one per line, or a database with labels.txt.  [default: of the run's "
-        "database, or beside the weights]",
+        metavar="FILE",
+        help="Class names, one per line.  [default: of the training database or of the bundle]",
     ),
     _model(
-        "--snapshot",
-        metavar="best|last|N",
-        default="best",
-        show_default=True,
-        help="Snapshot of a run; N is an iteration.",
-    ),
-)
-INPUT_OPTIONS = (
-    _input(
         "--mean-value",
         metavar="M|B,G,R",
-        help="Mean subtracted from the channels B, G and R, from 0 to 255.  [default of this and the "
-        "following: as in training, by the files of the model]",
+        help="Mean subtracted from the channels.  [default for this and the next five: as in "
+        "training]",
     ),
-    _input("--mean-file", type=_PATH, metavar="FILE", help="Mean image (.binaryproto)."),
-    _input("--scale", type=float, metavar="FACTOR", help="Factor after subtracting the mean."),
-    _input(
+    _model("--mean-file", type=_PATH, metavar="FILE", help="Mean image (.binaryproto) instead."),
+    _model("--scale", type=float, metavar="FACTOR", help="Factor after the mean was subtracted."),
+    _model(
         "--resize",
-        metavar="N|WxH|none",
-        help="Size that images are resized to before the centre is cut out, as make-lmdb --resize.",
+        metavar="SIDE|WxH|none",
+        help="Size that image files are resized to before the crop; databases are used as stored.",
     ),
-    _input(
+    _model(
         "--resize-mode",
         type=click.Choice(["squash", "short-side", "center-crop", "fill"]),
-        help="How, as make-lmdb --resize-mode.",
+        help="How they are resized, as make-lmdb --resize-mode.",
     ),
-    _input(
+    _model(
         "--interpolation",
         type=click.Choice(["linear", "area", "cubic", "lanczos", "nearest"]),
         help="As make-lmdb --interpolation.",
     ),
 )
 ENGINE_OPTIONS = (
-    _engine(
+    _where(
         "--engine",
         type=click.Choice(["caffe", "torch"]),
         default="caffe",
         show_default=True,
-        help="What runs the net: pycaffe, or the torch engine.",
+        help="Program that runs the net: pycaffe of the Caffe that was found, or PyTorch.",
     ),
-    _engine(
+    _where(
         "--gpus",
-        metavar="N|none",
+        metavar="none|N",
         default="none",
         show_default=True,
-        help="Number of the GPU, or none for the CPU.",
+        help="GPU that runs the net; none is the CPU.",
     ),
-    _engine("--caffe", type=_PATH, metavar="PATH", help="Caffe folder or program to use."),
+    _where(
+        "--caffe",
+        type=_PATH,
+        metavar="PATH",
+        help="Caffe to use: its folder or program.  [default: see irv2caffe caffe --which]",
+    ),
 )
 
 
 def preprocessing_options(given: dict[str, Any]) -> PreprocessingOptions:
-    """Takes the options of the input out of those of a command.
+    """What the user says of the preprocessing; its options are taken out of ``given``.
 
     Raises:
         UsageError: values that cannot be read.
@@ -114,13 +115,13 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--mean-value {text}: give M or B,G,R, such as 104,117,123") from error
+        raise UsageError(f"--mean-value {text}: give one number, or B,G,R") from error
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) <= 10_000 for side in sides):
+    if len(sides) > 2 or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
         raise UsageError(f"--resize {text}: give a side such as 328, WIDTHxHEIGHT, or none")
     return int(sides[0]), int(sides[-1])

@@ -22,8 +22,7 @@ def show_plan(
     solver: Path, engine: Engine, train_options: TrainOptions, *, as_json: bool, config: bool
 ) -> int:
     """--dry-run and --print-config."""
-    from irv2caffe.train.plan.findings import is_error
-    from irv2caffe.train.plan.findings import line as finding_line
+    from irv2caffe.train.plan.findings import lines as finding_lines
     from irv2caffe.train.plan.make_plan import make_plan
     from irv2caffe.train.plan.plan_text import as_dict, rows
 
@@ -38,8 +37,7 @@ def show_plan(
     else:
         for name, text in rows(plan):
             ui.show(f"{name:16} {text}")
-        shown = [finding_line(finding) for finding in plan.findings if not is_error(finding)]
-        for line in (*plan.notes, *shown):
+        for line in (*plan.notes, *finding_lines(plan, with_notes=True)):
             ui.show(line)
     return _problems(plan)
 

@@ -271,11 +271,25 @@ CASES = {
         NOTE, net(("eps: 0.001", ""), base="tf"), "eps is 1e-05", "stem/bn", net(base="tf")
     ),
     "bn-fraction": Case(
-        NOTE,
+        WARNING,
         net(("fraction: 0.95", "fraction: 0.999")),
         "averages over 1,000 iterations, the run has 1,000",
         "conv1/bn",
         Run(net=(("fraction: 0.95", "fraction: 0.999"),), solver=(("1000", "100000"),)),
+    ),
+    "class-imbalance": Case(
+        WARNING,
+        net(facts=facts(class_counts=(900, 600, 10, 90), class_names=("a", "b", "c", "d"))),
+        "10 to 900 images; few: 'c' (10), 'd' (90)",
+        "data",
+        net(facts=facts(class_counts=(500, 300, 400, 400))),
+    ),
+    "class-empty": Case(
+        WARNING,
+        net(facts=facts(class_counts=(800, 0, 800), class_names=("a", "b", "c", "d"))),
+        "no training image of 2 of 4 classes: 'b', 'd'",
+        "data",
+        net(facts=facts(class_counts=(400,) * 4, class_names=("a", "b", "c", "d"))),
     ),
     "bn-small-batch": Case(
         NOTE,

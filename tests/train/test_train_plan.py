@@ -118,6 +118,24 @@ def _without_places(findings):
     return [{**finding, "places": len(finding["places"])} for finding in findings]
 
 
+def test_warnings_are_told_in_full(caffe, tiny, tmp_path):
+    """What, where, why and what to write, as check says it; also where no run starts."""
+    solver = _write(tiny, tmp_path / "job", "a test of other images")
+    said = run("check", solver, cwd=tmp_path).stdout
+    (warning,) = [part for part in said.split("\n\n") if "[test-set-size]" in part]
+    wanted = warning[: warning.index("\n  see")]
+    assert wanted.startswith("warning: ")
+    assert "\n  at  " in wanted
+    assert "\n  fix " in wanted
+    trained = run("train", "--solver", solver, "--gpus", "none", "--epochs", 1, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    refused = run("train", "--solver", solver, "--base-lr", -1, cwd=tmp_path)
+    assert refused.returncode != 0
+    planned = run("train", "--solver", solver, "--dry-run", cwd=tmp_path)
+    for text in (trained.stderr, refused.stderr, planned.stdout):
+        assert wanted in text
+
+
 @pytest.mark.parametrize("flaw", ["a database that is not there", "a backend", "a step of nothing"])
 def test_what_stops_caffe_stops_the_plan(caffe, tiny, tmp_path, flaw):
     """Also with --ignore-findings; a database that is not here is a note of check only."""

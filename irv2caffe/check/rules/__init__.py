@@ -15,6 +15,7 @@ from irv2caffe.check.rules import (  # noqa: F401  # isort: skip
     head,
     data,
     records,
+    classes,
     phases,
     solver,
     update,

@@ -219,8 +219,8 @@ def mean_size(evidence: NetEvidence) -> Hits:
         at = layer.at("transform_param", "mean_file")
         if name not in evidence.blobs:
             continue
-        shape, facts = evidence.blobs[name], evidence.facts_of(layer)
-        if shape is None:
+        blob, facts = evidence.blobs[name], evidence.facts_of(layer)
+        if blob is None:
             yield Hit(
                 what=f"{name} is not a mean image",
                 why="Caffe stops when it reads it",
@@ -231,9 +231,10 @@ def mean_size(evidence: NetEvidence) -> Hits:
         if facts is None or not facts.height or layer.type != "Data":
             continue
         wanted = (facts.channels, facts.height, facts.width)
-        if shape[-3:] != wanted:
+        if blob.shape[-3:] != wanted:
             yield Hit(
-                what=f"a mean image of {size_text(shape[-3:])}, records of {size_text(wanted)}",
+                what=f"a mean image of {size_text(blob.shape[-3:])}, records of "
+                f"{size_text(wanted)}",
                 why="Caffe stops: it subtracts the mean before it crops, so that the mean has the "
                 "size of the records",
                 fix=_fitting_mean(evidence, wanted),

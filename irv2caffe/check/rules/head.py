@@ -253,7 +253,8 @@ def infogain_matrix(evidence: NetEvidence) -> Hits:
                 at=at,
             )
             continue
-        classes, shape = num_classes(evidence.net, layer), evidence.blobs.get(source)
+        classes, blob = num_classes(evidence.net, layer), evidence.blobs.get(source)
+        shape = blob.shape if blob else ()
         what = []
         if not evidence.files.get(source, True):
             what.append(f"the matrix {source} does not exist")

@@ -22,7 +22,7 @@ from irv2caffe.errors import (
 from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.train.plan.criterion import check_criterion
 from irv2caffe.train.plan.estimate import Estimate, estimate
-from irv2caffe.train.plan.findings import is_error, job_findings, problem, stops
+from irv2caffe.train.plan.findings import job_findings, prevents_start, problem, stops
 from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import collected
 from irv2caffe.train.plan.memory_check import check_memory
@@ -133,9 +133,7 @@ def _findings(
         findings = job_findings(plan, databases)
     except Irv2CaffeError as error:
         return (), [error] if error.message not in {each.message for each in problems} else []
-    ignored = plan.options.ignore_findings
-    stopping = [each for each in findings if stops(each) or (is_error(each) and not ignored)]
-    return findings, [problem(each) for each in stopping]
+    return findings, [problem(each) for each in findings if prevents_start(each, plan)]
 
 
 def _estimate(plan: Plan, errors: list[Irv2CaffeError], notes: list[str]) -> Estimate | None:

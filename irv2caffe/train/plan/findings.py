@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.finding import Severity
+from irv2caffe.check.finding_text import finding_lines
 from irv2caffe.check.registry import RULES
 from irv2caffe.check.run import CheckOptions, check_reading
 from irv2caffe.errors import InputError
@@ -109,11 +110,29 @@ def is_error(finding: Finding) -> bool:
     return finding.severity is Severity.ERROR
 
 
-def lines(plan: Plan) -> list[str]:
-    """One line for each ignored error and warning, and one with the number of notes."""
-    serious = [finding for finding in plan.findings if finding.severity is not Severity.NOTE]
-    num_notes = len(plan.findings) - len(serious)
-    found = [line(finding) for finding in serious]
-    if num_notes:
-        found.append(f"{num_notes} notes of irv2caffe check: --dry-run shows them")
+def prevents_start(finding: Finding, plan: Plan) -> bool:
+    """Whether a finding is one of the plan's problems."""
+    return stops(finding) or (is_error(finding) and not plan.options.ignore_findings)
+
+
+def lines(plan: Plan, *, with_notes: bool = False) -> list[str]:
+    """The findings that do not prevent the start: ignored errors and warnings in full.
+
+    Args:
+        plan: a plan with its findings.
+        with_notes: one line for each note, instead of their number.
+    """
+    told = [each for each in plan.findings if not prevents_start(each, plan)]
+    found = [
+        text
+        for finding in told
+        if finding.severity is not Severity.NOTE
+        for text in finding_lines(finding, source=False)
+    ]
+    notes = [line(finding) for finding in told if finding.severity is Severity.NOTE]
+    if with_notes:
+        return found + notes
+    if notes:
+        count = "1 note" if len(notes) == 1 else f"{len(notes)} notes"
+        found.append(f"{count} of irv2caffe check: --dry-run shows them")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from irv2caffe.train.plan.findings import lines as finding_lines
 from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.plan import Plan, TrainOptions
 from irv2caffe.train.run import config_json, prepare
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from irv2caffe.panel import Status
     from irv2caffe.train.engines.engine import Engine
 
 
@@ -41,7 +43,7 @@ def train(
     options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
-    status: Callable[[str], None] = lambda _: None,
+    status: Callable[[Status], None] = lambda _: None,
 ) -> TrainResult:
     """Trains in a new run folder, from the beginning or from a snapshot of another training.
 
@@ -51,12 +53,15 @@ def train(
         train_options: the options of the training; the default run folder is ``runs/DATE-TIME``.
         options: the options of its supervision.
         say: called with messages for the user.
-        status: called with each new status line.
+        status: called with the status, once a second.
 
     Raises:
         Irv2CaffeError: the checks before the start found a problem.
     """
     plan = make_plan(solver, engine, train_options)
+    if plan.problems:  # all that is to be mended at once
+        for line in finding_lines(plan):
+            say(line)
     plan.raise_problems()
     run = new_run_dir(train_options.run_dir)
     with locked(run) as lock:
@@ -72,7 +77,7 @@ def resume(
     options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
-    status: Callable[[str], None] = lambda _: None,
+    status: Callable[[Status], None] = lambda _: None,
 ) -> TrainResult:
     """Resumes a run from its newest complete snapshot; see :func:`train`.
 
