@@ -41,6 +41,7 @@ GUIDES = {
     "plot-log": "plot-log.md",
     "evaluate": "evaluate.md",
     "classify": "classify.md",
+    "deploy": "deploy.md",
     "import-weights": "weights.md",
     "export-weights": "weights.md",
 }

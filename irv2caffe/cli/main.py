@@ -15,6 +15,7 @@ from irv2caffe.cli.build_net import build_net_command
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.check import check_command
 from irv2caffe.cli.classify import classify_command
+from irv2caffe.cli.deploy import deploy_command
 from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.cli.inspect_lmdb import inspect_lmdb_command
 from irv2caffe.cli.make_lmdb import make_lmdb_command
@@ -44,6 +45,7 @@ _COMMANDS = (
     plot_log_command,
     evaluate_command,
     classify_command,
+    deploy_command,
     import_weights_command,
     export_weights_command,
 )
