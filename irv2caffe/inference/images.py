@@ -16,10 +16,9 @@ from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.database_files import RECORDS
 from irv2caffe.data.records.datum import read_head
 from irv2caffe.data.records.decode import stored_pixels
-from irv2caffe.data.records.items import WHOLE_FILE, Item, Items, Skipped, Source
-from irv2caffe.data.sources import open_source
-from irv2caffe.data.sources.folders import has_image_suffix, is_of_system
+from irv2caffe.data.records.items import WHOLE_FILE, Item, Skipped, Source
 from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.inference.listing import NO_LABEL, list_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from irv2caffe.data.lmdb_store import DatabaseReader
     from irv2caffe.data.records.datum import DatumHead
     from irv2caffe.inference.model import Model
-
-NO_LABEL = -1
-_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def read_images(
         raise MissingInputError(f"{source}: no such file or folder", "check the path")
     if list_file is None and (source / RECORDS).exists():
         return _Records(source, model)
-    return _Files(_listed(source, model, list_file), model, whole=whole)
+    return _Files(list_images(source, model, list_file), model, whole=whole)
 
 
 class _Records(Images):
@@ -254,70 +250,6 @@ class _Files(Images):
         if size is None or self._whole:
             return pixels
         return resize(pixels, (size[1], size[0]), self._made.resize, self._made.interpolation)
-
-
-def _listed(source: Path, model: Model, list_file: Path | None) -> Source:
-    names = model.class_names
-    if list_file is not None:
-        return _with_names(open_source(source, list_file, kind="list"), names)
-    if source.is_file() and has_image_suffix(source.name):
-        items = Items()
-        items.add(Item(source.name, NO_LABEL))
-        return Source(source.parent, "file", items)
-    if source.is_dir():
-        return _folder(source, names, model.num_classes)
-    return _with_names(open_source(source), names)
-
-
-def _with_names(found: Source, names: tuple[str, ...]) -> Source:
-    """The source, if its classes are those of the model as far as both have names."""
-    if found.classes and names and found.classes != names[: len(found.classes)]:
-        raise InputError(
-            f"{found.root}: its classes are not those of the model",
-            "give the class table of the training with --labels",
-        )
-    return found
-
-
-def _folder(root: Path, names: tuple[str, ...], num_classes: int) -> Source:
-    """The images below a folder, with labels if its folders are called as classes."""
-    skipped: list[Skipped] = []
-    paths = sorted(_paths(root, "", skipped, 0))
-    if not paths:
-        raise InputError(f"no images below {root}", "known suffixes are those of make-lmdb")
-    label_of = {name: label for label, name in enumerate(names)}
-    tops = {path.partition("/")[0] for path in paths if "/" in path}
-    is_sorted = all("/" in path for path in paths)
-    notes: tuple[str, ...] = ()
-    if is_sorted and not names and len(tops) == num_classes:
-        label_of = {name: label for label, name in enumerate(sorted(tops))}
-        notes = ("the model has no class names: class folders are numbered in alphabetical order",)
-    known = is_sorted and tops <= label_of.keys()
-    items = Items()
-    for path in paths:
-        items.add(Item(path, label_of[path.partition("/")[0]] if known else NO_LABEL))
-    if is_sorted and names and not known and tops & label_of.keys():
-        other = sorted(tops - label_of.keys())
-        notes = (f"no labels: {len(other)} folder(s) are no classes of the model: {other[0]} ...",)
-    return Source(root, "folder", items, skipped=tuple(skipped), notes=notes)
-
-
-def _paths(root: Path, inside: str, skipped: list[Skipped], depth: int) -> Iterator[str]:
-    try:
-        with os.scandir(root / inside) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        skipped.append(Skipped(inside or ".", "a folder that cannot be read", error.strerror or ""))
-        return
-    for entry in found:
-        path = f"{inside}/{entry.name}" if inside else entry.name
-        if is_of_system(entry.name):
-            continue
-        if entry.is_dir(follow_symlinks=depth == 0):
-            if depth < _MAX_DEPTH:
-                yield from _paths(root, path, skipped, depth + 1)
-        elif has_image_suffix(entry.name):
-            yield path
 
 
 def reasons(skipped: list[Skipped]) -> Counter[str]:
