@@ -146,7 +146,7 @@ def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Image
         caffe=as_caffe_test(found.with_fill, batch_size) if is_whole and is_plain else None,
         by_batch_size=by_batch_size,
         reestimated=again,
-        notes=(*dict.fromkeys(notes), *_remarks(request, has_batch_statistics)),
+        notes=(*dict.fromkeys(notes), *_remarks(request, given, has_batch_statistics)),
     )
     return evaluation, sources[0]
 
@@ -199,16 +199,31 @@ def _runner(request: Request, model: Model) -> Any:
 def _sources(request: Request, models: Sequence[Model], given: Given) -> list[Images]:
     """The images as each model wants them."""
     is_whole = request.crops == 144
-    sources = [
-        read_images(given.source, model, list_file=given.list_file, whole=is_whole)
-        for model in models
-    ]
-    if request.limit is not None and request.limit < len(sources[0]):
-        names = sources[0].names()
+    kinds = [_kind_of_images(model, given) for model in models]
+    if given.is_database and len(set(kinds)) > 1:
+        raise InputError(
+            "one net of the ensemble takes gray images and another takes colours",
+            "give a folder of images, which is read for each",
+        )
+    sources = {
+        kind: read_images(given.source, model, list_file=given.list_file, whole=is_whole)
+        for kind, model in dict(zip(kinds, models, strict=True)).items()
+    }
+    first = sources[kinds[0]]
+    if request.limit is not None and request.limit < len(first):
+        names = first.names()
         chosen = np.random.default_rng(request.seed).permutation(len(names))[: request.limit]
         kept = [names[at] for at in sorted(chosen.tolist())]
-        sources = [images.only(kept) for images in sources]
-    return sources
+        sources = {kind: images.only(kept) for kind, images in sources.items()}
+    return [sources[kind] for kind in kinds]
+
+
+def _kind_of_images(model: Model, given: Given) -> tuple[Any, ...]:
+    """What the pixels of the images depend on; models that agree in it share them."""
+    made = model.preprocessing
+    if given.is_database:
+        return (made.channels,)
+    return (made.channels, made.resized_to, made.resize, made.interpolation)
 
 
 def _part(request: Request) -> str:
@@ -229,12 +244,18 @@ def _by_batch_size(
     return tuple(found)
 
 
-def _remarks(request: Request, has_batch_statistics: bool) -> list[str]:
+def _remarks(request: Request, given: Given, has_batch_statistics: bool) -> list[str]:
+    remarks = []
     if has_batch_statistics:
-        return [_DEPENDS]
-    if request.test_batch_sizes:
-        return ["BatchNorm uses stored statistics in TEST: the batch size makes no difference"]
-    return []
+        remarks.append(_DEPENDS)
+    elif request.test_batch_sizes:
+        remarks.append("the batch size makes no difference: BatchNorm uses stored statistics")
+    if given.test_loss:
+        remarks.append(
+            f"the loss of the net in TEST is {given.test_loss}; the loss here is that of "
+            "SoftmaxWithLoss"
+        )
+    return remarks
 
 
 def _reestimated(
