@@ -11,7 +11,7 @@ import numpy as np
 from irv2caffe.errors import InputError, UsageError
 from irv2caffe.evaluate.batch_norm import (
     reestimate,
-    training_input,
+    training_batches,
     uses_batch_statistics,
     with_global_statistics,
 )
@@ -20,18 +20,15 @@ from irv2caffe.evaluate.caffe_test import as_caffe_test
 from irv2caffe.evaluate.evaluation import Evaluation
 from irv2caffe.evaluate.metrics import Metrics, measure
 from irv2caffe.evaluate.sources import Given, data_of
-from irv2caffe.inference.crops import UnfitImageError
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import Images, read_images
 from irv2caffe.inference.opening import open_model
 from irv2caffe.inference.running import start_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from irv2caffe.evaluate.batches import Progress
     from irv2caffe.inference.model import Model
@@ -268,41 +265,18 @@ def _reestimated(
     given = data_of(model, "train", net=request.net)
     training = read_images(given.source, model, list_file=given.list_file)
     with progress("statistics of training batches") as bar:
-        batches = _training_batches(request, model, training, given, bar)
+        batches = training_batches(
+            model.preprocessing,
+            training,
+            num_batches=request.reestimate_bn,
+            batch_size=given.train_batch_size or DEFAULT_BATCH_SIZE,
+            mirror=given.mirror,
+            seed=request.seed,
+            progress=bar,
+        )
         reestimate(model, batches, request.model_out, runner_options=request.runner_options)
     renewed = replace(model, net=with_global_statistics(model.net), weights=request.model_out)
     with _runner(request, renewed) as runner, progress("evaluating again") as bar:
         member = Member(renewed, runner, images)
         found = run_over([member], batch_size=batch_size, crops=request.crops, progress=bar)
     return request.model_out, measure(found.predictions)
-
-
-def _training_batches(
-    request: Request, model: Model, training: Images, given: Given, progress: Progress
-) -> Iterator[NDArray[np.float32]]:
-    """Batches of random training images, augmented as the data layer does."""
-    rng = np.random.default_rng(request.seed)
-    names = training.names()
-    num_batches, size = request.reestimate_bn or 0, given.train_batch_size or DEFAULT_BATCH_SIZE
-    batch: list[NDArray[np.float32]] = []
-    done = 0
-    while done < num_batches:
-        used = 0
-        for image in training.only([names[at] for at in rng.permutation(len(names)).tolist()]):
-            try:
-                values = training_input(
-                    model.preprocessing, image.pixels, mirror=given.mirror, rng=rng
-                )
-            except UnfitImageError:
-                continue
-            used += 1
-            batch.append(values)
-            if len(batch) == size:
-                yield np.stack(batch)
-                batch.clear()
-                done += 1
-                progress(done, num_batches)
-                if done == num_batches:
-                    return
-        if not used:
-            raise InputError(f"{given.source}: no training image could be used")
