@@ -196,7 +196,8 @@ def _values(
         return np.ones(shape, "f4")
     values = tensor.read()
     if sums_colours(key, tensor, shape):
-        return np.sum(values, axis=1, keepdims=True, dtype=np.float32)
+        gray: NDArray[np.float32] = values.sum(axis=1, keepdims=True)
+        return gray
     if drops_background(key, tensor, shape):
         values = values[1:]
     return rgb_to_bgr(values) if key == Key(INPUT, Role.WEIGHT) and channels == "bgr" else values
