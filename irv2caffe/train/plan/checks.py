@@ -11,7 +11,6 @@ from irv2caffe import system
 from irv2caffe.errors import (
     InputError,
     Irv2CaffeError,
-    MissingInputError,
     NetError,
     OutputError,
     OutputExistsError,
