@@ -9,24 +9,25 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.panel import Panel
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from irv2caffe.errors import Irv2CaffeError
+    from irv2caffe.panel import Status
 
 _PLAIN_STATUS_S = 30.0
-_CLEAR_LINE = "\r\x1b[2K"
 # Control characters except newline and tab, line separators, and marks of the text direction.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
-_status: list[str] = []  # the text of the status line on the terminal, if there is one
+_panel: list[Panel] = []  # the panel on the terminal, if there is one
 
 
 def printable(text: str) -> str:
@@ -39,8 +40,10 @@ def printable(text: str) -> str:
 
 
 def say(message: str) -> None:
-    """Prints a message on stderr."""
-    _clear_status()
+    """Prints a message on stderr, above the panel if there is one."""
+    if _panel:
+        _panel[0].message(printable(message))
+        return
     print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -160,30 +163,22 @@ def _plain_progress(what: str) -> Callable[[int, int], None]:
 
 
 @contextmanager
-def status_line() -> Iterator[Callable[[str], None]]:
-    """Yields ``update(text)``, which rewrites a line, or prints one per 30 s without a terminal."""
+def status_panel() -> Iterator[Callable[[Status], None]]:
+    """Yields ``update(status)``, which redraws a panel, or prints a line per 30 s elsewhere.
+
+    rich would draw it in a thread, which takes much CPU time, and garbles narrower terminals.
+    """
     if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        yield _plain_status()
+        print_line = _plain_status()
+        yield lambda status: print_line(status.line())
         return
+    panel = Panel(sys.stderr)
+    _panel[:] = [panel]
     try:
-        yield _show_status
+        yield panel.show
     finally:
-        _clear_status()
-
-
-def _show_status(text: str) -> None:
-    """Rewrites the status line; rich would animate it in a thread, which takes much CPU time."""
-    _status[:] = [text]
-    width = shutil.get_terminal_size().columns
-    sys.stderr.write(_CLEAR_LINE + printable(text)[: width - 1])
-    sys.stderr.flush()
-
-
-def _clear_status() -> None:
-    if _status:
-        _status.clear()
-        sys.stderr.write(_CLEAR_LINE)
-        sys.stderr.flush()
+        _panel.clear()
+        panel.close()
 
 
 def _plain_status() -> Callable[[str], None]:

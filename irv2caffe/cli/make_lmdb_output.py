@@ -68,7 +68,7 @@ def pair_lines(
         done = ", finished already" if size.resumes_at == size.num_records else ""
         lines.append(f"{out}: {records}, {order}, about {about}{done}")
     lines.append(f"{ui.format_bytes(train.free_bytes)} are free")
-    lines += [f"note: {note}" for note in (*train.notes, *split.notes)]
+    lines += [f"note: {note}" for note in train.notes]
     if train.num_unreadable:
         lines.append(f"note: {train.num_unreadable:,} files are not images")
     return lines
@@ -98,7 +98,7 @@ def show_pair(report: PairReport, *, as_json: bool) -> None:
         _show_database(part, as_json=as_json)
     if report.num_duplicates:
         ui.say(
-            f"{report.num_duplicates:,} images repeat the bytes of another, listed in "
+            f"{report.num_duplicates:,} image(s) repeat the bytes of another, listed in "
             f"{report.train.out}/duplicates.csv"
         )
     for finding in report.findings:

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.select_engine import EngineRequest
     from irv2caffe.train.run.options import LaunchOptions
+
+
+T = TypeVar("T")
 
 
 @click.command(
@@ -156,21 +159,21 @@ def _train(solver: Path | None, engine: Engine, options: LaunchOptions, as_json:
     ui.say(f"engine {engine.name}: {engine.why}")
     ui.say(f"program {engine.program} ({engine.reason})")
     train_options, supervision = options.train_options, options.supervision
-    with ui.status_line() as status:
-        output = {"say": _ignore_closed_terminal(ui.say), "status": _ignore_closed_terminal(status)}
+    with ui.status_panel() as status:
+        say, show = _ignore_closed_terminal(ui.say), _ignore_closed_terminal(status)
         if solver is None:
-            result = resume(engine, train_options, supervision, **output)
+            result = resume(engine, train_options, supervision, say=say, status=show)
         else:
-            result = train(solver, engine, train_options, supervision, **output)
+            result = train(solver, engine, train_options, supervision, say=say, status=show)
     return show_result(result, as_json)
 
 
-def _ignore_closed_terminal(show: Callable[[str], None]) -> Callable[[str], None]:
+def _ignore_closed_terminal(show: Callable[[T], None]) -> Callable[[T], None]:
     """The same function, without errors if the terminal was closed: the training goes on."""
 
-    def show_if_open(text: str) -> None:
+    def show_if_open(what: T) -> None:
         with suppress(OSError):
-            show(text)
+            show(what)
 
     return show_if_open
 

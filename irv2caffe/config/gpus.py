@@ -1,10 +1,15 @@
-"""The value of ``--gpus``."""
+"""The value of ``--gpus``, and words about GPUs that are missing."""
 
 from __future__ import annotations
 
 from irv2caffe.errors import UsageError
 
 _MAX_DIGITS = 9
+NO_GPU_HELP = "nvidia-smi lists the GPUs if a driver is installed; --gpus none trains on the CPU"
+TORCH_FOR_GPUS = (
+    "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130 "
+    "installs one for drivers from 580 on, cu126 in its place for older drivers and GPUs"
+)
 
 
 def parse_gpus(text: str, *, words: str = "none") -> tuple[int, ...]:

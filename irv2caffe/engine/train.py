@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from irv2caffe.config.gpus import NO_GPU_HELP, TORCH_FOR_GPUS
 from irv2caffe.engine.parallel.group import open_group, rank_environment
 from irv2caffe.engine.parallel.launcher import launch
 from irv2caffe.engine.parallel.meeting import Machines
@@ -123,10 +124,13 @@ def _gpus(flag: str, param: Any) -> list[int]:
     if not there:
         raise InputError(*_no_gpu())
     missing = [gpu for gpu in gpus if not 0 <= gpu < there]
-    if missing or len(set(gpus)) != len(gpus):
+    if missing:
+        known = ", ".join(map(str, range(there)))
         raise UsageError(
-            f"-gpu {flag}: GPUs here are numbered from 0 to {there - 1}, each may be named once"
+            f"-gpu {flag}: there is no GPU {missing[0]}", f"GPUs of this machine: {known}"
         )
+    if len(set(gpus)) != len(gpus):
+        raise UsageError(f"-gpu {flag}: the same GPU is listed twice")
     return gpus
 
 
@@ -135,11 +139,11 @@ def _no_gpu() -> tuple[str, str]:
     if torch.version.cuda is None:
         return (
             f"Cannot use GPU: PyTorch {version} was built for the CPU",
-            "install a PyTorch built for CUDA: pip install --force-reinstall torch",
+            TORCH_FOR_GPUS,
         )
     return (
         f"Cannot use GPU: PyTorch {version} for CUDA {torch.version.cuda} sees none",
-        "nvidia-smi shows the GPUs and the driver's version; is CUDA_VISIBLE_DEVICES empty?",
+        f"{NO_GPU_HELP}; is CUDA_VISIBLE_DEVICES empty?",
     )
 
 

@@ -5,7 +5,8 @@ happens to it says the environment: STAND_IN is ``well``, ``hang`` (after a stop
 GPUs, as BVLC does), ``stall`` (silent from iteration 30 on, whatever it is asked), ``hang
 when done``, or words that it gives up with at iteration 30, in its first start
 only; with ``when done: `` before them it does so at its end. With STAND_IN_VERSION 0.17.x it says
-it all as NVCaffe does, and its snapshots are named and filled as NVCaffe's are.
+it all as NVCaffe does, and its snapshots are named and filled as NVCaffe's are. STAND_IN_SCORES are
+the top-1 accuracies of its tests, in order; without them it tests at its end only.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from irv2caffe.proto.text import read_prototxt
 STEP_S = 0.002
 AT_END = "when done: "
 VERSION = os.environ.get("STAND_IN_VERSION", "1.0.0")
+SCORES = os.environ.get("STAND_IN_SCORES", "")
 IS_NVCAFFE = VERSION.startswith("0.")
 # Fields 7090 and 7092 of a message, which the schema of 1.0 does not know.
 STRANGE = b"\x90\xbb\x03\x01\xa2\xbb\x03\x03abc"
@@ -80,7 +82,7 @@ def main() -> None:
     if not solver.snapshot or solver.max_iter % solver.snapshot:
         snapshot(solver, solver.max_iter)
     if solver.test_interval and solver.max_iter % solver.test_interval == 0:
-        test(solver.max_iter)
+        test(solver.max_iter, "0.75")
     log(f"Iteration {solver.max_iter}, loss = 0.5")
     log("Optimization Done in 0h 0m 1s" if IS_NVCAFFE else "Optimization Done.")
     if how == "hang when done":
@@ -92,7 +94,10 @@ def main() -> None:
 def iterate(solver, first: int, how: str) -> bool:
     """Whether it came to its end."""
     worker = subprocess.Popen(["sleep", "1000"]) if how == "hang" else None
+    scores = SCORES.split(",") if SCORES else []
     for iteration in range(first, solver.max_iter):
+        if scores and iteration and iteration % solver.test_interval == 0:
+            test(iteration, scores.pop(0))
         if iteration % solver.display == 0:
             display(iteration, solver.base_lr)
         time.sleep(STEP_S)
@@ -122,10 +127,10 @@ def display(iteration: int, lr: float) -> None:
         log(f"Iteration {iteration}, lr = {lr:g}")
 
 
-def test(iteration: int) -> None:
+def test(iteration: int, score: str) -> None:
     first, second = ("[0.0] ", "(0.0) ") if IS_NVCAFFE else ("", "")
     log(f"{first}Iteration {iteration}, Testing net (#0)")
-    log(f"{second}    Test net output #0: acc/top-1 = 0.75")
+    log(f"{second}    Test net output #0: acc/top-1 = {score}")
     log(f"{second}    Test net output #1: loss = 0.4 (* 1 = 0.4 loss)")
     if IS_NVCAFFE:
         log("[MultiGPU] Tests completed in 0.1s")

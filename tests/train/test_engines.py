@@ -24,6 +24,7 @@ from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.engines.torch_engine import TorchEngine
 from irv2caffe.train.engines.torch_facts import TorchFacts, torch_facts
 from irv2caffe.train.engines.torch_options import VALID_OPTIONS, TorchOptions
+from irv2caffe.train.plan import gpus as choosing
 from irv2caffe.train.plan import select_engine as selecting
 from irv2caffe.train.plan.gpus import choose
 from irv2caffe.train.plan.plan import TrainOptions
@@ -120,6 +121,19 @@ def test_gpus_that_no_engine_can_use_are_refused_with_the_commands_that_help(mac
     with pytest.raises(UsageError, match="built for the CPU") as caught:
         choose("0", torch, torch.capability())
     assert "whl/cu130" in caught.value.hint
+
+
+@pytest.mark.parametrize("there", [[], None])
+@pytest.mark.parametrize("name", ["auto", "caffe", "torch"])
+def test_without_any_gpu_nothing_is_told_to_be_installed(machine, monkeypatch, there, name):
+    """None: no driver says so, and no device of one is there."""
+    machine(there, CPU, NO_CUDA)
+    monkeypatch.setattr(choosing, "_DRIVERS", ())
+    engine = select_engine(EngineRequest(name, gpus="0"))
+    with pytest.raises(UsageError, match="--gpus 0: no GPU was found") as caught:
+        choose("0", engine, engine.capability())
+    assert "pip" not in f"{engine.why} {caught.value.hint}"
+    assert "--gpus none" in caught.value.hint
 
 
 def test_an_engine_by_name(machine):

@@ -107,13 +107,14 @@ def test_a_run_tells_its_whole_story(caffe_engine, job, tmp_path):
     assert result.summary.iterations == 16
     assert result.summary.epochs == 2.0
     assert "16 iterations x 8 images = 2.00 epochs of 64 images" in lines
-    assert "epoch" in states[-1]
+    assert "epoch" in states[-1].line()
+    assert states[-1].share <= 1
     log = read_log(run.path)
     assert log.finished
     assert log.train_batch == 8
     assert [point.iteration for point in log.test] == [8, 16]
     assert run.log.read_bytes() == run.log_of(1).read_bytes()
-    assert sorted(path.name for path in run.snapshots.iterdir()) == [
+    assert sorted(path.name for path in run.snapshots.glob("irv2_paper*")) == [
         f"irv2_paper_iter_{iteration}.{kind}"
         for iteration in (16, 8)
         for kind in ("caffemodel", "solverstate")
@@ -305,6 +306,9 @@ def test_the_command_line_goes_over_the_solver(caffe, tiny, tmp_path):
     assert found["gamma"] == ["0.5", str(solver)]
     assert found["iter_size"][1] == "command line, --iter-size"
     assert found["regularization_type"] == ["L2", "Caffe's default"]
+    assert "solver_type" not in found  # which Caffe reads as type
+    assert found["engine"][0] == "caffe"
+    assert found["solver_mode"] == ["CPU", "as gpus says"]
     done = irv2caffe(*args, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = read_log(tmp_path / "run")
@@ -359,6 +363,7 @@ def test_recipe_builds_the_nets_on_the_way(caffe, job, tmp_path):
     assert values["base_lr"]["from"] != "default"
     assert values["width"] == {"value": 0.05, "from": "recipe own"}
     assert values["epochs"] == {"value": 1.0, "from": "command line"}
+    assert values["label_smoothing"] == {"value": 0.1, "from": "recipe own"}
     done = irv2caffe(*args, "--run-dir", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = RunDir(tmp_path / "run")

@@ -204,6 +204,12 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         assert told == [signal.SIGINT, signal.SIGHUP, "kill"]
     assert handler.stop_requested
+    words = handler.take_messages()
+    assert [line.partition(";")[0] for line in words] == [
+        "stopping: waiting for the snapshot",
+        "stopping now",
+    ]
+    assert not handler.take_messages()
 
 
 def waiting_for_a_start(stand_in, root, tmp_path):

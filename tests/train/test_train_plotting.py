@@ -50,7 +50,8 @@ def slow(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_end_does_not_wait_for_the_background(run, slow):
     plotter = Plotter(run, enabled=True)
-    plotter.refresh()
+    for _ in range(2):
+        plotter.refresh()
     pid = wait_for(lambda: slow.is_file() and slow.read_text().strip(), "for the drawer")
     plotter.finish()
     assert is_gone(int(pid))
@@ -78,6 +79,23 @@ def test_a_figure_that_takes_its_time_is_said_and_one_that_takes_too_long_ended(
     assert "plot-log" in said[1]
     assert not list(run.path.glob(".partial-*"))
     assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_the_first_displays_and_the_first_test_are_drawn_at_once(run, tmp_path, monkeypatch):
+    """What is started with ``nice`` only counts: a busy machine may not draw for minutes."""
+    program = tmp_path / "nice"
+    program.write_text(f"#!/bin/sh\necho >> '{tmp_path}/started'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    plotter = Plotter(run, enabled=True)
+    counts = []
+    for is_test in (False, False, False, True, True, False):
+        plotter.refresh(is_test=is_test)
+        wait_for(lambda: not plotter._busy(), "for its end")
+        started = tmp_path / "started"
+        counts.append(len(started.read_text()) if started.exists() else 0)
+    # One point is no curve; the third display and the second test have to wait.
+    assert counts == [0, 1, 1, 2, 2, 2]
 
 
 def test_nothing_is_drawn_where_nobody_wants_it(run):

@@ -131,6 +131,9 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_child(root, tmp_path, eng
     assert child.returncode == 130, err
     assert is_gone(pid)
     assert "before its snapshot" in err
+    words = ("stopping: waiting for the snapshot; a second signal", "stopping now", "before its")
+    places = [err.index(word) for word in words]
+    assert places == sorted(places)
     finish(run, newest(run) + 200, tmp_path)
 
 

@@ -27,6 +27,7 @@ from helpers.training_jobs import (
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_binary
+from irv2caffe.train.plan.gpus import any_gpu
 from irv2caffe.train.run_dir.run_dir import RunDir
 from irv2caffe.train.run_dir.snapshots import pairs, problem
 
@@ -99,6 +100,9 @@ def test_the_plan_says_which_engine_and_why(caffe, root, tmp_path):
     ):
         assert words in shown.stdout, words
     values = json.loads(irv2caffe(*args, "--precision", "bf16", "--json", cwd=tmp_path).stdout)
+    resolved = values["config"]
+    assert resolved["precision"] == {"value": "bf16", "from": "option --precision"}
+    assert resolved["ema"] == {"value": 0.0, "from": "default"}
     assert values["engine"]["name"] == "torch"
     assert values["engine"]["options"]["exact"] is False
     assert values["engine"]["options"]["precision"] == "bf16"
@@ -113,8 +117,9 @@ def test_no_gpu_is_never_passed_over_in_silence(root, tmp_path):
     if torch.version.cuda is None:
         refused = irv2caffe(*args, "--engine", "torch", "--gpus", "0", cwd=tmp_path)
         assert refused.returncode == 2
-        assert "built for the CPU" in refused.stderr
-        assert "--index-url" in refused.stderr
+        help_of = {True: ("built for the CPU", "--index-url"), False: ("no GPU was found", "none")}
+        for words in help_of[any_gpu()]:
+            assert words in refused.stderr
 
 
 def test_caffe_torch_and_caffe_again_in_one_run(caffe, root, tmp_path):

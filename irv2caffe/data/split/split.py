@@ -32,7 +32,7 @@ class Split:
     """A data set in two parts, each in the order of the source and with all its classes.
 
     Attributes:
-        train: the training images, with what was skipped and noted when the source was listed.
+        train: the training images, with what was skipped when the source was listed, and all notes.
         val: the validation images.
         num_duplicates: images that repeat the bytes of an earlier one.
         findings: probable mistakes in the data set, one line each.
@@ -88,7 +88,9 @@ def split_source(
     num_duplicates = sum(len(group) - 1 for group in groups)
     part = SplitPart("train", val_fraction, seed, num_duplicates, duplicates, findings)
     notes = (*divider.notes(is_val), *_note_on_duplicates(source, groups, num_duplicates))
-    train = replace(source, items=_chosen(source, ~is_val), part=part)
+    train = replace(
+        source, items=_chosen(source, ~is_val), notes=(*source.notes, *notes), part=part
+    )
     val = replace(
         source,
         items=_chosen(source, is_val),

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from irv2caffe.caffe.bounded import printed
+from irv2caffe.config.gpus import TORCH_FOR_GPUS
 from irv2caffe.errors import InstallError, MissingExtraError
-from irv2caffe.train.run_dir.failure_causes import TORCH_FOR_GPUS
 
 _TIMEOUT_S = 300  # the first import of a CUDA build from a slow disk takes minutes
 _MAX_PRINTED_BYTES = 1 << 20

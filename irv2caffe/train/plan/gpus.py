@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe import system
-from irv2caffe.config import parse_gpus
+from irv2caffe.config.gpus import NO_GPU_HELP, parse_gpus
 from irv2caffe.errors import UsageError
 from irv2caffe.ui import format_bytes
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _BUSY_SHARE = 0.10
 _PROC = Path("/proc/driver/nvidia/gpus")
+_DRIVERS = (_PROC, Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the last one in Windows' Linux
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _chosen(gpus: str, engine: Engine, can: Capability | None) -> Devices:
         return _automatic(engine, can)
     given = () if gpus == "all" else parse_gpus(gpus, words="auto, all, none")
     if can is not None and can.gpu is False:
+        if not any_gpu():
+            raise UsageError(f"--gpus {gpus}: no GPU was found", NO_GPU_HELP)
         raise UsageError(
             f"--gpus {gpus}: {engine.title} is {engine.no_gpu}",
             f"{engine.gpu_help}; --gpus none trains on the CPU",
@@ -130,6 +133,12 @@ def _automatic(engine: Engine, can: Capability | None) -> Devices:
     return Devices(free, chosen, tuple(gpu.uuid for gpu in chosen), why)
 
 
+def any_gpu() -> bool:
+    """Whether this machine may have a GPU; also true where only the driver knows."""
+    there = system.visible_gpus()
+    return bool(there) if there is not None else any(path.exists() for path in _DRIVERS)
+
+
 def free_gpus(there: list[system.Gpu]) -> tuple[int, ...]:
     """The numbers of the GPUs that no program uses."""
     return tuple(number for number, gpu in enumerate(there) if not _is_busy(gpu))
@@ -168,10 +177,7 @@ def _all(there: list[system.Gpu] | None) -> tuple[int, ...]:
         if wanted is not None:
             count = min(count, len(_split(wanted)))
     if count == 0:
-        raise UsageError(
-            "--gpus all: no GPU was found",
-            "nvidia-smi lists the GPUs if a driver is installed; --gpus none trains on the CPU",
-        )
+        raise UsageError("--gpus all: no GPU was found", NO_GPU_HELP)
     return tuple(range(count))
 
 

@@ -47,6 +47,7 @@ def make_plan(
         devices = choose(options.gpus, engine, can)
         if devices.numbers:
             engine.check_driver()
+    told = engine.options
     engine = engine.resolved(on_gpus=bool(devices.numbers))
     job = read_job(solver_path, problems, moved=options.moved)
     overrides.set_sources(job, options.given)
@@ -61,7 +62,11 @@ def make_plan(
         overrides.set_values(
             job, options.given, uses, factor=plan.batch_factor, num_sharing=sharing
         )
-    values = (*options.values, *overrides.rows(job, options.given))
+    values = (
+        *options.values,
+        *overrides.rows(job, options.given),
+        *overrides.device_rows(engine, told, devices, {value.name for value in options.values}),
+    )
     plan = replace(plan, batch_size=_batch_size(plan), values=values)
     return check_plan(plan, databases, problems)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import UsageError
+from irv2caffe.train.engines.torch_options import TorchOptions
 from irv2caffe.train.plan.job import layer_batch, reader_param
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
+    from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.databases import DatabaseUse
+    from irv2caffe.train.plan.gpus import Devices
     from irv2caffe.train.plan.job import Job
 
     Uses = Sequence[DatabaseUse]
@@ -32,6 +35,8 @@ _IN_EPOCHS = {
     "lr_decay_epochs": "stepsize",
 }
 _SOURCES = {"train_lmdb": "TRAIN", "val_lmdb": "TEST"}
+_SUPERSEDED = {"solver_type"}  # by type, as which Caffe reads it
+_OF_GPUS = {"solver_mode", "device_id"}  # what --gpus says counts, not the solver
 _BATCHES = {"batch_size": "TRAIN", "test_batch_size": "TEST"}
 OPTIONS = frozenset({*_SAME, *_IN_EPOCHS, *_SOURCES, *_BATCHES, "clip_gradients"})
 
@@ -140,6 +145,8 @@ def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
     }
     found = []
     for field in job.solver.DESCRIPTOR.fields:
+        if field.name in _OF_GPUS:
+            continue
         value = getattr(job.solver, field.name)
         repeated = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
         is_set = len(value) > 0 if repeated else job.solver.HasField(field.name)
@@ -147,7 +154,7 @@ def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
             source = f"command line, --{given_fields[field.name].replace('_', '-')}"
         elif is_set:
             source = str(job.path)
-        elif field.has_default_value:
+        elif field.has_default_value and field.name not in _SUPERSEDED:
             source = "Caffe's default"
         else:
             continue
@@ -158,6 +165,32 @@ def rows(job: Job, given: Mapping[str, Any]) -> list[Value]:
                 source = f"command line, --{option.replace('_', '-')}" if option in given else ""
                 value = getattr(reader_param(layer), name)
                 found.append(Value(option, value, source or f"layer {layer.name}"))
+    return found
+
+
+def device_rows(
+    engine: Engine, told: Mapping[str, Any], devices: Devices, known: Container[str]
+) -> list[Value]:
+    """The engine, its devices and its options, and where they came from.
+
+    Args:
+        engine: with the defaults for these devices filled in.
+        told: its options before that.
+        devices: the GPUs or the CPU.
+        known: names of values of a recipe, which stand for options of the same name.
+    """
+    found = [
+        Value("engine", engine.name, engine.why),
+        Value("gpus", devices.argument or "none", devices.why or "option --gpus"),
+    ]
+    found.append(Value("solver_mode", "GPU" if devices.numbers else "CPU", "as gpus says"))
+    for name, value in engine.options.items():
+        is_default = told[name] == getattr(TorchOptions(), name)
+        source = "default" if is_default else f"option --{name.replace('_', '-')}"
+        if value != told[name]:
+            source = "default on GPUs" if devices.numbers else "default on the CPU"
+        if name not in known:
+            found.append(Value(name, value, source))
     return found
 
 

@@ -14,7 +14,7 @@ from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.engines.torch_engine import TorchEngine
 from irv2caffe.train.engines.torch_facts import torch_facts
 from irv2caffe.train.engines.torch_options import TorchOptions
-from irv2caffe.train.plan.gpus import free_gpus
+from irv2caffe.train.plan.gpus import any_gpu, free_gpus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +97,8 @@ def _automatic(request: EngineRequest) -> Engine:
         facts = torch_facts()
     except Irv2CaffeError:
         return CaffeEngine(caffe, f"{lack}; PyTorch is not installed")
+    if not any_gpu():
+        return CaffeEngine(caffe, "no GPU was found; --engine torch takes PyTorch")
     if not facts.num_gpus:
         return CaffeEngine(caffe, f"{lack}; the torch engine is {facts.no_gpu}: {facts.gpu_help}")
     return TorchEngine(facts, request.torch, f"{lack}; --engine caffe takes Caffe all the same")

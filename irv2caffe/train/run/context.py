@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
+    from irv2caffe.panel import Status
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run.best_tests import BestTests
     from irv2caffe.train.run.options import SupervisionOptions
@@ -38,7 +39,7 @@ class Context:
     requests: Requests
     signals: Signals
     say: Callable[[str], None]
-    status: Callable[[str], None]
+    status: Callable[[Status], None]
 
     def snapshot_bytes(self) -> int | None:
         """The size of a snapshot, or None where it is unknown."""

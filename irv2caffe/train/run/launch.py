@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from irv2caffe.panel import Status
     from irv2caffe.train.engines.engine import Engine
 
 
@@ -42,7 +43,7 @@ def train(
     options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
-    status: Callable[[str], None] = lambda _: None,
+    status: Callable[[Status], None] = lambda _: None,
 ) -> TrainResult:
     """Trains in a new run folder, from the beginning or from a snapshot of another training.
 
@@ -52,7 +53,7 @@ def train(
         train_options: the options of the training; the default run folder is ``runs/DATE-TIME``.
         options: the options of its supervision.
         say: called with messages for the user.
-        status: called with each new status line.
+        status: called with the status, once a second.
 
     Raises:
         Irv2CaffeError: the checks before the start found a problem.
@@ -76,7 +77,7 @@ def resume(
     options: SupervisionOptions = SupervisionOptions(),  # noqa: B008
     *,
     say: Callable[[str], None] = lambda _: None,
-    status: Callable[[str], None] = lambda _: None,
+    status: Callable[[Status], None] = lambda _: None,
 ) -> TrainResult:
     """Resumes a run from its newest complete snapshot; see :func:`train`.
 

@@ -24,6 +24,7 @@ _SHARE = 0.004
 # Seconds until the last figure is announced, and until it is given up.
 _ANNOUNCE_S, _GIVE_UP_S = 2.0, 120.0
 _NICE = 19
+_FIRST_ROWS = 2
 
 
 @dataclass
@@ -42,10 +43,22 @@ class Plotter:
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _began: float = field(default=0.0, init=False)
     _not_before: float = field(default=0.0, init=False)
+    _num_rows: int = field(default=0, init=False)
+    _has_test: bool = field(default=False, init=False)
 
-    def refresh(self) -> None:
-        """Draws, unless a figure is being drawn or the last one is too recent."""
-        if self.enabled and not self._busy() and time.monotonic() >= self._not_before:
+    def refresh(self, *, is_test: bool = False) -> None:
+        """Draws, unless a figure is being drawn or the last one is too recent.
+
+        The second display is the first that makes a curve, and the first test is drawn at once.
+
+        Args:
+            is_test: whether a test has ended, or a display of the loss come.
+        """
+        self._num_rows += 1
+        if not self.enabled or self._num_rows < _FIRST_ROWS or self._busy():
+            return
+        if (is_test and not self._has_test) or time.monotonic() >= self._not_before:
+            self._has_test |= is_test
             self._start()
 
     def finish(self) -> None:

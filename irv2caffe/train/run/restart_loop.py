@@ -36,6 +36,7 @@ from irv2caffe.train.run_dir.snapshots import Pair, fix_model_path, newest_compl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from irv2caffe.panel import Status
     from irv2caffe.train.plan.plan import Plan
     from irv2caffe.train.run.options import SupervisionOptions
     from irv2caffe.train.run_dir.run_dir import RunDir
@@ -52,7 +53,7 @@ def run_training(
     pair: Pair | None,
     *,
     say: Callable[[str], None],
-    status: Callable[[str], None] = lambda _: None,
+    status: Callable[[Status], None] = lambda _: None,
 ) -> TrainResult:
     """Trains in a prepared run folder, to the end.
 
@@ -63,9 +64,9 @@ def run_training(
         lock: the open lock file of the run folder.
         pair: the snapshot to start from; None starts from the beginning.
         say: called with messages for the user.
-        status: called with the status line.
+        status: called with the status, once a second.
     """
-    signals = Signals()
+    signals = Signals(saves=plan.engine.saves)
     with signals.handled():
         trains = f"{plan.engine.title} trains on {plan.devices.text()}"
         for line in (trains, sums(plan), *plan.notes, *finding_lines(plan)):
@@ -177,6 +178,8 @@ class _RestartLoop:
         while True:
             if control.STOP in context.requests.take():
                 context.signals.stop()
+            for message in context.signals.take_messages():
+                context.say(message)
             if context.signals.stop_requested:
                 newest = context.keeper.newest
                 return Verdict(

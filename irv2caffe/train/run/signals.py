@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Programs such as timeout signal a process and its group, so that a signal arrives twice.
 _REPEAT_S = 1.0
+STOPPING_NOW = "stopping now"
 
 
 class Child(Protocol):
@@ -34,10 +35,18 @@ class Signals:
     Attributes:
         stop_requested: a signal or another shell asked to stop.
         snapshot_requested: a snapshot was requested, and is not written yet.
+        stopping: what a requested stop waits for; empty without one.
     """
 
-    def __init__(self) -> None:
-        """Starts without requests."""
+    def __init__(self, *, saves: bool = True) -> None:
+        """Starts without requests.
+
+        Args:
+            saves: whether the engine writes a snapshot when it is stopped.
+        """
+        self._saves = saves
+        self._messages: list[str] = []
+        self.stopping = ""
         self.stop_requested = False
         self.snapshot_requested = False
         self._requested_at = 0.0
@@ -78,9 +87,20 @@ class Signals:
         now = time.monotonic()
         if not self.stop_requested:
             self.stop_requested, self._requested_at = True, now
+            waits = self._saves and self._child is not None
+            self.stopping = "stopping: waiting for the snapshot" if waits else "stopping"
+            self._messages.append(f"{self.stopping}; a second signal stops at once")
             self.forward_stop()
         elif self._child is not None and now >= self._requested_at + _REPEAT_S:
+            if self.stopping != STOPPING_NOW:
+                self.stopping = STOPPING_NOW
+                self._messages.append(self.stopping)
             self._child.kill()
+
+    def take_messages(self) -> list[str]:
+        """The new messages for the user, which a signal handler must not print itself."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def forward_stop(self) -> None:
         """Forwards a requested stop to the child."""

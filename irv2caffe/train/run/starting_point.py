@@ -143,7 +143,8 @@ def _of_state(request: ResumeRequest) -> StartingPoint | None:
     run = next((path for path in (state.absolute().parent.parent,) if is_run(path)), None)
     if run is not None and solver is None and run_dir is None and model is None:
         newest, _ = newest_complete(RunDir(run).snapshots)
-        if newest is not None and newest.state.samefile(state):
+        # The best snapshot has a name of its own, and may be the newest.
+        if newest is not None and newest.iteration == pair.iteration:
             return None
     if solver is None:
         solver = RunDir(run).solver if run is not None else _solver_near(state)

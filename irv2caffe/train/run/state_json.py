@@ -20,7 +20,7 @@ def state_values(
     rate: Rate,
     *,
     phase: str,
-    top1_error: float | None,
+    errors: progress.Errors,
     newest: Pair | None,
     best: BestSnapshot | None,
 ) -> dict[str, Any]:
@@ -31,20 +31,21 @@ def state_values(
         now: its state.
         rate: its speed.
         phase: ``start``, ``train``, ``test`` or ``ended``.
-        top1_error: of the last test, in percent.
+        errors: of its tests.
         newest: the newest complete snapshot.
         best: the best snapshot.
     """
     return {
         "phase": phase,
         "progress": (
-            progress.line(plan, now, rate, top1_error) if now.iteration is not None else None
+            progress.status(plan, now, rate, errors).line() if now.iteration is not None else None
         ),
         "iteration": now.iteration,
         "max_iter": plan.solver.max_iter,
         "loss": now.loss if now.diverged is None else None,
         "lr": now.lr,
-        "top1_error": top1_error,
+        "top1_error": errors.last,
+        "best_top1_error": errors.best,
         "seconds_left": progress.seconds_left(plan, now.iteration or 0, rate),
         "snapshot": str(newest.state) if newest is not None else None,
         "best": best.as_dict() if best is not None else None,

@@ -36,6 +36,7 @@ from irv2caffe.train.run_dir.run_dir import write_state
 
 if TYPE_CHECKING:
     from irv2caffe.caffe.command import Command
+    from irv2caffe.panel import Status
     from irv2caffe.train.run.context import Context
 
 _STATE_S = 2.0
@@ -86,7 +87,7 @@ class TrainingSession:
             on_poll=self._on_poll,
             keep_open=(context.lock.fileno(),),
         )
-        self._top1_error: float | None = None
+        self._errors = progress.Errors.of(context.best.best)
         self._snapshot_due = self._after_snapshot_interval()
         self._state_due = self._status_due = 0.0
         self._hang_deadline: float | None = None
@@ -168,11 +169,11 @@ class TrainingSession:
     def _on_row(self, row: Row) -> None:
         self._metrics.add(row)
         if row["kind"] == "test" and row["net"] == 0:
-            self._top1_error = row["top1_error"]
+            self._errors.take(row["top1_error"])
             self._verify_snapshot(complete=True)  # a snapshot before the test has its weights
             if self.now.diverged is None:
                 self._context.best.take_test(row)
-            self._context.plotter.refresh()
+        self._context.plotter.refresh(is_test=row["kind"] == "test")
 
     def _on_poll(self) -> None:
         """Checks the process and writes due records; called ten times a second."""
@@ -186,19 +187,23 @@ class TrainingSession:
         self._check_stall()
         self._check_log_size()
         self._take_requests()
+        for message in self._context.signals.take_messages():
+            self._context.say(message)
+            self._status_due = now_s
         if now_s >= self._snapshot_due and self.now.phase == "train":
             self._supervisor.send(signal.SIGHUP)
             self._snapshot_due = self._after_snapshot_interval()
         has_begun = self.now.iteration is not None
         if has_begun and now_s >= self._status_due:
             self._status_due = now_s + _STATUS_S
-            self._context.status(self._progress())
+            self._context.status(self._status())
         if now_s >= self._state_due or (has_begun and not self._has_begun):
             self._has_begun = has_begun
             self._write_state(self.now.phase)
 
-    def _progress(self) -> str:
-        return progress.line(self._context.plan, self.now, self._tracker.rate, self._top1_error)
+    def _status(self) -> Status:
+        plan, rate = self._context.plan, self._tracker.rate
+        return progress.status(plan, self.now, rate, self._errors, self._context.signals.stopping)
 
     def _after_snapshot_interval(self) -> float:
         context = self._context
@@ -287,7 +292,7 @@ class TrainingSession:
             self.now,
             self._tracker.rate,
             phase=phase,
-            top1_error=self._top1_error,
+            errors=self._errors,
             newest=context.keeper.newest,
             best=context.best.best,
         )

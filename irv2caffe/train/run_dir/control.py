@@ -150,7 +150,9 @@ def status_text(values: dict[str, Any]) -> list[str]:
     else:
         why = f": {values['why']}" if values.get("why") else ""
         lines.append(f"ended      {values['ending']}{why}")
-    labels = {"progress": "progress", "snapshot": "snapshot", "starts": "starts"}
+    best = values.get("best")
+    values = {**values, "best": best.get("text") if isinstance(best, dict) else None}
+    labels = {"progress": "progress", "snapshot": "snapshot", "best": "best", "starts": "starts"}
     labels |= {"updated": "as of"}
     shown = ((label, values.get(name)) for name, label in labels.items())
     return lines + [f"{label:10} {value}" for label, value in shown if value is not None]

@@ -6,6 +6,8 @@ import re
 import signal
 from dataclasses import dataclass, replace
 
+from irv2caffe.config.gpus import TORCH_FOR_GPUS
+
 LOG = "the whole log is in train.log of the run folder"
 RESUME_COMMAND = "irv2caffe train --resume"
 RESUME = f"{RESUME_COMMAND} continues from the newest snapshot"
@@ -46,10 +48,6 @@ _MEMORY = (
 )
 _SAVED = "resume with irv2caffe train --resume, which takes the newest complete pair of files"
 
-TORCH_FOR_GPUS = (
-    "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130 "
-    "installs one for drivers from 580 on, cu126 in its place for older drivers and GPUs"
-)
 _NO_MEMORY = (
     "out of memory|bad_alloc|host allocation of size|CUDNN_STATUS_ALLOC_FAILED"
     "|can't allocate memory|not enough memory"
