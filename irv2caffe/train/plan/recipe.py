@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.config import NetOptions, SolverOptions, load_recipe, resolve
-from irv2caffe.data.inspect.database import read_pair, take_means
+from irv2caffe.config import load_recipe
+from irv2caffe.data.inspect.database import read_pair, shorter_side, take_means
 from irv2caffe.errors import UsageError
 from irv2caffe.net.build import build_net
+from irv2caffe.net.settings import settings
 from irv2caffe.train.plan.gpus import choose
 from irv2caffe.train.plan.overrides import Value
 
@@ -28,11 +29,13 @@ class BuiltRecipe:
     Attributes:
         net: the files that were written.
         values: every option with its source.
+        notes: a line for each value that was derived from the data.
         databases: the databases that were read for it.
     """
 
     net: BuiltNet
     values: tuple[Value, ...]
+    notes: tuple[str, ...]
     databases: Databases
 
 
@@ -65,16 +68,21 @@ def build_recipe(
     whole = {**given, "num_gpus": len(devices.numbers)}
     means = take_means(whole, train)
     measured = {"num_classes": train.num_classes, "flavor": can.flavor, **means}
-    net = resolve(NetOptions, recipe, whole, measured=measured)
-    solver = resolve(SolverOptions, recipe, whole)
+    if train.channels in {1, 3}:
+        measured["channels"] = train.channels
+    num_train, num_val = train.num_records or 0, val.num_records or 0
+    side = shorter_side(train, val)
+    resolved = settings(recipe, whole, measured, num_train=num_train, side=side)
+    net, solver = resolved.net, resolved.solver
     built = build_net(
         out,
         net.options,
         solver.options,
-        num_train=train.num_records or 0,
-        num_val=val.num_records or 0,
+        num_train=num_train,
+        num_val=num_val,
         class_counts=train.class_counts,
         class_names=train.class_names,
     )
     values = tuple(Value(*row) for row in (*net.rows(), *solver.rows()))
-    return BuiltRecipe(built, values, dict(zip(places, (train, val), strict=True)))
+    notes = (*resolved.derived_lines(), *built.notes)
+    return BuiltRecipe(built, values, notes, dict(zip(places, (train, val), strict=True)))
