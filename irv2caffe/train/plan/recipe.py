@@ -13,9 +13,10 @@ from irv2caffe.net.build import build_net
 from irv2caffe.net.settings import settings
 from irv2caffe.train.plan.gpus import choose
 from irv2caffe.train.plan.overrides import Value
+from irv2caffe.train.plan.weights_options import options_of_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.net.build import BuiltNet
@@ -40,7 +41,12 @@ class BuiltRecipe:
 
 
 def build_recipe(
-    out: Path, name: str, given: Mapping[str, Any], engine: Engine, gpus: str
+    out: Path,
+    name: str,
+    given: Mapping[str, Any],
+    engine: Engine,
+    gpus: str,
+    weights: Sequence[Path] = (),
 ) -> BuiltRecipe:
     """Writes the prototxts of a recipe for the program and the GPUs that will train.
 
@@ -50,9 +56,11 @@ def build_recipe(
         given: options of build-net that override the recipe's values.
         engine: the program that trains; it decides whether batch_size is per GPU.
         gpus: ``none``, ``all`` or GPU numbers.
+        weights: the models that the training starts from; the net fits the first of them.
 
     Raises:
-        UsageError: no databases are given, or options contradict each other.
+        UsageError: no databases are given, options contradict each other, or a net that keeps
+            something of its weights starts without any.
     """
     if not given.get("train_lmdb") or not given.get("val_lmdb"):
         raise UsageError(
@@ -72,8 +80,18 @@ def build_recipe(
         measured["channels"] = train.channels
     num_train, num_val = train.num_records or 0, val.num_records or 0
     side = shorter_side(train, val)
-    resolved = settings(recipe, whole, measured, num_train=num_train, side=side)
+    derived = (
+        options_of_weights(weights[0], recipe, num_classes=train.num_classes, side=side)
+        if weights
+        else {}
+    )
+    resolved = settings(recipe, whole, measured, num_train=num_train, side=side, derived=derived)
     net, solver = resolved.net, resolved.solver
+    if not weights and (net.options.bn_statistics == "kept" or net.options.freeze is not None):
+        raise UsageError(
+            f"--recipe {name} starts from weights",
+            "--weights FILE.caffemodel, of an earlier training or of import-weights",
+        )
     built = build_net(
         out,
         net.options,

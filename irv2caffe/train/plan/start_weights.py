@@ -70,7 +70,8 @@ def check_weights(plan: Plan, path: Path) -> list[str]:
 def _comparable(net: Any, layers: Iterable[LayerHeader]) -> Any:
     """The net without what may differ from the net that the weights were trained in.
 
-    Data and losses, and which statistics BatchNorm takes in training, do not change what weights mean.
+    Data, losses, and the statistics that BatchNorm takes in training do not change what weights
+    mean.
     """
     theirs = {layer.definition.name: layer.definition for layer in layers}
     made = type(net)()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.config import VARIANTS, net_options
+from irv2caffe.config import VARIANTS, NetOptions, net_options
 from irv2caffe.errors import Irv2CaffeError, UsageError
 from irv2caffe.net.inception_resnet_v2 import deploy
 from irv2caffe.proto.snapshot_headers import read_model_header
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from irv2caffe.config import NetOptions
+    from irv2caffe.config import Recipe
+    from irv2caffe.config.derive import Derived
     from irv2caffe.proto.snapshot_headers import LayerHeader
 
     Shapes = Mapping[str, tuple[tuple[int, ...], ...]]
@@ -24,19 +27,25 @@ _AVERAGE_POOL = "Mixed_5b/Branch_3/AvgPool_0a_3x3"
 _FAMILIES = (("Repeat/block35_1", "a1"), ("Repeat_1/block17_1", "b1"), ("Repeat_2/block8_1", "c1"))
 
 
-def options_of_weights(path: Path, side: int | None = None) -> dict[str, tuple[Any, str]]:
+def options_of_weights(
+    path: Path, recipe: Recipe, *, num_classes: int, side: int | None
+) -> Derived:
     """The options with which ``build-net`` makes a net for weights, each with the reason.
 
     The variant and the width follow from names and shapes; the other options from the layer
-    definitions, which Caffe writes into each ``.caffemodel``.
+    definitions, which Caffe writes into each ``.caffemodel``. A classifier of that name for
+    another number of classes gives the new one another name.
 
     Args:
         path: the weights.
+        recipe: what it states of the network is not taken from the weights.
+        num_classes: of the new net.
         side: shorter side of the new images in pixels: a larger crop is not taken over.
 
     Returns:
-        Values by field of NetOptions; empty for weights of no net of ``build-net``, and for a file
-        that cannot be read, which the checks of the plan report.
+        Values by field of NetOptions, where they differ from the defaults; empty for weights of no
+        net of ``build-net``, and for a file that cannot be read, which the checks of the plan
+        report.
     """
     try:
         layers = read_model_header(path).layers
@@ -50,9 +59,32 @@ def options_of_weights(path: Path, side: int | None = None) -> dict[str, tuple[A
     values |= _of_data([each.definition for each in layers])
     if side is None or values.get("crop", 0) > side:
         values.pop("crop", None)
-    fixed = VARIANTS[values["variant"]].fixed
-    kept = {name: value for name, value in values.items() if name not in fixed}
-    return {name: (value, f"as in {path.name}") for name, value in kept.items()}
+    variant = VARIANTS[values["variant"]]
+    usual = asdict(net_options(variant=values["variant"]))
+    derived = {
+        name: (value, f"as in {path.name}")
+        for name, value in values.items()
+        if name not in variant.fixed
+        and name not in recipe.net
+        and (name in {"variant", "crop"} or not _is_same(value, usual[name]))
+    }
+    return {**derived, **_new_classifier(path, shapes, recipe, num_classes)}
+
+
+def _is_same(value: Any, usual: Any) -> bool:
+    """Whether a value is the default, which the weights have rounded to a 32-bit float."""
+    if isinstance(value, float):
+        return math.isclose(value, usual, rel_tol=1e-6)
+    return bool(value == usual)
+
+
+def _new_classifier(path: Path, shapes: Shapes, recipe: Recipe, num_classes: int) -> Derived:
+    """A name that is free, where the recipe's is that of a classifier for other classes."""
+    name = recipe.net.get("classifier", NetOptions.classifier)
+    if name not in shapes or shapes[name][0][0] == num_classes:
+        return {}
+    free = next(new for n in itertools.count(2) if (new := f"{name}_{n}") not in shapes)
+    return {"classifier": (free, f"{path.name} has a {name} of {shapes[name][0][0]:,} classes")}
 
 
 def _fitting(shapes: Shapes) -> Iterator[dict[str, Any]]:
@@ -107,7 +139,8 @@ def _of_definitions(layers: Mapping[str, LayerHeader]) -> dict[str, Any]:
         if layer.definition.type == "BatchNorm":
             values["bn_eps"] = float(f"{layer.definition.batch_norm_param.eps:.6g}")
             break
-    scales = [_residual_scale(layers[name]) for pair in _FAMILIES for name in pair if name in layers]
+    blocks = [layers[name] for pair in _FAMILIES for name in pair if name in layers]
+    scales = [_residual_scale(layer) for layer in blocks]
     if len(scales) == len(_FAMILIES):
         is_scaled = all(scale != 1 for scale in scales)
         values["residual_scale"] = tuple(scales) if is_scaled else None
