@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from irv2caffe.train.plan.plan import Plan
 
 _NAMED = 3
+# Beside losses: layers that have the batch size, or are of one phase.
+_PHASE_LAYERS = frozenset(("Accuracy", "Reshape"))
 # Types whose layers have weights in any case; Scale and Bias may take them from a bottom.
 _LEARNED = frozenset(
     ("Convolution", "Deconvolution", "InnerProduct", "Embed", "BatchNorm", "PReLU", "LSTM", "RNN")
@@ -76,7 +78,7 @@ def _comparable(net: Any, layers: Iterable[LayerHeader]) -> Any:
     theirs = {layer.definition.name: layer.definition for layer in layers}
     made = type(net)()
     for layer in net.layer:
-        if not layer.bottom or layer.type == "Accuracy" or "Loss" in layer.type:
+        if not layer.bottom or layer.type in _PHASE_LAYERS or "Loss" in layer.type:
             continue
         kept = made.layer.add()
         kept.CopyFrom(layer)

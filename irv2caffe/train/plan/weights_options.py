@@ -133,8 +133,10 @@ def _convolutions(options: NetOptions) -> dict[str, tuple[int, int]]:
 
 
 def _of_definitions(layers: Mapping[str, LayerHeader]) -> dict[str, Any]:
-    """Options in the definitions of the layers."""
+    """Options in the definitions of the layers; some programs write none."""
     values: dict[str, Any] = {}
+    if not any(each.definition.HasField("convolution_param") for each in layers.values()):
+        return values
     for layer in layers.values():
         if layer.definition.type == "BatchNorm":
             values["bn_eps"] = float(f"{layer.definition.batch_norm_param.eps:.6g}")
