@@ -107,9 +107,7 @@ def test_the_run_has_the_recipes_rates_and_a_deploy_net(trained):
     assert set(rates["Conv2d_1a_4x4"]) <= {1}
     stated = load_recipe("finetune")
     values = config(folder)["plan"]["config"]
-    assert values["base_lr"] == {
-        "value": stated.solver["base_lr"], "from": "recipe finetune"
-    }  # fmt: skip
+    assert values["base_lr"]["value"] == stated.solver["base_lr"]
     assert "new_classifier" in (folder / "deploy.prototxt").read_text()
 
 

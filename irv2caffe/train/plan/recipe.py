@@ -18,6 +18,7 @@ from irv2caffe.train.plan.weights_options import options_of_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from irv2caffe.config import NetOptions
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.net.build import BuiltNet
     from irv2caffe.train.engines.engine import Engine
@@ -80,18 +81,12 @@ def build_recipe(
         measured["channels"] = train.channels
     num_train, num_val = train.num_records or 0, val.num_records or 0
     side = shorter_side(train, val)
-    derived = (
-        options_of_weights(weights[0], recipe, num_classes=train.num_classes, side=side)
-        if weights
-        else {}
-    )
+    classes = {"num_classes": train.num_classes, "side": side}
+    derived = options_of_weights(weights[0], recipe, **classes) if weights else {}
     resolved = settings(recipe, whole, measured, num_train=num_train, side=side, derived=derived)
     net, solver = resolved.net, resolved.solver
-    if not weights and (net.options.bn_statistics == "kept" or net.options.freeze is not None):
-        raise UsageError(
-            f"--recipe {name} starts from weights",
-            "--weights FILE.caffemodel, of an earlier training or of import-weights",
-        )
+    if not weights:
+        _refuse_kept(net.options, name)
     built = build_net(
         out,
         net.options,
@@ -104,3 +99,12 @@ def build_recipe(
     values = tuple(Value(*row) for row in (*net.rows(), *solver.rows()))
     notes = (*resolved.derived_lines(), *built.notes)
     return BuiltRecipe(built, values, notes, dict(zip(places, (train, val), strict=True)))
+
+
+def _refuse_kept(options: NetOptions, name: str) -> None:
+    """Refuses a net that keeps something of its weights, where it starts without any."""
+    if options.bn_statistics == "kept" or options.freeze is not None:
+        raise UsageError(
+            f"--recipe {name} starts from weights",
+            "--weights FILE.caffemodel, of an earlier training or of import-weights",
+        )
