@@ -24,8 +24,10 @@ from PIL import Image
 
 from irv2caffe import system
 from irv2caffe.caffe.command import tool_command
+from irv2caffe.data.build import build_plan, writer
 from irv2caffe.data.build.make_lmdb import Augment, BuildOptions, make_lmdb
 from irv2caffe.data.build.make_pair import check_pair, make_pair
+from irv2caffe.data.build.partial import partial_folder
 from irv2caffe.data.inspect.database import read_database, read_pair
 from irv2caffe.data.records.items import Item, Items
 from irv2caffe.data.sources import open_source
@@ -274,6 +276,27 @@ def test_an_interrupted_pair_goes_on(job, tmp_path):
         job.both(tmp_path)
     shutil.rmtree(tmp_path / "val")
     assert job.both(tmp_path)[0] == ["val"]
+
+
+def test_an_unfinished_database_of_all_images_is_refused_first(
+    job, pictures, tmp_path, monkeypatch
+):
+    """As of a user who began with the whole source, and then thinks of validation."""
+
+    def stop(done, _total):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    whole = BuildOptions(size=(328, 328), workers=1)
+    monkeypatch.setattr(writer, "COMMIT_RECORDS", 4)
+    monkeypatch.setattr(build_plan, "_UNIT_BYTES", 1 << 20)
+    with pytest.raises(KeyboardInterrupt):
+        make_lmdb(open_source(pictures), tmp_path / "train", whole, progress=stop)
+    assert partial_folder(tmp_path / "train").is_dir()
+    with pytest.raises(OutputExistsError, match="number of images, val_fraction, size differ"):
+        job.both(tmp_path)
+    assert not (tmp_path / "val").exists()
+    assert job.both(tmp_path, resume=False)[0] == ["val", "train"]
 
 
 def test_force_replaces_both(job, tmp_path):

@@ -216,7 +216,7 @@ def lr_step_length(evidence: SolverEvidence) -> Hits:
 def _has_papers_steps(message: Any) -> bool:
     """Whether a run of another length has the paper's 60 steps, as build-net derives them."""
     expected = message.max_iter / 60
-    return abs(message.stepsize - expected) <= max(1, 0.15 * expected)
+    return bool(abs(message.stepsize - expected) <= max(1, 0.15 * expected))
 
 
 @solver_rule("tests", ERROR, "solver.cpp, InitTestNets, Step, Solve and Test")
