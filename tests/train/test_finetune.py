@@ -164,7 +164,7 @@ def test_a_net_for_weights_is_the_net_that_was_trained(options, tmp_path):
     trained = net_options(**options, width=0.05, num_classes=7)
     path = _write(deploy(trained), tmp_path / "x.caffemodel")
     recipe = load_recipe("finetune")
-    found = options_of_weights(path, recipe, num_classes=7, side=None)
+    found = options_of_weights([path], recipe, num_classes=7, side=None)
     given = {name: value for name, (value, _) in found.items()}
     assert given["variant"] == options["variant"]
     again = net_options(**given, crop=trained.crop, num_classes=7)
@@ -183,7 +183,7 @@ def test_the_crop_of_weights_is_taken_where_images_are_as_large(tmp_path):
     path.write_bytes(model.SerializeToString())
     recipe = load_recipe("finetune")
     for side, crop in ((28, CROP), (20, None)):
-        found = options_of_weights(path, recipe, num_classes=10, side=side)
+        found = options_of_weights([path], recipe, num_classes=10, side=side)
         assert found.get("crop", (None,))[0] == crop
         assert found["mean_value"][0] == (104, 117, 123)
 
@@ -192,5 +192,5 @@ def test_files_that_are_no_weights_give_no_options(tmp_path):
     """The plan says what is wrong with them."""
     (tmp_path / "x").write_bytes(b"\x0a\xff\xff\xff\xff\x7f")
     recipe = load_recipe("finetune")
-    assert options_of_weights(tmp_path / "x", recipe, num_classes=2, side=None) == {}
-    assert options_of_weights(tmp_path / "no", recipe, num_classes=2, side=None) == {}
+    assert options_of_weights([tmp_path / "x"], recipe, num_classes=2, side=None) == {}
+    assert options_of_weights([tmp_path / "no"], recipe, num_classes=2, side=None) == {}

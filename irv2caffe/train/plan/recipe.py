@@ -81,8 +81,7 @@ def build_recipe(
         measured["channels"] = train.channels
     num_train, num_val = train.num_records or 0, val.num_records or 0
     side = shorter_side(train, val)
-    classes = {"num_classes": train.num_classes, "side": side}
-    derived = options_of_weights(weights[0], recipe, **classes) if weights else {}
+    derived = options_of_weights(weights, recipe, num_classes=train.num_classes, side=side)
     resolved = settings(recipe, whole, measured, num_train=num_train, side=side, derived=derived)
     net, solver = resolved.net, resolved.solver
     if not weights:

@@ -13,7 +13,7 @@ from irv2caffe.net.inception_resnet_v2 import deploy
 from irv2caffe.proto.snapshot_headers import read_model_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from irv2caffe.config import Recipe
@@ -28,7 +28,7 @@ _FAMILIES = (("Repeat/block35_1", "a1"), ("Repeat_1/block17_1", "b1"), ("Repeat_
 
 
 def options_of_weights(
-    path: Path, recipe: Recipe, *, num_classes: int, side: int | None
+    weights: Sequence[Path], recipe: Recipe, *, num_classes: int, side: int | None
 ) -> Derived:
     """The options with which ``build-net`` makes a net for weights, each with the reason.
 
@@ -37,7 +37,7 @@ def options_of_weights(
     another number of classes gives the new one another name.
 
     Args:
-        path: the weights.
+        weights: the models that the training starts from; the net fits the first of them.
         recipe: what it states of the network is not taken from the weights.
         num_classes: of the new net.
         side: shorter side of the new images in pixels: a larger crop is not taken over.
@@ -47,6 +47,9 @@ def options_of_weights(
         net of ``build-net``, and for a file that cannot be read, which the checks of the plan
         report.
     """
+    if not weights:
+        return {}
+    path = weights[0]
     try:
         layers = read_model_header(path).layers
     except Irv2CaffeError:
