@@ -40,6 +40,7 @@ GUIDES = {
     "train": "train.md",
     "plot-log": "plot-log.md",
     "evaluate": "evaluate.md",
+    "deploy": "deploy.md",
     "import-weights": "weights.md",
     "export-weights": "weights.md",
 }

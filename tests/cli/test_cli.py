@@ -20,7 +20,7 @@ from irv2caffe.cli.main import cli as program
 
 ORDER = ["install-caffe", "caffe", "make-lmdb", "inspect-lmdb", "build-net", "summary"]
 ORDER += ["check", "train"]
-ORDER += ["plot-log", "import-weights", "export-weights"]
+ORDER += ["plot-log", "evaluate", "deploy", "import-weights", "export-weights"]
 
 
 @pytest.fixture(scope="module")
