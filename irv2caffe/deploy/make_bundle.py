@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -112,7 +111,7 @@ class _Maker:
         """Writes and checks everything but the README."""
         ends = (self._model.probabilities, self._model.logits)  # dnn.forward() gives the first
         original = read_graph(self._model.net, self._model.weights, ends)
-        graph = copy.deepcopy(original)
+        graph = original.copy()
         folding = simplify(
             graph,
             fold=self._options.fold,
@@ -176,7 +175,7 @@ class _Maker:
         self, original: Graph, wanted: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], Comparison]:
         """The logits of the original with Caffe's average pools, and what that changes."""
-        graph = copy.deepcopy(original)
+        graph = original.copy()
         simplify(graph, fold=False, plain_average_pool=True)
         logits = [graph.outputs[self._model.logits]]
         net = graph.to_net()

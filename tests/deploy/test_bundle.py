@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.layer_texts import conv, layer
-from helpers.paths import ROOT
+from helpers.paths import OPENCV4
 from helpers.trained_nets import own_deploy, parse, write_trained
 from helpers.zoo import photo
 
@@ -36,7 +36,6 @@ from irv2caffe.proto.binary import blob_from_array, read_binary, write_binary
 from irv2caffe.proto.text import write_prototxt
 
 CLASSES = ("ant", "bee", "cow")
-OPENCV4 = ROOT / ".venv" / "opencv4"
 
 
 @pytest.fixture(scope="module")
