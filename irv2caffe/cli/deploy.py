@@ -84,10 +84,6 @@ def deploy_command(
     net: Path | None,
     labels: Path | None,
     snapshot: str,
-    mean_value: str | None,
-    mean_file: Path | None,
-    scale: float | None,
-    resize: str | None,
     no_fold: bool,
     images: Path | None,
     **options: Any,
@@ -113,7 +109,7 @@ def deploy_command(
         refuse_other(out)
     else:
         refuse_existing(out)
-    override = preprocessing_options(mean_value, mean_file, scale, resize)
+    override = preprocessing_options(options)
     model = open_model(source, net=net, labels=labels, snapshot=snapshot, override=override)
     found = read_images(images or images_of(model), model)
     with ui.progress("checking") as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from irv2caffe.data.build.partial import partial_folder
 from irv2caffe.data.inspect.database import read_database, read_pair
 from irv2caffe.data.records.items import Item, Items
 from irv2caffe.data.sources import open_source
+from irv2caffe.data.split.contents import equal_images
 from irv2caffe.data.split.split import split_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, UsageError
 
@@ -446,6 +448,31 @@ def test_cifar_100_with_unbalanced_classes(caffe, tmp_path):
         assert ours == by_hand(
             caffe, tmp_path / name, tmp_path / "folders", tmp_path / f"{name} it"
         )
+
+
+@pytest.mark.skipif(not CIFAR.is_dir(), reason="CIFAR-100 is not in ../shared/data")
+def test_equal_images_of_the_whole_cifar_100():
+    """Against hashes of all 50,000 files."""
+    names = defaultdict(list)
+    with tarfile.open(CIFAR / "train.tar") as archive:
+        for member in archive:
+            if member.isfile():
+                names[hashlib.sha256(archive.extractfile(member).read()).digest()].append(
+                    member.name
+                )
+    wanted = sorted(sorted(group) for group in names.values() if len(group) > 1)
+    source = open_source(CIFAR / "train.tar")
+    groups = equal_images(source)
+    found = sorted(sorted(source.items[index].name for index in group) for group in groups)
+    assert found == wanted
+    split = split_source(source, 0.1, 1)
+    assert split.num_duplicates == sum(len(group) - 1 for group in wanted) == 14
+    classes = [{name.partition("/")[0] for name in group} for group in wanted]
+    mixed = [group for group, found in zip(wanted, classes, strict=True) if len(found) > 1]
+    assert split.findings[0].startswith(f"{sum(map(len, mixed))} images have the bytes")
+    held = {item.name for item in split.val.items}
+    assert all(held.isdisjoint(group) or held.issuperset(group) for group in wanted)
+    assert set(Counter(split.val.items.labels).values()) == {50}
 
 
 def test_a_lost_image_is_no_duplicate(pictures, tmp_path):

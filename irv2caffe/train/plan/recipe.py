@@ -12,13 +12,17 @@ from irv2caffe.errors import UsageError
 from irv2caffe.net.build import build_net
 from irv2caffe.net.settings import settings
 from irv2caffe.train.plan.gpus import choose
+from irv2caffe.train.plan.job import read_job
+from irv2caffe.train.plan.memory_check import fitting_batches
 from irv2caffe.train.plan.overrides import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from irv2caffe.config.derive import Derived
     from irv2caffe.data.inspect.database import Databases
     from irv2caffe.net.build import BuiltNet
+    from irv2caffe.net.settings import Settings
     from irv2caffe.train.engines.engine import Engine
 
 
@@ -72,17 +76,26 @@ def build_recipe(
         measured["channels"] = train.channels
     num_train, num_val = train.num_records or 0, val.num_records or 0
     side = shorter_side(train, val)
-    resolved = settings(recipe, whole, measured, num_train=num_train, side=side)
+
+    def build(derived: Derived) -> tuple[Settings, BuiltNet]:
+        found = settings(recipe, whole, measured, num_train=num_train, side=side, derived=derived)
+        return found, build_net(
+            out,
+            found.net.options,
+            found.solver.options,
+            num_train=num_train,
+            num_val=num_val,
+            class_counts=train.class_counts,
+            class_names=train.class_names,
+            force=True,
+        )
+
+    resolved, built = build({})
+    if not {"batch_size", "iter_size", "test_batch_size"} & given.keys():
+        job = read_job(built.solver, [])
+        if smaller := fitting_batches(job, devices, engine, can.flavor, num_val):
+            resolved, built = build(smaller)
     net, solver = resolved.net, resolved.solver
-    built = build_net(
-        out,
-        net.options,
-        solver.options,
-        num_train=num_train,
-        num_val=num_val,
-        class_counts=train.class_counts,
-        class_names=train.class_names,
-    )
     values = tuple(Value(*row) for row in (*net.rows(), *solver.rows()))
     notes = (*resolved.derived_lines(), *built.notes)
     return BuiltRecipe(built, values, notes, dict(zip(places, (train, val), strict=True)))
