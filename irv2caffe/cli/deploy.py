@@ -73,7 +73,7 @@ _IMAGES = (
 @click.command("deploy", cls=SectionCommand, short_help="Make the files that a device needs.")
 @click.argument("source", type=_PATH, metavar="MODEL_OR_RUN")
 @section("Output options")("--out", type=_PATH, required=True, help="The folder to write.")
-@section("Output options")("--force", is_flag=True, help="Replace an existing folder.")
+@section("Output options")("--force", is_flag=True, help="Replace an existing bundle.")
 @section("Output options")("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @with_options((*_NET, *_IMAGES, *MODEL_OPTIONS, *ENGINE_OPTIONS))
 def deploy_command(
@@ -84,10 +84,6 @@ def deploy_command(
     net: Path | None,
     labels: Path | None,
     snapshot: str,
-    mean_value: str | None,
-    mean_file: Path | None,
-    scale: float | None,
-    resize: str | None,
     no_fold: bool,
     images: Path | None,
     **options: Any,
@@ -103,15 +99,17 @@ def deploy_command(
     MODEL_OR_RUN is a run folder or a .caffemodel, of any net that classifies images.
     """
     from irv2caffe.atomic import refuse_existing
-    from irv2caffe.deploy.make_bundle import make_bundle
+    from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
     from irv2caffe.deploy.options import BundleOptions
     from irv2caffe.deploy.samples import images_of
     from irv2caffe.inference.images import read_images
     from irv2caffe.inference.opening import open_model
 
-    if not force:
+    if force:
+        refuse_other(out)
+    else:
         refuse_existing(out)
-    override = preprocessing_options(mean_value, mean_file, scale, resize)
+    override = preprocessing_options(options)
     model = open_model(source, net=net, labels=labels, snapshot=snapshot, override=override)
     found = read_images(images or images_of(model), model)
     with ui.progress("checking") as progress:
@@ -137,7 +135,7 @@ def _report(bundle: Bundle) -> Iterator[str]:
     size = ui.format_bytes(sum(bundle.files.values()))
     before, after = bundle.num_layers
     yield f"{bundle.folder}: {before:,} layers became {after:,}, {size}"
-    yield f"checked on {bundle.check.num_images} images, {bundle.runner}: {bundle.check.text()}"
+    yield f"checked on {bundle.check.num_images} image(s), {bundle.runner}: {bundle.check.text()}"
     if bundle.average_pool_cost is not None:
         yield f"Caffe's average pool costs: {bundle.average_pool_cost.text()}"
     for program, check in bundle.onnx.items():

@@ -70,7 +70,7 @@ def evaluate_command(
 
 def _request(options: dict[str, Any]) -> dict[str, Any]:
     """The options as fields of the request."""
-    words = [options.pop(name) for name in ("mean_value", "mean_file", "scale", "resize")]
+    preprocessing = preprocessing_options(options)
     sizes = _sizes(options.pop("test_batch_sizes"))
     model_out = _model_out(options["reestimate_bn"], options.pop("model_out"))
     return {
@@ -78,7 +78,7 @@ def _request(options: dict[str, Any]) -> dict[str, Any]:
         "crops": int(options["crops"]),
         "test_batch_sizes": sizes,
         "model_out": model_out,
-        "preprocessing": preprocessing_options(*words),
+        "preprocessing": preprocessing,
     }
 
 
