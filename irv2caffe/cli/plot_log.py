@@ -84,6 +84,7 @@ def plot_log_command(
     jsonl_file: Path | None,
     tensorboard: Path | None,
     unknown: Path | None,
+    force: bool,
     watch: bool,
     every: float | None,
     as_json: bool,
@@ -116,6 +117,7 @@ def plot_log_command(
         tensorboard=tensorboard,
         unknown=unknown,
         options=PlotOptions(_window(epochs), title, panels, smooth, frozenset(log_axes), published),
+        force=force,
         refresh_s=max(1, round(every or _WATCH_S)) if watch else None,
     )
     with PlotSession(request) as session:
