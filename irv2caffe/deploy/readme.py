@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from irv2caffe.deploy.options import Bundle, BundleOptions
     from irv2caffe.inference.model import Model
 
-_FILES = {
+FILES = {
     "deploy.prototxt": "the net for Caffe and what reads its files",
     "deploy.caffemodel": "its weights, float32",
     "net.onnx": "net and weights for what reads ONNX (operator set 13, open batch size)",
@@ -43,7 +43,7 @@ def readme(bundle: Bundle, model: Model, options: BundleOptions) -> str:
         "",
         "| file | what it is |",
         "|---|---|",
-        *(f"| `{name}` | {what} |" for name, what in _FILES.items() if name in bundle.files),
+        *(f"| `{name}` | {what} |" for name, what in FILES.items() if name in bundle.files),
         "",
         "## Try it",
         "",
@@ -73,7 +73,7 @@ def readme(bundle: Bundle, model: Model, options: BundleOptions) -> str:
 
 def _checks(bundle: Bundle) -> Iterator[str]:
     yield (
-        f"`deploy.prototxt` against the net that was trained, {bundle.check.num_images} images, "
+        f"`deploy.prototxt` against the net that was trained, {bundle.check.num_images} image(s), "
         f"{bundle.runner}: {bundle.check.text()}."
     )
     for program, check in bundle.onnx.items():

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.layer_texts import conv, layer
-from helpers.paths import ROOT
+from helpers.paths import OPENCV4
 from helpers.trained_nets import own_deploy, parse, write_trained
 from helpers.zoo import photo
 
@@ -23,7 +23,7 @@ from irv2caffe.config import templates_dir
 from irv2caffe.data.options import RESIZE_MODES
 from irv2caffe.data.records.image import resize
 from irv2caffe.deploy.comparison import compare
-from irv2caffe.deploy.make_bundle import make_bundle
+from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
 from irv2caffe.deploy.options import BundleOptions
 from irv2caffe.errors import OutputError
 from irv2caffe.inference.feeding import feed
@@ -36,7 +36,6 @@ from irv2caffe.proto.binary import blob_from_array, read_binary, write_binary
 from irv2caffe.proto.text import write_prototxt
 
 CLASSES = ("ant", "bee", "cow")
-OPENCV4 = ROOT / ".venv" / "opencv4"
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +135,7 @@ def test_files(bundle, folder):
     assert all(f"| `{name}` |" in text for name in names)
     assert "204 BatchNorm layers" in text
     assert "Resize to 75 x 75 pixels" in text
-    assert text.count("the same ranking for 4") == 3  # Caffe, onnxruntime, OpenCV
+    assert text.count("same ranking 4 of 4") == 3  # Caffe, onnxruntime, OpenCV
     listed = (bundle / "calibration.txt").read_text().splitlines()
     assert listed == [f"calibration/{number:05d}.npy" for number in range(6)]
     model = open_model(bundle)
@@ -163,6 +162,18 @@ def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
     assert (tmp_path / "b" / "calibration" / "00000.bin").stat().st_size == 4 * 3 * 75 * 75
     assert cli(list(map(str, argv))) == 1
     assert "already exists" in capsys.readouterr().err
+    refuse_other(tmp_path / "b")  # --force may replace it
+
+
+def test_force_replaces_bundles_only(folder, tmp_path, capsys):
+    (tmp_path / "run" / "snapshots").mkdir(parents=True)
+    argv = ["deploy", str(folder / "net.caffemodel"), "--images", str(folder / "images"), "--force"]
+    for out in ("run", "file"):
+        (tmp_path / "file").write_text("mine")
+        assert cli([*argv, "--out", str(tmp_path / out)]) == 1
+        assert "is no bundle" in capsys.readouterr().err
+    assert (tmp_path / "run" / "snapshots").is_dir()
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_without_images_it_says_how_to_name_some(caffe, folder, tmp_path, capsys):
