@@ -39,6 +39,7 @@ GUIDES = {
     "check": "check.md",
     "train": "train.md",
     "plot-log": "plot-log.md",
+    "evaluate": "evaluate.md",
     "import-weights": "weights.md",
     "export-weights": "weights.md",
 }
@@ -50,7 +51,8 @@ EXIT_CODES = {
     "their range.",
     errors.EXIT_FINDINGS: "Finished, with findings: `make-lmdb` left images out or made nearly "
     "black records; `inspect-lmdb` or `check` found something above a note; "
-    "`inspect-lmdb --compare` found a difference.",
+    "`inspect-lmdb --compare` found a difference; `evaluate` left images out, or outputs are "
+    "NaN or equal.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
 RECIPES = """\

@@ -14,6 +14,7 @@ from irv2caffe import __version__, ui
 from irv2caffe.cli.build_net import build_net_command
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.check import check_command
+from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.cli.inspect_lmdb import inspect_lmdb_command
 from irv2caffe.cli.make_lmdb import make_lmdb_command
 from irv2caffe.cli.plot_log import plot_log_command
@@ -42,6 +43,7 @@ _COMMANDS = (
     train_command,
     runs_command,
     plot_log_command,
+    evaluate_command,
     import_weights_command,
     export_weights_command,
 )

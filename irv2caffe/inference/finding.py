@@ -114,7 +114,7 @@ def from_data_layer(layer: Any, where: Path) -> Found:
         found = _of_database(found, layer.data_param.source, where)
     mean = np.array(transform.mean_value, np.float32)
     if transform.mean_file:
-        mean = read_mean_image(_placed(transform.mean_file, where))
+        mean = read_mean_image(placed(transform.mean_file, where))
         # Caffe accepts it only if the records have its size.
         found = replace(found, stored=mean.shape[1:], channels=mean.shape[0])
     return replace(found, mean=mean)
@@ -130,7 +130,7 @@ def _of_image_data(found: Found, param: Any) -> Found:
 
 def _of_database(found: Found, name: str, where: Path) -> Found:
     """The stored size, from the manifest of the database or from its first record."""
-    folder = _placed(name, where)
+    folder = placed(name, where)
     options = read_manifest(folder).get("options")
     if isinstance(options, dict) and (known := _from_manifest(found, options)):
         return known
@@ -189,7 +189,7 @@ def _of_header(match: re.Match[str], where: Path) -> Found:
         scale = float(match[3])
         mean = np.array([float(word) for word in words], np.float32)
     except ValueError:
-        mean = read_mean_image(_placed(match[2], where))
+        mean = read_mean_image(placed(match[2], where))
         stored: Size = mean.shape[1:]
         return Found(mean, scale, stored, channels=channels, source=f"the header of {where}")
     found = Found(mean, scale, channels=channels, source=f"the header of {where}")
@@ -267,7 +267,7 @@ def _noted(found: Found, note: str) -> Found:
     return replace(found, notes=(*found.notes, note))
 
 
-def _placed(name: str, where: Path) -> Path:
+def placed(name: str, where: Path) -> Path:
     """A path as Caffe takes it, or else beside the file that names it."""
     path = Path(name)
     if path.is_absolute() or path.exists():

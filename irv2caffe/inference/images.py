@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,11 @@ from irv2caffe.data.sources.folders import has_image_suffix, is_of_system
 from irv2caffe.errors import FormatError, InputError, MissingInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from irv2caffe.data.lmdb_store import DatabaseReader
     from irv2caffe.data.records.datum import DatumHead
     from irv2caffe.inference.model import Model
 
@@ -60,10 +62,22 @@ class Images:
         self.source = source
         self.notes = notes
         self.skipped: list[Skipped] = []
+        self._only: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """The number of images, those that cannot be read included."""
+        return self._count() if self._only is None else len(self._only)
+
+    def names(self) -> list[str]:
+        """The names of all images, in their order; no image is read."""
         raise NotImplementedError
+
+    def only(self, names: Sequence[str]) -> Images:
+        """The same source with some of its images, in the order of ``names``."""
+        chosen = copy(self)
+        chosen._only = tuple(names)  # noqa: SLF001
+        chosen.skipped = []
+        return chosen
 
     def __iter__(self) -> Iterator[Image]:
         self.skipped = []
@@ -75,6 +89,9 @@ class Images:
                 self.skipped.append(Skipped(name, reason, getattr(error, "detail", "")))
             else:
                 yield Image(name, label, pixels)
+
+    def _count(self) -> int:
+        raise NotImplementedError
 
     def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
         raise NotImplementedError
@@ -115,12 +132,27 @@ class _Records(Images):
         self._channels = model.preprocessing.channels
         self._num = found.num_records or 0
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return self._num
+
+    def names(self) -> list[str]:
+        with open_reader(self.source) as reader:
+            keys = reader.keys()
+            return [key.decode("utf-8", "surrogateescape") for key in keys]
+
+    def _records(self, reader: DatabaseReader) -> Iterator[tuple[bytes, bytes]]:
+        if self._only is None:
+            yield from reader
+            return
+        for name in self._only:
+            key = name.encode("utf-8", "surrogateescape")
+            value = reader.get(key)
+            if value is not None:
+                yield key, value
 
     def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
         with open_reader(self.source) as reader:
-            for key, value in reader:
+            for key, value in self._records(reader):
                 name = key.decode("utf-8", "surrogateescape")
                 try:
                     head = read_head(value)
@@ -149,17 +181,28 @@ class _Files(Images):
         self._made = model.preprocessing
         self._whole = whole
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return len(self._listed.items) + len(self._listed.skipped)
 
+    def names(self) -> list[str]:
+        return [item.name for item in self._listed.items]
+
+    def _chosen(self) -> Iterator[Item]:
+        items = self._listed.items
+        if self._only is None:
+            yield from items
+            return
+        places = {item.name: place for place, item in enumerate(items)}
+        yield from (items[places[name]] for name in self._only if name in places)
+
     def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
-        self.skipped += self._listed.skipped
+        self.skipped += self._listed.skipped if self._only is None else ()
         with ExitStack() as stack:
             stores = [
                 stack.enter_context(store.open("rb")) if isinstance(store, Path) else store
                 for store in self._listed.stores
             ]
-            for item in self._listed.items:
+            for item in self._chosen():
                 label = None if item.label == NO_LABEL else item.label
                 yield item.name, label, lambda i=item: self._pixels(i, stores)
 

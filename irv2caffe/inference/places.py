@@ -69,6 +69,13 @@ def find_place(source: Path, net: Path | None, snapshot: str) -> Place:
     return _of_weights(source, net)
 
 
+def is_model(path: Path) -> bool:
+    """Whether something is a run, a model, or a folder with a model; images are not."""
+    if path.is_dir():
+        return is_run(path) or any(one.name.endswith(_MODELS) for one in path.iterdir())
+    return path.name.endswith(_MODELS)
+
+
 def _other_kind(source: Path) -> str:
     if source.suffix == ".prototxt":
         return "give the .caffemodel here, and this net with --net"

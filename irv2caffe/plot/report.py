@@ -59,7 +59,7 @@ def write_report(
     script, css = _part("report_math.js") + _part("report.js"), _part("report.css")
     page = Template(_part("report.html")).substitute(
         title=escape(without_controls(options.title) or " and ".join(run.name for run in runs)),
-        policy=_policy(script),
+        policy=content_policy(script),
         refresh=f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else "",
         css=css,
         about=escape("training of Caffe, " + ("over epochs" if shown[0].in_epochs else _NO_EPOCHS)),
@@ -77,10 +77,11 @@ def _part(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _policy(script: str) -> str:
-    """The content security policy: allows this script only, and no requests."""
+def content_policy(script: str) -> str:
+    """The content security policy: allows this script and pictures in the page, no requests."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    allowed = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f"default-src 'none'; {allowed}"
 
 
 def _json(value: Any) -> str:

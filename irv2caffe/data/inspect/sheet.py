@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +69,11 @@ def write_sheet(tiles: Sequence[Pixels], out: Path) -> None:
     write_bytes(out, encode_image(sheet, kind).tobytes())
 
 
+def thumbnail(image: NDArray[Any]) -> bytes:
+    """An image of 160 x 160 pixels as a JPEG file."""
+    return encode_image(_visible(image), "jpg").tobytes()
+
+
 def _visible(image: NDArray[Any]) -> Pixels:
     """Three channels of 8 bits; floats are scaled from lowest to highest."""
     if image.dtype != np.uint8:
@@ -83,4 +89,7 @@ def _visible(image: NDArray[Any]) -> Pixels:
 
 
 def _shortened(text: str) -> str:
+    """The text without accents, which the font lacks, and not too long."""
+    plain = unicodedata.normalize("NFKD", text)
+    text = "".join(char for char in plain if not unicodedata.combining(char))
     return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 2]}.."

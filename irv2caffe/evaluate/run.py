@@ -1,0 +1,287 @@
+"""Evaluates a model, or an ensemble of models, on a database or a folder of images."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irv2caffe.errors import InputError, UsageError
+from irv2caffe.evaluate.batch_norm import (
+    reestimate,
+    training_input,
+    uses_batch_statistics,
+    with_global_statistics,
+)
+from irv2caffe.evaluate.batches import Member, run_over
+from irv2caffe.evaluate.caffe_test import as_caffe_test
+from irv2caffe.evaluate.evaluation import Evaluation
+from irv2caffe.evaluate.metrics import Metrics, measure
+from irv2caffe.evaluate.sources import Given, data_of
+from irv2caffe.inference.crops import UnfitImageError
+from irv2caffe.inference.finding import PreprocessingOptions
+from irv2caffe.inference.images import Images, read_images
+from irv2caffe.inference.opening import open_model
+from irv2caffe.inference.running import start_runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from irv2caffe.evaluate.batches import Progress
+    from irv2caffe.inference.model import Model
+
+    ProgressBar = Callable[[str], AbstractContextManager[Progress]]
+
+DEFAULT_BATCH_SIZE = 16
+_NO_OPTIONS = PreprocessingOptions()
+_DEPENDS = (
+    "the net normalizes each TEST batch by its own statistics (use_global_stats: false): the "
+    "figures depend on the batch size and the order of the images"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate, and how.
+
+    Attributes:
+        models: run folders, ``.caffemodel`` files or bundles; several are an ensemble.
+        data: a database or a folder; None takes what the net was tested with.
+        list_file: lines of ``PATH LABEL`` for the images of ``data``.
+        on: ``val``, or ``train``: the database that the net was trained with.
+        limit: evaluate so many images, chosen at random; None: all.
+        seed: of the choice.
+        crops: views of each image: 1, 10, 12 or 144.
+        batch_size: None takes that of the TEST data layer.
+        test_batch_sizes: further batch sizes, for nets with batch statistics.
+        reestimate_bn: number of training batches for new BatchNorm statistics.
+        model_out: where the model with these is written.
+        net: the net of the weights; None looks for it.
+        labels: the class table; None looks for it.
+        snapshot: of a run: ``best``, ``last`` or an iteration.
+        preprocessing: what the user says of it.
+        engine: ``caffe`` or ``torch``.
+        gpus: ``none``, or the number of a GPU.
+        caffe: folder or program of the Caffe to use.
+    """
+
+    models: tuple[Path, ...]
+    data: Path | None = None
+    list_file: Path | None = None
+    on: str = "val"
+    limit: int | None = None
+    seed: int = 1
+    crops: int = 1
+    batch_size: int | None = None
+    test_batch_sizes: tuple[int, ...] = ()
+    reestimate_bn: int | None = None
+    model_out: Path | None = None
+    net: Path | None = None
+    labels: Path | None = None
+    snapshot: str = "best"
+    preprocessing: PreprocessingOptions = _NO_OPTIONS
+    engine: str = "caffe"
+    gpus: str = "none"
+    caffe: Path | None = None
+
+    @property
+    def runner_options(self) -> dict[str, Any]:
+        """Those of :func:`irv2caffe.inference.running.start_runner`."""
+        return {"engine": self.engine, "gpus": self.gpus, "caffe": self.caffe}
+
+
+def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Images]:
+    """Evaluates models.
+
+    Args:
+        request: what to evaluate.
+        progress: makes a progress bar of a title.
+
+    Returns:
+        The result, and the images for examples.
+
+    Raises:
+        UsageError: options that do not go together.
+        InputError: models whose classes differ, images without labels, data that is not known.
+        CaffeFailedError: Caffe refuses a net.
+    """
+    models = [_opened(request, source) for source in request.models]
+    _check(request, models)
+    given = data_of(models[0], request.on, request.data, request.list_file, request.net)
+    batch_size = request.batch_size or given.test_batch_size or DEFAULT_BATCH_SIZE
+    sources = _sources(request, models, given)
+    has_batch_statistics = any(uses_batch_statistics(model.net) for model in models)
+    with ExitStack() as stack:
+        members = [
+            Member(model, stack.enter_context(_runner(request, model)), images)
+            for model, images in zip(models, sources, strict=True)
+        ]
+        with progress("evaluating") as bar:
+            found = run_over(members, batch_size=batch_size, crops=request.crops, progress=bar)
+        by_batch_size = _by_batch_size(request, members, progress)
+        title = members[0].runner.title
+    again = _reestimated(request, models[0], sources[0], batch_size, progress)
+    is_whole = request.limit is None and not found.skipped and given.is_database
+    is_plain = len(models) == 1 and request.crops == 1
+    notes = [note for model in models for note in model.notes] + list(sources[0].notes)
+    evaluation = Evaluation(
+        models=tuple(model.weights for model in models),
+        data=given.source,
+        part=_part(request),
+        class_names=next((model.class_names for model in models if model.class_names), ()),
+        metrics=measure(found.predictions),
+        predictions=found.predictions,
+        skipped=tuple(found.skipped),
+        crops=request.crops,
+        batch_size=batch_size,
+        engine=title,
+        images_per_second=len(found.predictions) / found.seconds,
+        batch_statistics=has_batch_statistics,
+        caffe=as_caffe_test(found.with_fill, batch_size) if is_whole and is_plain else None,
+        by_batch_size=by_batch_size,
+        reestimated=again,
+        notes=(*dict.fromkeys(notes), *_remarks(request, has_batch_statistics)),
+    )
+    return evaluation, sources[0]
+
+
+def _opened(request: Request, source: Path) -> Model:
+    return open_model(
+        source,
+        net=request.net,
+        labels=request.labels,
+        snapshot=request.snapshot,
+        override=request.preprocessing,
+    )
+
+
+def _check(request: Request, models: Sequence[Model]) -> None:
+    """All of what can be refused before anything runs."""
+    first = models[0]
+    for model in models[1:]:
+        if model.num_classes != first.num_classes:
+            raise InputError(
+                f"{first.weights} has {first.num_classes} classes, {model.weights} has "
+                f"{model.num_classes}",
+                "the models of an ensemble must have the same classes",
+            )
+        if model.class_names and first.class_names and model.class_names != first.class_names:
+            raise InputError(
+                f"{first.weights} and {model.weights} do not have the same class table",
+                "the models of an ensemble must have the same classes in the same order",
+            )
+    if len(models) > 1 and (request.reestimate_bn or request.test_batch_sizes or request.net):
+        raise UsageError(
+            "--reestimate-bn, --test-batch-sizes and --net are for one model",
+            "evaluate the models one by one",
+        )
+    if request.crops > 1 and request.test_batch_sizes:
+        raise UsageError("--test-batch-sizes and --crops do not go together")
+    if request.crops > 1 and any(uses_batch_statistics(model.net) for model in models):
+        raise UsageError(
+            f"--crops {request.crops}: the net normalizes each TEST batch by itself, so that the "
+            "views of an image would change each other's result",
+            "write a model with statistics of its own first: --reestimate-bn 200",
+        )
+
+
+def _runner(request: Request, model: Model) -> Any:
+    blobs = [model.logits, model.probabilities]
+    return start_runner(model.net, model.weights, blobs=blobs, **request.runner_options)
+
+
+def _sources(request: Request, models: Sequence[Model], given: Given) -> list[Images]:
+    """The images as each model wants them."""
+    is_whole = request.crops == 144
+    sources = [
+        read_images(given.source, model, list_file=given.list_file, whole=is_whole)
+        for model in models
+    ]
+    if request.limit is not None and request.limit < len(sources[0]):
+        names = sources[0].names()
+        chosen = np.random.default_rng(request.seed).permutation(len(names))[: request.limit]
+        kept = [names[at] for at in sorted(chosen.tolist())]
+        sources = [images.only(kept) for images in sources]
+    return sources
+
+
+def _part(request: Request) -> str:
+    part = "" if request.limit is None else f"{request.limit:,} at random, seed {request.seed}"
+    return "; ".join(filter(None, ["training images" if request.on == "train" else "", part]))
+
+
+def _by_batch_size(
+    request: Request, members: Sequence[Member], progress: ProgressBar
+) -> tuple[tuple[int, Metrics], ...]:
+    found = []
+    for size in request.test_batch_sizes:
+        with progress(f"batches of {size}") as bar:
+            one = run_over(members, batch_size=size, crops=1, progress=bar)
+        found.append((size, measure(one.predictions)))
+        if not uses_batch_statistics(members[0].model.net):
+            break  # the figures do not depend on the batch
+    return tuple(found)
+
+
+def _remarks(request: Request, has_batch_statistics: bool) -> list[str]:
+    if has_batch_statistics:
+        return [_DEPENDS]
+    if request.test_batch_sizes:
+        return ["BatchNorm uses stored statistics in TEST: the batch size makes no difference"]
+    return []
+
+
+def _reestimated(
+    request: Request, model: Model, images: Images, batch_size: int, progress: ProgressBar
+) -> tuple[Path, Metrics] | None:
+    """Writes a model with new statistics, and evaluates it with them."""
+    if request.reestimate_bn is None:
+        return None
+    assert request.model_out is not None
+    given = data_of(model, "train", net=request.net)
+    training = read_images(given.source, model, list_file=given.list_file)
+    with progress("statistics of training batches") as bar:
+        batches = _training_batches(request, model, training, given, bar)
+        reestimate(model, batches, request.model_out, runner_options=request.runner_options)
+    renewed = replace(model, net=with_global_statistics(model.net), weights=request.model_out)
+    with _runner(request, renewed) as runner, progress("evaluating again") as bar:
+        member = Member(renewed, runner, images)
+        found = run_over([member], batch_size=batch_size, crops=request.crops, progress=bar)
+    return request.model_out, measure(found.predictions)
+
+
+def _training_batches(
+    request: Request, model: Model, training: Images, given: Given, progress: Progress
+) -> Iterator[NDArray[np.float32]]:
+    """Batches of random training images, augmented as the data layer does."""
+    rng = np.random.default_rng(request.seed)
+    names = training.names()
+    num_batches, size = request.reestimate_bn or 0, given.train_batch_size or DEFAULT_BATCH_SIZE
+    batch: list[NDArray[np.float32]] = []
+    done = 0
+    while done < num_batches:
+        used = 0
+        for image in training.only([names[at] for at in rng.permutation(len(names)).tolist()]):
+            try:
+                values = training_input(
+                    model.preprocessing, image.pixels, mirror=given.mirror, rng=rng
+                )
+            except UnfitImageError:
+                continue
+            used += 1
+            batch.append(values)
+            if len(batch) == size:
+                yield np.stack(batch)
+                batch.clear()
+                done += 1
+                progress(done, num_batches)
+                if done == num_batches:
+                    return
+        if not used:
+            raise InputError(f"{given.source}: no training image could be used")
