@@ -19,7 +19,7 @@ from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
 ORDER = ["install-caffe", "caffe", "make-lmdb", "inspect-lmdb", "build-net", "summary"]
-ORDER += ["check", "train"]
+ORDER += ["check", "train", "runs"]
 ORDER += ["plot-log", "import-weights", "export-weights"]
 
 

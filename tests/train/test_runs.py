@@ -138,7 +138,7 @@ STRANGE = (
         '"started": 7, "weights": {"x": [1]}, "solver": 4}'
     ),
     (
-        '{"irv2caffe": 1, "plan": {"config": {"a": 1, "b": {"value": {"c": 2}}, "d": {"value": NaN}}}, '
+        '{"irv2caffe": 1, "plan": {"config": {"a": 1, "b": {"value": [2]}, "d": {"value": NaN}}}, '
         '"ending": "\\u001b[31mred", "summary": {"last_top1_error": true, "iterations": "many", '
         '"best_top1_error": Infinity, "max_iter": 1e999}}'
     ),
