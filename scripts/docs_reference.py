@@ -41,6 +41,8 @@ GUIDES = {
     "runs": "train.md#several-runs",
     "plot-log": "plot-log.md",
     "evaluate": "evaluate.md",
+    "classify": "classify.md",
+    "deploy": "deploy.md",
     "import-weights": "weights.md",
     "export-weights": "weights.md",
 }
@@ -53,7 +55,7 @@ EXIT_CODES = {
     errors.EXIT_FINDINGS: "Finished, with findings: `make-lmdb` left images out or made nearly "
     "black records; `inspect-lmdb` or `check` found something above a note; "
     "`inspect-lmdb --compare` found a difference; `evaluate` left images out, or outputs are "
-    "NaN or equal.",
+    "NaN or equal; `classify` left images out.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
 RECIPES = """\

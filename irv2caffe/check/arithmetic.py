@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet
+    from irv2caffe.check.evidence import Evidence, Layer, PhaseNet, SolverEvidence
     from irv2caffe.data.inspect.database import Database
 
 _CLASSIFIERS = {"InnerProduct": "inner_product_param", "Convolution": "convolution_param"}
+_SAME_FACTOR = 0.05  # tolerance
 _COMPARING = ("SoftmaxWithLoss", "Accuracy", "InfogainLoss", "MultinomialLogisticLoss", "HingeLoss")
 # Parameters that give the axis of the classes.
 _AXIS_PARAMS = {
@@ -153,3 +154,19 @@ def num_classes(net: PhaseNet, layer: Layer) -> int | None:
     if producer is None or producer.type not in _CLASSIFIERS:
         return None
     return int(getattr(producer.message, _CLASSIFIERS[producer.type]).num_output)
+
+
+def forgotten_factor(evidence: SolverEvidence, ratio: float) -> str:
+    """The factor that was probably forgotten, or the length of an epoch."""
+    gpus, iter_size = num_gpus(evidence), evidence.solver.message.iter_size
+    for factor, name in (
+        (gpus * iter_size, "GPUs times iter_size"),
+        (gpus, "the number of GPUs"),
+        (iter_size, "iter_size"),
+    ):
+        if factor > 1 and math.isclose(ratio, factor, rel_tol=_SAME_FACTOR):
+            return f"It is {factor} times as long: {name} was left out of the calculation"
+        if factor > 1 and math.isclose(ratio, 1 / factor, rel_tol=_SAME_FACTOR):
+            return f"It is {factor} times as short: {name} was counted twice"
+    images, batch = num_train(evidence), effective_batch(evidence)
+    return f"an epoch is {images:,} images at {batch} per iteration"

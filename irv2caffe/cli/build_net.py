@@ -6,26 +6,25 @@ import itertools
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from irv2caffe import ui
-from irv2caffe.cli.build_net_data import classes_of, num_images, refuse_misfit
+from irv2caffe.cli.build_net_data import read_data, refuse_misfit
 from irv2caffe.cli.build_net_options import BUILD_NET_OPTIONS
 from irv2caffe.cli.option_sections import SectionCommand, with_options
 from irv2caffe.cli.summary import draw_summary, show_summary
 from irv2caffe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from irv2caffe.net.build import BuiltNet
     from irv2caffe.shapes.summary import NetSummary
 
 _OUTPUT_FLAGS = frozenset({"--force", "--summary", "--json", "--traceback"})
-_ILSVRC12 = (1_281_167, 50_000)
 
 
 def _floats(name: str, text: str) -> tuple[float, float, float]:
@@ -66,51 +65,49 @@ def build_net_command(
 ) -> None:
     """Write train_val, deploy and solver prototxts for an Inception-ResNet-v2.
 
-    Options not given are set by the recipe, then by the variant, then by the defaults shown; values
-    in brackets after "paper:" are those of the default recipe. --print-config shows
-    every value and where it comes from. Caffe has no epochs: they are converted to iterations with
-    the number of training images, the batch size, the number of GPUs and iter_size.
+    Options not given follow from the databases and the length of the run, or are set by the recipe,
+    then by the variant, then by the defaults shown; values after "paper:" are those of the default
+    recipe. --print-config shows every value and where it comes from. Caffe has no epochs: they are
+    converted to iterations with the number of training images, the batch size, the number of GPUs
+    and iter_size.
     """
-    from irv2caffe.config import (
-        DEFAULT_RECIPE,
-        NetOptions,
-        SolverOptions,
-        load_recipe,
-        parse_gpus,
-        resolve,
-    )
-    from irv2caffe.data.inspect.database import read_pair, take_means
+    from irv2caffe.config import DEFAULT_RECIPE, load_recipe, parse_gpus
+    from irv2caffe.data.inspect.database import shorter_side
     from irv2caffe.net.build import build_net
+    from irv2caffe.net.settings import settings
 
     _check_draw(draw)
     count = {} if gpus is None else {"num_gpus": len(parse_gpus(gpus))}
     given = {**given_options(options), **count}
     values = load_recipe(DEFAULT_RECIPE if recipe is None else recipe)
-    folders = [{**values.net, **given}.get(name) for name in ("train_lmdb", "val_lmdb")]
-    train, val = read_pair(*(Path(folder) if folder else None for folder in folders))
-    measured = take_means(given, train)
-    if train is not None:
-        measured["num_classes"] = train.num_classes
-    net = resolve(NetOptions, values, given, measured=measured)
-    solver = resolve(SolverOptions, values, given)
-    num_train = num_images("num_train_images", num_train_images, train, _ILSVRC12[0])
-    num_val = num_images("num_val_images", num_val_images, val, _ILSVRC12[1])
+    data = read_data(values.net, given, num_train_images, num_val_images)
+    _say(data.found)
+    num_train, side = data.num_train[1], shorter_side(data.train, data.val)
+    resolved = settings(values, given, data.measured, num_train=num_train, side=side)
+    net, solver = resolved.net, resolved.solver
     if print_config:
-        _show_config([*net.rows(), num_train, num_val, *solver.rows()], as_json=as_json)
+        rows = [*net.rows(), data.num_train, data.num_val, *solver.rows()]
+        _show_config(rows, as_json=as_json)
         return
-    for folder, database in zip(folders, (train, val), strict=True):
+    for folder, database in zip(data.folders, (data.train, data.val), strict=True):
         refuse_misfit(folder, database, net.options)
     built = build_net(
         out,
         net.options,
         solver.options,
-        num_train=num_train[1],
-        num_val=num_val[1],
-        **classes_of(train),
+        num_train=num_train,
+        num_val=data.num_val[1],
+        **data.classes,
         command=_command(),
         force=force,
     )
+    _say(resolved.derived_lines())
     _show_built(built, summary=summary, draw=draw, as_json=as_json)
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        ui.say(line)
 
 
 def _check_draw(draw: Path | None) -> None:
@@ -133,10 +130,8 @@ def _show_built(built: BuiltNet, *, summary: bool, draw: Path | None, as_json: b
         return
     for path in built.files():
         ui.show(str(path))
-    for line in (*built.notes, *built.schedule.arithmetic()):
-        ui.say(line)
-    for line in built.warnings:
-        ui.say(f"warning: {line}")
+    _say([*built.notes, *built.schedule.arithmetic()])
+    _say(f"warning: {line}" for line in built.warnings)
     if made is not None and summary:
         show_summary(made)
 

@@ -9,11 +9,12 @@ _network = section("Network options")
 NETWORK_OPTIONS = (
     _network(
         "--variant",
-        metavar="slim|paper|seed|small75|small32",
+        metavar="slim|paper|seed|small75|small32|auto",
         help="Network to build. slim: TF-slim's network, for which pretrained weights exist. "
         "paper: the network of arXiv 1602.07261. seed: the network of a 2016 run that did not "
         "converge, flaws included. small75, small32: smaller networks for 75x75 and 32x32 pixel "
-        "inputs.  [default: slim]",
+        "inputs. auto: small32, small75, paper or slim by the size of the images in the "
+        "databases.  [default: slim]",
     ),
     _network(
         "--width",
@@ -70,8 +71,8 @@ NETWORK_OPTIONS = (
         type=float,
         metavar="FRACTION",
         help="BatchNorm's moving_average_fraction: how much of the running mean and variance is "
-        "kept per iteration. 0.999 averages over about 1000 iterations; for short runs use 0.95, "
-        "which averages over 20.  [default: 0.999]",
+        "kept per batch. 0.999 averages over about 1000 batches.  [default: a 50th of the run's "
+        "batches, from 0.9 to 0.999]",
     ),
     _network(
         "--bn-eps",

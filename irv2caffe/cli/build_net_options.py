@@ -31,12 +31,13 @@ BUILD_NET_OPTIONS = (
     _data(
         "--train-lmdb",
         metavar="DB",
-        help="Training database; gives the image and class counts.  [default: train_lmdb]",
+        help="Training database; gives the image and class counts.  [default: train_lmdb, which is "
+        "read if it is in this folder]",
     ),
     _data(
         "--val-lmdb",
         metavar="DB",
-        help="Validation database; gives the image count.  [default: val_lmdb]",
+        help="Validation database; gives the image count.  [default: val_lmdb, likewise]",
     ),
     _data(
         "--num-train-images",
@@ -71,7 +72,7 @@ BUILD_NET_OPTIONS = (
         metavar="PIXELS",
         help="Width and height of the network input; training takes random crops of this size. "
         "Sizes such as 299, 331 or 267 (multiples of 32 plus 11) give the same feature maps as "
-        "TensorFlow.  [default: 299; small75: 75; small32: 32]",
+        "TensorFlow.  [default: 299; small75: 75; small32: 32; auto: the largest]",
     ),
     _data(
         "--mean-value",
@@ -141,7 +142,8 @@ BUILD_NET_OPTIONS = (
         "--lr-decay-epochs",
         type=float,
         metavar="N",
-        help="Epochs between steps of the learning rate.  [paper: 2]",
+        help="Epochs between steps of the learning rate.  [paper: 2; if --epochs is shorter than "
+        "the recipe, closer together]",
     ),
     _training(
         "--momentum",
@@ -173,9 +175,17 @@ BUILD_NET_OPTIONS = (
         metavar="NORM",
         help="Maximum L2 norm of the gradient of a batch.  [paper: no limit]",
     ),
-    _training("--test-epochs", type=float, metavar="N", help="Epochs between tests.  [paper: 1]"),
     _training(
-        "--snapshot-epochs", type=float, metavar="N", help="Epochs between snapshots.  [paper: 10]"
+        "--test-epochs",
+        type=float,
+        metavar="N",
+        help="Epochs between tests.  [default: 1; at most 24 tests in less than 20000 iterations]",
+    ),
+    _training(
+        "--snapshot-epochs",
+        type=float,
+        metavar="N",
+        help="Epochs between snapshots.  [default: 10; at each test if there are 24 at most]",
     ),
     _training(
         "--random-seed",

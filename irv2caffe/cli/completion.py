@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
@@ -53,8 +54,9 @@ def values(option: str | None, metavar: str | None, incomplete: str) -> list[Com
 
 def models_and_runs(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """For an argument that is a run folder or a ``.caffemodel``."""
-    found = [*_runs(incomplete), *_files(incomplete, ".caffemodel")]
-    return found or [CompletionItem(incomplete, type="file")]
+    found = _walk(incomplete, lambda entry: _is_run(entry) or _is_file(entry, ".caffemodel"))
+    file = CompletionItem(incomplete, type="file")
+    return [CompletionItem(path) for path in sorted(found, key=_newest_first)] or [file]
 
 
 def _beginning(words: list[str], incomplete: str) -> list[CompletionItem]:
@@ -79,29 +81,33 @@ def _recipes(incomplete: str) -> list[CompletionItem]:
 
 
 def _runs(incomplete: str) -> list[CompletionItem]:
-    return _folders(incomplete, ("config.json", "solver.prototxt"))
+    return list(map(CompletionItem, _walk(incomplete, _is_run)))
 
 
 def _databases(incomplete: str) -> list[CompletionItem]:
-    return _folders(incomplete, ("data.mdb",))
+    found = _walk(incomplete, lambda entry: _is_folder_of(entry, "data.mdb"))
+    return list(map(CompletionItem, found))
 
 
 def _states(incomplete: str) -> list[CompletionItem]:
     return _files(incomplete, ".solverstate") if "snapshots" in incomplete else []
 
 
-def _folders(incomplete: str, files: tuple[str, ...]) -> list[CompletionItem]:
-    """Folders that hold all of some files."""
-    found = _walk(
-        incomplete,
-        lambda entry: entry.is_dir() and all(os.path.exists(f"{entry.path}/{f}") for f in files),  # noqa: PTH110
-    )
-    return list(map(CompletionItem, found))
-
-
 def _files(incomplete: str, suffix: str) -> list[CompletionItem]:
-    found = _walk(incomplete, lambda entry: entry.name.endswith(suffix) and entry.is_file())
+    found = _walk(incomplete, lambda entry: _is_file(entry, suffix))
     return list(map(CompletionItem, sorted(found, key=_newest_first)[:_MOST_FILES]))
+
+
+def _is_run(entry: os.DirEntry[str]) -> bool:
+    return _is_folder_of(entry, "config.json", "solver.prototxt")
+
+
+def _is_folder_of(entry: os.DirEntry[str], *files: str) -> bool:
+    return entry.is_dir() and all(Path(entry, file).is_file() for file in files)
+
+
+def _is_file(entry: os.DirEntry[str], suffix: str) -> bool:
+    return entry.name.endswith(suffix) and entry.is_file()
 
 
 def _newest_first(path: str) -> tuple[int, str, int]:

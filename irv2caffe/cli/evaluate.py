@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.completion import models_and_runs
 from irv2caffe.cli.evaluate_options import EVALUATE_OPTIONS
 from irv2caffe.cli.model_options import preprocessing_options
 from irv2caffe.cli.option_sections import SectionCommand, with_options
@@ -27,7 +28,14 @@ _NUM_CLASSES_SHOWN, _NUM_MISTAKES_SHOWN = 20, 8
 @click.command(
     "evaluate", cls=SectionCommand, short_help="How good a trained net is, and where it is wrong."
 )
-@click.argument("sources", metavar="MODEL_OR_RUN... [FOLDER]", nargs=-1, required=True, type=_PATH)
+@click.argument(
+    "sources",
+    metavar="MODEL_OR_RUN... [FOLDER]",
+    nargs=-1,
+    required=True,
+    type=_PATH,
+    shell_complete=models_and_runs,
+)
 @with_options(EVALUATE_OPTIONS)
 def evaluate_command(
     sources: tuple[Path, ...],
@@ -70,7 +78,7 @@ def evaluate_command(
 
 def _request(options: dict[str, Any]) -> dict[str, Any]:
     """The options as fields of the request."""
-    words = [options.pop(name) for name in ("mean_value", "mean_file", "scale", "resize")]
+    preprocessing = preprocessing_options(options)
     sizes = _sizes(options.pop("test_batch_sizes"))
     model_out = _model_out(options["reestimate_bn"], options.pop("model_out"))
     return {
@@ -78,7 +86,7 @@ def _request(options: dict[str, Any]) -> dict[str, Any]:
         "crops": int(options["crops"]),
         "test_batch_sizes": sizes,
         "model_out": model_out,
-        "preprocessing": preprocessing_options(*words),
+        "preprocessing": preprocessing,
     }
 
 

@@ -14,6 +14,8 @@ from irv2caffe import __version__, ui
 from irv2caffe.cli.build_net import build_net_command
 from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.check import check_command
+from irv2caffe.cli.classify import classify_command
+from irv2caffe.cli.deploy import deploy_command
 from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.cli.inspect_lmdb import inspect_lmdb_command
 from irv2caffe.cli.make_lmdb import make_lmdb_command
@@ -44,6 +46,8 @@ _COMMANDS = (
     runs_command,
     plot_log_command,
     evaluate_command,
+    classify_command,
+    deploy_command,
     import_weights_command,
     export_weights_command,
 )
@@ -60,7 +64,7 @@ class _OrderedGroup(click.Group):
     cls=_OrderedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished with findings (check, "
-    "make-lmdb, inspect-lmdb), 130 interrupted.",
+    "make-lmdb, inspect-lmdb, classify), 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="irv2caffe")
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,15 +41,25 @@ MODEL_OPTIONS = (
     _model(
         "--mean-value",
         metavar="M|B,G,R",
-        help="Mean subtracted from the channels.  [default for this and the next three: as in "
+        help="Mean subtracted from the channels.  [default for this and the next five: as in "
         "training]",
     ),
     _model("--mean-file", type=_PATH, metavar="FILE", help="Mean image (.binaryproto) instead."),
     _model("--scale", type=float, metavar="FACTOR", help="Factor after the mean was subtracted."),
     _model(
         "--resize",
-        metavar="SIDE|WxH",
+        metavar="SIDE|WxH|none",
         help="Size that image files are resized to before the crop; databases are used as stored.",
+    ),
+    _model(
+        "--resize-mode",
+        type=click.Choice(["squash", "short-side", "center-crop", "fill"]),
+        help="How they are resized, as make-lmdb --resize-mode.",
+    ),
+    _model(
+        "--interpolation",
+        type=click.Choice(["linear", "area", "cubic", "lanczos", "nearest"]),
+        help="As make-lmdb --interpolation.",
     ),
 )
 ENGINE_OPTIONS = (
@@ -75,26 +86,42 @@ ENGINE_OPTIONS = (
 )
 
 
-def preprocessing_options(
-    mean_value: str | None, mean_file: Path | None, scale: float | None, resize: str | None
-) -> PreprocessingOptions:
-    """What the user says of the preprocessing.
+def preprocessing_options(given: dict[str, Any]) -> PreprocessingOptions:
+    """What the user says of the preprocessing; its options are taken out of ``given``.
 
     Raises:
-        UsageError: not numbers.
+        UsageError: values that cannot be read.
     """
     from irv2caffe.inference.finding import PreprocessingOptions
 
-    values: tuple[float, ...] | None = None
-    size: tuple[int, int] | None = None
+    resize, mode = given.pop("resize"), given.pop("resize_mode")
+    if resize == "none":
+        if mode is not None:
+            raise UsageError("--resize none and --resize-mode exclude each other")
+        resize, mode = None, "none"
+    return PreprocessingOptions(
+        mean_value=_numbers(given.pop("mean_value")),
+        mean_file=given.pop("mean_file"),
+        scale=given.pop("scale"),
+        resize=_size(resize),
+        resize_mode=mode,
+        interpolation=given.pop("interpolation"),
+    )
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
     try:
-        if mean_value is not None:
-            values = tuple(float(word) for word in mean_value.split(","))
+        return tuple(float(word) for word in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--mean-value {mean_value}: give one number, or B,G,R") from error
-    if resize is not None:
-        sides = [int(word) for word in resize.split("x") if word.isdecimal() and len(word) < 6]
-        if len(sides) != len(resize.split("x")) or len(sides) > 2 or not all(sides):
-            raise UsageError(f"--resize {resize}: give a side such as 328, or WIDTHxHEIGHT")
-        size = (sides[0], sides[-1])
-    return PreprocessingOptions(values, mean_file, scale, size)
+        raise UsageError(f"--mean-value {text}: give one number, or B,G,R") from error
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.split("x")
+    if len(sides) > 2 or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
+        raise UsageError(f"--resize {text}: give a side such as 328, WIDTHxHEIGHT, or none")
+    return int(sides[0]), int(sides[-1])

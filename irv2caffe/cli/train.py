@@ -139,9 +139,9 @@ def _solver(
     assert recipe is not None
     given = options.train_options
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
-        built = build_recipe(Path(folder), recipe, given.given, engine, given.gpus)
-        for line in built.net.warnings:
-            ui.say(f"warning: {line}")
+        built = build_recipe(Path(folder), recipe, given.given, engine, given.gpus, given.weights)
+        for line in (*built.notes, *(f"warning: {line}" for line in built.net.warnings)):
+            ui.say(line)
         train_options = replace(
             given,
             given={},

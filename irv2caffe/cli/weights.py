@@ -112,7 +112,14 @@ def import_weights_command(
 
 def _import_notes(report: ImportReport) -> Iterator[str]:
     """What the user should know about the result."""
-    yield f"input: {report.channels.upper()}, 0 to 255, minus 127.5, times {1 / 127.5:.10f}"
+    gray = report.channels == "gray"
+    order = "gray" if gray else report.channels.upper()
+    yield f"input: {order}, 0 to 255, minus 127.5, times {1 / 127.5:.10f}"
+    if gray:
+        yield (
+            "the net takes one channel: the first convolution's weights of the three colours are "
+            "summed, so that a gray image gives what it gives in colour"
+        )
     if report.prefix:
         yield f"the names in the source begin with {report.prefix}, which was removed"
     if report.dropped_background:

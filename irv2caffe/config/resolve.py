@@ -13,6 +13,8 @@ from irv2caffe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from irv2caffe.config.derive import Derived
+
 T = TypeVar("T", "NetOptions", "SolverOptions")
 
 
@@ -22,8 +24,8 @@ class Resolved(Generic[T]):
 
     Attributes:
         options: NetOptions or SolverOptions.
-        sources: field name to ``command line``, ``database``, ``recipe NAME``, ``variant NAME`` or
-            ``default``.
+        sources: field name to ``command line``, ``database``, ``derived: REASON``, ``recipe NAME``,
+            ``variant NAME`` or ``default``.
     """
 
     options: T
@@ -41,20 +43,25 @@ def resolve(
     given: Mapping[str, Any],
     *,
     measured: Mapping[str, Any] | None = None,
+    derived: Derived | None = None,
 ) -> Resolved[T]:
-    """Takes each value from the first of given, measured, recipe, variant and default.
+    """Takes each value from the first of given, measured, derived, recipe, variant and default.
 
     Args:
         cls: NetOptions or SolverOptions.
         recipe: from :func:`load_recipe`.
         given: values given by the user, by field name.
         measured: values from the databases, by field name.
+        derived: values that follow from others, by field name, each with the reason; those that
+            the recipe states are left out by who derives.
 
     Raises:
         UsageError: an invalid value, or an option that the variant does not have.
     """
     from_recipe = recipe.net if cls is NetOptions else recipe.solver
-    name = given.get("variant", recipe.net.get("variant", DEFAULT_VARIANT))
+    whys = derived or {}
+    found = {name: value for name, (value, _) in whys.items()}
+    name = {"variant": DEFAULT_VARIANT, **recipe.net, **found, **given}["variant"]
     from_variant: Mapping[str, Any] = {}
     if cls is NetOptions and name in VARIANTS:
         _refuse_fixed(name, given, "")
@@ -66,6 +73,7 @@ def resolve(
         for origin, source in (
             (given, "command line"),
             (measured or {}, "database"),
+            (found, f"derived: {whys[field.name][1]}" if field.name in whys else ""),
             (from_recipe, f"recipe {recipe.name}"),
             (from_variant, f"variant {name}"),
         ):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.errors import InputError
+from irv2caffe.inference.crops import UnfitImageError
 from irv2caffe.inference.feeding import feed
 from irv2caffe.inference.running import start_runner
 from irv2caffe.proto import messages
@@ -17,12 +18,15 @@ from irv2caffe.proto.binary import blob_from_array, read_array
 from irv2caffe.proto.caffemodel import ModelFile, write_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from irv2caffe.inference.images import Images
     from irv2caffe.inference.model import Model
     from irv2caffe.inference.preprocessing import Preprocessing
+
+    Progress = Callable[[int, int], None]
 
 
 def uses_batch_statistics(net: Any) -> bool:
@@ -127,3 +131,50 @@ def training_input(
     mean = made.mean[(slice(None), *inside)] if made.has_mean_image else made.mean
     values: NDArray[np.float32] = feed(replace(made, mean=mean, stored=None), pixels[inside])[0]
     return values[:, :, ::-1] if mirror and rng.integers(2) else values
+
+
+def training_batches(
+    made: Preprocessing,
+    training: Images,
+    *,
+    num_batches: int,
+    batch_size: int,
+    mirror: bool,
+    seed: int,
+    progress: Progress,
+) -> Iterator[NDArray[np.float32]]:
+    """Batches of random training images, augmented as Caffe's data layer does.
+
+    Args:
+        made: the net's preprocessing.
+        training: the images.
+        num_batches: number of batches; the images begin again in another order where they end.
+        batch_size: images in a batch.
+        mirror: whether half of the images are mirrored.
+        seed: of the order, the crops and the mirroring.
+        progress: called with (batches, all batches).
+
+    Raises:
+        InputError: no image can be used.
+    """
+    rng = np.random.default_rng(seed)
+    names = training.names()
+    batch: list[NDArray[np.float32]] = []
+    num_done = 0
+    while num_done < num_batches:
+        num_used = 0
+        for image in training.only([names[at] for at in rng.permutation(len(names)).tolist()]):
+            try:
+                batch.append(training_input(made, image.pixels, mirror=mirror, rng=rng))
+            except UnfitImageError:
+                continue
+            num_used += 1
+            if len(batch) == batch_size:
+                yield np.stack(batch)
+                batch.clear()
+                num_done += 1
+                progress(num_done, num_batches)
+                if num_done == num_batches:
+                    return
+        if not num_used:
+            raise InputError(f"{training.source}: no training image could be used")

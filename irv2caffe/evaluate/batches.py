@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """A net of an ensemble: the model, what runs it, and the images as it wants them."""
+    """A net of an ensemble: the model, what runs it, and the images as it wants them.
+
+    Members may share one source of images, which is then read once.
+    """
 
     model: Model
     runner: Runner
@@ -119,7 +122,10 @@ def _rows(
 
     ``skipped`` is filled as the images go by.
     """
-    for images in zip(*(member.images for member in members), strict=True):
+    sources = {id(member.images): member.images for member in members}
+    for found in zip(*sources.values(), strict=True):
+        by_source = dict(zip(sources, found, strict=True))
+        images = [by_source[id(member.images)] for member in members]
         image = images[0]
         skipped[:] = [*members[0].images.skipped, *(one for one in skipped if one.reason == _UNFIT)]
         if len({each.name for each in images}) > 1:

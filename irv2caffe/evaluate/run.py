@@ -11,7 +11,7 @@ import numpy as np
 from irv2caffe.errors import InputError, UsageError
 from irv2caffe.evaluate.batch_norm import (
     reestimate,
-    training_input,
+    training_batches,
     uses_batch_statistics,
     with_global_statistics,
 )
@@ -20,18 +20,15 @@ from irv2caffe.evaluate.caffe_test import as_caffe_test
 from irv2caffe.evaluate.evaluation import Evaluation
 from irv2caffe.evaluate.metrics import Metrics, measure
 from irv2caffe.evaluate.sources import Given, data_of
-from irv2caffe.inference.crops import UnfitImageError
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import Images, read_images
 from irv2caffe.inference.opening import open_model
 from irv2caffe.inference.running import start_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from irv2caffe.evaluate.batches import Progress
     from irv2caffe.inference.model import Model
@@ -146,7 +143,7 @@ def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Image
         caffe=as_caffe_test(found.with_fill, batch_size) if is_whole and is_plain else None,
         by_batch_size=by_batch_size,
         reestimated=again,
-        notes=(*dict.fromkeys(notes), *_remarks(request, has_batch_statistics)),
+        notes=(*dict.fromkeys(notes), *_remarks(request, given, has_batch_statistics)),
     )
     return evaluation, sources[0]
 
@@ -199,16 +196,31 @@ def _runner(request: Request, model: Model) -> Any:
 def _sources(request: Request, models: Sequence[Model], given: Given) -> list[Images]:
     """The images as each model wants them."""
     is_whole = request.crops == 144
-    sources = [
-        read_images(given.source, model, list_file=given.list_file, whole=is_whole)
-        for model in models
-    ]
-    if request.limit is not None and request.limit < len(sources[0]):
-        names = sources[0].names()
+    kinds = [_kind_of_images(model, given) for model in models]
+    if given.is_database and len(set(kinds)) > 1:
+        raise InputError(
+            "one net of the ensemble takes gray images and another takes colours",
+            "give a folder of images, which is read for each",
+        )
+    sources = {
+        kind: read_images(given.source, model, list_file=given.list_file, whole=is_whole)
+        for kind, model in dict(zip(kinds, models, strict=True)).items()
+    }
+    first = sources[kinds[0]]
+    if request.limit is not None and request.limit < len(first):
+        names = first.names()
         chosen = np.random.default_rng(request.seed).permutation(len(names))[: request.limit]
         kept = [names[at] for at in sorted(chosen.tolist())]
-        sources = [images.only(kept) for images in sources]
-    return sources
+        sources = {kind: images.only(kept) for kind, images in sources.items()}
+    return [sources[kind] for kind in kinds]
+
+
+def _kind_of_images(model: Model, given: Given) -> tuple[Any, ...]:
+    """What the pixels of the images depend on; models that agree in it share them."""
+    made = model.preprocessing
+    if given.is_database:
+        return (made.channels,)
+    return (made.channels, made.resized_to, made.resize, made.interpolation)
 
 
 def _part(request: Request) -> str:
@@ -229,12 +241,18 @@ def _by_batch_size(
     return tuple(found)
 
 
-def _remarks(request: Request, has_batch_statistics: bool) -> list[str]:
+def _remarks(request: Request, given: Given, has_batch_statistics: bool) -> list[str]:
+    remarks = []
     if has_batch_statistics:
-        return [_DEPENDS]
-    if request.test_batch_sizes:
-        return ["BatchNorm uses stored statistics in TEST: the batch size makes no difference"]
-    return []
+        remarks.append(_DEPENDS)
+    elif request.test_batch_sizes:
+        remarks.append("the batch size makes no difference: BatchNorm uses stored statistics")
+    if given.test_loss:
+        remarks.append(
+            f"the loss of the net in TEST is {given.test_loss}; the loss here is that of "
+            "SoftmaxWithLoss"
+        )
+    return remarks
 
 
 def _reestimated(
@@ -247,41 +265,18 @@ def _reestimated(
     given = data_of(model, "train", net=request.net)
     training = read_images(given.source, model, list_file=given.list_file)
     with progress("statistics of training batches") as bar:
-        batches = _training_batches(request, model, training, given, bar)
+        batches = training_batches(
+            model.preprocessing,
+            training,
+            num_batches=request.reestimate_bn,
+            batch_size=given.train_batch_size or DEFAULT_BATCH_SIZE,
+            mirror=given.mirror,
+            seed=request.seed,
+            progress=bar,
+        )
         reestimate(model, batches, request.model_out, runner_options=request.runner_options)
     renewed = replace(model, net=with_global_statistics(model.net), weights=request.model_out)
     with _runner(request, renewed) as runner, progress("evaluating again") as bar:
         member = Member(renewed, runner, images)
         found = run_over([member], batch_size=batch_size, crops=request.crops, progress=bar)
     return request.model_out, measure(found.predictions)
-
-
-def _training_batches(
-    request: Request, model: Model, training: Images, given: Given, progress: Progress
-) -> Iterator[NDArray[np.float32]]:
-    """Batches of random training images, augmented as the data layer does."""
-    rng = np.random.default_rng(request.seed)
-    names = training.names()
-    num_batches, size = request.reestimate_bn or 0, given.train_batch_size or DEFAULT_BATCH_SIZE
-    batch: list[NDArray[np.float32]] = []
-    done = 0
-    while done < num_batches:
-        used = 0
-        for image in training.only([names[at] for at in rng.permutation(len(names)).tolist()]):
-            try:
-                values = training_input(
-                    model.preprocessing, image.pixels, mirror=given.mirror, rng=rng
-                )
-            except UnfitImageError:
-                continue
-            used += 1
-            batch.append(values)
-            if len(batch) == size:
-                yield np.stack(batch)
-                batch.clear()
-                done += 1
-                progress(done, num_batches)
-                if done == num_batches:
-                    return
-        if not used:
-            raise InputError(f"{given.source}: no training image could be used")

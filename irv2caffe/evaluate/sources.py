@@ -28,6 +28,7 @@ class Given:
         test_batch_size: of the TEST data layer; None if unknown.
         train_batch_size: of the TRAIN data layer.
         mirror: whether the TRAIN data layer mirrors.
+        test_loss: type of the loss in TEST that is not SoftmaxWithLoss, if there is one.
     """
 
     source: Path
@@ -35,6 +36,7 @@ class Given:
     test_batch_size: int | None = None
     train_batch_size: int | None = None
     mirror: bool = False
+    test_loss: str = ""
 
     @property
     def is_database(self) -> bool:
@@ -62,11 +64,12 @@ def data_of(
         InputError: nothing is named, and the net does not tell.
     """
     nets = [path for path in (model.train_val, net) if path is not None]
-    where, test, train = _data_layers(nets)
+    where, test, train, losses = _data_layers(nets)
     facts: dict[str, Any] = {
         "test_batch_size": _batch_size(test),
         "train_batch_size": _batch_size(train),
         "mirror": bool(train is not None and train.transform_param.mirror),
+        "test_loss": next((loss for loss in losses if loss != "SoftmaxWithLoss"), ""),
     }
     if source is not None:
         return Given(source, list_file, **facts)
@@ -85,17 +88,19 @@ def data_of(
     return Given(found, **facts)
 
 
-def _data_layers(nets: list[Path]) -> tuple[Path | None, Any | None, Any | None]:
-    """The first net with data layers, and those of TEST and TRAIN."""
+def _data_layers(nets: list[Path]) -> tuple[Path | None, Any | None, Any | None, list[str]]:
+    """The first net with data layers, those of TEST and TRAIN, and the losses in TEST."""
     for path in nets:
         net = read_net(path)[0]
+        test, train = (select(net, phase).layer for phase in ("TEST", "TRAIN"))
         layers = [
-            next((layer for layer in select(net, phase).layer if layer.type in _LAYERS), None)
-            for phase in ("TEST", "TRAIN")
+            next((layer for layer in phase if layer.type in _LAYERS), None)
+            for phase in (test, train)
         ]
         if any(layers):
-            return path, layers[0], layers[1]
-    return None, None, None
+            losses = [layer.type for layer in test if layer.type.endswith("Loss")]
+            return path, layers[0], layers[1], losses
+    return None, None, None, []
 
 
 def _batch_size(layer: Any | None) -> int | None:

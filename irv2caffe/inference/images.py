@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +16,18 @@ from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.database_files import RECORDS
 from irv2caffe.data.records.datum import read_head
 from irv2caffe.data.records.decode import stored_pixels
-from irv2caffe.data.records.items import WHOLE_FILE, Item, Items, Skipped, Source
-from irv2caffe.data.sources import open_source
-from irv2caffe.data.sources.folders import has_image_suffix, is_of_system
+from irv2caffe.data.records.items import WHOLE_FILE, Item, Skipped, Source
 from irv2caffe.errors import FormatError, InputError, MissingInputError
+from irv2caffe.inference.listing import NO_LABEL, list_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from irv2caffe.data.lmdb_store import DatabaseReader
     from irv2caffe.data.records.datum import DatumHead
     from irv2caffe.inference.model import Model
-
-NO_LABEL = -1
-_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,15 @@ class Image:
     name: str
     label: int | None
     pixels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image that has not been read."""
+
+    name: str
+    label: int | None
+    read: Callable[[], NDArray[Any]]
 
 
 class Images:
@@ -81,19 +87,34 @@ class Images:
 
     def __iter__(self) -> Iterator[Image]:
         self.skipped = []
-        for name, label, read in self._readers():
+        for outcome in self.outcomes():
+            if isinstance(outcome, Skipped):
+                self.skipped.append(outcome)
+            else:
+                yield outcome
+
+    def shown_name(self, name: str) -> str:
+        """The name of an image for the user: a path where it is a file of its own."""
+        return name
+
+    def outcomes(self) -> Iterator[Image | Skipped]:
+        """All images in their order, and those that cannot be read with the reason."""
+        for entry in self._entries():
+            if isinstance(entry, Skipped):
+                yield entry
+                continue
             try:
-                pixels = read()
+                pixels = entry.read()
             except ValueError as error:
                 reason = getattr(error, "reason", "") or str(error)
-                self.skipped.append(Skipped(name, reason, getattr(error, "detail", "")))
+                yield Skipped(entry.name, reason, getattr(error, "detail", ""))
             else:
-                yield Image(name, label, pixels)
+                yield Image(entry.name, entry.label, pixels)
 
     def _count(self) -> int:
         raise NotImplementedError
 
-    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+    def _entries(self) -> Iterator[_Entry | Skipped]:
         raise NotImplementedError
 
 
@@ -120,7 +141,7 @@ def read_images(
         raise MissingInputError(f"{source}: no such file or folder", "check the path")
     if list_file is None and (source / RECORDS).exists():
         return _Records(source, model)
-    return _Files(_listed(source, model, list_file), model, whole=whole)
+    return _Files(list_images(source, model, list_file), model, whole=whole)
 
 
 class _Records(Images):
@@ -150,16 +171,16 @@ class _Records(Images):
             if value is not None:
                 yield key, value
 
-    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
+    def _entries(self) -> Iterator[_Entry | Skipped]:
         with open_reader(self.source) as reader:
             for key, value in self._records(reader):
                 name = key.decode("utf-8", "surrogateescape")
                 try:
                     head = read_head(value)
                 except FormatError as error:
-                    self.skipped.append(Skipped(name, error.message))
+                    yield Skipped(name, error.message)
                     continue
-                yield name, head.label or 0, lambda v=value, h=head: self._pixels(v, h)
+                yield _Entry(name, head.label or 0, partial(self._pixels, value, head))
 
     def _pixels(self, value: bytes, head: DatumHead) -> NDArray[Any]:
         pixels = stored_pixels(value)
@@ -184,6 +205,10 @@ class _Files(Images):
     def _count(self) -> int:
         return len(self._listed.items) + len(self._listed.skipped)
 
+    def shown_name(self, name: str) -> str:
+        """The path of an image, which may lie in an archive."""
+        return str(self._listed.root / name)
+
     def names(self) -> list[str]:
         return [item.name for item in self._listed.items]
 
@@ -195,8 +220,8 @@ class _Files(Images):
         places = {item.name: place for place, item in enumerate(items)}
         yield from (items[places[name]] for name in self._only if name in places)
 
-    def _readers(self) -> Iterator[tuple[str, int | None, Any]]:
-        self.skipped += self._listed.skipped if self._only is None else ()
+    def _entries(self) -> Iterator[_Entry | Skipped]:
+        yield from self._listed.skipped if self._only is None else ()
         with ExitStack() as stack:
             stores = [
                 stack.enter_context(store.open("rb")) if isinstance(store, Path) else store
@@ -204,7 +229,7 @@ class _Files(Images):
             ]
             for item in self._chosen():
                 label = None if item.label == NO_LABEL else item.label
-                yield item.name, label, lambda i=item: self._pixels(i, stores)
+                yield _Entry(item.name, label, partial(self._pixels, item, stores))
 
     def _pixels(self, item: Item, stores: list[Any]) -> NDArray[Any]:
         from irv2caffe.data.records.image import from_planes, open_image, resize
@@ -225,70 +250,6 @@ class _Files(Images):
         if size is None or self._whole:
             return pixels
         return resize(pixels, (size[1], size[0]), self._made.resize, self._made.interpolation)
-
-
-def _listed(source: Path, model: Model, list_file: Path | None) -> Source:
-    names = model.class_names
-    if list_file is not None:
-        return _with_names(open_source(source, list_file, kind="list"), names)
-    if source.is_file() and has_image_suffix(source.name):
-        items = Items()
-        items.add(Item(source.name, NO_LABEL))
-        return Source(source.parent, "file", items)
-    if source.is_dir():
-        return _folder(source, names, model.num_classes)
-    return _with_names(open_source(source), names)
-
-
-def _with_names(found: Source, names: tuple[str, ...]) -> Source:
-    """The source, if its classes are those of the model as far as both have names."""
-    if found.classes and names and found.classes != names[: len(found.classes)]:
-        raise InputError(
-            f"{found.root}: its classes are not those of the model",
-            "give the class table of the training with --labels",
-        )
-    return found
-
-
-def _folder(root: Path, names: tuple[str, ...], num_classes: int) -> Source:
-    """The images below a folder, with labels if its folders are called as classes."""
-    skipped: list[Skipped] = []
-    paths = sorted(_paths(root, "", skipped, 0))
-    if not paths:
-        raise InputError(f"no images below {root}", "known suffixes are those of make-lmdb")
-    label_of = {name: label for label, name in enumerate(names)}
-    tops = {path.partition("/")[0] for path in paths if "/" in path}
-    is_sorted = all("/" in path for path in paths)
-    notes: tuple[str, ...] = ()
-    if is_sorted and not names and len(tops) == num_classes:
-        label_of = {name: label for label, name in enumerate(sorted(tops))}
-        notes = ("the model has no class names: class folders are numbered in alphabetical order",)
-    known = is_sorted and tops <= label_of.keys()
-    items = Items()
-    for path in paths:
-        items.add(Item(path, label_of[path.partition("/")[0]] if known else NO_LABEL))
-    if is_sorted and names and not known and tops & label_of.keys():
-        other = sorted(tops - label_of.keys())
-        notes = (f"no labels: {len(other)} folder(s) are no classes of the model: {other[0]} ...",)
-    return Source(root, "folder", items, skipped=tuple(skipped), notes=notes)
-
-
-def _paths(root: Path, inside: str, skipped: list[Skipped], depth: int) -> Iterator[str]:
-    try:
-        with os.scandir(root / inside) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        skipped.append(Skipped(inside or ".", "a folder that cannot be read", error.strerror or ""))
-        return
-    for entry in found:
-        path = f"{inside}/{entry.name}" if inside else entry.name
-        if is_of_system(entry.name):
-            continue
-        if entry.is_dir(follow_symlinks=depth == 0):
-            if depth < _MAX_DEPTH:
-                yield from _paths(root, path, skipped, depth + 1)
-        elif has_image_suffix(entry.name):
-            yield path
 
 
 def reasons(skipped: list[Skipped]) -> Counter[str]:

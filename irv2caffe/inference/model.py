@@ -42,3 +42,9 @@ class Model:
     train_val: Path | None = None
     iteration: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The weights, and the iteration of the snapshot, for the user."""
+        at = "" if self.iteration is None else f" (iteration {self.iteration:,})"
+        return f"{self.weights}{at}"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from irv2caffe.errors import FormatError, InputError, MissingInputError, UsageError, first_of
 from irv2caffe.inference.preprocessing import FILE
 from irv2caffe.proto import messages
+from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.proto.text import read_prototxt
+from irv2caffe.train.run_dir.best import best_snapshot
 from irv2caffe.train.run_dir.folders import existing_run_dir, is_run
 from irv2caffe.train.run_dir.snapshot_name import parse_name
 
@@ -116,6 +118,9 @@ def _net_of_run(run: Path) -> Path:
 def _snapshot(run: Path, wanted: str) -> tuple[Path, int | None, tuple[str, ...]]:
     """The model of a snapshot, its iteration, and notes."""
     folder = run / "snapshots"
+    best = best_snapshot(run) if wanted == "best" else None
+    if best is not None:
+        return best.weights, best.iteration, ()
     found = {
         name.iteration: path
         for path in sorted(folder.glob("*_iter_*"))
@@ -123,22 +128,32 @@ def _snapshot(run: Path, wanted: str) -> tuple[Path, int | None, tuple[str, ...]
     }
     if not found:
         raise MissingInputError(f"{run} has no snapshot yet", "train writes it to snapshots/")
-    last = max(found)
-    if wanted == "best":
-        best = folder / "best.caffemodel"
-        if best.is_file():
-            same = (number for number, path in found.items() if path.samefile(best))
-            return best, next(same, None), ()
-        note = f"the run has kept no best snapshot: the last, of iteration {last:,}, is taken"
-        return found[last], last, (note,)
-    if wanted == "last":
-        return found[last], last, ()
+    if wanted in {"best", "last"}:
+        last, notes = _last_complete(found)
+        if wanted == "best":
+            note = f"the run has kept no best snapshot: that of iteration {last:,} is taken"
+            notes = (*notes, note)
+        return found[last], last, notes
     if not wanted.isdecimal() or int(wanted) not in found:
         raise UsageError(
             f"--snapshot {wanted}: there is no such snapshot in {folder}",
             f"best, last, or an iteration: {first_of([str(one) for one in sorted(found)], 20)}",
         )
     return found[int(wanted)], int(wanted), ()
+
+
+def _last_complete(found: dict[int, Path]) -> tuple[int, tuple[str, ...]]:
+    """The newest iteration whose file is complete; the trainer may be writing the last one."""
+    newest, *others = sorted(found, reverse=True)
+    for iteration in (newest, *others):
+        if not found[iteration].name.endswith(".h5"):
+            try:
+                read_model_header(found[iteration])
+            except FormatError:
+                continue
+        is_newest = iteration == newest
+        return iteration, () if is_newest else (f"{found[newest]} is incomplete: not taken",)
+    return newest, ()  # whose error is shown
 
 
 def _in_folder(folder: Path, net: Path | None) -> Place:

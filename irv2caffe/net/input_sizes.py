@@ -91,6 +91,18 @@ def _nearest(options: NetOptions) -> str:
     return " and ".join(str(size) for size in found if size is not None)
 
 
+def largest_crop(options: NetOptions, most: int) -> int | None:
+    """The largest crop up to ``most`` with the same grids as TensorFlow's; None without one.
+
+    Of two neighbours it is the smaller: the larger's last row and column are read by no window of
+    the first convolution.
+    """
+    for crop in range(most, 0, -1):
+        if _is_exact(options, crop):
+            return crop - 1 if crop > 1 and _is_exact(options, crop - 1) else crop
+    return None
+
+
 def _is_exact(options: NetOptions, crop: int) -> bool:
     try:
         found = grids(replace(options, crop=crop))

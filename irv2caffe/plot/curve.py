@@ -39,6 +39,19 @@ class Curve(NamedTuple):
         return Curve(self.x[inside], self.y[inside])
 
 
+def best_point(curve: Curve, better: str | None) -> tuple[float, float] | None:
+    """Place and value of the first best point of a curve, or None.
+
+    Args:
+        curve: of finite values.
+        better: ``up`` or ``down`` (higher or lower is better), or None if unknown.
+    """
+    if better is None or not len(curve.y):
+        return None
+    found = int(np.argmax(curve.y) if better == "up" else np.argmin(curve.y))
+    return float(curve.x[found]), float(curve.y[found])
+
+
 def span_of(count: int) -> int:
     """The number of displays to average: odd, and 1 if there are few."""
     return 1 if count <= _MAX_RAW_POINTS else max(3, count // 40) // 2 * 2 + 1

@@ -35,6 +35,9 @@ class Run:
 
 _NUM_FIRST = 5  # displays that give the initial loss
 _EXPLODED = 5.0  # times the initial loss
+_START, _UNKNOWN_CHANCE = 1.5, 8.3  # times the loss of guessing; that of 1000 classes and a bit
+_LEAP = 2.0  # times the later losses; the first displays of a loss that explodes at once are higher
+_FIRST_SHARE, _MIN_VALUES = 20, 6  # the first of so many parts of at least so many values
 _MAX_RESTARTS = 100  # about as many marks as can be distinguished
 _EMPTY = Curve(np.empty(0), np.empty(0))
 
@@ -58,6 +61,7 @@ class Curves:
         is_tested: whether there are any tests.
         clock: hours of training at the places of displays; empty where the log has no times.
         restarts: places of restarts.
+        chance: the loss of a net that guesses, or None where the classes are not known.
         diverged: the first place where the loss has diverged, or None.
         start: 0, or the first place of a log that begins in the second half of the run.
         end: the last place.
@@ -77,6 +81,7 @@ class Curves:
     is_tested: bool = False
     clock: Curve = _EMPTY
     restarts: tuple[float, ...] = ()
+    chance: float | None = None
     diverged: float | None = None
     start: float = 0.0
     end: float = 0.0
@@ -136,19 +141,43 @@ def curves_of(
 def loss_top(shown: Sequence[Curves]) -> float | None:
     """The upper limit of the loss axis if an exploding loss would flatten the rest, else None.
 
-    A loss is cut off above several times its initial value.
+    A loss is cut off above several times its initial value; the first displays, where they
+    explode, above twice the later ones.
     """
-    losses = [curves.loss.y for curves in shown]
-    losses += [one.curve.y for curves in shown for one in curves.outputs if one.side == "loss"]
-    top = 0.0
-    for values in losses:
-        if not len(values):
-            continue
-        usual = max(values[:_NUM_FIRST].max(), np.median(values))
-        if usual <= 0:
-            return None
-        top = max(top, 1.05 * float(values[values <= _EXPLODED * usual].max()))
-    return top if max((values.max(initial=0.0) for values in losses), default=0.0) > top else None
+    top = highest = 0.0
+    for curves in shown:
+        losses = [one.curve.y for one in curves.outputs if one.side == "loss"]
+        for values in (curves.loss.y, *losses):
+            if not len(values):
+                continue
+            found = _top(values, curves.chance)
+            if found is None:
+                return None
+            top, highest = max(top, found), max(highest, float(values.max()))
+    return top if highest > top else None
+
+
+def _top(values: Array, chance: float | None) -> float | None:
+    """The highest of the losses that did not explode, and a margin; None without losses above 0."""
+    start = min(values[:_NUM_FIRST].max(), _START * chance if chance else _UNKNOWN_CHANCE)
+    usual = max(start, np.median(values))
+    if usual <= 0:
+        return None
+    is_usual = values <= _EXPLODED * usual
+    first = max(1, len(values) // _FIRST_SHARE)
+    later = values[first:][is_usual[first:]]
+    if len(values) >= _MIN_VALUES and len(later):
+        is_usual[:first] &= values[:first] <= _LEAP * max(start, later.max())
+    return 1.05 * float(values[is_usual].max(initial=0.0))
+
+
+def _chance(table: Table, data: RunData) -> float | None:
+    """The training loss of a net that guesses: log(classes) times the weights of its heads."""
+    if not table.num_classes or table.num_classes < 2:
+        return None
+    heads = [one for one in data.metrics if (one.phase, one.kind) == ("train", "loss")]
+    weights = [1.0 if one.weight is None else one.weight for one in heads] or [1.0]
+    return math.log(table.num_classes) * math.fsum(weights)
 
 
 def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
@@ -189,6 +218,7 @@ def _curves(run: Run, *, in_epochs: bool, smooth: int | None) -> Curves:
         is_tested=bool(len(table.test) or len(table.other_tests)),
         clock=_clock(table, x),
         restarts=tuple(place(np.array(restarts, float)).tolist()),
+        chance=_chance(table, data),
         diverged=None if diverged is None else float(place(np.array(diverged))),
         start=first if end / 2 < first < end else 0.0,
         end=end,

@@ -18,13 +18,16 @@ from irv2caffe.plot.lines import (
     draw_marks,
     draw_reference,
     draw_run,
+    look_of,
     shown_outputs,
 )
 from irv2caffe.plot.scales import plain_numbers, set_scales, visible
 from irv2caffe.plot.style import (
     COLORS,
+    ERROR_COLORS,
     LOSS_COLOR,
     MAX_TITLE,
+    PANEL_COLOR,
     REFERENCE_COLORS,
     PlotOptions,
     check_references,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from irv2caffe.plot.curves import Curves
+    from irv2caffe.plot.output_curves import OutputCurve
 
 _LEGEND_ROWS, _ROW_HEIGHT = 3, 0.21  # rows that fit; inches for each further row
 _WIDTH, _HEIGHT, _PANEL_HEIGHT = 9.0, 5.5, 1.6
@@ -75,13 +79,17 @@ def draw(runs: Sequence[Run], out: Path, options: PlotOptions = _DEFAULT) -> Non
 def figure(runs: Sequence[Run], options: PlotOptions = _DEFAULT) -> Figure:
     """Draws the figure of :func:`draw`.
 
-    The loss of a single run is gray; with several runs it has the colour of its run.
+    Errors of a single run are blue and losses orange, as their axes; of several runs each has a
+    color, a marker and a line style of its own.
     """
     shown = curves_of(runs, window=options.window, smooth=options.smooth)
     in_epochs = shown[0].in_epochs
     check_references(options.references, in_epochs=in_epochs)
     single = len(shown) == 1
-    sides = {one.side for curves in shown for one in shown_outputs(curves, single=single)}
+    outputs = [
+        one for curves in shown for one in shown_outputs(curves, single=single, num_runs=len(shown))
+    ]
+    sides = {one.side for one in outputs}
     # Outputs other than errors and losses are on the left axis, or in a panel if errors are on it.
     has_errors = "error" in sides or any(one.errors or one.other_errors for one in shown)
     panels = ("value",) * (has_errors and "value" in sides) + options.panels
@@ -98,22 +106,33 @@ def figure(runs: Sequence[Run], options: PlotOptions = _DEFAULT) -> Figure:
     for place, reference in enumerate(options.references):
         draw_reference(main, loss_axis, reference, REFERENCE_COLORS[place % 4], window)
     for place, curves in enumerate(shown):
-        draw_run(scales, curves, COLORS[place % len(COLORS)], single=single)
+        draw_run(scales, curves, look_of(place, curves.name, len(shown)))
     for axis, panel in zip(axes[1:], panels, strict=True):
-        _draw_panel(axis, panel, shown, single=single)
+        _draw_panel(axis, panel, shown, outputs)
     loss_axis.set_ylabel("loss" if "loss" in sides else "training loss")
     set_scales(main, loss_axis, shown, options)
     _finish(fig, list(axes), list(dict.fromkeys(scales.values())), shown)
     if has_errors:
         main.set_ylabel("validation error (%)" if _is_validated(shown) else "training error (%)")
     elif "value" in sides:
-        main.set_ylabel(_value_label(shown, single=single))
+        main.set_ylabel(_value_label(outputs))
     else:
         main.set_yticks([])
         main.set_ylabel("" if any(one.is_tested for one in shown) else "no test results yet")
-    if options.title:
-        main.set_title(plain(options.title, MAX_TITLE))
+    if single:
+        _color_axis(main, ERROR_COLORS["top-1"] if shown[0].errors else "")
+        _color_axis(loss_axis, LOSS_COLOR if loss_axis.lines else "")
+    title = options.title or (shown[0].name if single else "")
+    if title:
+        main.set_title(plain(title, MAX_TITLE))
     return fig
+
+
+def _color_axis(axis: Axes, color: str) -> None:
+    """Gives an axis the color of its curves."""
+    if color:
+        axis.yaxis.label.set_color(color)
+        axis.tick_params(axis="y", which="both", colors=color)
 
 
 def _is_validated(shown: Sequence[Curves]) -> bool:
@@ -126,22 +145,24 @@ def _is_validated(shown: Sequence[Curves]) -> bool:
     )
 
 
-def _value_label(shown: Sequence[Curves], *, single: bool) -> str:
+def _value_label(outputs: Sequence[OutputCurve]) -> str:
     """The label of the left axis: the name of the output, if there is one only."""
-    found = [one for curves in shown for one in shown_outputs(curves, single=single)]
-    names = {one.metric.name for one in found if one.side == "value"}
+    names = {one.metric.name for one in outputs if one.side == "value"}
     return plain(names.pop()) if len(names) == 1 else "outputs, as printed"
 
 
-def _draw_panel(axis: Axes, panel: str, shown: Sequence[Curves], *, single: bool) -> None:
+def _draw_panel(
+    axis: Axes, panel: str, shown: Sequence[Curves], outputs: Sequence[OutputCurve]
+) -> None:
+    single = len(shown) == 1
     if panel == "value":  # the lines of the runs are already there
         axis.grid(visible=True, linewidth=0.5, alpha=0.4)
-        axis.set_ylabel(_value_label(shown, single=single))
+        axis.set_ylabel(_value_label(outputs))
         return
     draw_one = _draw_rate if panel == "lr" else _draw_speed
     for place, curves in enumerate(shown):
         color = COLORS[place % len(COLORS)]
-        draw_one(axis, curves, LOSS_COLOR if single else color)
+        draw_one(axis, curves, PANEL_COLOR if single else color)
         draw_marks(axis, curves, "", color, single=single)
     axis.grid(visible=True, linewidth=0.5, alpha=0.4)
     found = [curves.lr if panel == "lr" else curves.rate for curves in shown]

@@ -42,12 +42,17 @@ class OutputCurve:
             return f"training {name} (one batch, averaged)"
         if metric.net:
             return f"test net #{metric.net}: {name}"
-        return f"validation {name}" if self.side == "error" else f"test {name}"
+        return f"test {name}" if self.side == "value" else f"validation {name}"
 
     @property
     def unit(self) -> str:
         """The unit after a value."""
         return " %" if self.side == "error" else ""
+
+    @property
+    def better(self) -> str | None:
+        """Whether higher (``up``) or lower (``down``) values of the curve are better, or None."""
+        return "down" if self.side != "value" else self.metric.better
 
     def cut(self, window: Window) -> OutputCurve:
         """The part inside of a window."""

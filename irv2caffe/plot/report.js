@@ -40,9 +40,16 @@
     if (!view || !(view[0] < view[1]) || view[0] < first || view[1] > last) view = [first, last];
   }
 
+  // Colors have names in the style rules, where dark mode gives them another value.
+  const paint = color => `var(--c${color.slice(1).toLowerCase()})`;
+  const isColor = value => typeof value === 'string' && value.startsWith('#');
+
   function make(parent, name, attributes, text) {
     const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (isColor(value)) made.style[key] = paint(value);
+      else made.setAttribute(key, value);
+    }
     if (text !== undefined) made.textContent = text;
     parent.append(made);
     return made;
@@ -113,6 +120,20 @@
       if (!isVisible(curve.at[n])) continue;
       make(inside, 'circle', {cx: x(curve.at[n]), cy: y(curve.y[n]), r: 3.5, fill: curve.color});
     }
+    if (curve.best) drawBest(inside, curve, y);
+  }
+
+  // A star on the best point.
+  function drawBest(inside, curve, y) {
+    const [at] = placed([curve.best[0]], curve.run);
+    if (at === undefined || !isVisible(at)) return;
+    const points = [...Array(10).keys()].map(n => {
+      const r = n % 2 ? 3.8 : 9.5, angle = Math.PI * (n / 5 - .5);
+      return `${x(at) + r * Math.cos(angle)},${y(curve.best[1]) + r * Math.sin(angle)}`;
+    });
+    const star = make(inside, 'polygon', {class: 'best', points: points.join(' '), fill: curve.color});
+    make(star, 'title', {}, `best: ${show(curve.best[1])}${curve.unit || ''} at ${data.unit} `
+      + show(curve.best[0]));
   }
 
   function drawMark(inside, mark, top, height) {
@@ -133,7 +154,8 @@
     const curves = data.curves.filter(curve => curve.panel === name);
     const clip = `clip-${name}`;
     const defs = make(svg, 'clipPath', {id: clip});
-    make(defs, 'rect', {x: LEFT, y: top - 4, width: WIDTH - LEFT - RIGHT, height: height + 8});
+    // Room for the markers of the first and the last point.
+    make(defs, 'rect', {x: LEFT - 6, y: top - 4, width: WIDTH - LEFT - RIGHT + 12, height: height + 8});
     const sides = {
       left: scale(curves.filter(curve => curve.side === 'left'), top, height, name === 'lr' && data.logRates),
       right: scale(curves.filter(curve => curve.side === 'right'), top, height, chosen.logLoss,
@@ -144,17 +166,18 @@
     }
     for (const [side, found] of Object.entries(sides)) {
       if (!found) continue;
+      const color = name === 'main' && data.axisColors[side], look = color ? {fill: color} : {};
       for (const at of found.ticks) {
         const y = found.y(at), left = side === 'left';
         if (y < top - 1 || y > top + height + 1) continue;
         if (left) make(svg, 'line', {class: 'grid', x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y});
         make(svg, 'text', {x: left ? LEFT - 6 : WIDTH - RIGHT + 6, y: y + 4,
-          'text-anchor': left ? 'end' : 'start'}, Math.abs(at) < 1e5 ? show(at) : short.format(at));
+          'text-anchor': left ? 'end' : 'start', ...look}, Math.abs(at) < 1e5 ? show(at) : short.format(at));
       }
       const label = data.labels[name][side], middle = top + height / 2;
       const at = side === 'left' ? 13 : WIDTH - 6;
       make(svg, 'text', {x: at, y: middle, 'text-anchor': 'middle',
-        transform: `rotate(-90 ${at} ${middle})`}, label);
+        transform: `rotate(-90 ${at} ${middle})`, ...look}, label);
     }
     const inside = make(svg, 'g', {'clip-path': `url(#${clip})`});
     for (const mark of data.marks) drawMark(inside, mark, top, height);
@@ -220,7 +243,7 @@
       if (off > 40 && (at < first || at > last)) continue;
       const row = document.createElement('div'), name = document.createElement('span');
       const dot = document.createElement('i'), value = document.createElement('span');
-      dot.style.background = curve.color;
+      dot.style.background = paint(curve.color);
       name.append(dot, curve.name + (mean ? ` (mean of ${mean.span} displays)` : ''));
       value.textContent = show(points.y[found]) + (curve.unit || '')
         + (off > 15 && !curve.flat ? ` (at ${show(points.at[found])})` : '');
@@ -285,13 +308,15 @@
     const line = document.createElement('i');
     box.type = 'checkbox';
     box.checked = true;
-    line.style.borderTopColor = entry.color;
+    line.style.borderTopColor = paint(entry.color);
     line.style.borderTopStyle = entry.dash ? 'dashed' : 'solid';
     box.addEventListener('change', () => {
       for (const key of entry.keys) box.checked ? hidden.delete(key) : hidden.add(key);
       draw();
     });
-    label.append(box, line, entry.name);
+    const figures = document.createElement('small');
+    figures.textContent = entry.figures ? `(${entry.figures})` : '';
+    label.append(box, line, entry.name, ...(entry.figures ? [figures] : []));
     legend.append(label);
   }
   placeCurves();

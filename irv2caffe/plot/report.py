@@ -20,7 +20,7 @@ from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.report_data import page_data
-from irv2caffe.plot.style import PlotOptions, check_references, without_controls
+from irv2caffe.plot.style import PlotOptions, check_references, color_rules, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def write_report(
     shown = curves_of(runs, smooth=options.smooth)
     check_references(options.references, in_epochs=shown[0].in_epochs)
     summaries = [summarize(run.table) for run in runs]
-    script, css = _part("report_math.js") + _part("report.js"), _part("report.css")
+    script, css = _part("report_math.js") + _part("report.js"), _part("report.css") + color_rules()
     page = Template(_part("report.html")).substitute(
         title=escape(without_controls(options.title) or " and ".join(run.name for run in runs)),
         policy=content_policy(script),

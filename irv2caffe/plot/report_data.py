@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irv2caffe.errors import InputError
-from irv2caffe.plot.curve import Curve, between, gaps, is_wide, pooled, thinned
+from irv2caffe.plot.curve import Curve, best_point, between, gaps, is_wide, pooled, thinned
 from irv2caffe.plot.curves import loss_top
-from irv2caffe.plot.style import COLORS, DIVERGED_COLOR, LOSS_COLOR, REFERENCE_COLORS, PlotOptions
+from irv2caffe.plot.style import (
+    COLORS,
+    DIVERGED_COLOR,
+    ERROR_COLORS,
+    LOSS_COLOR,
+    PANEL_COLOR,
+    REFERENCE_COLORS,
+    RESTART_COLOR,
+    TEST_LOSS_COLOR,
+    PlotOptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +33,8 @@ _MAX_OUTPUTS = 40  # outputs of a run beside its errors and its loss
 _MAX_CLOCK = 500
 _MAX_STEPS = 30  # of a learning rate; with more it is taken for continuous
 _STEP = 0.99  # ratio of learning rates; smaller changes are not steps
-_RESTART_COLOR = "#777777"
+# Of the losses of the runs of a comparison.
+_LOSS_DASHES = ("2 3", "7 3", "6 2 1 2", "1 5", "10 2 1 2 1 2", "5 5")
 
 
 def page_data(shown: Sequence[Curves], options: PlotOptions) -> dict[str, Any]:
@@ -52,11 +63,12 @@ def page_data(shown: Sequence[Curves], options: PlotOptions) -> dict[str, Any]:
     for place, one in enumerate(shown):
         color = COLORS[place % len(COLORS)]
         prefix = "" if single else f"{one.name}: "
-        curves += _loss(one, prefix, LOSS_COLOR if single else color, single=single)
+        dash = "" if single else _LOSS_DASHES[place % len(_LOSS_DASHES)]
+        curves += _loss(one, prefix, LOSS_COLOR if single else color, dash)
         curves += _errors(one, prefix, color, single=single)
         curves += _outputs(one, prefix, color, single=single, has_errors=has_errors)
-        curves += _panels(one, prefix, LOSS_COLOR if single else color)
-        marks += _marks(one, prefix, _RESTART_COLOR if single else color)
+        curves += _panels(one, prefix, PANEL_COLOR if single else color)
+        marks += _marks(one, prefix, RESTART_COLOR if single else color)
         for entry in (*curves, *marks):
             entry.setdefault("run", place)
     for number, curve in enumerate(curves):
@@ -72,6 +84,7 @@ def page_data(shown: Sequence[Curves], options: PlotOptions) -> dict[str, Any]:
         "marks": marks,
         "logRates": is_wide([one.lr for one in shown]),
         "labels": _labels(shown, has_errors=has_errors),
+        "axisColors": _axis_colors(shown[0]) if single else {},
     }
 
 
@@ -102,6 +115,12 @@ def _labels(shown: Sequence[Curves], *, has_errors: bool) -> dict[str, dict[str,
         "lr": {"left": "learning rate", "right": ""},
         "rate": {"left": "images/s" if images else "iterations/s", "right": ""},
     }
+
+
+def _axis_colors(one: Curves) -> dict[str, str]:
+    """The colors of the axes of a single run: those of their curves."""
+    left = {"left": ERROR_COLORS["top-1"]} if one.errors else {}
+    return {**left, "right": LOSS_COLOR} if len(one.loss.x) else left
 
 
 def _view(window: Window | None, first: float, last: float) -> list[float] | None:
@@ -147,8 +166,8 @@ def _displayed(curve: Curve, name: str, color: str, **look: Any) -> dict[str, An
     return _curve(curve, name, color, mean=mean, **look)
 
 
-def _loss(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
-    look = {"side": "right", "dash": "" if single else "2 3"}
+def _loss(one: Curves, prefix: str, color: str, dash: str) -> Iterable[dict[str, Any]]:
+    look = {"side": "right", "dash": dash}
     if len(one.loss.x):
         yield _displayed(one.loss, f"{prefix}training loss", color, **look)
 
@@ -156,9 +175,10 @@ def _loss(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dic
 def _errors(one: Curves, prefix: str, color: str, *, single: bool) -> Iterable[dict[str, Any]]:
     look: dict[str, Any] = {"marker": True, "unit": " %"}
     for rank, curve in one.errors.items():
-        shade = COLORS[1] if single and rank == "top-5" else color
-        dash = "6 4" if rank == "top-5" else ""
-        yield _curve(curve, f"{prefix}validation {rank} error", shade, dash=dash, **look)
+        shade = ERROR_COLORS[rank] if single else color
+        more = _last_and_best(curve, "down", " %")
+        more |= {"best": _best(curve)} if rank == "top-1" else {"dash": "6 4"}
+        yield _curve(curve, f"{prefix}validation {rank} error", shade, **more, **look)
     for (net, rank), curve in one.other_errors.items():
         shade = COLORS[2 + (net + (rank == "top-5")) % 4]
         name = f"{prefix}test net #{net}: {rank} error"
@@ -169,15 +189,33 @@ def _outputs(
     one: Curves, prefix: str, color: str, *, single: bool, has_errors: bool
 ) -> Iterable[dict[str, Any]]:
     """Other outputs: errors left, losses right, others left or in a separate panel."""
+    losses = [each for each in one.outputs if each.side == "loss" and each.metric.phase == "test"]
     for place, output in enumerate(one.outputs[:_MAX_OUTPUTS]):
         shade = COLORS[(place + 2) % len(COLORS)] if single else color
+        shade = TEST_LOSS_COLOR if single and [output] == losses[:1] else shade
         is_test = output.metric.phase == "test"
         look: dict[str, Any] = {"width": 1.5 if is_test else 1, "marker": is_test}
         look["side"] = "right" if output.side == "loss" else "left"
         look["panel"] = "value" if output.side == "value" and has_errors else "main"
         look["dash"] = "" if is_test else "3 2"
+        if is_test:
+            look |= _last_and_best(output.curve, output.better, output.unit)
         name = f"{prefix}{output.label}"
         yield _curve(output.curve, name, shade, unit=output.unit, **look)
+
+
+def _best(curve: Curve) -> list[float] | None:
+    """Place and value of the lowest error."""
+    found = best_point(curve, "down") if len(curve.y) > 1 else None
+    return None if found is None else [float(f"{value:.7g}") for value in found]
+
+
+def _last_and_best(curve: Curve, better: str | None, unit: str) -> dict[str, Any]:
+    """The last and the best value, for the legend."""
+    best = best_point(curve, better)
+    if best is None:
+        return {}
+    return {"figures": f"last {curve.y[-1]:.4g}, best {best[1]:.4g}{unit}"}
 
 
 def _panels(one: Curves, prefix: str, color: str) -> Iterable[dict[str, Any]]:
@@ -246,7 +284,14 @@ def _legend(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         name = curve["group"]
         entry = entries.setdefault(
-            name, {"name": name, "color": curve["color"], "dash": curve.get("dash"), "keys": []}
+            name,
+            {
+                "name": name,
+                "color": curve["color"],
+                "dash": curve.get("dash"),
+                "figures": curve.get("figures"),
+                "keys": [],
+            },
         )
         entry["keys"].append(curve["key"])
     return list(entries.values())

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from irv2caffe.plot.style import PlotOptions
 
 
+_AFTER = 1.05  # the end of a logarithmic axis, times the last place
+
+
 def visible(shown: Sequence[Curves], options: PlotOptions) -> tuple[float, float]:
     """The first and last place on the x axis."""
     low, high = options.window or (None, None)
@@ -30,7 +33,7 @@ def visible(shown: Sequence[Curves], options: PlotOptions) -> tuple[float, float
 def set_scales(main: Axes, loss_axis: Axes, shown: Sequence[Curves], options: PlotOptions) -> None:
     """Sets limits to the window, or to the whole run including zero and a margin."""
     low, high = visible(shown, options)
-    margin = 0.0 if options.window else 0.015 * (high - low)
+    margin = (0.008 if options.window else 0.015) * (high - low)  # for the markers at the ends
     for name, axis in (("loss", loss_axis), ("error", main)):
         if name in options.log_axes and math.isfinite(axis.dataLim.minposy):
             axis.set_yscale("log")
@@ -41,12 +44,12 @@ def set_scales(main: Axes, loss_axis: Axes, shown: Sequence[Curves], options: Pl
         if options.window is None:
             _show_zero(axis)
     if "x" in options.log_axes and high > 0:
-        main.set_xlim(high / 1000, high)  # for runs without a place above zero
+        main.set_xlim(high / 1000, _AFTER * high)  # for runs without a place above zero
         main.set_xscale("log")
         plain_numbers(main.xaxis)
         first = [curve.x[curve.x > 0][:1] for curves in shown for curve in (curves.loss,)]
         low = min((float(x[0]) for x in first if len(x)), default=high / 1000)
-        margin = 0.0
+        margin, high = 0.0, _AFTER * high
     if high > low:
         main.set_xlim(low - margin, high + margin)
 
@@ -56,10 +59,13 @@ def _cut_off_explosion(axis: Axes, shown: Sequence[Curves]) -> None:
     top = loss_top(shown)
     if top is None:
         return
-    lowest = min(float(curves.loss.y.min(initial=top)) for curves in shown)
-    highest = max(float(curves.loss.y.max(initial=top)) for curves in shown)
+    losses = [one.loss.y for one in shown]
+    losses += [out.curve.y for one in shown for out in one.outputs if out.side == "loss"]
+    lowest = min(float(values.min(initial=top)) for values in losses)
+    highest = max(float(values.max(initial=top)) for values in losses)
     axis.set_ylim(lowest - 0.04 * (top - lowest), top)
-    axis.set_ylabel(f"training loss (rises to {highest:.3g})")
+    begins = any(len(one.loss.y) and one.loss.y[0] == highest for one in shown)
+    axis.set_ylabel(f"{axis.get_ylabel()} ({'begins at' if begins else 'rises to'} {highest:.3g})")
 
 
 def _show_zero(axis: Axes) -> None:

@@ -12,7 +12,13 @@ from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array
 from irv2caffe.proto.caffemodel import write_model
 from irv2caffe.weights.differences import differences
-from irv2caffe.weights.matching import MatchedArrays, drops_background, match, value_problems
+from irv2caffe.weights.matching import (
+    MatchedArrays,
+    drops_background,
+    match,
+    sums_colours,
+    value_problems,
+)
 from irv2caffe.weights.opening import open_weights
 from irv2caffe.weights.places import NetPlaces, read_places
 from irv2caffe.weights.scopes import AUX_LOGITS, INPUT, LOGITS
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+GRAY = "gray"
+
 
 @dataclass
 class ImportReport:
@@ -34,7 +42,8 @@ class ImportReport:
         out: the ``.caffemodel``.
         source: the file with the weights.
         source_format: ``timm``, ``keras`` or ``tf-slim``.
-        channels: the order of the net's colour channels.
+        channels: the order of the net's colour channels; ``gray`` if the weights of the colours
+            were summed for a net of one channel.
         num_classes: outputs of the classifier; 0 if it was left out.
         num_parameters: learned values, without BatchNorm's statistics.
         size_bytes: of the ``.caffemodel``.
@@ -109,7 +118,7 @@ def import_weights(
             out,
             source,
             format_,
-            channels,
+            GRAY if _is_gray(found) else channels,
             num_classes=0 if LOGITS in matched.left_out else found.num_classes,
             by_order=found.by_order,
             dropped_background=matched.drops_background(found),
@@ -122,6 +131,12 @@ def import_weights(
         )
         report.size_bytes = write_model(out, found.net, _layers(found, matched, report))
     return report
+
+
+def _is_gray(found: NetPlaces) -> bool:
+    """Whether the net takes images of one channel."""
+    place = found.places.get(Key(INPUT, Role.WEIGHT))
+    return place is not None and place.shape[1] == 1
 
 
 def _refuse(source: Path, problems: list[str]) -> None:
@@ -180,6 +195,9 @@ def _values(
     if tensor is None:
         return np.ones(shape, "f4")
     values = tensor.read()
+    if sums_colours(key, tensor, shape):
+        gray: NDArray[np.float32] = values.sum(axis=1, keepdims=True)
+        return gray
     if drops_background(key, tensor, shape):
         values = values[1:]
     return rgb_to_bgr(values) if key == Key(INPUT, Role.WEIGHT) and channels == "bgr" else values

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.errors import first_of
-from irv2caffe.weights.scopes import AUX, AUX_LOGITS, LOGITS
+from irv2caffe.weights.scopes import AUX, AUX_LOGITS, INPUT, LOGITS
 from irv2caffe.weights.tensors import FLOAT_KINDS, Key, Role, SourceArrays, Tensor
 
 if TYPE_CHECKING:
@@ -92,11 +92,24 @@ def drops_background(key: Key, tensor: Tensor, shape: tuple[int, ...]) -> bool:
     )
 
 
+def sums_colours(key: Key, tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether the source's first convolution takes three colours, and the net gray images.
+
+    Three equal channels times their weights are one channel times the sum of the weights.
+    """
+    gray = (*shape[:1], 1, *shape[2:])
+    return key == Key(INPUT, Role.WEIGHT) and (tensor.shape, shape) == (
+        (*shape[:1], 3, *shape[2:]),
+        gray,
+    )
+
+
 def _misfits(key: Key, tensor: Tensor, shape: tuple[int, ...]) -> list[str]:
     """Why an array does not fit a blob of this shape; empty if it does."""
     if tensor.raw.kind not in FLOAT_KINDS:
         return [f"{key.scope}: {key.role} is of type {tensor.raw.kind} in the source"]
-    if tensor.shape == shape or drops_background(key, tensor, shape):
+    fits = tensor.shape == shape or sums_colours(key, tensor, shape)
+    if fits or drops_background(key, tensor, shape):
         return []
     ours, theirs = (sizes_text(sizes) for sizes in (shape, tensor.shape))
     return [f"{key.scope}: {key.role} is {theirs} in the source, {ours} in the net"]

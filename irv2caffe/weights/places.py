@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.errors import FormatError, WeightsError, first_of
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import read_prototxt
-from irv2caffe.weights.scopes import BN_EPS, CONVOLUTIONS, KNOWN, LOGITS
+from irv2caffe.weights.scopes import AUX, AUX_LOGITS, BN_EPS, CONVOLUTIONS, KNOWN, LOGITS
 from irv2caffe.weights.tensors import Key, Role
 
 if TYPE_CHECKING:
@@ -122,10 +122,17 @@ def read_places(path: Path) -> NetPlaces:
 
 
 def _scopes_by_name(groups: Iterable[LayerGroup]) -> dict[str, str]:
+    """Scopes by the names of layers; a classifier may have a name of its own."""
     scopes = {name: name for name in KNOWN} | {_CLASSIFIER: LOGITS}
-    return {
+    found = {
         group.layer.name: scopes[group.layer.name] for group in groups if group.layer.name in scopes
     }
+    for group in groups:
+        name = group.layer.name
+        scope = AUX_LOGITS if name.startswith(f"{AUX}/") else LOGITS
+        if group.layer.type == "InnerProduct" and scope not in found.values():
+            found[name] = scope
+    return found
 
 
 def _scopes_by_order(groups: list[LayerGroup]) -> dict[str, str] | None:

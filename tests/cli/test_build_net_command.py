@@ -12,7 +12,7 @@ from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
 from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 from irv2caffe.proto import messages
-from irv2caffe.proto.binary import blob_from_array, write_binary
+from irv2caffe.proto.binary import blob_from_array, read_array, read_binary, write_binary
 from irv2caffe.proto.text import read_prototxt
 
 SMALL = ("--variant", "small32", "--width", "0.1", "--batch-size", "4")
@@ -99,7 +99,7 @@ def test_databases_that_a_recipe_names_are_looked_at(desk, capsys):
     assert run(["build-net", "--out", "net", *SMALL, "--recipe", "mine.toml"]) == EXIT_DONE
     solver = read_prototxt(desk / "net/solver.prototxt", messages.SolverParameter)
     assert list(solver.test_iter) == [1]
-    assert solver.test_interval == 5  # 20 images, 4 in a batch
+    assert solver.test_interval == 25  # 20 images, 4 in a batch, 24 tests in 120 epochs
 
 
 def test_means_that_are_told_win_over_a_recipes_mean_file(desk, capsys):
@@ -143,3 +143,64 @@ def test_bad_recipes_are_named(desk, capsys, text, words):
         (desk / "mine.toml").write_text(text)
     assert run(["build-net", "--out", "net", "--recipe", "mine.toml"]) == EXIT_FAILED
     assert words in capsys.readouterr().err
+
+
+def test_databases_under_the_default_names_are_taken_and_said(desk, capsys):
+    """Their path would be in the net anyway, with ILSVRC's numbers of images."""
+    write_database(desk / "train_lmdb", [0, 1, 2] * 4)
+    values = config(capsys)
+    assert values["num_train_images"] == (12, "database")
+    assert values["num_val_images"] == (50_000, "default")
+    assert values["num_classes"] == (3, "database")
+    assert run(["build-net", "--out", "net", *SMALL, "--num-val-images", "8"]) == EXIT_DONE
+    assert "train_lmdb is there and is taken: 12 images" in capsys.readouterr().err
+    assert config(capsys, "--train-lmdb", "train")["num_train_images"] == (20, "database")
+    (desk / "val_lmdb").mkdir()  # no database
+    assert config(capsys)["num_val_images"] == (50_000, "default")
+
+
+def test_gray_databases_give_gray_nets(desk, capsys):
+    both = ("--train-lmdb", "gray", "--val-lmdb", "gray")
+    assert config(capsys, *both)["channels"] == (1, "database")
+    assert run(["build-net", "--out", "net", *SMALL, *both, "--mean-value", "100"]) == EXIT_DONE
+    net = read_prototxt(desk / "net/train_val.prototxt", messages.NetParameter)
+    assert [list(layer.transform_param.mean_value) for layer in net.layer[:2]] == [[100], [100]]
+    deploy = read_prototxt(desk / "net/deploy.prototxt", messages.NetParameter)
+    assert list(deploy.layer[0].input_param.shape[0].dim) == [1, 1, 32, 32]
+    assert "input: gray, 0 to 255, minus 100," in (desk / "net/deploy.prototxt").read_text()
+    assert run(["build-net", "--out", "net", *SMALL, *both, "--channels", "3"]) == EXIT_USAGE
+    assert "gray holds images of 1 channel(s), the net takes 3" in capsys.readouterr().err
+    args = ("--train-lmdb", "train", "--val-lmdb", "val", "--channels", "1")
+    assert run(["build-net", "--out", "net", *SMALL, *args]) == EXIT_USAGE
+    assert "train holds images of 3 channel(s), the net takes 1" in capsys.readouterr().err
+
+
+def test_what_is_derived_is_said(desk, capsys):
+    args = ["--train-lmdb", "train", "--val-lmdb", "val", "--variant", "auto", "--width", "0.1"]
+    assert run(["build-net", "--out", "net", *args, "--batch-size", "4", "--epochs", "9"]) == 0
+    talk = capsys.readouterr().err
+    assert "variant small32: derived: for images of 36 pixels" in talk
+    assert "crop 36: derived: largest of small32 in images of 36 pixels" in talk
+    assert "bn_fraction 0.9: derived: an average over 10 of the run's 45 batches" in talk
+    assert "snapshot_epochs 1.0: derived: at each test" in talk
+    assert run(["build-net", "--out", "net", "--variant", "auto"]) == EXIT_USAGE
+    assert "size of all images" in capsys.readouterr().err
+
+
+def test_class_weights_are_counted_in_the_database(desk, capsys):
+    write_database(desk / "rare", [0] * 12 + [1] * 4)
+    args = ["--train-lmdb", "rare", "--val-lmdb", "rare", "--class-weights", "balanced"]
+    assert run(["build-net", "--out", "net", *SMALL, *args]) == EXIT_DONE
+    matrix = read_array(read_binary(desk / "net/infogain.binaryproto", messages.BlobProto))
+    assert np.allclose(matrix.reshape(2, 2), [[16 / 24, 0], [0, 16 / 8]])
+    line = "class weights from 0.6667 (class 0) to 2 (class 1), mean over the images 1"
+    assert line in capsys.readouterr().err
+    assert f"# {line}\n" in (desk / "net/train_val.prototxt").read_text()
+    (desk / "weights.txt").write_text("3\n1\n")
+    args[-1] = "weights.txt"
+    assert run(["build-net", "--out", "net", *SMALL, *args, "--force"]) == EXIT_DONE
+    matrix = read_array(read_binary(desk / "net/infogain.binaryproto", messages.BlobProto))
+    assert np.allclose(matrix.reshape(2, 2), [[3 / 2.5, 0], [0, 1 / 2.5]])
+    args[-1] = "none"
+    assert run(["build-net", "--out", "other", *SMALL, *args]) == EXIT_DONE
+    assert not (desk / "other/infogain.binaryproto").exists()

@@ -78,6 +78,9 @@ def test_folders_and_files(desk):
     for option in ("--train-lmdb", "--val-lmdb"):
         assert complete("build-net", option, "") == ["data/train_lmdb", "data/val_lmdb"]
     assert complete("build-net", "--train-lmdb", "data/t") == ["data/train_lmdb"]
+    for command in ("evaluate", "classify", "deploy"):
+        assert complete(command, "runs/f") == ["runs/first"]
+    assert complete("deploy", "irv") == ["irv2.caffemodel"]
     assert complete("train", "--weights", "")[:2] == [
         "irv2.caffemodel",
         "runs/first/snapshots/net_iter_1000.caffemodel",

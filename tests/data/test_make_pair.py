@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +25,14 @@ from PIL import Image
 
 from irv2caffe import system
 from irv2caffe.caffe.command import tool_command
+from irv2caffe.data.build import build_plan, writer
 from irv2caffe.data.build.make_lmdb import Augment, BuildOptions, make_lmdb
 from irv2caffe.data.build.make_pair import check_pair, make_pair
+from irv2caffe.data.build.partial import partial_folder
 from irv2caffe.data.inspect.database import read_database, read_pair
 from irv2caffe.data.records.items import Item, Items
 from irv2caffe.data.sources import open_source
+from irv2caffe.data.split.contents import equal_images
 from irv2caffe.data.split.split import split_source
 from irv2caffe.errors import InputError, OutputError, OutputExistsError, UsageError
 
@@ -276,6 +280,27 @@ def test_an_interrupted_pair_goes_on(job, tmp_path):
     assert job.both(tmp_path)[0] == ["val"]
 
 
+def test_an_unfinished_database_of_all_images_is_refused_first(
+    job, pictures, tmp_path, monkeypatch
+):
+    """As of a user who began with the whole source, and then thinks of validation."""
+
+    def stop(done, _total):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    whole = BuildOptions(size=(328, 328), workers=1)
+    monkeypatch.setattr(writer, "COMMIT_RECORDS", 4)
+    monkeypatch.setattr(build_plan, "_UNIT_BYTES", 1 << 20)
+    with pytest.raises(KeyboardInterrupt):
+        make_lmdb(open_source(pictures), tmp_path / "train", whole, progress=stop)
+    assert partial_folder(tmp_path / "train").is_dir()
+    with pytest.raises(OutputExistsError, match="number of images, val_fraction, size differ"):
+        job.both(tmp_path)
+    assert not (tmp_path / "val").exists()
+    assert job.both(tmp_path, resume=False)[0] == ["val", "train"]
+
+
 def test_force_replaces_both(job, tmp_path):
     job.both(tmp_path)
     assert job.both(tmp_path, force=True, seed=2)[0] == ["val", "train"]
@@ -423,6 +448,31 @@ def test_cifar_100_with_unbalanced_classes(caffe, tmp_path):
         assert ours == by_hand(
             caffe, tmp_path / name, tmp_path / "folders", tmp_path / f"{name} it"
         )
+
+
+@pytest.mark.skipif(not CIFAR.is_dir(), reason="CIFAR-100 is not in ../shared/data")
+def test_equal_images_of_the_whole_cifar_100():
+    """Against hashes of all 50,000 files."""
+    names = defaultdict(list)
+    with tarfile.open(CIFAR / "train.tar") as archive:
+        for member in archive:
+            if member.isfile():
+                names[hashlib.sha256(archive.extractfile(member).read()).digest()].append(
+                    member.name
+                )
+    wanted = sorted(sorted(group) for group in names.values() if len(group) > 1)
+    source = open_source(CIFAR / "train.tar")
+    groups = equal_images(source)
+    found = sorted(sorted(source.items[index].name for index in group) for group in groups)
+    assert found == wanted
+    split = split_source(source, 0.1, 1)
+    assert split.num_duplicates == sum(len(group) - 1 for group in wanted) == 14
+    classes = [{name.partition("/")[0] for name in group} for group in wanted]
+    mixed = [group for group, found in zip(wanted, classes, strict=True) if len(found) > 1]
+    assert split.findings[0].startswith(f"{sum(map(len, mixed))} images have the bytes")
+    held = {item.name for item in split.val.items}
+    assert all(held.isdisjoint(group) or held.issuperset(group) for group in wanted)
+    assert set(Counter(split.val.items.labels).values()) == {50}
 
 
 def test_a_lost_image_is_no_duplicate(pictures, tmp_path):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.program import run
-from irv2caffe.data.lmdb_store import DatabaseWriter
-from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
+from irv2caffe.data.lmdb_store import DatabaseWriter, open_reader
+from irv2caffe.data.records.datum import raw_head, raw_tail, read_head, record_key
+from irv2caffe.data.records.decode import stored_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,4 +74,10 @@ def caffe_test(net: Path, weights: Path, iterations: int) -> dict[str, str]:
     done = run("caffe", "test", "-model", net, "-weights", weights, "-iterations", iterations)
     assert done.returncode == 0, done.stderr
     end = done.stderr[done.stderr.index("Loss: ") :]
-    return dict(re.findall(r"\] (top-1|top-5|loss) = (\S+)", end))
+    return dict(re.findall(r"\] (?:acc/)?(top-1|top-5|loss) = (\S+)", end))
+
+
+def pixels_of(folder: Path) -> list[tuple[np.ndarray, int]]:
+    """The images of a database, height x width x 3, with their labels, in their order."""
+    with open_reader(folder) as reader:
+        return [(stored_pixels(value), read_head(value).label or 0) for _, value in reader]

@@ -6,3 +6,4 @@ HELPERS = Path(__file__).resolve().parent
 TESTS = HELPERS.parent
 FILES = TESTS / "files"
 ROOT = TESTS.parent
+OPENCV4 = ROOT / ".venv" / "opencv4"  # by scripts/test, beside the OpenCV 5 of the tests

@@ -65,12 +65,12 @@ def test_errors_left_loss_right_epochs_below():
     errors, loss = made.axes
     assert (errors.get_xlabel(), errors.get_ylabel()) == ("epoch", "validation error (%)")
     assert loss.get_ylabel() == "training loss"
-    top1 = drawn(made)["validation top-1 error (51.6 %)"]
+    top1 = drawn(made)["validation top-1 error (last 51.6, best 51.6 %)"]
     assert top1.axes is errors
     assert list(top1.get_xdata()) == [float(i) for i in range(1, 26)]
     assert list(top1.get_ydata()) == [50 + 40 / i for i in range(1, 26)]
     assert top1.get_marker() == "o"
-    assert "validation top-5 error (26.2 %)" in drawn(made)
+    assert "validation top-5 error (last 26.2, best 26.2 %)" in drawn(made)
     assert drawn(made)[LOSS].axes is loss
     # The whole run from zero.
     assert errors.get_xlim()[0] < 0 < errors.get_ylim()[1]
@@ -123,7 +123,7 @@ def test_moving_average_against_a_loop(span):
 
 def test_close_up_has_its_own_rows_and_scales():
     made = figure([Run("run", table())], PlotOptions(window=(15, 25)))
-    assert made.axes[0].get_xlim() == (15, 25)
+    assert made.axes[0].get_xlim() == pytest.approx((15, 25), abs=0.1)
     loss = drawn(made)[LOSS]
     assert 14.9 <= min(loss.get_xdata()) <= 15
     assert made.axes[1].get_ylim()[1] < 1
@@ -146,10 +146,65 @@ def test_a_test_of_the_first_epoch_is_in_the_close_up():
 def test_several_runs_are_told_apart():
     made = figure([Run("first", table()), Run("second", table(10))])
     labels = drawn(made)
-    assert "first: validation top-1 error (51.6 %)" in labels
-    assert "second: validation top-1 error (54.0 %)" in labels
+    assert "first: top-1 error (last 51.6, best 51.6 %)" in labels
+    assert "second: top-1 error (last 54.0, best 54.0 %)" in labels
     colors = {line.get_color() for label, line in labels.items() if "top-1" in label}
     assert len(colors) == 2
+    for kind in ("top-1 error (", "training loss"):  # without colors, too
+        lines = [line for label, line in labels.items() if kind in label]
+        assert len({(line.get_marker(), str(line._unscaled_dash_pattern)) for line in lines}) == 2
+    losses = [label for label in labels if "validation loss" in label]
+    assert losses == []  # this log does not name it
+    assert made.axes[0].get_title() == ""  # the names are in the legend
+
+
+def swinging():
+    """A validation error that is lowest at epoch 7."""
+    run = table()
+    test = tuple(
+        replace(row, top1_error=20 + 2 * abs(row.epoch - 7), outputs={"loss": 1.5 + row.epoch / 9})
+        for row in run.test
+    )
+    return replace(run, test=test, loss_weights={"loss": 1.0})
+
+
+def test_the_best_point_is_marked():
+    labels = drawn(figure([Run("run", swinging())]))
+    star = labels["best: 20.0 % at epoch 7"]
+    assert (list(star.get_xdata()), list(star.get_ydata())) == ([7.0], [20.0])
+    assert "validation top-1 error (last 56.0, best 20.0 %)" in labels
+    assert "validation loss (last 4.278, best 1.611)" in labels
+    close_up = drawn(figure([Run("run", swinging())], PlotOptions(window=(15, 25))))
+    assert "best: 36.0 % at epoch 15" in close_up
+    both = drawn(figure([Run("a", swinging()), Run("b", table())]))
+    assert {"a: best: 20.0 % at epoch 7", "b: best: 51.6 % at epoch 25"} <= set(both)
+    assert "a: validation loss (last 4.278, best 1.611)" in both
+
+
+def test_axes_have_the_colors_of_their_curves():
+    made = figure([Run("a run", swinging())])
+    labels = drawn(made)
+    for axis, label in zip(made.axes, ("validation top-1 error (", "training loss"), strict=True):
+        color = next(line.get_color() for key, line in labels.items() if label in key)
+        assert axis.yaxis.label.get_color() == color
+        assert {text.get_color() for text in axis.get_yticklabels()} == {color}
+    assert made.axes[0].get_title() == "a run"
+    assert figure([Run("x", table())], PlotOptions(title="y")).axes[0].get_title() == "y"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [PlotOptions(), PlotOptions(window=(15, 25)), PlotOptions(log_axes=frozenset(["x"]))],
+)
+def test_the_marker_of_the_last_test_is_whole(options):
+    made = figure([Run("run", swinging())], options)
+    FigureCanvasAgg(made).draw()
+    box = made.axes[0].get_window_extent()
+    for label, line in drawn(made).items():
+        if "top-1" in label or "best" in label:
+            x, y = line.axes.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))
+            assert box.x1 - x >= line.get_markersize() / 72 * made.dpi / 2 * 0.5, label
+            assert box.y0 < y < box.y1
 
 
 def test_divergence_and_restarts_are_marked():
@@ -230,7 +285,7 @@ def test_two_test_nets():
     labels = drawn(figure([golden("two_tests")]))
     log = read_log(LOGS / "two_tests.log")
     last = 100 - 100 * log.test[-1].outputs["acc/top-1"]
-    assert f"test net #1: top-1 error ({last:.1f} %)" in labels
+    assert any(label.startswith(f"test net #1: top-1 error (last {last:.1f},") for label in labels)
 
 
 def test_training_errors_where_the_net_has_them():
@@ -247,7 +302,9 @@ def test_references_are_behind():
     labels = drawn(made)
     line = labels["lim0606 (reference)"]
     assert list(line.get_xdata())[:3] == [1, 2, 3]
-    assert line.get_zorder() < labels["validation top-1 error (51.6 %)"].get_zorder()
+    assert (
+        line.get_zorder() < labels["validation top-1 error (last 51.6, best 51.6 %)"].get_zorder()
+    )
     assert max(line.get_xdata()) <= 25  # not beyond one's own run
     assert labels["paper (reference)"].get_ydata()[0] == 19.9
     legend = [text.get_text() for text in made.legends[0].get_texts()]
@@ -299,7 +356,7 @@ def test_any_name_is_drawn(tmp_path, name, suffix):
     if suffix == "svg":
         minidom.parse(str(out))
     legend = [text.get_text() for text in figure(runs).legends[0].get_texts()]
-    assert len(legend) == 6
+    assert len(legend) == 8  # two errors, the best, the loss
     assert all(len(text) < 100 for text in legend)
 
 
@@ -342,6 +399,27 @@ def test_a_loss_that_explodes_does_not_flatten_what_was_before(window):
     assert 9 <= high < 12
     assert -1 < low < 7 / 6
     assert max(drawn(made)["training loss"].get_ydata()) == 3e20  # it leaves the figure above
+
+
+@pytest.mark.parametrize("num_classes", [None, 10, 1000])
+def test_first_displays_that_explode_do_not_flatten_what_follows(num_classes):
+    """A learning rate that is too high for the first iterations, as in real logs."""
+    losses = [2.3, 61.0, 45.0, 30.0, *(2.3 - i / 100 for i in range(150))]
+    run = run_of(losses)
+    run = replace(run, table=replace(run.table, num_classes=num_classes))
+    axis = axis_of(figure([run], PlotOptions(smooth=1)), "training loss (rises to 61)")
+    assert 2.3 < axis.get_ylim()[1] < 17.5
+    at_once = [300.0, 90.0, *(2.3 - i / 100 for i in range(150))]
+    axis = axis_of(
+        figure([run_of(at_once)], PlotOptions(smooth=1)), "training loss (begins at 300)"
+    )
+    assert 2.3 < axis.get_ylim()[1] < 17.5
+
+
+@pytest.mark.parametrize("losses", [[2.3, 0.3, *[0.1] * 60], [6.9, 6.8, 5.0, *[1.5] * 90]])
+def test_a_loss_that_begins_by_guessing_is_shown_whole(losses):
+    axis = axis_of(figure([run_of(losses)], PlotOptions(smooth=1)), "training loss")
+    assert axis.get_ylim()[1] > losses[0]
 
 
 @pytest.mark.parametrize("losses", [[7 / 2**i for i in range(30)], [2.0] * 9 + [9.0], [0.0] * 20])

@@ -48,7 +48,7 @@ HEADS = [
 
 def test_a_score_stands_on_the_left():
     made = figure([run(MAP)])
-    line = drawn(made)["test detection_eval (0.3)"]
+    line = drawn(made)["test detection_eval (last 0.3, best 0.3)"]
     assert line.axes is made.axes[0]
     assert list(line.get_ydata()) == [0.0, 0.1, 0.2, 0.3]
     assert made.axes[0].get_ylabel() == "detection_eval"
@@ -57,7 +57,7 @@ def test_a_score_stands_on_the_left():
 
 def test_a_test_loss_stands_beside_the_training_loss():
     made = figure([run(LOSS_ONLY)])
-    line = drawn(made)["test loss (2.25)"]
+    line = drawn(made)["validation loss (last 2.25, best 2.25)"]
     assert line.axes is drawn(made)["training loss"].axes
     assert line.axes.get_ylabel() == "loss"
     assert made.axes[0].get_ylabel() == ""  # there are tests
@@ -66,14 +66,14 @@ def test_a_test_loss_stands_beside_the_training_loss():
 def test_elements_and_heads_are_lines_of_their_own():
     labels = drawn(figure([run(VECTOR)]))
     assert {
-        "validation error of accuracy[0] (16 %)",
-        "validation error of accuracy[2] (42 %)",
+        "validation error of accuracy[0] (last 16, best 16 %)",
+        "validation error of accuracy[2] (last 42, best 42 %)",
     } <= set(labels)
     labels = drawn(figure([run(HEADS)]))
     assert {
-        "validation top-1 error (75.0 %)",
-        "test loss1/loss1 (5)",
-        "test loss3/loss3 (4)",
+        "validation top-1 error (last 75.0, best 75.0 %)",
+        "validation loss1/loss1 (last 5, best 5)",
+        "validation loss3/loss3 (last 4, best 4)",
         "training loss1/loss1 (one batch, averaged)",
     } <= set(labels)
 
@@ -90,10 +90,10 @@ def test_training_accuracy_has_numbers_on_its_axis():
 def test_errors_and_scores_do_not_share_a_scale():
     made = figure([run(MIXED)])
     labels = drawn(made)
-    assert labels["validation top-1 error (50.0 %)"].axes is made.axes[0]
-    assert labels["test mIoU (0.25)"].axes not in made.axes[:1]
-    assert labels["test mIoU (0.25)"].axes.get_ylabel() == "mIoU"
-    assert "test loss (2)" in labels
+    assert labels["validation top-1 error (last 50.0, best 50.0 %)"].axes is made.axes[0]
+    assert labels["test mIoU (last 0.25, best 0.25)"].axes not in made.axes[:1]
+    assert labels["test mIoU (last 0.25, best 0.25)"].axes.get_ylabel() == "mIoU"
+    assert "validation loss (last 2, best 2)" in labels
 
 
 def test_only_what_has_no_tests_says_so():
@@ -112,7 +112,10 @@ def test_nothing_is_called_top1_that_is_not(lines, tmp_path):
 
 def test_several_runs_of_scores_are_compared():
     labels = drawn(figure([run(MAP, "a"), run(MAP, "b")]))
-    assert {"a: test detection_eval (0.3)", "b: test detection_eval (0.3)"} <= set(labels)
+    assert {
+        "a: test detection_eval (last 0.3, best 0.3)",
+        "b: test detection_eval (last 0.3, best 0.3)",
+    } <= set(labels)
 
 
 def test_more_outputs_than_can_be_told_apart():
@@ -129,7 +132,7 @@ def test_the_report_has_every_output(tmp_path):
     panels = {curve["name"]: (curve["panel"], curve["side"]) for curve in data["curves"]}
     assert panels["validation top-1 error"] == ("main", "left")
     assert panels["test mIoU"] == ("value", "left")
-    assert panels["test loss"] == ("main", "right")
+    assert panels["validation loss"] == ("main", "right")
     assert data["labels"]["main"]["right"] == "loss"
     assert "test mIoU" in [entry["name"] for entry in data["legend"]]
     write_report([run(MAP)], tmp_path / "r.html")

@@ -352,3 +352,61 @@ def test_a_rate_that_falls_smoothly_has_no_steps(tmp_path):
     path = tmp_path / "report.html"
     write_report([Run("run", make_table(log), log)], path)
     assert not [mark for mark in data_of(path)["marks"] if mark["kind"] == "step"]
+
+
+def contrast_of(color, other):
+    """WCAG 2: of two values as ``rgb(1, 2, 3)``."""
+    levels = []
+    for text in (color, other):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", text)[:3]]
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        levels.append(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] + 0.05)
+    return max(levels) / min(levels)
+
+
+STROKES = """(() => { const style = e => getComputedStyle(e);
+  return [style(document.body).backgroundColor,
+    [...document.querySelectorAll('#chart path.curve')].map(e => style(e).stroke),
+    [...document.querySelectorAll('#chart text')].map(e => style(e).fill),
+    [...document.querySelectorAll('#legend i')].map(e => style(e).borderTopColor),
+    [...document.querySelectorAll('.kind, p, td, small, #controls')].map(e => style(e).color)]; })()
+"""
+
+
+@pytest.mark.slow
+def test_dark_mode_is_legible(program, tmp_path):
+    path = tmp_path / "report.html"
+    published = PlotOptions(references=tuple(references(["all"])))
+    write_report([run_of("two_tests.log"), run_of("nan.log")], path, published)
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        page.call("Emulation.setEmulatedMedia", features=dark)
+        paper, *groups = page.value(STROKES)
+        assert contrast_of(paper, "rgb(255, 255, 255)") > 15
+        for colors in groups:
+            assert colors
+            assert min(contrast_of(color, paper) for color in colors) >= 4.4
+
+
+@pytest.mark.slow
+def test_the_best_test_and_the_last_marker(program, tmp_path):
+    """A star on the best point; the marker of a test at the right edge is not cut off."""
+    path = tmp_path / "report.html"
+    run = run_of("resumed.log")
+    write_report([run], path)
+    best = min(run.table.test, key=lambda row: row.top1_error)
+    last = run.table.test[-1].top1_error
+    with browser(program, tmp_path / "profile") as page:
+        page.open(path)
+        title = page.value("document.querySelector('#chart .best title').textContent")
+        assert title == f"best: {best.top1_error:.4g} % at epoch {best.epoch:.4g}"
+        legend = page.value("document.getElementById('legend').innerText")
+        assert f"(last {last:.4g}, best {best.top1_error:.4g} %)" in legend
+        edge, reach = page.value(
+            "(() => { const r = e => document.querySelector(e).getBBox();"
+            " const c = [...document.querySelectorAll('#chart circle')].map(e => e.getBBox());"
+            " const clip = r('#clip-main rect');"
+            " return [clip.x + clip.width, Math.max(...c.map(b => b.x + b.width))]; })()"
+        )
+        assert reach <= edge

@@ -7,11 +7,14 @@ import subprocess
 import sys
 
 import pytest
-from helpers.training_jobs import write_job
+from helpers.training_jobs import make_databases, write_job
 
+from irv2caffe.train.plan.estimate import estimate
+from irv2caffe.train.plan.job import read_job
 from irv2caffe.train.plan.make_plan import make_plan
 from irv2caffe.train.plan.memory_room import MemoryRoom, cgroup_room, memory_room
 from irv2caffe.train.plan.plan import TrainOptions
+from irv2caffe.train.plan.recipe import build_recipe
 from irv2caffe.train.run_dir.failure_causes import cause_of, cause_of_exit
 
 GB = 1 << 30
@@ -70,6 +73,38 @@ def test_the_batch_that_would_fit_is_named(caffe_engine, root, tmp_path, monkeyp
     anyway = make_plan(solver, caffe_engine, TrainOptions(given=told, ignore_findings=True))
     assert anyway.problems == ()
     assert any("the training takes about" in note for note in anyway.notes)
+
+
+@pytest.mark.slow
+def test_a_recipe_takes_the_batch_that_fits(caffe_engine, tmp_path, monkeypatch):
+    """As many images per update, so that its learning rate still fits; what is told stays."""
+    make_databases(tmp_path, size=80)
+    names = {"train_lmdb": "train_lmdb", "val_lmdb": "val_lmdb"}
+    given = {name: str(tmp_path / folder) for name, folder in names.items()}
+    given |= {"variant": "small75", "width": 0.1}
+
+    def build(room_bytes, **more):
+        room = MemoryRoom(room_bytes, "this machine", "of memory available")
+        monkeypatch.setattr("irv2caffe.train.plan.memory_check.memory_room", lambda: room)
+        out = tmp_path / f"{room_bytes}{'-'.join(more)}"
+        built = build_recipe(out, "paper", {**given, **more}, caffe_engine, "none")
+        return built, {value.name: (value.value, value.source) for value in built.values}
+
+    built, values = build(1 << 40)
+    assert values["batch_size"] == (32, "recipe paper")
+    assert not any("takes about" in note for note in built.notes)
+    need = estimate(read_job(built.net.solver, []), ()).on_device(0, "bvlc")
+    built, values = build(need // 2)
+    assert values["batch_size"][0] in {4, 8, 16}
+    assert values["batch_size"][0] * values["iter_size"][0] == 32
+    assert values["batch_size"][1].startswith("derived: this machine has ")
+    assert built.net.schedule.effective_batch == 32
+    fits = estimate(read_job(built.net.solver, []), ())
+    assert fits.on_device(0, "bvlc") + fits.model_bytes <= 0.8 * (need // 2)
+    _, values = build(need // 2, batch_size=32)
+    assert values["batch_size"] == (32, "command line")
+    _, values = build(need // 1000)  # nothing would fit: the plan says so
+    assert values["batch_size"] == (32, "recipe paper")
 
 
 @pytest.mark.slow

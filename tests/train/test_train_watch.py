@@ -298,7 +298,9 @@ def test_one_line_on_a_terminal(caffe, root, tmp_path):
 def test_a_closed_terminal_does_not_end_the_training(caffe, root, tmp_path):
     """SIGHUP, and no terminal to write to: a snapshot is written, and the run finishes."""
     solver = write_job(root, tmp_path / "job", max_iter=60_000, snapshot=0)
-    child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
+    child, ours = on_a_terminal(
+        ("--solver", solver, "--run-dir", "run", "--best", "none"), tmp_path
+    )
     run = RunDir(tmp_path / "run")
     wait_for_text(run.log, "Iteration 300 (")
     os.close(ours)

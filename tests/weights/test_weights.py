@@ -17,6 +17,7 @@ from helpers.timm_model import images, make_model
 from safetensors.numpy import load_file, save_file
 
 from irv2caffe.caffe.command import tool_command
+from irv2caffe.cli.main import run as main
 from irv2caffe.config import net_options
 from irv2caffe.errors import (
     FormatError,
@@ -581,6 +582,43 @@ def test_values_that_are_none(small, state, tmp_path):
         "Logits: the model",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "bad.caffemodel"}
+
+
+@pytest.mark.slow
+def test_gray_nets_sum_the_weights_of_the_colours(caffe, small, state, tmp_path, capsys):
+    """A gray image gives in the gray net what it gives in the net of three channels."""
+    net, trained = small
+    save_file(state, tmp_path / "w.safetensors")
+    gray = write_deploy(tmp_path, channels=1, **SMALL)
+    out = tmp_path / "m.caffemodel"
+    args = ["import-weights", str(tmp_path / "w.safetensors"), "--net", str(gray), "--out"]
+    assert main([*args, str(out)]) == 0
+    said = capsys.readouterr().err
+    assert "input: gray, 0 to 255, minus 127.5" in said
+    assert "weights of the three colours are summed" in said
+    pixels = images(2, 75, 1)[:, :1]
+    expected = logits(caffe, tmp_path, net, trained, np.repeat(pixels, 3, axis=1))
+    assert expected.std() > 0.01
+    assert np.allclose(logits(caffe, tmp_path, gray, out, pixels), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_classifier_of_another_name_is_a_classifier(small, state, tmp_path):
+    save_file(state, tmp_path / "w.safetensors")
+    options = net_options(variant="slim", classifier="pets", aux=True, **{**SMALL, "crop": 299})
+    net = tmp_path / "train_val.prototxt"
+    write_prototxt(net, train_val(options, 2))
+    report = import_weights(tmp_path / "w.safetensors", net, tmp_path / "m.caffemodel")
+    assert "AuxLogits/pets" in report.left_to_fillers
+    got = blobs_of(tmp_path / "m.caffemodel")["pets"]
+    assert np.array_equal(got[0], state["classif.weight"])
+    write_prototxt(net, train_val(net_options(**{**SMALL, "num_classes": 5}, classifier="x"), 2))
+    with pytest.raises(WeightsError, match="does not fit"):
+        import_weights(tmp_path / "w.safetensors", net, tmp_path / "n.caffemodel")
+    report = import_weights(
+        tmp_path / "w.safetensors", net, tmp_path / "n.caffemodel", without_classifier=True
+    )
+    assert report.left_to_fillers == ["x"]
 
 
 @pytest.mark.slow

@@ -136,7 +136,8 @@ def average_pool_padding(evidence: NetEvidence) -> Hits:
                 why="logits equal TensorFlow's with imported weights; OpenCV's dnn does not load "
                 "DummyData, and toolchains of accelerators may not know it, Reshape or a Scale "
                 "with two bottoms",
-                fix="build-net --average-pool caffe where only simple layers are possible",
+                fix="irv2caffe deploy makes one Scale layer of them, or leaves them out with "
+                "--average-pool caffe",
                 at=layer.at(),
             )
         elif net.is_tensorflow_style:

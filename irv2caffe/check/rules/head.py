@@ -263,6 +263,6 @@ def infogain_matrix(evidence: NetEvidence) -> Hits:
         for each in what:
             why, fix = (
                 "Caffe stops when it creates the net",
-                "build-net --label-smoothing writes it",
+                "build-net writes it for --label-smoothing and --class-weights",
             )
             yield Hit(what=each, why=why, fix=fix, at=at)

@@ -183,8 +183,7 @@ def deploy_sum_factors(evidence: NetEvidence) -> Hits:
             what=f"{len(sums)} sum{'s' if sums[1:] else ''} with factors (eltwise_param coeff)",
             why="Caffe and OpenCV's dnn multiply with them; TensorRT's parser of Caffe's nets "
             "ignores them without a message, and Caffe2's translator refuses them",
-            fix="where such a program will run it, multiply weights and bias of the linear layer "
-            "before the sum instead",
+            fix="irv2caffe deploy folds them into weights and bias of the layer before the sum",
             at=sums[0].at("eltwise_param", "coeff"),
         )
 

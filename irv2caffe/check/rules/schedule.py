@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import bisect
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.check import fork_fields
 from irv2caffe.check.arithmetic import (
-    effective_batch,
     epochs,
+    forgotten_factor,
     is_stepped_by_python,
     iterations_per_epoch,
     learning_rate,
-    num_gpus,
-    num_train,
 )
 from irv2caffe.check.finding import ERROR, NOTE, WARNING, Hit, Hits
 from irv2caffe.check.registry import solver_rule
@@ -178,7 +176,7 @@ def run_length(evidence: SolverEvidence) -> Hits:
     if abs(length - wanted) > _TOLERANCE * wanted:
         yield Hit(
             what=f"max_iter {solver.message.max_iter:,} is {length:.2f} epochs, not {wanted:g}",
-            why=_forgotten_factor(evidence, length / wanted),
+            why=forgotten_factor(evidence, length / wanted),
             fix=f"max_iter: {round(wanted * epoch)}",
             at=solver.at("max_iter"),
         )
@@ -196,35 +194,29 @@ def lr_step_length(evidence: SolverEvidence) -> Hits:
         if abs(length - wanted) > _TOLERANCE * wanted:
             yield Hit(
                 what=f"stepsize {message.stepsize:,} is {length:.3g} epochs, not {wanted:g}",
-                why=_forgotten_factor(evidence, length / wanted),
+                why=forgotten_factor(evidence, length / wanted),
                 fix=f"stepsize: {round(wanted * epoch)}",
                 at=at,
             )
-    elif math.isclose(message.gamma, 0.94, abs_tol=1e-4) and abs(length - 2) > _TOLERANCE * 2:
+    elif (
+        math.isclose(message.gamma, 0.94, abs_tol=1e-4)
+        and abs(length - 2) > _TOLERANCE * 2
+        and not _has_papers_steps(message)
+    ):
         yield Hit(
             what=f"gamma 0.94 every {length:.3g} epochs ({message.stepsize:,} iterations)",
             why="the paper multiplies by 0.94 every two epochs. "
-            + _forgotten_factor(evidence, length / 2),
+            + forgotten_factor(evidence, length / 2),
             fix=f"stepsize: {round(2 * epoch)} for two epochs",
             at=at,
             severity=NOTE,
         )
 
 
-def _forgotten_factor(evidence: SolverEvidence, ratio: float) -> str:
-    """The factor that was probably forgotten, or the length of an epoch."""
-    gpus, iter_size = num_gpus(evidence), evidence.solver.message.iter_size
-    for factor, name in (
-        (gpus * iter_size, "GPUs times iter_size"),
-        (gpus, "the number of GPUs"),
-        (iter_size, "iter_size"),
-    ):
-        if factor > 1 and math.isclose(ratio, factor, rel_tol=_TOLERANCE):
-            return f"It is {factor} times as long: {name} was left out of the calculation"
-        if factor > 1 and math.isclose(ratio, 1 / factor, rel_tol=_TOLERANCE):
-            return f"It is {factor} times as short: {name} was counted twice"
-    images, batch = num_train(evidence), effective_batch(evidence)
-    return f"an epoch is {images:,} images at {batch} per iteration"
+def _has_papers_steps(message: Any) -> bool:
+    """Whether a run of another length has the paper's 60 steps, as build-net derives them."""
+    expected = message.max_iter / 60
+    return bool(abs(message.stepsize - expected) <= max(1, 0.15 * expected))
 
 
 @solver_rule("tests", ERROR, "solver.cpp, InitTestNets, Step, Solve and Test")

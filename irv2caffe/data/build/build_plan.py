@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.data.build.record_order import num_records, record_order
 from irv2caffe.data.records.datum import MAX_KEY_BYTES, record_key
@@ -77,6 +77,18 @@ class BuildPlan:
         for number, first in enumerate(range(start, len(self), self.unit_size)):
             indices = range(first, min(first + self.unit_size, len(self)))
             yield WorkUnit(number, tuple(indices), tuple(self.item(index) for index in indices))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What decides on the records, to name what differs from another plan."""
+        part = self.source.part
+        return {
+            "source": str(self.source.root.absolute()),
+            "number of images": len(self.source.items),
+            "classes": len(self.source.classes),
+            "val_fraction": part.val_fraction if part is not None else None,
+            **self.options.record_options(),
+        }
 
     def list_lines(self) -> Iterator[bytes]:
         """The records as convert_imageset's list has them: lines of a path, a blank and a label.

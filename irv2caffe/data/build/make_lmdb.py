@@ -91,13 +91,7 @@ def _make(
     force: bool,
     resume: bool,
 ) -> BuildReport:
-    inputs = {
-        "source": str(plan.source.root.absolute()),
-        "number of images": len(plan.source.items),
-        "classes": len(plan.source.classes),
-        **plan.options.record_options(),
-    }
-    with open_partial(out, plan.fingerprint, inputs, force=force, resume=resume) as partial:
+    with open_partial(out, plan.fingerprint, plan.inputs, force=force, resume=resume) as partial:
         begun = time.monotonic()
         start = len(plan)
         if not partial.is_complete():

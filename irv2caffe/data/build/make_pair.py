@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import refuse_existing
 from irv2caffe.data.build.build_plan import make_plan
 from irv2caffe.data.build.make_lmdb import check_output, check_outside_source, make_report
-from irv2caffe.data.build.partial import Partial, partial_folder
+from irv2caffe.data.build.partial import Partial, check_partial, partial_folder
 from irv2caffe.data.build.pool import open_pool
 from irv2caffe.data.build.resume_check import check_unchanged
 from irv2caffe.data.build.size_estimate import check_space_of_all, estimate_lmdb
@@ -140,45 +141,43 @@ def make_pair(
         OutputError: no space for both.
         Irv2CaffeError: as for ``build``.
     """
-    jobs = [(val_out, split.val, options.for_validation()), (out, split.train, options)]
-    plans = [make_plan(source, wanted) for _, source, wanted in jobs]
-    kept = _kept(plans, [path for path, _, _ in jobs], backend, force=force) if resume else set()
-    for path in {out, val_out} - kept:
-        check_output(path, force=force)
-    expected = dict(zip((out, val_out), estimate_pair(split, out, val_out, options), strict=True))
-    for path in kept:
-        done = replace(expected[path], resumes_at=expected[path].num_records)
-        expected[path] = done
-    announce(expected[out], expected[val_out])
-    check_space_of_all(expected)
-    reports: list[BuildReport] = []
-    for (path, source, wanted), plan in zip(jobs, plans, strict=True):
+    plans = {
+        val_out: make_plan(split.val, options.for_validation()),
+        out: make_plan(split.train, options),
+    }
+    kept = _kept(plans, backend, force=force) if resume else set()
+    for path, plan in plans.items():
         if path in kept:
-            reports.append(_checked_again(path, plan))
             continue
-        most = wanted.max_skipped
+        check_output(path, force=force)
+        if backend == "native":  # the other has no unfinished database
+            check_partial(path, plan.fingerprint, plan.inputs, force=force, resume=resume)
+    sizes = dict(zip((out, val_out), estimate_pair(split, out, val_out, options), strict=True))
+    for path in kept:
+        sizes[path] = replace(sizes[path], resumes_at=len(plans[path]))
+    announce(sizes[out], sizes[val_out])
+    check_space_of_all(sizes)
+    reports: dict[Path, BuildReport] = {}
+    for path, plan in plans.items():
+        if path in kept:
+            reports[path] = _checked_again(path, plan)
+            continue
+        most = plan.options.max_skipped
         if most is not None:  # both together may skip so many
-            most = max(0, most - sum(report.num_skipped for report in reports))
-        reports.append(build(source, path, replace(wanted, max_skipped=most)))
-    findings = [
-        *_lost_classes(split.train, out, "training"),
-        *_lost_classes(split.val, val_out, "validation"),
-    ]
-    val, train = reports
-    return PairReport(train, val, split.num_duplicates, split.notes, tuple(findings))
+            most = max(0, most - sum(report.num_skipped for report in reports.values()))
+        reports[path] = build(plan.source, path, replace(plan.options, max_skipped=most))
+    findings = (*_lost_classes(plans[out], out), *_lost_classes(plans[val_out], val_out))
+    return PairReport(reports[out], reports[val_out], split.num_duplicates, split.notes, findings)
 
 
-def _kept(plans: list[BuildPlan], outs: list[Path], backend: str, *, force: bool) -> set[Path]:
+def _kept(plans: dict[Path, BuildPlan], backend: str, *, force: bool) -> set[Path]:
     """The databases that an interrupted run of the same pair has finished.
 
     With ``force``, a finished database is one of an earlier pair, unless the other one is
     unfinished.
     """
     kept = set()
-    for plan, out, other, other_out in (
-        (plans[0], outs[0], plans[1], outs[1]),
-        (plans[1], outs[1], plans[0], outs[0]),
-    ):
+    for (out, plan), (other_out, other) in permutations(plans.items()):
         manifest = read_manifest(out)
         is_same = (manifest.get("fingerprint"), manifest.get("backend")) == (
             plan.fingerprint,
@@ -197,11 +196,12 @@ def _checked_again(out: Path, plan: BuildPlan) -> BuildReport:
     return make_report(out, len(plan), 0, 0.0)
 
 
-def _lost_classes(source: Source, out: Path, what: str) -> list[str]:
+def _lost_classes(plan: BuildPlan, out: Path) -> list[str]:
     """A finding on classes all of whose images in a part cannot be read."""
-    stored = read_manifest(out).get("images_per_label", {})
+    source, stored = plan.source, read_manifest(out).get("images_per_label", {})
     lost = sorted({label for label in source.items.labels if not stored.get(str(label))})
     if not lost:
         return []
+    what = "validation" if source.is_validation else "training"
     names = some([class_name(source, label) for label in lost])
     return [f"no {what} image of {len(lost):,} class(es) can be read: {names}"]

@@ -132,6 +132,20 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
+def check_partial(
+    out: Path, fingerprint: str, inputs: dict[str, Any], *, force: bool, resume: bool
+) -> None:
+    """Refuses, before anything is built, what :func:`open_partial` would refuse of another plan.
+
+    Raises:
+        OutputExistsError: the unfinished database of the output belongs to another plan.
+    """
+    partial = Partial(partial_folder(out), fingerprint)
+    is_resumed = resume and (partial.is_of_this_plan() or partial.is_complete())
+    if partial.folder.is_dir() and not is_resumed:
+        _check_replaceable(partial, inputs, may_remove=force or not resume)
+
+
 @contextmanager
 def open_partial(
     out: Path, fingerprint: str, inputs: dict[str, Any], *, force: bool, resume: bool

@@ -213,9 +213,21 @@ def take_means(given: dict[str, Any], database: Database | None) -> dict[str, An
     if database is None:
         raise UsageError(f"{flag} needs --train-lmdb")
     value = database.mean_values if name == "mean_value" else database.mean_file
-    if not value or len(database.mean_values) != 3:
+    if not value or len(database.mean_values) not in {1, 3}:
         raise UsageError(
-            f"{flag}: the training database has no mean of three channels",
+            f"{flag}: the training database has no mean of one or three channels",
             "make-lmdb computes one, unless --mean none; or give numbers or a file",
         )
+    if name == "mean_value" and len(database.mean_values) == 1:
+        return {name: database.mean_values * 3}  # as NetOptions has it for gray images
     return {name: value}
+
+
+def shorter_side(*databases: Database | None) -> int | None:
+    """The shorter side of the images of several databases, in pixels; None if it is not known."""
+    sides = []
+    for database in databases:
+        if database is None or database.mixed_sizes or not (database.height and database.width):
+            return None
+        sides.append(min(database.height, database.width))
+    return min(sides, default=None)
