@@ -77,6 +77,7 @@ def classify_command(
     """
     from irv2caffe.atomic import refuse_existing
     from irv2caffe.inference.images import read_images
+    from irv2caffe.inference.nets import with_stored_statistics
     from irv2caffe.inference.opening import open_model
     from irv2caffe.inference.running import start_runner
 
@@ -88,12 +89,18 @@ def classify_command(
     engine, gpus, caffe = (given.pop(name) for name in ("engine", "gpus", "caffe"))
     override = preprocessing_options(given)
     opened = open_model(model, **given, override=override)
+    net, num_changed = with_stored_statistics(opened.net)
     sources = [read_images(path, opened, whole=crops == "144") for path in images]
     for note in (*opened.notes, *(note for source in sources for note in source.notes)):
         ui.say(f"note: {note}")
     blobs = (opened.logits, opened.probabilities)
+    if num_changed:
+        ui.say(
+            f"note: {num_changed} BatchNorm layers take the statistics of the batch in tests "
+            "(use_global_stats: false); here they take the stored ones, as the deploy net does"
+        )
     with start_runner(
-        opened.net, opened.weights, blobs=blobs, engine=engine, gpus=gpus, caffe=caffe
+        net, opened.weights, blobs=blobs, engine=engine, gpus=gpus, caffe=caffe
     ) as runner:
         ui.say(f"{opened.title}, {runner.title}")
         shown = _Output(opened, as_json=as_json, wants_tiles=sheet is not None)
