@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.completion import models_and_runs
 from irv2caffe.cli.model_options import (
     ENGINE_OPTIONS,
     MODEL_OPTIONS,
@@ -33,7 +34,7 @@ _MOST_TILES = 200
 @click.command(
     "classify", cls=SectionCommand, short_help="Show the classes of images, by a trained net."
 )
-@click.argument("model", type=_PATH)
+@click.argument("model", type=_PATH, shell_complete=models_and_runs)
 @click.argument("images", type=_PATH, nargs=-1, required=True, metavar="IMAGE_OR_FOLDER...")
 @_output(
     "--top",
