@@ -91,8 +91,7 @@ def plot_log_command(
 ) -> None:
     """Plot the validation error and training loss of one or more runs and print a summary.
 
-    LOGS are Caffe logs (plain text, .gz, .bz2 or .xz), run folders of irv2caffe train, or - for
-    standard input.
+    LOGS are Caffe logs (.gz, .bz2 or .xz, too), run folders of train, or - for standard input.
     """
     from irv2caffe.log.accuracy import AccuracyNames
     from irv2caffe.plot.session import PlotSession, Request
