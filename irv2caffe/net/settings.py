@@ -67,7 +67,8 @@ def settings(
     length = made_for.get("epochs", SolverOptions.epochs)
     more = derive_solver(solver.options, {*given, *recipe.solver}, length, **run)
     solver = resolve(SolverOptions, recipe, given, derived={**found, **more})
-    if "bn_fraction" not in fixed and "bn_fraction" not in recipe.net:
+    is_moving = net.options.bn_statistics != "kept"
+    if is_moving and "bn_fraction" not in {*fixed, *recipe.net}:
         found |= derive_bn_fraction(solver.options, **run)
     return Settings(resolve(NetOptions, recipe, given, measured=measured, derived=found), solver)
 

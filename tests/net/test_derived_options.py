@@ -157,6 +157,10 @@ def test_a_recipes_steps_belong_to_its_own_length():
     assert found(resolved(own, 64_000, epochs=60.0), "lr_decay_epochs") == (10.0, "recipe own")
 
 
+def test_kept_statistics_have_no_window():
+    assert found(resolved(bn_statistics="kept"), "bn_fraction") == (0.999, "default")
+
+
 def test_the_seed_keeps_its_fraction_and_its_channels():
     made = resolved(load_recipe("seed"), 1212, measured={"channels": 1})
     assert found(made, "bn_fraction") == (0.999, "default")

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import system
 from irv2caffe.errors import (
-    FormatError,
     InputError,
     Irv2CaffeError,
-    MissingInputError,
     NetError,
     OutputError,
     OutputExistsError,
     UsageError,
     first_of,
 )
-from irv2caffe.proto.snapshot_headers import read_model_header
 from irv2caffe.train.plan.criterion import check_criterion
 from irv2caffe.train.plan.estimate import Estimate, estimate
 from irv2caffe.train.plan.findings import job_findings, prevents_start, problem, stops
@@ -27,10 +24,11 @@ from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import collected
 from irv2caffe.train.plan.memory_check import check_memory
 from irv2caffe.train.plan.plan import Disk, Plan
+from irv2caffe.train.plan.start_weights import check_weights
 from irv2caffe.train.run_dir.folders import refuse_used
 from irv2caffe.train.run_dir.foreign_training import refuse_other_net
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
-from irv2caffe.train.run_dir.snapshots import net_differences, pairs
+from irv2caffe.train.run_dir.snapshots import pairs
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
@@ -48,9 +46,7 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
         problems: problems found so far; new ones are added.
     """
     notes = _notes(plan)
-    for path in plan.options.weights:
-        with collected(problems):
-            notes += _weights(plan, path)
+    notes += check_weights(plan, problems)
     start, folder = plan.options.snapshot, plan.options.run_dir
     if start is not None:
         with collected(problems):
@@ -173,38 +169,6 @@ def _changes(plan: Plan) -> list[str]:
         lines.append("snapshot_after_train: false would lose the final weights; the run uses true")
     if solver.snapshot_format != type(solver).BINARYPROTO:
         lines.append("snapshot_format: HDF5 cannot be verified; the run uses BINARYPROTO")
-    return lines
-
-
-def _weights(plan: Plan, path: Path) -> list[str]:
-    """Checks a model to start from; returns notes on the layers that the net takes from it.
-
-    Raises:
-        InputError: not a model, or layers of one name have other shapes.
-    """
-    if not path.is_file():
-        raise MissingInputError(f"{path}: no such file", "--weights takes a .caffemodel")
-    if "," in str(path):
-        raise InputError(f"--weights {path}: Caffe takes a comma for the next file", "rename it")
-    try:
-        outline = read_model_header(path)
-    except FormatError as error:
-        hint = error.hint if "--" in error.hint else "it takes a whole .caffemodel"
-        raise InputError(f"--weights {error.message}", hint) from error
-    if not plan.job.nets:
-        return []
-    theirs = {layer.definition.name for layer in outline.layers if layer.shapes}
-    ours = {layer.name for layer in plan.job.train_net.layer}
-    if not theirs & ours:
-        raise InputError(
-            f"--weights {path}: none of its layers has the name of a layer of this net",
-            "Caffe copies weights by layer name; irv2caffe summary lists the names",
-        )
-    differences = [] if outline.is_old else net_differences(outline.layers, plan.job.train_net)
-    changed = [line for line in differences if "changed" in line]
-    lines = [f"weights of {len(theirs & ours)} layers come from {path}"]
-    if changed:
-        lines.append(f"warning: {path} differs from the net: {'; '.join(changed[:3])}")
     return lines
 
 
