@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.completion import models_and_runs
 from irv2caffe.cli.model_options import (
     ENGINE_OPTIONS,
     MODEL_OPTIONS,
@@ -71,9 +72,9 @@ _IMAGES = (
 
 
 @click.command("deploy", cls=SectionCommand, short_help="Make the files that a device needs.")
-@click.argument("source", type=_PATH, metavar="MODEL_OR_RUN")
+@click.argument("source", type=_PATH, metavar="MODEL_OR_RUN", shell_complete=models_and_runs)
 @section("Output options")("--out", type=_PATH, required=True, help="The folder to write.")
-@section("Output options")("--force", is_flag=True, help="Replace an existing folder.")
+@section("Output options")("--force", is_flag=True, help="Replace an existing bundle.")
 @section("Output options")("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @with_options((*_NET, *_IMAGES, *MODEL_OPTIONS, *ENGINE_OPTIONS))
 def deploy_command(
@@ -99,13 +100,15 @@ def deploy_command(
     MODEL_OR_RUN is a run folder or a .caffemodel, of any net that classifies images.
     """
     from irv2caffe.atomic import refuse_existing
-    from irv2caffe.deploy.make_bundle import make_bundle
+    from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
     from irv2caffe.deploy.options import BundleOptions
     from irv2caffe.deploy.samples import images_of
     from irv2caffe.inference.images import read_images
     from irv2caffe.inference.opening import open_model
 
-    if not force:
+    if force:
+        refuse_other(out)
+    else:
         refuse_existing(out)
     override = preprocessing_options(options)
     model = open_model(source, net=net, labels=labels, snapshot=snapshot, override=override)
@@ -133,7 +136,7 @@ def _report(bundle: Bundle) -> Iterator[str]:
     size = ui.format_bytes(sum(bundle.files.values()))
     before, after = bundle.num_layers
     yield f"{bundle.folder}: {before:,} layers became {after:,}, {size}"
-    yield f"checked on {bundle.check.num_images} images, {bundle.runner}: {bundle.check.text()}"
+    yield f"checked on {bundle.check.num_images} image(s), {bundle.runner}: {bundle.check.text()}"
     if bundle.average_pool_cost is not None:
         yield f"Caffe's average pool costs: {bundle.average_pool_cost.text()}"
     for program, check in bundle.onnx.items():

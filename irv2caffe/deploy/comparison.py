@@ -44,9 +44,8 @@ class Comparison:
         """The result in words."""
         n = self.num_images
         return (
-            f"largest difference {self.largest:.1e} of the logits' standard deviation, the same "
-            f"best class for {self.same_best} of {n} images, the same ranking for "
-            f"{self.same_ranking}"
+            f"largest difference {self.largest:.1e} of the logits' standard deviation; same best "
+            f"class {self.same_best} of {n}, same ranking {self.same_ranking} of {n}"
         )
 
 

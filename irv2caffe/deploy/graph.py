@@ -6,6 +6,7 @@ for names; :meth:`Graph.to_net` finds the names again.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,11 @@ class Graph:
     nodes: list[Node]
     outputs: dict[str, Value]
     notes: list[str] = field(default_factory=list)
+
+    def copy(self) -> Graph:
+        """A copy that can be rewritten; the arrays are shared, since they are never changed."""
+        shared = {id(blob): blob for node in self.nodes for blob in node.blobs}
+        return copy.deepcopy(self, shared)
 
     def uses(self) -> Counter[Value]:
         """How often each value is read, by layers and as an output."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,9 @@ from irv2caffe.deploy.fold import simplify
 from irv2caffe.deploy.graph import read_graph
 from irv2caffe.deploy.onnx.export import write_onnx
 from irv2caffe.deploy.options import Bundle, BundleOptions
-from irv2caffe.deploy.readme import readme
+from irv2caffe.deploy.readme import FILES, readme
 from irv2caffe.deploy.samples import run_samples, take_samples, write_expected
-from irv2caffe.errors import OutputError
+from irv2caffe.errors import OutputError, OutputExistsError, first_of
 from irv2caffe.inference.running import start_runner
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.shapes.layer_types import SHAPE_RULES
@@ -60,17 +59,19 @@ def make_bundle(
         images: real images; the first are compared and written as samples.
         out: the folder.
         options: of the bundle.
-        force: replace an existing folder.
+        force: replace an existing bundle.
         progress: is told how many images have run, of how many.
 
     Raises:
-        OutputExistsError: the folder exists and ``force`` is not set.
+        OutputExistsError: the folder exists, and ``force`` is not set or it is no bundle.
         OutputError: the new net is not the same net; nothing is written then.
         WeightsError: weights that do not fit the net.
         InputError: no images, or images that do not fit.
         NetError: a net that Caffe would refuse, or that cannot be written as ONNX.
         CaffeFailedError: the program that runs the nets has failed.
     """
+    if force:
+        refuse_other(out)
     with atomic_folder(out, force=force) as folder:
         samples, files = take_samples(
             images,
@@ -84,6 +85,17 @@ def make_bundle(
         bundle = maker.make(out)
         write_text(folder / "README.md", readme(bundle, model, options))
     return bundle
+
+
+def refuse_other(out: Path) -> None:
+    """Raises OutputExistsError for what ``force`` must not replace: what is no bundle."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    other = sorted(names - FILES.keys() - {"README.md"})
+    if out.is_dir() and not other:
+        return
+    if out.exists() or out.is_symlink():
+        what = f"holds {first_of(other, 3)}" if other else "is no folder"
+        raise OutputExistsError(f"{out} is no bundle: it {what}", "choose another --out")
 
 
 class _Maker:
@@ -112,7 +124,7 @@ class _Maker:
         """Writes and checks everything but the README."""
         ends = (self._model.probabilities, self._model.logits)  # dnn.forward() gives the first
         original = read_graph(self._model.net, self._model.weights, ends)
-        graph = copy.deepcopy(original)
+        graph = original.copy()
         folding = simplify(
             graph,
             fold=self._options.fold,
@@ -176,7 +188,7 @@ class _Maker:
         self, original: Graph, wanted: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], Comparison]:
         """The logits of the original with Caffe's average pools, and what that changes."""
-        graph = copy.deepcopy(original)
+        graph = original.copy()
         simplify(graph, fold=False, plain_average_pool=True)
         logits = [graph.outputs[self._model.logits]]
         net = graph.to_net()

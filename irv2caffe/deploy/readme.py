@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from irv2caffe.deploy.options import Bundle, BundleOptions
     from irv2caffe.inference.model import Model
 
-_FILES = {
+FILES = {
     "deploy.prototxt": "the net for Caffe and what reads its files",
     "deploy.caffemodel": "its weights, float32",
     "net.onnx": "net and weights for what reads ONNX (operator set 13, open batch size)",
@@ -43,7 +43,7 @@ def readme(bundle: Bundle, model: Model, options: BundleOptions) -> str:
         "",
         "| file | what it is |",
         "|---|---|",
-        *(f"| `{name}` | {what} |" for name, what in _FILES.items() if name in bundle.files),
+        *(f"| `{name}` | {what} |" for name, what in FILES.items() if name in bundle.files),
         "",
         "## Try it",
         "",
@@ -73,7 +73,7 @@ def readme(bundle: Bundle, model: Model, options: BundleOptions) -> str:
 
 def _checks(bundle: Bundle) -> Iterator[str]:
     yield (
-        f"`deploy.prototxt` against the net that was trained, {bundle.check.num_images} images, "
+        f"`deploy.prototxt` against the net that was trained, {bundle.check.num_images} image(s), "
         f"{bundle.runner}: {bundle.check.text()}."
     )
     for program, check in bundle.onnx.items():
@@ -92,9 +92,11 @@ def _changes(bundle: Bundle, options: BundleOptions) -> Iterator[str]:
     if not options.fold:
         yield "BatchNorm, Scale and the factors of sums were left as they are."
     elif folding.removed["BatchNorm"]:
+        left = f", except for {len(folding.kept)} Scale layers" if folding.kept else ""
+        count = folding.removed["BatchNorm"]
         yield (
-            f"{folding.removed['BatchNorm']} BatchNorm layers and the Scale layers behind them are "
-            "part of the weights and biases of the layers before or after them."
+            f"{count} BatchNorm layers and the Scale layers behind them were merged into "
+            f"the weights and biases of the layers beside them{left}."
         )
     if folding.coefficients:
         yield (
@@ -103,7 +105,7 @@ def _changes(bundle: Bundle, options: BundleOptions) -> Iterator[str]:
         )
     if folding.kept:
         yield (
-            f"{len(folding.kept)} Scale layers are left: between them and the next layer with "
+            f"{len(folding.kept)} Scale layers are left: between each and the next layer with "
             "weights stands another, such as ReLU, or others read the same values."
         )
     for name in folding.border_maps:

@@ -16,6 +16,7 @@ from irv2caffe.inference.feeding import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -57,6 +58,9 @@ class Pass:
     seconds: float
 
 
+_NO_LABEL = "no label"
+
+
 @dataclass
 class _Row:
     name: str
@@ -78,14 +82,13 @@ def run_over(members: Sequence[Member], *, batch_size: int, crops: int, progress
         progress: called with (images done, images).
 
     Raises:
-        InputError: no image with a label, or a label that the nets do not have.
+        InputError: no image can be used.
     """
     started = time.monotonic()
     model = members[0].model
     collected = PredictionList(model.num_classes)
     total, num_done = len(members[0].images), 0
-    skipped: list[Skipped] = []
-    rows = _rows(members, crops, skipped, model.num_classes)
+    unfit: list[Skipped] = []
     step = batch_size if crops == 1 else max(1, batch_size // crops)
     first: list[_Row] = []
     batch: list[_Row] = []
@@ -96,16 +99,16 @@ def run_over(members: Sequence[Member], *, batch_size: int, crops: int, progress
         collected.add([row.name for row in batch], labels, scores, probabilities)
         batch.clear()
 
-    for row in rows:
+    for row in _rows(members, crops, unfit):
         first += [row] if len(first) < step and crops == 1 else []
         batch.append(row)
         num_done += 1
         if len(batch) == step:
             finish()
-            progress(num_done + len(skipped), total)
+            progress(num_done + len(unfit) + len(members[0].images.skipped), total)
+    skipped = [*members[0].images.skipped, *unfit]
     if not num_done:
-        what = f", such as {skipped[0].name}: {skipped[0].reason}" if skipped else ""
-        raise InputError(f"{members[0].images.source}: no image could be used{what}")
+        raise _nothing_usable(members[0].images.source, skipped)
     while batch and crops == 1 and len(batch) < step:
         batch += first[: step - len(batch)]
     if batch:
@@ -115,48 +118,46 @@ def run_over(members: Sequence[Member], *, batch_size: int, crops: int, progress
     return Pass(found.first(num_done), found, skipped, time.monotonic() - started)
 
 
-def _rows(
-    members: Sequence[Member], crops: int, skipped: list[Skipped], num_classes: int
-) -> Iterator[_Row]:
-    """The images with their inputs for each net; those that do not fit are skipped.
-
-    ``skipped`` is filled as the images go by.
-    """
+def _rows(members: Sequence[Member], crops: int, unfit: list[Skipped]) -> Iterator[_Row]:
+    """The images with their inputs for each net; those that do not fit are added to ``unfit``."""
     sources = {id(member.images): member.images for member in members}
+    num_classes = members[0].model.num_classes
     for found in zip(*sources.values(), strict=True):
         by_source = dict(zip(sources, found, strict=True))
         images = [by_source[id(member.images)] for member in members]
-        image = images[0]
-        skipped[:] = [*members[0].images.skipped, *(one for one in skipped if one.reason == _UNFIT)]
-        if len({each.name for each in images}) > 1:
+        name, label = images[0].name, images[0].label
+        if len({image.name for image in images}) > 1:
             raise InputError(
-                f"{image.name} can be read for one net only",
-                "evaluate these models one by one",
+                f"{name} can be read for one net only", "evaluate these models one by one"
             )
-        if image.label is None:
-            raise InputError(
-                f"{image.name} has no label, so that it cannot be evaluated",
-                "folders must be called as the classes; or give a database. irv2caffe classify "
-                "needs no labels",
-            )
-        if not 0 <= image.label < num_classes:
-            raise InputError(
-                f"{image.name} has the label {image.label}, the net has {num_classes} classes",
-                "is this the data of another net? labels begin with 0",
-            )
+        if label is None or not 0 <= label < num_classes:
+            reason = _NO_LABEL if label is None else f"label {label} is no class of the net"
+            unfit.append(Skipped(name, reason))
+            continue
         try:
             inputs = tuple(
-                feed(member.model.preprocessing, each.pixels, crops=crops)
-                for member, each in zip(members, images, strict=True)
+                feed(member.model.preprocessing, image.pixels, crops=crops)
+                for member, image in zip(members, images, strict=True)
             )
         except UnfitImageError as error:
-            skipped.append(Skipped(image.name, _UNFIT, str(error)))
+            unfit.append(Skipped(name, "does not fit the net", str(error)))
             continue
-        yield _Row(image.name, image.label, inputs)
-    skipped[:] = [*members[0].images.skipped, *(one for one in skipped if one.reason == _UNFIT)]
+        yield _Row(name, label, inputs)
 
 
-_UNFIT = "does not fit the net"
+def _nothing_usable(source: Path, skipped: Sequence[Skipped]) -> InputError:
+    """The error for data of which not a single image can be used."""
+    if not skipped:
+        return InputError(f"{source} holds no images", "check the path")
+    first = skipped[0]
+    hint = "is this the data of another net? its labels begin with 0, its folders are its classes"
+    if first.reason == _NO_LABEL:
+        hint = (
+            "its folders must be called as the classes of the net; or give a database, or --list. "
+            "irv2caffe classify needs no labels"
+        )
+    why = f"{first.reason}: {first.detail}" if first.detail else first.reason
+    return InputError(f"{source}: no image can be used, such as {first.name}: {why}", hint)
 
 
 def _forward(

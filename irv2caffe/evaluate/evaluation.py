@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from irv2caffe.errors import first_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,9 +77,11 @@ class Evaluation:
                 "score, as Caffe counts: is the net dead, or its softmax saturated?"
             )
         if self.skipped:
-            first = self.skipped[0]
+            counts = Counter(one.reason for one in self.skipped)
+            reasons = first_of([f"{why} ({num:,})" for why, num in counts.most_common()], 5)
             found.append(
-                f"{len(self.skipped):,} images were left out, such as {first.name}: {first.reason}"
+                f"{len(self.skipped):,} images were left out, such as {self.skipped[0].name}: "
+                f"{reasons}"
             )
         return found
 

@@ -7,6 +7,7 @@ only the page's own script.
 from __future__ import annotations
 
 import base64
+import itertools
 import tempfile
 from html import escape
 from importlib import resources
@@ -62,7 +63,7 @@ def write_page(evaluation: Evaluation, examples: Examples, out: Path) -> None:
             else "Every image is right."
         ),
         worst=_tiles(examples.worst),
-        confused=_tiles(examples.confused),
+        confused=_by_mistake(examples.confused),
         class_head="".join(
             f"<th{' class=number' * (key != 'name')}>{words}</th>" for key, words in _COLUMNS
         ),
@@ -159,6 +160,16 @@ def _tiles(examples: Sequence[Example]) -> str:
         f"<small>{100 * one.label_probability:.2g} % {_text(one.true)}</small>"
         f"<small>{_text(one.name)}</small></figure>"
         for one in examples
+    )
+
+
+def _by_mistake(examples: Sequence[Example]) -> str:
+    """The examples of each mistake under a heading; those of one mistake are neighbours."""
+    groups = itertools.groupby(examples, key=lambda one: (one.true, one.predicted))
+    return "".join(
+        f"<h3>{_text(true)} taken for {_text(predicted)}</h3>"
+        f'<div class="tiles">{_tiles(list(group))}</div>'
+        for (true, predicted), group in groups
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.layer_texts import conv, layer
-from helpers.paths import ROOT
+from helpers.paths import OPENCV4, SHARED_DATA
 from helpers.trained_nets import own_deploy, parse, write_trained
 from helpers.zoo import photo
 
@@ -23,7 +24,7 @@ from irv2caffe.config import templates_dir
 from irv2caffe.data.options import RESIZE_MODES
 from irv2caffe.data.records.image import resize
 from irv2caffe.deploy.comparison import compare
-from irv2caffe.deploy.make_bundle import make_bundle
+from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
 from irv2caffe.deploy.options import BundleOptions
 from irv2caffe.errors import OutputError
 from irv2caffe.inference.feeding import feed
@@ -36,7 +37,6 @@ from irv2caffe.proto.binary import blob_from_array, read_binary, write_binary
 from irv2caffe.proto.text import write_prototxt
 
 CLASSES = ("ant", "bee", "cow")
-OPENCV4 = ROOT / ".venv" / "opencv4"
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_files(bundle, folder):
     assert all(f"| `{name}` |" in text for name in names)
     assert "204 BatchNorm layers" in text
     assert "Resize to 75 x 75 pixels" in text
-    assert text.count("the same ranking for 4") == 3  # Caffe, onnxruntime, OpenCV
+    assert text.count("same ranking 4 of 4") == 3  # Caffe, onnxruntime, OpenCV
     listed = (bundle / "calibration.txt").read_text().splitlines()
     assert listed == [f"calibration/{number:05d}.npy" for number in range(6)]
     model = open_model(bundle)
@@ -163,6 +163,40 @@ def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
     assert (tmp_path / "b" / "calibration" / "00000.bin").stat().st_size == 4 * 3 * 75 * 75
     assert cli(list(map(str, argv))) == 1
     assert "already exists" in capsys.readouterr().err
+    refuse_other(tmp_path / "b")  # --force may replace it
+
+
+PHOTOS = SHARED_DATA / "imagenet-photos" / "photos.tar"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_file(), reason="no real photographs beside this checkout")
+def test_the_whole_net_on_photographs(caffe, tmp_path):
+    """TF-slim's net in its own size: the tolerance holds through 244 convolutions."""
+    with tarfile.open(PHOTOS) as archive:
+        for member in archive.getmembers()[:2]:
+            archive.extract(member, tmp_path / "images", filter="data")
+    net = own_deploy("slim", crop=299, width=1, num_classes=1000)
+    write_prototxt(tmp_path / "deploy.prototxt", net)
+    write_trained(net, tmp_path / "net.caffemodel")
+    options = PreprocessingOptions(mean_value=(127.5,), scale=1 / 127.5, resize=(328, 328))
+    model = open_model(tmp_path / "net.caffemodel", override=options)
+    images = read_images(tmp_path / "images", model)
+    made = make_bundle(model, images, tmp_path / "b", BundleOptions(num_checked=2, num_samples=0))
+    assert made.check.passes
+    assert made.check.num_images == 2
+    assert made.num_layers == (993, 580)
+
+
+def test_force_replaces_bundles_only(folder, tmp_path, capsys):
+    (tmp_path / "run" / "snapshots").mkdir(parents=True)
+    argv = ["deploy", str(folder / "net.caffemodel"), "--images", str(folder / "images"), "--force"]
+    for out in ("run", "file"):
+        (tmp_path / "file").write_text("mine")
+        assert cli([*argv, "--out", str(tmp_path / out)]) == 1
+        assert "is no bundle" in capsys.readouterr().err
+    assert (tmp_path / "run" / "snapshots").is_dir()
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_without_images_it_says_how_to_name_some(caffe, folder, tmp_path, capsys):

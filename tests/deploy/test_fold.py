@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
 from helpers.layer_texts import INPUT, conv, layer, normalize
+from helpers.paths import OPENCV4
 from helpers.trained_nets import (
     difference,
     foreign_deploy,
+    images,
     own_deploy,
     parse,
     run,
@@ -199,9 +204,17 @@ OURS = {
 }
 
 
-@pytest.mark.parametrize("name", [*OURS, "ResNet-50", "DenseNet-121", "MobileNet"])
+WHOLE = (*OURS, "ResNet-50", "DenseNet-121", "MobileNet")
+
+
+def whole(name):
+    """A whole net, narrow."""
+    return own_deploy(name, width=0.1, **OURS[name]) if name in OURS else foreign_deploy(name)
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_nets(caffe_nets, tmp_path, name):
-    net = own_deploy(name, width=0.1, **OURS[name]) if name in OURS else foreign_deploy(name)
+    net = whole(name)
     model = write_trained(net, tmp_path / "net.caffemodel")
     logits = net.layer[-1].bottom[0]
     graph, _, folded = simplified(net, model, tmp_path, [logits])
@@ -214,6 +227,46 @@ def test_nets(caffe_nets, tmp_path, name):
     assert not any(each.eltwise_param.coeff for each in folded.layer)
     text = text_format.MessageToString(folded)
     assert not any(word in text for word in ("filler", "lr_mult", "fraction", "loss"))
+
+
+SCRIPT = """
+import sys
+import cv2, numpy as np
+for folder in sys.argv[1:]:
+    net = cv2.dnn.readNetFromCaffe(folder + "/net.prototxt", folder + "/folded.caffemodel")
+    net.setInput(np.load(folder + "/images.npy"))
+    np.save(folder + "/found.npy", net.forward(open(folder + "/name").read()))
+"""
+
+
+@pytest.mark.skipif(not OPENCV4.is_dir(), reason="OpenCV 4 is not there: scripts/test installs it")
+def test_opencv_4_reads_them(caffe_nets, tmp_path):
+    wanted = {}
+    for name in WHOLE:
+        folder = tmp_path / name
+        folder.mkdir()
+        net = whole(name)
+        del net.layer[0].input_param.shape[0].dim[0]
+        net.layer[0].input_param.shape[0].dim.insert(0, 2)  # a batch
+        model = write_trained(net, folder / "net.caffemodel")
+        logits = net.layer[-1].bottom[0]
+        graph, _, folded = simplified(net, model, folder, [logits])
+        (folder / "net.prototxt").write_text(text_format.MessageToString(folded))
+        (folder / "name").write_text(graph.outputs[logits].name)
+        np.save(folder / "images.npy", images(net))
+        wanted[folder] = run(caffe_nets, net, model, logits)
+    argv = [sys.executable, "-c", SCRIPT, *map(str, wanted)]
+    done = subprocess.run(
+        argv,
+        env={**os.environ, "PYTHONPATH": str(OPENCV4)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for folder, values in wanted.items():
+        assert difference(np.load(folder / "found.npy").reshape(values.shape), values) < 1e-4
 
 
 def test_plain_average_pool_is_that_of_a_net_built_so(caffe_nets, tmp_path):
@@ -275,6 +328,18 @@ def test_depthwise_convolutions_of_forks_become_groups(tmp_path):
     _, _, folded = simplified(net, model, tmp_path)
     assert folded.layer[1].type == "Convolution"
     assert folded.layer[1].convolution_param.group == 4
+
+
+def test_a_constant_of_any_size_is_not_computed(tmp_path):
+    shape = "shape { dim: [1, 1, 20000, 20000] }"
+    text = INPUT.replace("shape { dim: [2, 4, 6, 5] }", shape) + layer(
+        "DummyData", "d", "", param=f"dummy_data_param {{ {shape} }}"
+    ).replace('bottom: ""', "")
+    text += layer("Pooling", "p", "d", param="pooling_param { pool: AVE kernel_size: 3 pad: 1 }")
+    text += layer("Scale", "out", "x p", param="scale_param { axis: 0 }")
+    write_trained(parse(INPUT), tmp_path / "net.caffemodel")
+    _, _, folded = simplified(parse(text), tmp_path / "net.caffemodel", tmp_path)
+    assert [each.type for each in folded.layer[1:]] == ["DummyData", "Pooling", "Scale"]
 
 
 def test_other_weights_are_refused(tmp_path):

@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import cv2
@@ -16,13 +19,18 @@ from helpers.evaluation_jobs import (
     NUM_VAL,
     SIDE,
     caffe_test,
+    children_of,
     make_databases,
     pixels_of,
+    record_of,
     write_net,
 )
 from helpers.program import run
+from helpers.training_jobs import child_of_test, is_gone, wait_for
 
 from irv2caffe.cli.evaluate import evaluate_command
+from irv2caffe.data.lmdb_store import DatabaseWriter
+from irv2caffe.data.records.datum import record_key
 from irv2caffe.errors import InputError, Irv2CaffeError, OutputExistsError, UsageError
 from irv2caffe.evaluate.examples import find_examples
 from irv2caffe.evaluate.output_folder import check_output, write_output
@@ -297,4 +305,32 @@ def test_what_is_refused(root, tmp_path, monkeypatch):
             evaluate_command.main(list(map(str, words)), standalone_mode=False)
         assert caught.value.exit_code == code, words
         assert said in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_that_the_net_does_not_have_are_left_out(root, tmp_path):
+    rng = np.random.default_rng(1)
+    for name, labels in (("some", [0, 1, 6, 2]), ("all", [6, 7])):
+        (tmp_path / name).mkdir()
+        with DatabaseWriter(tmp_path / name) as writer:
+            for index, label in enumerate(labels):
+                writer.put(record_key(index, f"{index}.png"), record_of(rng, label))
+    found = evaluated(model(root), data=tmp_path / "some", batch_size=2)
+    assert found.metrics.num_images == 3
+    assert "label 6 is no class of the net (1)" in found.findings[0]
+    assert found.caffe is None
+    with pytest.raises(InputError, match="no image can be used"):
+        evaluated(model(root), data=tmp_path / "all")
+
+
+def test_an_interruption_leaves_nothing_behind(root, tmp_path):
+    command = [sys.executable, "-m", "irv2caffe", "evaluate", str(model(root)), "--batch-size", "1"]
+    words = [*command, "--crops", "144", "--out", "out"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with child_of_test(words, cwd=tmp_path, **pipes) as child:
+        runner = wait_for(lambda: children_of(child.pid), "for the runner")
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    wait_for(lambda: all(map(is_gone, runner)), "for the end of the runner")
     assert not list(tmp_path.iterdir())

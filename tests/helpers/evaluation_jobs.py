@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from helpers.program import run
 from irv2caffe.data.lmdb_store import DatabaseWriter, open_reader
 from irv2caffe.data.records.datum import raw_head, raw_tail, read_head, record_key
 from irv2caffe.data.records.decode import stored_pixels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NAMES = ("ant", "bee & wasp", "<b>cat</b>", "dög", "eel", "fox")
 NUM_VAL, NUM_TRAIN, SIDE, CROP = 45, 60, 14, 12
@@ -81,3 +78,9 @@ def pixels_of(folder: Path) -> list[tuple[np.ndarray, int]]:
     """The images of a database, height x width x 3, with their labels, in their order."""
     with open_reader(folder) as reader:
         return [(stored_pixels(value), read_head(value).label or 0) for _, value in reader]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []

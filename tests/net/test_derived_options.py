@@ -206,6 +206,26 @@ def test_auto_needs_images_of_a_size(side, words):
         resolved(side=side, variant="auto")
 
 
+def test_a_default_crop_shrinks_to_the_images():
+    assert found(resolved(side=256), "crop") == (
+        235,
+        "derived: largest of slim in images of 256 pixels",
+    )
+    assert found(resolved(side=299), "crop") == (299, "default")
+    assert found(resolved(side=256, crop=299), "crop") == (299, "command line")  # refused later
+    assert found(resolved(side=28, variant="small32"), "crop")[0] == 28
+    with pytest.raises(UsageError, match="too small for --variant slim"):
+        resolved(side=32)
+
+
+def test_weights_that_fix_the_variant_win_over_auto():
+    """As train --recipe finetune derives it; the crop is one of that variant."""
+    fixed = {"variant": ("slim", "as in w.caffemodel")}
+    made = settings(PLAIN, {"variant": "auto"}, {}, num_train=99, side=96, derived=fixed)
+    assert found(made, "variant") == ("slim", "derived: as in w.caffemodel")
+    assert found(made, "crop")[0] == 75
+
+
 @pytest.mark.parametrize("num_train", [1, 10**30])
 @pytest.mark.parametrize("epochs", [1e-30, 1e30])
 def test_any_length_is_derived_without_a_crash(num_train, epochs):

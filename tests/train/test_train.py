@@ -400,9 +400,9 @@ def test_a_recipe_for_fine_tuning_starts_from_weights(caffe, gray, tmp_path, eng
     done = irv2caffe(*args, "--weights", base, "--run-dir", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "class weights from 0.625 (class 0) to 2.5 (class 1)" in done.stderr
-    assert "start from their fillers: pets" in done.stderr
-    assert "layers of it that are not in this net: classifier" in done.stderr
-    assert "random weights" not in done.stderr
+    assert "new, with weights of their fillers: pets" in done.stderr
+    assert "not taken from base.caffemodel: classifier" in done.stderr
+    assert "keep the random weights" not in done.stderr
     (model,) = (out / "snapshots").glob("irv2_small32_iter_2.caffemodel")
     before, after = (
         {layer.name: layer for layer in read_binary(path, messages.NetParameter).layer}
@@ -418,8 +418,8 @@ def test_a_recipe_for_fine_tuning_starts_from_weights(caffe, gray, tmp_path, eng
     assert not {name for name in changed if name.endswith("_bn")}
     assert "Mixed_6a/Branch_0/Conv2d_1a_3x3" in changed
     assert after["Conv2d_1a_4x4"].blobs[0].shape.dim[1] == 1
-    alone = irv2caffe(*args, "--dry-run", cwd=tmp_path)
-    assert "frozen layers that start from random weights" in alone.stdout + alone.stderr
+    alone = irv2caffe("--solver", out / "solver.prototxt", "--gpus", "none", "--dry-run")
+    assert "frozen layers keep the random weights of their fillers" in alone.stdout + alone.stderr
 
 
 def differ(one, other):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irv2caffe.shapes.infer import NetShapes, infer
+from irv2caffe.shapes.infer import infer
 from irv2caffe.shapes.memory import add, memory
 from irv2caffe.train.plan.job import layer_batch
 
@@ -65,13 +65,13 @@ def estimate(job: Job, uses: Sequence[DatabaseUse], *, shared_by: int = 1) -> Es
     Raises:
         NetError: Caffe would refuse the net, or it has unknown layer types.
     """
-    train_shapes = phase_shapes(job.train_net, "TRAIN", uses)
+    train_shapes = _infer(job.train_net, "TRAIN", uses)
     train = add(memory(train_shapes, backward=True))
     per_device = train.total - train.of_batch + -(-train.of_batch // shared_by)
     test_bytes = test_image_bytes = 0
     for net in job.nets_of("TEST"):
         if _batch(job, "TEST"):
-            test = add(memory(phase_shapes(net, "TEST", uses), backward=False))
+            test = add(memory(_infer(net, "TEST", uses), backward=False))
             test_bytes += test.total - test.weights  # test nets share the training net's weights
             test_image_bytes += test.of_batch // _batch(job, "TEST")
     num_params = sum(layer.num_params + layer.num_statistics for layer in train_shapes.layers)
@@ -92,12 +92,7 @@ def _batch(job: Job, phase: str) -> int:
     return next((layer_batch(layer) for layer in job.data_layers(phase)), 0)
 
 
-def phase_shapes(net: Any, phase: Phase, uses: Sequence[DatabaseUse]) -> NetShapes:
-    """The shapes of a net in a phase, with images as its databases have them.
-
-    Raises:
-        NetError: Caffe would refuse the net, or it has unknown layer types.
-    """
+def _infer(net: Any, phase: Phase, uses: Sequence[DatabaseUse]) -> Any:
     records = {(use.phase, use.layer): use.database for use in uses}
 
     def shapes_of(layer: Any) -> list[tuple[int, ...]] | None:

@@ -15,12 +15,14 @@ from irv2caffe.train.plan.gpus import choose
 from irv2caffe.train.plan.job import read_job
 from irv2caffe.train.plan.memory_check import fitting_batches
 from irv2caffe.train.plan.overrides import Value
+from irv2caffe.train.plan.weights_options import options_of_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from irv2caffe.config import NetOptions
     from irv2caffe.config.derive import Derived
-    from irv2caffe.data.inspect.database import Databases
+    from irv2caffe.data.inspect.database import Database, Databases
     from irv2caffe.net.build import BuiltNet
     from irv2caffe.net.settings import Settings
     from irv2caffe.train.engines.engine import Engine
@@ -44,7 +46,12 @@ class BuiltRecipe:
 
 
 def build_recipe(
-    out: Path, name: str, given: Mapping[str, Any], engine: Engine, gpus: str
+    out: Path,
+    name: str,
+    given: Mapping[str, Any],
+    engine: Engine,
+    gpus: str,
+    weights: Sequence[Path] = (),
 ) -> BuiltRecipe:
     """Writes the prototxts of a recipe for the program and the GPUs that will train.
 
@@ -54,20 +61,15 @@ def build_recipe(
         given: options of build-net that override the recipe's values.
         engine: the program that trains; it decides whether batch_size is per GPU.
         gpus: ``none``, ``all`` or GPU numbers.
+        weights: the models that the training starts from; the net fits the first of them.
 
     Raises:
-        UsageError: no databases are given, or options contradict each other.
+        UsageError: no databases are given, options contradict each other, or a net that keeps
+            something of its weights starts without any.
     """
-    if not given.get("train_lmdb") or not given.get("val_lmdb"):
-        raise UsageError(
-            f"--recipe {name} needs --train-lmdb and --val-lmdb", "irv2caffe make-lmdb builds them"
-        )
+    places, train, val = _databases(name, given)
     can = engine.capability()
     devices = choose(gpus, engine, can)
-    places = Path(given["train_lmdb"]), Path(given["val_lmdb"])
-    train, val = read_pair(*places, is_quick=False)
-    assert train is not None
-    assert val is not None
     recipe = load_recipe(name)
     whole = {**given, "num_gpus": len(devices.numbers)}
     means = take_means(whole, train)
@@ -76,9 +78,13 @@ def build_recipe(
         measured["channels"] = train.channels
     num_train, num_val = train.num_records or 0, val.num_records or 0
     side = shorter_side(train, val)
+    of_weights = options_of_weights(weights, recipe, num_classes=train.num_classes, side=side)
 
     def build(derived: Derived) -> tuple[Settings, BuiltNet]:
+        derived = {**of_weights, **derived}
         found = settings(recipe, whole, measured, num_train=num_train, side=side, derived=derived)
+        if not weights:
+            _refuse_kept(found.net.options, name)
         return found, build_net(
             out,
             found.net.options,
@@ -99,3 +105,25 @@ def build_recipe(
     values = tuple(Value(*row) for row in (*net.rows(), *solver.rows()))
     notes = (*resolved.derived_lines(), *built.notes)
     return BuiltRecipe(built, values, notes, dict(zip(places, (train, val), strict=True)))
+
+
+def _databases(name: str, given: Mapping[str, Any]) -> tuple[tuple[Path, Path], Database, Database]:
+    """The folders of the training and the validation database, and what they hold."""
+    if not given.get("train_lmdb") or not given.get("val_lmdb"):
+        raise UsageError(
+            f"--recipe {name} needs --train-lmdb and --val-lmdb", "irv2caffe make-lmdb builds them"
+        )
+    places = Path(given["train_lmdb"]), Path(given["val_lmdb"])
+    train, val = read_pair(*places, is_quick=False)
+    assert train is not None
+    assert val is not None
+    return places, train, val
+
+
+def _refuse_kept(options: NetOptions, name: str) -> None:
+    """Refuses a net that keeps something of its weights, where it starts without any."""
+    if options.bn_statistics == "kept" or options.freeze is not None:
+        raise UsageError(
+            f"--recipe {name} starts from weights",
+            "--weights FILE.caffemodel, of an earlier training or of import-weights",
+        )

@@ -1,105 +1,106 @@
-"""Checks the models that a training starts from, as Caffe copies them: layer by layer, by name."""
+"""Checks the weights that a training starts from, and says which layers take them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from irv2caffe.errors import (
-    FormatError,
-    InputError,
-    Irv2CaffeError,
-    MissingInputError,
-    NetError,
-    first_of,
-)
-from irv2caffe.proto.snapshot_headers import ModelHeader, read_model_header
-from irv2caffe.train.plan.estimate import phase_shapes
-from irv2caffe.train.plan.job import collected
+from irv2caffe.errors import FormatError, InputError, MissingInputError, first_of
+from irv2caffe.proto.snapshot_headers import read_model_header
+from irv2caffe.train.run_dir.snapshots import net_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from irv2caffe.shapes.infer import LayerInfo
+    from irv2caffe.proto.snapshot_headers import LayerHeader
     from irv2caffe.train.plan.plan import Plan
 
-_MOST_NAMED = 5
+_NAMED = 3
+# Beside losses: layers that have the batch size, or are of one phase.
+_PHASE_LAYERS = frozenset(("Accuracy", "Reshape"))
+# Types whose layers have weights in any case; Scale and Bias may take them from a bottom.
+_LEARNED = frozenset(
+    ("Convolution", "Deconvolution", "InnerProduct", "Embed", "BatchNorm", "PReLU", "LSTM", "RNN")
+)
 
 
-def check_weights(plan: Plan, problems: list[Irv2CaffeError]) -> list[str]:
-    """Checks ``--weights``; returns notes on the layers that take weights from them, and on others.
+def check_weights(plan: Plan, path: Path) -> list[str]:
+    """Checks a model to start from; returns notes on the layers that the net takes from it.
 
-    Args:
-        plan: the plan.
-        problems: files that are no models are added; check compares the shapes.
+    Raises:
+        InputError: not a model, or none of its layers has the name of a layer of the net.
+        MissingInputError: no such file.
     """
-    layers = _layers(plan)
-    notes: list[str] = []
-    known: set[str] = set()
-    for path in plan.options.weights:
-        with collected(problems):
-            theirs = {each.definition.name for each in _read(path).layers if each.shapes}
-            known |= theirs
-            notes += _notes(plan, path, theirs)
-    if plan.options.snapshot is None and not plan.options.moved:
-        notes += _fillers(layers, known, has_weights=bool(plan.options.weights))
-    return notes
-
-
-def _layers(plan: Plan) -> dict[str, LayerInfo]:
-    """The layers of the training net with weights; empty where the net has unknown layers."""
-    if not plan.job.nets:
-        return {}
-    known = [use for use in plan.databases if use.database.channels is not None]
-    try:
-        shapes = phase_shapes(plan.job.train_net, "TRAIN", known)
-    except NetError:  # an error of its own, or a net that only Caffe knows
-        return {}
-    return {layer.name: layer for layer in shapes.layers if layer.params}
-
-
-def _read(path: Path) -> ModelHeader:
     if not path.is_file():
         raise MissingInputError(f"{path}: no such file", "--weights takes a .caffemodel")
     if "," in str(path):
         raise InputError(f"--weights {path}: Caffe takes a comma for the next file", "rename it")
     try:
-        return read_model_header(path)
+        outline = read_model_header(path)
     except FormatError as error:
         hint = error.hint if "--" in error.hint else "it takes a whole .caffemodel"
         raise InputError(f"--weights {error.message}", hint) from error
-
-
-def _notes(plan: Plan, path: Path, theirs: set[str]) -> Iterator[str]:
-    """The number of layers that take weights, and the names of those that this net lacks.
-
-    Raises:
-        InputError: no layer of the net has the name of one in the file.
-    """
     if not plan.job.nets:
-        return
-    ours = {layer.name for layer in plan.job.train_net.layer}
-    if not theirs & ours:
+        return []
+    net = plan.job.train_net
+    theirs = [layer.definition.name for layer in outline.layers if layer.shapes]
+    ours = {layer.name for layer in net.layer}
+    copied = [name for name in theirs if name in ours]
+    if not copied:
         raise InputError(
             f"--weights {path}: none of its layers has the name of a layer of this net",
             "Caffe copies weights by layer name; irv2caffe summary lists the names",
         )
-    yield f"weights of {len(theirs & ours)} layers come from {path}"
-    others = sorted(theirs - ours)
-    if others:
-        yield f"layers of it that are not in this net: {first_of(others, _MOST_NAMED)}"
+    lines = [f"weights of {len(copied)} layers come from {path}"]
+    new = [each.name for each in net.layer if each.type in _LEARNED and each.name not in theirs]
+    if new:
+        lines.append(f"new, with weights of their fillers: {first_of(new, _NAMED)}")
+    unused = [name for name in theirs if name not in ours]
+    if unused:
+        lines.append(f"not taken from {path.name}: {first_of(unused, _NAMED)}")
+    if not outline.is_old:
+        changed = [
+            difference
+            for difference in net_differences(outline.layers, _comparable(net, outline.layers))
+            if "changed" in difference
+        ]
+        if changed:
+            lines.append(f"warning: {path} differs from the net: {first_of(changed, _NAMED)}")
+    return lines
 
 
-def _fillers(layers: dict[str, LayerInfo], known: set[str], *, has_weights: bool) -> Iterator[str]:
-    """Layers that start from their fillers: all of a new net, but never frozen ones."""
-    new = [layer for name, layer in layers.items() if name not in known]
-    learning = [layer.name for layer in new if layer.num_params > layer.num_frozen]
-    frozen = [layer.name for layer in new if 0 < layer.num_params == layer.num_frozen]
-    if has_weights and learning:
-        yield f"start from their fillers: {first_of(learning, _MOST_NAMED)}"
-    if frozen:
-        where = "in no --weights" if has_weights else "there are no --weights"
-        yield (
-            f"warning: frozen layers that start from random weights, since {where}: "
-            f"{first_of(frozen, _MOST_NAMED)}"
-        )
+def frozen_fillers(plan: Plan) -> list[str]:
+    """A warning for frozen layers of a training without weights, which stay random."""
+    if plan.options.weights or plan.options.snapshot is not None or plan.options.moved:
+        return []
+    frozen = [
+        layer.name
+        for layer in plan.job.train_net.layer
+        if layer.type in _LEARNED - {"BatchNorm"}
+        and layer.param
+        and all(spec.lr_mult == 0 for spec in layer.param)
+    ]
+    if not frozen:
+        return []
+    named = first_of(frozen, _NAMED)
+    return [f"warning: frozen layers keep the random weights of their fillers: {named}; --weights"]
+
+
+def _comparable(net: Any, layers: Iterable[LayerHeader]) -> Any:
+    """The net without what may differ from the net that the weights were trained in.
+
+    Data, losses, and the statistics that BatchNorm takes in training do not change what weights
+    mean.
+    """
+    theirs = {layer.definition.name: layer.definition for layer in layers}
+    made = type(net)()
+    for layer in net.layer:
+        if not layer.bottom or layer.type in _PHASE_LAYERS or "Loss" in layer.type:
+            continue
+        kept = made.layer.add()
+        kept.CopyFrom(layer)
+        if layer.type == "BatchNorm" and layer.name in theirs:
+            kept.batch_norm_param.CopyFrom(theirs[layer.name].batch_norm_param)
+            if kept.batch_norm_param.eps != layer.batch_norm_param.eps:
+                kept.batch_norm_param.eps = layer.batch_norm_param.eps
+    return made
