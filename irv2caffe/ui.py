@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -88,6 +89,11 @@ def show_table(
         table.add_row(*(printable(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 200
     Console(markup=False, highlight=False, width=width).print(table)
+
+
+def columns_of_stdout() -> int | None:
+    """The width of the terminal that results are shown on; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def show_error(error: Irv2CaffeError) -> None:
@@ -188,7 +194,7 @@ def _plain_status() -> Callable[[str], None]:
     def update(text: str) -> None:
         nonlocal not_before
         now_s = time.monotonic()
-        if now_s >= not_before:
+        if text and now_s >= not_before:
             not_before = now_s + _PLAIN_STATUS_S
             say(text)
 

@@ -38,6 +38,7 @@ GUIDES = {
     "inspect-lmdb": "databases.md#look-at-databases",
     "check": "check.md",
     "train": "train.md",
+    "runs": "train.md#several-runs",
     "plot-log": "plot-log.md",
     "evaluate": "evaluate.md",
     "classify": "classify.md",

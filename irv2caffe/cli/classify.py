@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.completion import models_and_runs
 from irv2caffe.cli.model_options import (
     ENGINE_OPTIONS,
     MODEL_OPTIONS,
@@ -33,7 +34,7 @@ _MOST_TILES = 200
 @click.command(
     "classify", cls=SectionCommand, short_help="Show the classes of images, by a trained net."
 )
-@click.argument("model", type=_PATH)
+@click.argument("model", type=_PATH, shell_complete=models_and_runs)
 @click.argument("images", type=_PATH, nargs=-1, required=True, metavar="IMAGE_OR_FOLDER...")
 @_output(
     "--top",
@@ -76,6 +77,7 @@ def classify_command(
     """
     from irv2caffe.atomic import refuse_existing
     from irv2caffe.inference.images import read_images
+    from irv2caffe.inference.nets import with_stored_statistics
     from irv2caffe.inference.opening import open_model
     from irv2caffe.inference.running import start_runner
 
@@ -87,12 +89,18 @@ def classify_command(
     engine, gpus, caffe = (given.pop(name) for name in ("engine", "gpus", "caffe"))
     override = preprocessing_options(given)
     opened = open_model(model, **given, override=override)
+    net, num_changed = with_stored_statistics(opened.net)
     sources = [read_images(path, opened, whole=crops == "144") for path in images]
     for note in (*opened.notes, *(note for source in sources for note in source.notes)):
         ui.say(f"note: {note}")
     blobs = (opened.logits, opened.probabilities)
+    if num_changed:
+        ui.say(
+            f"note: {num_changed} BatchNorm layers take the statistics of the batch in tests "
+            "(use_global_stats: false); here they take the stored ones, as the deploy net does"
+        )
     with start_runner(
-        opened.net, opened.weights, blobs=blobs, engine=engine, gpus=gpus, caffe=caffe
+        net, opened.weights, blobs=blobs, engine=engine, gpus=gpus, caffe=caffe
     ) as runner:
         ui.say(f"{opened.title}, {runner.title}")
         shown = _Output(opened, as_json=as_json, wants_tiles=sheet is not None)

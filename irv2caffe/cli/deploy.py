@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.completion import models_and_runs
 from irv2caffe.cli.model_options import (
     ENGINE_OPTIONS,
     MODEL_OPTIONS,
@@ -71,7 +72,7 @@ _IMAGES = (
 
 
 @click.command("deploy", cls=SectionCommand, short_help="Make the files that a device needs.")
-@click.argument("source", type=_PATH, metavar="MODEL_OR_RUN")
+@click.argument("source", type=_PATH, metavar="MODEL_OR_RUN", shell_complete=models_and_runs)
 @section("Output options")("--out", type=_PATH, required=True, help="The folder to write.")
 @section("Output options")("--force", is_flag=True, help="Replace an existing bundle.")
 @section("Output options")("--json", "as_json", is_flag=True, help="Print the report as JSON.")

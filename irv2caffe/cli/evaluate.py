@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irv2caffe import ui
+from irv2caffe.cli.completion import models_and_runs
 from irv2caffe.cli.evaluate_options import EVALUATE_OPTIONS
 from irv2caffe.cli.model_options import preprocessing_options
 from irv2caffe.cli.option_sections import SectionCommand, with_options
@@ -27,7 +28,14 @@ _NUM_CLASSES_SHOWN, _NUM_MISTAKES_SHOWN = 20, 8
 @click.command(
     "evaluate", cls=SectionCommand, short_help="How good a trained net is, and where it is wrong."
 )
-@click.argument("sources", metavar="MODEL_OR_RUN... [FOLDER]", nargs=-1, required=True, type=_PATH)
+@click.argument(
+    "sources",
+    metavar="MODEL_OR_RUN... [FOLDER]",
+    nargs=-1,
+    required=True,
+    type=_PATH,
+    shell_complete=models_and_runs,
+)
 @with_options(EVALUATE_OPTIONS)
 def evaluate_command(
     sources: tuple[Path, ...],
@@ -46,7 +54,8 @@ def evaluate_command(
     """
     from irv2caffe.evaluate.examples import find_examples
     from irv2caffe.evaluate.output_folder import check_output, write_output
-    from irv2caffe.evaluate.run import Request, evaluate
+    from irv2caffe.evaluate.request import Request
+    from irv2caffe.evaluate.run import evaluate
 
     models, folder = _split(sources)
     if folder is not None and lmdb is not None:

@@ -20,6 +20,7 @@ from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.cli.inspect_lmdb import inspect_lmdb_command
 from irv2caffe.cli.make_lmdb import make_lmdb_command
 from irv2caffe.cli.plot_log import plot_log_command
+from irv2caffe.cli.runs import runs_command
 from irv2caffe.cli.summary import summary_command
 from irv2caffe.cli.train import train_command
 from irv2caffe.cli.weights import export_weights_command, import_weights_command
@@ -42,6 +43,7 @@ _COMMANDS = (
     summary_command,
     check_command,
     train_command,
+    runs_command,
     plot_log_command,
     evaluate_command,
     classify_command,

@@ -61,7 +61,7 @@ def train_command(
     With --recipe, all options of build-net are accepted, listed here or not.
     """
     asked = {name: more.pop(name) for name in ("status", "snapshot_now", "stop")}
-    if any(asked.values()):
+    if any(run is not None for run in asked.values()):
         return from_another_shell(asked, as_json)
     request = engine_request(more, gpus, recipe)
     options = _options(more, request, weights, run_dir)

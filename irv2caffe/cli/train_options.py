@@ -57,7 +57,7 @@ TRAIN_OPTIONS = (
         flag_value="",
         metavar="[RUN|FILE]",
         help="Continue a run folder, the snapshots in another folder, or a .solverstate.  "
-        "[without a value: runs/latest]",
+        f"[without a value: {_LATEST}]",
     ),
     _where(
         "--gpus",
@@ -246,13 +246,26 @@ TRAIN_OPTIONS = (
         help="Restart Caffe after this long without output; 0 never does.  [default: from the "
         "rhythm of its log]",
     ),
-    _shells("--status", metavar="RUN", type=_PATH, help="Show the state of the training in RUN."),
-    _shells("--snapshot-now", metavar="RUN", type=_PATH, help="Snapshot the training in RUN now."),
+    _shells(
+        "--status",
+        is_flag=False,
+        flag_value="",
+        metavar="[RUN]",
+        help=f"Show the state of the training in RUN.  [without a value: {_LATEST}]",
+    ),
+    _shells(
+        "--snapshot-now",
+        is_flag=False,
+        flag_value="",
+        metavar="[RUN]",
+        help=f"Snapshot the training in RUN now.  [without a value: {_LATEST}]",
+    ),
     _shells(
         "--stop",
-        metavar="RUN",
-        type=_PATH,
-        help="Snapshot and stop the training in RUN; see --resume.",
+        is_flag=False,
+        flag_value="",
+        metavar="[RUN]",
+        help=f"Snapshot and stop the training in RUN; see --resume.  [without a value: {_LATEST}]",
     ),
     _other(
         "--plot/--no-plot", default=True, show_default=True, help="Keep plot.png in RUN current."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe import ui
@@ -10,8 +11,6 @@ from irv2caffe.cli.plot_log import summary_lines
 from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.result import TrainResult
@@ -80,8 +79,8 @@ def show_result(result: TrainResult, as_json: bool) -> int:
     return EXIT_INTERRUPTED if verdict.ending is Ending.STOPPED else EXIT_FAILED
 
 
-def from_another_shell(asked: dict[str, Path | None], as_json: bool) -> int:
-    """--status, --snapshot-now and --stop."""
+def from_another_shell(asked: dict[str, str | None], as_json: bool) -> int:
+    """--status, --snapshot-now and --stop; an empty value is the latest run."""
     from irv2caffe.train.run_dir import control
     from irv2caffe.train.run_dir.folders import existing_run_dir
 
@@ -89,7 +88,7 @@ def from_another_shell(asked: dict[str, Path | None], as_json: bool) -> int:
     if len(wanted) > 1:
         raise UsageError("--status, --snapshot-now and --stop: one at a time")
     ((name, path),) = wanted.items()
-    run = existing_run_dir(path)
+    run = existing_run_dir(Path(path) if path else None)
     if name == "status":
         values = control.status(run)
     elif name == "stop":

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_LARGEST = 1 << 24  # values; the maps in question have a few thousand
+# Values of a constant, which a small file can make large, and of the weights that it becomes; the
+# maps in question have about a thousand, in some hundred channels.
+_LARGEST, _LARGEST_MAP = 1 << 18, 1 << 24
 
 
 def make_constants(graph: Graph) -> list[Node]:
@@ -35,7 +37,7 @@ def make_constants(graph: Graph) -> list[Node]:
         if node.type != "Scale" or len(node.bottoms) != 2 or node.bottoms[1] not in constants:
             continue
         shape = node.bottoms[0].shape
-        if len(shape) < 2 or math.prod(shape[1:]) > _LARGEST:
+        if len(shape) < 2 or math.prod(shape[1:]) > _LARGEST_MAP:
             continue
         factor = constants[node.bottoms[1]]
         axis = node.proto.scale_param.axis

@@ -92,9 +92,11 @@ def _changes(bundle: Bundle, options: BundleOptions) -> Iterator[str]:
     if not options.fold:
         yield "BatchNorm, Scale and the factors of sums were left as they are."
     elif folding.removed["BatchNorm"]:
+        left = f", except for {len(folding.kept)} Scale layers" if folding.kept else ""
+        count = folding.removed["BatchNorm"]
         yield (
-            f"{folding.removed['BatchNorm']} BatchNorm layers and the Scale layers behind them are "
-            "part of the weights and biases of the layers before or after them."
+            f"{count} BatchNorm layers and the Scale layers behind them were merged into "
+            f"the weights and biases of the layers beside them{left}."
         )
     if folding.coefficients:
         yield (
@@ -103,7 +105,7 @@ def _changes(bundle: Bundle, options: BundleOptions) -> Iterator[str]:
         )
     if folding.kept:
         yield (
-            f"{len(folding.kept)} Scale layers are left: between them and the next layer with "
+            f"{len(folding.kept)} Scale layers are left: between each and the next layer with "
             "weights stands another, such as ReLU, or others read the same values."
         )
     for name in folding.border_maps:

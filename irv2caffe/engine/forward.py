@@ -45,6 +45,7 @@ class _ForwardNet:
 
     def __init__(self, work: dict[str, Any]) -> None:
         self._device = _device(work["gpu"])
+        torch.backends.cudnn.allow_tf32 = False  # which PyTorch allows: 10 bits of mantissa
         self._proto, _ = read_net(Path(work["net"]))
         self._work = work
         self._net = self._made(None)
@@ -65,7 +66,7 @@ class _ForwardNet:
             self._net = self._made(self._net)
         given = torch.from_numpy(np.array(images, np.float32)).to(self._device)
         with torch.no_grad():
-            done = self._net.forward({self._work["input"]: given}, keep_blobs=True)
+            done = self._net.forward({self._work["input"]: given}, keep_blobs=self._work["blobs"])
         return {name: done.blobs[name].cpu().numpy() for name in self._work["blobs"]}
 
     def save(self, path: str) -> None:

@@ -20,7 +20,7 @@ from irv2caffe.shapes.infer import LayerInfo, NetShapes, RecordShapes, infer
 from irv2caffe.shapes.layer_types import SHAPE_RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from irv2caffe.engine.options import EngineOptions
     from irv2caffe.shapes.phases import Phase
@@ -125,15 +125,18 @@ class Net:
         blobs = self.weights.add(info, force_backward=self.force_backward)
         return Layer(info, phase, blobs, self.options, in_place, self.device)
 
-    def forward(self, given: Mapping[str, Tensor], *, keep_blobs: bool = False) -> Pass:
+    def forward(
+        self, given: Mapping[str, Tensor], *, keep_blobs: bool | Collection[str] = False
+    ) -> Pass:
         """Runs all layers, or those up to ``stop_after``.
 
         A blob is dropped after the last layer that reads it, unless autograd keeps it.
 
         Args:
             given: the tops of the source layers, by name.
-            keep_blobs: return all tops instead of the outputs only.
+            keep_blobs: return all tops, or those of some names, instead of the outputs only.
         """
+        kept: Collection[str] = () if isinstance(keep_blobs, bool) else keep_blobs
         blobs: dict[str, Tensor] = {}
         loss = torch.zeros((), device=self.device)
         for layer, finished in zip(self.layers, self._finished, strict=True):
@@ -147,8 +150,9 @@ class Net:
                 print_layer(layer, tops, start_s)
             if layer.info.name == self.options.stop_after:
                 break
-            for name in () if keep_blobs else finished:
-                del blobs[name]
+            for name in () if keep_blobs is True else finished:
+                if name not in kept:
+                    del blobs[name]
         outputs = {name: blobs[top] for name, top in self.outputs.items() if top in blobs}
         return Pass(outputs, loss, blobs if keep_blobs else outputs)
 

@@ -90,6 +90,24 @@ def ends_of(net: Any) -> Ends:
     return Ends(entry.top[0], shape, softmax.bottom[0], softmax.top[0])
 
 
+def with_stored_statistics(net: Any) -> tuple[Any, int]:
+    """The net with the stored statistics in every BatchNorm, and how many had others.
+
+    With ``use_global_stats: false`` the scores of an image depend on the others in its batch.
+    """
+    changed = 0
+    result = type(net)()
+    result.CopyFrom(net)
+    for layer in result.layer:
+        param = layer.batch_norm_param
+        if layer.type == "BatchNorm" and param.HasField("use_global_stats"):
+            changed += not param.use_global_stats
+            param.ClearField("use_global_stats")
+            if not param.ListFields():
+                layer.ClearField("batch_norm_param")
+    return result, changed
+
+
 @dataclass(frozen=True)
 class _Head:
     """A classifier: the blob of its scores, and its Softmax if the net has one."""

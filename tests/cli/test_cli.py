@@ -19,8 +19,8 @@ from irv2caffe import __version__
 from irv2caffe.cli.main import cli as program
 
 ORDER = ["install-caffe", "caffe", "make-lmdb", "inspect-lmdb", "build-net", "summary"]
-ORDER += ["check", "train"]
-ORDER += ["plot-log", "evaluate", "deploy", "import-weights", "export-weights"]
+ORDER += ["check", "train", "runs", "plot-log", "evaluate", "classify", "deploy"]
+ORDER += ["import-weights", "export-weights"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_names_in_the_help_are_those_of_the_config():
     from irv2caffe.config import FILLERS, VARIANTS
 
     metavars = {param.name: param.metavar for param in program.commands["build-net"].params}
-    assert metavars["variant"].split("|") == list(VARIANTS)
+    assert metavars["variant"].split("|") == [*VARIANTS, "auto"]
     assert metavars["filler"].split("|") == list(FILLERS)
 
 

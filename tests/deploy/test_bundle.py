@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.layer_texts import conv, layer
-from helpers.paths import OPENCV4
+from helpers.paths import OPENCV4, SHARED_DATA
 from helpers.trained_nets import own_deploy, parse, write_trained
 from helpers.zoo import photo
 
@@ -163,6 +164,28 @@ def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
     assert cli(list(map(str, argv))) == 1
     assert "already exists" in capsys.readouterr().err
     refuse_other(tmp_path / "b")  # --force may replace it
+
+
+PHOTOS = SHARED_DATA / "imagenet-photos" / "photos.tar"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_file(), reason="no real photographs beside this checkout")
+def test_the_whole_net_on_photographs(caffe, tmp_path):
+    """TF-slim's net in its own size: the tolerance holds through 244 convolutions."""
+    with tarfile.open(PHOTOS) as archive:
+        for member in archive.getmembers()[:2]:
+            archive.extract(member, tmp_path / "images", filter="data")
+    net = own_deploy("slim", crop=299, width=1, num_classes=1000)
+    write_prototxt(tmp_path / "deploy.prototxt", net)
+    write_trained(net, tmp_path / "net.caffemodel")
+    options = PreprocessingOptions(mean_value=(127.5,), scale=1 / 127.5, resize=(328, 328))
+    model = open_model(tmp_path / "net.caffemodel", override=options)
+    images = read_images(tmp_path / "images", model)
+    made = make_bundle(model, images, tmp_path / "b", BundleOptions(num_checked=2, num_samples=0))
+    assert made.check.passes
+    assert made.check.num_images == 2
+    assert made.num_layers == (993, 580)
 
 
 def test_force_replaces_bundles_only(folder, tmp_path, capsys):

@@ -330,6 +330,18 @@ def test_depthwise_convolutions_of_forks_become_groups(tmp_path):
     assert folded.layer[1].convolution_param.group == 4
 
 
+def test_a_constant_of_any_size_is_not_computed(tmp_path):
+    shape = "shape { dim: [1, 1, 20000, 20000] }"
+    text = INPUT.replace("shape { dim: [2, 4, 6, 5] }", shape) + layer(
+        "DummyData", "d", "", param=f"dummy_data_param {{ {shape} }}"
+    ).replace('bottom: ""', "")
+    text += layer("Pooling", "p", "d", param="pooling_param { pool: AVE kernel_size: 3 pad: 1 }")
+    text += layer("Scale", "out", "x p", param="scale_param { axis: 0 }")
+    write_trained(parse(INPUT), tmp_path / "net.caffemodel")
+    _, _, folded = simplified(parse(text), tmp_path / "net.caffemodel", tmp_path)
+    assert [each.type for each in folded.layer[1:]] == ["DummyData", "Pooling", "Scale"]
+
+
 def test_other_weights_are_refused(tmp_path):
     net = parse(INPUT + conv("c", "x") + normalize("c") + RELU)
     write_trained(parse(INPUT + conv("c", "x", bias="true") + RELU), tmp_path / "net.caffemodel")

@@ -7,3 +7,4 @@ TESTS = HELPERS.parent
 FILES = TESTS / "files"
 ROOT = TESTS.parent
 OPENCV4 = ROOT / ".venv" / "opencv4"  # by scripts/test, beside the OpenCV 5 of the tests
+SHARED_DATA = ROOT.parent / "shared" / "data"  # real images, beside some checkouts

@@ -74,6 +74,8 @@ class Screen:
             self._line, self._column = self._line + 1, 0
             if self._line == len(self._lines):
                 self._lines.append([])
+        elif character == "\b":
+            self._column -= 1
         elif character != "\a":
             line = self._lines[self._line]
             line += " " * (self._column + 1 - len(line))

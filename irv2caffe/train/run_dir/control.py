@@ -20,7 +20,7 @@ from irv2caffe.train.run_dir.lock import is_locked, read_owner
 from irv2caffe.train.run_dir.run_dir import is_finished, read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from irv2caffe.train.run_dir.run_dir import RunDir
@@ -127,18 +127,28 @@ def status(run: RunDir) -> dict[str, Any]:
     config = read_config(run.path)
     working = is_locked(run)
     owner = read_owner(run) if working else None
-    ending = None if working else config.get("ending", "interrupted")
-    if ending == "running":  # its trainer was killed
-        ending = "finished" if is_finished(run) else "interrupted"
     return {
         **read_json_object(run.state),
         "run_dir": str(run.path),
         "working": working,
         "host": owner.host if owner else None,
         "pid": owner.pid if owner else None,
-        "ending": ending,
+        "ending": None if working else ending_of(run, config),
         "why": None if working else config.get("why"),
     }
+
+
+def ending_of(run: RunDir, config: Mapping[str, Any]) -> str:
+    """How a run ended on which nobody works.
+
+    Args:
+        run: the run folder.
+        config: its ``config.json``.
+    """
+    ending = config.get("ending", "interrupted")
+    if ending == "running":  # its trainer was killed
+        ending = "finished" if is_finished(run) else "interrupted"
+    return str(ending)
 
 
 def status_text(values: dict[str, Any]) -> list[str]:

@@ -10,11 +10,15 @@ import stat
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import atomic_file, write_error
 from irv2caffe.errors import FormatError, InputError, MissingInputError, OutputExistsError
 from irv2caffe.system import open_regular, read_json_object
 from irv2caffe.train.run_dir.run_dir import RunDir, read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RUNS = Path("runs")
 # A config.json of this program holds at least one of these keys.
@@ -103,7 +107,12 @@ def _is_lock(path: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run of this program; a solver alone may come from any trainer."""
-    return RunDir(path).solver.is_file() and bool(_MARKS & read_config(path).keys())
+    return RunDir(path).solver.is_file() and is_run_config(read_config(path))
+
+
+def is_run_config(config: Mapping[str, Any]) -> bool:
+    """Whether the contents of a ``config.json`` are this program's."""
+    return bool(_MARKS & config.keys())
 
 
 def existing_run_dir(path: Path | None) -> RunDir:
