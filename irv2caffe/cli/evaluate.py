@@ -54,7 +54,8 @@ def evaluate_command(
     """
     from irv2caffe.evaluate.examples import find_examples
     from irv2caffe.evaluate.output_folder import check_output, write_output
-    from irv2caffe.evaluate.run import Request, evaluate
+    from irv2caffe.evaluate.request import Request
+    from irv2caffe.evaluate.run import evaluate
 
     models, folder = _split(sources)
     if folder is not None and lmdb is not None:

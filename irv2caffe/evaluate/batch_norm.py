@@ -44,6 +44,18 @@ def with_global_statistics(net: Any) -> Any:
     return _changed(net, use_global_stats=True)
 
 
+def check_batch_norm(model: Model) -> set[str]:
+    """The names of the BatchNorm layers.
+
+    Raises:
+        InputError: there are none.
+    """
+    names = {layer.name for layer in model.net.layer if layer.type == "BatchNorm"}
+    if not names:
+        raise InputError(f"{model.weights}: its net has no BatchNorm", "leave out --reestimate-bn")
+    return names
+
+
 def reestimate(
     model: Model,
     batches: Iterable[NDArray[np.float32]],
@@ -70,9 +82,7 @@ def reestimate(
         InputError: the net has no BatchNorm.
         CaffeFailedError: the net cannot run.
     """
-    names = {layer.name for layer in model.net.layer if layer.type == "BatchNorm"}
-    if not names:
-        raise InputError(f"{model.weights}: its net has no BatchNorm", "leave out --reestimate-bn")
+    names = check_batch_norm(model)
     net = _changed(model.net, use_global_stats=False, moving_average_fraction=1.0)
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
         start = Path(folder) / "start.caffemodel"

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import atomic_folder, write_bytes, write_text
-from irv2caffe.errors import InputError, OutputExistsError
+from irv2caffe.errors import InputError, OutputError, OutputExistsError
 from irv2caffe.evaluate.evaluation import MADE_BY
 from irv2caffe.evaluate.examples import draw_examples
 from irv2caffe.evaluate.page import write_page
@@ -34,8 +35,19 @@ _NAMES = frozenset(
 
 
 def check_output(folder: Path) -> None:
-    """Raises OutputExistsError for a folder with anything that evaluate did not write."""
+    """Checks that the folder can be written, at the start rather than after hours.
+
+    Raises:
+        OutputExistsError: it holds anything that evaluate did not write.
+        OutputError: it cannot be created.
+    """
     if not folder.exists() and not folder.is_symlink():
+        above = next((path for path in folder.absolute().parents if path.exists()), folder.parent)
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise OutputError(
+                f"cannot write {folder}: {above} is no folder that can be written",
+                "choose another folder",
+            )
         return
     hint = "choose another folder; evaluate only replaces what it wrote itself"
     if not folder.is_dir() or folder.is_symlink():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irv2caffe.errors import InputError, UsageError
+from irv2caffe.errors import InputError
 from irv2caffe.evaluate.batch_norm import (
+    check_batch_norm,
     reestimate,
     training_batches,
     uses_batch_statistics,
@@ -19,8 +20,8 @@ from irv2caffe.evaluate.batches import Member, run_over
 from irv2caffe.evaluate.caffe_test import as_caffe_test
 from irv2caffe.evaluate.evaluation import Evaluation
 from irv2caffe.evaluate.metrics import Metrics, measure
+from irv2caffe.evaluate.request import check_classes, check_models
 from irv2caffe.evaluate.sources import Given, data_of
-from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import Images, read_images
 from irv2caffe.inference.opening import open_model
 from irv2caffe.inference.running import start_runner
@@ -31,66 +32,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.evaluate.batches import Progress
+    from irv2caffe.evaluate.request import Request
     from irv2caffe.inference.model import Model
 
     ProgressBar = Callable[[str], AbstractContextManager[Progress]]
 
 DEFAULT_BATCH_SIZE = 16
-_NO_OPTIONS = PreprocessingOptions()
 _DEPENDS = (
     "the net normalizes each TEST batch by its own statistics (use_global_stats: false): the "
     "figures depend on the batch size and the order of the images"
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to evaluate, and how.
-
-    Attributes:
-        models: run folders, ``.caffemodel`` files or bundles; several are an ensemble.
-        data: a database or a folder; None takes what the net was tested with.
-        list_file: lines of ``PATH LABEL`` for the images of ``data``.
-        on: ``val``, or ``train``: the database that the net was trained with.
-        limit: evaluate so many images, chosen at random; None: all.
-        seed: of the choice.
-        crops: views of each image: 1, 10, 12 or 144.
-        batch_size: None takes that of the TEST data layer.
-        test_batch_sizes: further batch sizes, for nets with batch statistics.
-        reestimate_bn: number of training batches for new BatchNorm statistics.
-        model_out: where the model with these is written.
-        net: the net of the weights; None looks for it.
-        labels: the class table; None looks for it.
-        snapshot: of a run: ``best``, ``last`` or an iteration.
-        preprocessing: what the user says of it.
-        engine: ``caffe`` or ``torch``.
-        gpus: ``none``, or the number of a GPU.
-        caffe: folder or program of the Caffe to use.
-    """
-
-    models: tuple[Path, ...]
-    data: Path | None = None
-    list_file: Path | None = None
-    on: str = "val"
-    limit: int | None = None
-    seed: int = 1
-    crops: int = 1
-    batch_size: int | None = None
-    test_batch_sizes: tuple[int, ...] = ()
-    reestimate_bn: int | None = None
-    model_out: Path | None = None
-    net: Path | None = None
-    labels: Path | None = None
-    snapshot: str = "best"
-    preprocessing: PreprocessingOptions = _NO_OPTIONS
-    engine: str = "caffe"
-    gpus: str = "none"
-    caffe: Path | None = None
-
-    @property
-    def runner_options(self) -> dict[str, Any]:
-        """Those of :func:`irv2caffe.inference.running.start_runner`."""
-        return {"engine": self.engine, "gpus": self.gpus, "caffe": self.caffe}
 
 
 def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Images]:
@@ -109,10 +60,12 @@ def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Image
         CaffeFailedError: Caffe refuses a net.
     """
     models = [_opened(request, source) for source in request.models]
-    _check(request, models)
+    check_models(request, models)
     given = data_of(models[0], request.on, request.data, request.list_file, request.net)
+    check_classes(request, models, given)
     batch_size = request.batch_size or given.test_batch_size or DEFAULT_BATCH_SIZE
     sources = _sources(request, models, given)
+    training = _training_images(request, models[0])
     has_batch_statistics = any(uses_batch_statistics(model.net) for model in models)
     with ExitStack() as stack:
         members = [
@@ -123,7 +76,7 @@ def evaluate(request: Request, progress: ProgressBar) -> tuple[Evaluation, Image
             found = run_over(members, batch_size=batch_size, crops=request.crops, progress=bar)
         by_batch_size = _by_batch_size(request, members, progress)
         title = members[0].runner.title
-    again = _reestimated(request, models[0], sources[0], batch_size, progress)
+    again = _reestimated(request, models[0], sources[0], training, batch_size, progress)
     is_whole = request.limit is None and not found.skipped and given.is_database
     is_plain = len(models) == 1 and request.crops == 1
     notes = [note for model in models for note in model.notes] + list(sources[0].notes)
@@ -156,36 +109,6 @@ def _opened(request: Request, source: Path) -> Model:
         snapshot=request.snapshot,
         override=request.preprocessing,
     )
-
-
-def _check(request: Request, models: Sequence[Model]) -> None:
-    """All of what can be refused before anything runs."""
-    first = models[0]
-    for model in models[1:]:
-        if model.num_classes != first.num_classes:
-            raise InputError(
-                f"{first.weights} has {first.num_classes} classes, {model.weights} has "
-                f"{model.num_classes}",
-                "the models of an ensemble must have the same classes",
-            )
-        if model.class_names and first.class_names and model.class_names != first.class_names:
-            raise InputError(
-                f"{first.weights} and {model.weights} do not have the same class table",
-                "the models of an ensemble must have the same classes in the same order",
-            )
-    if len(models) > 1 and (request.reestimate_bn or request.test_batch_sizes or request.net):
-        raise UsageError(
-            "--reestimate-bn, --test-batch-sizes and --net are for one model",
-            "evaluate the models one by one",
-        )
-    if request.crops > 1 and request.test_batch_sizes:
-        raise UsageError("--test-batch-sizes and --crops do not go together")
-    if request.crops > 1 and any(uses_batch_statistics(model.net) for model in models):
-        raise UsageError(
-            f"--crops {request.crops}: the net normalizes each TEST batch by itself, so that the "
-            "views of an image would change each other's result",
-            "write a model with statistics of its own first: --reestimate-bn 200",
-        )
 
 
 def _runner(request: Request, model: Model) -> Any:
@@ -255,19 +178,32 @@ def _remarks(request: Request, given: Given, has_batch_statistics: bool) -> list
     return remarks
 
 
-def _reestimated(
-    request: Request, model: Model, images: Images, batch_size: int, progress: ProgressBar
-) -> tuple[Path, Metrics] | None:
-    """Writes a model with new statistics, and evaluates it with them."""
+def _training_images(request: Request, model: Model) -> tuple[Images, Given] | None:
+    """The images for new statistics, looked for before anything runs."""
     if request.reestimate_bn is None:
         return None
-    assert request.model_out is not None
+    check_batch_norm(model)
     given = data_of(model, "train", net=request.net)
-    training = read_images(given.source, model, list_file=given.list_file)
+    return read_images(given.source, model, list_file=given.list_file), given
+
+
+def _reestimated(
+    request: Request,
+    model: Model,
+    images: Images,
+    training: tuple[Images, Given] | None,
+    batch_size: int,
+    progress: ProgressBar,
+) -> tuple[Path, Metrics] | None:
+    """Writes a model with new statistics, and evaluates it with them."""
+    if training is None or request.reestimate_bn is None:
+        return None
+    assert request.model_out is not None
+    training_images, given = training
     with progress("statistics of training batches") as bar:
         batches = training_batches(
             model.preprocessing,
-            training,
+            training_images,
             num_batches=request.reestimate_bn,
             batch_size=given.train_batch_size or DEFAULT_BATCH_SIZE,
             mirror=given.mirror,

@@ -31,10 +31,11 @@ from helpers.training_jobs import child_of_test, is_gone, wait_for
 from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import record_key
-from irv2caffe.errors import InputError, Irv2CaffeError, OutputExistsError, UsageError
+from irv2caffe.errors import InputError, Irv2CaffeError, OutputError, OutputExistsError, UsageError
 from irv2caffe.evaluate.examples import find_examples
 from irv2caffe.evaluate.output_folder import check_output, write_output
-from irv2caffe.evaluate.run import Request, evaluate
+from irv2caffe.evaluate.request import Request
+from irv2caffe.evaluate.run import evaluate
 from irv2caffe.proto.caffemodel import ModelFile
 
 MEAN = np.array([100, 110, 120], np.float32)[:, None, None]
@@ -151,6 +152,8 @@ def test_other_class_tables_are_refused(caffe_nets, root, tmp_path):
     shutil.copy(model(root), tmp_path)
     with pytest.raises(InputError, match="same class table"):
         evaluated(model(root), tmp_path / model(root).name)
+    with pytest.raises(InputError, match="not those of the model"):
+        evaluated(model(root), data=tmp_path / "val")
 
 
 def test_a_training_subset_in_phase_test_is_chosen_by_the_seed(root):
@@ -279,6 +282,10 @@ def test_the_folder_of_an_evaluation(root, tmp_path):
 
 
 def test_folders_of_others_are_not_touched(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="no folder"):
+        check_output(tmp_path / "file/out")
+    (tmp_path / "file").unlink()
     check_output(tmp_path / "new")
     check_output(tmp_path)
     (tmp_path / "index.html").write_text("mine")
@@ -290,6 +297,13 @@ def test_folders_of_others_are_not_touched(tmp_path):
 
 def test_what_is_refused(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    lonely = root / "alone.caffemodel"
+    shutil.copy(model(root), lonely)
+    net = (root / "own/train_val.prototxt").read_text()
+    deploy = "# input: BGR, 0 to 255, minus 100 110 120, times 0.01; output: probabilities\n"
+    deploy += 'input: "data" input_dim: 1 input_dim: 3 input_dim: 12 input_dim: 12\n'
+    deploy += net[net.index('layer { name: "conv"') : net.index('layer { name: "top-1"')]
+    (root / "deploy.prototxt").write_text(deploy)
     for words, code, said in (
         (["nowhere"], 1, "no such file"),
         ([root / "val"], 1, "holds a model"),
@@ -300,6 +314,20 @@ def test_what_is_refused(root, tmp_path, monkeypatch):
         ([model(root), "--reestimate-bn", 1, "--model-out", model(root)], 1, "already exists"),
         ([model(root, "batch"), "--crops", 10], 2, "each TEST batch by itself"),
         ([model(root), "--out", root / "own"], 1, "did not write"),
+        ([lonely, "--net", root / "deploy.prototxt"], 1, "does not tell the validation data"),
+        (
+            [
+                lonely,
+                "--net",
+                root / "deploy.prototxt",
+                "--lmdb",
+                root / "val",
+                "--reestimate-bn",
+                1,
+            ],
+            1,
+            "does not tell the training data",
+        ),
     ):
         with pytest.raises(Irv2CaffeError) as caught:
             evaluate_command.main(list(map(str, words)), standalone_mode=False)
