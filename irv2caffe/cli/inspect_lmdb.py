@@ -9,6 +9,7 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.errors import EXIT_DONE, EXIT_FINDINGS, UsageError, first_of
+from irv2caffe.own_files import refuse_foreign
 
 _PATH = click.Path(path_type=Path)
 _NUM_CLASSES_SHOWN = 10
@@ -22,6 +23,7 @@ _NUM_CLASSES_SHOWN = 10
     metavar="FILE",
     help="Draw some of the images with their classes: .png or .jpg.",
 )
+@click.option("--force", is_flag=True, help="Overwrite any file with --peek.")
 @click.option(
     "--compare",
     "other",
@@ -51,6 +53,7 @@ _NUM_CLASSES_SHOWN = 10
 def inspect_lmdb_command(
     database: Path,
     peek: Path | None,
+    force: bool,
     other: Path | None,
     sample: int,
     decode_all: bool,
@@ -67,6 +70,8 @@ def inspect_lmdb_command(
 
     if peek is not None and peek.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         raise UsageError(f"--peek {peek}: give a file name that ends in .png or .jpg")
+    if peek is not None:
+        refuse_foreign(peek, force=force)
     with Guard() as guard:
         with ui.progress("records" if other is not None else "reading and decoding") as progress:
             if other is not None:

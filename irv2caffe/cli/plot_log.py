@@ -84,14 +84,14 @@ def plot_log_command(
     jsonl_file: Path | None,
     tensorboard: Path | None,
     unknown: Path | None,
+    force: bool,
     watch: bool,
     every: float | None,
     as_json: bool,
 ) -> None:
     """Plot the validation error and training loss of one or more runs and print a summary.
 
-    LOGS are Caffe logs (plain text, .gz, .bz2 or .xz), run folders of irv2caffe train, or - for
-    standard input.
+    LOGS are Caffe logs (.gz, .bz2 or .xz, too), run folders of train, or - for standard input.
     """
     from irv2caffe.log.accuracy import AccuracyNames
     from irv2caffe.plot.session import PlotSession, Request
@@ -116,6 +116,7 @@ def plot_log_command(
         tensorboard=tensorboard,
         unknown=unknown,
         options=PlotOptions(_window(epochs), title, panels, smooth, frozenset(log_axes), published),
+        force=force,
         refresh_s=max(1, round(every or _WATCH_S)) if watch else None,
     )
     with PlotSession(request) as session:

@@ -31,6 +31,7 @@ PLOT_LOG_OPTIONS = (
         help="The same rows as TensorBoard events; needs the extra tensorboard.",
     ),
     _files("--unknown", type=_FILE, metavar="FILE", help="Log lines that Caffe did not write."),
+    _files("--force", is_flag=True, help="Overwrite files that irv2caffe did not make."),
     _look(
         "--epochs",
         metavar="A:B",

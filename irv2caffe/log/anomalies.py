@@ -22,6 +22,8 @@ _RULES = (
     validation_rules.collapsed_outputs,
     validation_rules.overfitting,
     validation_rules.plateau,
+    validation_rules.swinging_error,
+    validation_rules.past_best,
 )
 
 
@@ -31,7 +33,8 @@ class Anomaly:
 
     Attributes:
         kind: ``nan``, ``pinned``, ``exploded``, ``stuck``, ``chance``, ``lr``, ``stall``,
-            ``perfect``, ``collapse``, ``overfit`` or ``plateau``.
+            ``perfect``, ``collapse``, ``overfit``, ``rising``, ``plateau``, ``swing`` or
+            ``past-best``.
         iteration: where it begins.
         epoch: where it begins, or None where epochs are not known.
         text: a description.

@@ -1,10 +1,10 @@
-"""Anomaly rules for tests: perfect accuracy, collapse, overfitting, plateau."""
+"""Anomaly rules for tests: accuracies, collapse, overfitting, plateaus, swings, a late best."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,10 @@ _COLLAPSED = 1 / 3  # of the best value; a collapsed output stays below
 _LEARNED = 0.1  # an accuracy; an output that never reached it cannot collapse
 _RISING_TESTS = 6
 _RISEN = 1.2  # times the lowest loss
+_MIN_TESTS = 4
+_MIN_SWING, _SWING_SHARE = 10.0, 0.3  # percent, and share of the usual error
+_MIN_SWINGS, _SWINGS_SHARE = 2, 1 / 3  # of all changes; fewer may be chance
+_MIN_LOSS, _LOSS_SHARE = 5.0, 0.3  # percent, and share of the best error; less may be chance
 
 
 def perfect_accuracy(run: RunData) -> Iterator[Found]:
@@ -75,7 +79,7 @@ def _collapse(metric: Metric) -> tuple[int, str] | None:
 
 
 def overfitting(run: RunData) -> Iterator[Found]:
-    """The loss of the test rises while that of the training falls."""
+    """The loss of the test rises; it is overfitting where that of the training falls."""
     nets = {run.table.test[0].net} if run.table.test else set()
     losses = [
         metric
@@ -94,15 +98,14 @@ def overfitting(run: RunData) -> Iterator[Found]:
         return
     since = int(main.iteration[low])
     falling = _falling(run, since)
-    if falling:
-        text = f"{main.name} of the test rises: {values[low]:.3g} here, {values[-1]:.3g} now"
-        yield "overfit", since, text + falling
+    text = f"{main.name} of the test rises: {values[low]:.3g} here, {values[-1]:.3g} now"
+    yield "overfit" if falling else "rising", since, text + falling
 
 
 def plateau(run: RunData) -> Iterator[Found]:
     """At least a third of the run in which the validation error hardly improved."""
-    rows = [row for row in run.table.test if row.top1_error is not None and row.iteration > 0]
-    errors = [row.top1_error for row in rows if row.top1_error is not None]
+    rows = _errors(run)
+    errors = [error for _, error in rows]
     if len(rows) < 2 * _PLATEAU_TESTS or not all(map(math.isfinite, errors)):
         return
     best_after = list(accumulate(errors[::-1], min))[::-1]
@@ -115,14 +118,59 @@ def plateau(run: RunData) -> Iterator[Found]:
             break
     else:
         return
-    start, end = rows[place - 1], rows[-1]
-    if end.iteration - start.iteration < _PLATEAU_SHARE * end.iteration:
+    start, end = rows[place - 1][0], rows[-1][0]
+    if end - start < _PLATEAU_SHARE * end:
         return
     text = (
         f"the validation error has hardly improved since: best {before:.1f} % until then, "
         f"{after:.1f} % since, {errors[-1]:.1f} % now"
     )
-    yield "plateau", start.iteration, text + _falling(run, start.iteration)
+    yield "plateau", start, text + _falling(run, start)
+
+
+def swinging_error(run: RunData) -> Iterator[Found]:
+    """A validation error that jumps up and down from test to test, after the first quarter."""
+    rows = _errors(run)
+    rows = rows[len(rows) // 4 :]
+    errors = [error for _, error in rows]
+    if len(errors) < _MIN_TESTS or not all(map(math.isfinite, errors)):
+        return
+    least = max(_MIN_SWING, _SWING_SHARE * median(errors))
+    changes = [after - before for before, after in pairwise(errors)]
+    swings = [
+        place
+        for place, (one, other) in enumerate(pairwise(changes))
+        if one * other < 0 and min(abs(one), abs(other)) >= least
+    ]
+    if len(swings) >= max(_MIN_SWINGS, _SWINGS_SHARE * (len(changes) - 1)):
+        first = swings[0]
+        text = (
+            f"the validation error swings from test to test, between {min(errors[first:]):.1f} and "
+            f"{max(errors[first:]):.1f} % since"
+        )
+        yield "swing", rows[first][0], text + _falling(run, rows[first][0])
+
+
+def past_best(run: RunData) -> Iterator[Found]:
+    """A validation error that was far lower than it is now."""
+    rows = _errors(run)
+    errors = [error for _, error in rows]
+    if len(rows) < _MIN_TESTS or not all(map(math.isfinite, errors)):
+        return
+    at, best = min(rows, key=lambda row: row[1])
+    if errors[-1] - best < max(_MIN_LOSS, _LOSS_SHARE * best) or any(collapsed_outputs(run)):
+        return
+    text = f"the validation error was {best:.1f} % here, and is {errors[-1]:.1f} % now"
+    yield "past-best", at, text
+
+
+def _errors(run: RunData) -> list[tuple[int, float]]:
+    """Iteration and top-1 error of the tests, without the one before the training."""
+    return [
+        (row.iteration, row.top1_error)
+        for row in run.table.test
+        if row.top1_error is not None and row.iteration > 0
+    ]
 
 
 def _falling(run: RunData, since: int) -> str:

@@ -10,6 +10,7 @@ from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.figure import Figure
 
 from irv2caffe.atomic import atomic_file
+from irv2caffe.own_files import MARK
 from irv2caffe.plot.curve import is_wide, smoothed, span_of, thinned
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.lines import (
@@ -70,9 +71,10 @@ def draw(runs: Sequence[Run], out: Path, options: PlotOptions = _DEFAULT) -> Non
         fig = figure(runs, options)
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn instead
         # No dates in the file: the same log gives the same bytes.
-        metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
-            out.suffix.lower(), {"Software": None}
-        )
+        metadata: dict[str, Any] = {
+            ".svg": {"Date": None, "Creator": MARK},
+            ".pdf": {"CreationDate": None, "Creator": MARK},
+        }.get(out.suffix.lower(), {"Software": MARK})
         fig.savefig(temporary, dpi=150, metadata=metadata)
 
 

@@ -17,6 +17,7 @@ from irv2caffe.log.read.reader import Reader, require_caffe_log
 from irv2caffe.log.summary import summarize
 from irv2caffe.log.table import make_table
 from irv2caffe.log.tensorboard import require_tensorboard, write_events
+from irv2caffe.own_files import refuse_foreign
 from irv2caffe.plot.curves import Run
 from irv2caffe.plot.style import PlotOptions, check_suffix, without_controls
 
@@ -45,6 +46,7 @@ class Request:
         unknown: the lines that are not from Caffe.
         options: of the figure and the report.
         refresh_s: seconds after which the report reloads itself.
+        force: replace files that this program did not write.
     """
 
     paths: list[Path]
@@ -63,6 +65,7 @@ class Request:
     unknown: Path | None = None
     options: PlotOptions = field(default_factory=PlotOptions)
     refresh_s: int | None = None
+    force: bool = False
 
 
 @dataclass
@@ -84,6 +87,7 @@ class PlotSession:
 
         Raises:
             UsageError: options that exclude each other.
+            OutputExistsError: an output exists, and this program did not write it.
             MissingExtraError: ``tensorboard`` is asked for and not installed.
         """
         groups = [request.paths] if request.join else [[path] for path in request.paths]
@@ -270,6 +274,7 @@ def _check_files(request: Request) -> None:
         if place in taken:
             raise UsageError(f"--{name} {out}: this is {taken[place]}", "give another file")
         taken[place] = f"the output of --{name}"
+        refuse_foreign(out, force=request.force)
 
 
 def _name(path: Path) -> str:

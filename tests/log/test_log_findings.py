@@ -210,7 +210,46 @@ def test_overfitting():
     ):
         assert "overfit" not in found(run_of(falling(30, 2, 0.01), calm))
     # The training loss rises as well.
-    assert "overfit" not in found(run_of([2 + place / 10 for place in range(30)], tests))
+    both = found(run_of([2 + place / 10 for place in range(30)], tests))
+    assert "overfit" not in both
+    assert both["rising"] == (0, "loss of the test rises: 1 here, 3.9 now")
+
+
+def errors_of(*errors):
+    return [{"accuracy": 1 - error / 100} for error in errors]
+
+
+def test_an_end_that_is_far_above_the_best():
+    """A real run of 1,212 pictures: 14.5 % at its seventh test, 31.4 % at its end."""
+    errors = (60, 44, 38, 30, 22, 18, 14.5, 19, 24, 27, 29, 31.4)
+    iteration, text = found(run_of(falling(12), errors_of(*errors)))["past-best"]
+    assert iteration == 60
+    assert text.startswith("the validation error was 14.5 % here, and is 31.4 % now")
+    for calm in (
+        (60, 44, 38, 30, 22, 18, 14.5, 16, 18),  # within what chance does
+        (60, 44, 38),  # too few
+        (5, 44, 38, 30),  # before the first iteration
+        (3, 60, 2, 1, 0.5, 4),
+    ):
+        assert "past-best" not in found(run_of(falling(len(calm)), errors_of(*calm)))
+    collapsed = errors_of(*[60, 30, 10, 8, 8, *[99] * 8])
+    kinds = found(run_of(falling(13), collapsed))
+    assert "collapse" in kinds
+    assert "past-best" not in kinds
+
+
+def test_a_validation_error_that_swings():
+    errors = (80, 70, 50, 21, 52, 24, 49, 23, 47)
+    iteration, text = found(run_of(falling(9), errors_of(*errors)))["swing"]
+    assert iteration == 30
+    assert "swings from test to test, between 21.0 and 52.0 % since" in text
+    for calm in (
+        (80, 70, 50, 40, 38, 36, 50.8, 35, 34, 33),  # one jump, as lim0606's
+        (80, 70, 50, 41, 46, 40, 45, 39, 44),  # of few percent
+        (80, 20, 80, 40, 38, 37, 36, 35, 34, 33, 32, 31),  # at the start
+        tuple(range(80, 20, -5)),
+    ):
+        assert "swing" not in found(run_of(falling(len(calm)), errors_of(*calm)))
 
 
 def test_a_plateau_says_how_it_is_now():

@@ -9,6 +9,7 @@ import numpy as np
 
 from irv2caffe.atomic import write_bytes
 from irv2caffe.data.records.image import draw_text, encode_image, resize
+from irv2caffe.own_files import marked_jpeg, marked_png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,8 @@ def write_sheet(tiles: Sequence[Pixels], out: Path) -> None:
         top, left = place // columns * height + _GAP, place % columns * width + _GAP
         sheet[top : top + height - _GAP, left : left + width - _GAP] = tile
     kind = "jpg" if out.suffix.lower() in {".jpg", ".jpeg"} else "png"
-    write_bytes(out, encode_image(sheet, kind).tobytes())
+    data = encode_image(sheet, kind).tobytes()
+    write_bytes(out, marked_jpeg(data) if kind == "jpg" else marked_png(data))
 
 
 def thumbnail(image: NDArray[Any]) -> bytes:

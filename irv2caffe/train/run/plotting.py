@@ -89,7 +89,7 @@ class Plotter:
         self._began = time.monotonic()
         with contextlib.suppress(OSError):
             self._child = subprocess.Popen(
-                [*command, "--out", str(run.plot)],
+                [*command, "--out", str(run.plot), "--force"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
