@@ -200,7 +200,7 @@ def _plain_status() -> Callable[[str], None]:
     def update(text: str) -> None:
         nonlocal not_before
         now_s = time.monotonic()
-        if now_s >= not_before:
+        if text and now_s >= not_before:
             not_before = now_s + _PLAIN_STATUS_S
             say(text)
 
