@@ -29,7 +29,7 @@ class Status:
 
     Attributes:
         share: what is done, from 0 to 1.
-        parts: figures, the most important first.
+        parts: figures, the most important first; none before the task has begun.
         left: the time left, or empty.
         note: what it is doing, if that is unusual; shown on a terminal only.
     """
@@ -113,6 +113,8 @@ def layout(status: Status, width: int, height: int, bar: Callable[[float, int], 
         height: the most lines; the less important figures are left out.
         bar: draws a bar of a share and a width.
     """
+    if not status.parts:
+        return _packed([status.note], width)
     percent = f"{int(100 * status.share):3} %"
     words = _fitting([percent, *filter(None, (status.note, status.left))], width - _LEAST_BAR - 1)
     room = min(_BAR_WIDTH, width - len(words) - 1)

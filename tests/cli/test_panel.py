@@ -40,6 +40,13 @@ def test_lines_of_40_80_and_200_columns(width, lines):
     assert layout(STATUS, width, 20, plain_bar) == lines
 
 
+def test_before_it_has_begun_there_is_no_bar():
+    starting = Status(0.0, (), note="Caffe is starting")
+    assert layout(starting, 79, 20, plain_bar) == ["Caffe is starting"]
+    assert layout(starting, 5, 20, plain_bar) == ["Caffe"]
+    assert starting.line() == ""
+
+
 @pytest.mark.parametrize("height", [1, 2, 5])
 def test_it_fits_any_terminal(height):
     for width in range(200):

@@ -65,7 +65,9 @@ def status(
         errors: of its tests.
         stopping: what a stop that was asked for waits for; empty without one.
     """
-    iteration = now.iteration or 0
+    if now.iteration is None:
+        return Status(0.0, (), note=stopping or f"{plan.engine.title} is starting")
+    iteration = now.iteration
     parts = [f"iteration {iteration:,} of {plan.solver.max_iter:,}"]
     if plan.iterations_per_epoch:
         parts.append(f"epoch {iteration / plan.iterations_per_epoch:.2f}")

@@ -194,7 +194,7 @@ class TrainingSession:
             self._supervisor.send(signal.SIGHUP)
             self._snapshot_due = self._after_snapshot_interval()
         has_begun = self.now.iteration is not None
-        if has_begun and now_s >= self._status_due:
+        if now_s >= self._status_due:
             self._status_due = now_s + _STATUS_S
             self._context.status(self._status())
         if now_s >= self._state_due or (has_begun and not self._has_begun):
