@@ -143,11 +143,17 @@ def test_files(bundle, folder):
     assert listed == [f"calibration/{number:05d}.npy" for number in range(6)]
     model = open_model(bundle)
     assert model.class_names == CLASSES
-    images = read_images(folder / "images", model)
-    for path, image in zip(listed, images, strict=True):
-        assert (np.load(bundle / path) == feed(model.preprocessing, image.pixels)[0]).all()
-    logits = json.loads((bundle / "expected.json").read_text())[0]["logits"]
-    assert len(logits) == 3
+    inputs = {
+        image.name: feed(model.preprocessing, image.pixels)[0]
+        for image in read_images(folder / "images", model)
+    }
+    expected = json.loads((bundle / "expected.json").read_text())
+    assert [entry["sample"] for entry in expected] == listed[:4]
+    for entry in expected:
+        assert (np.load(bundle / entry["sample"]) == inputs.pop(entry["image"])).all()
+        assert len(entry["logits"]) == 3
+    for path in listed[4:]:
+        assert any((np.load(bundle / path) == values).all() for values in inputs.values())
 
 
 def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
@@ -156,6 +162,8 @@ def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
     argv += ["--samples", "1", "--sample-format", "bin", "--json"]
     assert cli(list(map(str, argv))) == 0
     report = json.loads(capsys.readouterr().out)
+    types = ("DummyData", "Dropout", "Pooling", "Power", "Reshape", "Scale")
+    assert report["folding"]["removed"] == dict.fromkeys(types, 1)
     assert report["folding"]["plain_pools"] == ["Mixed_5b/Branch_3/AvgPool_0a_3x3_exact"]
     assert report["check"]["largest"] < 1e-5
     assert report["average_pool_cost"]["largest"] > 1e-3
