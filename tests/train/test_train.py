@@ -128,6 +128,9 @@ def test_a_run_tells_its_whole_story(caffe_engine, job, tmp_path):
     config = json.loads(run.config.read_text())
     assert (config["num_train_images"], config["effective_batch"]) == (64, 8)
     assert config["ending"] == "finished"
+    assert (run.path / "labels.txt").read_text() == "bright\ndark\n"
+    resized = {"size": [80, 80], "resize_mode": "squash", "interpolation": "linear", "gray": False}
+    assert config["stored_images"] == resized
     assert config["machine"]["cores"] == system.num_cores()
     assert config["starts"][0]["argv"][-1] == str(run.solver)
     solver = read_prototxt(run.solver, messages.SolverParameter)
