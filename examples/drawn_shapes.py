@@ -1,9 +1,10 @@
 """Draws ten classes of simple shapes, for machines that can reach no data set.
 
-Usage: python drawn_shapes.py OUT [--train N] [--val N] [--seed N]
+Usage: python drawn_shapes.py OUT [--train N] [--val N] [--pictures N] [--new N] [--seed N]
 
 OUT gets ``train/CLASS/*.png`` and ``val/CLASS/*.png``, 96x96 colour images: the shape in a random
-place, size, tilt and colour over a noisy background with distracting lines.
+place, size, tilt and colour over a noisy background with distracting lines. With ``--pictures`` it
+gets ``pictures/CLASS/*.png``, which nobody has divided yet, and ``new/CLASS/*.png``.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--train", type=int, default=6000, help="training images")
     parser.add_argument("--val", type=int, default=1000, help="validation images")
+    parser.add_argument("--pictures", type=int, help="images, instead of training and validation")
+    parser.add_argument("--new", type=int, default=20, help="further ones, beside --pictures")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if args.out.exists():
@@ -81,7 +84,10 @@ def main() -> None:
     aside = args.out.with_name(f"{args.out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     rng = np.random.default_rng(args.seed)
-    for part, count in (("train", args.train), ("val", args.val)):
+    parts = {"train": args.train, "val": args.val}
+    if args.pictures:
+        parts = {"pictures": args.pictures, "new": args.new}
+    for part, count in parts.items():
         for index in range(count):
             name = CLASSES[index % len(CLASSES)]
             path = aside / part / name / f"{index:05d}.png"

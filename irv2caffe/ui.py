@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -46,6 +47,11 @@ def say(message: str) -> None:
         _panel[0].message(printable(message))
         return
     print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def say_next(*words: object) -> None:
+    """Prints on stderr what a user would type next, words of a command of irv2caffe."""
+    say(f"next: irv2caffe {shlex.join(map(str, words))}")
 
 
 def show(message: str) -> None:

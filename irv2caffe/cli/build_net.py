@@ -103,6 +103,7 @@ def build_net_command(
     )
     _say(resolved.derived_lines())
     _show_built(built, summary=summary, draw=draw, as_json=as_json)
+    ui.say_next("train", "--solver", built.solver, *(() if gpus is None else ("--gpus", gpus)))
 
 
 def _say(lines: Iterable[str]) -> None:

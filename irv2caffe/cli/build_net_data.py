@@ -78,6 +78,11 @@ def read_data(
         for (name, folder), database in pairs
         if database is not None and name not in stated
     ]
+    if train is not None and val is None and num_val is None:
+        found.append(
+            f"no validation database is there or given: {_ILSVRC12['val_lmdb']:,} images are "
+            "assumed; make-lmdb --val-fraction 0.1 makes one"
+        )
     first, second = names.values()
     return DataAtHand(
         (first, second),
@@ -116,6 +121,8 @@ def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions
     Raises:
         UsageError: they do not fit.
     """
+    from irv2caffe.net.input_sizes import largest_crop
+
     if database is None:
         return
     channels, height, width = database.shape
@@ -145,7 +152,11 @@ def refuse_misfit(folder: str | None, database: Database | None, net: NetOptions
             "1 takes gray ones",
         )
     if net.crop > min(height, width):
+        larger = f"build it again with make-lmdb --resize {net.crop * 328 // 299}"
+        fits = largest_crop(net, min(height, width))
         raise UsageError(
             f"--crop {net.crop}: {folder} holds images of {width}x{height}",
-            f"build it again with make-lmdb --resize {net.crop * 328 // 299}, or crop less",
+            f"--crop {fits} fits them; or {larger}"
+            if fits
+            else f"{larger}, or take --variant auto",
         )

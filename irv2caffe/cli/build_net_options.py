@@ -72,7 +72,8 @@ BUILD_NET_OPTIONS = (
         metavar="PIXELS",
         help="Width and height of the network input; training takes random crops of this size. "
         "Sizes such as 299, 331 or 267 (multiples of 32 plus 11) give the same feature maps as "
-        "TensorFlow.  [default: 299; small75: 75; small32: 32; auto: the largest]",
+        "TensorFlow.  [default: 299; small75: 75; small32: 32; auto, and in smaller images: the "
+        "largest]",
     ),
     _data(
         "--mean-value",

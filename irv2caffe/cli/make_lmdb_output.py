@@ -103,6 +103,11 @@ def show_pair(report: PairReport, *, as_json: bool) -> None:
         )
     for finding in report.findings:
         ui.say(f"finding: {finding}")
+    ui.say_next(
+        *("build-net", "--out", "net"),
+        *("--train-lmdb", report.train.out, "--val-lmdb", report.val.out),
+        *("--variant", "auto"),
+    )
 
 
 def _show_database(report: BuildReport, *, as_json: bool) -> None:

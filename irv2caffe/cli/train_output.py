@@ -73,6 +73,8 @@ def show_result(result: TrainResult, as_json: bool) -> int:
             ui.show(f"best snapshot         {result.best.weights} ({result.best.text()})")
         ui.show(f"{verdict.ending}: {result.run_dir}")
     if verdict.ending is Ending.FINISHED:
+        for words in (("evaluate",), ("classify", "IMAGE..."), ("deploy", "--out", "bundle")):
+            ui.say_next(words[0], result.run_dir, *words[1:])
         return EXIT_DONE
     ui.say(f"irv2caffe: {verdict.ending}: {verdict.why}")
     ui.say(f"  hint: {verdict.hint}")

@@ -93,13 +93,14 @@ def source_of(layer: Any) -> Path | None:
     return Path(param.source) if param is not None and param.source else None
 
 
-def from_data_layer(layer: Any, where: Path) -> Found:
+def from_data_layer(layer: Any, where: Path, stored: Any = None) -> Found:
     """The preprocessing of a data layer, with the stored size from its database.
 
     Args:
         layer: a LayerParameter.
         where: the file that it stands in; relative paths start from the working folder or from
             this file's folder.
+        stored: how images were stored, by the run's ``config.json``, where the database is gone.
 
     Raises:
         MissingInputError, FormatError: the mean image is missing or no mean image.
@@ -111,7 +112,7 @@ def from_data_layer(layer: Any, where: Path) -> Found:
     if layer.type == "ImageData":
         found = _of_image_data(found, layer.image_data_param)
     elif layer.type == "Data":
-        found = _of_database(found, layer.data_param.source, where)
+        found = _of_database(found, layer.data_param.source, where, stored)
     mean = np.array(transform.mean_value, np.float32)
     if transform.mean_file:
         mean = read_mean_image(placed(transform.mean_file, where))
@@ -128,7 +129,7 @@ def _of_image_data(found: Found, param: Any) -> Found:
     return replace(found, stored=size, channels=channels)
 
 
-def _of_database(found: Found, name: str, where: Path) -> Found:
+def _of_database(found: Found, name: str, where: Path, stored: Any) -> Found:
     """The stored size, from the manifest of the database or from its first record."""
     folder = placed(name, where)
     options = read_manifest(folder).get("options")
@@ -137,6 +138,8 @@ def _of_database(found: Found, name: str, where: Path) -> Found:
     try:
         database = read_database(folder)
     except Irv2CaffeError:
+        if isinstance(stored, dict) and (known := _from_manifest(found, stored)):
+            return known
         return _noted(
             found,
             f"{folder} is gone: images are resized to the net's input, not to the size that they "
@@ -270,7 +273,7 @@ def _noted(found: Found, note: str) -> Found:
 def placed(name: str, where: Path) -> Path:
     """A path as Caffe takes it, or else beside the file that names it."""
     path = Path(name)
-    if path.is_absolute() or path.exists():
+    if path.exists():
         return path
-    beside = where.parent / path
+    beside = where.parent / (path.name if path.is_absolute() else path)  # of a moved run
     return beside if beside.exists() else path

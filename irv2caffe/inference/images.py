@@ -148,7 +148,8 @@ class _Records(Images):
     """The records of a database, in the order in which Caffe reads them."""
 
     def __init__(self, folder: Path, model: Model) -> None:
-        found = read_database(folder)  # in a process of its own: a damaged one may end it
+        # In a process of its own, as far as it is read there: a damaged one may end the reader.
+        found = read_database(folder, is_quick=False)
         super().__init__(folder)
         self._channels = model.preprocessing.channels
         self._num = found.num_records or 0

@@ -24,6 +24,10 @@ from irv2caffe.proto.text import read_net, read_text
 from irv2caffe.shapes.infer import NetShapes, infer
 from irv2caffe.shapes.layer_types import count
 from irv2caffe.shapes.layer_types.base import shape_text
+from irv2caffe.shapes.memory import add, memory
+from irv2caffe.system import total_memory_bytes
+from irv2caffe.train.run_dir.run_dir import read_config
+from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +75,7 @@ def open_model(
         ends = ends_of(usable)
         shapes = infer(usable, "TEST")
         num_classes = _num_classes(shapes, ends)
+        _check_memory(shapes)
     except NetError as error:
         raise NetError(error.message, error.hint, layer=error.layer, path=place.net) from error
     if header is not None:
@@ -109,7 +114,8 @@ def _found(place: Place, written: Any) -> Found | None:
     """The preprocessing in the files of a model."""
     layer = data_layer(written)
     if layer is not None:
-        return from_data_layer(layer, place.net)
+        config = read_config(place.run) if place.run is not None else {}
+        return from_data_layer(layer, place.net, config.get("stored_images"))
     for path in (place.net, place.deploy):
         if path is not None and (found := from_header(read_text(path), path)):
             return found
@@ -162,6 +168,17 @@ def _num_classes(shapes: NetShapes, ends: Ends) -> int:
             "nets that give one class for an image can be used",
         )
     return int(shape[1])
+
+
+def _check_memory(shapes: NetShapes) -> None:
+    """Refuses a net that needs more memory for one image than there is."""
+    needed = add(memory(shapes, backward=False)).total
+    if needed > total_memory_bytes():
+        raise NetError(
+            f"it needs {format_bytes(needed)} of memory for one image, this machine has "
+            f"{format_bytes(total_memory_bytes())}",
+            "are its sizes right? irv2caffe summary lists them",
+        )
 
 
 def _check_weights(shapes: NetShapes, header: ModelHeader, place: Place) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE = "preprocessing.json"
 MEAN_FILE = "mean.binaryproto"
-MAX_SIDE = 10_000
+MAX_SIDE = 4096  # of images for a net; a small file must not make large arrays
 _MODES = {
     "squash": "the aspect ratio is not kept",
     "short-side": "the shorter side becomes so long, the aspect ratio is kept",
@@ -213,7 +213,9 @@ def checked(made: Preprocessing) -> Preprocessing:
     """
     size = made.resized_to
     problem = ""
-    if size is not None and (size[0] < made.height or size[1] < made.width):
+    if max(made.height, made.width, *(size or ())) > MAX_SIDE:
+        problem = f"images of more than {MAX_SIDE:,} pixels a side"
+    elif size is not None and (size[0] < made.height or size[1] < made.width):
         problem = (
             f"images are stored with {size[1]}x{size[0]} pixels, less than the net's input of "
             f"{made.width}x{made.height}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.config import VARIANTS, NetOptions, SolverOptions, resolve
 from irv2caffe.config.derive import derive_bn_fraction, derive_solver
 from irv2caffe.errors import UsageError
-from irv2caffe.net.variant_choice import AUTO, choose_variant
+from irv2caffe.net.variant_choice import AUTO, choose_crop, choose_variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,8 @@ def settings(
 ) -> Settings:
     """Resolves all options, and derives those that depend on the data.
 
+    A crop that is not stated and larger than the images becomes the largest that fits.
+
     Args:
         recipe: from ``load_recipe``.
         given: values given by the user, by field name.
@@ -55,9 +57,16 @@ def settings(
         UsageError: an invalid value, an option that the variant does not have, or ``--variant
             auto`` without databases.
     """
-    recipe, given, found = _chosen_variant(recipe, given, side)
-    found = {**found, **(derived or {})}
+    found = dict(derived or {})
+    is_auto = {**recipe.net, **given}.get("variant") == AUTO
+    if is_auto:
+        found = found if "variant" in found else {**found, **_chosen_variant(side)}
+        recipe = replace(recipe, net=_without_variant(recipe.net))
+        given = _without_variant(given)
     net = resolve(NetOptions, recipe, given, derived=found)
+    stated = {*given, *recipe.net, *found}
+    if side is not None and "crop" not in stated and (is_auto or net.options.crop > side):
+        found |= choose_crop(net.options, side)
     fixed = VARIANTS[net.options.variant].fixed
     measured = {key: value for key, value in measured.items() if key not in fixed}
     net = resolve(NetOptions, recipe, given, measured=measured, derived=found)
@@ -67,27 +76,22 @@ def settings(
     length = made_for.get("epochs", SolverOptions.epochs)
     more = derive_solver(solver.options, {*given, *recipe.solver}, length, **run)
     solver = resolve(SolverOptions, recipe, given, derived={**found, **more})
-    if "bn_fraction" not in fixed and "bn_fraction" not in recipe.net:
+    is_moving = net.options.bn_statistics != "kept"
+    if is_moving and "bn_fraction" not in {*fixed, *recipe.net}:
         found |= derive_bn_fraction(solver.options, **run)
     return Settings(resolve(NetOptions, recipe, given, measured=measured, derived=found), solver)
 
 
-def _chosen_variant(
-    recipe: Recipe, given: Mapping[str, Any], side: int | None
-) -> tuple[Recipe, Mapping[str, Any], dict[str, tuple[Any, str]]]:
-    """Recipe and options without ``--variant auto``, and what it stands for."""
-    wanted = {**recipe.net, **given}
-    if wanted.get("variant") != AUTO:
-        return recipe, given, {}
+def _chosen_variant(side: int | None) -> Derived:
+    """The variant that ``--variant auto`` stands for."""
     if side is None:
         raise UsageError(
             "--variant auto needs to know the size of all images",
             "give --train-lmdb and --val-lmdb with images of one size each, as make-lmdb --resize "
             "makes them",
         )
-    found = dict(choose_variant(side, aux=wanted.get("aux", False)))
-    if "crop" in recipe.net:
-        del found["crop"]
-    without = {key: value for key, value in recipe.net.items() if key != "variant"}
-    given = {key: value for key, value in given.items() if key != "variant"}
-    return replace(recipe, net=without), given, found
+    return choose_variant(side)
+
+
+def _without_variant(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "variant"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.config import net_options
 from irv2caffe.errors import UsageError
 from irv2caffe.net.input_sizes import largest_crop
 
 if TYPE_CHECKING:
+    from irv2caffe.config import NetOptions
     from irv2caffe.config.derive import Derived
 
 AUTO = "auto"
@@ -18,25 +18,27 @@ _FROM = (("small32", 1), ("small75", 64), ("paper", 139), ("slim", 235))
 _LARGEST = 299  # the crop that slim and paper were published with
 
 
-def choose_variant(side: int, *, aux: bool = False) -> Derived:
-    """The variant for images of a size, and its largest crop in them.
+def choose_variant(side: int) -> Derived:
+    """The variant for images whose shorter side has this many pixels, with the reason."""
+    name = next(name for name, least in reversed(_FROM) if side >= least)
+    return {"variant": (name, f"for images of {side} pixels")}
+
+
+def choose_crop(options: NetOptions, side: int) -> Derived:
+    """The largest crop of a network in images of a size, with the reason.
 
     Args:
+        options: of the network, whose auxiliary classifier may need other crops.
         side: the shorter side of the stored images, in pixels.
-        aux: whether the crop must suit the auxiliary classifier.
-
-    Returns:
-        ``variant`` and ``crop``, each with the reason.
 
     Raises:
-        UsageError: images that are too small for any variant.
+        UsageError: images that are too small for this network.
     """
-    name = next(name for name, least in reversed(_FROM) if side >= least)
-    crop = largest_crop(net_options(variant=name, aux=aux), min(side, _LARGEST))
+    crop = largest_crop(options, min(side, _LARGEST))
     if crop is None:
+        smaller = "build the database again with make-lmdb --resize"
         raise UsageError(
-            f"--variant auto: images of {side}x{side} pixels are too small for every network",
-            "build the database again with make-lmdb --resize 32",
+            f"images of {side}x{side} pixels are too small for --variant {options.variant}",
+            f"--variant auto takes a network for their size; or {smaller}",
         )
-    why = f"images of {side} pixels"
-    return {"variant": (name, f"for {why}"), "crop": (crop, f"largest of {name} in {why}")}
+    return {"crop": (crop, f"largest of {options.variant} in images of {side} pixels")}

@@ -13,7 +13,7 @@ from helpers.program import run
 
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.decode import stored_pixels
-from irv2caffe.errors import InputError, NetError, UsageError, WeightsError
+from irv2caffe.errors import InputError, Irv2CaffeError, NetError, UsageError, WeightsError
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import read_images
 from irv2caffe.inference.opening import open_model
@@ -54,6 +54,12 @@ def of_database(root):
     return classify(root / MODEL, root / "val")
 
 
+@pytest.fixture(scope="module")
+def of_loose_files(root):
+    """What classify prints for files without class folders."""
+    return classify(root / MODEL, root / "loose")
+
+
 def classify(*args, code=0, **more):
     done = run("classify", *args, "--json", **more)
     assert done.returncode == code, done.stderr
@@ -80,9 +86,9 @@ def test_a_database_gets_the_probabilities_of_its_data_layer(caffe_nets, root, o
         assert found["known"] == {"label": label, "class": NAMES[int(label)]}
 
 
-def test_files_get_the_same_as_the_records_made_of_them(root, of_database):
+def test_files_get_the_same_as_the_records_made_of_them(root, of_database, of_loose_files):
     found = {one["image"].rpartition("/")[2]: one for one in classify(root / MODEL, root / "files")}
-    loose = {one["image"].rpartition("/")[2]: one for one in classify(root / MODEL, root / "loose")}
+    loose = {one["image"].rpartition("/")[2]: one for one in of_loose_files}
     assert len(found) == len(loose) == NUM_FILES
     for index in FILES:
         record = of_database[index]
@@ -199,7 +205,7 @@ def test_the_preprocessing_is_that_of_the_data_layer_and_its_database(root):
     assert (made.height, made.width, made.stored) == (12, 12, (14, 14))
 
 
-def test_a_deploy_net_tells_it_in_its_header(root, tmp_path):
+def test_a_deploy_net_tells_it_in_its_header(root, tmp_path, of_loose_files):
     shutil.copy(root / MODEL, tmp_path)
     net = open_model(root / MODEL).net
     from irv2caffe.proto.text import write_prototxt
@@ -221,9 +227,8 @@ def test_a_deploy_net_tells_it_in_its_header(root, tmp_path):
     args = ("--mean-value", "100,110,120", "--scale", "0.01", "--resize", 14)
     done = run("classify", tmp_path, root / "loose", *args, "--labels", root / "val", "--json")
     assert done.returncode == 0, done.stderr
-    same = classify(root / MODEL, root / "loose")
     assert [json.loads(line)["top"] for line in done.stdout.splitlines()] == [
-        one["top"] for one in same
+        one["top"] for one in of_loose_files
     ]
 
 
@@ -310,3 +315,75 @@ def test_a_net_that_is_no_classifier(root, tmp_path):
     other.write_text(text.replace("SoftmaxWithLoss", "EuclideanLoss").replace("Accuracy", "ArgMax"))
     with pytest.raises(NetError, match="numbers, not classes"):
         open_model(root / MODEL, net=other)
+
+
+def test_a_run_without_its_database_still_knows_sizes_and_names(root, tmp_path):
+    folder = make_run(root, tmp_path / "run")
+    net = folder / "train_val.prototxt"
+    net.write_text(net.read_text().replace(str(root), "/gone"))
+    model = open_model(folder)
+    assert model.preprocessing.resized_to == (12, 12)
+    assert any("--resize" in note for note in model.notes)
+    stored = {"size": [20, 14], "resize_mode": "fill", "interpolation": "area", "gray": False}
+    (folder / "config.json").write_text(json.dumps({"irv2caffe": "0", "stored_images": stored}))
+    (folder / "labels.txt").write_text("\n".join(NAMES))
+    made = open_model(folder).preprocessing
+    assert (made.stored, made.resize, made.interpolation) == ((14, 20), "fill", "area")
+    assert open_model(folder).class_names == NAMES
+    for bad in ({"size": [10**9, 1]}, {"size": "x"}, {"resize_mode": "rm"}, {"gray": 7}):
+        config = {"irv2caffe": "0", "stored_images": stored | bad}
+        (folder / "config.json").write_text(json.dumps(config))
+        assert open_model(folder).preprocessing.resized_to in {(12, 12), (14, 20)}
+
+
+def test_nets_that_need_too_much_memory_are_refused(root, tmp_path):
+    text = (root / "own/train_val.prototxt").read_text()
+    other = tmp_path / "net.prototxt"
+    layers = [
+        'layer { name: "t0" type: "Tile" bottom: "bn" top: "t0" tile_param { tiles: 2000000 } }',
+        *(
+            f'layer {{ name: "t{at}" type: "Power" bottom: "t{at - 1}" top: "t{at}" }}'
+            for at in range(1, 1000)
+        ),
+        'layer { name: "c" type: "Reduction" bottom: "t999" top: "c" reduction_param { axis: 2 } }',
+    ]
+    head = 'layer { name: "fc" type: "InnerProduct" bottom: '
+    other.write_text(text.replace(f'{head}"bn"', f'{" ".join(layers)} {head}"c"'))
+    with pytest.raises(NetError, match="of memory for one image"):
+        open_model(root / MODEL, net=other)
+
+
+def test_damaged_files_give_errors(root, tmp_path):
+    """Bytes of the weights, the net and the database are changed; nothing but errors may come."""
+    rng = np.random.default_rng(7)
+    shutil.copytree(root / "own", tmp_path / "own")
+    shutil.copytree(root / "val", tmp_path / "val")
+    net = tmp_path / "own/train_val.prototxt"
+    net.write_text(net.read_text().replace(f"{root}/val", f"{tmp_path}/val"))
+    outcomes = set()
+    for name in ("small_iter_7.caffemodel", "train_val.prototxt"):
+        path = tmp_path / "own" / name
+        whole = path.read_bytes()
+        for _ in range(40):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, len(whole), 3):
+                damaged[place] = rng.integers(0, 256)
+            path.write_bytes(damaged[: rng.integers(1, len(whole) + 1)])
+            try:
+                open_model(tmp_path / MODEL)
+            except Irv2CaffeError as error:
+                outcomes.add(type(error).__name__)
+        path.write_bytes(whole)
+    assert "FormatError" in outcomes
+    model = open_model(tmp_path / MODEL)
+    whole = (tmp_path / "val/data.mdb").read_bytes()
+    for _ in range(4):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 400):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / "val/data.mdb").write_bytes(damaged)
+        try:
+            images = read_images(tmp_path / "val", model)
+            assert sum(1 for _ in images) + len(images.skipped) <= NUM_VAL
+        except Irv2CaffeError:
+            pass

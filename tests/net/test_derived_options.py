@@ -157,6 +157,10 @@ def test_a_recipes_steps_belong_to_its_own_length():
     assert found(resolved(own, 64_000, epochs=60.0), "lr_decay_epochs") == (10.0, "recipe own")
 
 
+def test_kept_statistics_have_no_window():
+    assert found(resolved(bn_statistics="kept"), "bn_fraction") == (0.999, "default")
+
+
 def test_the_seed_keeps_its_fraction_and_its_channels():
     made = resolved(load_recipe("seed"), 1212, measured={"channels": 1})
     assert found(made, "bn_fraction") == (0.999, "default")
@@ -200,6 +204,26 @@ def test_auto_gives_way_to_a_crop_and_suits_the_auxiliary_classifier():
 def test_auto_needs_images_of_a_size(side, words):
     with pytest.raises(UsageError, match=words):
         resolved(side=side, variant="auto")
+
+
+def test_a_default_crop_shrinks_to_the_images():
+    assert found(resolved(side=256), "crop") == (
+        235,
+        "derived: largest of slim in images of 256 pixels",
+    )
+    assert found(resolved(side=299), "crop") == (299, "default")
+    assert found(resolved(side=256, crop=299), "crop") == (299, "command line")  # refused later
+    assert found(resolved(side=28, variant="small32"), "crop")[0] == 28
+    with pytest.raises(UsageError, match="too small for --variant slim"):
+        resolved(side=32)
+
+
+def test_weights_that_fix_the_variant_win_over_auto():
+    """As train --recipe finetune derives it; the crop is one of that variant."""
+    fixed = {"variant": ("slim", "as in w.caffemodel")}
+    made = settings(PLAIN, {"variant": "auto"}, {}, num_train=99, side=96, derived=fixed)
+    assert found(made, "variant") == ("slim", "derived: as in w.caffemodel")
+    assert found(made, "crop")[0] == 75
 
 
 @pytest.mark.parametrize("num_train", [1, 10**30])

@@ -133,7 +133,9 @@ def test_the_solver_trains_where_it_was_told(tmp_path, num_gpus):
 
 
 def test_told_wins_over_recipe_over_variant_over_default():
-    assert {"paper", "paper-sgd", "seed", "lim0606", "twtygqyy"} == set(recipe_names())
+    assert {"paper", "paper-sgd", "seed", "lim0606", "twtygqyy", "small-data", "finetune"} == set(
+        recipe_names()
+    )
     resolved = resolve(SolverOptions, load_recipe("paper-sgd"), {"base_lr": 0.1})
     assert (resolved.options.base_lr, resolved.options.momentum) == (0.1, 0.9)
     assert resolved.sources["base_lr"] == "command line"

@@ -16,10 +16,13 @@ from helpers.training_jobs import irv2caffe, make_databases, metrics, write_job
 
 from irv2caffe import system
 from irv2caffe.caffe.capability import Capability
+from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import FoundCaffe
 from irv2caffe.config import SolverOptions, net_options
 from irv2caffe.data.build.make_lmdb import make_lmdb
+from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.options import BuildOptions
+from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
 from irv2caffe.data.sources import open_source
 from irv2caffe.errors import (
     FormatError,
@@ -30,7 +33,9 @@ from irv2caffe.errors import (
 )
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.net.build import build_net
+from irv2caffe.net.inception_resnet_v2 import deploy
 from irv2caffe.proto import messages
+from irv2caffe.proto.binary import read_binary
 from irv2caffe.proto.text import read_prototxt, write_prototxt
 from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.plan.gpus import Devices, choose, notes
@@ -123,6 +128,9 @@ def test_a_run_tells_its_whole_story(caffe_engine, job, tmp_path):
     config = json.loads(run.config.read_text())
     assert (config["num_train_images"], config["effective_batch"]) == (64, 8)
     assert config["ending"] == "finished"
+    assert (run.path / "labels.txt").read_text() == "bright\ndark\n"
+    resized = {"size": [80, 80], "resize_mode": "squash", "interpolation": "linear", "gray": False}
+    assert config["stored_images"] == resized
     assert config["machine"]["cores"] == system.num_cores()
     assert config["starts"][0]["argv"][-1] == str(run.solver)
     solver = read_prototxt(run.solver, messages.SolverParameter)
@@ -378,6 +386,72 @@ def test_recipe_builds_the_nets_on_the_way(caffe, job, tmp_path):
     missing = irv2caffe("--recipe", "own.toml", cwd=tmp_path)
     assert missing.returncode == 2
     assert "needs --train-lmdb and --val-lmdb" in missing.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["caffe", "torch"])
+def test_a_recipe_for_fine_tuning_starts_from_weights(caffe, gray, tmp_path, engine):
+    """Gray images, class weights, a new classifier, frozen stages; in both engines."""
+    base, out = gray / "base.caffemodel", tmp_path / "run"
+    (tmp_path / "tune.toml").write_text(
+        '[net]\nvariant = "auto"\nwidth = 0.05\nclass_weights = "balanced"\nbatch_size = 8\n'
+        'classifier = "pets"\nclassifier_lr = 10\nfreeze = "Repeat/block35"\n'
+        'bn_statistics = "kept"\n[solver]\ntype = "SGD"\nmomentum = 0.9\nepochs = 0.5\n'
+    )
+    databases = ("--train-lmdb", gray / "train_lmdb", "--val-lmdb", gray / "val_lmdb")
+    args = ("--recipe", "tune.toml", *databases, "--gpus", "none", "--engine", engine)
+    done = irv2caffe(*args, "--weights", base, "--run-dir", out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "class weights from 0.625 (class 0) to 2.5 (class 1)" in done.stderr
+    assert "new, with weights of their fillers: pets" in done.stderr
+    assert "not taken from base.caffemodel: classifier" in done.stderr
+    assert "keep the random weights" not in done.stderr
+    (model,) = (out / "snapshots").glob("irv2_small32_iter_2.caffemodel")
+    before, after = (
+        {layer.name: layer for layer in read_binary(path, messages.NetParameter).layer}
+        for path in (base, model)
+    )
+    changed = {
+        name
+        for name, layer in after.items()
+        if name in before and any(map(differ, layer.blobs, before[name].blobs))
+    }
+    frozen = ("Conv2d_", "Mixed_5b", "Repeat/")
+    assert not {name for name in changed if name.startswith(frozen) and "7b" not in name}
+    assert not {name for name in changed if name.endswith("_bn")}
+    assert "Mixed_6a/Branch_0/Conv2d_1a_3x3" in changed
+    assert after["Conv2d_1a_4x4"].blobs[0].shape.dim[1] == 1
+    alone = irv2caffe("--solver", out / "solver.prototxt", "--gpus", "none", "--dry-run")
+    assert "frozen layers keep the random weights of their fillers" in alone.stdout + alone.stderr
+
+
+def differ(one, other):
+    return list(one.data) != list(other.data)
+
+
+@pytest.fixture(scope="module")
+def gray(caffe, tmp_path_factory):
+    """Databases of 40 and 20 gray images, few of class 1, and weights for nets of two classes."""
+    folder = tmp_path_factory.mktemp("gray")
+    rng = np.random.default_rng(0)
+    for name, labels in (("train_lmdb", [0, 0, 0, 0, 1] * 8), ("val_lmdb", [0, 1] * 10)):
+        (folder / name).mkdir()
+        with DatabaseWriter(folder / name) as writer:
+            for index, label in enumerate(labels):
+                pixels = rng.integers(0, 100, (1, 32, 32), np.uint8) + np.uint8(100 * label)
+                record = raw_head(pixels.shape) + pixels.tobytes() + raw_tail(label)
+                writer.put(record_key(index, f"{index}.png"), record)
+    options = net_options(variant="small32", width=0.05, channels=1, num_classes=2)
+    write_prototxt(folder / "deploy.prototxt", deploy(options))
+    code = (
+        "import caffe, sys, numpy as np; net = caffe.Net(sys.argv[1], caffe.TRAIN)\n"
+        "net.blobs['data'].data[...] = np.random.RandomState(0).uniform(-1, 1, (1, 1, 32, 32))\n"
+        "net.forward(); net.save(sys.argv[2])"
+    )
+    paths = [str(folder / name) for name in ("deploy.prototxt", "base.caffemodel")]
+    command = tool_command(caffe, "python", ["-c", code, *paths])
+    subprocess.run(command.argv, env=command.env, capture_output=True, check=True)
+    return folder
 
 
 @pytest.mark.slow

@@ -278,7 +278,7 @@ def on_a_terminal(args, cwd):
 
 
 @pytest.mark.slow
-def test_one_line_on_a_terminal(caffe, root, tmp_path):
+def test_the_panel_on_a_terminal(caffe, root, tmp_path):
     solver = write_job(root, tmp_path / "job", max_iter=20_000, snapshot=0)
     child, ours = on_a_terminal(("--solver", solver, "--run-dir", "run"), tmp_path)
     shown = b""
@@ -290,8 +290,9 @@ def test_one_line_on_a_terminal(caffe, root, tmp_path):
     assert child.wait(PATIENCE_S) == 0
     os.close(ours)
     text = shown.decode()
-    assert re.search(r"\r\x1b\[2Kiteration [\d,]+ of 20,000, epoch [\d.]+, loss", text)
-    assert "finished: run\r\n" in text.rpartition("\x1b[2K")[2]
+    assert re.search(r"iteration [\d,]+ of 20,000  epoch [\d.]+  loss", text)
+    assert text.rpartition("\r\x1b[J")[2].startswith("iterations ")  # the panel is gone
+    assert text.endswith("finished: run\r\n")
 
 
 @pytest.mark.slow

@@ -124,7 +124,8 @@ def weights_shape(evidence: Evidence) -> Hits:
                 f"{shapes_text(info.params)}",
                 why="Caffe stops: Cannot copy param, shape mismatch; it finds layers by their "
                 "names",
-                fix="rename the layer, if it should be trained from scratch",
+                fix="rename the layer, if it should be trained from scratch; build-net "
+                "--classifier NAME does it",
                 at=layer.at("name"),
             )
     if not found:

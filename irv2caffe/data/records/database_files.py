@@ -17,6 +17,8 @@ MEAN_FILE = "mean.binaryproto"
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
 COMPLAINTS = "complaints.csv"
+STORED_OPTIONS = ("size", "resize_mode", "interpolation", "gray")
+"""Options in the manifest that say how images became records."""
 LIST = "list.txt"
 DUPLICATES = "duplicates.csv"
 _ALL = frozenset(

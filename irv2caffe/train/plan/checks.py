@@ -24,7 +24,7 @@ from irv2caffe.train.plan.gpus import notes as gpu_notes
 from irv2caffe.train.plan.job import collected
 from irv2caffe.train.plan.memory_check import check_memory
 from irv2caffe.train.plan.plan import Disk, Plan
-from irv2caffe.train.plan.start_weights import check_weights
+from irv2caffe.train.plan.start_weights import check_weights, frozen_fillers
 from irv2caffe.train.run_dir.folders import refuse_used
 from irv2caffe.train.run_dir.foreign_training import refuse_other_net
 from irv2caffe.train.run_dir.hdf5_snapshots import is_hdf5
@@ -49,6 +49,7 @@ def check_plan(plan: Plan, databases: Databases, problems: list[Irv2CaffeError])
     for path in plan.options.weights:
         with collected(problems):
             notes += check_weights(plan, path)
+    notes += frozen_fillers(plan)
     start, folder = plan.options.snapshot, plan.options.run_dir
     if start is not None:
         with collected(problems):

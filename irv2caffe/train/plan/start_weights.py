@@ -69,6 +69,23 @@ def check_weights(plan: Plan, path: Path) -> list[str]:
     return lines
 
 
+def frozen_fillers(plan: Plan) -> list[str]:
+    """A warning for frozen layers of a training without weights, which stay random."""
+    if plan.options.weights or plan.options.snapshot is not None or plan.options.moved:
+        return []
+    frozen = [
+        layer.name
+        for layer in plan.job.train_net.layer
+        if layer.type in _LEARNED - {"BatchNorm"}
+        and layer.param
+        and all(spec.lr_mult == 0 for spec in layer.param)
+    ]
+    if not frozen:
+        return []
+    named = first_of(frozen, _NAMED)
+    return [f"warning: frozen layers keep the random weights of their fillers: {named}; --weights"]
+
+
 def _comparable(net: Any, layers: Iterable[LayerHeader]) -> Any:
     """The net without what may differ from the net that the weights were trained in.
 

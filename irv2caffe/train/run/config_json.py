@@ -13,9 +13,10 @@ from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irv2caffe import __version__, system
+from irv2caffe.data.records.database_files import STORED_OPTIONS, read_manifest
 from irv2caffe.errors import OutputError
 from irv2caffe.system import open_regular, read_regular
 from irv2caffe.train.plan.plan_text import as_dict
@@ -55,6 +56,7 @@ def write_config(run: RunDir, plan: Plan, options: SupervisionOptions) -> None:
         "effective_batch": plan.effective_batch,
         "epochs": plan.epochs,
         "plan": as_dict(plan),
+        "stored_images": _stored_images(plan) or earlier.get("stored_images"),
         "options": {
             **asdict(options),
             "keep_newest": plan.options.keep_newest,
@@ -70,6 +72,15 @@ def write_config(run: RunDir, plan: Plan, options: SupervisionOptions) -> None:
         "why": None,
     }
     run.write_config({**earlier, **config})
+
+
+def _stored_images(plan: Plan) -> dict[str, Any] | None:
+    """How make-lmdb stored the images of the test, or training, database; for nets in use."""
+    for use in sorted(plan.databases, key=lambda use: use.phase):  # TEST before TRAIN
+        options = read_manifest(use.source).get("options")
+        if isinstance(options, dict):
+            return {name: options.get(name) for name in STORED_OPTIONS}
+    return None
 
 
 def _now() -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import __version__
 from irv2caffe.caffe.docker import Container, container_name
+from irv2caffe.data.records.database_files import LABELS
 from irv2caffe.errors import FormatError
 from irv2caffe.proto.binary import LIMIT_BYTES
 from irv2caffe.proto.text import write_prototxt
@@ -53,9 +54,19 @@ def write_inputs(run: RunDir, plan: Plan, options: SupervisionOptions) -> Pair |
     deploy = plan.job.path.absolute().parent / "deploy.prototxt"
     if deploy.is_file() and deploy.parent != run.path.absolute():
         copy_file(deploy, run.path / "deploy.prototxt")
+    _copy_class_table(run, plan)
     pair = _copy_snapshot(run, plan)
     write_solver(run, plan)  # last: a folder that has a solver is complete
     return pair
+
+
+def _copy_class_table(run: RunDir, plan: Plan) -> None:
+    """Copies the class names, which a net in use needs where the databases are not."""
+    for use in sorted(plan.databases, key=lambda use: use.phase):  # TEST before TRAIN
+        table = use.source / LABELS
+        if use.database.class_names and table.is_file():
+            copy_file(table, run.path / LABELS)
+            return
 
 
 def _copy_snapshot(run: RunDir, plan: Plan) -> Pair | None:
