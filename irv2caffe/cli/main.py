@@ -64,15 +64,16 @@ class _OrderedGroup(click.Group):
     cls=_OrderedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished with findings (check, "
-    "make-lmdb, inspect-lmdb, classify), 130 interrupted.",
+    "make-lmdb, inspect-lmdb, evaluate, classify), 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="irv2caffe")
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
 def cli(traceback: bool) -> None:
-    """Build and train Inception-ResNet-v2 in Caffe, from images to a trained model.
+    """Build and train Inception-ResNet-v2 in Caffe, from images to a trained model in use.
 
     The commands are listed in the order of a typical project: install Caffe, build databases and a
-    network, check them, train, and plot the log. Each has its own help: irv2caffe COMMAND --help.
+    network, check them, train, plot the log, evaluate the model, make the files for a device. Each
+    has its own help: irv2caffe COMMAND --help.
     """
     del traceback  # run() reads it from the arguments, so that it may follow the command's name
 
