@@ -10,6 +10,7 @@ import click
 
 from irv2caffe import ui
 from irv2caffe.cli.option_sections import SectionCommand, section
+from irv2caffe.errors import first_of
 
 if TYPE_CHECKING:
     from irv2caffe.train.run_dir.listing import ListedRun
@@ -25,6 +26,7 @@ _MINUTES = 16  # characters of a date and a time to the minute
 _HEADINGS = ("run", "state", "error", "best", "iterations", "started", "updated")
 _RIGHT = {"iterations", "error", "best"}
 _LEAST_COLUMNS, _LEAST_WIDTH, _NO_LIMIT = 4, 20, 1_000_000
+_MOST_NAMES = 5
 _GAP, _INDENT = "  ", "    "
 
 
@@ -67,8 +69,9 @@ def runs_command(folder: Path | None, sort: str, as_json: bool) -> None:
         return
     if runs:
         _show(runs, found)
-    for each in listing.others:
-        ui.show(f"{each.name}: no run: {each.reason}")
+    for reason in dict.fromkeys(each.reason for each in listing.others):
+        names = [ui.printable(each.name) for each in listing.others if each.reason == reason]
+        ui.show(f"no run: {first_of(names, _MOST_NAMES)}: {reason}")
     if not runs and not listing.others:
         ui.show(f"{listing.folder} holds no runs")
 
