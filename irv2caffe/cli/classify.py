@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from irv2caffe.inference.model import Model
 
 _PATH = click.Path(path_type=Path)
-_output = section("Output")
+_output = section("Output options")
 _MOST_TILES = 200
 
 
@@ -118,7 +118,8 @@ def _run(
     total = sum(map(len, sources))
     with ui.progress("classified") as progress:
         # On a terminal the lines of the result show how far it is.
-        update = (lambda _done, _total: None) if sys.stdout.isatty() else progress
+        is_quiet = sys.stdout.isatty() or total == 1
+        update = (lambda _done, _total: None) if is_quiet else progress
         for source in sources:
             for outcome in classify(model, source, runner, top=top, crops=crops):
                 shown.add(source, outcome)

@@ -40,7 +40,7 @@ class Folding:
         plain_pools: names of those that were left out instead.
     """
 
-    removed: Counter[str] = field(default_factory=Counter)
+    removed: dict[str, int] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     coefficients: int = 0
     border_maps: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def simplify(graph: Graph, *, fold: bool = True, plain_average_pool: bool = Fals
         affines = _merge_into_linear(graph)
         _merge_into_next(graph, affines)
         result.kept = _write_affines(graph, affines)
-    result.removed = before - Counter(node.type for node in graph.nodes)
+    result.removed = dict(before - Counter(node.type for node in graph.nodes))
     return result
 
 
@@ -116,7 +116,8 @@ def _widen_depthwise(graph: Graph) -> None:
 
 def _coefficients_to_layers(graph: Graph) -> int:
     """Puts a Power layer before each bottom of a sum that has a factor; returns their number."""
-    nodes = []
+    nodes: list[Node] = []
+    taken = {node.name for node in graph.nodes}
     count = 0
     for node in graph.nodes:
         param = node.proto.eltwise_param
@@ -126,6 +127,9 @@ def _coefficients_to_layers(graph: Graph) -> int:
                     continue
                 bottom = node.bottoms[place]
                 name = f"{node.name}_factor" + (f"_{place}" if place != 1 else "")
+                while name in taken:  # Caffe finds weights by the names of layers
+                    name += "_"
+                taken.add(name)
                 proto = messages.LayerParameter(name=name, type="Power")
                 proto.power_param.scale = factor
                 top = Value(name, bottom.shape)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irv2caffe import __version__
-from irv2caffe.atomic import atomic_folder, write_bytes, write_text
+from irv2caffe.atomic import atomic_folder, write_bytes
 from irv2caffe.config import templates_dir
+from irv2caffe.data.records.class_table import escape_name
 from irv2caffe.deploy import onnx_check
 from irv2caffe.deploy.comparison import Comparison, compare
 from irv2caffe.deploy.fold import simplify
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 NET, WEIGHTS, ONNX = "deploy.prototxt", "deploy.caffemodel", "net.onnx"
 _EXAMPLES = ("prepare.py", "classify_caffe.py", "classify_opencv.py")
 _ONNX_EXAMPLE = "classify_onnx.py"
+_SAMPLE = re.compile(r"\d{5,}\.(npy|bin)")
 
 
 def make_bundle(
@@ -83,19 +86,27 @@ def make_bundle(
         )
         maker = _Maker(model, folder, options, samples, files, progress)
         bundle = maker.make(out)
-        write_text(folder / "README.md", readme(bundle, model, options))
+        text = readme(bundle, model, options).encode("utf-8", "backslashreplace")
+        write_bytes(folder / "README.md", text)
     return bundle
 
 
 def refuse_other(out: Path) -> None:
     """Raises OutputExistsError for what ``force`` must not replace: what is no bundle."""
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    other = sorted(names - FILES.keys() - {"README.md"})
-    if out.is_dir() and not other:
+    if not (out.exists() or out.is_symlink()):
         return
-    if out.exists() or out.is_symlink():
-        what = f"holds {first_of(other, 3)}" if other else "is no folder"
-        raise OutputExistsError(f"{out} is no bundle: it {what}", "choose another --out")
+    what = "is no folder"
+    if out.is_dir():
+        names = {path.name for path in out.iterdir()}
+        other = names - FILES.keys() - {"README.md"}
+        samples = out / "calibration"
+        if samples.is_dir():
+            files = {path.name for path in samples.iterdir()}
+            other |= {f"calibration/{name}" for name in files if not _SAMPLE.fullmatch(name)}
+        if not other and (not names or NET in names):
+            return
+        what = f"holds {first_of(sorted(other), 3)}" if other else f"has no {NET}"
+    raise OutputExistsError(f"{out} is no bundle: it {what}", "choose another --out")
 
 
 class _Maker:
@@ -213,7 +224,7 @@ class _Maker:
             np.save(stream, model.preprocessing.mean, allow_pickle=False)
             write_bytes(folder / "mean.npy", stream.getvalue())
         if model.class_names:
-            names = "".join(f"{name}\n" for name in model.class_names)
+            names = "".join(f"{escape_name(name)}\n" for name in model.class_names)
             write_bytes(folder / "labels.txt", names.encode("utf-8", "surrogateescape"))
         if self._files:
             path = folder / "expected.json"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irv2caffe.errors import OutputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -46,10 +48,25 @@ def _in_onnxruntime(path: Path, output: str) -> tuple[str, Run]:
 def _in_opencv(path: Path, output: str) -> tuple[str, Run]:
     import cv2
 
-    net: Any = cv2.dnn.readNetFromONNX(str(path))
+    title = f"OpenCV {cv2.__version__}"
+    try:
+        net: Any = cv2.dnn.readNetFromONNX(str(path))
+    except cv2.error as error:
+        raise _refused(title, error) from error
 
     def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        net.setInput(image)
-        return np.asarray(net.forward(output), np.float32)
+        try:
+            net.setInput(image)
+            return np.asarray(net.forward(output), np.float32)
+        except cv2.error as error:
+            raise _refused(title, error) from error
 
-    return f"OpenCV {cv2.__version__}", run
+    return title, run
+
+
+def _refused(title: str, error: Exception) -> OutputError:
+    words = " ".join(str(getattr(error, "err", "") or error).split())[:300]
+    return OutputError(
+        f"net.onnx cannot be run in {title}: {words}",
+        "nothing was written; without --onnx the bundle is for programs that read Caffe's files",
+    )

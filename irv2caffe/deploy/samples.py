@@ -85,7 +85,9 @@ def take_samples(
     paths: list[str] = []
     names = images.names()
     count = max(num_kept, num_written)
-    chosen = images.only(names[:: max(1, len(names) // count)][:count])
+    spread = _spread(names, count)
+    first = _spread(spread, num_kept)  # these, too: sources are often in the order of the classes
+    chosen = images.only(list(dict.fromkeys([*first, *spread])))
     for number, image in enumerate(chosen):
         try:
             values = feed(model.preprocessing, image.pixels)[0]
@@ -102,6 +104,12 @@ def take_samples(
     if paths:
         write_text(folder / "calibration.txt", "\n".join(paths) + "\n")
     return kept, paths
+
+
+def _spread(names: Sequence[str], count: int) -> list[str]:
+    """So many of the names, or all, evenly spread."""
+    num = min(count, len(names))
+    return [names[at * len(names) // num] for at in range(num)]
 
 
 def _encoded(values: NDArray[np.float32], kind: str) -> bytes:

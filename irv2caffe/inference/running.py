@@ -73,7 +73,7 @@ def start_runner(
         path.write_text(format_prototxt(net), encoding="utf-8")
         work = {
             "net": str(path),
-            "weights": str(weights.absolute()),
+            "weights": str(_readable(weights.absolute(), path.parent)),
             "phase": phase,
             "input": ends_of(net).input,
             "blobs": list(blobs),
@@ -85,6 +85,17 @@ def start_runner(
             yield process
         finally:
             process.close()
+
+
+def _readable(weights: Path, folder: Path) -> Path:
+    """The weights, or a link in ``folder`` if pycaffe cannot take their path: it is not UTF-8."""
+    try:
+        str(weights).encode()
+    except UnicodeEncodeError:
+        link = folder / ("net.caffemodel.h5" if weights.suffix == ".h5" else "net.caffemodel")
+        link.symlink_to(weights)
+        return link
+    return weights
 
 
 def _gpu(gpus: str) -> int | None:
@@ -209,6 +220,8 @@ class _Process:
     def _died(self) -> CaffeFailedError:
         """The error for a process that has ended, with its last words."""
         assert self._child is not None
+        with suppress(subprocess.TimeoutExpired):  # its own status, not that of the kill
+            self._child.wait(_END_S)
         kill_group(self._child)
         status = self._child.wait()
         size = self._words.seek(0, os.SEEK_END)

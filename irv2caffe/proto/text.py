@@ -220,5 +220,6 @@ def write_prototxt(path: Path, message: Any, *, header: str = "") -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    header = header.encode("utf-8", "backslashreplace").decode()  # file names that are not UTF-8
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     write_text(path, (comment + "\n" if comment else "") + format_prototxt(message))

@@ -25,8 +25,10 @@ from irv2caffe.data.options import RESIZE_MODES
 from irv2caffe.data.records.image import resize
 from irv2caffe.deploy.comparison import compare
 from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
+from irv2caffe.deploy.onnx_check import _in_opencv
 from irv2caffe.deploy.options import BundleOptions
-from irv2caffe.errors import OutputError
+from irv2caffe.deploy.samples import take_samples
+from irv2caffe.errors import OutputError, OutputExistsError
 from irv2caffe.inference.feeding import feed
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import read_images
@@ -141,11 +143,17 @@ def test_files(bundle, folder):
     assert listed == [f"calibration/{number:05d}.npy" for number in range(6)]
     model = open_model(bundle)
     assert model.class_names == CLASSES
-    images = read_images(folder / "images", model)
-    for path, image in zip(listed, images, strict=True):
-        assert (np.load(bundle / path) == feed(model.preprocessing, image.pixels)[0]).all()
-    logits = json.loads((bundle / "expected.json").read_text())[0]["logits"]
-    assert len(logits) == 3
+    inputs = {
+        image.name: feed(model.preprocessing, image.pixels)[0]
+        for image in read_images(folder / "images", model)
+    }
+    expected = json.loads((bundle / "expected.json").read_text())
+    assert [entry["sample"] for entry in expected] == listed[:4]
+    for entry in expected:
+        assert (np.load(bundle / entry["sample"]) == inputs.pop(entry["image"])).all()
+        assert len(entry["logits"]) == 3
+    for path in listed[4:]:
+        assert any((np.load(bundle / path) == values).all() for values in inputs.values())
 
 
 def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
@@ -154,6 +162,8 @@ def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
     argv += ["--samples", "1", "--sample-format", "bin", "--json"]
     assert cli(list(map(str, argv))) == 0
     report = json.loads(capsys.readouterr().out)
+    types = ("DummyData", "Dropout", "Pooling", "Power", "Reshape", "Scale")
+    assert report["folding"]["removed"] == dict.fromkeys(types, 1)
     assert report["folding"]["plain_pools"] == ["Mixed_5b/Branch_3/AvgPool_0a_3x3_exact"]
     assert report["check"]["largest"] < 1e-5
     assert report["average_pool_cost"]["largest"] > 1e-3
@@ -197,6 +207,66 @@ def test_force_replaces_bundles_only(folder, tmp_path, capsys):
         assert "is no bundle" in capsys.readouterr().err
     assert (tmp_path / "run" / "snapshots").is_dir()
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_folders_that_only_look_like_bundles(tmp_path):
+    refuse_other(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"has no deploy\.prototxt"):
+        refuse_other(tmp_path)
+    (tmp_path / "deploy.prototxt").write_text("")
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "00001.npy").write_bytes(b"")
+    refuse_other(tmp_path)
+    (tmp_path / "calibration" / "00001.jpg").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"holds calibration/00001\.jpg"):
+        refuse_other(tmp_path)
+
+
+def small_net(folder, name="net.caffemodel"):
+    """A net of a 3x3 convolution, trained, and its path."""
+    text = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3, 8, 8] } } }'
+        + conv("c", "x")
+        + layer("InnerProduct", "s", "c", param="inner_product_param { num_output: 3 }")
+        + layer("Softmax", "prob", "s")
+    )
+    folder.mkdir(exist_ok=True)
+    header = "input: BGR, 0 to 255, minus 127.5 127.5 127.5, times 0.0078431373; output: prob, 3"
+    write_prototxt(folder / "deploy.prototxt", parse(text), header=header)
+    return write_trained(parse(text), folder / name)
+
+
+def test_names_that_no_line_or_no_text_can_hold(caffe, folder, tmp_path):
+    """A class name with a line break, a file whose name is not UTF-8."""
+    path = small_net(tmp_path / "net", os.fsdecode(b"n\xfft.caffemodel"))
+    table = b"ant\\x0abird\nbe\xff\ncow\n"
+    (path.parent / "labels.txt").write_bytes(table)
+    model = open_model(path, override=PreprocessingOptions(resize=(8, 8)))
+    assert model.class_names[0] == "ant\nbird"
+    images = read_images(folder / "images", model)
+    made = make_bundle(model, images, tmp_path / "b", BundleOptions(num_checked=1, num_samples=0))
+    assert made.check.passes
+    assert (tmp_path / "b/labels.txt").read_bytes() == table
+    assert r"of n\udcfft.caffemodel" in (tmp_path / "b/deploy.prototxt").read_text()
+    assert open_model(tmp_path / "b").class_names == model.class_names
+
+
+def test_samples_are_spread_over_all_images(folder, tmp_path):
+    model = open_model(small_net(tmp_path / "net"))
+    images = read_images(folder / "images", model)
+    kept, paths = take_samples(images, model, tmp_path, num_kept=2, num_written=4, kind="npy")
+    assert [sample.name for sample in kept] == ["ant/0.png", "bee/1.png"]
+    assert len(paths) == 4
+    wide, _ = take_samples(images, model, tmp_path, num_kept=4, num_written=0, kind="npy")
+    assert [sample.name for sample in wide] == ["ant/0.png", "ant/1.png", "bee/1.png", "cow/0.png"]
+
+
+def test_what_opencv_cannot_run_is_an_error_with_a_hint(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"no net")
+    with pytest.raises(OutputError, match=r"net\.onnx cannot be run in OpenCV") as caught:
+        _in_opencv(tmp_path / "net.onnx", "prob")
+    assert "without --onnx" in caught.value.hint
 
 
 def test_without_images_it_says_how_to_name_some(caffe, folder, tmp_path, capsys):

@@ -137,6 +137,11 @@ NETS = {
         + layer("Concat", "out", "s c"),
         ["Convolution", "ReLU", "Scale", "Scale", "Eltwise", "Concat"],
     ),
+    "a layer has the name that a factor would get": (
+        layer("Convolution", "out_factor", "x", param=CONV_1)
+        + layer("Eltwise", "out", "out_factor x", param="eltwise_param { coeff: 1 coeff: 0.5 }"),
+        ["Convolution", "Scale", "Eltwise"],
+    ),
     "the same bottom twice": (
         layer("Convolution", "c", "x", param=CONV_1)
         + layer("Eltwise", "out", "c c", param="eltwise_param { coeff: 1 coeff: 0.5 }"),

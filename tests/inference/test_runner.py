@@ -123,10 +123,11 @@ def test_a_process_that_dies_is_an_error(made):
 def test_caffes_own_words_are_in_the_error(made, tmp_path):
     (tmp_path / "a.caffemodel").write_bytes(b"no model")
     with (
-        pytest.raises(CaffeFailedError, match="Failed to parse NetParameter"),
+        pytest.raises(CaffeFailedError, match="Failed to parse NetParameter") as caught,
         start_runner(made.net, tmp_path / "a.caffemodel", blobs=made.blobs),
     ):
         pass
+    assert "smaller batch" not in caught.value.hint  # it was not killed
 
 
 def test_nothing_is_left_when_the_block_is_left_by_an_error(made):

@@ -40,7 +40,7 @@ def test_a_thousand_classes_are_one_picture_with_the_worst_named(tmp_path, dark)
 
 
 def test_perfect_and_empty_matrices_are_drawn(tmp_path):
-    for size in (1, 2, 40, 41):
+    for size in (1, 41):
         draw_confusion(np.diag(np.full(size, 3)), [], tmp_path / f"{size}.png")
         draw_confusion(np.zeros((size, size), int), [], tmp_path / f"{size}.png")
         assert picture(tmp_path / f"{size}.png") is not None

@@ -280,6 +280,42 @@ def test_what_diverged_is_never_the_best(follow):
     assert follow.best == (190, 200, 35.0)
 
 
+def test_a_healthy_one_stays_where_a_better_one_diverges_at_once(follow):
+    """Tests come more often than displays: two are found before the loss is known again."""
+    for at, error in ((100, 40.0), (200, 35.0), (300, 30.0)):
+        follow.write(at)
+        follow.test(at, error)
+    assert follow.best is None
+    assert follow.keeper.held == {100, 200, 300}
+    follow.healthy(200)
+    assert follow.best == (200, 200, 35.0)
+    follow.tests.end(diverged=True)
+    assert follow.best == (200, 200, 35.0)
+    assert follow.keeper.held == {200}
+    assert not follow.test(300, 36.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stop", "rollback"])
+def test_a_training_that_diverges_keeps_the_best_healthy_snapshot(root, tmp_path, how):
+    """The learning rate explodes at iteration 395, between two displays."""
+    changes = {"lr_policy": '"multistep"', "gamma": 1e7, "stepsize": None, "display": 100}
+    changes |= {"test_interval": 50, "snapshot": 50}
+    solver = write_job(root, tmp_path / "job", **{**TESTED, **changes})
+    with solver.open("a") as stream:
+        stream.write("stepvalue: 395\n")
+    args = ("--solver", solver, "--run-dir", "run", "--on-divergence", how, "--max-rollbacks", 1)
+    done = irv2caffe(*args, cwd=tmp_path)
+    assert "diverged: run" in done.stdout, done.stderr
+    run = tmp_path / "run"
+    tested = [row for row in rows_of_tests(run) if row["iteration"] <= 300]
+    best = best_snapshot(run)
+    assert best.value == min(row["top1_error"] for row in tested)
+    assert best.iteration <= 300
+    assert (run / f"snapshots/tiny_iter_{best.iteration}.caffemodel").is_file()
+    assert not problem(best.pair)
+
+
 def test_a_start_that_ends_otherwise_keeps_what_it_found(follow):
     follow.test(90, 30.0)
     follow.write(100)

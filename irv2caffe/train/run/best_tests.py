@@ -62,7 +62,8 @@ class BestTests:
         self._criterion = criterion
         self._say = say
         self._on_request = on_request
-        self._found: _Found | None = None
+        # Each is better than the one before; the last one may still wait for its snapshot.
+        self._found: list[_Found] = []
         self._has_missed = False
         self.best: BestSnapshot | None = None
         try:
@@ -81,8 +82,7 @@ class BestTests:
 
     def start(self, first: int) -> None:
         """Prepares a start of Caffe at an iteration."""
-        self._found = None
-        self._value = self._value_of_best()
+        self._found, self._value = [], self._value_of_best()
         if self.best is not None:
             try:
                 detach(self.best, first)
@@ -96,11 +96,12 @@ class BestTests:
         found = self._criterion.value(test)
         if found is None:
             return
-        if self._found is not None and self._found.snapshot is None:
-            self._miss(self._found, found[1])
+        if self._found and self._found[-1].snapshot is None:
+            self._miss(self._found.pop(), found[1])
         if self._value is not None and not self._criterion.is_better(found[1], self._value):
             return
-        self._found, self._value = _Found(test, *found), found[1]
+        self._found.append(_Found(test, *found))
+        self._value = found[1]
         newest = self._keeper.newest
         if newest is not None and newest.iteration == test["iteration"]:
             self.take_snapshot(newest)
@@ -108,7 +109,7 @@ class BestTests:
     def _miss(self, missed: _Found, value: float) -> None:
         """Gives a test up whose snapshot was not written before the next one, of this value."""
         assert self._criterion is not None
-        self._found, self._value = None, self._value_of_best()
+        self._value = self._found[-1].value if self._found else self._value_of_best()
         if not self._criterion.is_better(value, missed.value) and not self._has_missed:
             self._has_missed = True
             self._say(
@@ -118,50 +119,57 @@ class BestTests:
 
     def take_request(self) -> bool:
         """Whether a snapshot is to be requested now; True once for each test."""
-        found = self._found
-        if found is None or found.snapshot is not None or found.is_requested:
+        last = self._found[-1] if self._found else None
+        if last is None or last.snapshot is not None or last.is_requested:
             return False
-        found.is_requested = True
+        last.is_requested = True
         return self._on_request
 
-    def take_snapshot(self, pair: Pair) -> None:
+    def take_snapshot(self, pair: Pair | None) -> None:
         """Takes a verified snapshot."""
-        found = self._found
-        if (
-            found is not None
-            and found.snapshot is None
-            and pair.iteration >= found.test["iteration"]
-        ):
-            found.snapshot = pair
+        last = self._found[-1] if self._found else None
+        if last is None or pair is None or last.snapshot is not None:
+            return
+        if pair.iteration >= last.test["iteration"]:
+            last.snapshot = pair
             self._hold()
 
     def set_healthy(self, iteration: int) -> None:
-        """Makes the found snapshot the best one, if it is known to be healthy.
+        """Makes the best snapshot that is known to be healthy the best one.
 
         Args:
             iteration: of the last display with a healthy loss.
         """
-        found = self._found
-        if found is None or found.snapshot is None or found.snapshot.iteration > iteration:
-            return
+        healthy = [
+            place
+            for place, found in enumerate(self._found)
+            if found.snapshot is not None and found.snapshot.iteration <= iteration
+        ]
+        if healthy:
+            self._save(self._found[healthy[-1]])
+            del self._found[: healthy[-1] + 1]
+            if not self._found:
+                self._value = self._value_of_best()
+            self._hold()
+
+    def _save(self, found: _Found) -> None:
         assert self._criterion is not None
-        self._found = None
+        assert found.snapshot is not None
         try:
             self.best = save_best(found.snapshot, found.test, found.metric, self._criterion.better)
         except (InputError, OutputError) as error:
             self._say(f"warning: the best snapshot cannot be kept: {error.message}")
-        self._value = self._value_of_best()
-        self._hold()
 
     def end(self, *, diverged: bool) -> None:
         """Takes the end of a start: without divergence, what was found is healthy."""
-        if not diverged and self._found is not None and self._found.snapshot is not None:
-            self.set_healthy(self._found.snapshot.iteration)
-        self._found, self._value = None, self._value_of_best()
+        newest = self._keeper.newest
+        if not diverged and newest is not None:
+            self.set_healthy(newest.iteration)
+        self._found, self._value = [], self._value_of_best()
+        self._hold()
 
     def _hold(self) -> None:
-        """Keeps the snapshots of the best test, and of a better one that was found."""
-        pairs = [source_of(self.best)] if self.best is not None else []
-        if self._found is not None:
-            pairs.append(self._found.snapshot)
+        """Keeps the snapshots of the best test, and of better ones that were found."""
+        pairs = [found.snapshot for found in self._found]
+        pairs += [source_of(self.best)] if self.best is not None else []
         self._keeper.held = frozenset(pair.iteration for pair in pairs if pair is not None)

@@ -123,6 +123,7 @@ class TrainingSession:
         verdict = judge(self.now, self._outcome())
         if verdict.ending is Ending.FINISHED:
             context.keeper.set_healthy(context.plan.solver.max_iter)
+        self._mark_healthy()
         context.best.end(diverged=self.now.diverged is not None)
         self._write_state("ended")
         return verdict
@@ -213,9 +214,7 @@ class TrainingSession:
     def _verify_snapshot(self, *, complete: bool) -> None:
         if self._context.keeper.verify(complete=complete):
             self._num_snapshots += 1
-            newest = self._context.keeper.newest
-            assert newest is not None
-            self._context.best.take_snapshot(newest)
+            self._context.best.take_snapshot(self._context.keeper.newest)
             self._snapshot_due = self._after_snapshot_interval()
             self._write_state(self.now.phase)
 
