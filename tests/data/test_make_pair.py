@@ -373,6 +373,9 @@ def test_options_that_do_not_go_together(pictures, tmp_path):
     assert (alone.returncode, "goes with --val-fraction" in alone.stderr) == (2, True)
     share = run("make-lmdb", pictures, "out", "--val-fraction", "10", cwd=tmp_path)
     assert (share.returncode, "between 0 and 1" in share.stderr) == (2, True)
+    for outs in ([".", "--val-fraction", 0.1], ["out", "--val-fraction", 0.1, "--val-out", ".."]):
+        nameless = run("make-lmdb", pictures, *outs, cwd=tmp_path)
+        assert (nameless.returncode, "name a new folder" in nameless.stderr) == (2, True)
     assert not list(tmp_path.iterdir())
 
 

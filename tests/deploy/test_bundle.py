@@ -28,7 +28,7 @@ from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
 from irv2caffe.deploy.onnx_check import _in_opencv
 from irv2caffe.deploy.options import BundleOptions
 from irv2caffe.deploy.samples import take_samples
-from irv2caffe.errors import OutputError, OutputExistsError
+from irv2caffe.errors import InputError, OutputError, OutputExistsError
 from irv2caffe.inference.feeding import feed
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import read_images
@@ -250,6 +250,18 @@ def test_names_that_no_line_or_no_text_can_hold(caffe, folder, tmp_path):
     assert (tmp_path / "b/labels.txt").read_bytes() == table
     assert r"of n\udcfft.caffemodel" in (tmp_path / "b/deploy.prototxt").read_text()
     assert open_model(tmp_path / "b").class_names == model.class_names
+
+
+def test_a_net_that_has_diverged_is_refused(caffe, folder, tmp_path):
+    path = small_net(tmp_path / "net")
+    weights = read_binary(path, messages.NetParameter)
+    weights.layer[1].blobs[0].data[0] = float("nan")
+    write_binary(path, weights)
+    model = open_model(path)
+    images = read_images(folder / "images", model)
+    with pytest.raises(InputError, match="scores are not finite"):
+        make_bundle(model, images, tmp_path / "b", BundleOptions(num_checked=1, num_samples=0))
+    assert not (tmp_path / "b").exists()
 
 
 def test_samples_are_spread_over_all_images(folder, tmp_path):
