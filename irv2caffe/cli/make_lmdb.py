@@ -41,6 +41,13 @@ def _size(text: str) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
+def _require_names(*folders: Path | None) -> None:
+    """Refuses ``.``, ``..`` and ``/``: what is made beside a database is called after it."""
+    for folder in folders:
+        if folder is not None and folder.name in {"", ".."}:
+            raise UsageError(f"{folder} cannot become a database", "name a new folder")
+
+
 def _pair(name: str, text: str) -> tuple[float, float]:
     """Parses two numbers separated by a comma."""
     try:
@@ -90,6 +97,7 @@ def make_lmdb_command(
     from irv2caffe.data.sources import open_source
 
     options = _options(choices)
+    _require_names(out, val_out)
     if val_out is not None and val_fraction is None:
         raise UsageError("--val-out goes with --val-fraction")
     if not dry_run and val_fraction is None:

@@ -40,7 +40,7 @@ class Folding:
         plain_pools: names of those that were left out instead.
     """
 
-    removed: Counter[str] = field(default_factory=Counter)
+    removed: dict[str, int] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     coefficients: int = 0
     border_maps: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def simplify(graph: Graph, *, fold: bool = True, plain_average_pool: bool = Fals
         affines = _merge_into_linear(graph)
         _merge_into_next(graph, affines)
         result.kept = _write_affines(graph, affines)
-    result.removed = before - Counter(node.type for node in graph.nodes)
+    result.removed = dict(before - Counter(node.type for node in graph.nodes))
     return result
 
 

@@ -21,7 +21,7 @@ from irv2caffe.deploy.onnx.export import write_onnx
 from irv2caffe.deploy.options import Bundle, BundleOptions
 from irv2caffe.deploy.readme import FILES, readme
 from irv2caffe.deploy.samples import run_samples, take_samples, write_expected
-from irv2caffe.errors import OutputError, OutputExistsError, first_of
+from irv2caffe.errors import InputError, OutputError, OutputExistsError, first_of
 from irv2caffe.inference.running import start_runner
 from irv2caffe.proto.text import write_prototxt
 from irv2caffe.shapes.layer_types import SHAPE_RULES
@@ -143,6 +143,11 @@ class _Maker:
         )
         net = self._write_net(graph)
         wanted = self._run(original.to_net(), self._model.weights, ends)[1]
+        if not np.isfinite(wanted).all():
+            raise InputError(
+                f"{self._model.weights}: its scores are not finite (NaN or infinity)",
+                "take an earlier snapshot: the training has diverged, or the input is scaled wrong",
+            )
         cost = None
         if folding.plain_pools:
             wanted, cost = self._with_plain_pools(original, wanted)

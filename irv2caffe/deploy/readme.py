@@ -91,9 +91,8 @@ def _changes(bundle: Bundle, options: BundleOptions) -> Iterator[str]:
     yield f"{before:,} layers became {after:,}; no layer that only training needs is left."
     if not options.fold:
         yield "BatchNorm, Scale and the factors of sums were left as they are."
-    elif folding.removed["BatchNorm"]:
+    elif count := folding.removed.get("BatchNorm"):
         left = f", except for {len(folding.kept)} Scale layers" if folding.kept else ""
-        count = folding.removed["BatchNorm"]
         yield (
             f"{count} BatchNorm layers and the Scale layers behind them were merged into "
             f"the weights and biases of the layers beside them{left}."

@@ -361,6 +361,7 @@ def test_a_class_whose_validation_images_are_bad_is_a_finding(tmp_path):
     done = run("make-lmdb", "pictures", "train", "--val-fraction", 0.2, cwd=tmp_path)
     assert done.returncode == 3
     assert "finding: no validation image of 1 class(es) can be read: cat" in done.stderr
+    assert "next: irv2caffe build-net --out net --train-lmdb train --val-lmdb " in done.stderr
     again = ("make-lmdb", "pictures", "train", "--val-fraction", 0.2, "--force", "--max-skipped")
     assert run(*again, 0, cwd=tmp_path).returncode == 1
     (tmp_path / "pictures/dog/bad.png").write_text("more words")
@@ -373,6 +374,9 @@ def test_options_that_do_not_go_together(pictures, tmp_path):
     assert (alone.returncode, "goes with --val-fraction" in alone.stderr) == (2, True)
     share = run("make-lmdb", pictures, "out", "--val-fraction", "10", cwd=tmp_path)
     assert (share.returncode, "between 0 and 1" in share.stderr) == (2, True)
+    for outs in ([".", "--val-fraction", 0.1], ["out", "--val-fraction", 0.1, "--val-out", ".."]):
+        nameless = run("make-lmdb", pictures, *outs, cwd=tmp_path)
+        assert (nameless.returncode, "name a new folder" in nameless.stderr) == (2, True)
     assert not list(tmp_path.iterdir())
 
 

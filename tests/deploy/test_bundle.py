@@ -28,7 +28,7 @@ from irv2caffe.deploy.make_bundle import make_bundle, refuse_other
 from irv2caffe.deploy.onnx_check import _in_opencv
 from irv2caffe.deploy.options import BundleOptions
 from irv2caffe.deploy.samples import take_samples
-from irv2caffe.errors import OutputError, OutputExistsError
+from irv2caffe.errors import InputError, OutputError, OutputExistsError
 from irv2caffe.inference.feeding import feed
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import read_images
@@ -143,11 +143,17 @@ def test_files(bundle, folder):
     assert listed == [f"calibration/{number:05d}.npy" for number in range(6)]
     model = open_model(bundle)
     assert model.class_names == CLASSES
-    images = read_images(folder / "images", model)
-    for path, image in zip(listed, images, strict=True):
-        assert (np.load(bundle / path) == feed(model.preprocessing, image.pixels)[0]).all()
-    logits = json.loads((bundle / "expected.json").read_text())[0]["logits"]
-    assert len(logits) == 3
+    inputs = {
+        image.name: feed(model.preprocessing, image.pixels)[0]
+        for image in read_images(folder / "images", model)
+    }
+    expected = json.loads((bundle / "expected.json").read_text())
+    assert [entry["sample"] for entry in expected] == listed[:4]
+    for entry in expected:
+        assert (np.load(bundle / entry["sample"]) == inputs.pop(entry["image"])).all()
+        assert len(entry["logits"]) == 3
+    for path in listed[4:]:
+        assert any((np.load(bundle / path) == values).all() for values in inputs.values())
 
 
 def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
@@ -156,6 +162,8 @@ def test_unfolded_and_with_the_plain_pool(caffe, folder, tmp_path, capsys):
     argv += ["--samples", "1", "--sample-format", "bin", "--json"]
     assert cli(list(map(str, argv))) == 0
     report = json.loads(capsys.readouterr().out)
+    types = ("DummyData", "Dropout", "Pooling", "Power", "Reshape", "Scale")
+    assert report["folding"]["removed"] == dict.fromkeys(types, 1)
     assert report["folding"]["plain_pools"] == ["Mixed_5b/Branch_3/AvgPool_0a_3x3_exact"]
     assert report["check"]["largest"] < 1e-5
     assert report["average_pool_cost"]["largest"] > 1e-3
@@ -242,6 +250,18 @@ def test_names_that_no_line_or_no_text_can_hold(caffe, folder, tmp_path):
     assert (tmp_path / "b/labels.txt").read_bytes() == table
     assert r"of n\udcfft.caffemodel" in (tmp_path / "b/deploy.prototxt").read_text()
     assert open_model(tmp_path / "b").class_names == model.class_names
+
+
+def test_a_net_that_has_diverged_is_refused(caffe, folder, tmp_path):
+    path = small_net(tmp_path / "net")
+    weights = read_binary(path, messages.NetParameter)
+    weights.layer[1].blobs[0].data[0] = float("nan")
+    write_binary(path, weights)
+    model = open_model(path)
+    images = read_images(folder / "images", model)
+    with pytest.raises(InputError, match="scores are not finite"):
+        make_bundle(model, images, tmp_path / "b", BundleOptions(num_checked=1, num_samples=0))
+    assert not (tmp_path / "b").exists()
 
 
 def test_samples_are_spread_over_all_images(folder, tmp_path):

@@ -313,7 +313,7 @@ def test_kills_change_nothing_in_the_weights(root, tmp_path, caffe):
 
 
 def test_other_shells_can_look_snapshot_and_stop(root, tmp_path, engine):
-    child, run = begin(root, tmp_path, engine=engine, snapshot=0)
+    child, run = begin(root, tmp_path, engine=engine, snapshot=0, test_interval=FOREVER)
     shown = irv2caffe("--status", "run", cwd=tmp_path)
     assert shown.returncode == 0
     assert f"process {child.pid}" in shown.stdout

@@ -291,3 +291,15 @@ def test_caffe_itself_loads_what_is_called_whole(run, caffe, folder, pycaffe):
     }
     assert ours == theirs
     assert np.prod(theirs["fc"][0]) > 0
+
+
+def test_averaged_weights_are_set_aside_with_their_snapshot(tmp_path):
+    kinds = (".caffemodel", ".solverstate", ".ema.caffemodel")
+    for iteration in (100, 200):
+        for kind in kinds:
+            (tmp_path / f"net_iter_{iteration}{kind}").touch()
+    assert set_aside(tmp_path, 150) == [tmp_path / "net_iter_200.caffemodel"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"net_iter_100{kind}" for kind in kinds} | {
+        f"net_iter_200{kind}.diverged" for kind in kinds
+    }

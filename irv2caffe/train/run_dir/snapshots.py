@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.proto.snapshot_headers import LayerHeader, ModelHeader
 
+_AVERAGED = ".ema.caffemodel"
 _REJECTED = ".diverged"
 # Fields that may differ between the net and a snapshot's: connections, which Caffe changes itself
 # (Split layers), and fields that do not change the meaning of the weights.
@@ -49,7 +50,7 @@ class Pair:
     @property
     def averaged(self) -> Path:
         """The model with averaged weights that ``--ema`` writes beside them."""
-        return self.model.with_suffix(".ema.caffemodel")
+        return self.model.with_suffix(_AVERAGED)
 
     @property
     def num_bytes(self) -> int:
@@ -227,10 +228,10 @@ def set_aside(folder: Path, after: int) -> list[Path]:
     rejected = []
     try:
         for path in sorted(folder.iterdir()):
-            name = parse_name(path.name)
+            name = parse_name(path.name.replace(_AVERAGED, ".caffemodel"))
             if name is not None and path.suffix != ".h5" and name.iteration > after:
                 path.replace(path.with_name(path.name + _REJECTED))
-                if path.suffix == ".caffemodel":
+                if path.suffix == ".caffemodel" and not path.name.endswith(_AVERAGED):
                     rejected.append(path)
     except OSError as error:
         raise write_error(folder, error) from error
