@@ -4,7 +4,8 @@ Usage: python drawn_shapes.py OUT [--train N] [--val N] [--pictures N] [--new N]
 
 OUT gets ``train/CLASS/*.png`` and ``val/CLASS/*.png``, 96x96 colour images: the shape in a random
 place, size, tilt and colour over a noisy background with distracting lines. With ``--pictures`` it
-gets ``pictures/CLASS/*.png``, which nobody has divided yet, and ``new/CLASS/*.png``.
+gets ``pictures/CLASS/*.png``, which nobody has divided yet, and ``new/CLASS/*.png``, of five of
+the classes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ SIZE = 96
 QUARTERS = np.arange(4) * np.pi / 2
 POLYGONS = {"triangle": 3, "square": 4, "pentagon": 5}
 CLASSES = (*POLYGONS, "disc", "ring", "ellipse", "cross", "star", "arrow", "tee")
+FEW_CLASSES = ("disc", "ring", "cross", "star", "triangle")
 
 
 def outline(name: str) -> np.ndarray:
@@ -84,17 +86,17 @@ def main() -> None:
     aside = args.out.with_name(f"{args.out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     rng = np.random.default_rng(args.seed)
-    parts = {"train": args.train, "val": args.val}
+    parts, classes = {"train": args.train, "val": args.val}, CLASSES
     if args.pictures:
-        parts = {"pictures": args.pictures, "new": args.new}
+        parts, classes = {"pictures": args.pictures, "new": args.new}, FEW_CLASSES
     for part, count in parts.items():
         for index in range(count):
-            name = CLASSES[index % len(CLASSES)]
+            name = classes[index % len(classes)]
             path = aside / part / name / f"{index:05d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(path), draw(name, rng)):
                 raise SystemExit(f"cannot write {path}")
-        print(f"{part}: {count:,} images in {len(CLASSES)} classes", file=sys.stderr)
+        print(f"{part}: {count:,} images in {len(classes)} classes", file=sys.stderr)
     aside.rename(args.out)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NVIDIA_SMI_S = 30.0  # it wakes a sleeping driver first
 _MAX_JSON_BYTES = 16 << 20  # Python objects take up to thirty times as much memory
+_MAX_DIGITS = 300
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,18 @@ def open_for_writing(path: Path, flags: int) -> int:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file; empty if the file is missing or invalid."""
     try:
-        values = json.loads(read_regular(path, _MAX_JSON_BYTES).decode("utf-8"))
+        text = read_regular(path, _MAX_JSON_BYTES).decode("utf-8")
+        values = json.loads(text, parse_int=_whole_number)
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _whole_number(digits: str) -> int:
+    """An integer of JSON that fits into a float, so that comparing it with one cannot fail."""
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _require_regular(found: os.stat_result, path: Path) -> None:

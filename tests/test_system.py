@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from irv2caffe import system
-from irv2caffe.system import open_regular, read_regular
+from irv2caffe.system import open_regular, read_json_object, read_regular
 
 
 def test_regular_files_are_read(tmp_path):
@@ -86,3 +86,10 @@ def test_gpus_of_nvidia_smi(tmp_path, monkeypatch, script, wanted):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert system.gpus() == wanted
+
+
+def test_json_with_integers_that_are_no_floats_is_invalid(tmp_path):
+    (tmp_path / "a.json").write_text(f'{{"value": {10**400}}}')
+    assert read_json_object(tmp_path / "a.json") == {}
+    (tmp_path / "a.json").write_text(f'{{"value": {-(10**18)}}}')
+    assert read_json_object(tmp_path / "a.json") == {"value": -(10**18)}

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.atomic import atomic_folder, write_bytes, write_text
+from irv2caffe.data.build.side_files import escape_cell
 from irv2caffe.errors import InputError, OutputError, OutputExistsError
 from irv2caffe.evaluate.evaluation import MADE_BY
 from irv2caffe.evaluate.examples import draw_examples
@@ -87,7 +88,8 @@ def write_output(evaluation: Evaluation, examples: Examples, folder: Path) -> No
 
 def _write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    cells = ([escape_cell(one) if isinstance(one, str) else one for one in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(cells)
     # Names of files need not be UTF-8.
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 

@@ -36,7 +36,7 @@ _INPUT = 224  # of the net that these sides are for
 
 
 class UnfitImageError(ValueError):
-    """An image that cannot be fed: too small, or another number of channels."""
+    """An image that cannot be fed: too small, too narrow, or another number of channels."""
 
 
 def views(made: Preprocessing, pixels: NDArray[Any], crops: int) -> Iterator[View]:
@@ -153,6 +153,9 @@ def _fitted(mean: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.floa
 def _resized(
     pixels: NDArray[Any], size: tuple[int, int], mode: str, interpolation: str
 ) -> NDArray[Any]:
-    from irv2caffe.data.records.image import resize
+    from irv2caffe.data.records.image import UndecodableImageError, resize
 
-    return resize(pixels, (size[1], size[0]), mode, interpolation)
+    try:
+        return resize(pixels, (size[1], size[0]), mode, interpolation)
+    except UndecodableImageError as error:
+        raise UnfitImageError(f"{error.reason}: {error.detail}") from error

@@ -100,7 +100,7 @@ def from_data_layer(layer: Any, where: Path, stored: Any = None) -> Found:
         layer: a LayerParameter.
         where: the file that it stands in; relative paths start from the working folder or from
             this file's folder.
-        stored: how images were stored, by the run's ``config.json``, where the database is gone.
+        stored: how images were stored in the training, by the run's ``config.json``.
 
     Raises:
         MissingInputError, FormatError: the mean image is missing or no mean image.
@@ -130,7 +130,9 @@ def _of_image_data(found: Found, param: Any) -> Found:
 
 
 def _of_database(found: Found, name: str, where: Path, stored: Any) -> Found:
-    """The stored size, from the manifest of the database or from its first record."""
+    """The stored size, as the run recorded it; else from the database, manifest or first record."""
+    if isinstance(stored, dict) and (known := _from_manifest(found, stored)):
+        return known  # the database may have been made again since, in another size
     folder = placed(name, where)
     options = read_manifest(folder).get("options")
     if isinstance(options, dict) and (known := _from_manifest(found, options)):
@@ -138,8 +140,6 @@ def _of_database(found: Found, name: str, where: Path, stored: Any) -> Found:
     try:
         database = read_database(folder)
     except Irv2CaffeError:
-        if isinstance(stored, dict) and (known := _from_manifest(found, stored)):
-            return known
         return _noted(
             found,
             f"{folder} is gone: images are resized to the net's input, not to the size that they "

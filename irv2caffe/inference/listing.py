@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from irv2caffe.data.records.items import Item, Items, Skipped, Source
 from irv2caffe.data.sources import detect_kind, open_source
+from irv2caffe.data.sources.classes import decide_classes
 from irv2caffe.data.sources.folders import has_image_suffix, is_of_system
 from irv2caffe.errors import InputError
 
@@ -34,9 +36,9 @@ def list_images(source: Path, model: Model, list_file: Path | None) -> Source:
     """
     names = model.class_names
     if list_file is not None:
-        return _with_names(open_source(source, list_file, kind="list"), names)
+        return _with_names(open_source(source, list_file, kind="list"), model)
     if detect_kind(source) != "folders":
-        return _with_names(open_source(source), names)
+        return _with_names(open_source(source), model)
     if source.is_dir():
         return _folder(source, names, model.num_classes)
     items = Items()
@@ -44,8 +46,21 @@ def list_images(source: Path, model: Model, list_file: Path | None) -> Source:
     return Source(source.parent, "file", items)
 
 
-def _with_names(found: Source, names: tuple[str, ...]) -> Source:
-    """The source, if its classes are those of the model as far as both have names."""
+def _with_names(found: Source, model: Model) -> Source:
+    """The source, if its classes are those of the model as far as both have names.
+
+    Labels are dropped where nothing says which classes of the model they are.
+    """
+    names = model.class_names
+    if found.classes and not names and len(found.classes) != model.num_classes:
+        items = Items()
+        for item in found.items:
+            items.add(replace(item, label=NO_LABEL))
+        note = (
+            f"no labels: {found.root} has {len(found.classes)} classes, the model has "
+            f"{model.num_classes} and no class names"
+        )
+        return replace(found, items=items, notes=(*found.notes, note))
     if found.classes and names and found.classes != names[: len(found.classes)]:
         raise InputError(
             f"{found.root}: its classes are not those of the model",
@@ -65,8 +80,10 @@ def _folder(root: Path, names: tuple[str, ...], num_classes: int) -> Source:
     is_sorted = all("/" in path for path in paths)
     notes: tuple[str, ...] = ()
     if is_sorted and not names and len(tops) == num_classes:
-        label_of = {name: label for label, name in enumerate(sorted(tops))}
-        notes = ("the model has no class names: class folders are numbered in alphabetical order",)
+        ordered, _ = decide_classes(tops, None, "auto", str(root))
+        label_of = {name: label for label, name in enumerate(ordered)}
+        first, last = f"{ordered[0]} is class 0", f"{ordered[-1]} is class {num_classes - 1}"
+        notes = (f"the model has no class names: class folders in their order, {first}, {last}",)
     known = is_sorted and tops <= label_of.keys()
     items = Items()
     for path in paths:

@@ -26,13 +26,17 @@ from irv2caffe.shapes.layer_types import count
 from irv2caffe.shapes.layer_types.base import shape_text
 from irv2caffe.shapes.memory import add, memory
 from irv2caffe.system import total_memory_bytes
+from irv2caffe.train.run_dir.hdf5_snapshots import layer_shapes
 from irv2caffe.train.run_dir.run_dir import read_config
 from irv2caffe.ui import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from irv2caffe.proto.snapshot_headers import ModelHeader
+
+    Shapes = Sequence[tuple[int, ...]]
 
 _SAY_IT = (
     "say it with --mean-value or --mean-file, --scale, and --resize for the size before the "
@@ -68,6 +72,7 @@ def open_model(
     written, _ = read_net(place.net)
     is_hdf5 = place.weights.name.endswith(".h5")
     header = None if is_hdf5 else read_model_header(place.weights)
+    stored = layer_shapes(place.weights) if header is None else _stored(header)
     bundled = read_preprocessing(place.bundle) if place.bundle is not None else None
     found = _as_found(bundled) if bundled is not None else _found(place, written)
     try:
@@ -78,8 +83,7 @@ def open_model(
         _check_memory(shapes)
     except NetError as error:
         raise NetError(error.message, error.hint, layer=error.layer, path=place.net) from error
-    if header is not None:
-        _check_weights(shapes, header, place)
+    _check_weights(shapes, stored, place)
     names, notes = _names(place, written, labels, num_classes)
     is_unknown = found is not None and override.resize is None
     return Model(
@@ -150,7 +154,7 @@ def _shaped(
 
 def _channels_of_weights(usable: Any, header: ModelHeader | None) -> int:
     """The channels that the first convolution takes, by its weights; 0 if they do not tell."""
-    shapes = {layer.definition.name: layer.shapes for layer in header.layers} if header else {}
+    shapes = _stored(header) if header else {}
     for layer in usable.layer:
         if layer.type == "Convolution":
             first = shapes.get(layer.name, ())[:1]
@@ -181,9 +185,12 @@ def _check_memory(shapes: NetShapes) -> None:
         )
 
 
-def _check_weights(shapes: NetShapes, header: ModelHeader, place: Place) -> None:
+def _stored(header: ModelHeader) -> dict[str, Shapes]:
+    return {layer.definition.name: layer.shapes for layer in header.layers}
+
+
+def _check_weights(shapes: NetShapes, stored: Mapping[str, Shapes], place: Place) -> None:
     """Refuses weights that lack layers: Caffe would fill these at random, and say nothing."""
-    stored = {layer.definition.name: layer.shapes for layer in header.layers}
     if not any(stored):  # layers of 2013, whose names are in another message
         return
     problems = []
@@ -220,10 +227,11 @@ def _names(
                 "give the class table of the training",
             )
         return names, ()
-    folders = [place.bundle, place.net.parent, place.weights.parent, place.run]
+    folders = [place.bundle, place.net.parent, place.weights.parent]
     layer = data_layer(written)
     if layer is not None and layer.type == "Data":
         folders.insert(0, source_of(layer))
+    folders.insert(0, place.run)  # its copy is of the training; a database may be another since
     for folder in filter(None, folders):
         names = class_names(folder)
         if len(names) == num_classes:

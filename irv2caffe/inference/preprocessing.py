@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 FILE = "preprocessing.json"
 MEAN_FILE = "mean.binaryproto"
 MAX_SIDE = 4096  # of images for a net; a small file must not make large arrays
+_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _MODES = {
     "squash": "the aspect ratio is not kept",
     "short-side": "the shorter side becomes so long, the aspect ratio is kept",
@@ -225,7 +225,9 @@ def checked(made: Preprocessing) -> Preprocessing:
         problem = f"the mean image is {shown}, the images are {made.channels} channels of {size}"
     elif not made.has_mean_image and made.mean.shape != (made.channels,):
         problem = f"{made.mean.size} mean values for {made.channels} channels"
-    elif not (math.isfinite(made.scale) and made.scale):
+    elif not np.isfinite(made.mean).all():
+        problem = "a mean beyond the range of float32"
+    elif not _LEAST <= abs(made.scale) <= _MOST:
         problem = f"a scale of {made.scale}"
     if problem:
         raise FormatError(f"{made.source or 'preprocessing'}: {problem}")
@@ -239,6 +241,6 @@ def _whole(value: Any, most: int, name: str) -> int:
 
 
 def _number(value: Any, name: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _MOST:
         raise ValueError(f"{name} must be a number")
     return float(value)

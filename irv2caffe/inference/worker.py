@@ -4,7 +4,7 @@ A frame is its length, 8 bytes, the lowest first, and so many bytes. A request i
 that of a forward pass is followed by a frame with the images. An answer is a frame of JSON; one
 with blobs is followed by a frame for each of them. Arrays are float32, the lowest byte first.
 
-This file is also the whole program that pycaffe's interpreter runs: Python 3.6 and numpy, and no
+This file is also the whole program that pycaffe's interpreter runs: Python 3.7 and numpy, and no
 import of this package.
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -64,9 +66,16 @@ def test_a_net_that_does_not_fit_its_database_is_refused(desk, capsys, args, wor
     assert not (desk / "net").exists()
 
 
-def test_a_net_that_fits_is_not(desk):
+def test_a_net_that_fits_is_not(desk, capsys):
     told = ("--train-lmdb", "train", "--val-lmdb", "val", "--num-classes", "5")
     assert run(["build-net", "--out", "net", *SMALL, *told]) == EXIT_DONE
+    assert "next: irv2caffe train --solver net/solver.prototxt\n" in capsys.readouterr().err
+    for crop in ("64", "40"):
+        args = ["build-net", "--out", "other", *SMALL, *told]
+        assert run([*args, "--crop", crop]) == EXIT_USAGE
+        fits = re.search(r"hint: --crop (\d+) fits them", capsys.readouterr().err)
+        assert run([*args, "--crop", fits.group(1)]) == EXIT_DONE
+        shutil.rmtree("other")
 
 
 @pytest.mark.parametrize("talk", ["--traceback", "--json", "--summary"])
@@ -152,6 +161,8 @@ def test_databases_under_the_default_names_are_taken_and_said(desk, capsys):
     assert values["num_train_images"] == (12, "database")
     assert values["num_val_images"] == (50_000, "default")
     assert values["num_classes"] == (3, "database")
+    assert run(["build-net", "--out", "first", *SMALL]) == EXIT_DONE
+    assert "no validation database is there or given: 50,000 images" in capsys.readouterr().err
     assert run(["build-net", "--out", "net", *SMALL, "--num-val-images", "8"]) == EXIT_DONE
     assert "train_lmdb is there and is taken: 12 images" in capsys.readouterr().err
     assert config(capsys, "--train-lmdb", "train")["num_train_images"] == (20, "database")

@@ -361,6 +361,7 @@ def test_a_class_whose_validation_images_are_bad_is_a_finding(tmp_path):
     done = run("make-lmdb", "pictures", "train", "--val-fraction", 0.2, cwd=tmp_path)
     assert done.returncode == 3
     assert "finding: no validation image of 1 class(es) can be read: cat" in done.stderr
+    assert "next: irv2caffe build-net --out net --train-lmdb train --val-lmdb " in done.stderr
     again = ("make-lmdb", "pictures", "train", "--val-fraction", 0.2, "--force", "--max-skipped")
     assert run(*again, 0, cwd=tmp_path).returncode == 1
     (tmp_path / "pictures/dog/bad.png").write_text("more words")

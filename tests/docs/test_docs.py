@@ -169,9 +169,24 @@ def test_the_quick_start_runs_as_it_stands(caffe, tmp_path):
         pytest.skip("the package index cannot be reached")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "finished: run" in done.stdout
-    assert {"plot.png", "report.html"} <= {path.name for path in (clone / "quick/run").iterdir()}
+    quick = clone / "quick"
+    for made in ("run/plot.png", "run/report.html", "run-evaluation/index.html", "classified.png"):
+        assert (quick / made).is_file(), made
     last = re.search(r"top-1 error +last ([\d.]+) %", done.stdout)
-    assert float(last.group(1)) < 80, "no better than guessing"
+    assert float(last.group(1)) < 60, "hardly better than guessing, which gives 80"
+    shown = dict(re.findall(r"^(\S+\.png): [\d.]+ % (\w+),", done.stdout, re.MULTILINE))
+    named: dict[str, str] = {}  # by OpenCV, the most probable class first
+    for image, name in re.findall(r"^(\S+\.png)\t\d+\t(\w+)\t", done.stdout, re.MULTILINE):
+        named.setdefault(image, name)
+    assert sorted(named) == [
+        str(path.relative_to(quick)) for path in sorted((quick / "drawn/new/ring").iterdir())
+    ]
+    assert named == {image: shown[image] for image in named}, "classify and OpenCV disagree"
+
+
+def test_the_quick_start_is_short():
+    lines = quick_start().replace("\\\n", "").split("irv2caffe install-caffe\n")[1].splitlines()
+    assert len(lines) <= 10
 
 
 def test_quick_start_in_docs_has_the_same_commands():

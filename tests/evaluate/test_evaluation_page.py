@@ -1,5 +1,6 @@
 """The page of an evaluation, in a real browser."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,14 @@ def test_nan_and_equal_scores_are_findings():
     scores[3] = np.nan
     assert "1 images are NaN" in evaluation(scores=scores).findings[0]
     assert not evaluation().findings
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    """A name that a spreadsheet would run gets an apostrophe, as in skipped.csv."""
+    names = ("=1+1", "@x", "-y", "plain", "z=")
+    write_output(evaluation(names=names), Examples((), ()), tmp_path / "out")
+    for name in ("classes", "confusion", "predictions"):
+        with (tmp_path / f"out/{name}.csv").open(newline="") as stream:
+            cells = {cell for row in csv.reader(stream) for cell in row}
+        assert not {"=1+1", "@x", "-y"} & cells
+        assert {"'=1+1", "plain"} <= cells

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,11 +15,21 @@ from helpers.program import run
 
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.decode import stored_pixels
-from irv2caffe.errors import InputError, Irv2CaffeError, NetError, UsageError, WeightsError
+from irv2caffe.errors import (
+    FormatError,
+    InputError,
+    Irv2CaffeError,
+    NetError,
+    UsageError,
+    WeightsError,
+)
+from irv2caffe.inference.crops import UnfitImageError
+from irv2caffe.inference.feeding import feed
 from irv2caffe.inference.finding import PreprocessingOptions
 from irv2caffe.inference.images import read_images
 from irv2caffe.inference.opening import open_model
 from irv2caffe.inference.preprocessing import read_preprocessing
+from irv2caffe.proto.snapshot_headers import read_model_header
 
 FILES = [index for index in range(12) if index % 6 != 2]  # whose name is no name of a folder
 NUM_FILES = len(FILES)
@@ -387,3 +399,68 @@ def test_damaged_files_give_errors(root, tmp_path):
             assert sum(1 for _ in images) + len(images.skipped) <= NUM_VAL
         except Irv2CaffeError:
             pass
+
+
+def test_a_run_keeps_the_classes_and_sizes_of_its_training(root, tmp_path):
+    """Also where the database that its net names was made again in another order and size."""
+    folder = make_run(root, tmp_path / "run")
+    names = tuple(reversed(NAMES))
+    (folder / "labels.txt").write_text("\n".join(names))
+    stored = {"size": [20, 14], "resize_mode": "fill", "interpolation": "area", "gray": False}
+    (folder / "config.json").write_text(json.dumps({"irv2caffe": "0", "stored_images": stored}))
+    model = open_model(folder)
+    assert model.class_names == names
+    assert model.preprocessing.stored == (14, 20)
+
+
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_folders_for_a_model_without_class_names(root, tmp_path, is_archive):
+    """Numbers are sorted as numbers, as make-lmdb does; too few folders tell no class."""
+    model = replace(open_model(root / MODEL), class_names=(), num_classes=11)
+    for number in range(11):
+        (tmp_path / f"images/{number}").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / f"images/{number}/a.png"), np.zeros((20, 20, 3), np.uint8))
+    source = tmp_path / "images"
+    if is_archive:
+        source = tmp_path / "images.tar"
+        with tarfile.open(source, "w") as archive:
+            for path in sorted((tmp_path / "images").iterdir()):
+                archive.add(path, path.name)
+    names = {image.name: image.label for image in read_images(source, model)}
+    assert names == {f"{number}/a.png": number for number in range(11)}
+    images = read_images(source, replace(model, num_classes=1000))
+    assert {image.label for image in images} == {None}
+    assert ("no labels" in "".join(images.notes)) == is_archive
+
+
+def test_hdf5_weights_of_another_net_are_refused(root, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "other.caffemodel.h5"
+    net = root / "own/train_val.prototxt"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data/elsewhere/0", data=np.zeros((2, 3), np.float32))
+    with pytest.raises(WeightsError, match="is not in the weights"):
+        open_model(path, net=net)
+    with h5py.File(path, "w") as file:
+        for layer in read_model_header(root / MODEL).layers:
+            for number, shape in enumerate(layer.shapes):
+                blob = np.zeros(shape, np.float32)
+                file.create_dataset(f"data/{layer.definition.name}/{number}", data=blob)
+    assert open_model(path, net=net).num_classes == len(NAMES)
+
+
+def test_a_narrow_image_does_not_end_144_crops(root):
+    made = open_model(root / MODEL).preprocessing
+    with pytest.raises(UnfitImageError, match="narrow"):
+        feed(made, np.zeros((1, 9000, 3), np.uint8), crops=144)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"mean": [10**400]}, {"mean": [1e300, 1, 1]}, {"scale": 1e-300}, {"scale": 1e300}]
+)
+def test_numbers_that_float32_does_not_hold_are_refused(root, tmp_path, bad):
+    open_model(root / MODEL).preprocessing.write(tmp_path)
+    values = json.loads((tmp_path / "preprocessing.json").read_text())
+    (tmp_path / "preprocessing.json").write_text(json.dumps(values | bad))
+    with pytest.raises(FormatError):
+        read_preprocessing(tmp_path)

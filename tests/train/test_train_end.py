@@ -62,6 +62,7 @@ def finish_the_test(run, cwd):
     done = irv2caffe("--resume", "run", cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert "finished: run" in done.stdout
+    assert "next: irv2caffe evaluate run\n" in done.stderr
     assert "all iterations are done" in done.stderr
     assert config(run.path)["starts"][-1]["from_iteration"] == 100
     assert [point.iteration for point in read_log(run.path).test] == [100]

@@ -292,7 +292,7 @@ def test_the_panel_on_a_terminal(caffe, root, tmp_path):
     text = shown.decode()
     assert re.search(r"iteration [\d,]+ of 20,000  epoch [\d.]+  loss", text)
     assert text.rpartition("\r\x1b[J")[2].startswith("iterations ")  # the panel is gone
-    assert text.endswith("finished: run\r\n")
+    assert "\r\nfinished: run\r\nnext: irv2caffe evaluate run\r\n" in text
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """BestTests: follows the tests of a run, and keeps a snapshot of the best one.
 
-A snapshot of the iteration that was tested holds exactly the tested weights. Where there is none,
-one is requested, which Caffe writes after its next iteration, one or a few after the test. It
-becomes the best snapshot when a later display shows that the loss is still healthy; until then the
-one before stays.
+A snapshot of the iteration that was tested holds exactly the tested weights; at max_iter only but
+for BatchNorm's running statistics, which the forward pass of the last display moves between the
+snapshot and the test (solver.cpp, Solve()). Where there is none, one is requested, which Caffe
+writes after its next iteration, one or a few after the test. It becomes the best snapshot when a
+later display shows that the loss is still healthy; until then the one before stays.
 """
 
 from __future__ import annotations

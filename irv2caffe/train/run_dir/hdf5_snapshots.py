@@ -116,6 +116,23 @@ def _refuse_other_net(arrays: dict[str, StoredArray], path: Path, net: Any) -> N
         raise InputError(f"{path}: belongs to another net: layer {strange[0]} is not in this net")
 
 
+def layer_shapes(model: Path) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The shapes of the blobs of each layer of a model.
+
+    Raises:
+        FormatError: the file is truncated, or of another kind.
+        MissingExtraError: h5py is not installed.
+    """
+    found: dict[str, dict[int, tuple[int, ...]]] = {}
+    with _arrays(model) as arrays:
+        for name, array in arrays.items():
+            top, _, rest = name.partition("/")
+            layer, _, number = rest.rpartition("/")
+            if top == "data" and layer and number.isdecimal():
+                found.setdefault(layer, {})[int(number)] = tuple(array.shape)
+    return {layer: tuple(found[layer][at] for at in sorted(found[layer])) for layer in found}
+
+
 def _layers(arrays: dict[str, StoredArray], net: Any) -> Iterator[Any]:
     for layer in select(net, "TRAIN").layer:
         del layer.blobs[:]
