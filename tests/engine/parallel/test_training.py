@@ -191,9 +191,9 @@ def test_ctrl_c_in_the_terminal_ends_all_with_one_snapshot(tmp_path, folder):
 
 
 def children(pid):
-    """The ranks of a launcher, in order."""
+    """The ranks of a launcher, in order; of a training also what draws its plot."""
     found = subprocess.run(
-        ["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=True
+        ["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False
     )
     return [int(word) for word in found.stdout.split()]
 
