@@ -251,21 +251,21 @@ TRAIN_OPTIONS = (
         is_flag=False,
         flag_value="",
         metavar="[RUN]",
-        help=f"Show the state of the training in RUN.  [without a value: {_LATEST}]",
+        help=f"Show the state of the run.  [without RUN: {_LATEST}]",
     ),
     _shells(
         "--snapshot-now",
         is_flag=False,
         flag_value="",
         metavar="[RUN]",
-        help=f"Snapshot the training in RUN now.  [without a value: {_LATEST}]",
+        help=f"Write a snapshot now.  [without RUN: {_LATEST}]",
     ),
     _shells(
         "--stop",
         is_flag=False,
         flag_value="",
         metavar="[RUN]",
-        help=f"Snapshot and stop the training in RUN; see --resume.  [without a value: {_LATEST}]",
+        help=f"Write a snapshot and stop.  [without RUN: {_LATEST}]",
     ),
     _other(
         "--plot/--no-plot", default=True, show_default=True, help="Keep plot.png in RUN current."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -122,14 +123,16 @@ def _rows(members: Sequence[Member], crops: int, unfit: list[Skipped]) -> Iterat
     """The images with their inputs for each net; those that do not fit are added to ``unfit``."""
     sources = {id(member.images): member.images for member in members}
     num_classes = members[0].model.num_classes
-    for found in zip(*sources.values(), strict=True):
-        by_source = dict(zip(sources, found, strict=True))
-        images = [by_source[id(member.images)] for member in members]
-        name, label = images[0].name, images[0].label
-        if len({image.name for image in images}) > 1:
+    for found in itertools.zip_longest(*sources.values()):
+        names = [image.name if image else None for image in found]
+        if len(set(names)) > 1:
+            name = next(filter(None, names))
             raise InputError(
                 f"{name} can be read for one net only", "evaluate these models one by one"
             )
+        by_source = dict(zip(sources, found, strict=True))
+        images = [by_source[id(member.images)] for member in members]
+        name, label = images[0].name, images[0].label
         if label is None or not 0 <= label < num_classes:
             reason = _NO_LABEL if label is None else f"label {label} is no class of the net"
             unfit.append(Skipped(name, reason))

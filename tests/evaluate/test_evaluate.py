@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -32,6 +33,7 @@ from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import record_key
 from irv2caffe.errors import InputError, Irv2CaffeError, OutputError, OutputExistsError, UsageError
+from irv2caffe.evaluate.batches import _rows
 from irv2caffe.evaluate.examples import find_examples
 from irv2caffe.evaluate.output_folder import check_output, write_output
 from irv2caffe.evaluate.request import Request
@@ -362,3 +364,12 @@ def test_an_interruption_leaves_nothing_behind(root, tmp_path):
     assert child.returncode == 130, said
     wait_for(lambda: all(map(is_gone, runner)), "for the end of the runner")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_one_net_of_an_ensemble_cannot_read_is_named():
+    """Also where it is the last one."""
+    image = SimpleNamespace(name="last.png", label=0)
+    net = SimpleNamespace(num_classes=2)
+    members = [SimpleNamespace(images=each, model=net) for each in ([], [image])]
+    with pytest.raises(InputError, match=r"last\.png can be read for one net only"):
+        list(_rows(members, 1, []))

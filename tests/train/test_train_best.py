@@ -496,3 +496,15 @@ def test_a_test_without_finite_numbers_is_none(follow):
     follow.test(100, float("nan"), loss=float("inf"))
     follow.healthy(100)
     assert follow.best is None
+
+
+@pytest.mark.parametrize("name", ["iteration", "top1_error", "outputs"])
+def test_an_output_may_have_any_name(follow, name):
+    """Also one that means something else in a row of the metrics."""
+    follow.go_on(f"{name}:max")
+    for at, value in ((100, 7.0), (200, 6.0)):
+        follow.write(at)
+        row = {"iteration": at, "top1_error": 60.0, "top5_error": None, "loss": 0.5}
+        follow.tests.take_test({**row, "outputs": {name: value}})
+        follow.healthy(at + 10)
+    assert follow.best == (100, 100, 7.0)

@@ -20,7 +20,6 @@ from irv2caffe.train.plan.weights_options import options_of_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from irv2caffe.config import NetOptions
     from irv2caffe.config.derive import Derived
     from irv2caffe.data.inspect.database import Database, Databases
     from irv2caffe.net.build import BuiltNet
@@ -71,6 +70,8 @@ def build_recipe(
     can = engine.capability()
     devices = choose(gpus, engine, can)
     recipe = load_recipe(name)
+    if not weights:
+        _refuse_kept({**recipe.net, **given}, name)
     whole = {**given, "num_gpus": len(devices.numbers)}
     means = take_means(whole, train)
     measured = {"num_classes": train.num_classes, "flavor": can.flavor, **means}
@@ -83,8 +84,6 @@ def build_recipe(
     def build(derived: Derived) -> tuple[Settings, BuiltNet]:
         derived = {**of_weights, **derived}
         found = settings(recipe, whole, measured, num_train=num_train, side=side, derived=derived)
-        if not weights:
-            _refuse_kept(found.net.options, name)
         return found, build_net(
             out,
             found.net.options,
@@ -120,9 +119,9 @@ def _databases(name: str, given: Mapping[str, Any]) -> tuple[tuple[Path, Path], 
     return places, train, val
 
 
-def _refuse_kept(options: NetOptions, name: str) -> None:
+def _refuse_kept(options: Mapping[str, Any], name: str) -> None:
     """Refuses a net that keeps something of its weights, where it starts without any."""
-    if options.bn_statistics == "kept" or options.freeze is not None:
+    if options.get("bn_statistics") == "kept" or options.get("freeze") is not None:
         raise UsageError(
             f"--recipe {name} starts from weights",
             "--weights FILE.caffemodel, of an earlier training or of import-weights",

@@ -157,7 +157,9 @@ class BestTests:
         assert self._criterion is not None
         assert found.snapshot is not None
         try:
-            self.best = save_best(found.snapshot, found.test, found.metric, self._criterion.better)
+            self.best = save_best(
+                found.snapshot, found.test, found.metric, found.value, self._criterion.better
+            )
         except (InputError, OutputError) as error:
             self._say(f"warning: the best snapshot cannot be kept: {error.message}")
 

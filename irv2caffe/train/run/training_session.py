@@ -195,10 +195,11 @@ class TrainingSession:
             self._supervisor.send(signal.SIGHUP)
             self._snapshot_due = self._after_snapshot_interval()
         has_begun = self.now.iteration is not None
-        if now_s >= self._status_due:
+        begins = has_begun and not self._has_begun
+        if begins or now_s >= self._status_due:
             self._status_due = now_s + _STATUS_S
             self._context.status(self._status())
-        if now_s >= self._state_due or (has_begun and not self._has_begun):
+        if begins or now_s >= self._state_due:
             self._has_begun = has_begun
             self._write_state(self.now.phase)
 

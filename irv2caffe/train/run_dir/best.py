@@ -168,7 +168,9 @@ def source_of(best: BestSnapshot) -> Pair | None:
     return Pair(best.iteration, state, state.with_suffix(".caffemodel"))
 
 
-def save_best(source: Pair, test: Mapping[str, Any], metric: str, better: str) -> BestSnapshot:
+def save_best(
+    source: Pair, test: Mapping[str, Any], metric: str, value: float, better: str
+) -> BestSnapshot:
     """Makes a verified snapshot the best one of its folder.
 
     The record is written last, so that after a crash in between :func:`repair` finds it.
@@ -177,6 +179,7 @@ def save_best(source: Pair, test: Mapping[str, Any], metric: str, better: str) -
         source: the snapshot.
         test: a row of ``metrics.jsonl``: the test of these weights.
         metric: the key of ``test`` or of its outputs that is best.
+        value: of the metric.
         better: ``up`` or ``down``.
 
     Raises:
@@ -185,7 +188,6 @@ def save_best(source: Pair, test: Mapping[str, Any], metric: str, better: str) -
     """
     folder = source.state.parent
     is_averaged = _is_regular(source.averaged)
-    value = test["outputs"].get(metric) if metric not in test else test[metric]
     known = {"tested_at": test["iteration"], "metric": metric, "better": better, "value": value}
     figures = {name: test.get(name) for name in ("top1_error", "top5_error", "loss")}
     record = {
