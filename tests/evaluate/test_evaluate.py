@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -370,6 +371,6 @@ def test_an_image_that_one_net_of_an_ensemble_cannot_read_is_named():
     """Also where it is the last one."""
     image = SimpleNamespace(name="last.png", label=0)
     net = SimpleNamespace(num_classes=2)
-    members = [SimpleNamespace(images=each, model=net) for each in ([], [image])]
+    members: Any = [SimpleNamespace(images=each, model=net) for each in ([], [image])]
     with pytest.raises(InputError, match=r"last\.png can be read for one net only"):
         list(_rows(members, 1, []))
