@@ -22,6 +22,7 @@ from irv2caffe.errors import InputError, UsageError, WorkerDiedError
 
 MEETING_S = 600.0
 
+_READ_S = 10.0
 _SLICE_S = 1.0
 _SIOCGIFADDR = 0x8915
 
@@ -113,6 +114,14 @@ def meet(machines: Machines, num_ranks: int) -> Meeting:
     told = {"nnodes": machines.nnodes, "rdzv_id": machines.rdzv_id, "ranks": num_ranks}
     shared.set(f"node/{node}", json.dumps(told | {"host": platform.node()}))
     nodes = _all_nodes(machines, shared, deadline)
+    shared.set(f"read/{node}", "")
+    try:
+        _check_same(machines, nodes)
+    except InputError:
+        if server is not None:  # the store ends with this process: the others read it first
+            for other in range(machines.nnodes):
+                wait_until_set(shared, f"read/{other}", _READ_S)
+        raise
     ranks = [int(other["ranks"]) for other in nodes]
     interface = "lo" if machines.nnodes == 1 else _interface_to(host, port)
     return Meeting(shared, host, port, node, sum(ranks[:node]), sum(ranks), interface)
@@ -195,7 +204,11 @@ def _all_nodes(machines: Machines, store: dist.Store, deadline: float) -> list[d
                 f" {machines.rdzv_endpoint} within {machines.timeout_s:.0f} s",
                 "start the same command on it, with the same --rdzv-endpoint",
             )
-    nodes = [json.loads(store.get(f"node/{node}")) for node in range(machines.nnodes)]
+    return [json.loads(store.get(f"node/{node}")) for node in range(machines.nnodes)]
+
+
+def _check_same(machines: Machines, nodes: list[dict[str, Any]]) -> None:
+    """Refuses machines that were started with other options than this one."""
     for key, mine in (("nnodes", machines.nnodes), ("rdzv_id", machines.rdzv_id)):
         for node, told in enumerate(nodes):
             if told[key] != mine:
@@ -204,7 +217,6 @@ def _all_nodes(machines: Machines, store: dist.Store, deadline: float) -> list[d
                     f"machine {node} ({told['host']}) has {flag} {told[key]!r}, this one {mine!r}",
                     "give all machines the same",
                 )
-    return nodes
 
 
 def _interface_to(host: str, port: int) -> str:
