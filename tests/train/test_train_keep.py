@@ -331,7 +331,7 @@ def test_what_was_asked_for_and_what_was_there_stays(keeper, root):
 def test_requested_snapshots_stay_in_a_real_run(caffe, root, tmp_path):
     """Three of the timed snapshots are kept, one that was requested, and that of a stop."""
     solver = write_job(root, tmp_path / "job", max_iter=FOREVER, snapshot=0)
-    args = ("--solver", solver, "--run-dir", "run", "--keep-epochs", 0)
+    args = ("--solver", solver, "--run-dir", "run", "--keep-epochs", 0, "--best", "none")
     child = start(*args, "--snapshot-minutes", 0.004, cwd=tmp_path)
     run = RunDir(tmp_path / "run")
     wait_for(lambda: newest(run), "for a first one")

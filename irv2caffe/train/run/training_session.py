@@ -125,6 +125,7 @@ class TrainingSession:
             context.keeper.set_healthy(context.plan.solver.max_iter)
         self._mark_healthy()
         context.best.end(diverged=self.now.diverged is not None)
+        context.status(self._status())
         self._write_state("ended")
         return verdict
 
@@ -194,13 +195,12 @@ class TrainingSession:
         if now_s >= self._snapshot_due and self.now.phase == "train":
             self._supervisor.send(signal.SIGHUP)
             self._snapshot_due = self._after_snapshot_interval()
-        has_begun = self.now.iteration is not None
-        begins = has_begun and not self._has_begun
+        begins = self.now.iteration is not None and not self._has_begun
         if begins or now_s >= self._status_due:
             self._status_due = now_s + _STATUS_S
             self._context.status(self._status())
         if begins or now_s >= self._state_due:
-            self._has_begun = has_begun
+            self._has_begun = self.now.iteration is not None
             self._write_state(self.now.phase)
 
     def _status(self) -> Status:
