@@ -53,7 +53,7 @@ _MOST_TILES = 200
 )
 @_output("--sheet", type=_PATH, metavar="FILE", help="Draw the images with their classes.")
 @_output("--json", "as_json", is_flag=True, help="Print a JSON object per image, one per line.")
-@_output("--force", is_flag=True, help="Overwrite an existing --sheet.")
+@_output("--force", is_flag=True, help="Overwrite a --sheet that this program did not make.")
 @with_options(MODEL_OPTIONS)
 @with_options(ENGINE_OPTIONS)
 def classify_command(
@@ -75,17 +75,16 @@ def classify_command(
 
     Images that cannot be read are listed, and give exit code 3.
     """
-    from irv2caffe.atomic import refuse_existing
     from irv2caffe.inference.images import read_images
     from irv2caffe.inference.nets import with_stored_statistics
     from irv2caffe.inference.opening import open_model
     from irv2caffe.inference.running import start_runner
+    from irv2caffe.own_files import refuse_foreign
 
     if sheet is not None:
         if sheet.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
             raise UsageError(f"--sheet {sheet}: give a file name that ends in .png or .jpg")
-        if not force:
-            refuse_existing(sheet)
+        refuse_foreign(sheet, force=force)
     engine, gpus, caffe = (given.pop(name) for name in ("engine", "gpus", "caffe"))
     override = preprocessing_options(given)
     opened = open_model(model, **given, override=override)

@@ -140,8 +140,12 @@ def test_what_cannot_be_read_is_listed_and_the_sheet_is_drawn(root, tmp_path):
     assert all(any(f"% {name}" in line for name in NAMES) for line in lines)
     assert cv2.imread(str(sheet)) is not None
     again = run("classify", root / MODEL, pictures, "--sheet", sheet)
-    assert again.returncode == 1
-    assert "already exists" in again.stderr
+    assert again.returncode == 3  # its own sheet is drawn anew
+    sheet.write_bytes(next(pictures.rglob("*.png")).read_bytes())
+    refused = run("classify", root / MODEL, pictures, "--sheet", sheet)
+    assert refused.returncode == 1
+    assert "irv2caffe did not make it" in refused.stderr
+    assert run("classify", root / MODEL, pictures, "--sheet", sheet, "--force").returncode == 3
 
 
 @pytest.mark.parametrize("crops", [10, 12, 144])
