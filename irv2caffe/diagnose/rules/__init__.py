@@ -1,0 +1,1 @@
+"""The rules, one module per topic; importing this package registers all of them."""
