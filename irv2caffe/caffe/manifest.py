@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.system import read_json_object
@@ -25,20 +25,32 @@ class GpuBuild:
         cuda: version of CUDA, such as ``13.0``.
         code: GPU code in it, such as ``("compute_90", "sm_80", "sm_90")``.
         min_driver: lowest major version of the NVIDIA driver.
+        cudnn: version of cuDNN, such as ``9.24.0.43``; None if it was built without.
     """
 
     cuda: str
     code: tuple[str, ...]
     min_driver: int
+    cudnn: str | None = None
+
+    @property
+    def archs(self) -> tuple[int, ...]:
+        """Compute capabilities times ten for which there is machine code, such as ``(80, 90)``."""
+        named = (name.removeprefix("sm_") for name in self.code if name.startswith("sm_"))
+        return tuple(sorted(int(number) for number in named if number.isdecimal()))
 
     def text(self) -> str:
         """Returns a description for the user."""
-        machine = [name[3:] for name in self.code if name.startswith("sm_")]
-        shown = ", ".join(f"{arch[:-1]}.{arch[-1]}" for arch in machine)
+        shown = ", ".join(f"{arch // 10}.{arch % 10}" for arch in self.archs)
+        cudnn = f"cuDNN {self.cudnn}" if self.cudnn else "without cuDNN"
         return (
-            f"CUDA {self.cuda} (driver {self.min_driver} or newer), NCCL, without cuDNN, for "
-            f"compute capability {shown} and newer"
+            f"CUDA {self.cuda} (driver {self.min_driver} or newer), NCCL, {cudnn}, for compute "
+            f"capability {shown} and newer"
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the values as they stand in the manifest."""
+        return {**asdict(self), "archs": self.archs}
 
     def fault(self, host: Host) -> tuple[str, str] | None:
         """Returns why this build cannot use a machine's GPUs, and what to do; None if it can.
@@ -83,7 +95,10 @@ def gpu_build(folder: Path) -> GpuBuild | None:
         return None
     try:
         return GpuBuild(
-            str(told["cuda"]), tuple(str(name) for name in told["code"]), int(told["min_driver"])
+            cuda=str(told["cuda"]),
+            code=tuple(str(name) for name in told["code"]),
+            min_driver=int(told["min_driver"]),
+            cudnn=str(told["cudnn"]) if told.get("cudnn") else None,
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -106,6 +106,16 @@ def test_what_it_can_do(both):
     assert gpu_build(default_prefix()) is None
 
 
+def test_what_the_manifest_tells(both):
+    built = GpuBuild("13.0", CODE, 580, "9.24.0.43")
+    told = json.loads(json.dumps(built.as_dict()))
+    assert (told["archs"], told["cudnn"]) == ([80, 90], "9.24.0.43")
+    (default_gpu_prefix() / MANIFEST).write_text(json.dumps({"gpu": told}))
+    assert gpu_build(default_gpu_prefix()) == built
+    assert "NCCL, cuDNN 9.24.0.43, for compute capability 8.0, 9.0" in built.text()
+    assert GpuBuild("13.0", ("sm_", "sm_x"), 580).archs == ()
+
+
 def test_libraries_of_cuda_and_driver(both):
     path = tool_command(find_caffe_for_gpus()).argv[2].split(":")
     assert path[-2:] == [str(default_gpu_prefix() / name) for name in ("cuda/lib", "drv")]

@@ -23,7 +23,7 @@ from irv2caffe.caffe.build_cuda.plan import check_space
 from irv2caffe.caffe.build_cuda.toolchain import Toolchain
 from irv2caffe.caffe.driver import driver_libraries, link_driver
 from irv2caffe.caffe.find import DRIVER_FOLDER, FoundCaffe
-from irv2caffe.caffe.manifest import MANIFEST
+from irv2caffe.caffe.manifest import MANIFEST, GpuBuild
 from irv2caffe.caffe.mmdebstrap import folder_bytes
 from irv2caffe.caffe.verify import verify
 from irv2caffe.errors import InstallError
@@ -186,7 +186,7 @@ def _finish(
     manifest = {
         **report.as_dict(),
         "pycaffe": plan.variant.python,
-        "gpu": {"cuda": kit.name, "code": code, "min_driver": kit.min_driver},
+        "gpu": GpuBuild(kit.name, code, kit.min_driver).as_dict(),
         "installed": datetime.now().astimezone().isoformat(timespec="seconds"),
         "packages": [package.place for package in packages(plan.variant)],
     }
