@@ -84,10 +84,10 @@ class RunEvidence:
         from irv2caffe.proto import messages
 
         if self.solver_file is not None:
-            return getattr(self.solver_file, name)
+            return _plain(getattr(self.solver_file, name))
         if self.log is None or not self.log.fields:
             return None
-        return self.log.fields.get(name, getattr(messages.SolverParameter(), name))
+        return self.log.fields.get(name, _plain(getattr(messages.SolverParameter(), name)))
 
     def net(self, phase: str) -> PhaseNet | None:
         """The first net of a phase, ``TRAIN`` or ``TEST``, if files are known."""
@@ -166,3 +166,10 @@ class RunEvidence:
         known = [row for row in self.tests if row.epoch is not None]
         best = min(known, key=lambda row: abs((row.epoch or 0.0) - epoch), default=None)
         return best if best and abs((best.epoch or 0.0) - epoch) <= 0.25 else None
+
+
+def _plain(value: Any) -> Any:
+    """A field of a message: a list if it is repeated, a float as it was written."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    return value if isinstance(value, (int, str)) or hasattr(value, "DESCRIPTOR") else list(value)
