@@ -39,6 +39,7 @@ class RunEvidence:
         measured: tests of the model.
         run_dir: the run folder, if it is one.
         config: its config.json, whose contents are not trusted.
+        notes: one line for each thing that was supposed, or could not be read.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RunEvidence:
     measured: Measured = field(default_factory=Measured)
     run_dir: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def summary(self) -> Summary:
