@@ -8,6 +8,7 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.check.arithmetic import comparisons
 from irv2caffe.diagnose.measured import Measured
 from irv2caffe.log.summary import Summary, summarize
 from irv2caffe.log.table import is_nonfinite
@@ -96,10 +97,13 @@ class RunEvidence:
         nets = self.check.nets if self.check else ()
         return next((net for net in nets if net.phase == phase), None)
 
-    @property
+    @cached_property
     def num_classes(self) -> int | None:
         """Classes of the net."""
-        return self.run.table.num_classes
+        train = self.net("TRAIN")
+        if self.run.table.num_classes or train is None:
+            return self.run.table.num_classes
+        return next((classes for _, classes, _ in comparisons(train)), None)
 
     @property
     def effective_batch(self) -> int | None:

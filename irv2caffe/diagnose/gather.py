@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import irv2caffe.check.rules  # noqa: F401  registers the rules
+from irv2caffe.check.arithmetic import effective_batch, num_train
 from irv2caffe.check.nets import gather as gather_check
 from irv2caffe.check.read import read
 from irv2caffe.check.registry import RULES as CHECK_RULES
@@ -20,14 +21,14 @@ from irv2caffe.errors import Irv2CaffeError, UsageError
 from irv2caffe.log.dataset import find_train_images
 from irv2caffe.log.export import read_csv
 from irv2caffe.log.metrics import RunData
-from irv2caffe.log.read.files import STDIN
-from irv2caffe.log.read.history import Log
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.log.table import make_table
 from irv2caffe.train.run_dir.run_dir import read_config
 
 if TYPE_CHECKING:
+    from irv2caffe.check.evidence import Evidence
     from irv2caffe.check.files import Reading
+    from irv2caffe.log.read.history import Log
     from irv2caffe.log.table import Table
 
 _SOLVER, _LOG = "solver.prototxt", "train.log"
@@ -86,13 +87,19 @@ def evidence_of(name: str, table: Table, log: Log | None) -> RunEvidence:
         table: its rows.
         log: its history; None where it has none.
     """
-    found = RunEvidence(name, RunData(table), log)
-    if log is None:
-        return found
     notes: list[str] = []
-    reading = printed_reading(log, Path(), notes)
-    request = Request(Path(name), num_train_images=table.num_train_images, reads_databases=False)
-    return replace(_with_files(found, reading, request), notes=tuple(notes))
+    check = None
+    if log is not None:
+        reading = printed_reading(log, Path(), notes)
+        options = _options(Request(Path(name)), log, table.num_train_images)
+        check = _checked(reading, options, reads_databases=False)
+    return _evidence(name, table, check, log=log, notes=tuple(notes))
+
+
+def _evidence(name: str, table: Table, check: Evidence | None, **more: Any) -> RunEvidence:
+    """The evidence, with what the rules of ``check`` find in the files."""
+    found = () if check is None else tuple(findings(check, CHECK_RULES.values()))
+    return RunEvidence(name, RunData(table), check=check, check_findings=found, **more)
 
 
 def _refuse_parts(request: Request) -> None:
@@ -103,28 +110,32 @@ def _refuse_parts(request: Request) -> None:
 def _of_log(request: Request) -> RunEvidence:
     source = request.source
     log = read_log(source, *request.parts)
-    folder = source if source.is_dir() or str(source) == STDIN else source.parent
+    folder = source if source.is_dir() else source.parent
     run_dir = folder if _is_log_of_run(source) else None
     images = request.num_train_images or find_train_images(log, folder).number
-    table = make_table(
-        log, num_train_images=images, images_per_iteration=request.images_per_iteration
-    )
-    request = replace(request, num_train_images=images)
     notes: list[str] = []
     reading = _reading(request, run_dir, notes)
+    options = _options(request, log, images)
     if reading is None or not reading.nets:
         printed = printed_reading(log, folder, notes)
-        printed.solver = printed.solver if reading is None else reading.solver or printed.solver
+        printed.solver = (reading and reading.solver) or printed.solver
         reading = printed
-    found = RunEvidence(
-        name=str(source),
-        run=RunData(table),
+        options = replace(options, flavor="bvlc")  # NVCaffe prints the batch of one GPU
+    check = _checked(reading, options, reads_databases=request.reads_databases)
+    batch = request.images_per_iteration
+    if check is not None:
+        images = images or num_train(check)
+        if not any(process.batch for process in log.processes):
+            batch = batch or effective_batch(check)
+    return _evidence(
+        str(source),
+        make_table(log, num_train_images=images, images_per_iteration=batch),
+        check,
         log=log,
         run_dir=run_dir,
         config={} if run_dir is None else read_config(run_dir),
         notes=tuple(notes),
     )
-    return _with_files(found, reading, request)
 
 
 def _is_log_of_run(source: Path) -> bool:
@@ -145,57 +156,67 @@ def _reading(request: Request, run_dir: Path | None, notes: list[str]) -> Readin
         return None
 
 
-def _with_files(found: RunEvidence, reading: Reading, request: Request) -> RunEvidence:
-    """The evidence with solver, nets, databases, and what ``check`` finds in them."""
-    if reading.solver is None and not reading.nets:
-        return found
-    log = found.log or Log()
-    options = CheckOptions(
+def _options(request: Request, log: Log | None, images: int | None) -> CheckOptions:
+    """What the log and the user say of the run."""
+    known = log is not None and bool(log.processes)
+    return CheckOptions(
         train_lmdb=request.train_lmdb,
         val_lmdb=request.val_lmdb,
-        flavor="nvcaffe" if log.fork.startswith("NVCaffe") else "bvlc",
-        num_gpus=log.num_gpus if log.processes else 0,
-        num_train=request.num_train_images,
+        flavor="nvcaffe" if log and log.fork.startswith("NVCaffe") else "bvlc",
+        num_gpus=log.num_gpus if log and known else 0,
+        num_train=images,
     )
-    if request.reads_databases:
-        check = gather_evidence(reading, options)
-    else:
-        check = gather_check(reading, {}, claims_of(options))
-    return replace(
-        found, check=check, check_findings=tuple(findings(check, CHECK_RULES.values()))
-    )
+
+
+def _checked(
+    reading: Reading | None, options: CheckOptions, *, reads_databases: bool
+) -> Evidence | None:
+    """Solver, nets and databases; None without any."""
+    if reading is None or not (reading.solver or reading.nets):
+        return None
+    if reads_databases:
+        return gather_evidence(reading, options)
+    return gather_check(reading, {}, claims_of(options))
 
 
 def _of_rows(request: Request) -> RunEvidence:
     """From the rows that ``plot-log --csv`` wrote, which have no batch."""
-    rows = read_csv(request.source)
-    num_train = request.num_train_images
-    table = replace(
-        rows,
-        num_train_images=num_train,
-        images_per_iteration=request.images_per_iteration or _images_per_iteration(rows, num_train),
+    table = read_csv(request.source)
+    images = request.num_train_images
+    check = _checked(
+        _reading(request, None, []),
+        _options(request, None, images),
+        reads_databases=request.reads_databases,
     )
-    found = RunEvidence(str(request.source), RunData(table))
-    reading = _reading(request, None, [])
-    return found if reading is None else _with_files(found, reading, request)
+    batch = request.images_per_iteration
+    if check is not None:
+        images, batch = images or num_train(check), batch or effective_batch(check)
+    batch = batch or _images_per_iteration(table, images)
+    table = replace(table, num_train_images=images, images_per_iteration=batch)
+    return _evidence(str(request.source), table, check)
 
 
-def _images_per_iteration(rows: Table, num_train: int | None) -> int | None:
+def _images_per_iteration(rows: Table, images: int | None) -> int | None:
     """From the epochs in the rows, if the number of training images is known."""
-    last = next((row for row in reversed([*rows.test, *rows.train]) if row.epoch), None)
-    if last is None or last.epoch is None or num_train is None or not last.iteration:
+    places = [(row.iteration, row.epoch or 0.0) for row in rows.test]
+    places += [(row.iteration, row.epoch or 0.0) for row in rows.train]
+    iteration, epoch = max(places, default=(0, 0.0))
+    if not iteration or not epoch or images is None:
         return None
-    return max(1, round(last.epoch * num_train / last.iteration))
+    return max(1, round(epoch * images / iteration))
 
 
 def _published(request: Request) -> RunEvidence:
     name = str(request.source)
-    found = RunEvidence(name, RunData(published_table(name)))
-    request = replace(request, num_train_images=NUM_TRAIN_IMAGES)
+    table = published_table(name)
     recipe = RECIPES.get(name)
+    notes: tuple[str, ...] = ()
     if request.solver is None and recipe is not None:
         request = replace(request, solver=templates_dir() / recipe / _SOLVER)
-        found = replace(found, notes=(f"solver and net are those of the recipe {recipe}",))
-    reading = _reading(request, None, [])
-    return found if reading is None else _with_files(found, reading, request)
-
+        notes = (f"solver and net are those of the recipe {recipe}, its reconstruction",)
+    check = _checked(
+        _reading(request, None, []),
+        _options(request, None, NUM_TRAIN_IMAGES),
+        reads_databases=request.reads_databases,
+    )
+    return _evidence(name, table, check, notes=notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irv2caffe.errors import UsageError
@@ -10,6 +9,8 @@ from irv2caffe.log.reference import NAMES, references
 from irv2caffe.log.table import Table, TestRow, TrainRow
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from irv2caffe.log.reference import Reference
 
 NUM_TRAIN_IMAGES = 1_281_167  # of ILSVRC12
