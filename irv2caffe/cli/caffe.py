@@ -126,14 +126,14 @@ def caffe_command(
 ) -> None:
     """Run the caffe program (train, test, time, device_query), or another Caffe program.
 
-    ARGS, signals and the exit code are passed through. Programs for --tool include
+    ARGS, signals and the exit code are passed through. With -gpu among ARGS, the Caffe from
+    install-caffe --cuda runs if the other one cannot use GPUs. Programs for --tool include
     convert_imageset, compute_image_mean, extract_features, and python, an interpreter that can
     import caffe.
     """
-    from irv2caffe.caffe.find import find_caffe
-    from irv2caffe.caffe.passthrough import describe, exec_tool
+    from irv2caffe.caffe.passthrough import describe, exec_tool, find_for
 
-    found = find_caffe(flag)
+    found = find_for(args, flag)
     if not which:
         exec_tool(found, tool, args)
     elif as_json:

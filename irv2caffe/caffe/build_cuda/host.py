@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.build_cuda.variant import Variant
+from irv2caffe.caffe.toolkits import TOOLKITS, capabilities
 from irv2caffe.errors import InstallError, UsageError
 
 if TYPE_CHECKING:
@@ -18,27 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CUDNN = False
 _MIN_GLIBC = (2, 31)  # of the unpacked compilers
-
-
-@dataclass(frozen=True)
-class Toolkit:
-    """What a version of CUDA supports; as NVIDIA documents it, and nvcc lists it.
-
-    Attributes:
-        name: full version.
-        min_driver: lowest major version of the driver.
-        archs: compute capabilities times ten that nvcc makes code for.
-    """
-
-    name: str
-    min_driver: int
-    archs: tuple[int, ...]
-
-
-TOOLKITS = {
-    12: Toolkit("12.4", 525, (50, 52, 60, 61, 70, 75, 80, 86, 89, 90)),
-    13: Toolkit("13.0", 580, (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)),
-}
 
 
 def parse_archs(text: str) -> tuple[int, ...]:
@@ -105,11 +84,8 @@ def _no_gpu(host: Host) -> InstallError:
 def _unsupported(
     archs: Sequence[int], cuda: int | None, *, told: bool
 ) -> InstallError | UsageError:
-    shown = ", ".join(_capability(arch) for arch in archs)
-    known = "; ".join(
-        f"CUDA {kit.name}: {', '.join(_capability(arch) for arch in kit.archs)}"
-        for kit in TOOLKITS.values()
-    )
+    shown = capabilities(archs)
+    known = "; ".join(f"CUDA {kit.name}: {capabilities(kit.archs)}" for kit in TOOLKITS.values())
     by = f"CUDA {TOOLKITS[cuda].name}" if cuda else "one CUDA version"
     if told:
         return UsageError(f"--arch: {shown} is not supported by {by}", known)
@@ -129,10 +105,6 @@ def _old_driver(driver: tuple[int, int], cuda: int, archs: Sequence[int]) -> Ins
     if cuda == 13 and driver[0] >= older.min_driver and set(archs) <= set(older.archs):
         return InstallError(message, "use --cuda 12, or update the driver")
     return InstallError(message, "update the driver")
-
-
-def _capability(arch: int) -> str:
-    return f"{arch // 10}.{arch % 10}"
 
 
 def check_machine() -> None:

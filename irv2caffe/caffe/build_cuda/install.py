@@ -17,7 +17,6 @@ from irv2caffe.caffe.build_cuda import trees
 from irv2caffe.caffe.build_cuda.build import Build, build
 from irv2caffe.caffe.build_cuda.download import download
 from irv2caffe.caffe.build_cuda.fatbin import code_in
-from irv2caffe.caffe.build_cuda.host import TOOLKITS
 from irv2caffe.caffe.build_cuda.packages import cudnn_version, packages
 from irv2caffe.caffe.build_cuda.plan import check_space
 from irv2caffe.caffe.build_cuda.toolchain import Toolchain
@@ -25,6 +24,7 @@ from irv2caffe.caffe.driver import driver_libraries, link_driver
 from irv2caffe.caffe.find import DRIVER_FOLDER, FoundCaffe
 from irv2caffe.caffe.manifest import MANIFEST, GpuBuild
 from irv2caffe.caffe.mmdebstrap import folder_bytes
+from irv2caffe.caffe.toolkits import TOOLKITS
 from irv2caffe.caffe.verify import verify
 from irv2caffe.errors import InstallError
 from irv2caffe.ui import format_bytes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import system
 from irv2caffe.caffe.build_cuda.download import missing_packages
-from irv2caffe.caffe.build_cuda.host import TOOLKITS
 from irv2caffe.caffe.build_cuda.packages import cudnn_version, packages
 from irv2caffe.caffe.build_cuda.pool import num_jobs
+from irv2caffe.caffe.toolkits import TOOLKITS
 from irv2caffe.errors import InstallError
 from irv2caffe.ui import format_bytes
 
