@@ -104,11 +104,15 @@ def _evidence(name: str, table: Table, check: Evidence | None, **more: Any) -> R
 
 def _refuse_parts(request: Request) -> None:
     if request.parts:
-        raise UsageError(f"{request.source} has no further parts", "give it alone")
+        hint = "give one run; several files are the parts of one log"
+        raise UsageError(f"{request.source} has no further parts", hint)
 
 
 def _of_log(request: Request) -> RunEvidence:
     source = request.source
+    folders = [path for path in (source, *request.parts) if path.is_dir()]
+    if folders:
+        _refuse_parts(replace(request, source=folders[0]))
     log = read_log(source, *request.parts)
     folder = source if source.is_dir() else source.parent
     run_dir = folder if _is_log_of_run(source) else None
