@@ -46,6 +46,8 @@ class Finding:
         decide: what would settle it: a file to give, or a command to run; empty if nothing would.
         source: where the fact comes from; a file of Caffe, a paper, a public thread, a measurement.
         fit: from 0 to 1; of two findings of the same confidence the higher one comes first.
+        settles: names of rules that look for the same cause with less; their findings are merged
+            into this one. One that is UNLIKELY and settles nothing that was found is left out.
         rule: name of the rule; filled in when rules run.
     """
 
@@ -58,6 +60,7 @@ class Finding:
     decide: str = ""
     source: str = ""
     fit: float = 0.5
+    settles: tuple[str, ...] = ()
     rule: str = field(default="", kw_only=True)
 
     def as_dict(self) -> dict[str, Any]:

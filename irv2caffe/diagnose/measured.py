@@ -54,6 +54,66 @@ class LayerActivity:
 
 
 @dataclass(frozen=True)
+class InputStatistics:
+    """The values that a net is fed with, after mean and scale.
+
+    Attributes:
+        mean: per channel.
+        std: standard deviation per channel.
+        error: standard error of each mean, from the spread of the means of images.
+        num_images: images looked at.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    error: tuple[float, ...]
+    num_images: int
+
+
+@dataclass(frozen=True)
+class LabelMix:
+    """How well the classes are mixed in the training batches, in the order that Caffe reads.
+
+    Attributes:
+        batch_size: images in a batch.
+        num_batches: batches looked at.
+        chi_square: mean over the batches of Pearson's statistic of their labels against the mix
+            of all of them.
+        expected: what it would be for labels in random order.
+        far: fraction of batches whose statistic is more than four standard deviations above that.
+    """
+
+    batch_size: int
+    num_batches: int
+    chi_square: float
+    expected: float
+    far: float
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """Whether the labels of training and validation mean the same.
+
+    Attributes:
+        same_table: whether the class tables of the databases are equal; None without both.
+        distance: half the sum of the differences of the shares of classes, from 0 to 1; None if
+            they are not known.
+        only_train: classes with training images and no validation images.
+        only_val: the reverse.
+        renamed: labels of validation images for which the net says one other class most often.
+        renamed_error: top-1 error in percent if each label is taken for what the net says most
+            often for it, no class twice; chance alone makes it a little lower than the error.
+    """
+
+    same_table: bool | None = None
+    distance: float | None = None
+    only_train: int = 0
+    only_val: int = 0
+    renamed: int = 0
+    renamed_error: float | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """Results of tests of a model; None and empty where a test was not run.
 
@@ -62,6 +122,9 @@ class Measured:
         batch_statistics: the TEST net normalizes each batch by its own statistics.
         val: validation images, as the TEST net evaluates them.
         train: training images, evaluated in the same way.
+        as_trained: the training images as the net trains: with the training's mean and scale,
+            batches of its size in the order of the data, normalized as in training; no dropout.
+        mixed: the same with the images in random order.
         reestimated: the validation images with statistics of training batches.
         reestimated_train: the training images with these statistics.
         num_reestimate_batches: training batches that these statistics are of.
@@ -71,6 +134,11 @@ class Measured:
         first_bad_layer: the first layer whose output, for training images, is not finite.
         bad_weights: layers whose weights are not finite.
         gradient_norm: L2 norm of the gradient of all weights, for one training batch.
+        train_input: what the net is fed with in training.
+        val_input: what it is fed with in tests.
+        label_mix: of the training batches.
+        labels: of training against validation.
+        engine: what ran the net.
         notes: what could not be tested, and why.
     """
 
@@ -78,6 +146,8 @@ class Measured:
     batch_statistics: bool = False
     val: Score | None = None
     train: Score | None = None
+    as_trained: Score | None = None
+    mixed: Score | None = None
     reestimated: Score | None = None
     reestimated_train: Score | None = None
     num_reestimate_batches: int = 0
@@ -87,6 +157,11 @@ class Measured:
     first_bad_layer: str = ""
     bad_weights: tuple[str, ...] = ()
     gradient_norm: float | None = None
+    train_input: InputStatistics | None = None
+    val_input: InputStatistics | None = None
+    label_mix: LabelMix | None = None
+    labels: LabelMatch | None = None
+    engine: str = ""
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

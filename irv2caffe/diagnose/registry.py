@@ -81,4 +81,20 @@ def run_rules(evidence: RunEvidence, rules: Iterable[Rule]) -> list[Finding]:
         if has.issuperset(each.needs)
         for finding in each.find(evidence)
     ]
-    return sorted(found, key=lambda one: (-one.confidence, -one.fit))
+    return sorted(_settled(found), key=lambda one: (-one.confidence, -one.fit))
+
+
+def _settled(found: list[Finding]) -> list[Finding]:
+    """One finding for each cause: what settles others takes over what they say."""
+    settled = {name for one in found for name in one.settles}
+    result = []
+    for one in found:
+        others = [other for other in found if other.rule in one.settles and other is not one]
+        if one.rule in settled or (one.settles and not others and not one.confidence):
+            continue
+        evidence, against = (
+            tuple(dict.fromkeys(text for other in (one, *others) for text in getattr(other, name)))
+            for name in ("evidence", "against")
+        )
+        result.append(replace(one, evidence=evidence, against=against))
+    return result

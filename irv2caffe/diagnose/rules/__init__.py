@@ -1,1 +1,5 @@
 """The rules, one module per topic; importing this package registers all of them."""
+
+from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
+    measured,
+)
