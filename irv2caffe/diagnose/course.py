@@ -11,7 +11,7 @@ import numpy as np
 
 from irv2caffe.check.arithmetic import learning_rate
 from irv2caffe.check.rules.update import TYPES, solver_type
-from irv2caffe.log.loss_rules import collapsed_loss, first_diverged, guessing_loss
+from irv2caffe.log.loss_rules import collapsed_loss, guessing_loss
 from irv2caffe.log.table import column
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def course_of(evidence: RunEvidence) -> Course | None:
     run = evidence.run
     iterations = np.asarray(run.iterations, dtype=np.float64)
     losses = np.asarray(run.losses, dtype=np.float64)
-    diverged = first_diverged(run)
+    diverged = evidence.summary.diverged
     usable = np.isfinite(losses) & (np.abs(losses) < 1e30)
     if diverged is not None:
         usable &= iterations < diverged
@@ -156,6 +156,14 @@ class Rates:
                 return None if at == self.iterations[-1] else at
         return None
 
+    @property
+    def kept(self) -> str:
+        """How much of the highest rate is left at the end."""
+        if self.last > 0.99 * self.highest:
+            return f"the rate is {self.last:.3g} from the start to the end"
+        share = 100 * self.last / self.highest
+        return f"the rate is still {self.last:.3g}, {share:.0f} % of its highest value"
+
     def steps_after(self, iteration: float) -> float:
         """The share of the sum of all rates that comes after an iteration."""
         pairs = list(zip(self.iterations, self.values, strict=True))
@@ -204,6 +212,8 @@ def standstill(evidence: RunEvidence) -> str:
 
 def fell_back(evidence: RunEvidence) -> int | None:
     """The iteration at which a loss that had fallen was back at its initial value for good."""
+    if "collapse" not in evidence.anomalies:  # of the loss or of an output of the tests
+        return None
     return next((iteration for _, iteration, _ in collapsed_loss(evidence.run)), None)
 
 

@@ -19,6 +19,7 @@ from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Confidence, Finding
 from irv2caffe.diagnose.registry import rule
 
 if TYPE_CHECKING:
+    from irv2caffe.diagnose.course import Rates
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
 
@@ -28,7 +29,8 @@ _LEAST_SPIKES, _SPIKES_SHARE = 3, 0.01  # of all displays; fewer may be unusual 
 _HARDLY_DECAYED = 0.4  # of the highest rate
 _LOW_RATE = 1e-4  # per image, with BatchNorm; the recipes of templates/ have 7e-4 to 1.4e-2
 _VERY_LOW_RATE = 1e-5  # per image, any net
-_HIGH_RATE = 0.07  # per image; five times that of the steepest recipe
+_STEEPEST = 0.014  # per image: the paper's rate, momentum 0.9 and 32 per replica
+_HIGH_RATE = 5 * _STEEPEST
 _LOW_ADAM = 1e-5
 _PUBLISHED = "published runs of Inception-ResNet-v2 have 0.0007 to 0.014"
 _RATE_SOURCE = "sgd_solver.cpp, GetLearningRate; the recipes paper-sgd, lim0606, twtygqyy and seed"
@@ -54,13 +56,22 @@ def learning_rate_too_high(evidence: RunEvidence) -> Findings:
         "shrinking.",
         tuple(signs),
         (
-            start_again(evidence, base_lr=rates.highest / 10) if rates else "a tenth of base_lr",
+            start_again(evidence, base_lr=_lower(evidence, rates))
+            if rates
+            else "a tenth of base_lr",
             *(() if len(clips) else ("clip_gradients: 10 to 80 in the solver, as a safety net",)),
         ),
         decide="a run of a few hundred iterations with the lower rate",
         source="sgd_solver.cpp, ComputeUpdateValue",
         fit=sign.fit,
     )
+
+
+def _lower(evidence: RunEvidence, rates: Rates) -> float:
+    """A tenth of the rate, or what is usual if that is lower."""
+    per_image = rate_per_image(evidence)
+    usual = rates.highest * _STEEPEST / per_image if per_image else rates.highest
+    return min(rates.highest / 10, usual)
 
 
 class _Sign(NamedTuple):
@@ -105,6 +116,8 @@ def _spikes(evidence: RunEvidence) -> _Sign | None:
     course = course_of(evidence)
     if course is None or evidence.summary.diverged is not None:
         return None
+    if course.guess is None and course.first < _SPIKE * min(course.losses):
+        return None  # nothing says what is high
     iterations = np.asarray(evidence.run.iterations, dtype=np.float64)
     losses = np.asarray(evidence.run.losses, dtype=np.float64)
     usual = np.interp(iterations, course.iterations, course.losses)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _HARDLY_DECAYED = 0.4  # of the highest rate
 _VANISHED = 0.01  # of the highest rate
+_FITTED = 0.01  # of the loss of guessing: there is nothing left to fit
 _FLAT = 0.03  # relative fall from one half of a time to the other; a plateau has less
 
 
@@ -78,31 +79,29 @@ def learning_rate_not_lowered(evidence: RunEvidence) -> Findings:
     if rates.last < _HARDLY_DECAYED * rates.highest:
         return
     plateau = next((one for one in evidence.summary.anomalies if one.kind == "plateau"), None)
-    is_flat = course.is_flat(0.6) and 0.05 * course.level < course.last < 0.9 * course.level
-    if plateau is None and (evidence.tests or not is_flat):
+    is_flat = course.is_flat(0.5) and course.last < 0.9 * course.level
+    if (
+        plateau is None and (evidence.tests or not is_flat)
+    ) or course.last < _FITTED * course.level:
         return
-    since = plateau.iteration if plateau else round(0.6 * evidence.num_iterations)
+    since = plateau.iteration if plateau else evidence.num_iterations // 2
     share = since / max(1, evidence.num_iterations)
     falls = course.fall(share) > _FLAT
     level = f"the training loss is flat at {course.last:.3g}"
-    still = (
-        f"the rate is still {rates.last:.3g}, {100 * rates.last / rates.highest:.0f} % of its "
-        "highest value"
-    )
     against = (
         f"the training loss went on falling, from {course.mean(share, share + 0.1):.3g} to "
         f"{course.last:.3g}: the optimizer does not stand still, the net generalizes no further"
     )
     yield Finding(
-        POSSIBLE if falls else LIKELY,
+        LIKELY if plateau and course.is_flat(share) else POSSIBLE,
         f"The {'error' if plateau else 'loss'} stands still since {evidence.at(since)}",
         "The learning rate has hardly been lowered: steps are too large to settle any deeper.",
-        (told(evidence, plateau) if plateau else level, still),
+        (told(evidence, plateau) if plateau else level, rates.kept),
         (go_on(evidence, base_lr=_written_rate(evidence, rates) / 10),),
         against=(against,) if falls else (),
         decide="an epoch with a tenth of the rate: the error falls at once if this is the cause",
         source="arXiv 1512.03385, section 4.2: the rate is divided by 10 when the error plateaus",
-        fit=0.25 if falls else 0.7,
+        fit=0.25 if falls else 0.6,
     )
 
 
@@ -131,13 +130,12 @@ def stopped_too_early(evidence: RunEvidence) -> Findings:
         f"the error fell from {before:.1f} to {min(errors[-quarter:]):.1f} % in the last quarter "
         "of the run, and the training loss as well"
     )
-    still = f"the rate is still {100 * rates.last / rates.highest:.0f} % of its highest value"
     epochs, end = evidence.summary.epochs, evidence.num_iterations
     yield Finding(
         POSSIBLE,
         f"The run ended, at {evidence.at(end)}, while it was still improving",
         "max_iter is too small: the run was over before it had learned what it can.",
-        (gained, still),
+        (gained, rates.kept),
         (
             go_on(evidence, epochs=2 * epochs)
             if epochs and evidence.run_dir
