@@ -60,10 +60,9 @@ def test_sgd_without_momentum():
 def test_a_batch_other_than_in_the_solvers_header():
     finding = found(with_files(HEADER + SOLVER, FLAT))["effective-batch"]
     assert finding.confidence == POSSIBLE
-    assert finding.evidence == (
-        "the solver was written for 64 images per update, the run had 16: an epoch has 4 times as "
-        "many iterations as it assumes",
-    )
+    (sign,) = finding.evidence
+    assert sign.startswith("the solver was written for 64 images per update, the run had 16: ")
+    assert sign.endswith("an epoch has 4 times as many iterations as it assumes")
     assert finding.cure[0].endswith("--base-lr 0.0112")
     assert finding.cure[1].startswith("stepsize and max_iter times 4;")
     assert "effective-batch" not in found(with_files(HEADER + SOLVER, FLAT, gpus=4))
@@ -119,10 +118,8 @@ def test_gradients_that_are_always_clipped():
     assert "the norm was 700, the bound is 35" in finding.evidence[0]
     assert "for one batch the bound is 17.5" in finding.evidence[1]
     assert "20 times smaller" in finding.cause
-    few = [stamped(36_000, "Iteration 60000, loss = 1.2"), *clipped(500)]
-    assert "gradient-clipping" not in found(
-        run(**FLAT, solver=text, iterations=60_000, lines=few)
-    )
+    few = run(**FLAT, solver=text, iterations=60_000, lines=[lines[0], *clipped(500)])
+    assert "gradient-clipping" not in found(few)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,8 @@ def with_net(train_val, **more):
 def test_a_loss_that_fell_speaks_against_it():
     finding = found(with_net(UNSCALED, **OVERFIT))["residual-scaling"]
     assert finding.confidence == UNLIKELY
-    assert "2 branches of more than 1,000 channels are added unscaled; the first is one" in (
-        finding.evidence[0]
-    )
+    text = "2 branches of more than 1,000 channels are added unscaled; the first is one ("
+    assert text in finding.evidence[0]
     assert "a dead last layer would keep it at 2.3" in finding.against[0]
     assert "27.1 % top-1" in finding.against[1]
     assert "residual-scaling" not in found(with_net(SCALED, **OVERFIT))
