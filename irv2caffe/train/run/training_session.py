@@ -139,6 +139,7 @@ class TrainingSession:
     def _outcome(self) -> Outcome:
         context = self._context
         newest = context.keeper.newest
+        plan = context.plan
         return Outcome(
             exit_status=self.exit_status,
             stop_requested=context.signals.stop_requested,
@@ -152,7 +153,7 @@ class TrainingSession:
             pair_bytes=context.snapshot_bytes(),
             trainer=context.plan.engine.title,
             saves=context.plan.engine.saves,
-            on_stall=context.plan.engine.stall_help(context.plan.devices.count),
+            on_stall=plan.engine.stall_help(plan.solver, plan.devices.count),
         )
 
     def _on_line(self, text: str) -> None:
