@@ -44,6 +44,12 @@ from irv2caffe.errors import UsageError
     help="Compute capabilities to compile for, such as 8.0,9.0. Newer GPUs work too, but start "
     "slowly the first time.  [default: those of this machine's GPUs]",
 )
+@click.option(
+    "--cudnn/--no-cudnn",
+    default=None,
+    help="Compute convolutions with cuDNN 9, which takes 0.5 GB (CUDA 13) or 1 GB more.  "
+    "[default: --no-cudnn]",
+)
 @click.option("--dry-run", is_flag=True, help="With --cuda: show size, time and license, and exit.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Compilers that run at a time."

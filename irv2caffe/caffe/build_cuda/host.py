@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.gpu_host import Host
 
+DEFAULT_CUDNN = False
 _MIN_GLIBC = (2, 31)  # of the unpacked compilers
 
 
@@ -37,6 +38,7 @@ def choose_variant(
     archs: tuple[int, ...] | None = None,
     *,
     python: bool = True,
+    cudnn: bool | None = None,
 ) -> Variant:
     """Returns what to build for a machine.
 
@@ -45,6 +47,7 @@ def choose_variant(
         cuda: major version of CUDA that the user wants, or None.
         archs: architectures that the user wants, or None for those of the GPUs.
         python: whether to build pycaffe and the Python layer.
+        cudnn: whether to build with cuDNN; by default :data:`DEFAULT_CUDNN`.
 
     Raises:
         InstallError: no driver, an old driver, no GPU, or GPUs that this CUDA does not support.
@@ -62,7 +65,8 @@ def choose_variant(
     # Without GPUs, the build is for another machine, and its driver is not known.
     if host.driver is not None and host.driver[0] < kit.min_driver:
         raise _old_driver(host.driver, cuda, wanted)
-    return Variant(cuda, wanted, python=python)
+    with_cudnn = DEFAULT_CUDNN if cudnn is None else cudnn
+    return Variant(cuda, wanted, python=python, cudnn=with_cudnn)
 
 
 def _no_gpu(host: Host) -> InstallError:

@@ -1,5 +1,10 @@
 """The rules, one module per topic; importing this package registers all of them."""
 
 from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
+    learning_rate,
     measured,
+    numerics,
+    optimizer,
+    scaling,
+    schedule,
 )
