@@ -138,8 +138,7 @@ class TrainingSession:
 
     def _outcome(self) -> Outcome:
         context = self._context
-        newest = context.keeper.newest
-        plan = context.plan
+        plan, newest = context.plan, context.keeper.newest
         return Outcome(
             exit_status=self.exit_status,
             stop_requested=context.signals.stop_requested,
