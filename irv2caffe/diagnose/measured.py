@@ -100,15 +100,20 @@ class LabelMatch:
             they are not known.
         only_train: classes with training images and no validation images.
         only_val: the reverse.
+        shift: what must be added to the labels of validation images, so that most are right.
+        shift_error: top-1 error in percent if that is done; None without validation images.
         renamed: labels of validation images for which the net says one other class most often.
         renamed_error: top-1 error in percent if each label is taken for what the net says most
             often for it, no class twice; chance alone makes it a little lower than the error.
+            None for few images of each class.
     """
 
     same_table: bool | None = None
     distance: float | None = None
     only_train: int = 0
     only_val: int = 0
+    shift: int = 0
+    shift_error: float | None = None
     renamed: int = 0
     renamed_error: float | None = None
 
@@ -134,6 +139,8 @@ class Measured:
         first_bad_layer: the first layer whose output, for training images, is not finite.
         bad_weights: layers whose weights are not finite.
         gradient_norm: L2 norm of the gradient of all weights, for one training batch.
+        num_gradient_images: images of that batch.
+        num_activity_images: training images that ``blocks`` and ``activations`` are of.
         train_input: what the net is fed with in training.
         val_input: what it is fed with in tests.
         label_mix: of the training batches.
@@ -157,6 +164,8 @@ class Measured:
     first_bad_layer: str = ""
     bad_weights: tuple[str, ...] = ()
     gradient_norm: float | None = None
+    num_gradient_images: int = 0
+    num_activity_images: int = 0
     train_input: InputStatistics | None = None
     val_input: InputStatistics | None = None
     label_mix: LabelMix | None = None
