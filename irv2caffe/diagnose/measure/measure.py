@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.measure.subject import Subject
     from irv2caffe.evaluate.run import ProgressBar
 
-_BADLY_MIXED = 1.5  # times the expected statistic
 _NO_RESULT = (CaffeNotFoundError, MissingExtraError, UsageError)
 
 
@@ -67,6 +66,7 @@ def measure(request: MeasureRequest, evidence: RunEvidence, progress: ProgressBa
     except InputError as error:  # a detector or a regression, among others
         found.notes.append(f"the net was not run: {error.message}")
         return found.measured()
+    found.values["iteration"] = subject.model.iteration
     found.notes.extend(subject.model.notes)
     if found.values.get("bad_weights"):
         found.notes.append("some weights are not finite: the model was not evaluated")
@@ -106,9 +106,7 @@ def _evaluate(subject: Subject, progress: ProgressBar, found: _Results) -> None:
     found.attempt("inputs", lambda: inputs(subject))
     num_normalized, num_norms = subject.num_normalized
     mix = found.values.get("label_mix")
-    is_mixed = bool(
-        num_normalized and mix is not None and mix.chi_square > _BADLY_MIXED * mix.expected
-    )
+    is_mixed = bool(num_normalized and mix is not None and mix.is_bad)
     found.attempt(
         "training images as trained", lambda: as_trained(subject, progress, is_mixed=is_mixed)
     )

@@ -2,4 +2,6 @@
 
 from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
     measured,
+    measured_data,
+    measured_net,
 )
