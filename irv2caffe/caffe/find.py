@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.errors import CaffeNotFoundError, UsageError
 
 RUNTIME_LOADER = "lib/x86_64-linux-gnu/ld-2.31.so"
@@ -107,7 +108,12 @@ def _on_path() -> FoundCaffe | None:
 def _installed() -> FoundCaffe | None:
     prefix = default_prefix()
     cpu = _in_folder(prefix, f"installed by install-caffe in {prefix}")
-    return cpu or find_gpu_build()  # which computes on the CPU as well
+    if cpu is not None:
+        return cpu
+    built = gpu_build(default_gpu_prefix())
+    if built is not None and built.cudnn:  # computes on GPUs only
+        return None
+    return find_gpu_build()
 
 
 def find_gpu_build() -> FoundCaffe | None:

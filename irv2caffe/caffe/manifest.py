@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.caffe.toolkits import TOOLKITS, capabilities
 from irv2caffe.system import read_json_object
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class GpuBuild:
 
     def text(self) -> str:
         """Returns a description for the user."""
-        shown = ", ".join(f"{arch // 10}.{arch % 10}" for arch in self.archs)
+        shown = capabilities(self.archs)
         cudnn = f"cuDNN {self.cudnn}" if self.cudnn else "without cuDNN"
         return (
             f"CUDA {self.cuda} (driver {self.min_driver} or newer), NCCL, {cudnn}, for compute "
@@ -68,19 +69,31 @@ class GpuBuild:
                 f"the NVIDIA driver {host.driver_text} shows no GPU",
                 f"nvidia-smi tells why; after an update of the driver, restart; {_CONTAINER}",
             )
-        if not any(map(self._has_code_for, host.archs)):
-            shown = ", ".join(f"{arch // 10}.{arch % 10}" for arch in host.archs)
-            return f"this Caffe holds no code for GPUs of compute capability {shown}", _REBUILD
+        missing = [arch for arch in host.archs if not self.runs_on(arch, host.driver)]
+        if missing:
+            what = (
+                f"this Caffe holds no code for GPUs of compute capability {capabilities(missing)}"
+            )
+            return what, f"build it for them: {_REBUILD}{self._arch_option(missing)}"
         return None
 
-    def _has_code_for(self, arch: int) -> bool:
-        """Machine code runs on later GPUs of the same generation, PTX on all later ones."""
-        kinds = [name.partition("_") for name in self.code]
-        return any(
-            int(number) <= arch and (kind == "compute" or int(number) // 10 == arch // 10)
-            for kind, _, number in kinds
-            if number.isdecimal()
-        )
+    def runs_on(self, arch: int, driver: tuple[int, int]) -> bool:
+        """Whether there is code for a GPU.
+
+        Machine code runs on later GPUs of the same generation, PTX on all later ones.
+        """
+        if any(known <= arch and known // 10 == arch // 10 for known in self.archs):
+            return True
+        ptx = (name.removeprefix("compute_") for name in self.code if name.startswith("compute_"))
+        newest = any(number.isdecimal() and int(number) <= arch for number in ptx)
+        needed = [kit.ptx_driver for kit in TOOLKITS.values() if kit.name == self.cuda]
+        return newest and driver[0] >= max([self.min_driver, *needed])
+
+    def _arch_option(self, missing: list[int]) -> str:
+        """The option that builds for these GPUs as well, if one CUDA version supports all."""
+        wanted = sorted({*self.archs, *missing})
+        together = any(set(wanted) <= set(kit.archs) for kit in TOOLKITS.values())
+        return f" --arch {capabilities(wanted if together else missing).replace(' ', '')}"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

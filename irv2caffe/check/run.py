@@ -44,6 +44,7 @@ class CheckOptions:
         num_val: number of validation images, instead of the database's.
         ignore: names of rules to skip.
         databases: databases that are already read, or their errors, by folder.
+        cudnn: whether the Caffe that will train has cuDNN; None if unknown.
     """
 
     train_lmdb: Path | None = None
@@ -57,6 +58,7 @@ class CheckOptions:
     num_val: int | None = None
     ignore: frozenset[str] = frozenset()
     databases: Databases = field(default_factory=dict)
+    cudnn: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _claims(options: CheckOptions) -> Claims:
         num_train=options.num_train,
         num_val=options.num_val,
         weights=None if options.weights is None else _weights(options.weights),
+        cudnn=options.cudnn,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
 from irv2caffe.diagnose.measured import SMALL
-from irv2caffe.diagnose.registry import rule
+from irv2caffe.diagnose.registry import DOUBT_TESTS, rule
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.measured import Measured
 
 _BATCH_NORM = "batch_norm_layer.cpp; measured with the net of 2016: docs/explanation/batch-norm.md"
-# Rules on the curves that say that tests do not show the net, without knowing why.
-OF_TESTS = ("first-epoch-gap", "validation-at-chance", "unchecked-databases", "fixed-order")
 
 
 def _evaluate(found: Measured, options: str) -> str:
@@ -68,7 +66,7 @@ def tested_batch_statistics(evidence: RunEvidence) -> Findings:
         ),
         source=_BATCH_NORM,
         fit=1.0 if is_wrong else 0.4,
-        settles=("batch-statistics-in-test", *(OF_TESTS if is_wrong else ())),
+        settles=("batch-statistics-in-test", *(DOUBT_TESTS if is_wrong else ())),
     )
 
 
@@ -93,7 +91,7 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
             ),
             source=_BATCH_NORM,
             fit=1.0,
-            settles=(*settles, *OF_TESTS),
+            settles=(*settles, *DOUBT_TESTS),
         )
     elif found.val.is_worse(found.as_trained) and _is_of_the_end(evidence):
         yield _ruled_out(

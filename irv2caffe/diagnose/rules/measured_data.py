@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.finding import MEASURED, POSSIBLE, UNLIKELY, Finding
-from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.rules.measured import OF_TESTS
+from irv2caffe.diagnose.registry import DOUBT_TESTS, rule
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
@@ -41,7 +40,7 @@ def tested_labels(evidence: RunEvidence) -> Findings:
         cure=("irv2caffe make-lmdb --labels TRAIN_LMDB for the validation images",),
         source="what the model says for each label",
         fit=1.0,
-        settles=("labels-differ", "overfitting", "running-statistics", *OF_TESTS),
+        settles=("labels-differ", "overfitting", "running-statistics", *DOUBT_TESTS),
     )
 
 
@@ -70,7 +69,7 @@ def tested_inputs(evidence: RunEvidence) -> Findings:
         ),
         source="data_transformer.cpp",
         fit=0.98 if is_seen else 0.3,
-        settles=("preprocessing-differs", *(OF_TESTS if is_seen else ())),
+        settles=("preprocessing-differs", *(DOUBT_TESTS if is_seen else ())),
     )
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from irv2caffe.caffe.capability import capability, check_driver
+from irv2caffe.caffe.capability import capability, check_cpu, check_gpus
 from irv2caffe.caffe.command import tool_command
 
 if TYPE_CHECKING:
@@ -81,8 +81,12 @@ class Engine(ABC):
         """What to try if it stalls more than once; may be empty."""
         return ""
 
-    def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
-        """Refuses GPUs whose driver it cannot use."""
+    def check_devices(self, uuids: Sequence[str] | None) -> None:  # noqa: B027 - most can use all
+        """Refuses GPUs whose driver it cannot use, or for which it holds no code.
+
+        Args:
+            uuids: the GPUs; None for the CPU.
+        """
 
     def resolved(self, *, on_gpus: bool) -> Self:  # noqa: ARG002
         """The same engine with the default options for GPUs or the CPU."""
@@ -136,9 +140,12 @@ class CaffeEngine(Engine):
             return ""
         return "if it stalls again: write layer_wise_reduce: false into the solver"
 
-    def check_driver(self) -> None:
-        """Refuses GPUs if the driver is missing or too old for its CUDA."""
-        check_driver(self.found)
+    def check_devices(self, uuids: Sequence[str] | None) -> None:
+        """Refuses GPUs without a driver or code for them, and the CPU if it needs a GPU."""
+        if uuids is None:
+            check_cpu(self.found)
+        else:
+            check_gpus(self.found, uuids)
 
     def takes_locks(self, can: Capability | None) -> bool:
         """BVLC's does, but docker gives a container databases on read-only mounts."""
@@ -156,6 +163,7 @@ class CaffeEngine(Engine):
             "image": self.image,
             "reason": self.reason,
             "version": can.version if can is not None else None,
+            "build": can.text() if can is not None else None,
             "flavor": can.flavor if can is not None else "bvlc",
         }
         return {"engine": self.name, "caffe": caffe}
