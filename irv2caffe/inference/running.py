@@ -162,7 +162,21 @@ class _Process:
 
     def forward(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         """The wanted blobs of a batch."""
-        self._ask({"do": "forward", "shape": list(images.shape)}, images)
+        return self._run("forward", images)
+
+    def summarize(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """What matters of the wanted blobs of a batch."""
+        return self._run("summarize", images)
+
+    def gradient(self, labels: NDArray[np.float32]) -> Mapping[str, float]:
+        """The norms of the gradients, by layer."""
+        self._ask({"do": "gradient", "shape": list(labels.shape)}, labels)
+        norms = self._answer()["norms"]
+        assert isinstance(norms, dict)
+        return norms
+
+    def _run(self, what: str, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        self._ask({"do": what, "shape": list(images.shape)}, images)
         answer = self._answer()
         result = {}
         for name, shape in answer["blobs"].items():
