@@ -118,7 +118,7 @@ def check_cpu(found: FoundCaffe) -> None:
     built = gpu_build(found.root) if found.is_runtime else None
     if built is not None and built.cudnn:
         raise UsageError(
-            f"{found.name} is built with cuDNN, which needs a GPU: it cannot train on the CPU",
+            f"{found.name} is built with cuDNN, which needs a GPU: it cannot compute on the CPU",
             "irv2caffe install-caffe installs a Caffe for the CPU",
         )
 

@@ -225,7 +225,7 @@ def test_a_build_with_cudnn_is_for_gpus_only(user, solver, capsys):
         find_caffe()
     named = CaffeEngine(find_caffe(default_gpu_prefix()))
     plan = make_plan(solver, named, TrainOptions(gpus="none"))
-    assert any("cannot train on the CPU" in problem.message for problem in plan.problems)
+    assert any("cannot compute on the CPU" in problem.message for problem in plan.problems)
     assert run(["caffe", "--which"]) == 0  # its other programs need no GPU
     assert "cuDNN 9.24.0.43" in capsys.readouterr().out
     cpu = installed(default_prefix(), b"Cannot use GPU in CPU-only Caffe")
