@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ _TEXTS = frozenset({"type", "lr_policy"})
 def start_again(evidence: RunEvidence, **values: float | str) -> str:
     """How to train anew with other values of the solver's fields, which are options of train."""
     solver = evidence.check.solver if evidence.check else None
-    if solver is None:
+    path = evidence.run_dir / "solver.prototxt" if evidence.run_dir else None
+    if path is None and solver is not None and evidence.log is not None:
+        path = Path(solver.name)  # without a file it is what the log printed
+    if path is None or not path.is_file():
         return f"start again with {fields(**values)} in the solver"
-    path = str(evidence.run_dir / "solver.prototxt") if evidence.run_dir else solver.name
-    return f"irv2caffe train --solver {shlex.quote(path)} {_options(values)}"
+    return f"irv2caffe train --solver {shlex.quote(str(path))} {_options(values)}"
 
 
 def go_on(evidence: RunEvidence, **values: float | str) -> str:
@@ -47,9 +50,10 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def diagnose_with_model(evidence: RunEvidence, model: str = "last") -> str:
-    """The command that runs the tests of a model."""
+def diagnose_with_model(evidence: RunEvidence) -> str:
+    """The command that runs the tests of the last model."""
     source = shlex.quote(str(evidence.run_dir or evidence.name))
-    if evidence.run_dir is None and evidence.check is None:
-        return f"irv2caffe diagnose {source} --solver SOLVER --model MODEL.caffemodel"
-    return f"irv2caffe diagnose {source} --model {model}"
+    if evidence.run_dir is not None:
+        return f"irv2caffe diagnose {source} --model last"
+    solver = "" if evidence.check else " --solver SOLVER"
+    return f"irv2caffe diagnose {source}{solver} --model MODEL.caffemodel"

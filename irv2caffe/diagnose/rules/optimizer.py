@@ -135,9 +135,12 @@ def weight_decay(evidence: RunEvidence) -> Findings:
     if decay == 0 and overfit:
         yield Finding(
             POSSIBLE,
-            f"The net fits the training images, not the others: {overfit}",
+            "The net fits the training images, not the others",
             "Weight decay is missing: nothing keeps the weights small. Rarely the only cause.",
-            ("weight_decay is 0, Caffe's default; TF-slim has 4e-5, lim0606 1e-4, twtygqyy 4e-4",),
+            (
+                overfit,
+                "weight_decay is 0, Caffe's default; TF-slim has 4e-5, lim0606 1e-4, twtygqyy 4e-4",
+            ),
             (start_again(evidence, weight_decay=1e-4),),
             source="caffe.proto, SolverParameter; sgd_solver.cpp, Regularize",
             fit=0.4,
@@ -213,10 +216,10 @@ def adaptive_step(evidence: RunEvidence) -> Findings:
     fix = start_again(evidence, base_lr=0.001)
     yield Finding(
         LIKELY,
-        f"Steps are too large: {symptom}",
+        "The steps are too large",
         f"{kind} divides gradients by their own size plus delta: every weight moves by about "
         "base_lr in every iteration, however small its gradient is.",
-        (f"{kind} with delta {delta:g} and base_lr {rate:g}",),
+        (f"{kind} with delta {delta:g} and base_lr {rate:g}", symptom),
         (
             (f"{start_again(evidence, delta=1.0)}: the paper's 0.045 goes with 1.0", fix)
             if kind == "RMSProp"

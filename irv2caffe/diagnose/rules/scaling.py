@@ -34,9 +34,9 @@ def residual_scaling(evidence: RunEvidence) -> Findings:
     if unscaled is None or course is None:
         return
     signs = [_written(unscaled)]
-    if course.guess and course.first > _HIGH_START * course.guess:
+    if course.guess and course.initial > _HIGH_START * course.guess:
         signs.append(
-            f"the loss began at {course.first:.3g}, far above guessing ({course.guess:.3g}): the "
+            f"the loss began at {course.initial:.3g}, far above guessing ({course.guess:.3g}): the "
             "trunk grows from block to block and makes large outputs"
         )
     if _is_guessing(evidence, course):
@@ -90,7 +90,7 @@ def _has_trouble(evidence: RunEvidence) -> bool:
 
 def _against(course: Course) -> list[str]:
     dead = f", and a dead last layer would keep it at {course.guess:.3g}" if course.guess else ""
-    highest, lowest = max(course.first, course.losses[0]), min(course.losses)
+    highest, lowest = max(course.initial, course.losses[0]), min(course.losses)
     other = "a scale of 0.1 with momentum 0.9 did as badly as the net of 2016"
     return [
         f"the training loss fell from {highest:.3g} to {lowest:.3g}{dead}",
