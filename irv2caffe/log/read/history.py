@@ -69,6 +69,7 @@ class Log:
         processes: the processes whose displays and tests are kept.
         num_replaced: displays and tests that a later process repeated.
         fields: the last solver that was printed, by field name.
+        solver_text: the same solver as it was printed.
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
         gpus: that trained together; empty for the CPU.
@@ -104,6 +105,7 @@ class Log:
     processes: list[Process] = field(default_factory=list)
     num_replaced: int = 0
     fields: dict[str, Any] = field(default_factory=dict)
+    solver_text: str = ""
     nets: list[NetInfo] = field(default_factory=list)
     train_batch: int | None = None
     gpus: tuple[int, ...] = ()
