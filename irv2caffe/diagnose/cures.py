@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
 
+_SUFFIX = ".prototxt"
 _OPTIONS = {"type": "--solver-type"}
 _TEXTS = frozenset({"type", "lr_policy"})
 
@@ -16,12 +16,12 @@ _TEXTS = frozenset({"type", "lr_policy"})
 def start_again(evidence: RunEvidence, **values: float | str) -> str:
     """How to train anew with other values of the solver's fields, which are options of train."""
     solver = evidence.check.solver if evidence.check else None
-    path = evidence.run_dir / "solver.prototxt" if evidence.run_dir else None
-    if path is None and solver is not None and evidence.log is not None:
-        path = Path(solver.name)  # without a file it is what the log printed
-    if path is None or not path.is_file():
+    # What a log printed has no file, and a published run no images to train with.
+    has_file = solver is not None and solver.name.endswith(_SUFFIX) and evidence.log is not None
+    if solver is None or not has_file:
         return f"start again with {fields(**values)} in the solver"
-    return f"irv2caffe train --solver {shlex.quote(str(path))} {_options(values)}"
+    path = solver.name if evidence.run_dir is None else str(evidence.run_dir / "solver.prototxt")
+    return f"irv2caffe train --solver {shlex.quote(path)} {_options(values)}"
 
 
 def go_on(evidence: RunEvidence, **values: float | str) -> str:

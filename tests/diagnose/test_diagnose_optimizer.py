@@ -40,7 +40,7 @@ def test_rmsprop_has_no_momentum():
     assert finding.confidence == POSSIBLE
     assert finding.symptom.startswith("Slower than its recipe: the validation error stands still")
     assert "0.0028 per image" in finding.evidence[1]  # 0.045 / 16
-    assert "paper-sgd" in finding.cure[0]
+    assert finding.cure == ("irv2caffe build-net --out net --recipe paper-sgd",)
     assert len(finding.against) == 1  # others trained with it
     # A loss that fell far speaks against it as well.
     fitted = found(with_files(RMSPROP, OVERFIT))["momentum-missing"]

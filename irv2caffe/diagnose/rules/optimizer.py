@@ -61,12 +61,14 @@ def momentum_missing(evidence: RunEvidence) -> Findings:
     yield Finding(
         POSSIBLE,
         f"Slower than its recipe: {symptom}",
-        "The momentum of the recipe is missing, so that the steps are a tenth of what its "
-        "learning rate means.",
+        "The momentum of the recipe is missing: the steps are a tenth of what its learning rate "
+        "means. With delta 1 RMSProp is nearly SGD, and SGD has the momentum."
+        if is_rmsprop
+        else "The momentum of the recipe is missing: the steps are a tenth of what its learning "
+        "rate means.",
         tuple(signs),
         (
-            "irv2caffe build-net --recipe paper-sgd: with delta 1 RMSProp is nearly SGD, which has "
-            "the momentum"
+            "irv2caffe build-net --out net --recipe paper-sgd"
             if is_rmsprop
             else start_again(evidence, momentum=0.9),
         ),
@@ -218,7 +220,8 @@ def adaptive_step(evidence: RunEvidence) -> Findings:
         LIKELY,
         "The steps are too large",
         f"{kind} divides gradients by their own size plus delta: every weight moves by about "
-        "base_lr in every iteration, however small its gradient is.",
+        "base_lr in every iteration, however small its gradient is. The paper's 0.045 goes with a "
+        "delta of 1.",
         (f"{kind} with delta {delta:g} and base_lr {rate:g}", symptom),
         (
             (f"{start_again(evidence, delta=1.0)}: the paper's 0.045 goes with 1.0", fix)
