@@ -8,6 +8,7 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.check.arithmetic import comparisons
 from irv2caffe.diagnose.measured import Measured
 from irv2caffe.log.summary import Summary, summarize
 from irv2caffe.log.table import is_nonfinite
@@ -38,7 +39,9 @@ class RunEvidence:
         check_findings: what the rules of ``check`` found in them.
         measured: tests of the model.
         run_dir: the run folder, if it is one.
+        solver_path: the solver as a file that ``train`` can take; None if there is none.
         config: its config.json, whose contents are not trusted.
+        notes: one line for each thing that was supposed, or could not be read.
     """
 
     name: str
@@ -48,7 +51,9 @@ class RunEvidence:
     check_findings: tuple[CheckFinding, ...] = ()
     measured: Measured = field(default_factory=Measured)
     run_dir: Path | None = None
+    solver_path: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def summary(self) -> Summary:
@@ -94,10 +99,13 @@ class RunEvidence:
         nets = self.check.nets if self.check else ()
         return next((net for net in nets if net.phase == phase), None)
 
-    @property
+    @cached_property
     def num_classes(self) -> int | None:
         """Classes of the net."""
-        return self.run.table.num_classes
+        train = self.net("TRAIN")
+        if self.run.table.num_classes or train is None:
+            return self.run.table.num_classes
+        return next((classes for _, classes, _ in comparisons(train)), None)
 
     @property
     def effective_batch(self) -> int | None:

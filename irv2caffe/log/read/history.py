@@ -69,6 +69,7 @@ class Log:
         processes: the processes whose displays and tests are kept.
         num_replaced: displays and tests that a later process repeated.
         fields: the last solver that was printed, by field name.
+        solver_text: the same solver as it was printed.
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
         gpus: that trained together; empty for the CPU.
@@ -104,6 +105,7 @@ class Log:
     processes: list[Process] = field(default_factory=list)
     num_replaced: int = 0
     fields: dict[str, Any] = field(default_factory=dict)
+    solver_text: str = ""
     nets: list[NetInfo] = field(default_factory=list)
     train_batch: int | None = None
     gpus: tuple[int, ...] = ()
@@ -146,6 +148,10 @@ class Log:
             return None
         return process.batch * process.num_gpus * process.iter_size
 
+    def _is_name(self, name: str) -> bool:
+        """Without a usable device, Caffe prints uninitialised memory in place of a name."""
+        return name.isprintable() and "\ufffd" not in name and len(self.gpu_names) < _MAX_GPUS
+
     def record(self, event: Event) -> None:
         """Records an event that concerns the run as a whole."""
         match event:
@@ -154,7 +160,7 @@ class Log:
                 self.num_processes = 0
             case events.Processes(num_processes=count):
                 self.num_processes = count
-            case events.DeviceName(gpu=gpu, name=name) if len(self.gpu_names) < _MAX_GPUS:
+            case events.DeviceName(gpu=gpu, name=name) if self._is_name(name):
                 self.gpu_names[gpu] = name
             case events.DataShape(batch=batch) if self.train_batch is None:
                 self.train_batch = batch
