@@ -14,11 +14,10 @@ _TEXTS = frozenset({"type", "lr_policy"})
 
 def start_again(evidence: RunEvidence, **values: float | str) -> str:
     """How to train anew with other values of the solver's fields, which are options of train."""
-    solver = evidence.check.solver if evidence.check else None
-    if solver is None:
+    if evidence.solver_path is None:
         return f"start again with {fields(**values)} in the solver"
-    path = str(evidence.run_dir / "solver.prototxt") if evidence.run_dir else solver.name
-    return f"irv2caffe train --solver {shlex.quote(path)} {_options(values)}"
+    path = shlex.quote(str(evidence.solver_path))
+    return f"irv2caffe train --solver {path} {_options(values)}"
 
 
 def go_on(evidence: RunEvidence, **values: float | str) -> str:
