@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
 
-_SUFFIX = ".prototxt"
 _OPTIONS = {"type": "--solver-type"}
 _TEXTS = frozenset({"type", "lr_policy"})
 
 
 def start_again(evidence: RunEvidence, **values: float | str) -> str:
     """How to train anew with other values of the solver's fields, which are options of train."""
-    solver = evidence.check.solver if evidence.check else None
-    # What a log printed has no file, and a published run no images to train with.
-    has_file = solver is not None and solver.name.endswith(_SUFFIX) and evidence.log is not None
-    if solver is None or not has_file:
+    if evidence.solver_path is None:
         return f"start again with {fields(**values)} in the solver"
-    path = solver.name if evidence.run_dir is None else str(evidence.run_dir / "solver.prototxt")
-    return f"irv2caffe train --solver {shlex.quote(path)} {_options(values)}"
+    path = shlex.quote(str(evidence.solver_path))
+    return f"irv2caffe train --solver {path} {_options(values)}"
 
 
 def go_on(evidence: RunEvidence, **values: float | str) -> str:

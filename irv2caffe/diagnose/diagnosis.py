@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import irv2caffe.diagnose.rules  # noqa: F401  registers the rules
 from irv2caffe.diagnose.head import head_rows
-from irv2caffe.diagnose.missing import missing_rows
+from irv2caffe.diagnose.missing import find_missing
 from irv2caffe.diagnose.registry import RULES, run_rules
 from irv2caffe.errors import UsageError, did_you_mean
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Confidence, Finding
     from irv2caffe.diagnose.measured import Measured
+    from irv2caffe.diagnose.missing import Missing
     from irv2caffe.log.summary import Summary
 
 _RUN = re.compile(r"(\bdiagnose )?\bRUN\b")
@@ -31,7 +32,7 @@ class Diagnosis:
         summary: the main numbers of its curves.
         head: name and text of what was read, for people.
         findings: the best supported first.
-        missing: for each thing that would tell more its name, and what it would tell.
+        missing: each thing that would tell more.
         measured: tests of the model.
         notes: what was supposed, or could not be read.
     """
@@ -40,7 +41,7 @@ class Diagnosis:
     summary: Summary
     head: tuple[tuple[str, str], ...]
     findings: tuple[Finding, ...]
-    missing: tuple[tuple[str, str], ...]
+    missing: tuple[Missing, ...]
     measured: Measured
     notes: tuple[str, ...] = ()
 
@@ -56,7 +57,7 @@ class Diagnosis:
             "summary": self.summary.as_dict(),
             "notes": list(self.notes),
             "findings": [finding.as_dict() for finding in self.findings],
-            "missing": [{"what": what, "tells": text} for what, text in self.missing],
+            "missing": [one.as_dict() for one in self.missing],
             "measured": self.measured.as_dict(),
         }
 
@@ -78,7 +79,7 @@ def diagnose(evidence: RunEvidence, ignore: frozenset[str] = frozenset()) -> Dia
         evidence.summary,
         tuple(head_rows(evidence)),
         found,
-        tuple(missing_rows(evidence, rules, found)),
+        tuple(find_missing(evidence, rules, found)),
         evidence.measured,
         (*evidence.notes, *evidence.measured.notes),
     )

@@ -39,6 +39,7 @@ class RunEvidence:
         check_findings: what the rules of ``check`` found in them.
         measured: tests of the model.
         run_dir: the run folder, if it is one.
+        solver_path: the solver as a file that ``train`` can take; None if there is none.
         config: its config.json, whose contents are not trusted.
         notes: one line for each thing that was supposed, or could not be read.
     """
@@ -50,6 +51,7 @@ class RunEvidence:
     check_findings: tuple[CheckFinding, ...] = ()
     measured: Measured = field(default_factory=Measured)
     run_dir: Path | None = None
+    solver_path: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

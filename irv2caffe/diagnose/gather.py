@@ -120,6 +120,8 @@ def _of_log(request: Request) -> RunEvidence:
     notes: list[str] = []
     reading = _reading(request, run_dir, notes)
     options = _options(request, log, images)
+    solver_path = request.solver or (run_dir and run_dir / _SOLVER)
+    solver_path = solver_path if reading is not None and reading.solver else None
     if reading is None or not reading.nets:
         printed = printed_reading(log, folder, notes)
         printed.solver = (reading and reading.solver) or printed.solver
@@ -137,6 +139,7 @@ def _of_log(request: Request) -> RunEvidence:
         check,
         log=log,
         run_dir=run_dir,
+        solver_path=solver_path,
         config={} if run_dir is None else read_config(run_dir),
         notes=tuple(notes),
     )
@@ -197,7 +200,8 @@ def _of_rows(request: Request) -> RunEvidence:
         images, batch = images or num_train(check), batch or effective_batch(check)
     batch = batch or _images_per_iteration(table, images)
     table = replace(table, num_train_images=images, images_per_iteration=batch)
-    return _evidence(str(request.source), table, check)
+    path = request.solver if check is not None and check.solver else None
+    return _evidence(str(request.source), table, check, solver_path=path)
 
 
 def _images_per_iteration(rows: Table, images: int | None) -> int | None:

@@ -31,7 +31,7 @@ def section_of(diagnosis: Diagnosis, name: str) -> Section:
         for finding in diagnosis.findings
     )
     rows = [("read", tuple(text for _, text in diagnosis.head))]
-    rows += [(f"without {what}", (text,)) for what, text in diagnosis.missing]
+    rows += [(f"no {one.what}", (one.how, *one.tells())) for one in diagnosis.missing]
     return Section(HEADING, name, cards, tuple(rows))
 
 

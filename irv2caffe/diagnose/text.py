@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.finding import Confidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from irv2caffe.diagnose.diagnosis import Diagnosis
     from irv2caffe.diagnose.finding import Finding
 
 WIDTH = 80
 _INDENT = 11
-_COMMAND = "irv2caffe "
+_COMMAND = re.compile(r"irv2caffe (?:[^;:]|[;:]\S)*")  # without words of a sentence
 
 
 def diagnosis_lines(
@@ -36,8 +37,8 @@ def diagnosis_lines(
             lines += ["", *finding_lines(finding, width)]
     if diagnosis.missing:
         lines += ["", "what would tell more"]
-        for need, text in diagnosis.missing:
-            lines += _row(need, [text], width)
+        for one in diagnosis.missing:
+            lines += _row(one.what, [one.how, *one.tells()], width)
     return [*lines, "", *_wrapped(f"{diagnosis.name}: {counted(diagnosis.findings)}", width)]
 
 
@@ -77,14 +78,18 @@ def counted(findings: Iterable[Finding]) -> str:
 
 def is_command(text: str) -> bool:
     """Whether a text is a command to type."""
-    return text.startswith(_COMMAND)
+    return _COMMAND.fullmatch(text) is not None
 
 
-def _row(name: str, texts: Iterable[str], width: int) -> list[str]:
-    """Texts beside a heading, one below the other."""
+def _row(name: str, texts: Sequence[str], width: int) -> list[str]:
+    """Texts beside a heading, one below the other, with a dash before each if there are several."""
     lines: list[str] = []
+    dash = "- " if len(texts) > 1 else ""
     for text in texts:
-        lines += [text] if is_command(text) else _wrapped(text, width - _INDENT)
+        if is_command(text):
+            lines.append(text)
+        else:
+            lines += _wrapped(dash + text, width - _INDENT, rest=" " * len(dash))
     space = " " * _INDENT
     return [f"  {name:<{_INDENT - 2}}{lines[0]}", *(space + line for line in lines[1:])]
 

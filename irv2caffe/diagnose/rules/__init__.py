@@ -3,6 +3,8 @@
 from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
     learning_rate,
     measured,
+    measured_data,
+    measured_net,
     numerics,
     optimizer,
     scaling,

@@ -148,6 +148,10 @@ class Log:
             return None
         return process.batch * process.num_gpus * process.iter_size
 
+    def _is_name(self, name: str) -> bool:
+        """Without a usable device, Caffe prints uninitialised memory in place of a name."""
+        return name.isprintable() and "\ufffd" not in name and len(self.gpu_names) < _MAX_GPUS
+
     def record(self, event: Event) -> None:
         """Records an event that concerns the run as a whole."""
         match event:
@@ -156,7 +160,7 @@ class Log:
                 self.num_processes = 0
             case events.Processes(num_processes=count):
                 self.num_processes = count
-            case events.DeviceName(gpu=gpu, name=name) if len(self.gpu_names) < _MAX_GPUS:
+            case events.DeviceName(gpu=gpu, name=name) if self._is_name(name):
                 self.gpu_names[gpu] = name
             case events.DataShape(batch=batch) if self.train_batch is None:
                 self.train_batch = batch
