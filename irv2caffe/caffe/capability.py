@@ -11,7 +11,7 @@ from irv2caffe.caffe.find import find_caffe, find_gpu_build
 from irv2caffe.caffe.gpu_host import read_host
 from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.verify import version
-from irv2caffe.errors import CaffeNotFoundError, InstallError, UsageError
+from irv2caffe.errors import CaffeNotFoundError, InstallError
 from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Capability:
 
     @property
     def cudnn(self) -> bool | None:
-        """Whether it was built with cuDNN; then it cannot compute on the CPU."""
+        """Whether it was built with cuDNN."""
         return _cudnn(self.built, self.gpu)
 
     def text(self) -> str:
@@ -107,20 +107,6 @@ def check_gpus(found: FoundCaffe, uuids: Sequence[str] = ()) -> None:
     fault = built.fault(read_host().only(uuids)) if built else None
     if fault:
         raise InstallError(*fault)
-
-
-def check_cpu(found: FoundCaffe) -> None:
-    """Refuses a Caffe of ``install-caffe --cuda`` that cannot compute on the CPU.
-
-    Raises:
-        UsageError: it was built with cuDNN, whose layers need a GPU in CPU mode too.
-    """
-    built = gpu_build(found.root) if found.is_runtime else None
-    if built is not None and built.cudnn:
-        raise UsageError(
-            f"{found.name} is built with cuDNN, which needs a GPU: it cannot compute on the CPU",
-            "irv2caffe install-caffe installs a Caffe for the CPU",
-        )
 
 
 def _may_use_gpus(found: FoundCaffe) -> bool:

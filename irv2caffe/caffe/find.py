@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.errors import CaffeNotFoundError, UsageError
 
 RUNTIME_LOADER = "lib/x86_64-linux-gnu/ld-2.31.so"
@@ -108,12 +107,7 @@ def _on_path() -> FoundCaffe | None:
 def _installed() -> FoundCaffe | None:
     prefix = default_prefix()
     cpu = _in_folder(prefix, f"installed by install-caffe in {prefix}")
-    if cpu is not None:
-        return cpu
-    built = gpu_build(default_gpu_prefix())
-    if built is not None and built.cudnn:  # computes on GPUs only
-        return None
-    return find_gpu_build()
+    return cpu or find_gpu_build()  # which computes on the CPU as well
 
 
 def find_gpu_build() -> FoundCaffe | None:

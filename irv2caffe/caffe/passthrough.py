@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from irv2caffe.caffe.capability import capability, find_caffe_for_gpus
 from irv2caffe.caffe.command import tool_command
-from irv2caffe.caffe.find import FoundCaffe, candidates, find_caffe, find_gpu_build
+from irv2caffe.caffe.find import FoundCaffe, candidates, find_caffe
 from irv2caffe.caffe.gpu_host import read_host
 from irv2caffe.caffe.manifest import gpu_build
 from irv2caffe.caffe.toolkits import capabilities
-from irv2caffe.errors import CaffeFailedError, CaffeNotFoundError, InstallError
+from irv2caffe.errors import CaffeFailedError, InstallError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,13 +118,7 @@ def find_for(args: Sequence[str], flag: Path | None) -> FoundCaffe:
         return find_caffe(flag)
     if any(word.lstrip("-").partition("=")[0] == "gpu" for word in args if word[:1] == "-"):
         return find_caffe_for_gpus()
-    try:
-        return find_caffe()
-    except CaffeNotFoundError:
-        built = find_gpu_build()  # its tools that need no GPU
-        if built is None:
-            raise
-        return built
+    return find_caffe()
 
 
 def exec_tool(found: FoundCaffe, tool: str, args: Sequence[str]) -> NoReturn:

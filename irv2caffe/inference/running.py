@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from irv2caffe.atomic import atomic_file
-from irv2caffe.caffe.capability import check_cpu, check_gpus, find_caffe_for_gpus
+from irv2caffe.caffe.capability import check_gpus, find_caffe_for_gpus
 from irv2caffe.caffe.command import Command, tool_command
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.config.gpus import CAFFE_FOR_GPUS
@@ -122,9 +122,7 @@ def _command(engine: str, work: dict[str, Any], caffe: Path | None) -> Command:
         found = find_caffe(caffe) if caffe or work["gpu"] is None else find_caffe_for_gpus()
     except CaffeNotFoundError as error:
         raise CaffeNotFoundError(error.message, f"{error.hint}; or use --engine torch") from error
-    if work["gpu"] is None:
-        check_cpu(found)
-    else:
+    if work["gpu"] is not None:
         here = (visible_gpus() or [])[work["gpu"] :][:1]
         check_gpus(found, [gpu.uuid for gpu in here])
     program = resources.files("irv2caffe.inference").joinpath("worker.py").read_text("utf-8")

@@ -218,15 +218,13 @@ def test_gpus_without_code_are_for_torch(both, monkeypatch):
     assert "holds no code for GPUs of compute capability 7.5" in chosen.why
 
 
-def test_a_build_with_cudnn_is_for_gpus_only(user, solver, capsys):
+def test_a_build_with_cudnn_is_for_both(user, solver, capsys):
     installed(default_gpu_prefix(), b"", {**GPU, "cudnn": "9.24.0.43"})
     assert has_cudnn(find_caffe_for_gpus())
-    with pytest.raises(CaffeNotFoundError):
-        find_caffe()
-    named = CaffeEngine(find_caffe(default_gpu_prefix()))
-    plan = make_plan(solver, named, TrainOptions(gpus="none"))
-    assert any("cannot compute on the CPU" in problem.message for problem in plan.problems)
-    assert run(["caffe", "--which"]) == 0  # its other programs need no GPU
+    assert find_caffe().root == default_gpu_prefix()
+    plan = make_plan(solver, CaffeEngine(find_caffe()), TrainOptions(gpus="none"))
+    assert not plan.problems
+    assert run(["caffe", "--which"]) == 0
     assert "cuDNN 9.24.0.43" in capsys.readouterr().out
     cpu = installed(default_prefix(), b"Cannot use GPU in CPU-only Caffe")
     assert find_caffe().root == cpu

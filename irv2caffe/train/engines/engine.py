@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from irv2caffe.caffe.capability import capability, check_cpu, check_gpus
+from irv2caffe.caffe.capability import capability, check_gpus
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.config.gpus import CAFFE_FOR_GPUS
 
@@ -159,10 +159,8 @@ class CaffeEngine(Engine):
         return "layer_wise_reduce is false now, in case NCCL has stalled"
 
     def check_devices(self, uuids: Sequence[str] | None) -> None:
-        """Refuses GPUs without a driver or code for them, and the CPU if it needs a GPU."""
-        if uuids is None:
-            check_cpu(self.found)
-        else:
+        """Refuses GPUs without a driver or code for them."""
+        if uuids is not None:
             check_gpus(self.found, uuids)
 
     def takes_locks(self, can: Capability | None) -> bool:
