@@ -52,3 +52,9 @@ def diagnose_with_model(evidence: RunEvidence, model: str = "last") -> str:
     if evidence.run_dir is None and evidence.check is None:
         return f"irv2caffe diagnose {source} --solver SOLVER --model MODEL.caffemodel"
     return f"irv2caffe diagnose {source} --model {model}"
+
+
+def evaluate(evidence: RunEvidence, options: str) -> str:
+    """The command that evaluates the run's model."""
+    source = shlex.quote(str(evidence.run_dir)) if evidence.run_dir else "MODEL.caffemodel"
+    return f"irv2caffe evaluate {source} {options}"

@@ -81,6 +81,8 @@ class Log:
         snapshots: models written.
         clips: gradient clipping on the first GPU.
         warnings: messages of severity W and E, and how often each appeared.
+        num_waits: lines that say that a batch was not ready, without how long.
+        waited_s: seconds that the torch engine says it waited for batches.
         started: date of the first line, where the year is known.
         latest: date of the last line, where the year is known.
         finished: the training ended.
@@ -117,6 +119,8 @@ class Log:
     snapshots: list[str] = field(default_factory=list)
     clips: Clips = field(default_factory=Clips)
     warnings: dict[str, int] = field(default_factory=dict)
+    num_waits: int = 0
+    waited_s: float = 0.0
     started: datetime | None = None
     latest: datetime | None = None
     finished: bool = False
@@ -176,6 +180,10 @@ class Log:
                 self.interrupted = True
             case events.Done():
                 self.finished = True
+            case events.Waiting(waited_s=None):
+                self.num_waits += 1
+            case events.Waiting(waited_s=seconds) if seconds is not None and 0 < seconds < 1e9:
+                self.waited_s += seconds
             case events.Warned(message=message):
                 if message in self.warnings or len(self.warnings) < _MAX_WARNINGS:
                     self.warnings[message] = self.warnings.get(message, 0) + 1
