@@ -46,12 +46,13 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def diagnose_with_model(evidence: RunEvidence, model: str = "last") -> str:
-    """The command that runs the tests of a model."""
+def diagnose_with_model(evidence: RunEvidence) -> str:
+    """The command that runs the tests of the last model."""
     source = shlex.quote(str(evidence.run_dir or evidence.name))
-    if evidence.run_dir is None and evidence.check is None:
-        return f"irv2caffe diagnose {source} --solver SOLVER --model MODEL.caffemodel"
-    return f"irv2caffe diagnose {source} --model {model}"
+    if evidence.run_dir is not None:
+        return f"irv2caffe diagnose {source} --model last"
+    solver = "" if evidence.check else " --solver SOLVER"
+    return f"irv2caffe diagnose {source}{solver} --model MODEL.caffemodel"
 
 
 def evaluate(evidence: RunEvidence, options: str) -> str:

@@ -128,7 +128,14 @@ def test_tests_that_jump_while_the_training_is_calm():
     def tests(epoch):
         return (70.0, 4.5) if round(epoch) % 3 == 0 else (12 + 78 * 0.84**epoch, 0.5)
 
-    found = names(run(falling, tests))["running-statistics"]
+    unknown = run(
+        lambda share: falling(30 * share),
+        lambda share: tests(30 * share),
+        batch=None,
+        num_train=None,
+        iterations=60_000,
+    )
+    found = names(unknown)["running-statistics"]
     assert found.confidence is POSSIBLE
     assert "Whether the net has BatchNorm" in found.against[-1]
     assert names(run(falling, tests, **WITHOUT))["running-statistics"].confidence is LIKELY

@@ -119,7 +119,7 @@ def _flag(norms: Norms) -> tuple[str, ...]:
 def _cure_of_flag(evidence: RunEvidence) -> tuple[str, ...]:
     found = evidence.found("bn-batch-stats-in-test")
     assert found is not None
-    name = found.places[0].file if found.places else "the net"
+    name = found.places[0].file if found.places and evidence.solver_path else "the net"
     return (f"remove use_global_stats: false from {name}",)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MAX_NETS = 256
 _MAX_WARNINGS = 50
 _MAX_GPUS = 1000
+_MAX_WAIT_S = 1e9
 
 
 @dataclass(slots=True)
@@ -180,10 +181,6 @@ class Log:
                 self.interrupted = True
             case events.Done():
                 self.finished = True
-            case events.Waiting(waited_s=None):
-                self.num_waits += 1
-            case events.Waiting(waited_s=seconds) if seconds is not None and 0 < seconds < 1e9:
-                self.waited_s += seconds
             case events.Warned(message=message):
                 if message in self.warnings or len(self.warnings) < _MAX_WARNINGS:
                     self.warnings[message] = self.warnings.get(message, 0) + 1
@@ -204,6 +201,13 @@ class Log:
             self.nets.append(info)
         if info.batch is not None and info.phase == "TRAIN":
             self.train_batch = info.batch
+
+    def add_wait(self, seconds: float | None) -> None:
+        """Records that a batch was not ready, and for how long if the log says so."""
+        if seconds is None:
+            self.num_waits += 1
+        elif 0 < seconds < _MAX_WAIT_S:
+            self.waited_s += seconds
 
     def add_loss_weight(self, name: str, weight: float) -> None:
         """Records that an output is a loss; keeps its first weight."""
