@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from irv2caffe.diagnose.cures import diagnose_with_model, evaluate
+from irv2caffe.diagnose.cures import diagnose_with_model, evaluate, train_with
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.rules.statistics import KNOWN_REASONS, open_gap
-from irv2caffe.diagnose.trust import half_width, is_noise, is_partial, tested_share
+from irv2caffe.diagnose.trust import (
+    KNOWN_REASONS,
+    half_width,
+    is_noise,
+    is_partial,
+    open_gap,
+    tested_share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,12 +143,12 @@ def _invitations(evidence: RunEvidence) -> Iterator[str]:
 def _cures(evidence: RunEvidence) -> Iterator[str]:
     images = evidence.run.table.num_train_images
     if not _is_augmented(evidence):
-        yield "irv2caffe train --engine torch --augment inception --shuffle"
-        yield "for Caffe: make-lmdb --augment inception --copies 5 for the training images"
+        yield train_with(evidence, "--engine torch --augment inception --shuffle")
+        yield "irv2caffe make-lmdb IMAGES OUT --augment inception --copies 5"
     if evidence.solver_value("weight_decay") == 0:
         yield "weight_decay: 0.00004 or more in the solver"
     if images and images < _SMALL:
-        yield "irv2caffe train --recipe small-data, or finetune from trained weights"
+        yield "--recipe small-data, or --recipe finetune from trained weights"
     yield "more dropout, --label-smoothing 0.1; or stop at the best test"
 
 
