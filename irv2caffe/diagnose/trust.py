@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Rules of check that name another reason why tests are bad.
 KNOWN_REASONS = ("phases-transform", "phases-labels", "no-shuffle", "label-range")
 OTHER_CLASSES = "class-imbalance"  # validation images are of other classes, more often than not
+_MOST_IMAGES = 10**12
 _Z = 1.96  # of the 95 % interval of a normal distribution
 _PART, _MORE = 0.9, 1.1  # of the validation set
 
@@ -26,7 +27,7 @@ def half_width(evidence: RunEvidence, error: float) -> float | None:
     added, which keeps it honest near 0 and 100 %.
     """
     images = evidence.num_val_images
-    if not images:
+    if not images or images > _MOST_IMAGES:
         return None
     share = (error / 100 * images + 2) / (images + 4)
     return 100 * _Z * math.sqrt(share * (1 - share) / (images + 4))
@@ -43,7 +44,7 @@ def is_noise(evidence: RunEvidence, one: float, other: float) -> bool:
 def tested_share(evidence: RunEvidence) -> float | None:
     """Images of a test over those of the validation set; None where one is not known."""
     net, check, images = evidence.net("TEST"), evidence.check, evidence.num_val_images
-    if net is None or check is None or not images:
+    if net is None or check is None or not images or images > _MOST_IMAGES:
         return None
     facts = facts_of_net(net, check)
     known = check.claims.num_val or (facts.num_records if facts is not None else None)

@@ -170,6 +170,35 @@ def preprocessing_differs(evidence: RunEvidence) -> Findings:
         symptom="The net is tested on differently scaled inputs than it is trained on.",
         cause="TRAIN and TEST preprocess their images differently.",
     )
+    records, gap = evidence.found("phases-records"), unexplained_gap(evidence)
+    if records is not None and gap is not None:
+        yield Finding(
+            POSSIBLE,
+            symptom="Validation is worse than training from the first epoch on, and its images are "
+            "stored in another size.",
+            cause=f"TRAIN and TEST do not show the same part of an image: {records.why}.",
+            evidence=(f"In the files: {records.what}.", gap.text(evidence)),
+            cure=(records.fix,),
+            source=records.source,
+            fit=0.5,
+        )
+
+
+@rule("tests-on-training-images", needs=("net",))
+def tests_on_training_images(evidence: RunEvidence) -> Findings:
+    """Tests that read the images that are trained with."""
+    found = evidence.found("same-source")
+    if found is None:
+        return
+    yield Finding(
+        MEASURED,
+        symptom="The tests do not show how good the net is on images that it does not know.",
+        cause=f"{found.why[0].upper()}{found.why[1:]}.",
+        evidence=(f"In the files: {found.what}.",),
+        cure=(found.fix,),
+        source=found.source,
+        fit=0.5,
+    )
 
 
 @rule("labels-differ", needs=("net", "database"))

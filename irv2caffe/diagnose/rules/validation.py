@@ -38,12 +38,13 @@ _SMALL = 20_000  # training images
 _SOURCE = "github.com/apache/mxnet pull request 13757; arXiv 1602.07261, section 4"
 
 
-@rule("overfitting", needs=("displays", "tests"), settled_by=("net", "model"))
+@rule("overfitting", needs=("displays",), settled_by=("net", "model"))
 def overfitting(evidence: RunEvidence) -> Findings:
     """The net memorizes its training images, for want of augmentation or of images."""
     last = last_gap(evidence)
     rising = next((one for one in evidence.summary.anomalies if one.kind == "overfit"), None)
-    if last is None or not last.is_large or not _may_overfit(evidence):
+    is_open = rising is not None if last is None else last.is_large  # a regression has no gap
+    if not is_open or not _may_overfit(evidence):
         return
     onset = _onset(evidence)
     early = open_gap(evidence)
@@ -63,7 +64,7 @@ def overfitting(evidence: RunEvidence) -> Findings:
         symptom=f"Since {start} the net learns only its training images: their loss falls on, and "
         "validation does not follow.",
         cause=f"Overfitting: the net memorizes its training images{_why(evidence)}.",
-        evidence=(*texts, last.text(evidence), *_invitations(evidence)),
+        evidence=(*texts, *([last.text(evidence)] if last else ()), *_invitations(evidence)),
         against=(against,) if early is not None else (),
         cure=tuple(_cures(evidence)),
         decide=f"{evaluate(evidence, '--on train --limit 5000')}: a low error on training images, "
