@@ -15,8 +15,12 @@ from irv2caffe.log.loss_rules import collapsed_loss, guessing_loss
 from irv2caffe.log.table import column
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.log.anomalies import Anomaly
+
+    Numbers = NDArray[np.float64]
 
 _PARTS = 20
 _NUM_FIRST = 5  # displays that give the initial loss
@@ -24,6 +28,11 @@ _MIN_DISPLAYS = 20  # fewer show no trend
 _MAX_RATES = 500
 _FLAT = 0.03  # relative change from one half of a time to the other; a plateau has less
 _NEAR_GUESS = 0.15
+_STANDSTILL = {
+    "plateau": "the validation error stands still",
+    "stuck": "the training loss has not fallen",
+    "chance": "the training loss is that of guessing",
+}
 _HIGH = 0.25  # of the loss of a net that has learned nothing
 
 
@@ -34,6 +43,7 @@ class Course:
     Attributes:
         iterations: the middle of each part, ascending.
         losses: the median of the displays in each part.
+        initial: the first display, in most runs that of the initial weights.
         first: the median of the first displays.
         guess: the loss of guessing at random, or None where it is not known.
         num_displays: of the loss.
@@ -41,6 +51,7 @@ class Course:
 
     iterations: tuple[float, ...]
     losses: tuple[float, ...]
+    initial: float
     first: float
     guess: float | None
     num_displays: int
@@ -55,15 +66,19 @@ class Course:
         """The loss at the end."""
         return self.mean(0.9, 1.0)
 
+    def share(self, iteration: float) -> float:
+        """The share of the run done at an iteration, 0 to 1."""
+        span = self.iterations[-1] - self.iterations[0]
+        return min(1.0, max(0.0, (iteration - self.iterations[0]) / span)) if span else 1.0
+
     def mean(self, start: float, end: float) -> float:
-        """The mean loss between two shares of the run, 0 to 1."""
-        first, span = self.iterations[0], self.iterations[-1] - self.iterations[0]
-        inside = [
-            loss
-            for at, loss in zip(self.iterations, self.losses, strict=True)
-            if start * span <= at - first <= end * span
-        ]
-        return math.fsum(inside) / len(inside) if inside else self.losses[-1]
+        """The mean loss between two shares of the run."""
+        shares = [self.share(at) for at in self.iterations]
+        pairs = zip(shares, self.losses, strict=True)
+        inside = [loss for share, loss in pairs if start <= share <= end]
+        if inside:
+            return math.fsum(inside) / len(inside)
+        return float(np.interp((start + end) / 2, shares, self.losses))
 
     def fall(self, start: float, end: float = 1.0) -> float:
         """How much lower the second half of a time is than its first half; 0.1 is a tenth."""
@@ -103,13 +118,22 @@ def course_of(evidence: RunEvidence) -> Course | None:
     iterations, losses = iterations[usable], losses[usable]
     if losses.size < _NUM_FIRST:
         return None
-    edges = np.linspace(iterations[0], iterations[-1], min(_PARTS, losses.size) + 1)
-    places = np.clip(np.searchsorted(edges, iterations, "right") - 1, 0, edges.size - 2)
-    starts = np.unique(places, return_index=True)[1]
-    middles = tuple(float(np.mean(part)) for part in np.split(iterations, starts[1:]))
-    medians = tuple(float(np.median(part)) for part in np.split(losses, starts[1:]))
     first = float(np.median(losses[:_NUM_FIRST]))
-    return Course(middles, medians, first, _guess(evidence, first), int(losses.size))
+    guess, size = _guess(evidence, first), int(losses.size)
+    middles, medians = _parts(iterations, losses) if size > 2 * _PARTS else (iterations, losses)
+    return Course(
+        tuple(middles.tolist()), tuple(medians.tolist()), float(losses[0]), first, guess, size
+    )
+
+
+def _parts(iterations: Numbers, losses: Numbers) -> tuple[Numbers, Numbers]:
+    """The middles of parts of equal length, and the median of the losses in each."""
+    edges = np.linspace(iterations[0], iterations[-1], _PARTS + 1)
+    starts = np.searchsorted(iterations, edges[1:-1])
+    pairs = zip(np.split(iterations, starts), np.split(losses, starts), strict=True)
+    parts = [(np.mean(some), np.median(loss)) for some, loss in pairs if some.size]
+    middles, medians = zip(*parts, strict=True)
+    return np.asarray(middles), np.asarray(medians)
 
 
 def _guess(evidence: RunEvidence, first: float) -> float | None:
@@ -199,10 +223,10 @@ def standstill(evidence: RunEvidence) -> str:
     course = course_of(evidence)
     if course is None or evidence.summary.diverged is not None:
         return ""
-    for kind in ("plateau", "stuck", "chance"):
-        found = next((one for one in evidence.summary.anomalies if one.kind == kind), None)
-        if found is not None:
-            return told(evidence, found)
+    for kind, text in _STANDSTILL.items():
+        for one in evidence.summary.anomalies:
+            if one.kind == kind:
+                return f"{text} since {evidence.at(one.iteration)}"
     if course.is_flat(0.5) and course.last > _HIGH * course.level:
         return f"the training loss is flat at {course.last:.3g} in the second half of the run"
     if course.falls_steadily and evidence.log is not None and evidence.log.finished:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import irv2caffe.check.rules  # noqa: F401  registers the rules
@@ -26,11 +25,16 @@ from irv2caffe.log.table import make_table
 from irv2caffe.train.run_dir.run_dir import read_config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from irv2caffe.check.evidence import Evidence
     from irv2caffe.check.files import Reading
     from irv2caffe.log.read.history import Log
     from irv2caffe.log.table import Table
 
+# What rules of check find where a file could not be read, so that less is known.
+_UNREAD = frozenset({"net-missing", "net-refused", "solver-as-net", "data-unreadable"})
 _SOLVER, _LOG = "solver.prototxt", "train.log"
 
 
@@ -76,30 +80,22 @@ def gather(request: Request) -> RunEvidence:
     if source.suffix == ".csv" and source.is_file():
         _refuse_parts(request)
         return _of_rows(request)
-    return _of_log(request)
+    folders = [path for path in (source, *request.parts) if path.is_dir()]
+    if folders:
+        _refuse_parts(replace(request, source=folders[0]))
+    return evidence_of_log(read_log(source, *request.parts), request)
 
 
-def evidence_of(name: str, table: Table, log: Log | None) -> RunEvidence:
-    """The evidence of a log that is already read, with the solver and nets that it printed.
-
-    Args:
-        name: of the run.
-        table: its rows.
-        log: its history; None where it has none.
-    """
-    notes: list[str] = []
-    check = None
-    if log is not None:
-        reading = printed_reading(log, Path(), notes)
-        options = _options(Request(Path(name)), log, table.num_train_images)
-        check = _checked(reading, options, reads_databases=False)
-    return _evidence(name, table, check, log=log, notes=tuple(notes))
-
-
-def _evidence(name: str, table: Table, check: Evidence | None, **more: Any) -> RunEvidence:
+def _evidence(
+    name: str, table: Table, check: Evidence | None, notes: Sequence[str] = (), **more: Any
+) -> RunEvidence:
     """The evidence, with what the rules of ``check`` find in the files."""
+    if check is not None:
+        troubles = {hit.what for name, hit in check.troubles if name in _UNREAD}
+        notes = (*notes, *sorted(troubles))
     found = () if check is None else tuple(findings(check, CHECK_RULES.values()))
-    return RunEvidence(name, RunData(table), check=check, check_findings=found, **more)
+    run = RunData(table)
+    return RunEvidence(name, run, check=check, check_findings=found, notes=tuple(notes), **more)
 
 
 def _refuse_parts(request: Request) -> None:
@@ -108,41 +104,52 @@ def _refuse_parts(request: Request) -> None:
         raise UsageError(f"{request.source} has no further parts", hint)
 
 
-def _of_log(request: Request) -> RunEvidence:
-    source = request.source
-    folders = [path for path in (source, *request.parts) if path.is_dir()]
-    if folders:
-        _refuse_parts(replace(request, source=folders[0]))
-    log = read_log(source, *request.parts)
+def evidence_of_log(log: Log, request: Request, table: Table | None = None) -> RunEvidence:
+    """The evidence of a log that is read.
+
+    Args:
+        log: its history.
+        request: the files.
+        table: its rows; None makes them.
+
+    Raises:
+        FormatError: a prototxt that the user names is invalid.
+    """
+    source, notes = request.source, list[str]()
     folder = source if source.is_dir() else source.parent
     run_dir = folder if _is_log_of_run(source) else None
     images = request.num_train_images or find_train_images(log, folder).number
-    notes: list[str] = []
     reading = _reading(request, run_dir, notes)
     options = _options(request, log, images)
     solver_path = request.solver or (run_dir and run_dir / _SOLVER)
     solver_path = solver_path if reading is not None and reading.solver else None
     if reading is None or not reading.nets:
         printed = printed_reading(log, folder, notes)
-        printed.solver = (reading and reading.solver) or printed.solver
+        if reading is not None:
+            printed.solver = reading.solver or printed.solver
+            printed.troubles = reading.troubles
         reading = printed
         options = replace(options, flavor="bvlc")  # NVCaffe prints the batch of one GPU
     check = _checked(reading, options, reads_databases=request.reads_databases)
-    batch = request.images_per_iteration
-    if check is not None:
-        images = images or num_train(check)
-        if not any(process.batch for process in log.processes):
-            batch = batch or effective_batch(check)
     return _evidence(
         str(source),
-        make_table(log, num_train_images=images, images_per_iteration=batch),
+        table or _table(log, request.images_per_iteration, images, check),
         check,
         log=log,
         run_dir=run_dir,
         solver_path=solver_path,
         config={} if run_dir is None else read_config(run_dir),
-        notes=tuple(notes),
+        notes=notes,
     )
+
+
+def _table(log: Log, batch: int | None, images: int | None, check: Evidence | None) -> Table:
+    """The rows of a log; batch and length of an epoch are those of the files if it has none."""
+    if check is not None:
+        images = images or num_train(check)
+        if not any(process.batch for process in log.processes):
+            batch = batch or effective_batch(check)
+    return make_table(log, num_train_images=images, images_per_iteration=batch)
 
 
 def _is_log_of_run(source: Path) -> bool:

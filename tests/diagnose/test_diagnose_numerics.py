@@ -29,7 +29,7 @@ def test_a_loss_that_is_no_number():
     assert finding.confidence == LIKELY
     assert finding.symptom == "The loss is not a number since epoch 3.91"
     assert "--model" in finding.decide
-    assert "debug_info: true" in finding.decide
+    assert "debug_info: true" in finding.cure[-1]
 
 
 def test_the_first_layer_that_is_not_finite():
@@ -86,7 +86,7 @@ def test_a_net_that_forgets_all():
     assert finding.evidence == (
         "the loss had fallen to 1.17; it is 2.3 now, which is guessing among 10 classes",
     )
-    assert "which channels are dead" in finding.decide
+    assert "--model" in finding.decide
     # Outputs of tests that collapse alone are another matter.
     tests = [{"accuracy": 0.7 if place < 20 else 0.1} for place in range(30)]
     assert "loss-collapsed" not in found(run(tests=tests))

@@ -171,7 +171,7 @@ def learning_rate_too_low(evidence: RunEvidence) -> Findings:
         (fall, *([low] if low else [])),
         (
             start_again(evidence, base_lr=10 * rate) if rate else "a base_lr of ten times as much",
-            "irv2caffe build-net --recipe paper-sgd: a rate of 0.045 with momentum 0.9",
+            "irv2caffe build-net --out net --recipe paper-sgd",
         ),
         against=()
         if low or rate is None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.anomalies import Anomaly
 
 _SETTINGS = ("nothing-learns", "base-lr", "zero-filler", "constant-filler", "scale-filler-zero")
-_DEBUG = "debug_info: true and display: 1 in the solver: the log then shows each layer's values"
+_DEBUG = "debug_info: true and display: 1 in the solver show the values of each layer in the log"
 
 
 @rule("not-a-number", needs=("displays",), settled_by=("model",))
@@ -42,10 +42,8 @@ def not_a_number(evidence: RunEvidence) -> Findings:
         f"The loss is not a number since {evidence.at(found.iteration)}",
         cause,
         tuple(signs),
-        _cures_of_nan(from_start=from_start),
-        decide=""
-        if layer
-        else f"{diagnose_with_model(evidence)} with the last good snapshot; or {_DEBUG}",
+        (*_cures_of_nan(from_start=from_start), *(() if layer else (_DEBUG,))),
+        decide="" if layer else diagnose_with_model(evidence),
         source="net.cpp, ForwardDebugInfo; caffe train exits 0 after such a run",
         fit=0.95,
     )
@@ -54,12 +52,12 @@ def not_a_number(evidence: RunEvidence) -> Findings:
 def _cures_of_nan(*, from_start: bool) -> tuple[str, ...]:
     if from_start:
         return (
-            "irv2caffe inspect-lmdb TRAIN_LMDB: broken records, labels, the range of the values",
-            "irv2caffe check SOLVER: fillers, mean and scale",
+            "irv2caffe inspect-lmdb TRAIN_LMDB",
+            "irv2caffe check SOLVER",
         )
     return (
         "go back to a snapshot from before it, with a lower base_lr or with clip_gradients",
-        "irv2caffe train --on-divergence rollback does so by itself",
+        "train --on-divergence rollback does so by itself",
     )
 
 
@@ -87,9 +85,9 @@ def softmax_saturated(evidence: RunEvidence) -> Findings:
             "transform_param { scale: 0.00784314 mean_value: 127.5 }, BatchNorm, or smaller fillers"
             if from_start
             else "go back to a snapshot from before it, with a lower base_lr or clip_gradients; "
-            "irv2caffe train --on-divergence rollback does so by itself",
+            "train --on-divergence rollback does so by itself",
         ),
-        decide=f"{diagnose_with_model(evidence)}; or {_DEBUG}",
+        decide=diagnose_with_model(evidence),
         source="softmax_loss_layer.cpp, Forward_cpu, and softmax_loss_layer.cu",
         fit=0.9,
     )
@@ -127,10 +125,10 @@ def loss_at_guessing(evidence: RunEvidence) -> Findings:
         "too high or too low.",
         tuple(signs),
         (
-            "irv2caffe inspect-lmdb TRAIN_LMDB --peek sheet.png: are labels and images a match?",
+            "irv2caffe inspect-lmdb TRAIN_LMDB --peek sheet.png",
             "a training on a hundred images: a net that works fits them within minutes",
         ),
-        decide=f"{diagnose_with_model(evidence)}: dead channels, and outputs by image",
+        decide=diagnose_with_model(evidence),
         source="softmax_loss_layer.cpp: equal outputs give log(classes)",
         fit=0.6,
     )
@@ -157,7 +155,7 @@ def loss_collapsed(evidence: RunEvidence) -> Findings:
             "go back to a snapshot from before it, with a lower base_lr or with clip_gradients",
             start_again(evidence, clip_gradients=10.0),
         ),
-        decide=f"{diagnose_with_model(evidence)}: which channels are dead",
+        decide=diagnose_with_model(evidence),
         source="arXiv 1602.07261v2, section 3.3, for wide residual nets",
         fit=0.75 if is_guess else 0.6,
     )

@@ -61,12 +61,14 @@ def momentum_missing(evidence: RunEvidence) -> Findings:
     yield Finding(
         POSSIBLE,
         f"Slower than its recipe: {symptom}",
-        "The momentum of the recipe is missing, so that the steps are a tenth of what its "
-        "learning rate means.",
+        "The momentum of the recipe is missing: the steps are a tenth of what its learning rate "
+        "means. With delta 1 RMSProp is nearly SGD, and SGD has the momentum."
+        if is_rmsprop
+        else "The momentum of the recipe is missing: the steps are a tenth of what its learning "
+        "rate means.",
         tuple(signs),
         (
-            "irv2caffe build-net --recipe paper-sgd: with delta 1 RMSProp is nearly SGD, which has "
-            "the momentum"
+            "irv2caffe build-net --out net --recipe paper-sgd"
             if is_rmsprop
             else start_again(evidence, momentum=0.9),
         ),
@@ -135,9 +137,12 @@ def weight_decay(evidence: RunEvidence) -> Findings:
     if decay == 0 and overfit:
         yield Finding(
             POSSIBLE,
-            f"The net fits the training images, not the others: {overfit}",
+            "The net fits the training images, not the others",
             "Weight decay is missing: nothing keeps the weights small. Rarely the only cause.",
-            ("weight_decay is 0, Caffe's default; TF-slim has 4e-5, lim0606 1e-4, twtygqyy 4e-4",),
+            (
+                overfit,
+                "weight_decay is 0, Caffe's default; TF-slim has 4e-5, lim0606 1e-4, twtygqyy 4e-4",
+            ),
             (start_again(evidence, weight_decay=1e-4),),
             source="caffe.proto, SolverParameter; sgd_solver.cpp, Regularize",
             fit=0.4,
@@ -213,10 +218,11 @@ def adaptive_step(evidence: RunEvidence) -> Findings:
     fix = start_again(evidence, base_lr=0.001)
     yield Finding(
         LIKELY,
-        f"Steps are too large: {symptom}",
+        "The steps are too large",
         f"{kind} divides gradients by their own size plus delta: every weight moves by about "
-        "base_lr in every iteration, however small its gradient is.",
-        (f"{kind} with delta {delta:g} and base_lr {rate:g}",),
+        "base_lr in every iteration, however small its gradient is. The paper's 0.045 goes with a "
+        "delta of 1.",
+        (f"{kind} with delta {delta:g} and base_lr {rate:g}", symptom),
         (
             (f"{start_again(evidence, delta=1.0)}: the paper's 0.045 goes with 1.0", fix)
             if kind == "RMSProp"

@@ -22,7 +22,8 @@ _LEARNED = 0.5  # of the loss of guessing
 _SWING = 3.0  # a test loss against the one before it
 _EARLY = 1 / 3  # of the run
 _SCALED = (
-    "irv2caffe build-net --residual-scale 0.17,0.1,0.2; or eltwise_param { coeff: 1 coeff: 0.1 }"
+    "irv2caffe build-net --out net --residual-scale 0.17,0.1,0.2",
+    "or eltwise_param { coeff: 1 coeff: 0.1 } in a net of your own",
 )
 _PAPER = "arXiv 1602.07261v2, section 3.3"
 
@@ -34,9 +35,9 @@ def residual_scaling(evidence: RunEvidence) -> Findings:
     if unscaled is None or course is None:
         return
     signs = [_written(unscaled)]
-    if course.guess and course.first > _HIGH_START * course.guess:
+    if course.guess and course.initial > _HIGH_START * course.guess:
         signs.append(
-            f"the loss began at {course.first:.3g}, far above guessing ({course.guess:.3g}): the "
+            f"the loss began at {course.initial:.3g}, far above guessing ({course.guess:.3g}): the "
             "trunk grows from block to block and makes large outputs"
         )
     if _is_guessing(evidence, course):
@@ -69,9 +70,9 @@ def _finding(
         "Without a factor of 0.1 to 0.3 on the branches, residual nets of more than 1,000 "
         "channels can die: the last layer before the pooling gives only zeros.",
         tuple(signs),
-        (_SCALED,),
+        _SCALED,
         against,
-        "" if against else f"{diagnose_with_model(evidence)}: dead channels, growth of the trunk",
+        "" if against else diagnose_with_model(evidence),
         f"{_PAPER}; github.com/twtygqyy/Inception-resnet-v2; lim0606/torch-inception-resnet-v2#5",
         fit,
     )
@@ -90,7 +91,7 @@ def _has_trouble(evidence: RunEvidence) -> bool:
 
 def _against(course: Course) -> list[str]:
     dead = f", and a dead last layer would keep it at {course.guess:.3g}" if course.guess else ""
-    highest, lowest = max(course.first, course.losses[0]), min(course.losses)
+    highest, lowest = max(course.initial, course.losses[0]), min(course.losses)
     other = "a scale of 0.1 with momentum 0.9 did as badly as the net of 2016"
     return [
         f"the training loss fell from {highest:.3g} to {lowest:.3g}{dead}",
@@ -119,8 +120,8 @@ def trunk_statistics(evidence: RunEvidence) -> Findings:
         "A trunk that grows from block to block, without a factor or a ReLU, changes faster than "
         "BatchNorm's running mean and variance follow.",
         (jumps, *(f"{each.what}: {len(each.places):,} places" for each in found)),
-        (_SCALED, "batch_norm_param { moving_average_fraction: 0.95 }"),
-        decide=f"{diagnose_with_model(evidence)}: the error with statistics of training batches",
+        (*_SCALED, "batch_norm_param { moving_average_fraction: 0.95 }"),
+        decide=diagnose_with_model(evidence),
         source="measured with the net of 2016 at a quarter of its width on Fashion-MNIST, 1,125 "
         "iterations, one seed: test losses of 41.7, 1.5 and 7.3; with factor and ReLU 0.96 at the "
         "end",

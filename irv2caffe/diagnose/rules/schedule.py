@@ -28,9 +28,9 @@ def learning_rate_decayed_too_fast(evidence: RunEvidence) -> Findings:
     if course is None or rates is None or evidence.summary.diverged is not None:
         return
     tiny = rates.first_below(_VANISHED)
-    if tiny is None or evidence.num_iterations <= 0 or is_finetuned(evidence):
+    if tiny is None or is_finetuned(evidence):
         return
-    share = tiny / evidence.num_iterations
+    share = course.share(tiny)
     if share > 0.75 or share < 0.02 or not course.is_flat(min(share, 0.75)):
         return
     before = course.fall(share / 2, share)
@@ -85,11 +85,11 @@ def learning_rate_not_lowered(evidence: RunEvidence) -> Findings:
     ) or course.last < _FITTED * course.level:
         return
     since = plateau.iteration if plateau else evidence.num_iterations // 2
-    share = since / max(1, evidence.num_iterations)
+    share = course.share(since)
     falls = course.fall(share) > _FLAT
     level = f"the training loss is flat at {course.last:.3g}"
     against = (
-        f"the training loss went on falling, from {course.mean(share, share + 0.1):.3g} to "
+        f"the training loss went on falling, from {course.mean(share - 0.05, share + 0.05):.3g} to "
         f"{course.last:.3g}: the optimizer does not stand still, the net generalizes no further"
     )
     yield Finding(
