@@ -178,8 +178,9 @@ def gap_at(evidence: RunEvidence, row: TestRow) -> Gap | None:
     loss = main_loss(evidence, at)
     if loss is None or not is_classification(evidence) or _weights_classes(evidence):
         return None
-    if row.loss is not None:
-        return Gap(at, "loss", loss, row.loss)
+    test_loss = _loss_of_test(evidence, row)
+    if test_loss is not None:
+        return Gap(at, "loss", loss, test_loss)
     if evidence.num_classes == _IMAGENET_CLASSES:
         for what, error in _errors(row):
             if error is not None:
@@ -248,6 +249,12 @@ def main_loss(evidence: RunEvidence, iteration: float, window: float = math.inf)
     tested = _main_test_loss(evidence)
     main = next((one for one in heads if tested and one.name == tested.name), None)
     return _level(main.iteration, main.value, start, iteration) if main else None
+
+
+def _loss_of_test(evidence: RunEvidence, row: TestRow) -> float | None:
+    """The loss of a test; of a net with several heads that of the main one."""
+    main = _main_test_loss(evidence)
+    return row.outputs.get(main.name, row.loss) if main is not None else row.loss
 
 
 def _main_test_loss(evidence: RunEvidence) -> Metric | None:

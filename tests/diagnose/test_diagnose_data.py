@@ -173,3 +173,18 @@ def test_waiting_for_images():
         "I1124 23:59:59.500000  4242 blocking_queue.cpp:49] Waiting for data: 9000.5 s of 1 s"
     ]
     assert "25% of the time" in names(healthy(lines=engine))["input-bottleneck"].evidence[0]
+
+
+def test_validation_images_of_another_size():
+    large = {"val_lmdb": replace(DATABASES["val_lmdb"], height=64, width=64)}
+    found = names(run(falling, bad_tests, databases=large, **FILES))["preprocessing-differs"]
+    assert found.confidence is POSSIBLE
+    assert "in TEST" in found.evidence[0]
+    assert "preprocessing-differs" not in names(healthy(databases=large, **FILES))
+
+
+def test_tests_of_the_training_images():
+    same = changed(TRAIN_VAL, [('source: "val_lmdb"', 'source: "train_lmdb"')])
+    found = names(healthy(solver=SOLVER, train_val=same))
+    assert found["tests-on-training-images"].confidence is MEASURED
+    assert "tests-on-training-images" not in names(healthy(**FILES))

@@ -2,6 +2,7 @@
 
 from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
     statistics,
+    running_statistics,
     data,
     classes,
     validation,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import facts_of_net
-from irv2caffe.diagnose.cures import diagnose_with_model, evaluate
+from irv2caffe.diagnose.cures import (
+    check_files,
+    database,
+    diagnose_with_model,
+    evaluate,
+    train_with,
+)
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import (
     at_chance,
@@ -17,16 +23,19 @@ from irv2caffe.diagnose.gaps import (
 from irv2caffe.diagnose.mixing import mixing_of
 from irv2caffe.diagnose.norms import norms_of
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.rules.statistics import open_gap
-from irv2caffe.diagnose.trust import half_width
+from irv2caffe.diagnose.trust import KNOWN_REASONS, half_width, unexplained_gap
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
     from irv2caffe.diagnose.mixing import Mixing
 
+_EXPLAINED = (
+    *("first-epoch-gap", "running-statistics", "learning-rate-too-high"),
+    *("fixed-order", "unchecked-databases"),
+)
 _LEAK = "; BatchNorm's statistics of the batch give the class away, which tests cannot use"
-_SHUFFLE = "irv2caffe make-lmdb --shuffle (convert_imageset -shuffle)"
+_SHUFFLE = "irv2caffe make-lmdb IMAGES OUT --shuffle"
 
 
 @rule("ordered-database", needs=("net", "database"))
@@ -50,7 +59,12 @@ def ordered_database(evidence: RunEvidence) -> Findings:
         cure=(found.fix,),
         source=found.source,
         fit=0.95,
+        settles=("learning-rate-too-high",) if evidence.summary.diverged is None else (),
     )
+
+
+def _relabel(evidence: RunEvidence) -> str:
+    return f"irv2caffe make-lmdb VAL_IMAGES OUT --labels {database(evidence, 'TRAIN')}"
 
 
 def _variation(mixing: Mixing) -> str:
@@ -91,17 +105,19 @@ def badly_mixed(evidence: RunEvidence) -> Findings:
         "or source, and Caffe never shuffles a database.",
         evidence=(_variation(mixing), *((guessing,) if tests_guess(evidence) else ())),
         against=tuple(against),
-        cure=(_SHUFFLE, "shuffle: true in ImageData; train --engine torch --shuffle"),
-        decide="irv2caffe inspect-lmdb TRAIN_LMDB says whether its labels are in order",
+        cure=(_SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
+        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')} says whether its labels are "
+        "in order",
         source="data_layer.cpp; github.com/BVLC/caffe issues 1445, 2606",
         fit=0.92 if is_repeated else 0.4,
+        settles=_EXPLAINED if is_repeated and not is_shuffled else (),
     )
 
 
 @rule("fixed-order", needs=("net",), settled_by=("database", "model"))
 def fixed_order(evidence: RunEvidence) -> Findings:
     """Images in the same order in every epoch, mixed or not, where tests are worse at once."""
-    net, gap = evidence.net("TRAIN"), open_gap(evidence)
+    net, gap = evidence.net("TRAIN"), unexplained_gap(evidence)
     if net is None or gap is None or evidence.check is None or not any(net.of_type("Data")):
         return
     facts = facts_of_net(net, evidence.check)
@@ -115,8 +131,9 @@ def fixed_order(evidence: RunEvidence) -> Findings:
         "classes and BatchNorm's statistics give them away, which helps only in training; and the "
         "Data layer shows the same batches in every epoch.",
         evidence=(gap.text(evidence),),
-        cure=(_SHUFFLE, "train --engine torch --shuffle"),
-        decide="irv2caffe inspect-lmdb TRAIN_LMDB says whether its labels are in order",
+        cure=(_SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
+        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')} says whether its labels are "
+        "in order",
         source="data_layer.cpp; github.com/BVLC/caffe issue 1445; "
         "github.com/lim0606/caffe-googlenet-bn",
         fit=0.5,
@@ -126,7 +143,7 @@ def fixed_order(evidence: RunEvidence) -> Findings:
 @rule("unchecked-databases", needs=("net",), settled_by=("database", "model"))
 def unchecked_databases(evidence: RunEvidence) -> Findings:
     """Databases that may differ in size, colours or labels, where tests are worse at once."""
-    gap, test = open_gap(evidence), evidence.net("TEST")
+    gap, test = unexplained_gap(evidence), evidence.net("TEST")
     if gap is None or test is None or evidence.check is None or evidence.check.databases:
         return
     yield Finding(
@@ -137,9 +154,8 @@ def unchecked_databases(evidence: RunEvidence) -> Findings:
         "differently than the training images.",
         evidence=(gap.text(evidence),),
         against=("The nets subtract the same mean and apply the same scale in both phases.",),
-        cure=("irv2caffe make-lmdb --labels TRAIN_LMDB for the validation images",),
-        decide="irv2caffe check SOLVER --train-lmdb DB --val-lmdb DB; inspect-lmdb draws images of "
-        "both",
+        cure=(_relabel(evidence),),
+        decide=f"{check_files(evidence)}; inspect-lmdb draws images of both",
         source="github.com/soeaver/caffe-model issue 12; github.com/cvjena/cnn-models issue 12",
         fit=0.4,
     )
@@ -153,6 +169,35 @@ def preprocessing_differs(evidence: RunEvidence) -> Findings:
         "phases-transform",
         symptom="The net is tested on differently scaled inputs than it is trained on.",
         cause="TRAIN and TEST preprocess their images differently.",
+    )
+    records, gap = evidence.found("phases-records"), unexplained_gap(evidence)
+    if records is not None and gap is not None:
+        yield Finding(
+            POSSIBLE,
+            symptom="Validation is worse than training from the first epoch on, and its images are "
+            "stored in another size.",
+            cause=f"TRAIN and TEST do not show the same part of an image: {records.why}.",
+            evidence=(f"In the files: {records.what}.", gap.text(evidence)),
+            cure=(records.fix,),
+            source=records.source,
+            fit=0.5,
+        )
+
+
+@rule("tests-on-training-images", needs=("net",))
+def tests_on_training_images(evidence: RunEvidence) -> Findings:
+    """Tests that read the images that are trained with."""
+    found = evidence.found("same-source")
+    if found is None:
+        return
+    yield Finding(
+        MEASURED,
+        symptom="The tests do not show how good the net is on images that it does not know.",
+        cause=f"{found.why[0].upper()}{found.why[1:]}.",
+        evidence=(f"In the files: {found.what}.",),
+        cure=(found.fix,),
+        source=found.source,
+        fit=0.5,
     )
 
 
@@ -192,8 +237,8 @@ def _differs(evidence: RunEvidence, name: str, *, symptom: str, cause: str) -> F
 @rule("validation-at-chance", needs=("displays", "tests"), settled_by=("net", "database", "model"))
 def validation_at_chance(evidence: RunEvidence) -> Findings:
     """The training loss falls, and no test was ever better than guessing."""
-    names = ("phases-transform", "phases-labels", "no-shuffle", "label-range")
-    if not at_chance(evidence) or not does_train(evidence) or any(map(evidence.found, names)):
+    is_known = any(map(evidence.found, KNOWN_REASONS))
+    if not at_chance(evidence) or not does_train(evidence) or is_known:
         return
     classes, last = evidence.num_classes or 0, evidence.tests[-1]
     loss = main_loss(evidence, last.iteration)
@@ -221,7 +266,7 @@ def validation_at_chance(evidence: RunEvidence) -> Findings:
             *((beyond,) if is_above else ()),
         ),
         cure=(
-            "irv2caffe make-lmdb --labels TRAIN_LMDB for the validation images",
+            _relabel(evidence),
             "the same transform_param in TRAIN and TEST",
         ),
         decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a low "

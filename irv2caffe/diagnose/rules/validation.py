@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from irv2caffe.diagnose.cures import diagnose_with_model, evaluate
+from irv2caffe.diagnose.cures import diagnose_with_model, evaluate, train_with
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.rules.statistics import KNOWN_REASONS, open_gap
-from irv2caffe.diagnose.trust import half_width, is_noise, is_partial, tested_share
+from irv2caffe.diagnose.trust import (
+    KNOWN_REASONS,
+    half_width,
+    is_noise,
+    is_partial,
+    open_gap,
+    tested_share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +38,13 @@ _SMALL = 20_000  # training images
 _SOURCE = "github.com/apache/mxnet pull request 13757; arXiv 1602.07261, section 4"
 
 
-@rule("overfitting", needs=("displays", "tests"), settled_by=("net", "model"))
+@rule("overfitting", needs=("displays",), settled_by=("net", "model"))
 def overfitting(evidence: RunEvidence) -> Findings:
     """The net memorizes its training images, for want of augmentation or of images."""
     last = last_gap(evidence)
     rising = next((one for one in evidence.summary.anomalies if one.kind == "overfit"), None)
-    if last is None or not last.is_large or not _may_overfit(evidence):
+    is_open = rising is not None if last is None else last.is_large  # a regression has no gap
+    if not is_open or not _may_overfit(evidence):
         return
     onset = _onset(evidence)
     early = open_gap(evidence)
@@ -57,7 +64,7 @@ def overfitting(evidence: RunEvidence) -> Findings:
         symptom=f"Since {start} the net learns only its training images: their loss falls on, and "
         "validation does not follow.",
         cause=f"Overfitting: the net memorizes its training images{_why(evidence)}.",
-        evidence=(*texts, last.text(evidence), *_invitations(evidence)),
+        evidence=(*texts, *([last.text(evidence)] if last else ()), *_invitations(evidence)),
         against=(against,) if early is not None else (),
         cure=tuple(_cures(evidence)),
         decide=f"{evaluate(evidence, '--on train --limit 5000')}: a low error on training images, "
@@ -137,12 +144,12 @@ def _invitations(evidence: RunEvidence) -> Iterator[str]:
 def _cures(evidence: RunEvidence) -> Iterator[str]:
     images = evidence.run.table.num_train_images
     if not _is_augmented(evidence):
-        yield "irv2caffe train --engine torch --augment inception --shuffle"
-        yield "for Caffe: make-lmdb --augment inception --copies 5 for the training images"
+        yield train_with(evidence, "--engine torch --augment inception --shuffle")
+        yield "irv2caffe make-lmdb IMAGES OUT --augment inception --copies 5"
     if evidence.solver_value("weight_decay") == 0:
         yield "weight_decay: 0.00004 or more in the solver"
     if images and images < _SMALL:
-        yield "irv2caffe train --recipe small-data, or finetune from trained weights"
+        yield "--recipe small-data, or --recipe finetune from trained weights"
     yield "more dropout, --label-smoothing 0.1; or stop at the best test"
 
 
