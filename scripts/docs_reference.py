@@ -43,6 +43,7 @@ GUIDES = {
     "evaluate": "evaluate.md",
     "classify": "classify.md",
     "deploy": "deploy.md",
+    "diagnose": "diagnose.md",
     "import-weights": "weights.md",
     "export-weights": "weights.md",
 }

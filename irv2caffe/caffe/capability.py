@@ -15,9 +15,11 @@ from irv2caffe.errors import CaffeNotFoundError, InstallError
 from irv2caffe.system import open_regular
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from irv2caffe.caffe.find import FoundCaffe
+    from irv2caffe.caffe.manifest import GpuBuild
 
 # Messages in the caffe program that exist only if the feature is compiled out.
 _NO_GPU = b"Cannot use GPU in CPU-only Caffe"
@@ -37,22 +39,35 @@ class Capability:
             by all GPUs.
         gpu: whether it was built with CUDA.
         several_gpus: whether it was built with NCCL.
+        built: what install-caffe --cuda built it for; None for any other.
     """
 
     version: str
     flavor: str
     gpu: bool | None
     several_gpus: bool | None
+    built: GpuBuild | None = None
+
+    @property
+    def cudnn(self) -> bool | None:
+        """Whether it was built with cuDNN."""
+        return _cudnn(self.built, self.gpu)
 
     def text(self) -> str:
         """Returns one line for the user."""
         kind = {"bvlc": "BVLC Caffe", "nvcaffe": "NVCaffe"}[self.flavor]
-        can = {
-            (False, False): "CPU only",
-            (True, False): "CPU and one GPU (built without NCCL)",
-            (True, True): "CPU and GPUs",
-        }.get((bool(self.gpu), bool(self.several_gpus)), "CPU")
-        return f"{kind} {self.version}, {'GPU support unknown' if self.gpu is None else can}"
+        if self.built is not None:
+            return f"{kind} {self.version}, {self.built.text()}"
+        return f"{kind} {self.version}, {self.devices}"
+
+    @property
+    def devices(self) -> str:
+        """What it computes on, for the user."""
+        if self.gpu is None:
+            return "GPU support unknown"
+        if not self.gpu:
+            return "CPU only"
+        return "CPU and GPUs" if self.several_gpus else "CPU and one GPU (built without NCCL)"
 
 
 def find_caffe_for_gpus() -> FoundCaffe:
@@ -65,22 +80,31 @@ def find_caffe_for_gpus() -> FoundCaffe:
     try:
         found = find_caffe()
     except CaffeNotFoundError:
-        if built is None:
+        if "CAFFE_ROOT" in os.environ:
             raise
+        if built is None:
+            hint = "run: irv2caffe install-caffe --cuda"
+            raise CaffeNotFoundError(
+                "no Caffe for GPUs found, and none for the CPU", hint
+            ) from None
         return built
     if built is None or "CAFFE_ROOT" in os.environ or _may_use_gpus(found):
         return found
     return built
 
 
-def check_driver(found: FoundCaffe) -> None:
+def check_gpus(found: FoundCaffe, uuids: Sequence[str] = ()) -> None:
     """Refuses GPUs that a Caffe of ``install-caffe --cuda`` cannot use.
+
+    Args:
+        found: the Caffe.
+        uuids: the GPUs; empty for all of the machine.
 
     Raises:
         InstallError: the driver is missing or too old, or there is no code for a GPU.
     """
     built = gpu_build(found.root) if found.is_runtime else None
-    fault = built.fault(read_host()) if built else None
+    fault = built.fault(read_host().only(uuids)) if built else None
     if fault:
         raise InstallError(*fault)
 
@@ -107,7 +131,21 @@ def capability(found: FoundCaffe) -> Capability:
     if _ELF not in holds:
         return Capability(said, flavor, None, None)
     gpu = _NO_GPU not in holds
-    return Capability(said, flavor, gpu, gpu and _NO_NCCL not in holds)
+    built = gpu_build(found.root) if found.is_runtime else None
+    return Capability(said, flavor, gpu, gpu and _NO_NCCL not in holds, built)
+
+
+def has_cudnn(found: FoundCaffe) -> bool | None:
+    """Whether a Caffe was built with cuDNN, without running it; None if unknown."""
+    holds = frozenset[bytes]() if found.image else _messages(found)
+    gpu = _NO_GPU not in holds if _ELF in holds else None
+    return _cudnn(gpu_build(found.root) if found.is_runtime else None, gpu)
+
+
+def _cudnn(built: GpuBuild | None, gpu: bool | None) -> bool | None:
+    if built is not None:
+        return built.cudnn is not None
+    return False if gpu is False else None
 
 
 def _messages(found: FoundCaffe) -> frozenset[bytes]:

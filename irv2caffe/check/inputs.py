@@ -24,6 +24,7 @@ class Claims:
         num_val: number of validation images.
         header_num_train: number of training images in the header written by build-net.
         weights: shapes of the blobs in the .caffemodel that the run starts from, by layer name.
+        cudnn: whether the Caffe that will train has cuDNN; None if unknown.
     """
 
     flavor: Flavor = "bvlc"
@@ -34,6 +35,7 @@ class Claims:
     num_val: int | None = None
     header_num_train: int | None = None
     weights: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+    cudnn: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from irv2caffe.proto.positions import scan
 from irv2caffe.proto.text import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Fields of LayerParameter that hold paths; Caffe opens them relative to its working folder.
 PATH_FIELDS = (
@@ -72,6 +72,17 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
         hint = "give the solver.prototxt, or the net it names"
         raise FormatError("neither a solver nor a net", hint, path=path)
     bases = (Path(), path.absolute().parent) if is_strict else (reading.base,)
+    find_files(reading, bases)
+    return reading
+
+
+def find_files(reading: Reading, bases: Sequence[Path]) -> None:
+    """Looks for the files that the nets name, and reads the small ones.
+
+    Args:
+        reading: whose ``paths`` and ``blobs`` are filled.
+        bases: the folders that relative paths may start from.
+    """
     for name in _written_paths(reading):
         places = (base / name for base in bases)
         reading.paths[name] = next((place for place in places if exists(place)), None)
@@ -79,7 +90,6 @@ def read(path: Path, *, is_strict: bool = False, is_moved: bool = False) -> Read
         where = reading.paths[name]
         if where is not None and where.is_file() and where.stat().st_size < _MAX_BLOB_BYTES:
             reading.blobs[name] = _blob_facts(where)
-    return reading
 
 
 def _base_of_net(reading: Reading, beside: Path) -> Path:

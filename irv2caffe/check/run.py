@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from irv2caffe.check.evidence import Layer
+    from irv2caffe.check.evidence import Evidence, Layer
     from irv2caffe.check.files import Reading
     from irv2caffe.check.inputs import Flavor
     from irv2caffe.data.inspect.database import Database, Databases
@@ -44,6 +44,7 @@ class CheckOptions:
         num_val: number of validation images, instead of the database's.
         ignore: names of rules to skip.
         databases: databases that are already read, or their errors, by folder.
+        cudnn: whether the Caffe that will train has cuDNN; None if unknown.
     """
 
     train_lmdb: Path | None = None
@@ -57,6 +58,7 @@ class CheckOptions:
     num_val: int | None = None
     ignore: frozenset[str] = frozenset()
     databases: Databases = field(default_factory=dict)
+    cudnn: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,7 @@ def check_reading(reading: Reading, options: CheckOptions) -> Report:
         UsageError: no rule of a name to ignore.
     """
     rules = [rule for rule in RULES.values() if rule.name not in _known(options.ignore)]
-    troubles = list(reading.troubles)
-    databases = _databases(reading, options, troubles)
-    evidence = gather(replace(reading, troubles=troubles), databases, _claims(options))
+    evidence = gather_evidence(reading, options)
     names = [] if reading.solver is None else [reading.solver.name]
     names += [net.file.name for net in reading.nets]
     return Report(
@@ -137,8 +137,19 @@ def check_reading(reading: Reading, options: CheckOptions) -> Report:
         files=tuple(dict.fromkeys(names)),
         summary=tuple(summary(evidence)),
         findings=tuple(findings(evidence, rules)),
-        databases=databases,
+        databases=evidence.databases,
     )
+
+
+def gather_evidence(reading: Reading, options: CheckOptions) -> Evidence:
+    """The nets of files and the facts of their databases.
+
+    Raises:
+        Irv2CaffeError: a database that the options name cannot be read.
+    """
+    troubles = list(reading.troubles)
+    databases = _databases(reading, options, troubles)
+    return gather(replace(reading, troubles=troubles), databases, claims_of(options))
 
 
 def _known(names: frozenset[str]) -> frozenset[str]:
@@ -149,7 +160,8 @@ def _known(names: frozenset[str]) -> frozenset[str]:
     return names
 
 
-def _claims(options: CheckOptions) -> Claims:
+def claims_of(options: CheckOptions) -> Claims:
+    """What the options say of the run."""
     return Claims(
         flavor=options.flavor,
         num_gpus=options.num_gpus,
@@ -158,6 +170,7 @@ def _claims(options: CheckOptions) -> Claims:
         num_train=options.num_train,
         num_val=options.num_val,
         weights=None if options.weights is None else _weights(options.weights),
+        cudnn=options.cudnn,
     )
 
 

@@ -44,6 +44,12 @@ from irv2caffe.errors import UsageError
     help="Compute capabilities to compile for, such as 8.0,9.0. Newer GPUs work too, but start "
     "slowly the first time.  [default: those of this machine's GPUs]",
 )
+@click.option(
+    "--cudnn/--no-cudnn",
+    default=None,
+    help="Compute convolutions with cuDNN 9, which takes 0.5 GB (CUDA 13) or 1 GB more.  "
+    "[default: --no-cudnn]",
+)
 @click.option("--dry-run", is_flag=True, help="With --cuda: show size, time and license, and exit.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Compilers that run at a time."
@@ -120,14 +126,14 @@ def caffe_command(
 ) -> None:
     """Run the caffe program (train, test, time, device_query), or another Caffe program.
 
-    ARGS, signals and the exit code are passed through. Programs for --tool include
+    ARGS, signals and the exit code are passed through. With -gpu among ARGS, the Caffe from
+    install-caffe --cuda runs if the other one cannot use GPUs. Programs for --tool include
     convert_imageset, compute_image_mean, extract_features, and python, an interpreter that can
     import caffe.
     """
-    from irv2caffe.caffe.find import find_caffe
-    from irv2caffe.caffe.passthrough import describe, exec_tool
+    from irv2caffe.caffe.passthrough import describe, exec_tool, find_for
 
-    found = find_caffe(flag)
+    found = find_for(args, flag)
     if not which:
         exec_tool(found, tool, args)
     elif as_json:

@@ -26,7 +26,7 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     import irv2caffe.check.rules  # noqa: F401  registers the rules
     from irv2caffe.check.registry import RULES
 
-    if "--json" in ctx.args or ctx.params.get("as_json"):
+    if ctx.params.get("as_json"):
         keys = ("name", "severity", "topic", "summary", "source")
         rows = [{key: getattr(each, key) for key in keys} for each in RULES.values()]
         ui.show_json([{**row, "severity": row["severity"].label} for row in rows])
@@ -109,7 +109,6 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @_report(
     "--list-rules",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_rules,
     help="List all rules and exit.",
@@ -145,6 +144,7 @@ def check_command(
             num_train=num_train_images,
             num_val=num_val_images,
             ignore=frozenset(ignore),
+            cudnn=_cudnn(gpus),
             **options,
         ),
     )
@@ -154,6 +154,18 @@ def check_command(
         _show(report, _LEVELS.index(show))
     worst = -1 if report.worst is None else int(report.worst)
     return EXIT_FINDINGS if worst >= _LEVELS.index(fail_on) else EXIT_DONE
+
+
+def _cudnn(gpus: str | None) -> bool | None:
+    """Whether the Caffe of this machine has cuDNN; None if unknown."""
+    from irv2caffe.caffe.capability import find_caffe_for_gpus, has_cudnn
+    from irv2caffe.caffe.find import find_caffe
+    from irv2caffe.errors import Irv2CaffeError
+
+    try:
+        return has_cudnn(find_caffe() if gpus in {None, "none"} else find_caffe_for_gpus())
+    except Irv2CaffeError:
+        return None
 
 
 def _show(report: Report, least: int) -> None:

@@ -59,6 +59,16 @@ def models_and_runs(_: click.Context, __: click.Parameter, incomplete: str) -> l
     return [CompletionItem(path) for path in sorted(found, key=_newest_first)] or [file]
 
 
+def runs_and_logs(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For an argument that is a run folder, a log, or the name of a published run."""
+    from irv2caffe.log.reference import NAMES
+
+    found = _walk(incomplete, lambda entry: _is_run(entry) or _is_file(entry, ".log"))
+    published = _beginning([name for name in NAMES if name != "paper"], incomplete)
+    file = CompletionItem(incomplete, type="file")
+    return [*map(CompletionItem, found), *published] or [file]
+
+
 def _beginning(words: list[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
@@ -66,6 +76,17 @@ def _beginning(words: list[str], incomplete: str) -> list[CompletionItem]:
 def _rules(incomplete: str) -> list[CompletionItem]:
     import irv2caffe.check.rules  # noqa: F401  registers the rules
     from irv2caffe.check.registry import RULES
+
+    return [
+        CompletionItem(rule.name, help=rule.summary)
+        for rule in RULES.values()
+        if rule.name.startswith(incomplete)
+    ]
+
+
+def _causes(incomplete: str) -> list[CompletionItem]:
+    import irv2caffe.diagnose.rules  # noqa: F401  registers the rules
+    from irv2caffe.diagnose.registry import RULES
 
     return [
         CompletionItem(rule.name, help=rule.summary)
@@ -153,6 +174,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 _KINDS: dict[str, Callable[[str], list[CompletionItem]]] = {
+    "CAUSE": _causes,
     "DB": _databases,
     "RULE": _rules,
     "RUN": _runs,

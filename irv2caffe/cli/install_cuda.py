@@ -13,6 +13,7 @@ def install_cuda(
     mirror: str | None,
     *,
     arch: str | None,
+    cudnn: bool | None,
     dry_run: bool,
     jobs: int | None,
     build_dir: Path | None,
@@ -34,7 +35,7 @@ def install_cuda(
     archs = None if arch is None else host.parse_archs(arch)
     host.check_machine()
     number = None if cuda == "auto" else int(cuda)
-    variant = host.choose_variant(read_host(), number, archs, python=pycaffe)
+    variant = host.choose_variant(read_host(), number, archs, python=pycaffe, cudnn=cudnn)
     mirrors = [known_mirror(mirror), *([check_mirror(second_mirror)] if second_mirror else [])]
     plan = make_plan(
         (prefix or default_gpu_prefix()).absolute(),

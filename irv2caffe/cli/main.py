@@ -16,6 +16,7 @@ from irv2caffe.cli.caffe import caffe_command, install_caffe_command
 from irv2caffe.cli.check import check_command
 from irv2caffe.cli.classify import classify_command
 from irv2caffe.cli.deploy import deploy_command
+from irv2caffe.cli.diagnose import diagnose_command
 from irv2caffe.cli.evaluate import evaluate_command
 from irv2caffe.cli.inspect_lmdb import inspect_lmdb_command
 from irv2caffe.cli.make_lmdb import make_lmdb_command
@@ -45,6 +46,7 @@ _COMMANDS = (
     train_command,
     runs_command,
     plot_log_command,
+    diagnose_command,
     evaluate_command,
     classify_command,
     deploy_command,
@@ -64,7 +66,7 @@ class _OrderedGroup(click.Group):
     cls=_OrderedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished with findings (check, "
-    "make-lmdb, inspect-lmdb, evaluate, classify), 130 interrupted.",
+    "diagnose, make-lmdb, inspect-lmdb, evaluate, classify), 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="irv2caffe")
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
@@ -72,8 +74,8 @@ def cli(traceback: bool) -> None:
     """Build and train Inception-ResNet-v2 in Caffe, from images to a trained model in use.
 
     The commands are listed in the order of a typical project: install Caffe, build databases and a
-    network, check them, train, plot the log, evaluate the model, make the files for a device. Each
-    has its own help: irv2caffe COMMAND --help.
+    network, check them, train, plot the log, diagnose the run, evaluate the model, make the files
+    for a device. Each has its own help: irv2caffe COMMAND --help.
     """
     del traceback  # run() reads it from the arguments, so that it may follow the command's name
 

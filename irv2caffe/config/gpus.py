@@ -6,6 +6,10 @@ from irv2caffe.errors import UsageError
 
 _MAX_DIGITS = 9
 NO_GPU_HELP = "nvidia-smi lists the GPUs if a driver is installed; --gpus none trains on the CPU"
+CAFFE_FOR_GPUS = (
+    "irv2caffe install-caffe --cuda builds a Caffe for GPUs; --engine torch trains on GPUs "
+    "(pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or --docker name another Caffe"
+)
 TORCH_FOR_GPUS = (
     "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130 "
     "installs one for drivers from 580 on, cu126 in its place for older drivers and GPUs"

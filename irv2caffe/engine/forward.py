@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from irv2caffe.engine.model_files import load_model, save_model
-from irv2caffe.engine.net import Net
+from irv2caffe.engine.net import Net, Pass
 from irv2caffe.engine.options import EngineOptions
 from irv2caffe.errors import EXIT_FAILED, InputError, Irv2CaffeError
-from irv2caffe.inference.worker import private_output, serve
+from irv2caffe.inference.worker import private_output, serve, softmax_gradient
 from irv2caffe.proto.text import read_net
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
 
@@ -64,10 +66,26 @@ class _ForwardNet:
         if tuple(dims) != images.shape:
             dims[:] = images.shape
             self._net = self._made(self._net)
-        given = torch.from_numpy(np.array(images, np.float32)).to(self._device)
+        self._images = torch.from_numpy(np.array(images, np.float32)).to(self._device)
         with torch.no_grad():
-            done = self._net.forward({self._work["input"]: given}, keep_blobs=self._work["blobs"])
-        return {name: done.blobs[name].cpu().numpy() for name in self._work["blobs"]}
+            blobs = self._pass(self._work["blobs"]).blobs
+        return {name: blobs[name].cpu().numpy() for name in self._work["blobs"]}
+
+    def _pass(self, keep: Collection[str] = ()) -> Pass:
+        return self._net.forward({self._work["input"]: self._images}, keep_blobs=keep)
+
+    def gradient(self, labels: NDArray[np.float32]) -> dict[str, float]:
+        """The L2 norm of the gradient of each layer's weights, for the last images."""
+        (scores,) = self._pass().outputs.values()
+        diff = softmax_gradient(scores.detach().cpu().numpy(), labels)
+        scores.backward(torch.from_numpy(diff).to(self._device))
+        squares: dict[str, float] = {}
+        for weight in self._net.weights.learnable:
+            if weight.tensor.grad is not None:
+                square = float(weight.tensor.grad.double().square().sum())
+                squares[weight.layer] = squares.get(weight.layer, 0.0) + square
+                weight.tensor.grad = None
+        return {layer: square**0.5 for layer, square in squares.items()}
 
     def save(self, path: str) -> None:
         """Writes the weights."""

@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from irv2caffe.errors import InputError
 from irv2caffe.evaluate.batch_norm import (
     check_batch_norm,
@@ -131,9 +129,7 @@ def _sources(request: Request, models: Sequence[Model], given: Given) -> list[Im
     }
     first = sources[kinds[0]]
     if request.limit is not None and request.limit < len(first):
-        names = first.names()
-        chosen = np.random.default_rng(request.seed).permutation(len(names))[: request.limit]
-        kept = [names[at] for at in sorted(chosen.tolist())]
+        kept = first.choose(request.limit, request.seed)
         sources = {kind: images.only(kept) for kind, images in sources.items()}
     return [sources[kind] for kind in kinds]
 

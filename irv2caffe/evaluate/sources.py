@@ -29,6 +29,8 @@ class Given:
         train_batch_size: of the TRAIN data layer.
         mirror: whether the TRAIN data layer mirrors.
         test_loss: type of the loss in TEST that is not SoftmaxWithLoss, if there is one.
+        layer: the data layer that reads them; None where the user names them.
+        where: the file with that layer.
     """
 
     source: Path
@@ -37,6 +39,8 @@ class Given:
     train_batch_size: int | None = None
     mirror: bool = False
     test_loss: str = ""
+    layer: Any = None
+    where: Path | None = None
 
     @property
     def is_database(self) -> bool:
@@ -81,6 +85,7 @@ def data_of(
             "name the images: --lmdb DB or a folder with one folder per class; or the net that "
             "was trained: --net train_val.prototxt",
         )
+    facts |= {"layer": layer, "where": where}
     param = getattr(layer, _LAYERS[layer.type])
     found = placed(param.source, where)
     if layer.type == "ImageData":

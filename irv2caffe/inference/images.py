@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from irv2caffe.data.inspect.database import read_database
 from irv2caffe.data.lmdb_store import open_reader
 from irv2caffe.data.records.database_files import RECORDS
@@ -84,6 +86,19 @@ class Images:
         chosen._only = tuple(names)  # noqa: SLF001
         chosen.skipped = []
         return chosen
+
+    def choose(self, limit: int, seed: int, *, block: int = 1) -> list[str]:
+        """The names of some images, chosen at random, in their order.
+
+        Args:
+            limit: how many; fewer than there are.
+            seed: of the choice.
+            block: choose blocks of so many neighbours, which meet in a batch.
+        """
+        names = self.names()
+        places = np.random.default_rng(seed).permutation(max(1, len(names) // block))
+        starts = sorted(places[: max(1, limit // block)].tolist())
+        return [name for at in starts for name in names[at * block : (at + 1) * block]]
 
     def __iter__(self) -> Iterator[Image]:
         self.skipped = []

@@ -35,6 +35,21 @@ class Runner(Protocol):
         """
         ...
 
+    def summarize(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """The same, but of each blob what :func:`irv2caffe.inference.worker.summary` says."""
+        ...
+
+    def gradient(self, labels: NDArray[np.float32]) -> Mapping[str, float]:
+        """Runs a net backward that has ``force_backward`` and ends in the scores of classes.
+
+        Args:
+            labels: of the images of the last forward pass, [images].
+
+        Returns:
+            The L2 norm of the gradient of the weights of each layer; the loss is SoftmaxWithLoss.
+        """
+        ...
+
     def save(self, path: Path) -> None:
         """Writes the weights as they are now, a .caffemodel; for nets that run as in training."""
         ...

@@ -16,14 +16,15 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from irv2caffe.atomic import atomic_file
-from irv2caffe.caffe.capability import find_caffe_for_gpus
+from irv2caffe.caffe.capability import check_gpus, find_caffe_for_gpus
 from irv2caffe.caffe.command import Command, tool_command
 from irv2caffe.caffe.find import find_caffe
+from irv2caffe.config.gpus import CAFFE_FOR_GPUS
 from irv2caffe.errors import CaffeFailedError, CaffeNotFoundError, MissingExtraError, UsageError
 from irv2caffe.inference import worker
 from irv2caffe.inference.nets import ends_of
 from irv2caffe.proto.text import format_prototxt
-from irv2caffe.system import kill_group
+from irv2caffe.system import kill_group, visible_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -121,6 +122,9 @@ def _command(engine: str, work: dict[str, Any], caffe: Path | None) -> Command:
         found = find_caffe(caffe) if caffe or work["gpu"] is None else find_caffe_for_gpus()
     except CaffeNotFoundError as error:
         raise CaffeNotFoundError(error.message, f"{error.hint}; or use --engine torch") from error
+    if work["gpu"] is not None:
+        here = (visible_gpus() or [])[work["gpu"] :][:1]
+        check_gpus(found, [gpu.uuid for gpu in here])
     program = resources.files("irv2caffe.inference").joinpath("worker.py").read_text("utf-8")
     command = tool_command(found, "python", ("-c", program, words))
     return Command(command.argv, {**command.env, "GLOG_minloglevel": "2", "GLOG_logtostderr": "1"})
@@ -156,7 +160,21 @@ class _Process:
 
     def forward(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         """The wanted blobs of a batch."""
-        self._ask({"do": "forward", "shape": list(images.shape)}, images)
+        return self._run("forward", images)
+
+    def summarize(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """What matters of the wanted blobs of a batch."""
+        return self._run("summarize", images)
+
+    def gradient(self, labels: NDArray[np.float32]) -> Mapping[str, float]:
+        """The norms of the gradients, by layer."""
+        self._ask({"do": "gradient", "shape": list(labels.shape)}, labels)
+        norms = self._answer()["norms"]
+        assert isinstance(norms, dict)
+        return norms
+
+    def _run(self, what: str, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        self._ask({"do": what, "shape": list(images.shape)}, images)
         answer = self._answer()
         result = {}
         for name, shape in answer["blobs"].items():
@@ -238,7 +256,7 @@ class _Process:
 
 def _hint(why: str, status: int) -> str:
     if "CPU-only" in why:
-        return "irv2caffe install-caffe --cuda builds a Caffe for GPUs; --gpus none uses the CPU"
+        return f"{CAFFE_FOR_GPUS}; --gpus none uses the CPU"
     if "No module named" in why and "caffe" in why:
         return "this Caffe has no pycaffe: build it with pycaffe, or run irv2caffe install-caffe"
     if status == -9 or "out of memory" in why:

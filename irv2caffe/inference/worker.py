@@ -80,7 +80,8 @@ def serve(net: Any, requests: BinaryIO, answers: BinaryIO, title: str) -> None:
     """Answers requests until their stream ends.
 
     Args:
-        net: with ``forward(images) -> {name: array}`` and ``save(path)``.
+        net: with ``forward(images) -> {name: array}``, ``save(path)`` and
+            ``gradient(labels) -> {layer: norm}``.
         requests: the stream of requests.
         answers: the stream of answers; the first says that the net is loaded.
         title: what runs the net.
@@ -106,9 +107,45 @@ def serve(net: Any, requests: BinaryIO, answers: BinaryIO, title: str) -> None:
         data = read_frame(requests.read, MAX_ARRAY_BYTES)
         if data is None:
             return
-        blobs = net.forward(np.frombuffer(data, "<f4").reshape(shape))
+        array = np.frombuffer(data, "<f4").reshape(shape)
+        if request["do"] == "gradient":
+            answer({"norms": net.gradient(array)}, [])
+            continue
+        blobs = net.forward(array)
+        if request["do"] == "summarize":
+            blobs = {name: summary(value) for name, value in blobs.items()}
         shapes = {name: list(value.shape) for name, value in blobs.items()}
         answer({"blobs": shapes}, list(blobs.values()))
+
+
+def summary(value: Array) -> Array:
+    """What matters of a blob, for each channel: [channels, 5].
+
+    The number of values that are not finite and of those that are zero, the largest magnitude,
+    the sum, and the sum of squares; of finite values only.
+    """
+    by_image = value.reshape(value.shape[0], value.shape[1] if value.ndim > 1 else 1, -1)
+    found = np.zeros((by_image.shape[1], 5))
+    for image in by_image:
+        is_finite = np.isfinite(image)
+        values = np.where(is_finite, image, 0).astype(np.float64)
+        found[:, 0] += (~is_finite).sum(1)
+        found[:, 1] += (image == 0).sum(1)
+        if values.size:
+            found[:, 2] = np.maximum(found[:, 2], np.abs(values).max(1))
+        found[:, 3] += values.sum(1)
+        found[:, 4] += (values * values).sum(1)
+    return found
+
+
+def softmax_gradient(scores: Array, labels: Array) -> Array:
+    """The gradient of SoftmaxWithLoss, the mean over the images, by their scores."""
+    rows = scores.reshape(len(labels), -1).astype(np.float64)
+    shares = np.exp(rows - rows.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    shares[np.arange(len(labels)), labels.astype(int)] -= 1
+    diff: Array = (shares / len(labels)).astype(np.float32).reshape(scores.shape)
+    return diff
 
 
 def private_output() -> BinaryIO:
@@ -138,6 +175,18 @@ class _CaffeNet:
 
     def save(self, path: str) -> None:
         self._net.save(path)
+
+    def gradient(self, labels: Array) -> dict[str, float]:
+        params, output = self._net.params, self._net.outputs[0]
+        for blobs in params.values():
+            for blob in blobs:
+                blob.diff[...] = 0
+        diff = softmax_gradient(self._net.blobs[output].data, labels)
+        self._net.backward(**{output: diff})
+        return {
+            name: float(np.sqrt(sum((blob.diff.astype(np.float64) ** 2).sum() for blob in blobs)))
+            for name, blobs in params.items()
+        }
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ _HARMLESS = re.compile(
     r"|already up to date|^#*$|^LAYER-\d+ |^DELTA ",
     re.IGNORECASE,
 )
+# A Caffe that was built for GPUs says so in CPU mode (common.cpp).
+_NO_GPU = re.compile(r"Cannot create Cu(?:blas|rand) |Curand not available")
 _MAX_OUTPUTS = 12
 _MIN_SKIPPED_DISPLAYS = 3  # fewer may be torn lines
 
@@ -119,6 +121,8 @@ def _log_findings(log: Log) -> Iterator[tuple[str, str]]:
     if log.gave_up:
         yield "unread", "a very long part has no line of Caffe; the rest was not read"
     warnings = [pair for pair in log.warnings.items() if _HARMLESS.search(pair[0]) is None]
+    if not log.gpus:
+        warnings = [pair for pair in warnings if _NO_GPU.match(pair[0]) is None]
     warnings.sort(key=lambda pair: -pair[1])
     for message, count in warnings[:_MAX_WARNINGS]:
         yield "warning", f"{message} ({count:,} times)" if count > 1 else message

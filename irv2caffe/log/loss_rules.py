@@ -160,11 +160,7 @@ def stuck_loss(run: RunData) -> Iterator[Found]:
         return
     quarter = len(losses) // 4
     first, last = _mean(losses[:quarter]), _mean(losses[-quarter:])
-    heads = [one for one in run.metrics if (one.phase, one.kind) == ("train", "loss")]
-    head_guess = math.log(max(table.num_classes or 1, 1))
-    guess = head_guess * math.fsum(
-        [1.0 if one.weight is None else one.weight for one in heads] or [1.0]
-    )
+    heads, head_guess, guess = _heads(run), _guess_of_head(run), guessing_loss(run)
     is_guessing = bool(guess) and abs(last - guess) < _CHANCE * guess
     guess_text = f", which is guessing among {table.num_classes or 0:,} classes"
     if last >= 0.98 * first and min(_means(losses)) >= 0.9 * first:
@@ -179,6 +175,20 @@ def stuck_loss(run: RunData) -> Iterator[Found]:
             if len(head.value) >= _MIN_DISPLAYS and abs(mean - head_guess) < _CHANCE * head_guess:
                 at = int(head.iteration[-len(last_quarter)])
                 yield "chance", at, f"{head.name} is {mean:.4g}{guess_text}"
+
+
+def guessing_loss(run: RunData) -> float:
+    """The loss of a net that guesses at random, all heads together; 0 if classes are not known."""
+    weights = [1.0 if one.weight is None else one.weight for one in _heads(run)]
+    return _guess_of_head(run) * math.fsum(weights or [1.0])
+
+
+def _heads(run: RunData) -> list[Metric]:
+    return [one for one in run.metrics if (one.phase, one.kind) == ("train", "loss")]
+
+
+def _guess_of_head(run: RunData) -> float:
+    return math.log(max(run.table.num_classes or 1, 1))
 
 
 def vanished_learning_rate(run: RunData) -> Iterator[Found]:

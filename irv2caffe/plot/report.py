@@ -20,6 +20,7 @@ from irv2caffe.log.describe import config_lines, finding_lines, summary_items
 from irv2caffe.log.summary import summarize
 from irv2caffe.plot.curves import Run, curves_of
 from irv2caffe.plot.report_data import page_data
+from irv2caffe.plot.report_section import sections_html
 from irv2caffe.plot.style import PlotOptions, check_references, color_rules, without_controls
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.log.summary import Summary
+    from irv2caffe.plot.report_section import Section
 
 _DEFAULT = PlotOptions()
 _NO_EPOCHS = "over iterations; --num-train-images N turns them into epochs"
@@ -38,6 +40,7 @@ def write_report(
     options: PlotOptions = _DEFAULT,
     *,
     refresh_s: int | None = None,
+    sections: Sequence[Section] = (),
 ) -> None:
     """Writes a report.
 
@@ -46,6 +49,7 @@ def write_report(
         out: an ``.html`` file.
         options: references, scales, title, and the initial view.
         refresh_s: seconds after which the page reloads itself.
+        sections: shown above the findings.
 
     Raises:
         UsageError: references without epochs.
@@ -64,6 +68,7 @@ def write_report(
         css=css,
         about=escape("training of Caffe, " + ("over epochs" if shown[0].in_epochs else _NO_EPOCHS)),
         summary=_summary_table(runs, summaries),
+        sections=sections_html(sections),
         findings=_findings(runs, summaries),
         config=_config(runs),
         footer=escape(f"irv2caffe {__version__} plot-log"),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from irv2caffe.caffe.build_cuda import patches, trees
+from irv2caffe.caffe.build_cuda import trees
 from irv2caffe.caffe.build_cuda.build import Build
-from irv2caffe.caffe.build_cuda.packages import digest, packages
 from irv2caffe.caffe.build_cuda.pool import run_jobs
 from irv2caffe.caffe.build_cuda.toolchain import Toolchain
 from irv2caffe.caffe.command import tool_command
@@ -23,11 +22,10 @@ def kept_build(build_dir, variant):
         folder=build_dir / "build",
         toolchain=Toolchain(
             trees.debian_tree(build_dir, downloads, lambda *_: None),
-            trees.cuda_tree(build_dir, downloads, variant.cuda),
+            trees.cuda_tree(build_dir, downloads, variant),
             build_dir / "tools",
         ),
         variant=variant,
-        pins=f"{digest(packages(variant))} {patches.digest()}",
     )
 
 

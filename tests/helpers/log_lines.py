@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def stamped(second, message, thread=4242):
     hours, minutes = divmod(int(second) // 60, 60)
-    clock = f"{hours:02d}:{minutes:02d}:{second % 60:02d}.500000"
+    clock = f"{hours:02d}:{minutes:02d}:{int(second) % 60:02d}.500000"
     return f"I1124 {clock} {thread:>5} solver.cpp:1] {message}"
 
 

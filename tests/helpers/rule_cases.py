@@ -584,6 +584,21 @@ CASES = {
         "loss",
         infogain({"h": blob(1, 1, 4, 4)}),
     ),
+    "cudnn-missing": Case(
+        WARNING,
+        net(
+            ("convolution_param {", "convolution_param { engine: CUDNN"),
+            claims=claims(cudnn=False),
+            base="plain",
+        ),
+        "built without cuDNN",
+        "conv1",
+        net(
+            ("convolution_param {", "convolution_param { engine: CUDNN"),
+            claims=claims(cudnn=True),
+            base="plain",
+        ),
+    ),
     "data-missing": Case(
         NOTE,
         net(('"train_lmdb"', '"elsewhere"')),

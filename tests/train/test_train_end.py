@@ -26,6 +26,7 @@ from helpers.training_jobs import (
 
 from irv2caffe.caffe.find import FoundCaffe
 from irv2caffe.log.read.reader import read_log
+from irv2caffe.proto import messages
 from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.run import launch, signals, supervisor
 from irv2caffe.train.run.options import SupervisionOptions
@@ -295,12 +296,15 @@ def outcome(**changes):
 
 def test_a_stall_of_several_gpus():
     caffe = CaffeEngine(FoundCaffe(Path("/caffe"), Path("/caffe/bin"), False, "on PATH"))
-    assert caffe.stall_help(1) == ""
-    stalled = outcome(exit_status=-9, stalled="no line", on_stall=caffe.stall_help(2))
+    solver = messages.SolverParameter()
+    assert caffe.stall_help(solver, 1) == caffe.change_after_stall(solver, 1) == ""
+    stalled = outcome(exit_status=-9, stalled="no line", on_stall=caffe.stall_help(solver, 2))
     verdict = judge(StartState(), stalled)
-    assert verdict.hint.endswith(
-        "; if it stalls again: write layer_wise_reduce: false into the solver"
-    )
+    assert "; write layer_wise_reduce: false into the solver" in verdict.hint
+    assert "layer_wise_reduce" in caffe.change_after_stall(solver, 2)
+    assert not solver.layer_wise_reduce
+    assert caffe.change_after_stall(solver, 2) == ""
+    assert "NCCL_P2P_DISABLE=1" in caffe.stall_help(solver, 2)
 
 
 @pytest.mark.parametrize(

@@ -415,6 +415,8 @@ def test_a_stall_of_several_gpus(stand_in, root, tmp_path):
     assert done.returncode == 0, done.stderr
     starts = config(tmp_path / "run")["starts"]
     assert [entry["ending"] for entry in starts] == ["stalled", "finished"]
+    assert "layer_wise_reduce is false now" in done.stderr
+    assert "layer_wise_reduce: false" in RunDir(tmp_path / "run").solver.read_text()
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irv2caffe.caffe.build_cuda import patches
+from irv2caffe.caffe.build_cuda.packages import digest, packages
 from irv2caffe.caffe.build_cuda.pool import Job, run_jobs
 from irv2caffe.errors import InstallError
 
@@ -31,14 +33,12 @@ class Build:
         folder: for what is compiled.
         toolchain: the compilers.
         variant: what is built.
-        pins: digest of everything that was downloaded; other packages make other objects.
     """
 
     source: Path
     folder: Path
     toolchain: Toolchain
     variant: Variant
-    pins: str
 
     @property
     def generated(self) -> Path:
@@ -83,13 +83,20 @@ class Build:
         make = self.toolchain.compile_cpp
         if path.suffix == ".cu":
             make = self.toolchain.compile_cuda
+        text = path.read_bytes()
+        # Only in the files that it changes: the others are the same with and without cuDNN.
+        uses_cudnn = self.variant.cudnn and b"USE_CUDNN" in text
+        used = packages(self.variant if uses_cudnn else replace(self.variant, cudnn=False))
+        if uses_cudnn:
+            options = (*options, "-DUSE_CUDNN")
         argv = (*make(self.variant, includes), *options, str(path))
         shown = "\n".join(argv)
         tools = self.toolchain
         for folder in (self.folder, self.source, tools.debian, tools.cuda, tools.tools):
             shown = shown.replace(str(folder), "")  # the pins tell what is in them
-        digest = hashlib.sha256(f"{self.pins}\n{shown}\n".encode() + path.read_bytes()).hexdigest()
-        output = self.folder / "objects" / f"{path.stem}-{digest[:24]}.o"
+        pins = f"{digest(used)} {patches.digest()}"
+        name = hashlib.sha256(f"{pins}\n{shown}\n".encode() + text).hexdigest()
+        output = self.folder / "objects" / f"{path.stem}-{name[:24]}.o"
         return Job(argv, output, path.name)
 
     def link_library(self, objects: Iterable[Job]) -> Job:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irv2caffe.caffe.build_cuda.variant import Variant
+from irv2caffe.caffe.toolkits import TOOLKITS, capabilities
 from irv2caffe.errors import InstallError, UsageError
 
 if TYPE_CHECKING:
@@ -16,28 +16,8 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.gpu_host import Host
 
+DEFAULT_CUDNN = False
 _MIN_GLIBC = (2, 31)  # of the unpacked compilers
-
-
-@dataclass(frozen=True)
-class Toolkit:
-    """What a version of CUDA supports; as NVIDIA documents it, and nvcc lists it.
-
-    Attributes:
-        name: full version.
-        min_driver: lowest major version of the driver.
-        archs: compute capabilities times ten that nvcc makes code for.
-    """
-
-    name: str
-    min_driver: int
-    archs: tuple[int, ...]
-
-
-TOOLKITS = {
-    12: Toolkit("12.4", 525, (50, 52, 60, 61, 70, 75, 80, 86, 89, 90)),
-    13: Toolkit("13.0", 580, (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)),
-}
 
 
 def parse_archs(text: str) -> tuple[int, ...]:
@@ -58,6 +38,7 @@ def choose_variant(
     archs: tuple[int, ...] | None = None,
     *,
     python: bool = True,
+    cudnn: bool | None = None,
 ) -> Variant:
     """Returns what to build for a machine.
 
@@ -66,6 +47,7 @@ def choose_variant(
         cuda: major version of CUDA that the user wants, or None.
         archs: architectures that the user wants, or None for those of the GPUs.
         python: whether to build pycaffe and the Python layer.
+        cudnn: whether to build with cuDNN; by default :data:`DEFAULT_CUDNN`.
 
     Raises:
         InstallError: no driver, an old driver, no GPU, or GPUs that this CUDA does not support.
@@ -83,7 +65,8 @@ def choose_variant(
     # Without GPUs, the build is for another machine, and its driver is not known.
     if host.driver is not None and host.driver[0] < kit.min_driver:
         raise _old_driver(host.driver, cuda, wanted)
-    return Variant(cuda, wanted, python=python)
+    with_cudnn = DEFAULT_CUDNN if cudnn is None else cudnn
+    return Variant(cuda, wanted, python=python, cudnn=with_cudnn)
 
 
 def _no_gpu(host: Host) -> InstallError:
@@ -101,11 +84,8 @@ def _no_gpu(host: Host) -> InstallError:
 def _unsupported(
     archs: Sequence[int], cuda: int | None, *, told: bool
 ) -> InstallError | UsageError:
-    shown = ", ".join(_capability(arch) for arch in archs)
-    known = "; ".join(
-        f"CUDA {kit.name}: {', '.join(_capability(arch) for arch in kit.archs)}"
-        for kit in TOOLKITS.values()
-    )
+    shown = capabilities(archs)
+    known = "; ".join(f"CUDA {kit.name}: {capabilities(kit.archs)}" for kit in TOOLKITS.values())
     by = f"CUDA {TOOLKITS[cuda].name}" if cuda else "one CUDA version"
     if told:
         return UsageError(f"--arch: {shown} is not supported by {by}", known)
@@ -125,10 +105,6 @@ def _old_driver(driver: tuple[int, int], cuda: int, archs: Sequence[int]) -> Ins
     if cuda == 13 and driver[0] >= older.min_driver and set(archs) <= set(older.archs):
         return InstallError(message, "use --cuda 12, or update the driver")
     return InstallError(message, "update the driver")
-
-
-def _capability(arch: int) -> str:
-    return f"{arch // 10}.{arch % 10}"
 
 
 def check_machine() -> None:

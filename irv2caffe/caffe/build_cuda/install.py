@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from irv2caffe.atomic import atomic_folder, refuse_existing, write_error
-from irv2caffe.caffe.build_cuda import patches, trees
+from irv2caffe.caffe.build_cuda import trees
 from irv2caffe.caffe.build_cuda.build import Build, build
 from irv2caffe.caffe.build_cuda.download import download
 from irv2caffe.caffe.build_cuda.fatbin import code_in
-from irv2caffe.caffe.build_cuda.host import TOOLKITS
-from irv2caffe.caffe.build_cuda.packages import digest, packages
+from irv2caffe.caffe.build_cuda.packages import cudnn_version, packages
 from irv2caffe.caffe.build_cuda.plan import check_space
 from irv2caffe.caffe.build_cuda.toolchain import Toolchain
 from irv2caffe.caffe.driver import driver_libraries, link_driver
 from irv2caffe.caffe.find import DRIVER_FOLDER, FoundCaffe
-from irv2caffe.caffe.manifest import MANIFEST
+from irv2caffe.caffe.manifest import MANIFEST, GpuBuild
 from irv2caffe.caffe.mmdebstrap import folder_bytes
+from irv2caffe.caffe.toolkits import TOOLKITS
 from irv2caffe.caffe.verify import verify
 from irv2caffe.errors import InstallError
 from irv2caffe.ui import format_bytes
@@ -53,6 +53,7 @@ class CudaReport:
         prefix: the folder.
         version: output of ``caffe --version``.
         cuda: version of CUDA.
+        cudnn: version of cuDNN; None if it was built without.
         code: GPU code in it, read back from the library.
         size_bytes: size of the folder.
         seconds: duration.
@@ -62,6 +63,7 @@ class CudaReport:
     prefix: Path
     version: str
     cuda: str
+    cudnn: str | None
     code: tuple[str, ...]
     size_bytes: int
     seconds: float
@@ -73,8 +75,9 @@ class CudaReport:
 
     def summary(self) -> str:
         """Returns one line for the user."""
+        cudnn = f" and cuDNN {self.cudnn}" if self.cudnn else ""
         return (
-            f"Caffe {self.version} with CUDA {self.cuda} ({', '.join(self.code)}) in "
+            f"Caffe {self.version} with CUDA {self.cuda}{cudnn} ({', '.join(self.code)}) in "
             f"{self.prefix}: {format_bytes(self.size_bytes)}, in {self.seconds:.0f} s"
         )
 
@@ -134,20 +137,18 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _build(plan: Plan, progress: Progress, say: Callable[[str], None]) -> Build:
     """Downloads, unpacks and compiles."""
-    listed = packages(plan.variant)
     with progress("Debian packages") as update:
-        download(listed, plan.downloads, plan.mirrors, say, update)
+        download(packages(plan.variant), plan.downloads, plan.mirrors, say, update)
     with progress("unpacked") as update:
         debian = trees.debian_tree(plan.build_dir, plan.downloads, update)
     say("unpacking CUDA")
-    cuda = trees.cuda_tree(plan.build_dir, plan.downloads, plan.variant.cuda)
+    cuda = trees.cuda_tree(plan.build_dir, plan.downloads, plan.variant)
     source = trees.source_tree(plan.build_dir, plan.downloads)
     made = Build(
         source=source,
         folder=plan.build_dir / "build",
         toolchain=Toolchain(debian, cuda, plan.build_dir / "tools"),
         variant=plan.variant,
-        pins=f"{digest(listed)} {patches.digest()}",
     )
     with progress("compiled") as update:
         build(made, update, plan.num_jobs)
@@ -178,6 +179,7 @@ def _finish(
         prefix=plan.prefix,
         version=checks.version,
         cuda=kit.name,
+        cudnn=cudnn_version(plan.variant),
         code=code,
         size_bytes=folder_bytes(folder),
         seconds=round(time.monotonic() - started, 1),
@@ -186,7 +188,7 @@ def _finish(
     manifest = {
         **report.as_dict(),
         "pycaffe": plan.variant.python,
-        "gpu": {"cuda": kit.name, "code": code, "min_driver": kit.min_driver},
+        "gpu": GpuBuild(kit.name, code, kit.min_driver, report.cudnn).as_dict(),
         "installed": datetime.now().astimezone().isoformat(timespec="seconds"),
         "packages": [package.place for package in packages(plan.variant)],
     }

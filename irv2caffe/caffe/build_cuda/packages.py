@@ -53,9 +53,25 @@ def cuda_packages(cuda: int) -> tuple[Package, ...]:
     return _read(f"cuda{cuda}")
 
 
+def cudnn_packages(variant: Variant) -> tuple[Package, ...]:
+    """Returns the packages of cuDNN; none for a build without it."""
+    return _read(f"cudnn{variant.cuda}") if variant.cudnn else ()
+
+
+def cudnn_version(variant: Variant) -> str | None:
+    """Returns the version of cuDNN, such as ``9.24.0.43``; None for a build without it."""
+    listed = cudnn_packages(variant)
+    return listed[0].place.partition("==")[2] if listed else None
+
+
+def nvidia_packages(variant: Variant) -> tuple[Package, ...]:
+    """Returns NVIDIA's packages for a build."""
+    return (*cuda_packages(variant.cuda), *cudnn_packages(variant))
+
+
 def packages(variant: Variant) -> tuple[Package, ...]:
     """Returns everything that a build downloads."""
-    return (*debian_packages(), *cuda_packages(variant.cuda))
+    return (*debian_packages(), *nvidia_packages(variant))
 
 
 def digest(listed: tuple[Package, ...]) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe import system
 from irv2caffe.caffe.build_cuda.download import missing_packages
-from irv2caffe.caffe.build_cuda.host import TOOLKITS
-from irv2caffe.caffe.build_cuda.packages import packages
+from irv2caffe.caffe.build_cuda.packages import cudnn_version, packages
 from irv2caffe.caffe.build_cuda.pool import num_jobs
+from irv2caffe.caffe.toolkits import TOOLKITS
 from irv2caffe.errors import InstallError
 from irv2caffe.ui import format_bytes
 
@@ -22,6 +22,10 @@ LICENSE = (
     "NVIDIA's packages are under the CUDA Toolkit End User License Agreement, which they contain; "
     "you download them from NVIDIA's releases, irv2caffe distributes none of them"
 )
+CUDNN_LICENSE = (
+    "cuDNN is under NVIDIA's License Agreement for Software Development Kits with its supplement "
+    "for cuDNN, which its package contains"
+)
 # Core seconds, from builds on two cores: C++ files, CUDA files, CUDA files for each architecture.
 _CPP_S = 200.0
 _CUDA_S = 50.0
@@ -30,6 +34,7 @@ _UNPACK_S = 60.0
 # Unpacked packages and objects (2.3 GB), and the finished Caffe (1.5 GB), with reserve.
 _BUILD_BYTES = 2_500_000_000
 _PREFIX_BYTES = 1_600_000_000
+_CUDNN_BYTES = {12: 1_050_000_000, 13: 500_000_000}  # unpacked: 1.02 GB and 0.49 GB
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,20 @@ class Plan:
         return self.build_dir / "downloads"
 
     @property
+    def prefix_bytes(self) -> int:
+        """Estimated size of the finished Caffe."""
+        return _PREFIX_BYTES + self._cudnn_bytes
+
+    @property
+    def build_bytes(self) -> int:
+        """Estimated size of the build folder, without the downloads."""
+        return _BUILD_BYTES + self._cudnn_bytes
+
+    @property
+    def _cudnn_bytes(self) -> int:
+        return _CUDNN_BYTES[self.variant.cuda] if self.variant.cudnn else 0
+
+    @property
     def compile_s(self) -> float:
         """Estimated time to unpack and compile, in seconds."""
         num_archs = len(self.variant.archs) + 1  # PTX takes about as long
@@ -74,14 +93,15 @@ class Plan:
             "prefix": str(self.prefix),
             "build_dir": str(self.build_dir),
             "cuda": TOOLKITS[self.variant.cuda].name,
+            "cudnn": cudnn_version(self.variant),
             "archs": list(self.variant.archs),
             "mirrors": list(self.mirrors),
             "jobs": self.num_jobs,
             "downloads": self.num_downloads,
             "download_bytes": self.download_bytes,
             "present_bytes": self.present_bytes,
-            "build_bytes": _BUILD_BYTES,
-            "prefix_bytes": _PREFIX_BYTES,
+            "build_bytes": self.build_bytes,
+            "prefix_bytes": self.prefix_bytes,
             "compile_s": round(self.compile_s),
         }
 
@@ -89,16 +109,19 @@ class Plan:
         """Returns lines for the user."""
         kit = TOOLKITS[self.variant.cuda]
         archs = ", ".join(f"{arch // 10}.{arch % 10}" for arch in self.variant.archs)
-        needed = format_bytes(_BUILD_BYTES + self.download_bytes)
+        needed = format_bytes(self.build_bytes + self.download_bytes)
         there = f"{format_bytes(self.present_bytes)} are there already"
         minutes = self.compile_s / 60
+        cudnn = cudnn_version(self.variant)
+        parts = f"CUDA {kit.name}, cuDNN {cudnn} and" if cudnn else f"CUDA {kit.name} and"
         lines = [
-            f"Caffe 1.0 with CUDA {kit.name} and NCCL, for compute capability {archs} and newer",
+            f"Caffe 1.0 with {parts} NCCL, for compute capability {archs} and newer",
             f"download  {format_bytes(self.download_bytes)} in {self.num_downloads} files; {there}",
             f"compile   about {minutes:.0f} min with {self.num_jobs} compilers at a time",
             f"disk      {needed} in {self.build_dir} while it builds",
-            f"install   {format_bytes(_PREFIX_BYTES)} in {self.prefix}",
+            f"install   {format_bytes(self.prefix_bytes)} in {self.prefix}",
             f"license   {LICENSE}",
+            *([f"          {CUDNN_LICENSE}"] if cudnn else []),
         ]
         return "\n".join(lines)
 
@@ -128,7 +151,10 @@ def check_space(plan: Plan) -> None:
     Raises:
         InstallError: too little space for the downloads, the build or the finished Caffe.
     """
-    needed = {plan.build_dir: _BUILD_BYTES + plan.download_bytes, plan.prefix: _PREFIX_BYTES}
+    needed = {
+        plan.build_dir: plan.build_bytes + plan.download_bytes,
+        plan.prefix: plan.prefix_bytes,
+    }
     if _device(plan.build_dir) == _device(plan.prefix):
         needed = {plan.build_dir: sum(needed.values())}
     for folder, size in needed.items():

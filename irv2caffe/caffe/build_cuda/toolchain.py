@@ -143,6 +143,7 @@ class Toolchain:
             *_LIBRARIES,
             *(_OPENCV_LIBRARIES if variant.opencv else ()),
             *(_PYTHON_LIBRARIES if variant.python else ()),
+            *(["cudnn"] if variant.cudnn else ()),
         ]
         return tuple(f"-l{name}" for name in names)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.atomic import atomic_folder
 from irv2caffe.caffe.build_cuda import patches
-from irv2caffe.caffe.build_cuda.packages import Package, cuda_packages, debian_packages, digest
+from irv2caffe.caffe.build_cuda.packages import Package, debian_packages, digest, nvidia_packages
 from irv2caffe.caffe.build_cuda.unpack import unpack_deb, unpack_source, unpack_wheel
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from irv2caffe.caffe.build_cuda.build import Build
+    from irv2caffe.caffe.build_cuda.variant import Variant
 
 _LIBRARY = re.compile(r"lib/[^/]+\.so[.\d]*")
 _TRIPLET = "usr/lib/x86_64-linux-gnu"
@@ -53,9 +54,9 @@ def _unpack_debs(
         update(done, len(listed))
 
 
-def cuda_tree(folder: Path, downloads: Path, cuda: int) -> Path:
+def cuda_tree(folder: Path, downloads: Path, variant: Variant) -> Path:
     """Returns the folder with nvcc, CUDA's headers and libraries, made if it is missing."""
-    listed = cuda_packages(cuda)
+    listed = nvidia_packages(variant)
     path = folder / f"cuda-{digest(listed)}"
     if not path.is_dir():
         with atomic_folder(path) as aside:
@@ -103,7 +104,7 @@ def finished_tree(
     """Fills a folder with everything that the finished Caffe needs to run."""
     listed = [package for package in debian_packages() if package.role == "run"]
     _unpack_debs(listed, downloads, folder, update)
-    for package in cuda_packages(made.variant.cuda):
+    for package in nvidia_packages(made.variant):
         if package.role == "run":
             unpack_wheel(
                 downloads / package.name, folder / "cuda", lambda name: bool(_LIBRARY.match(name))

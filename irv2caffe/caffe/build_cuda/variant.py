@@ -15,12 +15,14 @@ class Variant:
             each, and PTX of the last for newer GPUs.
         opencv: whether Caffe can decode images; without, it reads raw databases only.
         python: whether it includes the Python layer and pycaffe.
+        cudnn: whether convolutions use cuDNN.
     """
 
     cuda: int
     archs: tuple[int, ...]
     opencv: bool = True
     python: bool = True
+    cudnn: bool = False
 
     @property
     def defines(self) -> tuple[str, ...]:

@@ -54,6 +54,27 @@ def net_refused(evidence: Evidence) -> Hits:
         )
 
 
+@net_rule("cudnn-missing", WARNING, "layer_factory.cpp, GetConvolutionLayer and others")
+def cudnn_missing(evidence: NetEvidence) -> Hits:
+    """``engine: CUDNN``, and the Caffe of this machine is built without cuDNN."""
+    if evidence.claims.cudnn is not False:
+        return
+    for layer in evidence.net.layers:
+        for field, value in layer.message.ListFields():
+            engine = field.message_type and field.message_type.fields_by_name.get("engine")
+            if (
+                engine
+                and engine.enum_type
+                and value.engine == engine.enum_type.values_by_name["CUDNN"].number
+            ):
+                yield Hit(
+                    what="engine: CUDNN, and this Caffe is built without cuDNN",
+                    why=f"{_STOPS}: Layer {layer.name[:_MAX_WORD]} has unknown engine",
+                    fix="remove engine, and Caffe takes what it has",
+                    at=layer.at(field.name, "engine"),
+                )
+
+
 @net_rule("unknown-bottom", ERROR, "insert_splits.cpp")
 def unknown_bottom(evidence: NetEvidence) -> Hits:
     """A bottom that no layer above produces."""

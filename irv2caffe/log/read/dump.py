@@ -7,7 +7,7 @@ be torn. Lines that cannot be read are left out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # A line of protobuf's text format; any other line ends a prototxt in logs without prefixes.
@@ -17,6 +17,7 @@ _LINES = re.compile(
 )  # many such lines, or blank ones
 _MAX_LINES = 500_000  # of one prototxt, ten times those of the largest known nets
 _MAX_CHARACTERS = 50_000_000
+MAX_KEPT_CHARACTERS = 8_000_000  # of a text that is kept; Inception-ResNet-v2 has 300,000
 _MAX_DEPTH = 20
 _NET_FIELDS = frozenset({"name", "phase", "source", "batch_size", "dim", "num_output"})
 _REPEATED_SOLVER_FIELDS = frozenset({"stepvalue", "test_iter"})
@@ -36,6 +37,7 @@ class NetInfo:
         source: database or list that the layer reads, or None.
         num_layers: in this phase.
         num_classes: outputs of the last InnerProduct layer, or None.
+        text: the net itself, which lines of other threads may have torn; empty if it is huge.
     """
 
     name: str
@@ -44,6 +46,7 @@ class NetInfo:
     source: str | None
     num_layers: int
     num_classes: int | None
+    text: str = field(default="", repr=False, compare=False)
 
 
 class Dump:
@@ -178,7 +181,14 @@ def net_info(lines: list[str]) -> NetInfo:
         source=source,
         num_layers=len(layers),
         num_classes=classes[-1] if classes else None,
+        text=kept_text(lines),
     )
+
+
+def kept_text(lines: list[str]) -> str:
+    """The text of a prototxt; empty if it is huge."""
+    text = "\n".join(lines)
+    return text if len(text) <= MAX_KEPT_CHARACTERS else ""
 
 
 def _batch_sizes(data: Fields) -> list[int]:

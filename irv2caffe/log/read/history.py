@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MAX_NETS = 256
 _MAX_WARNINGS = 50
 _MAX_GPUS = 1000
+_MAX_WAIT_S = 1e9
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class Log:
         processes: the processes whose displays and tests are kept.
         num_replaced: displays and tests that a later process repeated.
         fields: the last solver that was printed, by field name.
+        solver_text: the same solver as it was printed.
         nets: the nets that were printed, the last process's.
         train_batch: batch size of the TRAIN data layer, or None.
         gpus: that trained together; empty for the CPU.
@@ -80,6 +82,8 @@ class Log:
         snapshots: models written.
         clips: gradient clipping on the first GPU.
         warnings: messages of severity W and E, and how often each appeared.
+        num_waits: lines that say that a batch was not ready, without how long.
+        waited_s: seconds that the torch engine says it waited for batches.
         started: date of the first line, where the year is known.
         latest: date of the last line, where the year is known.
         finished: the training ended.
@@ -104,6 +108,7 @@ class Log:
     processes: list[Process] = field(default_factory=list)
     num_replaced: int = 0
     fields: dict[str, Any] = field(default_factory=dict)
+    solver_text: str = ""
     nets: list[NetInfo] = field(default_factory=list)
     train_batch: int | None = None
     gpus: tuple[int, ...] = ()
@@ -115,6 +120,8 @@ class Log:
     snapshots: list[str] = field(default_factory=list)
     clips: Clips = field(default_factory=Clips)
     warnings: dict[str, int] = field(default_factory=dict)
+    num_waits: int = 0
+    waited_s: float = 0.0
     started: datetime | None = None
     latest: datetime | None = None
     finished: bool = False
@@ -146,6 +153,10 @@ class Log:
             return None
         return process.batch * process.num_gpus * process.iter_size
 
+    def _is_name(self, name: str) -> bool:
+        """Without a usable device, Caffe prints uninitialised memory in place of a name."""
+        return name.isprintable() and "\ufffd" not in name and len(self.gpu_names) < _MAX_GPUS
+
     def record(self, event: Event) -> None:
         """Records an event that concerns the run as a whole."""
         match event:
@@ -154,7 +165,7 @@ class Log:
                 self.num_processes = 0
             case events.Processes(num_processes=count):
                 self.num_processes = count
-            case events.DeviceName(gpu=gpu, name=name) if len(self.gpu_names) < _MAX_GPUS:
+            case events.DeviceName(gpu=gpu, name=name) if self._is_name(name):
                 self.gpu_names[gpu] = name
             case events.DataShape(batch=batch) if self.train_batch is None:
                 self.train_batch = batch
@@ -190,6 +201,13 @@ class Log:
             self.nets.append(info)
         if info.batch is not None and info.phase == "TRAIN":
             self.train_batch = info.batch
+
+    def add_wait(self, seconds: float | None) -> None:
+        """Records that a batch was not ready, and for how long if the log says so."""
+        if seconds is None:
+            self.num_waits += 1
+        elif 0 < seconds < _MAX_WAIT_S:
+            self.waited_s += seconds
 
     def add_loss_weight(self, name: str, weight: float) -> None:
         """Records that an output is a loss; keeps its first weight."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.log.read import events
 from irv2caffe.log.read.clock import Clock
-from irv2caffe.log.read.dump import Dump, net_info, solver_fields
+from irv2caffe.log.read.dump import Dump, kept_text, net_info, solver_fields
 from irv2caffe.log.read.history import Log
 from irv2caffe.log.read.parse import clean, fork_of, lead_of, parse_message, split_prefix
 from irv2caffe.log.read.run_builder import IterationEvent, RunBuilder
@@ -143,6 +143,8 @@ class LineReader:
             ):
                 self.log.clips.iteration.append(builder.iteration)
                 self.log.clips.norm.append(norm)
+            case events.Waiting(waited_s=seconds):
+                self.log.add_wait(seconds)
             case events.Resuming(path=path):
                 found = _STATE.search(path)
                 builder.resume_at = int(found[1]) if found else None
@@ -217,3 +219,4 @@ class LineReader:
             self.log.add_net(net_info(ended.lines))
         else:
             self.log.fields = solver_fields(ended.lines)
+            self.log.solver_text = kept_text(ended.lines)

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from irv2caffe.caffe.capability import capability, check_driver
+from irv2caffe.caffe.capability import capability, check_gpus
 from irv2caffe.caffe.command import tool_command
+from irv2caffe.config.gpus import CAFFE_FOR_GPUS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,12 +78,20 @@ class Engine(ABC):
         """Whether it locks the databases that it reads."""
         return False
 
-    def stall_help(self, num_devices: int) -> str:  # noqa: ARG002
-        """What to try if it stalls more than once; may be empty."""
+    def stall_help(self, solver: Any, num_devices: int) -> str:  # noqa: ARG002
+        """What to try after a stall; may be empty."""
         return ""
 
-    def check_driver(self) -> None:  # noqa: B027 - most engines have nothing to check
-        """Refuses GPUs whose driver it cannot use."""
+    def change_after_stall(self, solver: Any, num_devices: int) -> str:  # noqa: ARG002
+        """Changes a solver before the restart; what was changed, or an empty text."""
+        return ""
+
+    def check_devices(self, uuids: Sequence[str] | None) -> None:  # noqa: B027 - most can use all
+        """Refuses GPUs whose driver it cannot use, or for which it holds no code.
+
+        Args:
+            uuids: the GPUs; None for the CPU.
+        """
 
     def resolved(self, *, on_gpus: bool) -> Self:  # noqa: ARG002
         """The same engine with the default options for GPUs or the CPU."""
@@ -106,10 +115,7 @@ class CaffeEngine(Engine):
     name = "caffe"
     title = "Caffe"
     no_gpu = "built without GPU support"
-    gpu_help = (
-        "irv2caffe install-caffe --cuda builds a Caffe for GPUs; --engine torch trains on GPUs "
-        "(pip install 'irv2caffe[torch]'); --caffe, CAFFE_ROOT or --docker name another Caffe"
-    )
+    gpu_help = CAFFE_FOR_GPUS
 
     @property
     def program(self) -> str:  # type: ignore[override]
@@ -130,15 +136,32 @@ class CaffeEngine(Engine):
         """What it supports."""
         return capability(self.found)
 
-    def stall_help(self, num_devices: int) -> str:
-        """With several GPUs: one sum of all gradients, in place of one per layer by NCCL."""
+    def stall_help(self, solver: Any, num_devices: int) -> str:
+        """With several GPUs, NCCL may be what waits."""
         if num_devices < 2:
             return ""
-        return "if it stalls again: write layer_wise_reduce: false into the solver"
+        if solver.layer_wise_reduce:
+            return "write layer_wise_reduce: false into the solver, in case NCCL has stalled"
+        return (
+            "NCCL may have stalled: NCCL_DEBUG=INFO shows where, NCCL_P2P_DISABLE=1 keeps GPUs "
+            "from direct copies; or train on one GPU with --gpus 0 and twice the iter_size"
+        )
 
-    def check_driver(self) -> None:
-        """Refuses GPUs if the driver is missing or too old for its CUDA."""
-        check_driver(self.found)
+    def change_after_stall(self, solver: Any, num_devices: int) -> str:
+        """Lets NCCL sum all gradients at once, after the backward pass; the sums are the same.
+
+        By default each layer's are summed while the next ones are computed (parallel.cpp), and
+        memory that is allocated meanwhile can block NCCL.
+        """
+        if num_devices < 2 or not solver.layer_wise_reduce:
+            return ""
+        solver.layer_wise_reduce = False
+        return "layer_wise_reduce is false now, in case NCCL has stalled"
+
+    def check_devices(self, uuids: Sequence[str] | None) -> None:
+        """Refuses GPUs without a driver or code for them."""
+        if uuids is not None:
+            check_gpus(self.found, uuids)
 
     def takes_locks(self, can: Capability | None) -> bool:
         """BVLC's does, but docker gives a container databases on read-only mounts."""
@@ -156,6 +179,7 @@ class CaffeEngine(Engine):
             "image": self.image,
             "reason": self.reason,
             "version": can.version if can is not None else None,
+            "build": can.text() if can is not None else None,
             "flavor": can.flavor if can is not None else "bvlc",
         }
         return {"engine": self.name, "caffe": caffe}

@@ -33,8 +33,13 @@ SKIPPED_RULES = {
 # Rules whose findings stop Caffe at its start: errors even with --ignore-findings. A missing
 # database is only a note of check, which may run on another machine than the training.
 STOPPING_RULES = frozenset(
-    ("data-missing", "data-unreadable", "data-empty", "backend-unset", "max-iter")
+    (
+        *("data-missing", "data-unreadable", "data-empty", "backend-unset", "max-iter"),
+        "cudnn-missing",
+    )
 )
+# Those that check, which may run on another machine than the training, does not report as errors.
+_CERTAIN = frozenset(("data-missing", "cudnn-missing"))
 # The rules checked on --resume: the run passed the others, but its databases may have changed.
 _RESUME_RULES = frozenset(
     ("crop-exceeds-records", "label-range", "records-broken", "records-differ", "height-first")
@@ -72,6 +77,7 @@ def job_findings(plan: Plan, databases: Databases) -> tuple[Finding, ...]:
         lr_decay_epochs=given.get("lr_decay_epochs"),
         ignore=frozenset(RULES) - rules | plan.engine.moot_rules,
         databases=databases,
+        cudnn=plan.can.cudnn if plan.can is not None and plan.engine.name == "caffe" else None,
     )
     found = check_reading(plan.job.as_written(), options).findings
     return tuple(map(_without_folder, found)) if plan.options.origin else found
@@ -102,7 +108,7 @@ def problem(finding: Finding) -> InputError:
 
 def stops(finding: Finding) -> bool:
     """Whether Caffe would stop at its start because of the finding."""
-    return finding.rule == "data-missing" or (finding.rule in STOPPING_RULES and is_error(finding))
+    return finding.rule in _CERTAIN or (finding.rule in STOPPING_RULES and is_error(finding))
 
 
 def is_error(finding: Finding) -> bool:

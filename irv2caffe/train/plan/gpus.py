@@ -47,6 +47,11 @@ class Devices:
         return ",".join(map(str, self.numbers))
 
     @property
+    def uuids(self) -> tuple[str, ...] | None:
+        """The UUIDs of these GPUs; empty if unknown, None for the CPU."""
+        return tuple(gpu.uuid for gpu in self.gpus) if self.numbers else None
+
+    @property
     def count(self) -> int:
         """Number of batches that are computed at the same time; 1 for the CPU."""
         return (len(self.numbers) or self.workers) * self.machines

@@ -45,8 +45,7 @@ def make_plan(
         can = engine.capability()
     with collected(problems):
         devices = choose(options.gpus, engine, can)
-        if devices.numbers:
-            engine.check_driver()
+        engine.check_devices(devices.uuids)
     told = engine.options
     engine = engine.resolved(on_gpus=bool(devices.numbers))
     job = read_job(solver_path, problems, moved=options.moved)

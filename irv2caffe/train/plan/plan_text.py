@@ -135,6 +135,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             "reason": plan.engine.reason,
             "options": plan.engine.options,
             "version": can.version if can else None,
+            "build": plan.engine.build(can) if can else None,
             "flavor": plan.flavor,
             "gpu": can.gpu if can else None,
             "several_gpus": can.several_gpus if can else None,

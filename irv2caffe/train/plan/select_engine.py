@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from irv2caffe import system
 from irv2caffe.caffe.capability import find_caffe_for_gpus
 from irv2caffe.caffe.find import FoundCaffe, find_caffe
-from irv2caffe.errors import CaffeNotFoundError, Irv2CaffeError, UsageError
+from irv2caffe.errors import CaffeNotFoundError, InstallError, Irv2CaffeError, UsageError
 from irv2caffe.train.engines.engine import CaffeEngine
 from irv2caffe.train.engines.torch_engine import TorchEngine
 from irv2caffe.train.engines.torch_facts import torch_facts
@@ -17,6 +17,7 @@ from irv2caffe.train.engines.torch_options import TorchOptions
 from irv2caffe.train.plan.gpus import any_gpu, free_gpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from irv2caffe.train.engines.engine import Engine
@@ -90,7 +91,7 @@ def _automatic(request: EngineRequest) -> Engine:
     except CaffeNotFoundError as error:
         return _instead_of_caffe(request, error)
     wanted = _wanted_gpus(request.gpus)
-    lack = _lack(CaffeEngine(caffe), wanted, all_of_them=request.gpus != "auto")
+    lack = _lack(CaffeEngine(caffe), wanted, request.gpus)
     if not lack:
         return CaffeEngine(caffe, "Caffe can do what was asked; --engine torch takes PyTorch")
     try:
@@ -122,12 +123,28 @@ def _wanted_gpus(gpus: str) -> int:
     return len(gpus.split(","))
 
 
-def _lack(caffe: CaffeEngine, wanted: int, *, all_of_them: bool) -> str:
+def _uuids(gpus: str) -> tuple[str, ...]:
+    """The known GPUs that ``--gpus`` asks for, or would take by itself."""
+    there = system.visible_gpus() or []
+    numbers: Iterable[int] = range(len(there))
+    if gpus == "auto":
+        numbers = free_gpus(there)
+    elif gpus != "all":
+        numbers = (int(number) for number in gpus.split(",") if number.isdecimal())
+    return tuple(there[number].uuid for number in numbers if number < len(there))
+
+
+def _lack(caffe: CaffeEngine, wanted: int, gpus: str) -> str:
     """What this Caffe lacks for a number of GPUs; empty for nothing, or where it is unknown."""
     with suppress(Irv2CaffeError):  # the plan reports a Caffe that does not run
         can = caffe.capability()
         if wanted and can.gpu is False:
             return "Caffe here is built for the CPU only"
-        if wanted > 1 and can.several_gpus is False and all_of_them:
+        if wanted > 1 and can.several_gpus is False and gpus != "auto":
             return "Caffe here is built without NCCL, for one GPU only"
+        if wanted:
+            try:
+                caffe.check_devices(_uuids(gpus))
+            except InstallError as error:
+                return error.message
     return ""

@@ -165,7 +165,21 @@ class _RestartLoop:
         if pair is None and known is not None:
             return _snapshots_lost(verdict, f"{known.state.name} was complete")
         context.keeper.go_back(pair)
+        if verdict.ending is Ending.STALLED:
+            self._change_after_stall()
         return self._pause(verdict)
+
+    def _change_after_stall(self) -> None:
+        """Lets the engine change the solver, so that it does not stall again."""
+        context = self._context
+        plan = context.plan
+        is_known = plan.can is not None and plan.flavor == "bvlc" and plan.can.version == "1.0.0"
+        if not is_known:  # others may not know the fields of the solver
+            return
+        changed = plan.engine.change_after_stall(plan.solver, plan.devices.count)
+        if changed:
+            prepare.write_solver(context.run, plan)
+            context.say(changed)
 
     def _pause(self, verdict: Verdict) -> Verdict | None:
         """Waits before a restart, not before the first one; returns a verdict if stopped."""

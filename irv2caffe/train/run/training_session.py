@@ -138,7 +138,7 @@ class TrainingSession:
 
     def _outcome(self) -> Outcome:
         context = self._context
-        newest = context.keeper.newest
+        plan, newest = context.plan, context.keeper.newest
         return Outcome(
             exit_status=self.exit_status,
             stop_requested=context.signals.stop_requested,
@@ -152,7 +152,7 @@ class TrainingSession:
             pair_bytes=context.snapshot_bytes(),
             trainer=context.plan.engine.title,
             saves=context.plan.engine.saves,
-            on_stall=context.plan.engine.stall_help(context.plan.devices.count),
+            on_stall=plan.engine.stall_help(plan.solver, plan.devices.count),
         )
 
     def _on_line(self, text: str) -> None:

@@ -6,7 +6,7 @@ import re
 import signal
 from dataclasses import dataclass, replace
 
-from irv2caffe.config.gpus import TORCH_FOR_GPUS
+from irv2caffe.config.gpus import CAFFE_FOR_GPUS, TORCH_FOR_GPUS
 
 LOG = "the whole log is in train.log of the run folder"
 RESUME_COMMAND = "irv2caffe train --resume"
@@ -74,16 +74,18 @@ _KNOWN: tuple[tuple[re.Pattern[str], FailureCause], ...] = tuple(
         (r"^(.*\S) \(hint: (.*)\)$", "{0}", "{1}"),
         # GPUs in Caffe
         (r"CPU-only Caffe", "this Caffe was built without GPU support",
-         "--gpus none trains on the CPU; --caffe, CAFFE_ROOT or --docker name another Caffe"),
+         f"{CAFFE_FOR_GPUS}; --gpus none trains on the CPU"),
         (r"rebuild with USE_NCCL", "this Caffe was built without NCCL and trains on one GPU only",
-         "train on one GPU with --gpus 0, or name a Caffe that was built with NCCL"),
+         "train on one GPU with --gpus 0, or: irv2caffe install-caffe --cuda, which has NCCL"),
         (r"cudaSuccess \((10|101) vs", "there is no GPU of that number",
          "nvidia-smi lists the GPUs; --gpus takes their numbers"),
         (r"cudaSuccess \((38|100) vs", "CUDA sees no GPU",
          "nvidia-smi lists the GPUs; is CUDA_VISIBLE_DEVICES empty?"),
         (r"cudaSuccess \(35 vs", "the NVIDIA driver is missing, or too old for this Caffe's CUDA",
          "irv2caffe caffe --which, or nvidia-smi, shows the driver's version"),
-        (r"cudaSuccess \((8|98|48|209) vs|no kernel image",
+        (r"cudaSuccess \((803|804) vs", "the parts of the NVIDIA driver are of different versions",
+         "restart the machine after an update of the driver"),
+        (r"cudaSuccess \((8|98|48|209|222) vs|no kernel image",
          "this Caffe was not built for this kind of GPU",
          "irv2caffe install-caffe --cuda --force builds one for it"),
         (r"cudaSuccess \((77|700|4|719|6|702) vs", "a GPU failed while it computed", _DRIVER, True),

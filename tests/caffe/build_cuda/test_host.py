@@ -36,6 +36,7 @@ class FakeNvml(SimpleNamespace):
             nvmlSystemGetDriverVersion=lambda: driver,
             nvmlDeviceGetCount=lambda: len(capabilities),
             nvmlDeviceGetHandleByIndex=lambda index: index,
+            nvmlDeviceGetUUID=lambda index: f"GPU-{index}",
             nvmlDeviceGetCudaComputeCapability=lambda index: capabilities[index],
         )
 
@@ -61,7 +62,11 @@ def test_driver_in_proc(bare, text, driver):
 
 def test_nvml(bare, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml("560.35.03", (9, 0), (8, 0), (9, 0)))
-    assert read_host(bare / "none") == Host((560, 35), (80, 90))
+    found = read_host(bare / "none")
+    assert found == Host((560, 35), (80, 90))
+    assert found.only(["GPU-1"]).archs == (80,)
+    assert found.only(["GPU-0", "GPU-2"]).archs == (90,)
+    assert found.only([]) == found.only(["GPU-9"]) == found
     # As older bindings answer.
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(b"470.82.01", (7, 5)))
     assert read_host(bare / "none") == Host((470, 82), (75,))
@@ -71,7 +76,9 @@ def test_nvidia_smi_without_nvml(bare, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)  # import pynvml raises ImportError
     assert read_host(bare / "none") == Host(None, ())
     program = bare / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '535.183.01, 8.6'\necho '535.183.01, [N/A]'\n")
+    program.write_text(
+        "#!/bin/sh\necho '535.183.01, GPU-a, 8.6'\necho '535.183.01, GPU-b, [N/A]'\n"
+    )
     program.chmod(0o755)
     assert read_host(bare / "none") == Host((535, 183), (86,))
     program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")

@@ -16,9 +16,11 @@ import pytest
 from helpers.caffe_unit_tests import compile_tests, kept_build, run_tests
 
 from irv2caffe.caffe.build_cuda.fatbin import code_in
+from irv2caffe.caffe.build_cuda.packages import cudnn_version
 from irv2caffe.caffe.build_cuda.variant import Variant
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import FoundCaffe
+from irv2caffe.caffe.manifest import gpu_build
 
 NOBODY = 65534
 ARCHS = (80, 90)
@@ -66,16 +68,26 @@ def ordinary_user():
     return user
 
 
-@pytest.fixture(scope="module", params=[12, 13])
-def built(request, tmp_path_factory):
-    """A Caffe for GPUs, built as an ordinary user, and the folder it was built in."""
-    cuda = request.param
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory):
+    """The folder of the builds; those with and without cuDNN share downloads and objects."""
     kept = os.environ.get("IRV2CAFFE_BUILDS")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("builds")
+    return Path(kept) if kept else tmp_path_factory.mktemp("builds")
+
+
+VARIANTS = [Variant(cuda, ARCHS, cudnn=cudnn) for cuda in (12, 13) for cudnn in (False, True)]
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda v: f"{v.cuda}{'-cudnn' * v.cudnn}")
+def built(request, builds):
+    """A Caffe for GPUs, built as an ordinary user, and the folder it was built in."""
+    variant, folder = request.param, builds
+    cuda, kept = variant.cuda, "IRV2CAFFE_BUILDS" in os.environ
     build_dir, prefix = folder / f"cuda{cuda}", folder / f"caffe-cuda{cuda}"
     command = [
         *(sys.executable, "-m", "irv2caffe", "install-caffe", "--cuda", str(cuda)),
         *("--arch", ",".join(map(str, ARCHS)), "--force", "--keep-build"),
+        "--cudnn" if variant.cudnn else "--no-cudnn",
         *("--build-dir", str(build_dir), "--prefix", str(prefix)),
     ]
     user = ordinary_user()
@@ -86,7 +98,7 @@ def built(request, tmp_path_factory):
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, **user)
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout)
-    return FoundCaffe(prefix, prefix / "usr/bin", True, "just built"), build_dir, cuda
+    return FoundCaffe(prefix, prefix / "usr/bin", True, "just built"), build_dir, variant
 
 
 def test_code_for_the_wanted_gpus(built):
@@ -110,6 +122,14 @@ def test_losses_of_the_caffe_for_the_cpu(built, caffe, tmp_path):
     ours = losses(built[0], tmp_path)
     assert len(ours) == 21
     assert ours == losses(caffe, tmp_path)
+
+
+def test_manifest_names_cudnn(built):
+    found, _, variant = built
+    told = gpu_build(found.root)
+    assert (told.cudnn, told.archs) == (cudnn_version(variant), ARCHS)
+    libraries = {path.name for path in (found.root / "cuda/lib").iterdir()}
+    assert ("libcudnn_cnn.so.9" in libraries) is variant.cudnn
 
 
 def test_pycaffe_and_python_layers(built, tmp_path):
@@ -141,11 +161,13 @@ def test_pycaffe_and_python_layers(built, tmp_path):
 
 def test_unit_tests_of_caffe(built):
     """Math functions and solvers on the CPU; that they compile for GPUs counts too."""
-    found, build_dir, cuda = built
-    made = kept_build(build_dir, Variant(cuda, ARCHS))
-    names = ["math_functions", "im2col_kernel", "gradient_based_solver"]
+    found, build_dir, variant = built
+    made = kept_build(build_dir, variant)
+    names = ["math_functions", "im2col_kernel", "gradient_based_solver", "convolution_layer"]
     program = compile_tests(made, names)
-    pattern = "CPUMath*:SGDSolverTest/0*:RMSPropSolverTest/1*:AdamSolverTest/0*"
+    pattern = (
+        "CPUMath*:ConvolutionLayerTest/0*:SGDSolverTest/0*:RMSPropSolverTest/1*:AdamSolverTest/0*"
+    )
     done = run_tests(program, found, made.source, pattern)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert int(re.findall(r"\[  PASSED  \] (\d+) tests", done.stdout)[0]) >= 40

@@ -1,0 +1,183 @@
+"""Evidence for rules: the curves, the solver and nets, the databases, and tests of the model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from irv2caffe.check.arithmetic import comparisons
+from irv2caffe.diagnose.measured import Measured
+from irv2caffe.log.summary import Summary, summarize
+from irv2caffe.log.table import is_nonfinite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from irv2caffe.check.evidence import Evidence, PhaseNet
+    from irv2caffe.check.finding import Finding as CheckFinding
+    from irv2caffe.log.metrics import RunData
+    from irv2caffe.log.read.history import Log
+    from irv2caffe.log.table import TestRow
+
+_NEAR = 0.02  # share of the run whose displays give the loss at a place
+_LEAST_DISPLAYS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class RunEvidence:
+    """Everything known about a run.
+
+    Attributes:
+        name: of the run, for the user.
+        run: its rows and metrics.
+        log: the history as read; None for a published curve.
+        check: solver, nets and databases; None without files.
+        check_findings: what the rules of ``check`` found in them.
+        measured: tests of the model.
+        run_dir: the run folder, if it is one.
+        solver_path: the solver as a file that ``train`` can take; None if there is none.
+        config: its config.json, whose contents are not trusted.
+        notes: one line for each thing that was supposed, or could not be read.
+    """
+
+    name: str
+    run: RunData
+    log: Log | None = None
+    check: Evidence | None = None
+    check_findings: tuple[CheckFinding, ...] = ()
+    measured: Measured = field(default_factory=Measured)
+    run_dir: Path | None = None
+    solver_path: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The main numbers, and the anomalies."""
+        return summarize(self.run.table)
+
+    @cached_property
+    def anomalies(self) -> frozenset[str]:
+        """The kinds of anomalies of :mod:`irv2caffe.log.anomalies`."""
+        return frozenset(one.kind for one in self.summary.anomalies)
+
+    def found(self, name: str) -> CheckFinding | None:
+        """The finding of a rule of ``check``, if there is one."""
+        return next((one for one in self.check_findings if one.rule == name), None)
+
+    # Solver and nets.
+
+    @property
+    def has_solver(self) -> bool:
+        """Whether the fields of the solver are known, from a file or the log."""
+        return self.solver_file is not None or bool(self.log and self.log.fields)
+
+    @property
+    def solver_file(self) -> Any:
+        """The SolverParameter, or None without a file."""
+        return self.check.solver.message if self.check and self.check.solver else None
+
+    def solver_value(self, name: str) -> Any:
+        """A field of the solver, as written or by default; None if the solver is not known.
+
+        For a log the fields that it printed count, and Caffe's default for the others.
+        """
+        from irv2caffe.proto import messages
+
+        if self.solver_file is not None:
+            return _plain(getattr(self.solver_file, name))
+        if self.log is None or not self.log.fields:
+            return None
+        return self.log.fields.get(name, _plain(getattr(messages.SolverParameter(), name)))
+
+    def net(self, phase: str) -> PhaseNet | None:
+        """The first net of a phase, ``TRAIN`` or ``TEST``, if files are known."""
+        nets = self.check.nets if self.check else ()
+        return next((net for net in nets if net.phase == phase), None)
+
+    @cached_property
+    def num_classes(self) -> int | None:
+        """Classes of the net."""
+        train = self.net("TRAIN")
+        if self.run.table.num_classes or train is None:
+            return self.run.table.num_classes
+        return next((classes for _, classes, _ in comparisons(train)), None)
+
+    @property
+    def effective_batch(self) -> int | None:
+        """Images of an update: batch x iter_size x GPUs."""
+        return self.run.table.images_per_iteration
+
+    @cached_property
+    def num_val_images(self) -> int | None:
+        """Images of a test: batch x test_iter; None if one of them is not known."""
+        test = self.net("TEST")
+        if test is not None and test.batch_size and test.test_iter:
+            return test.batch_size * test.test_iter
+        given = self.config.get("num_val_images")
+        return given if type(given) is int and given > 0 else None
+
+    # Curves.
+
+    def at(self, iteration: float) -> str:
+        """A place for the user: the epoch where it is known, else the iteration."""
+        epoch = self.run.table.epoch(int(iteration))
+        return f"iteration {iteration:,.0f}" if epoch is None else f"epoch {epoch:.3g}"
+
+    @cached_property
+    def tests(self) -> Sequence[TestRow]:
+        """Tests with a finite top-1 error, without the one before the training."""
+        return [
+            row
+            for row in self.run.table.test
+            if row.top1_error is not None and math.isfinite(row.top1_error) and row.iteration > 0
+        ]
+
+    @cached_property
+    def test_losses(self) -> list[tuple[int, float]]:
+        """Iteration and loss of the tests after the start whose loss is finite."""
+        return [
+            (row.iteration, row.loss)
+            for row in self.run.table.test
+            if row.loss is not None and math.isfinite(row.loss) and row.iteration > 0
+        ]
+
+    @cached_property
+    def num_iterations(self) -> int:
+        """The last iteration."""
+        return self.summary.iterations
+
+    def loss_at(self, iteration: float) -> float | None:
+        """The training loss around an iteration: the median of the nearest displays."""
+        iterations, losses = self.run.iterations, self.run.losses
+        width = max(1.0, _NEAR * self.num_iterations)
+        near = [
+            loss
+            for at, loss in zip(iterations, losses, strict=True)
+            if abs(at - iteration) <= width and not is_nonfinite(loss)
+        ]
+        if len(near) < _LEAST_DISPLAYS:
+            pairs = sorted(
+                (abs(at - iteration), loss)
+                for at, loss in zip(iterations, losses, strict=True)
+                if not is_nonfinite(loss)
+            )
+            near = [loss for _, loss in pairs[:_LEAST_DISPLAYS]]
+        return median(near) if near else None
+
+    def test_near(self, epoch: float) -> TestRow | None:
+        """The test nearest to an epoch, if there is one within a quarter of an epoch of it."""
+        known = [row for row in self.tests if row.epoch is not None]
+        best = min(known, key=lambda row: abs((row.epoch or 0.0) - epoch), default=None)
+        return best if best and abs((best.epoch or 0.0) - epoch) <= 0.25 else None
+
+
+def _plain(value: Any) -> Any:
+    """A field of a message: a list if it is repeated, a float as it was written."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    return value if isinstance(value, (int, str)) or hasattr(value, "DESCRIPTOR") else list(value)

@@ -1,0 +1,1 @@
+"""Tests of a model that tell causes apart which look alike in the curves."""

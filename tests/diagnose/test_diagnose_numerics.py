@@ -1,0 +1,99 @@
+"""Rules on losses that are no numbers, saturated, or those of guessing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from helpers.diagnose_cases import SOLVER, TRAIN_VAL, changed, healthy, run
+
+import irv2caffe.diagnose.rules  # noqa: F401 - registers them
+from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE
+from irv2caffe.diagnose.measured import Measured
+from irv2caffe.diagnose.registry import RULES, run_rules
+from irv2caffe.log.table import PINNED_LOSS
+
+BROKEN = [2.3, 2.1, 2.0, *[math.nan] * 20]
+BACK = [2.3 - 0.02 * place for place in range(60)] + [math.log(10)] * 60
+
+
+def found(evidence):
+    """The findings of these rules, by rule."""
+    rules = [each for each in RULES.values() if each.topic == "numerics"]
+    return {one.rule: one for one in run_rules(evidence, rules)}
+
+
+def test_a_loss_that_is_no_number():
+    finding = found(run(losses=BROKEN))["not-a-number"]
+    assert finding.confidence == LIKELY
+    assert finding.symptom == "The loss is not a number since epoch 3.91"
+    assert "--model" in finding.decide
+    assert "debug_info: true" in finding.cure[-1]
+
+
+def test_the_first_layer_that_is_not_finite():
+    measured = Measured(weights="last.caffemodel", first_bad_layer="conv7")
+    finding = found(replace(run(losses=BROKEN), measured=measured))["not-a-number"]
+    assert finding.confidence == MEASURED
+    assert "conv7 is the first layer whose output is not finite" in finding.evidence[1]
+    assert not finding.decide
+    measured = Measured(weights="last.caffemodel", bad_weights=("a", "b", "c", "d", "e"))
+    finding = found(replace(run(losses=BROKEN), measured=measured))["not-a-number"]
+    assert finding.confidence == MEASURED
+    assert "the weights of a, b, c and 2 more are not finite" in finding.evidence
+
+
+def test_a_loss_that_is_no_number_before_any_update():
+    finding = found(run(losses=[math.nan] * 20))["not-a-number"]
+    assert "before any update" in finding.cause
+    assert "inspect-lmdb" in finding.cure[0]
+
+
+def test_tests_that_are_perfect_because_of_nan():
+    tests = [{"accuracy": 1.0, "loss": (1.0, math.nan)}] * 5
+    finding = found(run(tests=tests))["not-a-number"]
+    assert "the accuracy is exactly 1" in finding.evidence[0]
+
+
+def test_a_saturated_softmax():
+    later = found(run(losses=[2.3, 2.1, *[PINNED_LOSS] * 20]))["softmax-saturated"]
+    assert later.confidence == LIKELY
+    assert "have grown beyond measure" in later.cause
+    first = found(run(losses=[PINNED_LOSS] * 20))["softmax-saturated"]
+    assert "before any update" in first.cause
+    assert "transform_param" in first.cure[0]
+
+
+def test_a_net_that_never_learns():
+    stuck = {"losses": lambda _: math.log(10), "noise": 0.005, "tests": lambda _: (90.0, 2.303)}
+    finding = found(run(**stuck))["loss-at-guessing"]
+    assert finding.confidence == POSSIBLE
+    assert "which is guessing among 10 classes" in finding.evidence[0]
+    assert finding.evidence[1] == "the test error is 90.0 %; guessing has 90.0 %"
+    assert "--model" in finding.decide
+    # A setting of the files that cannot learn is seen directly.
+    fillers = changed(TRAIN_VAL, [('weight_filler { type: "msra" }', "")])
+    finding = found(run(**stuck, solver=SOLVER, train_val=fillers))["loss-at-guessing"]
+    assert finding.confidence == MEASURED
+    assert "weight_filler of a Convolution is missing" in finding.cause
+    assert "conv1 (" in finding.evidence[0]
+
+
+def test_a_net_that_forgets_all():
+    finding = found(run(losses=BACK, tests=lambda _: 60.0))["loss-collapsed"]
+    assert finding.confidence == POSSIBLE
+    assert finding.evidence == (
+        "the loss had fallen to 1.17; it is 2.3 now, which is guessing among 10 classes",
+    )
+    assert "--model" in finding.decide
+    # Outputs of tests that collapse alone are another matter.
+    tests = [{"accuracy": 0.7 if place < 20 else 0.1} for place in range(30)]
+    assert "loss-collapsed" not in found(run(tests=tests))
+
+
+@pytest.mark.parametrize("files", [{}, {"solver": SOLVER}])
+def test_nothing_on_a_healthy_run(files):
+    assert not found(healthy(**files))
+    assert not found(run(losses=[]))
+    assert not found(run(losses=[2.3, 2.2]))
