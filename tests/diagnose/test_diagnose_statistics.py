@@ -11,8 +11,9 @@ from helpers.diagnose_cases import DATABASES, SOLVER, TRAIN_VAL, changed, health
 
 from irv2caffe.diagnose.diagnosis import diagnose
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE
-from irv2caffe.diagnose.gaps import error_of_loss, first_pass, last_gap, least_loss
+from irv2caffe.diagnose.gaps import first_pass, last_gap, least_loss
 from irv2caffe.diagnose.gather import Request, gather
+from irv2caffe.diagnose.imagenet import error_of_loss
 from irv2caffe.log import table
 
 BN = "moving_average_fraction: 0.95"

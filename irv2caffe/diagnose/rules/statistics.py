@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import facts_of_net
+from irv2caffe.diagnose import imagenet
 from irv2caffe.diagnose.cures import check_files, diagnose_with_model, evaluate
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
-from irv2caffe.diagnose.gaps import IMAGENET_SOURCE, does_train, last_gap
+from irv2caffe.diagnose.gaps import does_train, last_gap
 from irv2caffe.diagnose.norms import norms_of
 from irv2caffe.diagnose.registry import rule
 from irv2caffe.diagnose.trust import open_gap, unexplained_gap
@@ -56,7 +57,7 @@ def first_epoch_gap(evidence: RunEvidence) -> Findings:
         else (check_files(evidence),),
         decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a high "
         "error on training images means that TRAIN and TEST differ, a low one overfitting",
-        source=_SOURCE + (f"; {IMAGENET_SOURCE}" if gap.train_loss is not None else ""),
+        source=_SOURCE + (f"; {imagenet.SOURCE}" if gap.train_loss is not None else ""),
         fit=0.98 if is_batch else 0.95,
     )
 

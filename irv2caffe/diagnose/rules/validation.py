@@ -31,6 +31,7 @@ _LEAST_FLAT_EPOCHS = 5.0  # where validation was bad from the start
 _AT_BEST = 1.05  # times the lowest error: no longer improving
 _FLAT_SHARE = 0.25  # of the run
 _FELL = 0.7  # of the training loss when validation stopped improving
+_NOTHING = 90.0  # percent: a net that never was better has not got far enough to overfit
 _MEMORIZED = 0.2  # of the loss of guessing
 _WIDE = 4.0  # points to either side
 _SMALL_PART = 0.3  # of the validation set
@@ -81,6 +82,7 @@ def _may_overfit(evidence: RunEvidence) -> bool:
         does_train(evidence)
         and not any(map(evidence.found, KNOWN_REASONS))
         and not at_chance(evidence)
+        and min((row.top1_error or 0.0 for row in evidence.tests), default=0.0) < _NOTHING
         and (epochs is None or epochs >= _LEAST_EPOCHS)
     )
 
