@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from irv2caffe.diagnose.evidence import RunEvidence
-    from irv2caffe.diagnose.imagenet import NUM_CLASSES, Error, error_of_loss
     from irv2caffe.log.metrics import Metric
-from irv2caffe.log.table import TestRow
+    from irv2caffe.log.table import TestRow
 
 What = Literal["loss"] | Error
 
