@@ -226,3 +226,12 @@ LOGS = sorted((Path(__file__).parents[1] / "files/logs").glob("*.log"))
 def test_logs_of_the_real_caffe(log):
     rules = {"first-epoch-gap", "running-statistics", "overfitting", "badly-mixed", "past-best"}
     assert not rules & set(names(gather(Request(log))))
+
+
+def test_a_net_without_batch_norm_differs_by_its_images():
+    found = names(run(falling, bad_tests))["first-epoch-gap"]  # the log shows such a net
+    assert "BatchNorm" not in found.cause
+    small = changed(TRAIN_VAL, [("batch_size: 16", "batch_size: 4")])
+    found = names(run(falling, bad_tests, solver=SOLVER, train_val=small))["first-epoch-gap"]
+    assert "BatchNorm's running statistics" in found.cause
+    assert "BatchNorm over 4 image(s)" in "".join(found.evidence)

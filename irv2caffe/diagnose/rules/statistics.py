@@ -30,7 +30,7 @@ def first_epoch_gap(evidence: RunEvidence) -> Findings:
         return
     norms = norms_of(evidence)
     is_batch = norms is not None and norms.num_batch > 0
-    details = [gap.text(evidence), *_dropout(evidence), *(_flag(evidence, norms) if norms else ())]
+    details = (gap.text(evidence), *_dropout(evidence), *_small_batch(evidence))
     against = (
         ("Loss and error go together differently in other nets, by about 10 points.",)
         if gap.train_loss is not None
@@ -40,17 +40,8 @@ def first_epoch_gap(evidence: RunEvidence) -> Findings:
         LIKELY,
         symptom="At the end of the first epoch, when no training image had been seen before, "
         "validation is already far worse than training.",
-        cause="Memorizing is impossible in the first epoch, so TRAIN and TEST do not evaluate the "
-        + (
-            "same function. The tests normalize each image by the other images of its batch: the "
-            "figures depend on the TEST batch, and are not those of the net."
-            if is_batch
-            else "same function, or not the same kind of images. Either BatchNorm's running "
-            "statistics do not fit the weights, or the images of both are preprocessed, labelled "
-            "or mixed of classes differently, or batches of few classes let the training see the "
-            "class."
-        ),
-        evidence=tuple(details),
+        cause=f"Memorizing is impossible in the first epoch, so {_difference(norms)}.",
+        evidence=(*details, *(_flag(evidence, norms) if norms else ())),
         against=against,
         cure=(*_cure_of_flag(evidence), evaluate(evidence, "--reestimate-bn 200"))
         if is_batch
@@ -60,6 +51,29 @@ def first_epoch_gap(evidence: RunEvidence) -> Findings:
         source=_SOURCE + (f"; {imagenet.SOURCE}" if gap.train_loss is not None else ""),
         fit=0.98 if is_batch else 0.95,
     )
+
+
+def _difference(norms: Norms | None) -> str:
+    """What may differ between the phases."""
+    if norms is not None and norms.num_batch:
+        return (
+            "TRAIN and TEST do not evaluate the same function. The tests normalize each image by "
+            "the other images of its batch: the figures depend on the TEST batch, and are not "
+            "those of the net"
+        )
+    images = "the images of both are preprocessed, labelled or mixed of classes differently"
+    if norms is not None and not norms.num_layers:
+        return f"{images}, or those of training are not mixed"
+    return (
+        "TRAIN and TEST do not evaluate the same function, or not the same kind of images. Either "
+        f"BatchNorm's running statistics do not fit the weights, or {images}, or batches of few "
+        "classes let the training see the class"
+    )
+
+
+def _small_batch(evidence: RunEvidence) -> tuple[str, ...]:
+    found = evidence.found("bn-small-batch")
+    return (f"In the files: {found.what}; {found.why}.",) if found else ()
 
 
 def _dropout(evidence: RunEvidence) -> tuple[str, ...]:
