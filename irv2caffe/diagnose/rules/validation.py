@@ -64,8 +64,8 @@ def overfitting(evidence: RunEvidence) -> Findings:
     assert start is not None
     yield Finding(
         LIKELY,
-        symptom=f"Since {evidence.at(start.iteration)} the net learns its training images by heart: "
-        f"their loss falls on, and {seen}.",
+        symptom=f"Since {evidence.at(start.iteration)} the net learns its training images by "
+        f"heart: their loss falls on, and {seen}.",
         cause=f"Overfitting: the net memorizes its training images{_why(evidence)}.",
         evidence=(*texts, *([last.text(evidence)] if last else ()), *_invitations(evidence)),
         against=(against,) if early is not None else (),
