@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import facts_of_net
@@ -15,6 +17,7 @@ from irv2caffe.diagnose.cures import (
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import (
     at_chance,
+    classes_of,
     does_train,
     last_gap,
     main_loss,
@@ -34,6 +37,8 @@ _EXPLAINED = (
     *("first-epoch-gap", "running-statistics", "learning-rate-too-high"),
     *("fixed-order", "unchecked-databases"),
 )
+_KNOWN, _IN_A_ROW = 0.1, 5  # of the loss of guessing; displays
+_FEW_OF_A_CLASS, _FEW_ITERATIONS = 30, 100
 _LEAK = "; BatchNorm's statistics of the batch give the class away, which tests cannot use"
 _SHUFFLE = "irv2caffe make-lmdb IMAGES OUT --shuffle"
 
@@ -234,16 +239,32 @@ def _differs(evidence: RunEvidence, name: str, *, symptom: str, cause: str) -> F
     )
 
 
+def _learned_at_once(evidence: RunEvidence, classes: int) -> str:
+    """A training loss near 0 after far too few images of each class to learn them."""
+    batch, limit = evidence.effective_batch, _KNOWN * math.log(classes)
+    most = _FEW_OF_A_CLASS * classes / batch if batch else _FEW_ITERATIONS
+    losses, end = evidence.run.losses, bisect_right(evidence.run.iterations, most)
+    for place in range(end):
+        if sum(losses[place : place + _IN_A_ROW]) < _IN_A_ROW * limit:
+            at = evidence.run.iterations[place]
+            return (
+                f"The training loss is {losses[place]:.2g} already at iteration {at:,.0f}, when "
+                "the net has seen too few images to know the classes."
+            )
+    return ""
+
+
 @rule("validation-at-chance", needs=("displays", "tests"), settled_by=("net", "database", "model"))
 def validation_at_chance(evidence: RunEvidence) -> Findings:
     """The training loss falls, and no test was ever better than guessing."""
     is_known = any(map(evidence.found, KNOWN_REASONS))
     if not at_chance(evidence) or not does_train(evidence) or is_known:
         return
-    classes, last = evidence.num_classes or 0, evidence.tests[-1]
+    classes, last = classes_of(evidence) or 2, evidence.tests[-1]
     loss = main_loss(evidence, last.iteration)
     errors = [row.top1_error or 0.0 for row in evidence.tests]
     chance = 100 * (1 - 1 / classes)
+    early = _learned_at_once(evidence, classes)
     width = half_width(evidence, chance)
     is_above = width is not None and min(errors) > chance + width
     errors_text = (
@@ -257,18 +278,21 @@ def validation_at_chance(evidence: RunEvidence) -> Findings:
     yield Finding(
         LIKELY,
         symptom="The training loss falls, and no test is better than guessing.",
-        cause="TEST does not ask what TRAIN teaches: the labels of the validation images mean "
-        "other classes, or the images are preprocessed differently; else BatchNorm's running "
-        "statistics are useless, or batches of one class gave the class away in training.",
+        cause="The training images come class by class, so that the net only learns the class of "
+        "the moment; else the labels are all the same."
+        if early
+        else "TEST does not ask what TRAIN teaches: the labels of the validation images mean other "
+        "classes, or the images are preprocessed differently; else BatchNorm's running statistics "
+        "are useless, or batches of one class gave the class away in training.",
         evidence=(
             errors_text,
             f"At {evidence.at(last.iteration)} the training loss is {loss:.2f}.",
             *((beyond,) if is_above else ()),
+            *((early,) if early else ()),
         ),
-        cure=(
-            _relabel(evidence),
-            "the same transform_param in TRAIN and TEST",
-        ),
+        cure=(_SHUFFLE,)
+        if early
+        else (_relabel(evidence), "the same transform_param in TRAIN and TEST"),
         decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a low "
         "error on training images means that the validation images or labels are at fault",
         source="the meaning of a test; github.com/soeaver/caffe-model issue 12",

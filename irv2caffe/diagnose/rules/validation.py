@@ -29,10 +29,12 @@ _MIN_TESTS = 4
 _LEAST_EPOCHS = 4.0  # fewer passes over the images memorize little
 _LEAST_FLAT_EPOCHS = 5.0  # where validation was bad from the start
 _AT_BEST = 1.05  # times the lowest error: no longer improving
-_FLAT_SHARE = 0.25  # of the run
+_FLAT_SHARE = 1 / 3  # of the run
 _FELL = 0.7  # of the training loss when validation stopped improving
+_NOTHING = 90.0  # percent: a net that never was better has not got far enough to overfit
 _MEMORIZED = 0.2  # of the loss of guessing
 _WIDE = 4.0  # points to either side
+_RISES = "that of the validation images rises"
 _SMALL_PART = 0.3  # of the validation set
 _SMALL = 20_000  # training images
 _SOURCE = "github.com/apache/mxnet pull request 13757; arXiv 1602.07261, section 4"
@@ -58,11 +60,12 @@ def overfitting(evidence: RunEvidence) -> Findings:
         "Validation was worse than training already in the first epoch, when nothing could be "
         "memorized: that part of the difference is not overfitting."
     )
-    start = evidence.at(onset.iteration if onset is not None else rising.iteration if rising else 0)
+    start, seen = (onset, "validation does not follow") if onset is not None else (rising, _RISES)
+    assert start is not None
     yield Finding(
         LIKELY,
-        symptom=f"Since {start} the net learns only its training images: their loss falls on, and "
-        "validation does not follow.",
+        symptom=f"Since {evidence.at(start.iteration)} the net learns its training images by "
+        f"heart: their loss falls on, and {seen}.",
         cause=f"Overfitting: the net memorizes its training images{_why(evidence)}.",
         evidence=(*texts, *([last.text(evidence)] if last else ()), *_invitations(evidence)),
         against=(against,) if early is not None else (),
@@ -81,6 +84,7 @@ def _may_overfit(evidence: RunEvidence) -> bool:
         does_train(evidence)
         and not any(map(evidence.found, KNOWN_REASONS))
         and not at_chance(evidence)
+        and min((row.top1_error or 0.0 for row in evidence.tests), default=0.0) < _NOTHING
         and (epochs is None or epochs >= _LEAST_EPOCHS)
     )
 
@@ -190,6 +194,7 @@ def few_test_images(evidence: RunEvidence) -> Findings:
     is_small = bool(part) and (tested_share(evidence) or 1.0) < _SMALL_PART
     if width < _WIDE and not part:
         return
+    size = evidence.found("test-set-size")
     errors = [row.top1_error or 0.0 for row in evidence.tests]
     late = errors[len(errors) // 2 :]
     is_all = len(late) > 1 and is_noise(evidence, min(late), max(late))
@@ -207,7 +212,10 @@ def few_test_images(evidence: RunEvidence) -> Findings:
             *((within,) if is_all else ()),
             *((part,) if part else ()),
         ),
-        cure=("test_iter: validation images / TEST batch", evaluate(evidence, "--on val")),
+        cure=(
+            size.fix if size is not None else "more validation images, and test_iter for them",
+            *((evaluate(evidence, "--on val"),) if part else ()),
+        ),
         source="binomial distribution; solver.cpp, Test",
         fit=0.15,
     )
