@@ -6,6 +6,7 @@ What these rules say replaces what rules on the curves say of the same cause (``
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.measured import Measured
 
 _BATCH_NORM = "batch_norm_layer.cpp; measured with the net of 2016: docs/explanation/batch-norm.md"
+_OTHER_MIX = 0.2  # distance of the shares of classes
 
 
 def _evaluate(found: Measured, options: str) -> str:
@@ -97,10 +99,23 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
         yield _ruled_out(
             "Running statistics that do not fit the weights.",
             "BatchNorm's running mean and variance lag behind the weights.",
-            (f"New statistics change little. {_renewed(found)}",),
+            (_explained(found), _renewed(found)),
             _BATCH_NORM,
             settles,
         )
+
+
+def _explained(found: Measured) -> str:
+    """How much of the difference between training and validation new statistics take away."""
+    assert found.val is not None
+    assert found.as_trained is not None
+    assert found.reestimated is not None
+    better = max(0.0, found.val.top1_error - found.reestimated.top1_error)
+    whole = found.val.top1_error - found.as_trained.top1_error
+    return (
+        f"New statistics explain {better:.1f} of the {whole:.1f} points by which validation is "
+        "worse than training."
+    )
 
 
 def _is_of_the_end(evidence: RunEvidence) -> bool:
@@ -130,6 +145,16 @@ def tested_overfitting(evidence: RunEvidence) -> Findings:
     text = (
         f"Evaluated in the same way, wrong are {train} training images and {val} validation images."
     )
+    if found.labels and (found.labels.distance or 0.0) > _OTHER_MIX:
+        if val.class_error is None or train.class_error is None:
+            return
+        text = (
+            "Their classes are not equally frequent; the mean error of the classes is "
+            f"{train.class_error:.1f} % for training images and {val.class_error:.1f} % for "
+            "validation images, evaluated in the same way."
+        )
+        val = replace(val, top1_error=val.class_error)
+        train = replace(train, top1_error=train.class_error)
     source = "github.com/apache/mxnet pull request 13757"
     if val.is_worse(train) and not found.input_difference and not found.labels_differ:
         augment = (
