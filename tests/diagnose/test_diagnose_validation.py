@@ -95,6 +95,10 @@ def test_the_best_test_was_long_ago():
 
     found = names(run(lambda epoch: 0.8 + 1.5 * 0.8**epoch, tests))["past-best"]
     assert "points worse" in found.symptom
+    assert found.confidence is POSSIBLE
+    done = ["I1124 23:59:59.500000  4242 caffe.cpp:1] Optimization Done."]
+    found = names(run(lambda epoch: 0.8 + 1.5 * 0.8**epoch, tests, lines=done))["past-best"]
+    assert found.confidence is LIKELY
     assert "past-best" not in names(healthy())
 
 

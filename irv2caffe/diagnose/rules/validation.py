@@ -33,6 +33,7 @@ _FLAT_SHARE = 1 / 3  # of the run
 _FELL = 0.7  # of the training loss when validation stopped improving
 _NOTHING = 90.0  # percent: a net that never was better has not got far enough to overfit
 _MEMORIZED = 0.2  # of the loss of guessing
+_MIN_LATER = 2  # tests after the best one
 _WIDE = 4.0  # points to either side
 _RISES = "that of the validation images rises"
 _SMALL_PART = 0.3  # of the validation set
@@ -164,11 +165,13 @@ def past_best(evidence: RunEvidence) -> Findings:
     best, last = evidence.summary.best_top1_error, evidence.summary.last_top1_error
     if found is None or best is None or last is None or is_partial(evidence):
         return
-    if is_noise(evidence, best, last):
+    later = [row for row in evidence.tests if row.iteration > found.iteration]
+    is_whole = evidence.tests[-1].outputs.keys() == evidence.tests[0].outputs.keys()
+    if is_noise(evidence, best, last) or not is_whole or len(later) < _MIN_LATER:
         return
     kept = evidence.run_dir is not None and (evidence.run_dir / "snapshots").is_dir()
     yield Finding(
-        LIKELY,
+        LIKELY if evidence.run.table.ended else POSSIBLE,
         symptom=f"The best test was at {evidence.at(found.iteration)}, and the last one is "
         f"{last - best:.1f} points worse.",
         cause="The last snapshot is not the net to use: the run went past its best.",
