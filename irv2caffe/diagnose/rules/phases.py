@@ -14,13 +14,7 @@ from irv2caffe.diagnose.cures import (
     evaluate,
 )
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
-from irv2caffe.diagnose.gaps import (
-    at_chance,
-    classes_of,
-    does_train,
-    last_gap,
-    main_loss,
-)
+from irv2caffe.diagnose.gaps import at_chance, classes_of, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
 from irv2caffe.diagnose.trust import KNOWN_REASONS, OTHER_CLASSES, half_width, unexplained_gap
 
