@@ -184,9 +184,9 @@ class Rates:
     def kept(self) -> str:
         """How much of the highest rate is left at the end."""
         if self.last > 0.99 * self.highest:
-            return f"the rate is {self.last:.3g} from the start to the end"
+            return f"The rate is {self.last:.3g} from the start to the end."
         share = 100 * self.last / self.highest
-        return f"the rate is still {self.last:.3g}, {share:.0f} % of its highest value"
+        return f"The rate is still {self.last:.3g}, {share:.0f} % of its highest value."
 
     def steps_after(self, iteration: float) -> float:
         """The share of the sum of all rates that comes after an iteration."""
@@ -214,8 +214,9 @@ def rates_of(evidence: RunEvidence) -> Rates | None:
 
 
 def told(evidence: RunEvidence, anomaly: Anomaly) -> str:
-    """An anomaly of the log, and where it begins."""
-    return f"{anomaly.text} (from {evidence.at(anomaly.iteration)} on)"
+    """An anomaly of the log, and where it begins, as a sentence."""
+    text = anomaly.text[:1].upper() + anomaly.text[1:]
+    return f"{text} (from {evidence.at(anomaly.iteration)} on)."
 
 
 def standstill(evidence: RunEvidence) -> str:
