@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from irv2caffe.log.summary import Summary
     from irv2caffe.plot.curve import Window
     from irv2caffe.plot.curves import Run
+    from irv2caffe.plot.report_section import Section
     from irv2caffe.plot.session import PlotSession
 
 _WATCH_S = 30.0
@@ -130,7 +131,7 @@ def _plot_once(session: PlotSession) -> list[Run]:
     runs = session.runs()
     session.check_outputs(runs)
     kinds = {".png": "figure", ".svg": "figure", ".pdf": "figure", ".html": "report"}
-    for path in session.write(runs):
+    for path in session.write(runs, _sections(session, runs)):
         kind = "events" if ".tfevents." in path.name else kinds.get(path.suffix.lower(), "rows")
         ui.say(f"{kind}: {path}")
     return runs
@@ -166,13 +167,30 @@ def _refresh(session: PlotSession, runs: list[Run]) -> None:
 
     session.check_outputs(runs)
     try:
-        session.write(runs)
+        session.write(runs, _sections(session, runs))
     except InputError as error:  # the run has only just started
         ui.say(error.message)
         return
     for run in runs:
         parts = [f"{name} {value}" for name, value in summary_items(summarize(run.table))]
         ui.say(f"{run.name}: {', '.join(parts)}")
+
+
+def _sections(session: PlotSession, runs: list[Run]) -> list[Section]:
+    """The diagnosis of each run, for the report."""
+    asked = session.request
+    if asked.html is None:
+        return []
+    from irv2caffe.diagnose.diagnosis import diagnose
+    from irv2caffe.diagnose.gather import Request, evidence_of_log
+    from irv2caffe.diagnose.report_section import section_of
+
+    sections = []
+    for path, run in zip(asked.paths[:1] if asked.join else asked.paths, runs, strict=True):
+        assert run.log is not None
+        evidence = evidence_of_log(run.log, Request(path, reads_databases=False), run.table)
+        sections.append(section_of(diagnose(evidence), run.name))
+    return sections
 
 
 def _show(session: PlotSession, runs: list[Run], *, as_json: bool) -> None:

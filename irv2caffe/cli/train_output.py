@@ -11,10 +11,13 @@ from irv2caffe.cli.plot_log import summary_lines
 from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
+    from irv2caffe.diagnose.diagnosis import Diagnosis
     from irv2caffe.train.engines.engine import Engine
     from irv2caffe.train.plan.plan import Plan, TrainOptions
     from irv2caffe.train.run.result import TrainResult
     from irv2caffe.train.run.smoke_test import SmokeResult
+
+_MAX_CAUSES = 3
 
 
 def show_plan(
@@ -62,8 +65,11 @@ def show_result(result: TrainResult, as_json: bool) -> int:
     from irv2caffe.train.run.verdict import Ending
 
     verdict = result.verdict
+    diagnosis = None if result.summary is None else _diagnosis(result.run_dir)
+    told = _told(diagnosis)
     if as_json:
-        ui.show_json(result.as_dict())
+        found = None if diagnosis is None else diagnosis.as_dict()["findings"]
+        ui.show_json({**result.as_dict(), "diagnosis": found})
     else:
         for line in summary_lines(result.summary) if result.summary is not None else ():
             ui.show(line)
@@ -71,7 +77,11 @@ def show_result(result: TrainResult, as_json: bool) -> int:
             ui.show(f"last snapshot         {result.snapshot}")
         if result.best is not None:
             ui.show(f"best snapshot         {result.best.weights} ({result.best.text()})")
+        for line in told:
+            ui.show(line)
         ui.show(f"{verdict.ending}: {result.run_dir}")
+    if told:
+        ui.say_next("diagnose", result.run_dir)
     if verdict.ending is Ending.FINISHED:
         for words in (("evaluate",), ("classify", "IMAGE..."), ("deploy", "--out", "bundle")):
             ui.say_next(words[0], result.run_dir, *words[1:])
@@ -79,6 +89,27 @@ def show_result(result: TrainResult, as_json: bool) -> int:
     ui.say(f"irv2caffe: {verdict.ending}: {verdict.why}")
     ui.say(f"  hint: {verdict.hint}")
     return EXIT_INTERRUPTED if verdict.ending is Ending.STOPPED else EXIT_FAILED
+
+
+def _diagnosis(run_dir: Path) -> Diagnosis | None:
+    """What the log tells of why a run is not better; None, with a line, if that fails."""
+    try:
+        from irv2caffe.diagnose.diagnosis import diagnose
+        from irv2caffe.diagnose.gather import Request, gather
+
+        return diagnose(gather(Request(run_dir, reads_databases=False)))
+    except Exception as error:  # noqa: BLE001 - the training is over, and its result must be told
+        ui.say(f"no diagnosis: {error or type(error).__name__}")
+        return None
+
+
+def _told(diagnosis: Diagnosis | None) -> list[str]:
+    """The first causes that are likely, a line each."""
+    from irv2caffe.diagnose.finding import LIKELY
+    from irv2caffe.diagnose.text import brief_line
+
+    findings = () if diagnosis is None else diagnosis.findings
+    return [brief_line(one) for one in findings if one.confidence >= LIKELY][:_MAX_CAUSES]
 
 
 def from_another_shell(asked: dict[str, str | None], as_json: bool) -> int:

@@ -53,3 +53,9 @@ def diagnose_with_model(evidence: RunEvidence) -> str:
         return f"irv2caffe diagnose {source} --model last"
     solver = "" if evidence.check else " --solver SOLVER"
     return f"irv2caffe diagnose {source}{solver} --model MODEL.caffemodel"
+
+
+def evaluate(evidence: RunEvidence, options: str) -> str:
+    """The command that evaluates the run's model."""
+    source = shlex.quote(str(evidence.run_dir)) if evidence.run_dir else "MODEL.caffemodel"
+    return f"irv2caffe evaluate {source} {options}"

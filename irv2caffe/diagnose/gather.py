@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import irv2caffe.check.rules  # noqa: F401  registers the rules
@@ -26,6 +25,8 @@ from irv2caffe.log.table import make_table
 from irv2caffe.train.run_dir.run_dir import read_config
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from irv2caffe.check.evidence import Evidence
     from irv2caffe.check.files import Reading
     from irv2caffe.log.read.history import Log
@@ -76,24 +77,10 @@ def gather(request: Request) -> RunEvidence:
     if source.suffix == ".csv" and source.is_file():
         _refuse_parts(request)
         return _of_rows(request)
-    return _of_log(request)
-
-
-def evidence_of(name: str, table: Table, log: Log | None) -> RunEvidence:
-    """The evidence of a log that is already read, with the solver and nets that it printed.
-
-    Args:
-        name: of the run.
-        table: its rows.
-        log: its history; None where it has none.
-    """
-    notes: list[str] = []
-    check = None
-    if log is not None:
-        reading = printed_reading(log, Path(), notes)
-        options = _options(Request(Path(name)), log, table.num_train_images)
-        check = _checked(reading, options, reads_databases=False)
-    return _evidence(name, table, check, log=log, notes=tuple(notes))
+    folders = [path for path in (source, *request.parts) if path.is_dir()]
+    if folders:
+        _refuse_parts(replace(request, source=folders[0]))
+    return evidence_of_log(read_log(source, *request.parts), request)
 
 
 def _evidence(name: str, table: Table, check: Evidence | None, **more: Any) -> RunEvidence:
@@ -108,16 +95,21 @@ def _refuse_parts(request: Request) -> None:
         raise UsageError(f"{request.source} has no further parts", hint)
 
 
-def _of_log(request: Request) -> RunEvidence:
-    source = request.source
-    folders = [path for path in (source, *request.parts) if path.is_dir()]
-    if folders:
-        _refuse_parts(replace(request, source=folders[0]))
-    log = read_log(source, *request.parts)
+def evidence_of_log(log: Log, request: Request, table: Table | None = None) -> RunEvidence:
+    """The evidence of a log that is read.
+
+    Args:
+        log: its history.
+        request: the files.
+        table: its rows; None makes them.
+
+    Raises:
+        FormatError: a prototxt that the user names is invalid.
+    """
+    source, notes = request.source, list[str]()
     folder = source if source.is_dir() else source.parent
     run_dir = folder if _is_log_of_run(source) else None
     images = request.num_train_images or find_train_images(log, folder).number
-    notes: list[str] = []
     reading = _reading(request, run_dir, notes)
     options = _options(request, log, images)
     solver_path = request.solver or (run_dir and run_dir / _SOLVER)
@@ -128,14 +120,9 @@ def _of_log(request: Request) -> RunEvidence:
         reading = printed
         options = replace(options, flavor="bvlc")  # NVCaffe prints the batch of one GPU
     check = _checked(reading, options, reads_databases=request.reads_databases)
-    batch = request.images_per_iteration
-    if check is not None:
-        images = images or num_train(check)
-        if not any(process.batch for process in log.processes):
-            batch = batch or effective_batch(check)
     return _evidence(
         str(source),
-        make_table(log, num_train_images=images, images_per_iteration=batch),
+        table or _table(log, request.images_per_iteration, images, check),
         check,
         log=log,
         run_dir=run_dir,
@@ -143,6 +130,15 @@ def _of_log(request: Request) -> RunEvidence:
         config={} if run_dir is None else read_config(run_dir),
         notes=tuple(notes),
     )
+
+
+def _table(log: Log, batch: int | None, images: int | None, check: Evidence | None) -> Table:
+    """The rows of a log; batch and length of an epoch are those of the files if it has none."""
+    if check is not None:
+        images = images or num_train(check)
+        if not any(process.batch for process in log.processes):
+            batch = batch or effective_batch(check)
+    return make_table(log, num_train_images=images, images_per_iteration=batch)
 
 
 def _is_log_of_run(source: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,10 +58,15 @@ def _read(evidence: RunEvidence) -> Iterator[str]:
     table = evidence.run.table
     yield f"{len(table.train):,} losses, {len(table.test):,} tests"
     check = evidence.check
-    files = [] if check is None else [file.name for file in check.prototxts]
+    files = [] if check is None else [_shorter(file.name) for file in check.prototxts]
     yield ", ".join(files[:_MAX_FILES]) if files else "no solver and no net"
     databases = [] if check is None else list(check.databases)
     if databases:
         yield ", ".join(databases[:_MAX_FILES])
     if evidence.measured.weights:
         yield f"tests of {evidence.measured.weights}"
+
+
+def _shorter(path: str) -> str:
+    """A path relative to the working folder, if that is not longer."""
+    return min(os.path.relpath(path), path, key=len)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe.diagnose.text import rows_of
+from irv2caffe.diagnose.text import is_command, rows_of
 from irv2caffe.plot.curves import Run
 from irv2caffe.plot.report import write_report
-from irv2caffe.plot.report_section import Card, Section
+from irv2caffe.plot.report_section import Card, Command, Section
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.diagnosis import Diagnosis
@@ -26,13 +26,19 @@ def section_of(diagnosis: Diagnosis, name: str) -> Section:
     """
     cards = tuple(
         Card(
-            finding.confidence.label, f"{finding.symptom} [{finding.rule}]", tuple(rows_of(finding))
+            finding.confidence.label,
+            f"{finding.symptom} [{finding.rule}]",
+            tuple((name, tuple(map(_marked, texts))) for name, texts in rows_of(finding)),
         )
         for finding in diagnosis.findings
     )
     rows = [("read", tuple(text for _, text in diagnosis.head))]
-    rows += [(f"no {one.what}", (one.how, *one.tells())) for one in diagnosis.missing]
+    rows += [(f"no {one.what}", (_marked(one.how), *one.tells())) for one in diagnosis.missing]
     return Section(HEADING, name, cards, tuple(rows))
+
+
+def _marked(text: str) -> str:
+    return Command(text) if is_command(text) else text
 
 
 def write_page(evidence: RunEvidence, diagnosis: Diagnosis, out: Path) -> None:

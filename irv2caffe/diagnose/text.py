@@ -38,7 +38,9 @@ def diagnosis_lines(
     if diagnosis.missing:
         lines += ["", "what would tell more"]
         for one in diagnosis.missing:
-            lines += _row(one.what, [one.how, *one.tells()], width)
+            lines += _row(one.what, [one.how], width)
+            for text in one.tells():
+                lines += _row("", [text], width)
     return [*lines, "", *_wrapped(f"{diagnosis.name}: {counted(diagnosis.findings)}", width)]
 
 

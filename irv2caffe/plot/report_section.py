@@ -11,7 +11,12 @@ from irv2caffe.plot.style import without_controls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_COMMAND = "irv2caffe "  # text that begins with it is to be typed
+
+class Command(str):
+    """A text to type."""
+
+    __slots__ = ()
+
 
 Rows = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -82,7 +87,7 @@ def _table(rows: Rows) -> str:
 
 
 def _line(text: str) -> str:
-    tag = "code" if text.startswith(_COMMAND) else "span"
+    tag = "code" if isinstance(text, Command) else "span"
     return f"<div><{tag}>{_text(text)}</{tag}></div>"
 
 

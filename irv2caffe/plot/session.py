@@ -22,7 +22,10 @@ from irv2caffe.plot.curves import Run
 from irv2caffe.plot.style import PlotOptions, check_suffix, without_controls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from irv2caffe.plot.report_section import Section
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,11 @@ class _Source:
 
 
 class PlotSession:
-    """Reads the logs of a request; a context manager that closes its files."""
+    """Reads the logs of a request; a context manager that closes its files.
+
+    Attributes:
+        request: what to read and to write.
+    """
 
     def __init__(self, request: Request) -> None:
         """Checks the request; reads nothing yet.
@@ -100,7 +107,7 @@ class PlotSession:
         if request.tensorboard is not None:
             require_tensorboard()
         _check_files(request)
-        self._request = request
+        self.request = request
         self._stack = ExitStack()
         self._unknown: IO[str] | None = None
         self._sources: list[_Source] = []
@@ -114,8 +121,8 @@ class PlotSession:
             self._sources.append(_Source(name, paths, reader))
 
     def __enter__(self) -> Self:
-        if self._request.unknown is not None:
-            temporary = self._stack.enter_context(atomic_file(self._request.unknown))
+        if self.request.unknown is not None:
+            temporary = self._stack.enter_context(atomic_file(self.request.unknown))
             self._unknown = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         return self
 
@@ -145,7 +152,7 @@ class PlotSession:
         Raises:
             UsageError: there are tests, and none of them has these.
         """
-        request = self._request
+        request = self.request
         tests = [test for run in runs for test in (*run.table.test, *run.table.other_tests)]
         nets = sorted({test.net for test in tests})
         if nets and request.test_net not in nets:
@@ -183,7 +190,7 @@ class PlotSession:
 
     def runs(self) -> list[Run]:
         """The runs as read so far."""
-        request, runs = self._request, []
+        request, runs = self.request, []
         for source in self._sources:
             log = source.reader.log
             source.images = self._train_images(source)
@@ -198,8 +205,8 @@ class PlotSession:
         return runs
 
     def _train_images(self, source: _Source) -> TrainImages:
-        if self._request.num_train_images is not None:
-            return TrainImages(self._request.num_train_images, "as given")
+        if self.request.num_train_images is not None:
+            return TrainImages(self.request.num_train_images, "as given")
         path = source.paths[-1]
         folder = None if str(path) == STDIN else path if path.is_dir() else path.parent
         return find_train_images(source.reader.log, folder)
@@ -208,14 +215,18 @@ class PlotSession:
         """Name and number of training images of each run."""
         return [(source.name, source.images) for source in self._sources]
 
-    def write(self, runs: list[Run]) -> list[Path]:
+    def write(self, runs: list[Run], sections: Sequence[Section] = ()) -> list[Path]:
         """Writes the files of the request; returns their paths.
+
+        Args:
+            runs: from :meth:`runs`.
+            sections: further ones of the report.
 
         Raises:
             InputError: there is nothing to draw.
             OutputError: a file cannot be written.
         """
-        request, written = self._request, []
+        request, written = self.request, []
         if request.out is not None:
             from irv2caffe.plot.figure import draw
 
@@ -225,7 +236,9 @@ class PlotSession:
             from irv2caffe.plot.report import write_report
 
             refresh_s = None if self.ended else request.refresh_s
-            write_report(runs, request.html, request.options, refresh_s=refresh_s)
+            write_report(
+                runs, request.html, request.options, refresh_s=refresh_s, sections=sections
+            )
             written.append(request.html)
         if request.csv is not None:
             write_csv(request.csv, runs[0].table)

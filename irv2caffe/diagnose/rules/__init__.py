@@ -1,6 +1,11 @@
 """The rules, one module per topic; importing this package registers all of them."""
 
 from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
+    statistics,
+    data,
+    classes,
+    validation,
+    speed,
     learning_rate,
     measured,
     measured_data,
