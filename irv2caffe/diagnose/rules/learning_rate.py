@@ -6,23 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from irv2caffe.diagnose.course import (
-    course_of,
-    fell_back,
-    is_finetuned,
-    rate_per_image,
-    rates_of,
-    told,
-    type_of_solver,
-)
+from irv2caffe.diagnose.course import course_of, fell_back, is_finetuned, told
 from irv2caffe.diagnose.cures import start_again
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Confidence, Finding
+from irv2caffe.diagnose.mixing import mixing_of
+from irv2caffe.diagnose.rates import rate_per_image, rates_of, type_of_solver
 from irv2caffe.diagnose.registry import rule
 
 if TYPE_CHECKING:
-    from irv2caffe.diagnose.course import Rates
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
+    from irv2caffe.diagnose.rates import Rates
 
 _FAR = 2.0  # times the loss of guessing, for good
 _RISEN = 2.0  # times the lowest loss so far: a loss that rises before it diverges
@@ -40,14 +34,14 @@ _RATE_SOURCE = "sgd_solver.cpp, GetLearningRate; the recipes paper-sgd, lim0606,
 @rule("learning-rate-too-high", needs=("displays",), settled_by=("solver",))
 def learning_rate_too_high(evidence: RunEvidence) -> Findings:
     """A loss that diverges, spikes over that of guessing, or falls back to it for good."""
-    signs_of = (_diverges, _explodes, _stays_high, _spikes, _falls_back)
+    signs_of = (_diverges, _explodes, _stays_high, _hovers, _spikes, _falls_back)
     sign = next((found for sign_of in signs_of if (found := sign_of(evidence))), None)
     if sign is None:
         return
     rates, clips = rates_of(evidence), evidence.log.clips.iteration if evidence.log else ()
     signs = [sign.text]
     if rates:
-        signs.append(f"The learning rate is {rates.highest:.3g} at its highest.")
+        signs.append(rates.course)
     if len(clips):
         signs.append(f"Gradients were clipped {len(clips):,} times.")
     yield Finding(
@@ -57,9 +51,7 @@ def learning_rate_too_high(evidence: RunEvidence) -> Findings:
         "shrinking.",
         tuple(signs),
         (
-            start_again(evidence, base_lr=_lower(evidence, rates))
-            if rates
-            else "a tenth of base_lr",
+            _cure(evidence, rates),
             *(() if len(clips) else ("clip_gradients: 10 to 80 in the solver, as a safety net",)),
         ),
         decide="a run of a few hundred iterations with the lower rate",
@@ -68,11 +60,15 @@ def learning_rate_too_high(evidence: RunEvidence) -> Findings:
     )
 
 
-def _lower(evidence: RunEvidence, rates: Rates) -> float:
-    """A tenth of the rate, or what is usual if that is lower."""
+def _cure(evidence: RunEvidence, rates: Rates | None) -> str:
+    """A tenth of the rate, or what is usual if that is lower; for one that rises its schedule."""
+    if rates is None:
+        return "a tenth of base_lr"
+    if rates.rises:
+        return "a learning rate that does not rise: gamma below 1 in the solver"
     per_image = rate_per_image(evidence)
     usual = rates.highest * _STEEPEST / per_image if per_image else rates.highest
-    return min(rates.highest / 10, usual)
+    return start_again(evidence, base_lr=min(rates.highest / 10, usual))
 
 
 class _Sign(NamedTuple):
@@ -127,11 +123,22 @@ def _stays_high(evidence: RunEvidence) -> _Sign | None:
     return _Sign("The loss has risen, and stays far too high.", text, LIKELY, 0.8)
 
 
+def _hovers(evidence: RunEvidence) -> _Sign | None:
+    """A loss that never falls, at a rate beyond all recipes."""
+    per_image = rate_per_image(evidence)
+    if "stuck" not in evidence.anomalies or per_image is None or per_image <= _HIGH_RATE:
+        return None
+    return _Sign("The loss does not fall.", _of_image(per_image), POSSIBLE, 0.6)
+
+
 def _spikes(evidence: RunEvidence) -> _Sign | None:
     """Many spikes over the loss of guessing, after the first tenth."""
-    course = course_of(evidence)
+    course, mixing = course_of(evidence), mixing_of(evidence)
     if course is None or evidence.summary.diverged is not None:
         return None
+    is_mixed = mixing is None or not (mixing.is_periodic or mixing.is_slow)
+    if evidence.found("no-shuffle") or not is_mixed:
+        return None  # each new class is a spike
     if course.guess is None and course.first < _SPIKE * min(course.losses):
         return None  # nothing says what is high
     iterations = np.asarray(evidence.run.iterations, dtype=np.float64)
@@ -181,7 +188,7 @@ def learning_rate_too_low(evidence: RunEvidence) -> Findings:
     )
     rate = rates.highest if rates else None
     yield Finding(
-        LIKELY if low else POSSIBLE,
+        LIKELY if low and (course.sinks or not is_stuck) else POSSIBLE,
         "The loss hardly falls." if is_stuck else "The loss falls slowly, and is still falling.",
         "The learning rate is too low: every update moves the weights by too little.",
         (fall, *([low] if low else [])),

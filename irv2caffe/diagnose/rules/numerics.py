@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.course import course_of, fell_back, told
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _SETTINGS = ("nothing-learns", "base-lr", "zero-filler", "constant-filler", "scale-filler-zero")
 _BELOW, _ABOVE = 0.9, 1.3  # times the loss of guessing: outside of it is another matter
 _FAR = 3.0  # times the loss of guessing, at first
-_EXACT = 1e-4  # relative: a loss that does not depend on the batch
+_DIGITS = 6  # of a loss in the log
 _ALL_WRONG = 100.0  # percent
 _DEBUG = "debug_info: true and display: 1 in the solver show the values of each layer in the log"
 
@@ -111,7 +112,7 @@ def loss_at_guessing(evidence: RunEvidence) -> Findings:
         yield Finding(
             MEASURED,
             "The net learns nothing.",
-            f"{each.what[0].upper()}{each.what[1:]}: {each.why}.",
+            f"In the files: {each.what}; {each.why}.",
             (told(evidence, found), f"Found in {each.places[0]}." if each.places else each.what),
             (each.fix,),
             source=each.source,
@@ -152,7 +153,8 @@ def _is_constant(evidence: RunEvidence, course: Course) -> bool:
     if course.guess is None:
         return False
     losses = list(evidence.run.losses)[len(evidence.run.losses) // 2 :]
-    return all(abs(loss - course.guess) < _EXACT * course.guess for loss in losses)
+    rounding = 10.0 ** (math.floor(math.log10(course.guess)) - _DIGITS + 1)
+    return all(abs(loss - course.guess) < 1.5 * rounding for loss in losses)
 
 
 def _signs_of_guessing(

@@ -6,17 +6,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import effective_batch
-from irv2caffe.diagnose.course import (
-    course_of,
-    number,
-    rate_per_image,
-    rates_of,
-    standstill,
-    told,
-    type_of_solver,
-)
+from irv2caffe.diagnose.course import course_of, standstill, told
 from irv2caffe.diagnose.cures import start_again
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
+from irv2caffe.diagnose.rates import number, rate_per_image, rates_of, type_of_solver
 from irv2caffe.diagnose.registry import rule
 
 if TYPE_CHECKING:

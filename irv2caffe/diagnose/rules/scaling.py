@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HIGH_START = 1.5  # times the loss of guessing
 _LEARNED = 0.5  # of the loss of guessing
 _SWING = 3.0  # a test loss against the one before it
-_EARLY = 1 / 3  # of the run
+_EARLY, _FIRST = 1 / 3, 6  # of the run, and tests of a short one
 _SCALED = (
     "irv2caffe build-net --out net --residual-scale 0.17,0.1,0.2",
     "or eltwise_param { coeff: 1 coeff: 0.1 } in a net of your own",
@@ -136,7 +136,8 @@ def _sentence(found: CheckFinding) -> str:
 def _early_jumps(evidence: RunEvidence) -> str:
     """How the test loss jumps up in the first part of the run; empty if it does not."""
     end, course = _EARLY * evidence.num_iterations, course_of(evidence)
-    early = [(at, loss) for at, loss in evidence.test_losses if at <= end]
+    tests = evidence.test_losses
+    early = [test for place, test in enumerate(tests) if test[0] <= end or place < _FIRST]
     if course is None or len(early) < 3:
         return ""
     for (at, loss), (later, other) in pairwise(early):

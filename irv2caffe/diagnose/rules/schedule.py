@@ -5,20 +5,23 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from irv2caffe.diagnose.course import course_of, is_finetuned, number, rates_of, told
+from irv2caffe.diagnose.course import course_of, is_finetuned, told
 from irv2caffe.diagnose.cures import go_on, start_again
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
+from irv2caffe.diagnose.rates import number, rates_of
 from irv2caffe.diagnose.registry import rule
 
 if TYPE_CHECKING:
-    from irv2caffe.diagnose.course import Rates
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
+    from irv2caffe.diagnose.rates import Rates
 
 _HARDLY_DECAYED = 0.4  # of the highest rate
 _VANISHED = 0.01  # of the highest rate
 _FITTED = 0.01  # of the loss of guessing: there is nothing left to fit
+_LEARNED = 0.9  # of the loss of guessing; a net that has not learned has another cause
 _HIGH = 0.2  # of the loss of guessing: a lower one is that of a net that has learned
+_EARLY = 0.5  # of the run; later, the usual schedules have come to their last step
 _STILL_FALLING = 0.03  # relative, from the first half of a time to the second
 _LEAST = 3  # displays of a median
 _FLAT = 0.03  # relative fall from one half of a time to the other; a plateau has less
@@ -34,7 +37,7 @@ def learning_rate_decayed_too_fast(evidence: RunEvidence) -> Findings:
     if tiny is None or is_finetuned(evidence):
         return
     share = course.share(tiny)
-    if share > 0.75 or not course.is_flat(max(share, 0.02)) or course.last < _HIGH * course.level:
+    if share > _EARLY or not course.is_flat(max(share, 0.02)) or course.last < _HIGH * course.level:
         return
     pace = [_median(evidence, *part) for part in ((0.0, tiny / 2), (tiny / 2, tiny))]
     if None in pace or not (fell := 1 - (pace[1] or 0.0) / (pace[0] or 1.0)) > _STILL_FALLING:
@@ -91,10 +94,10 @@ def learning_rate_not_lowered(evidence: RunEvidence) -> Findings:
     if rates.last < _HARDLY_DECAYED * rates.highest:
         return
     plateau = next((one for one in evidence.summary.anomalies if one.kind == "plateau"), None)
-    is_flat = course.is_flat(0.5) and course.last < 0.9 * course.level
-    if (
-        plateau is None and (evidence.tests or not is_flat)
-    ) or course.last < _FITTED * course.level:
+    is_flat = course.is_flat(0.5)
+    if plateau is None and (evidence.tests or not is_flat):
+        return
+    if not _FITTED * course.level < course.last < _LEARNED * course.level:
         return
     since = plateau.iteration if plateau else evidence.num_iterations // 2
     share = course.share(since)
