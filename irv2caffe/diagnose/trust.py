@@ -1,4 +1,4 @@
-"""Trust: how far the error of a test can be off because it is of a limited number of images."""
+"""Trust: how far the figures of tests can be off, and what explains it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import facts_of_net
+from irv2caffe.diagnose.gaps import at_chance, does_train, first_pass, last_gap
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
+    from irv2caffe.diagnose.gaps import Gap
 
+# Rules of check that name another reason why tests are bad.
+KNOWN_REASONS = ("phases-transform", "phases-labels", "no-shuffle", "label-range")
+OTHER_CLASSES = "class-imbalance"  # validation images are of other classes, more often than not
+_MOST_IMAGES = 10**12
 _Z = 1.96  # of the 95 % interval of a normal distribution
 _PART, _MORE = 0.9, 1.1  # of the validation set
 
@@ -21,7 +27,7 @@ def half_width(evidence: RunEvidence, error: float) -> float | None:
     added, which keeps it honest near 0 and 100 %.
     """
     images = evidence.num_val_images
-    if not images:
+    if not images or images > _MOST_IMAGES:
         return None
     share = (error / 100 * images + 2) / (images + 4)
     return 100 * _Z * math.sqrt(share * (1 - share) / (images + 4))
@@ -38,7 +44,7 @@ def is_noise(evidence: RunEvidence, one: float, other: float) -> bool:
 def tested_share(evidence: RunEvidence) -> float | None:
     """Images of a test over those of the validation set; None where one is not known."""
     net, check, images = evidence.net("TEST"), evidence.check, evidence.num_val_images
-    if net is None or check is None or not images:
+    if net is None or check is None or not images or images > _MOST_IMAGES:
         return None
     facts = facts_of_net(net, check)
     known = check.claims.num_val or (facts.num_records if facts is not None else None)
@@ -49,3 +55,19 @@ def is_partial(evidence: RunEvidence) -> bool:
     """Whether each test is of other images, so that tests cannot be compared."""
     share = tested_share(evidence)
     return share is not None and not _PART <= share <= _MORE
+
+
+def open_gap(evidence: RunEvidence) -> Gap | None:
+    """The gap of the first epoch, if it is large and has not closed since."""
+    first, last = first_pass(evidence), last_gap(evidence)
+    if first is None or not first.is_large or not does_train(evidence):
+        return None
+    return None if last is not None and not last.is_large else first
+
+
+def unexplained_gap(evidence: RunEvidence) -> Gap | None:
+    """An open gap that no other finding explains."""
+    reasons = (*KNOWN_REASONS, OTHER_CLASSES)
+    if at_chance(evidence) or any(map(evidence.found, reasons)):
+        return None
+    return open_gap(evidence)

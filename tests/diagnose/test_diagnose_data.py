@@ -164,12 +164,39 @@ def test_the_same_error_in_every_test():
 
 
 def test_waiting_for_images():
-    lines = ["I1124 23:59:59.500000    17 blocking_queue.cpp:1] Waiting for data"]
+    lines = ["I1124 23:59:59.500000  4242 blocking_queue.cpp:1] Waiting for data"]
     found = names(healthy(lines=lines * 40))["input-bottleneck"]
     assert "38,000 waits for 30,000 batches" in found.evidence[0]
     assert not names(healthy(lines=lines * 2))
     assert not names(healthy(lines=lines * 5))
+    prefetching = ["I1124 23:59:59.500000    17 blocking_queue.cpp:1] Waiting for data"]
+    assert not names(healthy(lines=prefetching * 40))
     engine = [
         "I1124 23:59:59.500000  4242 blocking_queue.cpp:49] Waiting for data: 9000.5 s of 1 s"
     ]
     assert "25% of the time" in names(healthy(lines=engine))["input-bottleneck"].evidence[0]
+
+
+def test_validation_images_of_another_size():
+    large = {"val_lmdb": replace(DATABASES["val_lmdb"], height=64, width=64)}
+    found = names(run(falling, bad_tests, databases=large, **FILES))["preprocessing-differs"]
+    assert found.confidence is POSSIBLE
+    assert "in TEST" in found.evidence[0]
+    assert "preprocessing-differs" not in names(healthy(databases=large, **FILES))
+
+
+def test_tests_of_the_training_images():
+    same = changed(TRAIN_VAL, [('source: "val_lmdb"', 'source: "train_lmdb"')])
+    found = names(healthy(solver=SOLVER, train_val=same))
+    assert found["tests-on-training-images"].confidence is MEASURED
+    assert "tests-on-training-images" not in names(healthy(**FILES))
+
+
+def test_a_loss_of_zero_at_once_tells_of_unmixed_images():
+    """As a public run with an unshuffled database: 0.02 after 60 iterations, guessing in tests."""
+    losses = [6.9, 3.8, 1.6, 0.5, *[0.02] * 300]
+    evidence = run(losses, lambda _: (99.4, 14.0), num_classes=1000, epochs=30.0)
+    found = names(evidence)["validation-at-chance"]
+    assert "come class by class" in found.cause
+    assert "too few images to know the classes" in found.evidence[-1]
+    assert "overfitting" not in names(evidence)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.diagnose_cases import SOLVER, TRAIN_VAL, changed, healthy, run
+from helpers.diagnose_cases import DATABASES, SOLVER, TRAIN_VAL, changed, healthy, run
 
 from irv2caffe.diagnose.diagnosis import diagnose
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE
-from irv2caffe.diagnose.gaps import error_of_loss, first_pass, last_gap, least_loss
+from irv2caffe.diagnose.gaps import first_pass, last_gap, least_loss
 from irv2caffe.diagnose.gather import Request, gather
+from irv2caffe.diagnose.imagenet import error_of_loss
 from irv2caffe.log import table
 
 BN = "moving_average_fraction: 0.95"
@@ -174,3 +176,62 @@ def test_statistics_that_are_never_computed():
     lines = ["I1124 00:00:00.500000  4242 caffe.cpp:1] Finetuning from other.caffemodel"]
     finetuned = healthy(solver=SOLVER, train_val=kept, lines=lines)
     assert "frozen-statistics" not in names(finetuned)
+
+
+def test_validation_images_in_the_order_of_their_classes():
+    """A TEST batch with its own statistics then shows one class."""
+    found = names(run(falling, bad_tests, solver=SOLVER, train_val=BATCH))["first-epoch-gap"]
+    assert "come class by class" in "".join(found.evidence)
+    mixed = {"val_lmdb": replace(DATABASES["val_lmdb"], order="shuffled")}
+    found = names(run(falling, bad_tests, solver=SOLVER, train_val=BATCH, databases=mixed))
+    assert "class by class" not in "".join(found["first-epoch-gap"].evidence)
+
+
+def test_other_classes_in_validation_are_another_reason():
+    """With few images of most classes in training, the losses of both cannot be compared."""
+    rare = replace(DATABASES["train_lmdb"], num_records=1600, class_counts=(700, 700, *[25] * 8))
+    found = names(run(falling, bad_tests, databases={"train_lmdb": rare}, **WITHOUT))
+    assert "class-imbalance" in found
+    assert not {"first-epoch-gap", "running-statistics"} & set(found)
+
+
+def test_the_public_run_of_2016():
+    """The order of its causes that the curves and the published files support."""
+    findings = diagnose(gather(Request(Path("original-2016")))).findings
+    rules = [(one.rule, one.confidence) for one in findings]
+    assert rules[:2] == [("first-epoch-gap", LIKELY), ("overfitting", LIKELY)]
+    assert all(confidence <= POSSIBLE for _, confidence in rules[2:])
+    assert {"fixed-order", "unchecked-databases"} <= {rule for rule, _ in rules[2:4]}
+    first, second = findings[:2]
+    assert "goes with a top-5 error of about 39 % on ImageNet" in first.evidence[0]
+    assert "132 BatchNorm layer(s)" in "".join(first.evidence)
+    assert "From epoch 10 to epoch 25 the training loss fell from 0.99 to 0.32" in "".join(
+        second.evidence
+    )
+    assert "crop and mirror are the only augmentation" in second.cause
+
+
+@pytest.mark.parametrize("name", ["lim0606", "twtygqyy"])
+def test_public_runs_that_did_it_right(name):
+    solver = Path(__file__).parents[2] / "templates" / name / "solver.prototxt"
+    for given in (None, solver):
+        found = names(gather(Request(Path(name), solver=given)))
+        assert not [one for one in found.values() if one.confidence >= POSSIBLE]
+
+
+LOGS = sorted((Path(__file__).parents[1] / "files/logs").glob("*.log"))
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
+def test_logs_of_the_real_caffe(log):
+    rules = {"first-epoch-gap", "running-statistics", "overfitting", "badly-mixed", "past-best"}
+    assert not rules & set(names(gather(Request(log))))
+
+
+def test_a_net_without_batch_norm_differs_by_its_images():
+    found = names(run(falling, bad_tests))["first-epoch-gap"]  # the log shows such a net
+    assert "BatchNorm" not in found.cause
+    small = changed(TRAIN_VAL, [("batch_size: 16", "batch_size: 4")])
+    found = names(run(falling, bad_tests, solver=SOLVER, train_val=small))["first-epoch-gap"]
+    assert "BatchNorm's running statistics" in found.cause
+    assert "BatchNorm over 4 image(s)" in "".join(found.evidence)

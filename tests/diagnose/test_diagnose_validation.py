@@ -6,9 +6,12 @@ import math
 
 import pytest
 from helpers.diagnose_cases import DATABASES, SOLVER, TRAIN_VAL, changed, healthy, run
+from helpers.log_lines import display, lines_of_test
 
 from irv2caffe.diagnose.diagnosis import diagnose
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE
+from irv2caffe.diagnose.gaps import last_gap
+from irv2caffe.diagnose.gather import Request, gather
 from irv2caffe.diagnose.trust import half_width
 
 FILES = {"solver": SOLVER, "train_val": TRAIN_VAL}
@@ -92,6 +95,10 @@ def test_the_best_test_was_long_ago():
 
     found = names(run(lambda epoch: 0.8 + 1.5 * 0.8**epoch, tests))["past-best"]
     assert "points worse" in found.symptom
+    assert found.confidence is POSSIBLE
+    done = ["I1124 23:59:59.500000  4242 caffe.cpp:1] Optimization Done."]
+    found = names(run(lambda epoch: 0.8 + 1.5 * 0.8**epoch, tests, lines=done))["past-best"]
+    assert found.confidence is LIKELY
     assert "past-best" not in names(healthy())
 
 
@@ -146,3 +153,27 @@ def test_an_accuracy_of_a_net_that_is_nan():
     found = names(run([2.0, 1.5, 1.0, math.nan, math.nan], tests))
     assert "comparisons with NaN" in found["perfect-accuracy"].cause
     assert "overfitting" not in found
+
+
+def test_a_regression_whose_test_loss_rises():
+    """It has no error; the loss of its tests is enough."""
+    tests = [
+        {"loss": (1.0, 4.0 - place / 4 if place < 8 else 2 + place / 4)} for place in range(30)
+    ]
+    found = names(run(lambda epoch: 0.1 + 4 * 0.8**epoch, tests))["overfitting"]
+    assert "of the test rises" in found.evidence[0]
+    fine = [{"loss": (1.0, 0.2 + 4 * 0.8**place)} for place in range(30)]
+    assert not names(run(lambda epoch: 0.1 + 4 * 0.8**epoch, fine))
+
+
+def test_the_main_head_is_compared(tmp_path):
+    """The last loss of the tests is that of an auxiliary head here."""
+    lines = []
+    for step in range(0, 1000, 10):
+        if step % 200 == 100:
+            heads = {"accuracy": 0.8, "main": (1.0, 0.6), "aux": (0.3, 4.0)}
+            lines += lines_of_test(step, heads)
+        lines += display(step, 1.7, outputs={"main": (1.0, 0.5), "aux": (0.3, 4.0)})
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    gap = last_gap(gather(Request(tmp_path / "log")))
+    assert (gap.train, gap.val) == (pytest.approx(0.5), pytest.approx(0.6))

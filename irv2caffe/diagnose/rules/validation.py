@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from irv2caffe.diagnose.cures import diagnose_with_model, evaluate
+from irv2caffe.diagnose.cures import diagnose_with_model, evaluate, train_with
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.rules.statistics import KNOWN_REASONS, open_gap
-from irv2caffe.diagnose.trust import half_width, is_noise, is_partial, tested_share
+from irv2caffe.diagnose.trust import (
+    KNOWN_REASONS,
+    half_width,
+    is_noise,
+    is_partial,
+    open_gap,
+    tested_share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,21 +29,25 @@ _MIN_TESTS = 4
 _LEAST_EPOCHS = 4.0  # fewer passes over the images memorize little
 _LEAST_FLAT_EPOCHS = 5.0  # where validation was bad from the start
 _AT_BEST = 1.05  # times the lowest error: no longer improving
-_FLAT_SHARE = 0.25  # of the run
+_FLAT_SHARE = 1 / 3  # of the run
 _FELL = 0.7  # of the training loss when validation stopped improving
+_NOTHING = 90.0  # percent: a net that never was better has not got far enough to overfit
 _MEMORIZED = 0.2  # of the loss of guessing
+_MIN_LATER = 2  # tests after the best one
 _WIDE = 4.0  # points to either side
+_RISES = "that of the validation images rises"
 _SMALL_PART = 0.3  # of the validation set
 _SMALL = 20_000  # training images
 _SOURCE = "github.com/apache/mxnet pull request 13757; arXiv 1602.07261, section 4"
 
 
-@rule("overfitting", needs=("displays", "tests"), settled_by=("net", "model"))
+@rule("overfitting", needs=("displays",), settled_by=("net", "model"))
 def overfitting(evidence: RunEvidence) -> Findings:
     """The net memorizes its training images, for want of augmentation or of images."""
     last = last_gap(evidence)
     rising = next((one for one in evidence.summary.anomalies if one.kind == "overfit"), None)
-    if last is None or not last.is_large or not _may_overfit(evidence):
+    is_open = rising is not None if last is None else last.is_large  # a regression has no gap
+    if not is_open or not _may_overfit(evidence):
         return
     onset = _onset(evidence)
     early = open_gap(evidence)
@@ -51,13 +61,14 @@ def overfitting(evidence: RunEvidence) -> Findings:
         "Validation was worse than training already in the first epoch, when nothing could be "
         "memorized: that part of the difference is not overfitting."
     )
-    start = evidence.at(onset.iteration if onset is not None else rising.iteration if rising else 0)
+    start, seen = (onset, "validation does not follow") if onset is not None else (rising, _RISES)
+    assert start is not None
     yield Finding(
         LIKELY,
-        symptom=f"Since {start} the net learns only its training images: their loss falls on, and "
-        "validation does not follow.",
+        symptom=f"Since {evidence.at(start.iteration)} the net learns its training images by "
+        f"heart: their loss falls on, and {seen}.",
         cause=f"Overfitting: the net memorizes its training images{_why(evidence)}.",
-        evidence=(*texts, last.text(evidence), *_invitations(evidence)),
+        evidence=(*texts, *([last.text(evidence)] if last else ()), *_invitations(evidence)),
         against=(against,) if early is not None else (),
         cure=tuple(_cures(evidence)),
         decide=f"{evaluate(evidence, '--on train --limit 5000')}: a low error on training images, "
@@ -74,6 +85,7 @@ def _may_overfit(evidence: RunEvidence) -> bool:
         does_train(evidence)
         and not any(map(evidence.found, KNOWN_REASONS))
         and not at_chance(evidence)
+        and min((row.top1_error or 0.0 for row in evidence.tests), default=0.0) < _NOTHING
         and (epochs is None or epochs >= _LEAST_EPOCHS)
     )
 
@@ -137,12 +149,12 @@ def _invitations(evidence: RunEvidence) -> Iterator[str]:
 def _cures(evidence: RunEvidence) -> Iterator[str]:
     images = evidence.run.table.num_train_images
     if not _is_augmented(evidence):
-        yield "irv2caffe train --engine torch --augment inception --shuffle"
-        yield "for Caffe: make-lmdb --augment inception --copies 5 for the training images"
+        yield train_with(evidence, "--engine torch --augment inception --shuffle")
+        yield "irv2caffe make-lmdb IMAGES OUT --augment inception --copies 5"
     if evidence.solver_value("weight_decay") == 0:
         yield "weight_decay: 0.00004 or more in the solver"
     if images and images < _SMALL:
-        yield "irv2caffe train --recipe small-data, or finetune from trained weights"
+        yield "--recipe small-data, or --recipe finetune from trained weights"
     yield "more dropout, --label-smoothing 0.1; or stop at the best test"
 
 
@@ -153,11 +165,13 @@ def past_best(evidence: RunEvidence) -> Findings:
     best, last = evidence.summary.best_top1_error, evidence.summary.last_top1_error
     if found is None or best is None or last is None or is_partial(evidence):
         return
-    if is_noise(evidence, best, last):
+    later = [row for row in evidence.tests if row.iteration > found.iteration]
+    is_whole = evidence.tests[-1].outputs.keys() == evidence.tests[0].outputs.keys()
+    if is_noise(evidence, best, last) or not is_whole or len(later) < _MIN_LATER:
         return
     kept = evidence.run_dir is not None and (evidence.run_dir / "snapshots").is_dir()
     yield Finding(
-        LIKELY,
+        LIKELY if evidence.run.table.ended else POSSIBLE,
         symptom=f"The best test was at {evidence.at(found.iteration)}, and the last one is "
         f"{last - best:.1f} points worse.",
         cause="The last snapshot is not the net to use: the run went past its best.",
@@ -183,6 +197,7 @@ def few_test_images(evidence: RunEvidence) -> Findings:
     is_small = bool(part) and (tested_share(evidence) or 1.0) < _SMALL_PART
     if width < _WIDE and not part:
         return
+    size = evidence.found("test-set-size")
     errors = [row.top1_error or 0.0 for row in evidence.tests]
     late = errors[len(errors) // 2 :]
     is_all = len(late) > 1 and is_noise(evidence, min(late), max(late))
@@ -200,7 +215,10 @@ def few_test_images(evidence: RunEvidence) -> Findings:
             *((within,) if is_all else ()),
             *((part,) if part else ()),
         ),
-        cure=("test_iter: validation images / TEST batch", evaluate(evidence, "--on val")),
+        cure=(
+            size.fix if size is not None else "more validation images, and test_iter for them",
+            *((evaluate(evidence, "--on val"),) if part else ()),
+        ),
         source="binomial distribution; solver.cpp, Test",
         fit=0.15,
     )
