@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
 
+_SAME_TRANSFORM = "the same transform_param in TRAIN and TEST, but for mirror"
 _MIN_TESTS = 2
 _KNOWN, _IN_A_ROW = 0.1, 5  # of the loss of guessing; displays
 _FEW_OF_A_CLASS, _FEW_ITERATIONS = 30, 100
@@ -107,20 +108,22 @@ def labels_differ(evidence: RunEvidence) -> Findings:
 
 def _differs(evidence: RunEvidence, name: str, *, symptom: str, cause: str) -> Findings:
     """A difference between the phases that the files show, with what the curves say of it."""
-    found, last = evidence.found(name), last_gap(evidence)
-    if found is None:
+    found, last = [one for one in evidence.check_findings if one.rule == name], last_gap(evidence)
+    if not found:
         return
     is_seen = at_chance(evidence) or (last is not None and last.is_large)
     text = (last.text(evidence),) if last is not None else ()
-    places = ", ".join(map(str, found.places[:2]))
+    texts = [f"In the files: {one.what} ({', '.join(map(str, one.places[:2]))})." for one in found]
+    is_all = name == "phases-transform" and len(found) > 1
+    fixes = (_SAME_TRANSFORM,) if is_all else tuple(dict.fromkeys(one.fix for one in found))
     yield Finding(
         MEASURED,
         symptom=symptom,
-        cause=f"{cause[:-1]}: {found.why}.",
-        evidence=(f"In the files: {found.what} ({places}).", *(text * is_seen)),
+        cause=f"{cause[:-1]}: {found[0].why}.",
+        evidence=(*texts, *(text if is_seen else ())),
         against=() if is_seen else text,
-        cure=(found.fix,),
-        source=found.source,
+        cure=fixes,
+        source=found[0].source,
         fit=0.9 if is_seen else 0.3,
     )
 
@@ -155,9 +158,14 @@ def validation_at_chance(evidence: RunEvidence) -> Findings:
     early = _learned_at_once(evidence, classes)
     width = half_width(evidence, chance)
     is_above = width is not None and min(errors) > chance + width
+    guessing = (
+        f"guessing among {evidence.num_classes:,} classes has"
+        if evidence.num_classes
+        else ("the test before the training had")
+    )
     errors_text = (
         f"The error of {len(errors)} test(s) lies between {min(errors):.1f} and "
-        f"{max(errors):.1f} %; guessing among {classes:,} classes has {chance:.1f} %."
+        f"{max(errors):.1f} %; {guessing} {chance:.1f} %."
     )
     beyond = (
         "An error above that of guessing means that the net tells the classes apart, and the labels"
@@ -174,13 +182,11 @@ def validation_at_chance(evidence: RunEvidence) -> Findings:
         "are useless, or batches of one class gave the class away in training.",
         evidence=(
             errors_text,
-            f"At {evidence.at(last.iteration)} the training loss is {loss:.2f}.",
+            f"At {evidence.at(last.iteration)} the training loss is {loss:.3g}.",
             *((beyond,) if is_above else ()),
             *((early,) if early else ()),
         ),
-        cure=(SHUFFLE,)
-        if early
-        else (_relabel(evidence), "the same transform_param in TRAIN and TEST"),
+        cure=(SHUFFLE,) if early else (_relabel(evidence), _SAME_TRANSFORM),
         decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a low "
         "error on training images means that the validation images or labels are at fault",
         source="the meaning of a test; github.com/soeaver/caffe-model issue 12",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from irv2caffe.diagnose.course import told
 from irv2caffe.diagnose.cures import diagnose_with_model, evaluate, train_with
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
@@ -56,7 +57,7 @@ def overfitting(evidence: RunEvidence) -> Findings:
     if rising is None and onset is None:
         return
     texts = [_since(evidence, onset)] if onset is not None else []
-    texts += [f"Since {evidence.at(rising.iteration)}: {rising.text}."] if rising else []
+    texts += [told(evidence, rising)] if rising else []
     against = (
         "Validation was worse than training already in the first epoch, when nothing could be "
         "memorized: that part of the difference is not overfitting."
@@ -75,6 +76,7 @@ def overfitting(evidence: RunEvidence) -> Findings:
         f"in phase TEST, means overfitting; or {diagnose_with_model(evidence)}",
         source=_SOURCE,
         fit=0.9,
+        settles=("weight-decay",),
     )
 
 
@@ -117,7 +119,7 @@ def _since(evidence: RunEvidence, onset: TestRow) -> str:
     before, after = main_loss(evidence, onset.iteration), main_loss(evidence, last.iteration)
     return (
         f"From {evidence.at(onset.iteration)} to {evidence.at(last.iteration)} the training loss "
-        f"fell from {before:.2f} to {after:.2f}, and the validation error went from "
+        f"fell from {before:.3g} to {after:.3g}, and the validation error went from "
         f"{onset.top1_error:.1f} to {last.top1_error:.1f} %."
     )
 
@@ -142,8 +144,6 @@ def _invitations(evidence: RunEvidence) -> Iterator[str]:
     images, classes = evidence.run.table.num_train_images, evidence.num_classes
     if images and classes and images < _SMALL:
         yield f"There are {images:,} training images, {images / classes:,.0f} for each class."
-    if evidence.solver_value("weight_decay") == 0:
-        yield "The solver has no weight_decay."
 
 
 def _cures(evidence: RunEvidence) -> Iterator[str]:
@@ -175,7 +175,7 @@ def past_best(evidence: RunEvidence) -> Findings:
         symptom=f"The best test was at {evidence.at(found.iteration)}, and the last one is "
         f"{last - best:.1f} points worse.",
         cause="The last snapshot is not the net to use: the run went past its best.",
-        evidence=(f"At {evidence.at(found.iteration)} {found.text}.",),
+        evidence=(told(evidence, found),),
         cure=(
             evaluate(evidence, "--snapshot best")
             if kept
@@ -260,8 +260,8 @@ def no_tests(evidence: RunEvidence) -> Findings:
 def perfect_accuracy(evidence: RunEvidence) -> Findings:
     """An accuracy of 1 from a net whose outputs are not numbers."""
     found = next((one for one in evidence.summary.anomalies if one.kind == "perfect"), None)
-    if found is None:
-        return
+    if found is None or evidence.summary.diverged is not None:
+        return  # with a training that diverged, that is what there is to say
     yield Finding(
         LIKELY,
         symptom=f"At {evidence.at(found.iteration)} {found.text}.",
