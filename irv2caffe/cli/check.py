@@ -26,7 +26,7 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     import irv2caffe.check.rules  # noqa: F401  registers the rules
     from irv2caffe.check.registry import RULES
 
-    if "--json" in ctx.args or ctx.params.get("as_json"):
+    if ctx.params.get("as_json"):
         keys = ("name", "severity", "topic", "summary", "source")
         rows = [{key: getattr(each, key) for key in keys} for each in RULES.values()]
         ui.show_json([{**row, "severity": row["severity"].label} for row in rows])
@@ -109,7 +109,6 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @_report(
     "--list-rules",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_rules,
     help="List all rules and exit.",

@@ -56,6 +56,8 @@ def diagnose_command(
 
     ignored = check_names(frozenset(ignore))
     if html_file is not None:
+        if html_file.resolve() in {path.resolve() for path in sources}:
+            raise UsageError(f"--html {html_file}: this is a log that is read", "name another file")
         refuse_foreign(html_file, force=force)
     measuring = {name: options.pop(name) for name in _MEASURING}
     evidence = gather(Request(sources[0], sources[1:], **options))
@@ -64,14 +66,14 @@ def diagnose_command(
     elif measuring["net"] is not None:
         raise UsageError("--net is the net of --model", "add --model best")
     diagnosis = diagnose(evidence, ignored)
-    if html_file is not None:
-        write_page(evidence, diagnosis, html_file)
-        ui.say(f"report: {html_file}")
     if as_json:
         ui.show_json(diagnosis.as_dict())
     else:
         for line in diagnosis_lines(diagnosis, LEVELS.index(show)):
             ui.show(line)
+    if html_file is not None:
+        write_page(evidence, diagnosis, html_file)
+        ui.say(f"report: {html_file}")
     highest = -1 if diagnosis.highest is None else int(diagnosis.highest)
     return EXIT_FINDINGS if highest >= LEVELS.index(fail_on) else EXIT_DONE
 

@@ -29,7 +29,7 @@ def _list_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     import irv2caffe.diagnose.rules  # noqa: F401  registers the rules
     from irv2caffe.diagnose.registry import RULES
 
-    if "--json" in ctx.args or ctx.params.get("as_json"):
+    if ctx.params.get("as_json"):
         keys = ("name", "topic", "summary", "needs", "settled_by")
         ui.show_json([{key: getattr(each, key) for key in keys} for each in RULES.values()])
     else:
@@ -132,7 +132,6 @@ DIAGNOSE_OPTIONS = (
     _other(
         "--list-rules",
         is_flag=True,
-        is_eager=True,
         expose_value=False,
         callback=_list_rules,
         help="List all rules and exit.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
 
+SHUFFLE = "irv2caffe make-lmdb IMAGES OUT --shuffle"
 _OPTIONS = {"type": "--solver-type"}
 _TEXTS = frozenset({"type", "lr_policy"})
 
@@ -53,3 +54,28 @@ def diagnose_with_model(evidence: RunEvidence) -> str:
         return f"irv2caffe diagnose {source} --model last"
     solver = "" if evidence.check else " --solver SOLVER"
     return f"irv2caffe diagnose {source}{solver} --model MODEL.caffemodel"
+
+
+def evaluate(evidence: RunEvidence, options: str) -> str:
+    """The command that evaluates the run's model."""
+    source = shlex.quote(str(evidence.run_dir)) if evidence.run_dir else "MODEL.caffemodel"
+    return f"irv2caffe evaluate {source} {options}"
+
+
+def train_with(evidence: RunEvidence, options: str) -> str:
+    """The command that trains anew with the run's solver and some options."""
+    path = shlex.quote(str(evidence.solver_path)) if evidence.solver_path else "SOLVER"
+    return f"irv2caffe train --solver {path} {options}"
+
+
+def check_files(evidence: RunEvidence) -> str:
+    """The command that checks the files of the run with its databases."""
+    path = shlex.quote(str(evidence.solver_path)) if evidence.solver_path else "SOLVER"
+    return f"irv2caffe check {path} --train-lmdb DB --val-lmdb DB"
+
+
+def database(evidence: RunEvidence, phase: str) -> str:
+    """The database that a phase reads, for a command."""
+    net = evidence.net(phase)
+    name = net.data_layers[0].source if net is not None and net.data_layers else ""
+    return shlex.quote(name) if name and name.isprintable() else f"{phase}_LMDB"

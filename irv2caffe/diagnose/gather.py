@@ -25,6 +25,7 @@ from irv2caffe.log.table import make_table
 from irv2caffe.train.run_dir.run_dir import read_config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from irv2caffe.check.evidence import Evidence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from irv2caffe.log.read.history import Log
     from irv2caffe.log.table import Table
 
+# What rules of check find where a file could not be read, so that less is known.
+_UNREAD = frozenset({"net-missing", "net-refused", "solver-as-net", "data-unreadable"})
 _SOLVER, _LOG = "solver.prototxt", "train.log"
 
 
@@ -83,10 +86,16 @@ def gather(request: Request) -> RunEvidence:
     return evidence_of_log(read_log(source, *request.parts), request)
 
 
-def _evidence(name: str, table: Table, check: Evidence | None, **more: Any) -> RunEvidence:
+def _evidence(
+    name: str, table: Table, check: Evidence | None, notes: Sequence[str] = (), **more: Any
+) -> RunEvidence:
     """The evidence, with what the rules of ``check`` find in the files."""
+    if check is not None:
+        troubles = {hit.what for name, hit in check.troubles if name in _UNREAD}
+        notes = (*notes, *sorted(troubles))
     found = () if check is None else tuple(findings(check, CHECK_RULES.values()))
-    return RunEvidence(name, RunData(table), check=check, check_findings=found, **more)
+    run = RunData(table)
+    return RunEvidence(name, run, check=check, check_findings=found, notes=tuple(notes), **more)
 
 
 def _refuse_parts(request: Request) -> None:
@@ -116,7 +125,9 @@ def evidence_of_log(log: Log, request: Request, table: Table | None = None) -> R
     solver_path = solver_path if reading is not None and reading.solver else None
     if reading is None or not reading.nets:
         printed = printed_reading(log, folder, notes)
-        printed.solver = (reading and reading.solver) or printed.solver
+        if reading is not None:
+            printed.solver = reading.solver or printed.solver
+            printed.troubles = reading.troubles
         reading = printed
         options = replace(options, flavor="bvlc")  # NVCaffe prints the batch of one GPU
     check = _checked(reading, options, reads_databases=request.reads_databases)
@@ -128,7 +139,7 @@ def evidence_of_log(log: Log, request: Request, table: Table | None = None) -> R
         run_dir=run_dir,
         solver_path=solver_path,
         config={} if run_dir is None else read_config(run_dir),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 

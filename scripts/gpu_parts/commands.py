@@ -6,11 +6,9 @@ import re
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).resolve().parent.parent.parent
 _TEST = re.compile(r"Test net output #\d+: (\S+) = (\S+)")
 _LOSS = re.compile(r"Iteration (\d+)(?: \(.*\))?, loss = (\S+)")
 

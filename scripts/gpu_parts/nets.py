@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gpu_parts.commands import ROOT
 from irv2caffe.engine.net import Net
 from irv2caffe.proto import messages
 from irv2caffe.proto.text import parse_prototxt
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from irv2caffe.engine.options import EngineOptions
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 MACS = 13.156e9  # multiply-adds of slim for an image of 299 pixels
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gpu_parts import commands
-from gpu_parts.nets import ROOT
+from gpu_parts.commands import ROOT
 from irv2caffe.engine.data.feed import open_feed
 from irv2caffe.engine.options import EngineOptions
 from irv2caffe.proto import messages

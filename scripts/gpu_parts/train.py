@@ -5,37 +5,21 @@ Reads DATA/fashion: the four IDX files of Fashion-MNIST, of which 6,000 and 1,00
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from gpu_parts import commands
-from gpu_parts.nets import ROOT
+from gpu_parts.fashion import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gpu_check import Report
 
-DATABASES = ("--train-lmdb", "data/train_lmdb", "--val-lmdb", "data/val_lmdb")
-JOB = (
-    *("--variant", "paper", "--crop", 75, "--width", 0.25, "--batch-size", 16),
-    *("--bn-fraction", 0.95, "--epochs", 4, "--test-epochs", 0.5, "--snapshot-epochs", 1),
-    *("--lr-decay-epochs", 0.5),
-)
-
 
 def run(report: Report, args: Any) -> None:
     """Trains in each precision, then resumes the last one from its first snapshot."""
     work = report.folder()
-    images = [sys.executable, ROOT / "examples/fashion_mnist.py", args.data / "fashion", "images"]
-    subprocess.run(list(map(str, images)), cwd=work, check=True)
-    labels = ("--labels", "data/train_lmdb", "--no-shuffle")
-    commands.irv2caffe("make-lmdb", "images/train", "data/train_lmdb", "--resize", 82, cwd=work)
-    commands.irv2caffe(
-        "make-lmdb", "images/val", "data/val_lmdb", "--resize", 82, *labels, cwd=work
-    )
-    commands.irv2caffe("build-net", "--out", "net", *DATABASES, *JOB, cwd=work)
+    prepare(work, args.data / "fashion")
     for flags in (("--exact",), ("--precision", "bf16")):
         _train(report, args, work, flags)
 

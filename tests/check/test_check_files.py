@@ -671,7 +671,7 @@ def test_the_list_of_rules(tmp_path):
     done = command("--list-rules", cwd=tmp_path)
     assert done.returncode == 0
     assert "bn-batch-stats-in-test" in done.stdout
-    rows = json.loads(command("--json", "--list-rules", cwd=tmp_path).stdout)
+    rows = json.loads(command("--list-rules", "--json", cwd=tmp_path).stdout)
     assert len(rows) > 80
     assert all(row["summary"].endswith(".") and row["source"] for row in rows)
 

@@ -97,7 +97,10 @@ LINES = [
         "Batch size must be divisible by the number of solvers (GPUs): adjusted from 30 to 32",
         events.Fork(*AT, "NVCaffe"),
     ),
-    ("Waiting for data", None),
+    ("Waiting for data", events.Waiting(*AT)),
+    ("Data layer prefetch queue empty", events.Waiting(*AT)),
+    ("Waiting for data: 3.2 s of 10.4 s", events.Waiting(*AT, 3.2)),
+    ("Waiting for datasets", None),
     ("MultiStep Status: Iteration 5, step = 1", None),
     ("Restarting data prefetching from start.", None),
     ("    [Forward] Layer ip, top blob ip data: 0.1", None),
@@ -668,7 +671,7 @@ def test_lines_are_counted():
     reader = Reader(on_unknown=unknown.append)
     for line in (
         STAMP + "Iteration 0, loss = 1",
-        STAMP + "Waiting for data",
+        STAMP + "Restarting data prefetching from start.",
         "Premature end of JPEG file",
         "",
         "W1124 01:02:03.5  4242 x.cpp:1] odd",

@@ -182,6 +182,17 @@ class Done(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting(Event):
+    """A batch was not ready: of Caffe the first time and every 1,000th; the engine says how long.
+
+    Attributes:
+        waited_s: seconds since the last display; None where Caffe printed it.
+    """
+
+    waited_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Warned(Event):
     """A warning, or an error after which Caffe went on."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MAX_NETS = 256
 _MAX_WARNINGS = 50
 _MAX_GPUS = 1000
+_MAX_WAIT_S = 1e9
 
 
 @dataclass(slots=True)
@@ -81,6 +82,8 @@ class Log:
         snapshots: models written.
         clips: gradient clipping on the first GPU.
         warnings: messages of severity W and E, and how often each appeared.
+        num_waits: lines that say that a batch was not ready, without how long.
+        waited_s: seconds that the torch engine says it waited for batches.
         started: date of the first line, where the year is known.
         latest: date of the last line, where the year is known.
         finished: the training ended.
@@ -117,6 +120,8 @@ class Log:
     snapshots: list[str] = field(default_factory=list)
     clips: Clips = field(default_factory=Clips)
     warnings: dict[str, int] = field(default_factory=dict)
+    num_waits: int = 0
+    waited_s: float = 0.0
     started: datetime | None = None
     latest: datetime | None = None
     finished: bool = False
@@ -196,6 +201,13 @@ class Log:
             self.nets.append(info)
         if info.batch is not None and info.phase == "TRAIN":
             self.train_batch = info.batch
+
+    def add_wait(self, seconds: float | None) -> None:
+        """Records that a batch was not ready, and for how long if the log says so."""
+        if seconds is None:
+            self.num_waits += 1
+        elif 0 < seconds < _MAX_WAIT_S:
+            self.waited_s += seconds
 
     def add_loss_weight(self, name: str, weight: float) -> None:
         """Records that an output is a loss; keeps its first weight."""

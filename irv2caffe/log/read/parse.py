@@ -89,6 +89,8 @@ _MESSAGES: tuple[tuple[str, Callable[..., Event], dict[str, Any], str], ...] = (
         "Gradient", events.Clip, {},
         rf"Gradient clipping: scaling down gradients {_NORMS}.*",
     ),
+    ("Waiting", events.Waiting, {}, rf"Waiting for data(?:: (?P<waited_s>{_NUM}) s of .*)?"),
+    ("Data", events.Waiting, {}, "Data layer prefetch queue empty"),
     ("Optimization", events.StoppedEarly, {}, r"Optimization stopped early.*"),
     ("Optimization", events.Done, {}, r"Optimization Done.*"),
     (
@@ -145,6 +147,7 @@ _TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("iteration", "net", "index", "gpu", "batch", "year", "month"), int),
     "num_processes": int,
     **dict.fromkeys(("loss", "epoch", "num_epochs", "lr", "value", "norm", "limit"), number),
+    "waited_s": number,
     "gpus": lambda text: tuple(map(int, text.split(","))),
 }
 
