@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.measured import Measured
 
 _BATCH_NORM = "batch_norm_layer.cpp; measured with the net of 2016: docs/explanation/batch-norm.md"
+_HARDLY = 0.25  # of the gap
 _OTHER_MIX = 0.2  # distance of the shares of classes
 
 
@@ -95,27 +96,22 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
             fit=1.0,
             settles=(*settles, *DOUBT_TESTS),
         )
-    elif found.val.is_worse(found.as_trained) and _is_of_the_end(evidence):
+    elif _explained(found) < _HARDLY and _is_of_the_end(evidence):
         yield _ruled_out(
             "Running statistics that do not fit the weights.",
             "BatchNorm's running mean and variance lag behind the weights.",
-            (_explained(found), _renewed(found)),
+            (f"New statistics close {_explained(found):.0%} of the gap. {_renewed(found)}",),
             _BATCH_NORM,
             settles,
         )
 
 
-def _explained(found: Measured) -> str:
-    """How much of the difference between training and validation new statistics take away."""
-    assert found.val is not None
-    assert found.as_trained is not None
-    assert found.reestimated is not None
-    better = max(0.0, found.val.top1_error - found.reestimated.top1_error)
-    whole = found.val.top1_error - found.as_trained.top1_error
-    return (
-        f"New statistics explain {better:.1f} of the {whole:.1f} points by which validation is "
-        "worse than training."
-    )
+def _explained(found: Measured) -> float:
+    """The share of the gap from training to validation that new statistics close; 1 without one."""
+    val, trained, renewed = found.val, found.as_trained, found.reestimated
+    if val is None or trained is None or renewed is None or not val.is_worse(trained):
+        return 1.0
+    return (val.top1_error - renewed.top1_error) / (val.top1_error - trained.top1_error)
 
 
 def _is_of_the_end(evidence: RunEvidence) -> bool:
