@@ -1,6 +1,7 @@
 """Rules on the tests of a model: what each finds, what it rules out, and when it is silent."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from helpers.diagnose_cases import SOLVER, TRAIN_VAL, healthy
@@ -116,7 +117,7 @@ def test_overfitting_is_shown_by_training_images_tested_as_the_others():
     bad = {"val": score(43.0), "train": score(41.0), "reestimated": score(42.0)}
     settled("tested-overfitting", UNLIKELY, **bad)
     assert not found("tested-overfitting", **bad, iteration=2000)
-    other_reasons = [
+    other_reasons: list[dict[str, Any]] = [
         {"val_input": BRIGHT},
         {"labels": LabelMatch(same_table=False)},
         {"labels": LabelMatch(shift=1, shift_error=7.0)},
