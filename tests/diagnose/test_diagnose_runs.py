@@ -26,10 +26,13 @@ NUM_IMAGES = {"overfit": 400, "decayed": 5000}  # of training; the others have 6
 # Run, causes of which one must come first, and as how sure at least.
 FAULTS = {
     "batchstats": ("first-epoch-gap batch-statistics-in-test", LIKELY),
+    "decayed": ("learning-rate-decayed-too-fast", LIKELY),
     "mismatch": ("preprocessing-differs", MEASURED),
     "nan_mid": ("not-a-number", LIKELY),
     "overfit": ("overfitting", LIKELY),
     "stale_heals": ("running-statistics", LIKELY),
+    "toohigh": ("learning-rate-too-high", LIKELY),
+    "unshuffled": ("badly-mixed", LIKELY),
     "wronglabels": ("validation-at-chance", LIKELY),
 }
 

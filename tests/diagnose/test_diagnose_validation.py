@@ -44,7 +44,7 @@ def test_files_say_why_it_can_memorize():
     solver = changed(SOLVER, [("weight_decay: 0.0001", "weight_decay: 0")])
     found = names(run(memorizing, flat, solver=solver, train_val=PLAIN))["overfitting"]
     assert "neither a random crop nor a mirror" in found.cause
-    assert "weight_decay is 0" in "".join(found.evidence)
+    assert "weight_decay" in found.evidence[-1]
     assert "weight-decay" not in names(run(memorizing, flat, solver=solver, train_val=PLAIN))
     assert any("weight_decay: 0.00004" in cure for cure in found.cure)
 
