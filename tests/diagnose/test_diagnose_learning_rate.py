@@ -217,6 +217,16 @@ def test_a_plateau_at_a_rate_that_was_never_lowered():
     assert "learning-rate-not-lowered" not in found(lowered)
 
 
+def test_a_plateau_before_the_solver_lowers_the_rate():
+    later = solver(stepsize=50_000, gamma=0.1, max_iter=150_000)
+    values = {"losses": flat, "tests": flat_error, "solver": later, "train_val": TRAIN_VAL}
+    finding = found(run(**values))["learning-rate-not-lowered"]
+    assert finding.confidence == POSSIBLE
+    assert "not over: its solver lowers the rate by itself, to 0.0045 at" in finding.against[0]
+    over = found(run(**values, lines=DONE))["learning-rate-not-lowered"]
+    assert (over.confidence, over.against) == (LIKELY, ())
+
+
 def test_a_plateau_of_the_error_alone_speaks_against_the_rate():
     overfit = run(losses=lambda epoch: 0.1 + 2.2 * 0.9**epoch, tests=flat_error)
     finding = found(overfit)["learning-rate-not-lowered"]

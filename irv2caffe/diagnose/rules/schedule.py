@@ -5,6 +5,9 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from irv2caffe.check.arithmetic import learning_rate
 from irv2caffe.diagnose.course import course_of, is_finetuned, told
 from irv2caffe.diagnose.cures import go_on, start_again
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
@@ -24,6 +27,7 @@ _HIGH = 0.2  # of the loss of guessing: a lower one is that of a net that has le
 _EARLY = 0.4  # of the run; later, the usual schedules have come to their last step
 _STILL_FALLING = 0.03  # relative, from the first half of a time to the second
 _LEAST = 3  # displays of a median
+_FUTURE = 200  # places of the rest of a run at which the rate is computed
 _FLAT = 0.03  # relative fall from one half of a time to the other; a plateau has less
 
 
@@ -107,17 +111,33 @@ def learning_rate_not_lowered(evidence: RunEvidence) -> Findings:
         f"The training loss went on falling, from {course.mean(share - 0.05, share + 0.05):.3g} to "
         f"{course.last:.3g}: the optimizer does not stand still, the net generalizes no further."
     )
+    planned = _planned(evidence, rates)
     yield Finding(
-        LIKELY if plateau and course.is_flat(share) else POSSIBLE,
+        LIKELY if plateau and course.is_flat(share) and not planned else POSSIBLE,
         f"The {'error' if plateau else 'loss'} stands still since {evidence.at(since)}.",
         "The learning rate has hardly been lowered: steps are too large to settle any deeper.",
         (told(evidence, plateau) if plateau else level, rates.kept),
         (go_on(evidence, base_lr=_written_rate(evidence, rates) / 10),),
-        against=(against,) if falls else (),
+        against=(*((against,) if falls else ()), *((planned,) if planned else ())),
         decide="an epoch with a tenth of the rate: the error falls at once if this is the cause",
         source="arXiv 1512.03385, section 4.2: the rate is divided by 10 when the error plateaus",
         fit=0.15 if falls else 0.6,
     )
+
+
+def _planned(evidence: RunEvidence, rates: Rates) -> str:
+    """How the solver lowers the rate in the part of the run to come; empty if it does not."""
+    solver, now = evidence.solver_file, evidence.num_iterations
+    if solver is None or evidence.log is None or evidence.log.finished or solver.max_iter <= now:
+        return ""
+    for at in np.linspace(now, solver.max_iter, _FUTURE).astype(int).tolist():
+        rate = learning_rate(solver, at)
+        if 0 < rate < _HARDLY_DECAYED * rates.last:
+            return (
+                f"The run is not over: its solver lowers the rate by itself, to {rate:.3g} at "
+                f"{evidence.at(at)}."
+            )
+    return ""
 
 
 def _written_rate(evidence: RunEvidence, rates: Rates) -> float:
