@@ -68,13 +68,13 @@ class Gap:
         at = evidence.at(self.iteration)
         if self.is_bound:
             return (
-                f"At {at} the training loss is {self.train:.2f}; with the validation errors there "
-                f"the loss on validation images is at least {self.val:.2f} (an image that is "
+                f"At {at} the training loss is {self.train:.3g}; with the validation errors there "
+                f"the loss on validation images is at least {self.val:.3g} (an image that is "
                 "classified wrongly costs at least ln 2, and ln 6 beyond the best five)."
             )
         if self.what == "loss":
             return (
-                f"At {at} the loss is {self.train:.2f} on training images and {self.val:.2f} on "
+                f"At {at} the loss is {self.train:.3g} on training images and {self.val:.3g} on "
                 "validation images."
             )
         if self.train_loss is None:
@@ -83,7 +83,7 @@ class Gap:
                 f"{self.val:.1f} % on validation images."
             )
         return (
-            f"At {at} the training loss is {self.train_loss:.2f}, which goes with a {self.what} of "
+            f"At {at} the training loss is {self.train_loss:.3g}, which goes with a {self.what} of "
             f"about {self.train:.0f} % on ImageNet; on validation images it is {self.val:.1f} %."
         )
 

@@ -200,3 +200,13 @@ def test_a_loss_of_zero_at_once_tells_of_unmixed_images():
     assert "come class by class" in found.cause
     assert "too few images to know the classes" in found.evidence[-1]
     assert "overfitting" not in names(evidence)
+
+
+def test_all_fields_that_differ_are_named():
+    scaled = changed(
+        OTHER_MEAN, [("mirror: true crop_size: 27", "mirror: true scale: 0.01 crop_size: 27")]
+    )
+    found = names(run(falling, bad_tests, solver=SOLVER, train_val=scaled))["preprocessing-differs"]
+    assert "mean_value is" in found.evidence[0]
+    assert "scale is 0.01 in TRAIN, 1 in TEST" in found.evidence[1]
+    assert found.cure == ("the same transform_param in TRAIN and TEST, but for mirror",)
