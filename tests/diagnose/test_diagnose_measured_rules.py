@@ -150,6 +150,10 @@ def test_a_gap_on_training_images_without_a_known_reason():
     gap = {"train": score(40.0), "reestimated_train": score(39.0)}
     settled("tested-gap", LIKELY, **gap)
     assert not found("tested-gap", **{**gap, "reestimated_train": score(10.0)})
+    assert not found("tested-gap", **gap, val=score(38.0), reestimated=score(12.0))
+    assert found("tested-gap", **{**gap, "reestimated": None, "reestimated_train": None})
+    few = {"train": score(43.3, 150), "as_trained": score(25.0, 144)}
+    assert not found("tested-gap", **few, reestimated_train=score(32.0, 150))
     assert not found("tested-gap", **gap, val_input=BRIGHT)
     assert not found("tested-gap", **gap, mixed=score(38.0))
     assert not found("tested-gap")

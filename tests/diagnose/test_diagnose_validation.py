@@ -137,9 +137,14 @@ def test_tests_of_few_images():
 def test_tests_of_a_part_of_the_images():
     from dataclasses import replace
 
-    many = {"val_lmdb": replace(DATABASES["val_lmdb"], num_records=50_000)}
+    val = replace(DATABASES["val_lmdb"], num_records=50_000, order="shuffled")
+    many = {"val_lmdb": val}
     found = names(healthy(databases=many, **FILES))["few-test-images"]
     assert found.confidence is POSSIBLE
+    in_order = {"val_lmdb": replace(val, order="sorted")}
+    found = names(healthy(databases=in_order, **FILES))["few-test-images"]
+    assert found.confidence is MEASURED
+    assert "of other classes than the one before" in found.evidence[-1]
 
 
 def test_a_run_without_tests():

@@ -96,8 +96,7 @@ def badly_mixed(evidence: RunEvidence) -> Findings:
         evidence=(_variation(mixing), *((guessing,) if tests_guess(evidence) else ())),
         against=tuple(against),
         cure=(SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
-        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')} says whether its labels are "
-        "in order",
+        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')}: are its labels in order?",
         source="data_layer.cpp; github.com/BVLC/caffe issues 1445, 2606",
         fit=0.92 if is_repeated else 0.4,
         settles=_EXPLAINED if is_repeated and not is_shuffled else (),
@@ -122,8 +121,7 @@ def fixed_order(evidence: RunEvidence) -> Findings:
         "Data layer shows the same batches in every epoch.",
         evidence=(gap.text(evidence),),
         cure=(SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
-        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')} says whether its labels are "
-        "in order",
+        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')}: are its labels in order?",
         source="data_layer.cpp; github.com/BVLC/caffe issue 1445; "
         "github.com/lim0606/caffe-googlenet-bn",
         fit=0.5,

@@ -16,10 +16,10 @@ from irv2caffe.diagnose.registry import DOUBT_TESTS, rule
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
-    from irv2caffe.diagnose.measured import Measured
+    from irv2caffe.diagnose.measured import Measured, Score
 
 _BATCH_NORM = "batch_norm_layer.cpp; measured with the net of 2016: docs/explanation/batch-norm.md"
-_HARDLY = 0.25  # of the gap
+_HARDLY, _HALF = 0.25, 0.5  # of the gap
 _OTHER_MIX = 0.2  # distance of the shares of classes
 
 
@@ -96,22 +96,25 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
             fit=1.0,
             settles=(*settles, *DOUBT_TESTS),
         )
-    elif _explained(found) < _HARDLY and _is_of_the_end(evidence):
+    elif (closed := _closed(found.val, found.as_trained, found.reestimated)) < _HARDLY and (
+        _is_of_the_end(evidence)
+    ):
         yield _ruled_out(
             "Running statistics that do not fit the weights.",
             "BatchNorm's running mean and variance lag behind the weights.",
-            (f"New statistics close {_explained(found):.0%} of the gap. {_renewed(found)}",),
+            (f"New statistics close {closed:.0%} of the gap. {_renewed(found)}",),
             _BATCH_NORM,
             settles,
         )
 
 
-def _explained(found: Measured) -> float:
-    """The share of the gap from training to validation that new statistics close; 1 without one."""
-    val, trained, renewed = found.val, found.as_trained, found.reestimated
-    if val is None or trained is None or renewed is None or not val.is_worse(trained):
+def _closed(tested: Score | None, trained: Score | None, renewed: Score | None) -> float:
+    """The share of the gap from training to tests that new statistics close; 1 without a gap."""
+    if tested is None or trained is None or not tested.is_worse(trained):
         return 1.0
-    return (val.top1_error - renewed.top1_error) / (val.top1_error - trained.top1_error)
+    if renewed is None:
+        return 0.0
+    return (tested.top1_error - renewed.top1_error) / (tested.top1_error - trained.top1_error)
 
 
 def _is_of_the_end(evidence: RunEvidence) -> bool:
@@ -184,7 +187,8 @@ def tested_gap(evidence: RunEvidence) -> Findings:
     found = evidence.measured
     is_explained = (
         found.batch_statistics
-        or bool(found.train and found.train.is_worse(found.reestimated_train, SMALL))
+        or bool(found.val and found.val.is_worse(found.reestimated, SMALL))
+        or _closed(found.train, found.as_trained, found.reestimated_train) > _HALF
         or bool(found.input_difference)
         or bool(found.mixed and found.mixed.is_worse(found.as_trained))
     )

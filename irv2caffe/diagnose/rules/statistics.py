@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.check.arithmetic import facts_of_net
 from irv2caffe.diagnose import imagenet
 from irv2caffe.diagnose.cures import check_files, diagnose_with_model, evaluate
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import does_train, last_gap
 from irv2caffe.diagnose.norms import norms_of
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.trust import open_gap, unexplained_gap
+from irv2caffe.diagnose.trust import come_class_by_class, open_gap, unexplained_gap
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
@@ -98,9 +97,7 @@ def _flag(evidence: RunEvidence, norms: Norms) -> tuple[str, ...]:
             f"With this TEST batch the test net needs {norms.test_bytes / 2**30:.0f} GiB: on a "
             "card with less memory it was smaller."
         )
-    net, check = evidence.net("TEST"), evidence.check
-    facts = facts_of_net(net, check) if net is not None and check is not None else None
-    if facts is not None and facts.order in {"sorted", "grouped"}:
+    if come_class_by_class(evidence):
         texts.append(
             "The validation images come class by class: a TEST batch shows one class or a few, "
             "and its statistics are not those of training batches."

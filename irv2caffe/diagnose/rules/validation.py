@@ -12,6 +12,7 @@ from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
 from irv2caffe.diagnose.trust import (
     KNOWN_REASONS,
+    come_class_by_class,
     half_width,
     is_noise,
     is_partial,
@@ -40,6 +41,10 @@ _RISES = "that of the validation images rises"
 _SMALL_PART = 0.3  # of the validation set
 _SMALL = 20_000  # training images
 _SOURCE = "github.com/apache/mxnet pull request 13757; arXiv 1602.07261, section 4"
+_BY_CLASS = (
+    "The validation images come class by class: each test is of other classes than the one before, "
+    "so that their errors differ by far more than chance."
+)
 
 
 @rule("overfitting", needs=("displays",), settled_by=("net", "model"))
@@ -201,12 +206,13 @@ def few_test_images(evidence: RunEvidence) -> Findings:
     errors = [row.top1_error or 0.0 for row in evidence.tests]
     late = errors[len(errors) // 2 :]
     is_all = len(late) > 1 and is_noise(evidence, min(late), max(late))
+    by_class = bool(part) and come_class_by_class(evidence)
     within = (
         f"The last {len(late)} tests lie between {min(late):.1f} and {max(late):.1f} %, which is "
         "within chance."
     )
     yield Finding(
-        MEASURED if width >= _WIDE and (is_all or is_small) else POSSIBLE,
+        MEASURED if by_class or (width >= _WIDE and (is_all or is_small)) else POSSIBLE,
         symptom=f"A test is of {images:,} images: its error of {last:.1f} % is known to "
         f"{width:.1f} points to either side (95 % interval).",
         cause=f"Tests that differ by less than about {1.4 * width:.0f} points say nothing about "
@@ -214,6 +220,7 @@ def few_test_images(evidence: RunEvidence) -> Findings:
         evidence=(
             *((within,) if is_all else ()),
             *((part,) if part else ()),
+            *((_BY_CLASS,) if by_class else ()),
         ),
         cure=(
             size.fix if size is not None else "more validation images, and test_iter for them",
