@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from docs_causes import causes_page
 from docs_rules import escaped, rule_pages
 
 from irv2caffe import errors
@@ -55,7 +56,8 @@ EXIT_CODES = {
     "their range.",
     errors.EXIT_FINDINGS: "Finished, with findings: `make-lmdb` left images out or made nearly "
     "black records; `inspect-lmdb` or `check` found something above a note; "
-    "`inspect-lmdb --compare` found a difference; `evaluate` left images out, or outputs are "
+    "`inspect-lmdb --compare` found a difference; `diagnose` found something likely or measured; "
+    "`evaluate` left images out, or outputs are "
     "NaN or equal; `classify` left images out.",
     errors.EXIT_INTERRUPTED: "Interrupted by Ctrl-C or SIGTERM.",
 }
@@ -161,8 +163,10 @@ def error_lines(error: type[errors.Irv2CaffeError], depth: int) -> Iterator[str]
 
 def pages() -> dict[str, str]:
     """All generated pages: path below docs/reference to text."""
+    path, title, parts = causes_page()
     return {
         **dict(command_pages()),
+        path: page(title, parts),
         **{path: page(title, parts) for path, title, parts in rule_pages()},
         "recipes.md": recipes_page(),
         "exit-codes.md": exit_codes_page(),

@@ -41,8 +41,8 @@ from irv2caffe.errors import UsageError
 @click.option(
     "--arch",
     metavar="CC,...",
-    help="Compute capabilities to compile for, such as 8.0,9.0. Newer GPUs work too, but start "
-    "slowly the first time.  [default: those of this machine's GPUs]",
+    help="Compute capabilities to compile for, such as 8.0,9.0. For newer GPUs, the driver (550 or "
+    "newer) compiles at their first start.  [default: those of this machine's GPUs]",
 )
 @click.option(
     "--cudnn/--no-cudnn",

@@ -1,4 +1,4 @@
-"""Course: the training loss in parts of equal length, and the learning rate of a run."""
+"""Course: the training loss of a run in parts of equal length, and how it stands still."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irv2caffe.check.arithmetic import learning_rate
-from irv2caffe.check.rules.update import TYPES, solver_type
 from irv2caffe.log.loss_rules import collapsed_loss, guessing_loss
-from irv2caffe.log.table import column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 _PARTS = 20
 _NUM_FIRST = 5  # displays that give the initial loss
 _MIN_DISPLAYS = 20  # fewer show no trend
-_MAX_RATES = 500
 _FLAT = 0.03  # relative change from one half of a time to the other; a plateau has less
 _NEAR_GUESS = 0.15
 _STANDSTILL = {
@@ -91,6 +87,12 @@ class Course:
         return self.num_displays >= _MIN_DISPLAYS and abs(self.fall(start)) < _FLAT
 
     @property
+    def sinks(self) -> bool:
+        """Whether the loss falls from nearly every part of the run to the next, however little."""
+        falling = sum(one > other for one, other in pairwise(self.losses))
+        return falling > 0.8 * (len(self.losses) - 1)
+
+    @property
     def falls_steadily(self) -> bool:
         """Whether the loss is still high, and falls nearly as fast as in the middle of the run."""
         if self.num_displays < _MIN_DISPLAYS or self.last < 0.5 * self.level:
@@ -146,76 +148,10 @@ def _guess(evidence: RunEvidence, first: float) -> float | None:
     return guess if has_accuracy or abs(first - guess) < _NEAR_GUESS * guess else None
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The learning rate over a run.
-
-    Attributes:
-        iterations: up to 500 of them, ascending.
-        values: the rate at each.
-    """
-
-    iterations: tuple[float, ...]
-    values: tuple[float, ...]
-
-    @property
-    def highest(self) -> float:
-        """The highest rate."""
-        return max(self.values)
-
-    @property
-    def last(self) -> float:
-        """The rate at the end."""
-        return self.values[-1]
-
-    def at(self, iteration: float) -> float:
-        """The rate at an iteration."""
-        place = int(np.searchsorted(self.iterations, iteration, "right")) - 1
-        return self.values[max(0, place)]
-
-    def first_below(self, share: float) -> float | None:
-        """The iteration from which on the rate is below a share of the highest one."""
-        for at, value in zip(reversed(self.iterations), reversed(self.values), strict=True):
-            if value >= share * self.highest:
-                return None if at == self.iterations[-1] else at
-        return None
-
-    @property
-    def kept(self) -> str:
-        """How much of the highest rate is left at the end."""
-        if self.last > 0.99 * self.highest:
-            return f"the rate is {self.last:.3g} from the start to the end"
-        share = 100 * self.last / self.highest
-        return f"the rate is still {self.last:.3g}, {share:.0f} % of its highest value"
-
-    def steps_after(self, iteration: float) -> float:
-        """The share of the sum of all rates that comes after an iteration."""
-        pairs = list(zip(self.iterations, self.values, strict=True))
-        total = math.fsum(self.values)
-        return math.fsum(value for at, value in pairs if at > iteration) / total if total else 0.0
-
-
-def rates_of(evidence: RunEvidence) -> Rates | None:
-    """The rates as displayed, or by the solver where the curve has none."""
-    rows = evidence.run.table.train
-    rates = np.asarray(column(rows, "lr"), dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(rates) & (rates > 0))
-    if known.size >= 2:
-        some = known[np.unique(np.linspace(0, known.size - 1, _MAX_RATES).astype(int))]
-        iterations = np.asarray(evidence.run.iterations, dtype=np.float64)[some]
-        return Rates(tuple(iterations.tolist()), tuple(rates[some].tolist()))
-    solver, end = evidence.solver_file, evidence.num_iterations
-    if solver is None or end < 2:
-        return None
-    places = np.unique(np.linspace(0, end, _MAX_RATES).astype(int)).tolist()
-    values = [learning_rate(solver, place) for place in places]
-    is_usable = all(math.isfinite(value) and value > 0 for value in values)
-    return Rates(tuple(map(float, places)), tuple(values)) if is_usable else None
-
-
 def told(evidence: RunEvidence, anomaly: Anomaly) -> str:
-    """An anomaly of the log, and where it begins."""
-    return f"{anomaly.text} (from {evidence.at(anomaly.iteration)} on)"
+    """An anomaly of the log, and where it begins, as a sentence."""
+    text = anomaly.text[:1].upper() + anomaly.text[1:]
+    return f"{text} (from {evidence.at(anomaly.iteration)} on)."
 
 
 def standstill(evidence: RunEvidence) -> str:
@@ -239,42 +175,6 @@ def fell_back(evidence: RunEvidence) -> int | None:
     if "collapse" not in evidence.anomalies:  # of the loss or of an output of the tests
         return None
     return next((iteration for _, iteration, _ in collapsed_loss(evidence.run)), None)
-
-
-def number(evidence: RunEvidence, name: str) -> float | None:
-    """A field of the solver that is a number; None if the solver is not known.
-
-    The solver that a log printed may hold anything.
-    """
-    value = evidence.solver_value(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
-
-
-def type_of_solver(evidence: RunEvidence) -> str:
-    """The type of the solver, as in Caffe 1.0; empty if it is not known."""
-    if evidence.solver_file is not None:
-        return solver_type(evidence.solver_file)
-    if not evidence.has_solver:
-        return ""
-    fields = evidence.log.fields if evidence.log else {}
-    written = str(fields.get("type") or fields.get("solver_type") or "SGD")
-    return next((name for name in TYPES if name.lower() == written.lower()), "")
-
-
-def rate_per_image(evidence: RunEvidence) -> float | None:
-    """How far one image moves the weights at first: rate / (1 - momentum) / effective batch.
-
-    Only for solvers that are close to gradient descent: SGD, Nesterov, and RMSProp whose delta is
-    large against the gradients.
-    """
-    kind, momentum = type_of_solver(evidence), number(evidence, "momentum") or 0.0
-    delta, rates = number(evidence, "delta"), rates_of(evidence)
-    is_descent = kind in {"SGD", "Nesterov"} or (kind == "RMSProp" and (delta or 0) >= 0.1)
-    batch = evidence.effective_batch
-    if not is_descent or rates is None or not batch or not 0 <= momentum < 1:
-        return None
-    return rates.highest / (1 - momentum) / batch
 
 
 def is_finetuned(evidence: RunEvidence) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
 
+SHUFFLE = "irv2caffe make-lmdb IMAGES OUT --shuffle"
 _OPTIONS = {"type": "--solver-type"}
 _TEXTS = frozenset({"type", "lr_policy"})
 

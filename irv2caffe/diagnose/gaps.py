@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+from irv2caffe.diagnose.imagenet import NUM_CLASSES, Error, error_of_loss
 from irv2caffe.log.table import is_nonfinite
 
 if TYPE_CHECKING:
@@ -17,23 +17,8 @@ if TYPE_CHECKING:
     from irv2caffe.log.metrics import Metric
     from irv2caffe.log.table import TestRow
 
-What = Literal["loss", "top-1 error", "top-5 error"]
+What = Literal["loss"] | Error
 
-# Loss, top-1 and top-5 error of nets of 1,000 classes on ImageNet. They differ by some points
-# between nets, the more the higher the loss.
-_IMAGENET = (
-    (0.0, 0.0, 0.0),
-    (0.93, 23.7, 6.7),  # a ResNet-50: github.com/Cadene/pretrained-models.pytorch issue 149
-    (1.24, 30.5, 10.8),  # MobileNet in Caffe: github.com/shicai/MobileNet-Caffe issue 68
-    (1.82, 42.6, 19.6),  # CaffeNet: BVLC/caffe, models/bvlc_reference_caffenet/readme.md
-    (3.1, 65.0, 40.0),  # common in public logs of the first epochs
-    (math.log(1000), 99.9, 99.5),  # guessing
-)
-IMAGENET_SOURCE = (
-    "loss and error on ImageNet: BVLC's CaffeNet (1.82, 42.6 %, 19.6 %), shicai/MobileNet-Caffe "
-    "issue 68 (1.24, 30.5 %, 10.8 %), public logs of first epochs (3.1, 65 %, 40 %)"
-)
-_IMAGENET_CLASSES = 1000
 _FIRST_PASS = (0.3, 1.05)  # epochs: the last test of the first pass over the images
 _WINDOW = 0.1  # the displays of the last tenth before a test are the training's level there
 _MIN_DISPLAYS = 3
@@ -42,6 +27,8 @@ _LARGE_LOSS, _LARGE_LOSS_SHARE = 0.5, 0.25
 _LARGE_ERROR, _LARGE_ESTIMATE = 10.0, 12.0  # percent
 _LARGE_BOUND = 1.25
 _LEARNED = 0.7  # of the loss of guessing
+_LITTLE = 0.02  # an accuracy that nets of very many classes pass at once
+_LEAST_ACCURACY = 1e-6
 _MOST_VALUES = 200  # are enough for a mean
 _NO_TRAINING = frozenset({"nan", "pinned", "stuck", "chance", "collapse"})
 
@@ -81,13 +68,13 @@ class Gap:
         at = evidence.at(self.iteration)
         if self.is_bound:
             return (
-                f"At {at} the training loss is {self.train:.2f}; with the validation errors there "
-                f"the loss on validation images is at least {self.val:.2f} (an image that is "
+                f"At {at} the training loss is {self.train:.3g}; with the validation errors there "
+                f"the loss on validation images is at least {self.val:.3g} (an image that is "
                 "classified wrongly costs at least ln 2, and ln 6 beyond the best five)."
             )
         if self.what == "loss":
             return (
-                f"At {at} the loss is {self.train:.2f} on training images and {self.val:.2f} on "
+                f"At {at} the loss is {self.train:.3g} on training images and {self.val:.3g} on "
                 "validation images."
             )
         if self.train_loss is None:
@@ -96,7 +83,7 @@ class Gap:
                 f"{self.val:.1f} % on validation images."
             )
         return (
-            f"At {at} the training loss is {self.train_loss:.2f}, which goes with a {self.what} of "
+            f"At {at} the training loss is {self.train_loss:.3g}, which goes with a {self.what} of "
             f"about {self.train:.0f} % on ImageNet; on validation images it is {self.val:.1f} %."
         )
 
@@ -133,13 +120,20 @@ def does_train(evidence: RunEvidence) -> bool:
     return not evidence.anomalies & _NO_TRAINING
 
 
+def classes_of(evidence: RunEvidence) -> int | None:
+    """Classes of the net; by the accuracy of the test before the training if files do not say."""
+    rows = evidence.run.table.test
+    first = 1 - (rows[0].top1_error or 0.0) / 100 if rows and rows[0].iteration == 0 else 0.0
+    return evidence.num_classes or (round(1 / first) if _LEAST_ACCURACY < first <= 0.5 else None)
+
+
 def tests_guess(evidence: RunEvidence) -> bool:
     """Whether no test was better than guessing."""
-    classes = evidence.num_classes
+    classes = classes_of(evidence)
     if not classes or classes < 2 or not evidence.tests:
         return False
     best = 1 - min(row.top1_error or 0.0 for row in evidence.tests) / 100
-    return best < min(2 / classes, 1 / classes + 0.1)
+    return best < min(max(2 / classes, _LITTLE), 1 / classes + 0.1)
 
 
 def at_chance(evidence: RunEvidence) -> bool:
@@ -147,7 +141,7 @@ def at_chance(evidence: RunEvidence) -> bool:
     if not tests_guess(evidence):
         return False
     loss = main_loss(evidence, evidence.tests[-1].iteration)
-    return loss is not None and loss < _LEARNED * math.log(evidence.num_classes or 2)
+    return loss is not None and loss < _LEARNED * math.log(classes_of(evidence) or 2)
 
 
 def _rows(evidence: RunEvidence) -> list[TestRow]:
@@ -165,7 +159,7 @@ def _values(row: TestRow) -> list[float]:
     return [value for value in (row.top1_error, row.top5_error, row.loss) if value is not None]
 
 
-def _errors(row: TestRow) -> tuple[tuple[What, float | None], ...]:
+def _errors(row: TestRow) -> tuple[tuple[Error, float | None], ...]:
     return ("top-1 error", row.top1_error), ("top-5 error", row.top5_error)
 
 
@@ -181,21 +175,11 @@ def gap_at(evidence: RunEvidence, row: TestRow) -> Gap | None:
     test_loss = _loss_of_test(evidence, row)
     if test_loss is not None:
         return Gap(at, "loss", loss, test_loss)
-    if evidence.num_classes == _IMAGENET_CLASSES:
+    if evidence.num_classes == NUM_CLASSES:
         for what, error in _errors(row):
             if error is not None:
                 return Gap(at, what, error_of_loss(loss, what), error, loss)
     return Gap(at, "loss", loss, least_loss(row), is_bound=True)
-
-
-def error_of_loss(loss: float, what: What) -> float:
-    """The error in percent that goes with a loss on ImageNet, by interpolation."""
-    place = 1 if what == "top-1 error" else 2
-    for low, high in pairwise(_IMAGENET):
-        if loss <= high[0]:
-            share = (loss - low[0]) / (high[0] - low[0])
-            return low[place] + share * (high[place] - low[place])
-    return _IMAGENET[-1][place]
 
 
 def least_loss(row: TestRow) -> float:

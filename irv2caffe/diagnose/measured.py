@@ -19,11 +19,13 @@ class Score:
         top1_error: in percent.
         loss: that of SoftmaxWithLoss, in nats.
         num_images: images evaluated.
+        class_error: mean of the errors of the classes, in percent; None where it is not known.
     """
 
     top1_error: float
     loss: float
     num_images: int
+    class_error: float | None = None
 
     def __str__(self) -> str:
         return f"{self.top1_error:.1f} % of {self.num_images:,}"
@@ -112,6 +114,7 @@ class LabelMix:
         chi_square: mean over the batches of Pearson's statistic of their labels against the mix
             of all of them.
         expected: what it would be for labels in random order.
+        sigma: standard deviation of that mean for labels in random order.
         far: fraction of batches whose statistic is more than four standard deviations above that.
     """
 
@@ -119,12 +122,14 @@ class LabelMix:
     num_batches: int
     chi_square: float
     expected: float
+    sigma: float
     far: float
 
     @property
     def is_bad(self) -> bool:
         """Whether batches show fewer classes than chance would give them."""
-        return self.chi_square > 1.5 * self.expected or self.far > 0.1
+        is_chance = self.chi_square < self.expected + 4 * self.sigma
+        return not is_chance and (self.chi_square > 1.5 * self.expected or self.far > 0.1)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def find_missing(
         for need in (*each.needs, *each.settled_by):
             if need in has:
                 continue
-            place = "solver" if need == "net" and "solver" not in has else need
+            place = _first_missing(need, has)
             if each.name in names:
                 decides.setdefault(place, []).append(each.name)
             elif need in each.needs:
@@ -81,6 +81,13 @@ def find_missing(
             tuple(dict.fromkeys(decides.get(need, ()))),
             tuple(dict.fromkeys(looks_for.get(need, ()))),
         )
+
+
+def _first_missing(need: Need, has: frozenset[Need]) -> Need:
+    """What is to be given first: the solver names the net, and the net the databases."""
+    if need == "database" and "net" not in has:
+        need = "net"
+    return "solver" if need == "net" and "solver" not in has else need
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -108,4 +115,4 @@ def _sources(evidence: RunEvidence) -> str:
     """The databases that the nets name."""
     nets = evidence.check.nets if evidence.check else ()
     names = dict.fromkeys(layer.source for net in nets for layer in net.data_layers)
-    return f"{', '.join(list(names)[:3])} cannot be read" if names else "no net names one"
+    return f"{', '.join(list(names)[:3])} cannot be read" if names else "the net names none"

@@ -89,7 +89,7 @@ def _row(name: str, texts: Sequence[str], width: int) -> list[str]:
     dash = "- " if len(texts) > 1 else ""
     for text in texts:
         if is_command(text):
-            lines.append(text)
+            lines.append(dash + text)
         else:
             lines += _wrapped(dash + text, width - _INDENT, rest=" " * len(dash))
     space = " " * _INDENT

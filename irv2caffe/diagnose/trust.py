@@ -51,6 +51,13 @@ def tested_share(evidence: RunEvidence) -> float | None:
     return images / known if known else None
 
 
+def come_class_by_class(evidence: RunEvidence) -> bool:
+    """Whether the validation images are in the order of their classes."""
+    net, check = evidence.net("TEST"), evidence.check
+    facts = facts_of_net(net, check) if net is not None and check is not None else None
+    return facts is not None and facts.order in {"sorted", "grouped"}
+
+
 def is_partial(evidence: RunEvidence) -> bool:
     """Whether each test is of other images, so that tests cannot be compared."""
     share = tested_share(evidence)

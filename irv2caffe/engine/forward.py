@@ -69,7 +69,7 @@ class _ForwardNet:
         self._images = torch.from_numpy(np.array(images, np.float32)).to(self._device)
         with torch.no_grad():
             blobs = self._pass(self._work["blobs"]).blobs
-        return {name: blobs[name].cpu().numpy() for name in self._work["blobs"]}
+        return {name: blobs[name].detach().cpu().numpy() for name in self._work["blobs"]}
 
     def _pass(self, keep: Collection[str] = ()) -> Pass:
         return self._net.forward({self._work["input"]: self._images}, keep_blobs=keep)
@@ -79,13 +79,13 @@ class _ForwardNet:
         (scores,) = self._pass().outputs.values()
         diff = softmax_gradient(scores.detach().cpu().numpy(), labels)
         scores.backward(torch.from_numpy(diff).to(self._device))
-        squares: dict[str, float] = {}
-        for weight in self._net.weights.learnable:
-            if weight.tensor.grad is not None:
-                square = float(weight.tensor.grad.double().square().sum())
-                squares[weight.layer] = squares.get(weight.layer, 0.0) + square
-                weight.tensor.grad = None
-        return {layer: square**0.5 for layer, square in squares.items()}
+        norms: dict[str, float] = {}
+        for layer, blobs in self._net.weights.by_layer.items():
+            grads = [blob.grad for blob in blobs if blob.is_leaf and blob.grad is not None]
+            norms[layer] = float(sum(grad.double().square().sum() for grad in grads)) ** 0.5
+            for blob in blobs:
+                blob.grad = None
+        return norms
 
     def save(self, path: str) -> None:
         """Writes the weights."""

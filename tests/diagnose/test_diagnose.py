@@ -235,7 +235,7 @@ def a_diagnosis(*findings):
 
 def test_a_finding_is_readable_in_80_columns():
     lines = diagnosis_lines(a_diagnosis(FINDING))
-    commands = [line[11:] for line in lines if "irv2caffe" in line]
+    commands = [line[11:].removeprefix("- ") for line in lines if "irv2caffe" in line]
     assert commands == [FINDING.cure[0], FINDING.decide]
     assert all(len(line) <= WIDTH for line in lines if "--option" not in line)
     text = "\n".join(lines)

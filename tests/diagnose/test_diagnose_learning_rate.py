@@ -9,8 +9,9 @@ from helpers.diagnose_cases import SOLVER, TRAIN_VAL, changed, healthy, run
 from helpers.log_lines import stamped
 
 import irv2caffe.diagnose.rules  # noqa: F401 - registers them
-from irv2caffe.diagnose.course import course_of, rate_per_image, rates_of
+from irv2caffe.diagnose.course import course_of
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE
+from irv2caffe.diagnose.rates import rate_per_image, rates_of
 from irv2caffe.diagnose.registry import RULES, run_rules
 
 DONE = (stamped(36_000, "Optimization Done."),)
@@ -37,8 +38,8 @@ def test_a_loss_that_rises_before_it_diverges_is_a_rate_too_high():
     losses = [2.3, 2.1, 2.0, 2.4, 3.9, 11.0, *[math.nan] * 20]
     finding = found(run(losses=losses, lr=0.4))["learning-rate-too-high"]
     assert finding.confidence == LIKELY
-    assert finding.evidence[0] == "before epoch 6.92, the loss rose from 2 to 11"
-    assert "the learning rate is 0.4 at its highest" in finding.evidence
+    assert finding.evidence[0] == "Before epoch 6.92, the loss rose from 2 to 11."
+    assert "The learning rate is 0.4 at its highest." in finding.evidence
     assert finding.cure[0] == "start again with base_lr: 0.04 in the solver"
 
 
@@ -46,7 +47,7 @@ def test_a_sudden_divergence_may_have_other_causes():
     losses = [2.3, 2.1, 2.0, 1.9, 1.8, 1.7, *[math.nan] * 20]
     finding = found(run(losses=losses))["learning-rate-too-high"]
     assert finding.confidence == POSSIBLE
-    assert "without a rise" in finding.evidence[0]
+    assert "the log shows no rise" in finding.evidence[0]
 
 
 def test_a_rate_beyond_all_recipes_is_likely_even_in_a_sudden_divergence():
@@ -71,7 +72,7 @@ def test_spikes_over_the_loss_of_guessing():
     spiky = [1.0 if place % 12 else 6.0 for place in range(300)]
     finding = found(run(losses=spiky, tests=fine))["learning-rate-too-high"]
     assert finding.confidence == LIKELY
-    text = "displays show a loss of more than twice that around them, up to 6; guessing has 2.3"
+    text = "displays show a loss of more than twice that around them, up to 6; guessing has 2.3."
     assert text in finding.evidence[0]
     # Two of them are unusual batches, and below guessing they are the noise of small batches.
     few = [1.0 if place not in {100, 200} else 6.0 for place in range(300)]
@@ -90,9 +91,38 @@ def test_a_loss_that_explodes_and_one_that_falls_back():
     finding = found(run(losses=back))["learning-rate-too-high"]
     assert finding.confidence == POSSIBLE
     assert "had fallen to 1.1" in finding.evidence[0]
+    rising = run(losses=back, lr=lambda epoch: 0.01 + 0.01 * epoch)
+    assert "gamma below 1" in found(rising)["learning-rate-too-high"].cure[0]
     # A rate that is already a hundredth is not too high.
     low = run(losses=back, lr=lambda epoch: 0.045 if epoch < 8 else 0.00045)
     assert "learning-rate-too-high" not in found(low)
+
+
+def test_a_loss_that_jumps_up_and_stays():
+    high = run(losses=[2.3, 9.0, 24.0] + [36.0] * 60, tests=lambda _: 89.0, lr=10.0)
+    finding = found(high)["learning-rate-too-high"]
+    assert finding.confidence == LIKELY
+    assert finding.evidence[0] == "The loss is 36 in the second half of the run; guessing has 2.3."
+    # A net whose first loss was high already, and one that has no classes.
+    for losses, classes in (([20.0] * 60, 10), ([40.0 - place / 3 for place in range(90)], 1)):
+        evidence = run(losses=losses, tests=lambda _: 89.0, num_classes=classes)
+        assert "learning-rate-too-high" not in found(evidence)
+
+
+def test_a_loss_that_never_falls_at_a_rate_beyond_all_recipes():
+    text = solver(base_lr=0.5)
+    stuck = run(losses=lambda _: 2.36, solver=text, train_val=TRAIN_VAL, lr=0.5)
+    finding = found(stuck)["learning-rate-too-high"]
+    assert finding.confidence == POSSIBLE
+    assert "0.31 per image" in finding.evidence[0]
+
+
+def test_spikes_of_images_in_the_order_of_classes_are_no_sign():
+    # Every tenth of an epoch another class begins, and the loss is high until it is learned.
+    sorted_images = [6.0 if place % 10 == 0 else 0.4 for place in range(300)]
+    files = {"solver": SOLVER, "train_val": TRAIN_VAL}
+    evidence = run(losses=sorted_images, tests=lambda _: 89.0, epochs=10.0, **files)
+    assert "learning-rate-too-high" not in found(evidence)
 
 
 def test_a_rate_far_below_recipes_is_too_low():
@@ -103,7 +133,8 @@ def test_a_rate_far_below_recipes_is_too_low():
     assert "6.3e-06 per image" in finding.evidence[1]
     assert finding.cure[0].endswith("--base-lr 0.0001")
     stuck = run(losses=lambda _: 2.3, noise=0.002, **low)
-    assert found(stuck)["learning-rate-too-low"].symptom == "The loss hardly falls"
+    assert found(stuck)["learning-rate-too-low"].confidence == POSSIBLE
+    assert found(stuck)["learning-rate-too-low"].symptom == "The loss hardly falls."
     # Where it began from other weights, low rates are usual.
     tuned = run(
         losses=lambda epoch: 2.3 - 0.02 * epoch,
@@ -136,7 +167,7 @@ def test_a_rate_that_vanishes_while_the_loss_falls():
     fast = run(losses=stops_with_rate, noise=0.002, lr=decaying)
     finding = found(fast)["learning-rate-decayed-too-fast"]
     assert finding.confidence == LIKELY
-    assert finding.evidence[0].startswith("the rate fell from 0.045 to a hundredth of it by epoch")
+    assert finding.evidence[0].startswith("The rate fell from 0.045 to a hundredth of it by epoch")
     assert "of the sum of all rates" in finding.evidence[2]
     with_files = run(
         losses=stops_with_rate, noise=0.002, lr=decaying, solver=SOLVER, train_val=TRAIN_VAL
@@ -156,6 +187,13 @@ def test_a_rate_that_falls_when_the_loss_has_flattened_is_usual():
 
     evidence = healthy(losses=loss, lr=steps)
     assert "learning-rate-decayed-too-fast" not in found(evidence)
+
+    # A step schedule whose rate is a hundredth for the last third of the run (CaffeNet's).
+    def caffenet(epoch):
+        return 2.0 * 0.75 ** (epoch / 3) if epoch < 10 else 1.0 - 0.01 * min(epoch, 20)
+
+    late = run(losses=caffenet, lr=lambda epoch: 0.01 * 0.1 ** (epoch // 7), noise=0.002)
+    assert "learning-rate-decayed-too-fast" not in found(late)
     cosine = healthy(lr=lambda epoch: 0.0225 * (1.0001 + math.cos(math.pi * epoch / 30)))
     assert not found(cosine)
 
@@ -171,12 +209,22 @@ def flat_error(epoch):
 def test_a_plateau_at_a_rate_that_was_never_lowered():
     finding = found(run(losses=flat, tests=flat_error))["learning-rate-not-lowered"]
     assert finding.confidence == LIKELY
-    assert finding.evidence[1] == "the rate is 0.045 from the start to the end"
+    assert finding.evidence[1] == "The rate is 0.045 from the start to the end."
     assert not finding.against
     only_loss = found(run(losses=flat))["learning-rate-not-lowered"]
     assert only_loss.confidence == POSSIBLE
     lowered = run(losses=flat, tests=flat_error, lr=lambda epoch: 0.045 * 0.9**epoch)
     assert "learning-rate-not-lowered" not in found(lowered)
+
+
+def test_a_plateau_before_the_solver_lowers_the_rate():
+    later = solver(stepsize=50_000, gamma=0.1, max_iter=150_000)
+    values = {"losses": flat, "tests": flat_error, "solver": later, "train_val": TRAIN_VAL}
+    finding = found(run(**values))["learning-rate-not-lowered"]
+    assert finding.confidence == POSSIBLE
+    assert "not over: its solver lowers the rate by itself, to 0.0045 at" in finding.against[0]
+    over = found(run(**values, lines=DONE))["learning-rate-not-lowered"]
+    assert (over.confidence, over.against) == (LIKELY, ())
 
 
 def test_a_plateau_of_the_error_alone_speaks_against_the_rate():

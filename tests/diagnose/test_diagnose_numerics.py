@@ -27,7 +27,7 @@ def found(evidence):
 def test_a_loss_that_is_no_number():
     finding = found(run(losses=BROKEN))["not-a-number"]
     assert finding.confidence == LIKELY
-    assert finding.symptom == "The loss is not a number since epoch 3.91"
+    assert finding.symptom == "The loss is not a number since epoch 3.91."
     assert "--model" in finding.decide
     assert "debug_info: true" in finding.cure[-1]
 
@@ -41,7 +41,7 @@ def test_the_first_layer_that_is_not_finite():
     measured = Measured(weights="last.caffemodel", bad_weights=("a", "b", "c", "d", "e"))
     finding = found(replace(run(losses=BROKEN), measured=measured))["not-a-number"]
     assert finding.confidence == MEASURED
-    assert "the weights of a, b, c and 2 more are not finite" in finding.evidence
+    assert "The weights of a, b, c and 2 more are not finite." in finding.evidence
 
 
 def test_a_loss_that_is_no_number_before_any_update():
@@ -53,7 +53,7 @@ def test_a_loss_that_is_no_number_before_any_update():
 def test_tests_that_are_perfect_because_of_nan():
     tests = [{"accuracy": 1.0, "loss": (1.0, math.nan)}] * 5
     finding = found(run(tests=tests))["not-a-number"]
-    assert "the accuracy is exactly 1" in finding.evidence[0]
+    assert "The accuracy is exactly 1" in finding.evidence[0]
 
 
 def test_a_saturated_softmax():
@@ -70,21 +70,35 @@ def test_a_net_that_never_learns():
     finding = found(run(**stuck))["loss-at-guessing"]
     assert finding.confidence == POSSIBLE
     assert "which is guessing among 10 classes" in finding.evidence[0]
-    assert finding.evidence[1] == "the test error is 90.0 %; guessing has 90.0 %"
+    assert finding.evidence[1] == "The test error is 90.0 %; guessing has 90.0 %."
     assert "--model" in finding.decide
     # A setting of the files that cannot learn is seen directly.
     fillers = changed(TRAIN_VAL, [('weight_filler { type: "msra" }', "")])
     finding = found(run(**stuck, solver=SOLVER, train_val=fillers))["loss-at-guessing"]
     assert finding.confidence == MEASURED
     assert "weight_filler of a Convolution is missing" in finding.cause
-    assert "conv1 (" in finding.evidence[0]
+    assert "Found in conv1 (" in finding.evidence[1]
+
+
+def test_a_net_that_died_at_once():
+    tests = [{"accuracy": 0.0, "loss": (1.0, 2.30259)}] * 8
+    finding = found(run(losses=[80.8, *[2.30259] * 60], tests=tests))["loss-at-guessing"]
+    assert finding.confidence == LIKELY
+    constant, first, error = finding.evidence[1:]
+    assert constant == "The loss is 2.30259 in every display: all outputs are equal."
+    assert first.startswith("The loss was 80.8 at first, 35 times that of guessing: ")
+    assert error == "The test error is exactly 100 %: Caffe counts equal outputs as wrong."
+    # A loss that is close to it is that of a net that learns slowly; far above it, of neither.
+    near = found(run(losses=[2.30252] * 60, tests=lambda _: 89.5))["loss-at-guessing"]
+    assert near.confidence == POSSIBLE
+    assert "loss-at-guessing" not in found(run(losses=[36.0] * 60, tests=lambda _: 89.5))
 
 
 def test_a_net_that_forgets_all():
     finding = found(run(losses=BACK, tests=lambda _: 60.0))["loss-collapsed"]
     assert finding.confidence == POSSIBLE
     assert finding.evidence == (
-        "the loss had fallen to 1.17; it is 2.3 now, which is guessing among 10 classes",
+        "The loss had fallen to 1.17; it is 2.3 now, which is guessing among 10 classes.",
     )
     assert "--model" in finding.decide
     # Outputs of tests that collapse alone are another matter.

@@ -38,7 +38,9 @@ def with_files(text, shape, **more):
 def test_rmsprop_has_no_momentum():
     finding = found(with_files(RMSPROP, FLAT))["momentum-missing"]
     assert finding.confidence == POSSIBLE
-    assert finding.symptom.startswith("Slower than its recipe: the validation error stands still")
+    assert finding.symptom.startswith(
+        "The run is slower than its recipe: the validation error stands still"
+    )
     assert "0.0028 per image" in finding.evidence[1]  # 0.045 / 16
     assert finding.cure == ("irv2caffe build-net --out net --recipe paper-sgd",)
     assert len(finding.against) == 1  # others trained with it
@@ -61,8 +63,8 @@ def test_a_batch_other_than_in_the_solvers_header():
     finding = found(with_files(HEADER + SOLVER, FLAT))["effective-batch"]
     assert finding.confidence == POSSIBLE
     (sign,) = finding.evidence
-    assert sign.startswith("the solver was written for 64 images per update, the run had 16: ")
-    assert sign.endswith("an epoch has 4 times as many iterations as it assumes")
+    assert sign.startswith("The solver was written for 64 images per update, the run had 16: ")
+    assert sign.endswith("an epoch has 4 times as many iterations as it assumes.")
     assert finding.cure[0].endswith("--base-lr 0.0112")
     assert finding.cure[1].startswith("stepsize and max_iter times 4;")
     assert "effective-batch" not in found(with_files(HEADER + SOLVER, FLAT, gpus=4))
@@ -89,7 +91,7 @@ def test_no_weight_decay_where_a_net_overfits():
     finding = found(with_files(none, OVERFIT))["weight-decay"]
     assert finding.confidence == POSSIBLE
     assert "the training loss went on from" in finding.evidence[0]
-    assert "weight_decay is 0" in finding.evidence[1]
+    assert "weight_decay 0" in finding.evidence[1]
     assert finding.cure[0].endswith("--weight-decay 0.0001")
     for evidence in (with_files(SOLVER, OVERFIT), with_files(none, FLAT), healthy(solver=none)):
         assert "weight-decay" not in found(evidence)
@@ -132,7 +134,7 @@ def test_a_rate_for_descent_with_an_adaptive_type(kind, more, cures):
     stuck = {"losses": lambda _: 2.31, "tests": lambda _: (90.0, 2.31)}
     finding = found(with_files(text, stuck))["adaptive-step"]
     assert finding.confidence == LIKELY
-    assert finding.evidence[0] == f"{kind} with delta 1e-08 and base_lr 0.045"
+    assert finding.evidence[0] == f"The solver is {kind} with delta 1e-08 and base_lr 0.045."
     assert len(finding.cure) == cures
     low = changed(text, [("base_lr: 0.045", "base_lr: 0.001")])
     for evidence in (

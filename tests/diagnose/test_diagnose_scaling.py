@@ -51,7 +51,7 @@ def test_a_net_that_died():
     tests = {"tests": lambda _: 60.0}
     finding = found(with_net(UNSCALED, losses=BACK, **tests))["residual-scaling"]
     assert finding.confidence == LIKELY
-    assert "that of guessing: the last layer gives the same for every image" in finding.evidence[1]
+    assert "that of guessing: the last layer gives the same for every image." in finding.evidence[1]
     never = with_net(UNSCALED, losses=lambda _: math.log(10), **tests)
     assert found(never)["residual-scaling"].confidence == POSSIBLE
 
@@ -60,7 +60,7 @@ def test_a_high_first_loss_is_an_early_sign():
     broken = [18.0, 17.0, 15.0, 12.0, 11.0, 10.0, 8.0, *[math.nan] * 20]
     finding = found(with_net(UNSCALED, losses=broken, tests=[90.0]))["residual-scaling"]
     assert finding.confidence == POSSIBLE
-    assert "the loss began at 18, far above guessing (2.3)" in finding.evidence[1]
+    assert "The loss began at 18, far above guessing (2.3)" in finding.evidence[1]
 
 
 @pytest.mark.parametrize("train_val", [UNSCALED, UNRECTIFIED])
@@ -68,8 +68,10 @@ def test_running_statistics_of_a_trunk_that_grows(train_val):
     finding = found(with_net(train_val, tests=JUMPS))["trunk-statistics"]
     assert finding.confidence == POSSIBLE
     assert finding.evidence[0] == (
-        "the test loss is 8 at epoch 1.5 and 41.7 at epoch 3; up to 41.7 early on"
+        "The test loss is 8 at epoch 1.5 and 41.7 at epoch 3; up to 41.7 early on."
     )
+    # The same in a run of three tests.
+    assert "trunk-statistics" in found(with_net(train_val, tests=JUMPS[:3]))
     assert "trunk-statistics" not in found(healthy(solver=SOLVER, train_val=train_val))
 
 

@@ -11,8 +11,9 @@ from helpers.diagnose_cases import DATABASES, SOLVER, TRAIN_VAL, changed, health
 
 from irv2caffe.diagnose.diagnosis import diagnose
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE
-from irv2caffe.diagnose.gaps import error_of_loss, first_pass, last_gap, least_loss
+from irv2caffe.diagnose.gaps import first_pass, last_gap, least_loss
 from irv2caffe.diagnose.gather import Request, gather
+from irv2caffe.diagnose.imagenet import error_of_loss
 from irv2caffe.log import table
 
 BN = "moving_average_fraction: 0.95"
@@ -225,3 +226,12 @@ LOGS = sorted((Path(__file__).parents[1] / "files/logs").glob("*.log"))
 def test_logs_of_the_real_caffe(log):
     rules = {"first-epoch-gap", "running-statistics", "overfitting", "badly-mixed", "past-best"}
     assert not rules & set(names(gather(Request(log))))
+
+
+def test_a_net_without_batch_norm_differs_by_its_images():
+    found = names(run(falling, bad_tests))["first-epoch-gap"]  # the log shows such a net
+    assert "BatchNorm" not in found.cause
+    small = changed(TRAIN_VAL, [("batch_size: 16", "batch_size: 4")])
+    found = names(run(falling, bad_tests, solver=SOLVER, train_val=small))["first-epoch-gap"]
+    assert "BatchNorm's running statistics" in found.cause
+    assert "BatchNorm over 4 image(s)" in "".join(found.evidence)

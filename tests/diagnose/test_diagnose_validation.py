@@ -44,7 +44,8 @@ def test_files_say_why_it_can_memorize():
     solver = changed(SOLVER, [("weight_decay: 0.0001", "weight_decay: 0")])
     found = names(run(memorizing, flat, solver=solver, train_val=PLAIN))["overfitting"]
     assert "neither a random crop nor a mirror" in found.cause
-    assert "The solver has no weight_decay." in found.evidence
+    assert "weight_decay" in found.evidence[-1]
+    assert "weight-decay" not in names(run(memorizing, flat, solver=solver, train_val=PLAIN))
     assert any("weight_decay: 0.00004" in cure for cure in found.cure)
 
 
@@ -95,6 +96,10 @@ def test_the_best_test_was_long_ago():
 
     found = names(run(lambda epoch: 0.8 + 1.5 * 0.8**epoch, tests))["past-best"]
     assert "points worse" in found.symptom
+    assert found.confidence is POSSIBLE
+    done = ["I1124 23:59:59.500000  4242 caffe.cpp:1] Optimization Done."]
+    found = names(run(lambda epoch: 0.8 + 1.5 * 0.8**epoch, tests, lines=done))["past-best"]
+    assert found.confidence is LIKELY
     assert "past-best" not in names(healthy())
 
 
@@ -132,9 +137,14 @@ def test_tests_of_few_images():
 def test_tests_of_a_part_of_the_images():
     from dataclasses import replace
 
-    many = {"val_lmdb": replace(DATABASES["val_lmdb"], num_records=50_000)}
+    val = replace(DATABASES["val_lmdb"], num_records=50_000, order="shuffled")
+    many = {"val_lmdb": val}
     found = names(healthy(databases=many, **FILES))["few-test-images"]
     assert found.confidence is POSSIBLE
+    in_order = {"val_lmdb": replace(val, order="sorted")}
+    found = names(healthy(databases=in_order, **FILES))["few-test-images"]
+    assert found.confidence is MEASURED
+    assert "of other classes than the one before" in found.evidence[-1]
 
 
 def test_a_run_without_tests():
@@ -146,9 +156,11 @@ def test_a_run_without_tests():
 
 def test_an_accuracy_of_a_net_that_is_nan():
     tests = [(50.0, 1.5), (0.0, math.nan), (0.0, math.nan)]
-    found = names(run([2.0, 1.5, 1.0, math.nan, math.nan], tests))
+    found = names(run([2.0, 1.5, 1.0, 0.9, 0.8], tests))
     assert "comparisons with NaN" in found["perfect-accuracy"].cause
     assert "overfitting" not in found
+    diverged = names(run([2.0, 1.5, 1.0, math.nan, math.nan], tests))
+    assert "perfect-accuracy" not in diverged
 
 
 def test_a_regression_whose_test_loss_rises():

@@ -400,7 +400,17 @@ def _read_log(folder: Path) -> None:
         tensorboard=out / "events",
         unknown=out / "unknown.txt",
     )
-    _plot(request)
+    _each(lambda: _plot(request), lambda: _diagnose(path))
+
+
+def _diagnose(path: Path) -> None:
+    from irv2caffe.diagnose.diagnosis import diagnose
+    from irv2caffe.diagnose.gather import Request, gather
+    from irv2caffe.diagnose.text import diagnosis_lines
+
+    diagnosis = diagnose(gather(Request(path, num_train_images=64, reads_databases=False)))
+    diagnosis_lines(diagnosis)
+    json.dumps(diagnosis.as_dict())
 
 
 def _plot(request) -> None:
@@ -439,7 +449,10 @@ def _read_tables(folder: Path) -> None:
     from irv2caffe.log.export import read_csv
     from irv2caffe.log.summary import summarize
 
-    summarize(read_csv(folder / "x.csv"))
+    _each(
+        lambda: summarize(read_csv(folder / "x.csv")),
+        lambda: _diagnose(folder / "x.csv"),
+    )
 
 
 def _run_folders(_: Path) -> list[Seed]:
@@ -493,6 +506,7 @@ def _read_run(folder: Path) -> None:
         lambda: read_owner(run),
         resume,
         lambda: _plot(Request([folder])),
+        lambda: _diagnose(folder),
     )
 
 

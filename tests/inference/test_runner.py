@@ -13,6 +13,7 @@ from irv2caffe.errors import CaffeFailedError, CaffeNotFoundError, UsageError
 from irv2caffe.inference import worker
 from irv2caffe.inference.nets import ends_of, inference_net
 from irv2caffe.inference.running import start_runner
+from irv2caffe.proto import messages
 from irv2caffe.proto.binary import read_array
 from irv2caffe.proto.caffemodel import ModelFile
 from irv2caffe.proto.text import format_prototxt
@@ -109,6 +110,62 @@ def test_in_phase_train_statistics_are_averaged_and_saved(caffe_nets, made, engi
         assert not np.array_equal(blobs[2], before[name][2])
         for one, other in zip(blobs, wanted[name], strict=True):
             assert np.allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_summaries_and_gradients_are_those_of_caffe(caffe_nets, made, engine):
+    """The gradient is that of SoftmaxWithLoss, which the net itself does not have."""
+    if engine == "torch":
+        pytest.importorskip("torch")
+    net = inference_net(made.net)
+    del net.layer[-1]
+    net.force_backward = True
+    net.layer[0].input_param.shape[0].dim[0] = len(made.images)
+    for layer in net.layer:
+        if layer.type == "Dropout":
+            layer.phase = messages.TEST
+    labels = np.array([3, 1, 4, 1, 5], np.float32)
+    head = 'layer { name: "labels" type: "Input" top: "labels" input_param { shape { dim: 5 } } }'
+    loss = (
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "labels" top: "loss" }'
+    )
+    real = caffe_nets.run(
+        f"{head}\n{format_prototxt(net)}\n{loss % made.ends.logits}",
+        "TRAIN",
+        inputs={"data": made.images, "labels": labels},
+        top_diffs={"loss": np.ones((), np.float32)},
+        load=[made.weights],
+    )
+    tops = [top for layer in net.layer for top in layer.top]
+    with start_runner(net, made.weights, blobs=tops, engine=engine, phase="TRAIN") as runner:
+        found = runner.summarize(made.images)
+        norms = runner.gradient(labels)
+    for name in tops:
+        values = real.blobs[name].astype(np.float64)
+        axes = (0, *range(2, values.ndim))
+        wanted = [
+            np.zeros(values.shape[1]),
+            (values == 0).sum(axes),
+            np.abs(values).max(axes),
+            values.sum(axes),
+            (values**2).sum(axes),
+        ]
+        size = values.size / values.shape[1] * np.abs(values).max()
+        assert np.abs(found[name][:, 2:4].T - wanted[2:4]).max() <= 1e-3 * size, name
+        assert np.allclose(found[name][:, 4], wanted[4], rtol=1e-2, atol=1e-4 * size), name
+        assert np.array_equal(found[name][:, 0], wanted[0])
+        assert np.abs(found[name][:, 1] - wanted[1]).max() <= 2, name
+    with_weights = {name: blobs for name, blobs in real.param_diffs.items() if norms.get(name)}
+    assert len(with_weights) > 100
+    for name, diffs in with_weights.items():
+        wanted_norm = np.sqrt(sum((diff.astype(np.float64) ** 2).sum() for diff in diffs))
+        assert norms[name] == pytest.approx(wanted_norm, rel=2e-2, abs=1e-4), name
+
+
+def test_a_summary_leaves_out_what_is_not_finite():
+    value = np.array([[[1.0, 0.0], [np.nan, 2.0]], [[-3.0, 0.0], [np.inf, 0.0]]], np.float32)
+    found = worker.summary(value)
+    assert found.tolist() == [[0, 2, 3, -2, 10], [2, 1, 2, 2, 4]]
 
 
 def test_a_process_that_dies_is_an_error(made):

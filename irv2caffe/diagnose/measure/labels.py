@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,10 @@ def mix_of(batches: NDArray[np.int64]) -> LabelMix:
     k, total = len(classes), batches.size
     expected = (num_batches - 1) / num_batches * (k - 1) * total / (total - 1)
     variance = 2 * (k - 1) + ((1 / shares).sum() - k * k - 2 * k + 2) / size
-    limit = expected + _FAR * np.sqrt(max(0.0, variance))
-    far = float((found > limit + 1e-9).mean())
-    return LabelMix(size, num_batches, float(found.mean()), float(expected), far)
+    sigma = float(np.sqrt(max(0.0, variance)))
+    far = float((found > expected + _FAR * sigma + 1e-9).mean())
+    of_mean = sigma / math.sqrt(num_batches)
+    return LabelMix(size, num_batches, float(found.mean()), float(expected), of_mean, far)
 
 
 def label_match(subject: Subject, predictions: Predictions | None) -> dict[str, Any]:

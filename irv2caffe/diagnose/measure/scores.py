@@ -49,7 +49,8 @@ def _predict(
 
 def _score(predictions: Predictions) -> Score:
     found = metrics.measure(predictions)
-    return Score(100 * (1 - found.top[1]), found.loss, found.num_images)
+    of_classes = 100 * (1 - found.mean_recall)
+    return Score(100 * (1 - found.top[1]), found.loss, found.num_images, of_classes)
 
 
 def as_tested(subject: Subject, progress: ProgressBar, notes: list[str]) -> dict[str, Any]:

@@ -165,9 +165,9 @@ def _source(request: MeasureRequest, evidence: RunEvidence) -> tuple[Path, Path 
 
 
 def _net_of(evidence: RunEvidence, phase: str) -> Path | None:
-    """The file of the solver's net; None where the solver holds it, or there is no solver."""
-    net = evidence.net(phase)
-    if net is None or evidence.check is None or evidence.check.solver is None:
+    """The file of the solver's net; None where the solver or the log holds it."""
+    net, solver = evidence.net(phase), evidence.check and evidence.check.solver
+    if net is None or (solver and net.file.name == solver.name):
         return None
-    name = net.file.name
-    return Path(name) if name != evidence.check.solver.name else None
+    path = Path(net.file.name)
+    return path if path.is_file() else None

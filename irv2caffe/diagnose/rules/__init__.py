@@ -4,6 +4,7 @@ from irv2caffe.diagnose.rules import (  # noqa: F401  # isort: skip
     statistics,
     running_statistics,
     data,
+    phases,
     classes,
     validation,
     speed,

@@ -34,8 +34,11 @@ def class_imbalance(evidence: RunEvidence) -> Findings:
             f"In the files: {found.what}.",
             *((last.text(evidence),) if last is not None and last.is_large else ()),
         ),
-        cure=(found.fix,),
-        decide=f"{evaluate(evidence, '--on val')} shows the recall of each class",
+        cure=(
+            "irv2caffe build-net --out net --class-weights balanced",
+            "irv2caffe make-lmdb IMAGES OUT --balance",
+        ),
+        decide=f"{evaluate(evidence, '--on val')}: the recall of each class",
         source=found.source,
         fit=0.2,
     )
@@ -61,10 +64,11 @@ def one_answer(evidence: RunEvidence) -> Findings:
         f"{100 - error:.1f} % of the validation set.",
         evidence=(f"{len(evidence.tests)} tests with {error:.2f} % each.",),
         cure=(
-            "make-lmdb --balance, or build-net --class-weights balanced",
+            "irv2caffe build-net --out net --class-weights balanced",
+            "irv2caffe make-lmdb IMAGES OUT --balance",
             "a lower base_lr, if the net has died",
         ),
-        decide=f"{evaluate(evidence, '--on val')} shows what the net answers",
+        decide=f"{evaluate(evidence, '--on val')}: what the net answers",
         source="arXiv 1710.05381 (Buda et al.)",
         fit=0.5,
     )

@@ -1,4 +1,4 @@
-"""The images: their order, preprocessing and labels."""
+"""The order of the training images."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import facts_of_net
 from irv2caffe.diagnose.cures import (
-    check_files,
+    SHUFFLE,
     database,
-    diagnose_with_model,
-    evaluate,
     train_with,
 )
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import (
-    at_chance,
-    does_train,
     last_gap,
-    main_loss,
     tests_guess,
 )
 from irv2caffe.diagnose.mixing import mixing_of
 from irv2caffe.diagnose.norms import norms_of
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.trust import KNOWN_REASONS, half_width, unexplained_gap
+from irv2caffe.diagnose.trust import unexplained_gap
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
@@ -35,7 +30,6 @@ _EXPLAINED = (
     *("fixed-order", "unchecked-databases"),
 )
 _LEAK = "; BatchNorm's statistics of the batch give the class away, which tests cannot use"
-_SHUFFLE = "irv2caffe make-lmdb IMAGES OUT --shuffle"
 
 
 @rule("ordered-database", needs=("net", "database"))
@@ -61,10 +55,6 @@ def ordered_database(evidence: RunEvidence) -> Findings:
         fit=0.95,
         settles=("learning-rate-too-high",) if evidence.summary.diverged is None else (),
     )
-
-
-def _relabel(evidence: RunEvidence) -> str:
-    return f"irv2caffe make-lmdb VAL_IMAGES OUT --labels {database(evidence, 'TRAIN')}"
 
 
 def _variation(mixing: Mixing) -> str:
@@ -105,9 +95,8 @@ def badly_mixed(evidence: RunEvidence) -> Findings:
         "or source, and Caffe never shuffles a database.",
         evidence=(_variation(mixing), *((guessing,) if tests_guess(evidence) else ())),
         against=tuple(against),
-        cure=(_SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
-        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')} says whether its labels are "
-        "in order",
+        cure=(SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
+        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')}: are its labels in order?",
         source="data_layer.cpp; github.com/BVLC/caffe issues 1445, 2606",
         fit=0.92 if is_repeated else 0.4,
         settles=_EXPLAINED if is_repeated and not is_shuffled else (),
@@ -131,146 +120,9 @@ def fixed_order(evidence: RunEvidence) -> Findings:
         "classes and BatchNorm's statistics give them away, which helps only in training; and the "
         "Data layer shows the same batches in every epoch.",
         evidence=(gap.text(evidence),),
-        cure=(_SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
-        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')} says whether its labels are "
-        "in order",
+        cure=(SHUFFLE, train_with(evidence, "--engine torch --shuffle")),
+        decide=f"irv2caffe inspect-lmdb {database(evidence, 'TRAIN')}: are its labels in order?",
         source="data_layer.cpp; github.com/BVLC/caffe issue 1445; "
         "github.com/lim0606/caffe-googlenet-bn",
         fit=0.5,
-    )
-
-
-@rule("unchecked-databases", needs=("net",), settled_by=("database", "model"))
-def unchecked_databases(evidence: RunEvidence) -> Findings:
-    """Databases that may differ in size, colours or labels, where tests are worse at once."""
-    gap, test = unexplained_gap(evidence), evidence.net("TEST")
-    if gap is None or test is None or evidence.check is None or evidence.check.databases:
-        return
-    yield Finding(
-        POSSIBLE,
-        symptom="Validation is worse than training from the first epoch on, and the databases are "
-        "not at hand.",
-        cause="A part of the validation images may have been resized, converted or labelled "
-        "differently than the training images.",
-        evidence=(gap.text(evidence),),
-        against=("The nets subtract the same mean and apply the same scale in both phases.",),
-        cure=(_relabel(evidence),),
-        decide=f"{check_files(evidence)}; inspect-lmdb draws images of both",
-        source="github.com/soeaver/caffe-model issue 12; github.com/cvjena/cnn-models issue 12",
-        fit=0.4,
-    )
-
-
-@rule("preprocessing-differs", needs=("net",))
-def preprocessing_differs(evidence: RunEvidence) -> Findings:
-    """Tests feed the net with other values than the training does."""
-    yield from _differs(
-        evidence,
-        "phases-transform",
-        symptom="The net is tested on differently scaled inputs than it is trained on.",
-        cause="TRAIN and TEST preprocess their images differently.",
-    )
-    records, gap = evidence.found("phases-records"), unexplained_gap(evidence)
-    if records is not None and gap is not None:
-        yield Finding(
-            POSSIBLE,
-            symptom="Validation is worse than training from the first epoch on, and its images are "
-            "stored in another size.",
-            cause=f"TRAIN and TEST do not show the same part of an image: {records.why}.",
-            evidence=(f"In the files: {records.what}.", gap.text(evidence)),
-            cure=(records.fix,),
-            source=records.source,
-            fit=0.5,
-        )
-
-
-@rule("tests-on-training-images", needs=("net",))
-def tests_on_training_images(evidence: RunEvidence) -> Findings:
-    """Tests that read the images that are trained with."""
-    found = evidence.found("same-source")
-    if found is None:
-        return
-    yield Finding(
-        MEASURED,
-        symptom="The tests do not show how good the net is on images that it does not know.",
-        cause=f"{found.why[0].upper()}{found.why[1:]}.",
-        evidence=(f"In the files: {found.what}.",),
-        cure=(found.fix,),
-        source=found.source,
-        fit=0.5,
-    )
-
-
-@rule("labels-differ", needs=("net", "database"))
-def labels_differ(evidence: RunEvidence) -> Findings:
-    """Labels that are other classes in validation than in training."""
-    for name in ("phases-labels", "label-range"):
-        yield from _differs(
-            evidence,
-            name,
-            symptom="The labels do not fit the classes of the net, or those of training and "
-            "validation do not mean the same.",
-            cause="Labels differ.",
-        )
-
-
-def _differs(evidence: RunEvidence, name: str, *, symptom: str, cause: str) -> Findings:
-    """A difference between the phases that the files show, with what the curves say of it."""
-    found, last = evidence.found(name), last_gap(evidence)
-    if found is None:
-        return
-    is_seen = at_chance(evidence) or (last is not None and last.is_large)
-    text = (last.text(evidence),) if last is not None else ()
-    places = ", ".join(map(str, found.places[:2]))
-    yield Finding(
-        MEASURED,
-        symptom=symptom,
-        cause=f"{cause[:-1]}: {found.why}.",
-        evidence=(f"In the files: {found.what} ({places}).", *(text * is_seen)),
-        against=() if is_seen else text,
-        cure=(found.fix,),
-        source=found.source,
-        fit=0.9 if is_seen else 0.3,
-    )
-
-
-@rule("validation-at-chance", needs=("displays", "tests"), settled_by=("net", "database", "model"))
-def validation_at_chance(evidence: RunEvidence) -> Findings:
-    """The training loss falls, and no test was ever better than guessing."""
-    is_known = any(map(evidence.found, KNOWN_REASONS))
-    if not at_chance(evidence) or not does_train(evidence) or is_known:
-        return
-    classes, last = evidence.num_classes or 0, evidence.tests[-1]
-    loss = main_loss(evidence, last.iteration)
-    errors = [row.top1_error or 0.0 for row in evidence.tests]
-    chance = 100 * (1 - 1 / classes)
-    width = half_width(evidence, chance)
-    is_above = width is not None and min(errors) > chance + width
-    errors_text = (
-        f"The error of {len(errors)} test(s) lies between {min(errors):.1f} and "
-        f"{max(errors):.1f} %; guessing among {classes:,} classes has {chance:.1f} %."
-    )
-    beyond = (
-        "An error above that of guessing means that the net tells the classes apart, and the labels"
-        " say otherwise."
-    )
-    yield Finding(
-        LIKELY,
-        symptom="The training loss falls, and no test is better than guessing.",
-        cause="TEST does not ask what TRAIN teaches: the labels of the validation images mean "
-        "other classes, or the images are preprocessed differently; else BatchNorm's running "
-        "statistics are useless, or batches of one class gave the class away in training.",
-        evidence=(
-            errors_text,
-            f"At {evidence.at(last.iteration)} the training loss is {loss:.2f}.",
-            *((beyond,) if is_above else ()),
-        ),
-        cure=(
-            _relabel(evidence),
-            "the same transform_param in TRAIN and TEST",
-        ),
-        decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a low "
-        "error on training images means that the validation images or labels are at fault",
-        source="the meaning of a test; github.com/soeaver/caffe-model issue 12",
-        fit=0.9,
     )

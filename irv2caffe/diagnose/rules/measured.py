@@ -6,6 +6,7 @@ What these rules say replaces what rules on the curves say of the same cause (``
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
@@ -15,9 +16,11 @@ from irv2caffe.diagnose.registry import DOUBT_TESTS, rule
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
-    from irv2caffe.diagnose.measured import Measured
+    from irv2caffe.diagnose.measured import Measured, Score
 
 _BATCH_NORM = "batch_norm_layer.cpp; measured with the net of 2016: docs/explanation/batch-norm.md"
+_HARDLY, _HALF = 0.25, 0.5  # of the gap
+_OTHER_MIX = 0.2  # distance of the shares of classes
 
 
 def _evaluate(found: Measured, options: str) -> str:
@@ -93,14 +96,25 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
             fit=1.0,
             settles=(*settles, *DOUBT_TESTS),
         )
-    elif found.val.is_worse(found.as_trained) and _is_of_the_end(evidence):
+    elif (closed := _closed(found.val, found.as_trained, found.reestimated)) < _HARDLY and (
+        _is_of_the_end(evidence)
+    ):
         yield _ruled_out(
             "Running statistics that do not fit the weights.",
             "BatchNorm's running mean and variance lag behind the weights.",
-            (f"New statistics change little. {_renewed(found)}",),
+            (f"New statistics close {closed:.0%} of the gap. {_renewed(found)}",),
             _BATCH_NORM,
             settles,
         )
+
+
+def _closed(tested: Score | None, trained: Score | None, renewed: Score | None) -> float:
+    """The share of the gap from training to tests that new statistics close; 1 without a gap."""
+    if tested is None or trained is None or not tested.is_worse(trained):
+        return 1.0
+    if renewed is None:
+        return 0.0
+    return (tested.top1_error - renewed.top1_error) / (tested.top1_error - trained.top1_error)
 
 
 def _is_of_the_end(evidence: RunEvidence) -> bool:
@@ -130,6 +144,16 @@ def tested_overfitting(evidence: RunEvidence) -> Findings:
     text = (
         f"Evaluated in the same way, wrong are {train} training images and {val} validation images."
     )
+    if found.labels and (found.labels.distance or 0.0) > _OTHER_MIX:
+        if val.class_error is None or train.class_error is None:
+            return
+        text = (
+            "Their classes are not equally frequent; the mean error of the classes is "
+            f"{train.class_error:.1f} % for training images and {val.class_error:.1f} % for "
+            "validation images, evaluated in the same way."
+        )
+        val = replace(val, top1_error=val.class_error)
+        train = replace(train, top1_error=train.class_error)
     source = "github.com/apache/mxnet pull request 13757"
     if val.is_worse(train) and not found.input_difference and not found.labels_differ:
         augment = (
@@ -163,7 +187,8 @@ def tested_gap(evidence: RunEvidence) -> Findings:
     found = evidence.measured
     is_explained = (
         found.batch_statistics
-        or bool(found.train and found.train.is_worse(found.reestimated_train, SMALL))
+        or bool(found.val and found.val.is_worse(found.reestimated, SMALL))
+        or _closed(found.train, found.as_trained, found.reestimated_train) > _HALF
         or bool(found.input_difference)
         or bool(found.mixed and found.mixed.is_worse(found.as_trained))
     )

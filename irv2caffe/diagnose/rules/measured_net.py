@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from irv2caffe.diagnose.cures import start_again
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
 from irv2caffe.diagnose.registry import rule
 
@@ -70,15 +71,17 @@ def _counts(evidence: RunEvidence, worst: LayerActivity) -> tuple[str, ...]:
 
 
 def _dead(evidence: RunEvidence, worst: LayerActivity, *, is_blocked: bool) -> Finding:
+    rate = evidence.solver_value("base_lr")
     start = (
-        "start again with a lower base_lr, a warm-up (irv2caffe train --warmup-epochs) or "
-        "clip_gradients"
+        start_again(evidence, base_lr=rate / 10, clip_gradients=10.0)
+        if rate
+        else "start again with a lower base_lr, or with clip_gradients"
     )
     return Finding(
         MEASURED if is_blocked else POSSIBLE,
         symptom="The net is dead: what it says hardly depends on the image."
         if is_blocked
-        else f"Most units of {worst.name} are dead, and the net has learned nothing.",
+        else f"Most units of {worst.name} are dead, and the net is no better than guessing.",
         cause="Units whose ReLU is zero for every image get no gradient and stay so; an update "
         "too large, or a bias below zero, put them there.",
         evidence=(*_counts(evidence, worst), *_trunk(evidence.measured)),
@@ -140,7 +143,7 @@ def tested_numbers(evidence: RunEvidence) -> Findings:
         more = f" and {len(bad) - 3:,} more" if bad[3:] else ""
         texts.append(f"The weights of {', '.join(bad[:3])}{more} are not finite.")
     if layer:
-        texts.append(f"For training images {layer} is the first layer whose output is not finite.")
+        texts.append(f"For training images, {layer} is the first layer whose output is not finite.")
     back = (
         "go back to a snapshot from before it, with a lower base_lr or with clip_gradients; "
         "irv2caffe train --on-divergence rollback does so by itself"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.course import course_of, fell_back, told
@@ -10,11 +11,18 @@ from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.registry import rule
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from irv2caffe.diagnose.course import Course
     from irv2caffe.diagnose.evidence import RunEvidence
     from irv2caffe.diagnose.finding import Findings
     from irv2caffe.log.anomalies import Anomaly
 
 _SETTINGS = ("nothing-learns", "base-lr", "zero-filler", "constant-filler", "scale-filler-zero")
+_BELOW, _ABOVE = 0.9, 1.3  # times the loss of guessing: outside of it is another matter
+_FAR = 3.0  # times the loss of guessing, at first
+_DIGITS = 6  # of a loss in the log
+_ALL_WRONG = 100.0  # percent
 _DEBUG = "debug_info: true and display: 1 in the solver show the values of each layer in the log"
 
 
@@ -29,17 +37,17 @@ def not_a_number(evidence: RunEvidence) -> Findings:
     layer, weights = evidence.measured.first_bad_layer, evidence.measured.bad_weights
     signs, cause = [told(evidence, found)], "An output overflowed, or an operation has no result."
     if layer:
-        signs.append(f"for training images, {layer} is the first layer whose output is not finite")
+        signs.append(f"For training images, {layer} is the first layer whose output is not finite.")
         cause = f"The numbers break in {layer}; what comes before it is still finite."
     elif weights:
         names = ", ".join(weights[:3]) + (f" and {len(weights) - 3:,} more" if weights[3:] else "")
-        signs.append(f"the weights of {names} are not finite")
+        signs.append(f"The weights of {names} are not finite.")
         cause = "The weights themselves are not numbers: this snapshot is lost."
     elif from_start:
         cause = "It is there before any update: in the input, the initial weights or the net."
     yield Finding(
         MEASURED if layer or weights else LIKELY,
-        f"The loss is not a number since {evidence.at(found.iteration)}",
+        f"The loss is not a number since {evidence.at(found.iteration)}.",
         cause,
         tuple(signs),
         (*_cures_of_nan(from_start=from_start), *(() if layer else (_DEBUG,))),
@@ -71,7 +79,7 @@ def softmax_saturated(evidence: RunEvidence) -> Findings:
     from_start = len(iterations) > 0 and found.iteration <= iterations[0]
     yield Finding(
         LIKELY,
-        f"The softmax is saturated since {evidence.at(found.iteration)}",
+        f"The softmax is saturated since {evidence.at(found.iteration)}.",
         "The outputs of the classifier are huge before any update: inputs without mean and scale, "
         "or initial weights that are too large."
         if from_start
@@ -79,7 +87,7 @@ def softmax_saturated(evidence: RunEvidence) -> Findings:
         "a GPU shows as the same value.",
         (
             told(evidence, found),
-            "87.3365 is -log of the smallest positive float, to which a probability of 0 is raised",
+            "A loss of 87.3365 is -log of the smallest float, which stands for a probability of 0.",
         ),
         (
             "transform_param { scale: 0.00784314 mean_value: 127.5 }, BatchNorm, or smaller fillers"
@@ -95,43 +103,79 @@ def softmax_saturated(evidence: RunEvidence) -> Findings:
 
 @rule("loss-at-guessing", needs=("displays",), settled_by=("net", "model"))
 def loss_at_guessing(evidence: RunEvidence) -> Findings:
-    """A loss that has never fallen: the outputs do not depend on the images, or on nothing else."""
-    found, course = _anomaly(evidence, "stuck"), course_of(evidence)
-    if found is None or course is None:
+    """A loss of guessing from the start: outputs do not depend on images, or labels do not."""
+    found, course = _anomaly(evidence, "stuck") or _anomaly(evidence, "chance"), course_of(evidence)
+    if found is None or course is None or not _never_learned(course):
         return
     settings = [each for name in _SETTINGS if (each := evidence.found(name))]
     for each in settings:
         yield Finding(
             MEASURED,
-            f"The net learns nothing: {found.text}",
-            f"{each.what}: {each.why}.",
-            tuple(str(place) for place in each.places[:3]),
+            "The net learns nothing.",
+            f"In the files: {each.what}; {each.why}.",
+            (told(evidence, found), f"Found in {each.places[0]}." if each.places else each.what),
             (each.fix,),
             source=each.source,
             fit=0.9,
         )
     if settings:
         return
-    signs = [told(evidence, found)]
-    if evidence.tests and evidence.num_classes:
-        chance = 100 * (1 - 1 / evidence.num_classes)
-        errors = [row.top1_error or 0.0 for row in evidence.tests]
-        signs.append(f"the test error is {errors[-1]:.1f} %; guessing has {chance:.1f} %")
+    is_constant = _is_constant(evidence, course)
     yield Finding(
-        POSSIBLE,
-        "The net learns nothing from the start",
-        "The outputs are the same for all images (initial weights, dead units, inputs without "
+        LIKELY if is_constant else POSSIBLE,
+        "The net learns nothing from the start.",
+        "The outputs are the same for all images: units died at once, by initial weights, inputs "
+        "or first updates that are too large."
+        if is_constant
+        else "The outputs are the same for all images (initial weights, dead units, inputs without "
         "contrast), or the labels have nothing to do with the images, or the learning rate is far "
         "too high or too low.",
-        tuple(signs),
+        (told(evidence, found), *_signs_of_guessing(evidence, course, is_constant=is_constant)),
         (
             "irv2caffe inspect-lmdb TRAIN_LMDB --peek sheet.png",
             "a training on a hundred images: a net that works fits them within minutes",
         ),
         decide=diagnose_with_model(evidence),
-        source="softmax_loss_layer.cpp: equal outputs give log(classes)",
-        fit=0.6,
+        source="softmax_loss_layer.cpp: equal outputs give log(classes); accuracy_layer.cpp",
+        fit=0.8 if is_constant else 0.6,
     )
+
+
+def _never_learned(course: Course) -> bool:
+    """Whether the loss has never been below that of guessing, and is not far above it now."""
+    if course.guess is None:
+        return course.last < _ABOVE * course.first
+    return min(course.losses) > _BELOW * course.guess and course.last < _ABOVE * course.guess
+
+
+def _is_constant(evidence: RunEvidence, course: Course) -> bool:
+    """Whether the loss is exactly that of equal outputs in the second half of the run."""
+    if course.guess is None:
+        return False
+    losses = list(evidence.run.losses)[len(evidence.run.losses) // 2 :]
+    rounding = 10.0 ** (math.floor(math.log10(course.guess)) - _DIGITS + 1)
+    return all(abs(loss - course.guess) < 1.5 * rounding for loss in losses)
+
+
+def _signs_of_guessing(
+    evidence: RunEvidence, course: Course, *, is_constant: bool
+) -> Iterator[str]:
+    if is_constant:
+        yield f"The loss is {course.last:.6g} in every display: all outputs are equal."
+    if course.guess and course.initial > _FAR * course.guess:
+        factor = course.initial / course.guess
+        yield (
+            f"The loss was {course.initial:.3g} at first, {factor:.2g} times that of guessing: "
+            "initial weights or inputs are too large."
+        )
+    if not evidence.tests or not evidence.num_classes:
+        return
+    chance = 100 * (1 - 1 / evidence.num_classes)
+    errors = [row.top1_error or 0.0 for row in evidence.tests]
+    if is_constant and min(errors) == _ALL_WRONG:
+        yield "The test error is exactly 100 %: Caffe counts equal outputs as wrong."
+    else:
+        yield f"The test error is {errors[-1]:.1f} %; guessing has {chance:.1f} %."
 
 
 @rule("loss-collapsed", needs=("displays",), settled_by=("model",))
@@ -147,10 +191,10 @@ def loss_collapsed(evidence: RunEvidence) -> Findings:
     )
     yield Finding(
         POSSIBLE,
-        f"What had been learned is lost since {evidence.at(back)}",
+        f"What had been learned is lost since {evidence.at(back)}.",
         "Units have died: an update too large pushed them to where their ReLU is 0 for every "
         "image, and no gradient reaches them any more.",
-        (f"the loss had fallen to {min(course.losses):.3g}; it is {course.last:.3g}{level}",),
+        (f"The loss had fallen to {min(course.losses):.3g}; it is {course.last:.3g}{level}.",),
         (
             "go back to a snapshot from before it, with a lower base_lr or with clip_gradients",
             start_again(evidence, clip_gradients=10.0),

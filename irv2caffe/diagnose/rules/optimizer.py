@@ -6,17 +6,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.arithmetic import effective_batch
-from irv2caffe.diagnose.course import (
-    course_of,
-    number,
-    rate_per_image,
-    rates_of,
-    standstill,
-    told,
-    type_of_solver,
-)
+from irv2caffe.diagnose.course import course_of, standstill, told
 from irv2caffe.diagnose.cures import start_again
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
+from irv2caffe.diagnose.rates import number, rate_per_image, rates_of, type_of_solver
 from irv2caffe.diagnose.registry import rule
 
 if TYPE_CHECKING:
@@ -44,23 +37,23 @@ def momentum_missing(evidence: RunEvidence) -> Findings:
         return
     per_image = rate_per_image(evidence)
     written = f"{kind} has no momentum in Caffe" if is_rmsprop else f"{kind} with momentum 0"
-    signs = [f"{written}: every gradient counts once; with 0.9 it counts ten times"]
+    signs = [f"{written}: every gradient counts once; with 0.9 it counts ten times."]
     if per_image is not None:
         signs.append(
-            f"rate / (1 - momentum) / batch is {per_image:.2g} per image; 0.014 with TF-slim's "
-            "momentum 0.9 and 32 per replica, 0.0036 in twtygqyy's run, 0.0013 in lim0606's"
+            f"Rate / (1 - momentum) / batch is {per_image:.2g} per image; 0.014 with TF-slim's "
+            "momentum 0.9 and 32 per replica, 0.0036 in twtygqyy's run, 0.0013 in lim0606's."
         )
     against = []
     if course.last < _FITTED * course.level:
         against.append(
-            f"the training loss fell to {course.last:.3g} ({course.level:.3g} is guessing): the "
-            "steps are large enough to fit the training images"
+            f"The training loss fell to {min(course.losses):.3g} ({course.level:.3g} is guessing): "
+            "the steps are large enough to fit the training images."
         )
     if is_rmsprop:
-        against.append("twtygqyy trained with RMSProp without momentum to 27.1 % top-1 error")
+        against.append("twtygqyy trained with RMSProp without momentum to 27.1 % top-1 error.")
     yield Finding(
         POSSIBLE,
-        f"Slower than its recipe: {symptom}",
+        f"The run is slower than its recipe: {symptom}.",
         "The momentum of the recipe is missing: the steps are a tenth of what its learning rate "
         "means. With delta 1 RMSProp is nearly SGD, and SGD has the momentum."
         if is_rmsprop
@@ -88,15 +81,15 @@ def other_batch(evidence: RunEvidence) -> Findings:
     assumed = _assumed_batch(evidence)
     if now and assumed and _differs(now, assumed):
         signs.append(
-            f"the solver was written for {assumed:,} images per update, the run had {now:,}: "
-            f"an epoch has {assumed / now:.3g} times as many iterations as it assumes"
+            f"The solver was written for {assumed:,} images per update, the run had {now:,}: "
+            f"an epoch has {assumed / now:.3g} times as many iterations as it assumes."
         )
     pieces = [images for _, images in evidence.run.table.pieces]
     if len(pieces) > 1 and _differs(min(pieces), max(pieces)):
         starts = [evidence.at(start) for start, _ in evidence.run.table.pieces[1:]]
         signs.append(
-            f"it changed during the run, from {pieces[0]:,} to {pieces[-1]:,} images per update "
-            f"({', '.join(starts[:3])})"
+            f"The batch changed from {pieces[0]:,} to {pieces[-1]:,} images per update "
+            f"({', '.join(starts[:3])})."
         )
     if not signs or not now:
         return
@@ -104,9 +97,9 @@ def other_batch(evidence: RunEvidence) -> Findings:
     rate = rates.highest * now / before if rates else None
     yield Finding(
         POSSIBLE,
-        "Batch and learning rate do not belong together",
-        "base_lr, stepsize and max_iter count updates of a certain batch; with another one the "
-        "rate is too high or too low, and the schedule too fast or too slow.",
+        "Batch and learning rate do not belong together.",
+        "Rate, stepsize and max_iter are meant for updates of a certain batch; with another one "
+        "the rate is too high or too low, and the schedule too fast or too slow.",
         tuple(signs),
         (
             start_again(evidence, base_lr=rate) if rate else "base_lr in proportion to the batch",
@@ -137,11 +130,11 @@ def weight_decay(evidence: RunEvidence) -> Findings:
     if decay == 0 and overfit:
         yield Finding(
             POSSIBLE,
-            "The net fits the training images, not the others",
+            "The net fits the training images, not the others.",
             "Weight decay is missing: nothing keeps the weights small. Rarely the only cause.",
             (
                 overfit,
-                "weight_decay is 0, Caffe's default; TF-slim has 4e-5, lim0606 1e-4, twtygqyy 4e-4",
+                "The solver has weight_decay 0, Caffe's default; TF-slim has 4e-5, twtygqyy 4e-4.",
             ),
             (start_again(evidence, weight_decay=1e-4),),
             source="caffe.proto, SolverParameter; sgd_solver.cpp, Regularize",
@@ -151,10 +144,10 @@ def weight_decay(evidence: RunEvidence) -> Findings:
     if decay >= _LARGE_DECAY and (is_high or evidence.anomalies & {"stuck", "chance"}):
         yield Finding(
             LIKELY if decay >= 2 * _LARGE_DECAY else POSSIBLE,
-            f"The loss stays at {course.last:.3g} ({course.level:.3g} is guessing)",
+            f"The loss stays at {course.last:.3g} ({course.level:.3g} is guessing).",
             "Weight decay is too large: it pulls the weights to 0 faster than the gradients move "
             "them.",
-            (f"weight_decay is {decay:g}; published recipes have 4e-5 to 5e-4",),
+            (f"The solver has weight_decay {decay:g}; published recipes have 4e-5 to 5e-4.",),
             (start_again(evidence, weight_decay=1e-4),),
             source="sgd_solver.cpp, Regularize",
             fit=0.7,
@@ -184,16 +177,16 @@ def clipping_always(evidence: RunEvidence) -> Findings:
     usual, iter_size = median(late), number(evidence, "iter_size") or 1
     share = min(1.0, len(late) / updates)
     text = f"{100 * share:.0f} % of the updates after the first tenth were clipped"
-    signs = [f"{text}; the norm was {usual:.3g}, the bound is {bound:g}"]
+    signs = [f"{text}; the norm was {usual:.3g}, the bound is {bound:g}."]
     if iter_size > 1:
         signs.append(
             f"Caffe clips the sum over iter_size {iter_size:g} before it divides: for one batch "
-            f"the bound is {bound / iter_size:.3g}"
+            f"the bound is {bound / iter_size:.3g}."
         )
     yield Finding(
         LIKELY if usual > 10 * bound else POSSIBLE,
-        f"Slower than its learning rate: {symptom}",
-        f"clip_gradients is so low that it always acts: the steps are {usual / bound:.3g} times "
+        f"The run is slower than its learning rate: {symptom}.",
+        f"The bound is so low that it always acts: the steps are {usual / bound:.3g} times "
         "smaller than base_lr means.",
         tuple(signs),
         (f"clip_gradients: {2 * usual:.2g} in the solver, to cut only exceptions",),
@@ -212,22 +205,19 @@ def adaptive_step(evidence: RunEvidence) -> Findings:
     if rate < _SMALL_DELTA_RATE or (kind == "RMSProp" and delta >= _LARGE_DELTA):
         return
     trouble = [one for one in evidence.summary.anomalies if one.kind in _TROUBLE]
-    symptom = told(evidence, trouble[0]) if trouble else standstill(evidence)
-    if not symptom:
+    still = standstill(evidence)
+    if not trouble and not still:
         return
+    symptom = told(evidence, trouble[0]) if trouble else f"{still[0].upper()}{still[1:]}."
     fix = start_again(evidence, base_lr=0.001)
     yield Finding(
         LIKELY,
-        "The steps are too large",
+        "The steps are too large.",
         f"{kind} divides gradients by their own size plus delta: every weight moves by about "
         "base_lr in every iteration, however small its gradient is. The paper's 0.045 goes with a "
         "delta of 1.",
-        (f"{kind} with delta {delta:g} and base_lr {rate:g}", symptom),
-        (
-            (f"{start_again(evidence, delta=1.0)}: the paper's 0.045 goes with 1.0", fix)
-            if kind == "RMSProp"
-            else (fix,)
-        ),
+        (f"The solver is {kind} with delta {delta:g} and base_lr {rate:g}.", symptom),
+        ((start_again(evidence, delta=1.0), fix) if kind == "RMSProp" else (fix,)),
         source="rmsprop_solver.cpp and adam_solver.cpp, ComputeUpdateValue; arXiv 1602.07261v2, "
         "section 4",
         fit=0.85,

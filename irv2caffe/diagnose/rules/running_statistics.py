@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from irv2caffe.check.finding import Severity
+from irv2caffe.diagnose.course import told
 from irv2caffe.diagnose.cures import diagnose_with_model, evaluate
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import does_train, last_gap, main_loss, tests_guess, worst_gap
@@ -108,7 +109,7 @@ def _rise(evidence: RunEvidence) -> str:
             text = (
                 f"From {evidence.at(best[0].iteration)} to {evidence.at(row.iteration)} the "
                 f"validation error rose from {before:.1f} to {error:.1f} %, while the training "
-                f"loss went from {best[1]:.2f} to {loss:.2f}."
+                f"loss went from {best[1]:.3g} to {loss:.3g}."
             )
             worst = (error - before, text)
     return worst[1]
@@ -132,7 +133,7 @@ def _beyond_guessing(evidence: RunEvidence) -> str:
     row, loss = max(high, key=lambda pair: pair[0].loss or 0.0)
     return (
         f"At {evidence.at(row.iteration)} the test loss was {row.loss:.1f}, worse than guessing "
-        f"({guess:.2f}), with a training loss of {loss:.2f}; at other tests it was as low as "
+        f"({guess:.2f}), with a training loss of {loss:.3g}; at other tests it was as low as "
         f"{min(one.loss or 0.0 for one in fine):.2f}."
     )
 
@@ -146,7 +147,7 @@ def _swing(evidence: RunEvidence) -> str:
     changes = [abs(after - before) / max(before, 1e-6) for before, after in pairwise(losses)]
     if median(changes) > _UNSTEADY:
         return ""  # the training jumps too
-    return f"Since {evidence.at(found.iteration)}: {found.text}."
+    return told(evidence, found)
 
 
 @rule("frozen-statistics", needs=("net",))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HIGH_START = 1.5  # times the loss of guessing
 _LEARNED = 0.5  # of the loss of guessing
 _SWING = 3.0  # a test loss against the one before it
-_EARLY = 1 / 3  # of the run
+_EARLY, _FIRST = 1 / 3, 6  # of the run, and tests of a short one
 _SCALED = (
     "irv2caffe build-net --out net --residual-scale 0.17,0.1,0.2",
     "or eltwise_param { coeff: 1 coeff: 0.1 } in a net of your own",
@@ -37,14 +37,14 @@ def residual_scaling(evidence: RunEvidence) -> Findings:
     signs = [_written(unscaled)]
     if course.guess and course.initial > _HIGH_START * course.guess:
         signs.append(
-            f"the loss began at {course.initial:.3g}, far above guessing ({course.guess:.3g}): the "
-            "trunk grows from block to block and makes large outputs"
+            f"The loss began at {course.initial:.3g}, far above guessing ({course.guess:.3g}): the "
+            "trunk grows from block to block and makes large outputs."
         )
     if _is_guessing(evidence, course):
         died = fell_back(evidence) is not None
         signs.append(
-            f"the loss is {course.last:.3g}, that of guessing: the last layer gives the same for "
-            "every image"
+            f"The loss is {course.last:.3g}, that of guessing: the last layer gives the same for "
+            "every image."
         )
         confidence, fit = (LIKELY, 0.8) if died else (POSSIBLE, 0.5)
         yield _finding(evidence, "The net is dead", signs, (), confidence, fit)
@@ -66,7 +66,7 @@ def _finding(
 ) -> Finding:
     return Finding(
         confidence,
-        f"{symptom}: residual branches are added without a factor",
+        f"{symptom}: residual branches are added without a factor.",
         "Without a factor of 0.1 to 0.3 on the branches, residual nets of more than 1,000 "
         "channels can die: the last layer before the pooling gives only zeros.",
         tuple(signs),
@@ -92,18 +92,18 @@ def _has_trouble(evidence: RunEvidence) -> bool:
 def _against(course: Course) -> list[str]:
     dead = f", and a dead last layer would keep it at {course.guess:.3g}" if course.guess else ""
     highest, lowest = max(course.initial, course.losses[0]), min(course.losses)
-    other = "a scale of 0.1 with momentum 0.9 did as badly as the net of 2016"
+    other = "A scale of 0.1 with momentum 0.9 did as badly as the net of 2016"
     return [
-        f"the training loss fell from {highest:.3g} to {lowest:.3g}{dead}",
-        "twtygqyy trained 40 unscaled blocks in Caffe to 27.1 % top-1 and 9.6 % top-5 error",
-        f"{other} (lim0606/torch-inception-resnet-v2#5)",
+        f"The training loss fell from {highest:.3g} to {lowest:.3g}{dead}.",
+        "twtygqyy trained 40 unscaled blocks in Caffe to 27.1 % top-1 and 9.6 % top-5 error.",
+        f"{other} (lim0606/torch-inception-resnet-v2#5).",
     ]
 
 
 def _written(found: CheckFinding) -> str:
     places = found.places
     first = f"; the first is {places[0]}" if places else ""
-    return f"{len(places):,} branches of more than 1,000 channels are added unscaled{first}"
+    return f"{len(places):,} branches of more than 1,000 channels are added unscaled{first}."
 
 
 @rule("trunk-statistics", needs=("displays", "tests", "net"), settled_by=("model",))
@@ -116,10 +116,10 @@ def trunk_statistics(evidence: RunEvidence) -> Findings:
         return
     yield Finding(
         POSSIBLE,
-        "The test loss jumps early in the training, the training loss does not",
+        "The test loss jumps early in the training, the training loss does not.",
         "A trunk that grows from block to block, without a factor or a ReLU, changes faster than "
         "BatchNorm's running mean and variance follow.",
-        (jumps, *(f"{each.what}: {len(each.places):,} places" for each in found)),
+        (jumps, *(_sentence(each) for each in found)),
         (*_SCALED, "batch_norm_param { moving_average_fraction: 0.95 }"),
         decide=diagnose_with_model(evidence),
         source="measured with the net of 2016 at a quarter of its width on Fashion-MNIST, 1,125 "
@@ -129,21 +129,28 @@ def trunk_statistics(evidence: RunEvidence) -> Findings:
     )
 
 
+def _sentence(found: CheckFinding) -> str:
+    return f"{found.what[0].upper()}{found.what[1:]}: {len(found.places):,} places."
+
+
 def _early_jumps(evidence: RunEvidence) -> str:
     """How the test loss jumps up in the first part of the run; empty if it does not."""
     end, course = _EARLY * evidence.num_iterations, course_of(evidence)
-    early = [(at, loss) for at, loss in evidence.test_losses if at <= end]
+    tests = evidence.test_losses
+    early = [test for place, test in enumerate(tests) if test[0] <= end or place < _FIRST]
     if course is None or len(early) < 3:
         return ""
     for (at, loss), (later, other) in pairwise(early):
         if other > _SWING * loss and other > course.level:
             return (
-                f"the test loss is {loss:.3g} at {evidence.at(at)} and {other:.3g} at "
-                f"{evidence.at(later)}; up to {max(loss for _, loss in early):.3g} early on"
+                f"The test loss is {loss:.3g} at {evidence.at(at)} and {other:.3g} at "
+                f"{evidence.at(later)}; up to {max(loss for _, loss in early):.3g} early on."
             )
     first, lowest = early[0][1], min(loss for _, loss in early)
     if math.isfinite(first) and first > 2 * course.level and first > 2 * _SWING * lowest:
-        return f"the test loss is {first:.3g} at {evidence.at(early[0][0])}, and {lowest:.3g} later"
+        return (
+            f"The test loss is {first:.3g} at {evidence.at(early[0][0])}, and {lowest:.3g} later."
+        )
     return ""
 
 

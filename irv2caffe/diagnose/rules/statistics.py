@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.check.arithmetic import facts_of_net
+from irv2caffe.diagnose import imagenet
 from irv2caffe.diagnose.cures import check_files, diagnose_with_model, evaluate
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
-from irv2caffe.diagnose.gaps import IMAGENET_SOURCE, does_train, last_gap
+from irv2caffe.diagnose.gaps import does_train, last_gap
 from irv2caffe.diagnose.norms import norms_of
 from irv2caffe.diagnose.registry import rule
-from irv2caffe.diagnose.trust import open_gap, unexplained_gap
+from irv2caffe.diagnose.trust import come_class_by_class, open_gap, unexplained_gap
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
@@ -29,7 +29,7 @@ def first_epoch_gap(evidence: RunEvidence) -> Findings:
         return
     norms = norms_of(evidence)
     is_batch = norms is not None and norms.num_batch > 0
-    details = [gap.text(evidence), *_dropout(evidence), *(_flag(evidence, norms) if norms else ())]
+    details = (gap.text(evidence), *_dropout(evidence), *_small_batch(evidence))
     against = (
         ("Loss and error go together differently in other nets, by about 10 points.",)
         if gap.train_loss is not None
@@ -39,26 +39,40 @@ def first_epoch_gap(evidence: RunEvidence) -> Findings:
         LIKELY,
         symptom="At the end of the first epoch, when no training image had been seen before, "
         "validation is already far worse than training.",
-        cause="Memorizing is impossible in the first epoch, so TRAIN and TEST do not evaluate the "
-        + (
-            "same function. The tests normalize each image by the other images of its batch: the "
-            "figures depend on the TEST batch, and are not those of the net."
-            if is_batch
-            else "same function, or not the same kind of images. Either BatchNorm's running "
-            "statistics do not fit the weights, or the images of both are preprocessed, labelled "
-            "or mixed of classes differently, or batches of few classes let the training see the "
-            "class."
-        ),
-        evidence=tuple(details),
+        cause=f"Memorizing is impossible in the first epoch, so {_difference(norms)}.",
+        evidence=(*details, *(_flag(evidence, norms) if norms else ())),
         against=against,
         cure=(*_cure_of_flag(evidence), evaluate(evidence, "--reestimate-bn 200"))
         if is_batch
         else (check_files(evidence),),
         decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a high "
         "error on training images means that TRAIN and TEST differ, a low one overfitting",
-        source=_SOURCE + (f"; {IMAGENET_SOURCE}" if gap.train_loss is not None else ""),
+        source=_SOURCE + (f"; {imagenet.SOURCE}" if gap.train_loss is not None else ""),
         fit=0.98 if is_batch else 0.95,
     )
+
+
+def _difference(norms: Norms | None) -> str:
+    """What may differ between the phases."""
+    if norms is not None and norms.num_batch:
+        return (
+            "TRAIN and TEST do not evaluate the same function. The tests normalize each image by "
+            "the other images of its batch: the figures depend on the TEST batch, and are not "
+            "those of the net"
+        )
+    images = "the images of both are preprocessed, labelled or mixed of classes differently"
+    if norms is not None and not norms.num_layers:
+        return f"{images}, or those of training are not mixed"
+    return (
+        "TRAIN and TEST do not evaluate the same function, or not the same kind of images. Either "
+        f"BatchNorm's running statistics do not fit the weights, or {images}, or batches of few "
+        "classes let the training see the class"
+    )
+
+
+def _small_batch(evidence: RunEvidence) -> tuple[str, ...]:
+    found = evidence.found("bn-small-batch")
+    return (f"In the files: {found.what}; {found.why}.",) if found else ()
 
 
 def _dropout(evidence: RunEvidence) -> tuple[str, ...]:
@@ -83,9 +97,7 @@ def _flag(evidence: RunEvidence, norms: Norms) -> tuple[str, ...]:
             f"With this TEST batch the test net needs {norms.test_bytes / 2**30:.0f} GiB: on a "
             "card with less memory it was smaller."
         )
-    net, check = evidence.net("TEST"), evidence.check
-    facts = facts_of_net(net, check) if net is not None and check is not None else None
-    if facts is not None and facts.order in {"sorted", "grouped"}:
+    if come_class_by_class(evidence):
         texts.append(
             "The validation images come class by class: a TEST batch shows one class or a few, "
             "and its statistics are not those of training batches."

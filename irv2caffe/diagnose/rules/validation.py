@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from irv2caffe.diagnose.course import told
 from irv2caffe.diagnose.cures import diagnose_with_model, evaluate, train_with
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
 from irv2caffe.diagnose.trust import (
     KNOWN_REASONS,
+    come_class_by_class,
     half_width,
     is_noise,
     is_partial,
@@ -29,13 +31,20 @@ _MIN_TESTS = 4
 _LEAST_EPOCHS = 4.0  # fewer passes over the images memorize little
 _LEAST_FLAT_EPOCHS = 5.0  # where validation was bad from the start
 _AT_BEST = 1.05  # times the lowest error: no longer improving
-_FLAT_SHARE = 0.25  # of the run
+_FLAT_SHARE = 1 / 3  # of the run
 _FELL = 0.7  # of the training loss when validation stopped improving
+_NOTHING = 90.0  # percent: a net that never was better has not got far enough to overfit
 _MEMORIZED = 0.2  # of the loss of guessing
+_MIN_LATER = 2  # tests after the best one
 _WIDE = 4.0  # points to either side
+_RISES = "that of the validation images rises"
 _SMALL_PART = 0.3  # of the validation set
 _SMALL = 20_000  # training images
 _SOURCE = "github.com/apache/mxnet pull request 13757; arXiv 1602.07261, section 4"
+_BY_CLASS = (
+    "The validation images come class by class: each test is of other classes than the one before, "
+    "so that their errors differ by far more than chance."
+)
 
 
 @rule("overfitting", needs=("displays",), settled_by=("net", "model"))
@@ -53,16 +62,17 @@ def overfitting(evidence: RunEvidence) -> Findings:
     if rising is None and onset is None:
         return
     texts = [_since(evidence, onset)] if onset is not None else []
-    texts += [f"Since {evidence.at(rising.iteration)}: {rising.text}."] if rising else []
+    texts += [told(evidence, rising)] if rising else []
     against = (
         "Validation was worse than training already in the first epoch, when nothing could be "
         "memorized: that part of the difference is not overfitting."
     )
-    start = evidence.at(onset.iteration if onset is not None else rising.iteration if rising else 0)
+    start, seen = (onset, "validation does not follow") if onset is not None else (rising, _RISES)
+    assert start is not None
     yield Finding(
         LIKELY,
-        symptom=f"Since {start} the net learns only its training images: their loss falls on, and "
-        "validation does not follow.",
+        symptom=f"Since {evidence.at(start.iteration)} the net learns its training images by "
+        f"heart: their loss falls on, and {seen}.",
         cause=f"Overfitting: the net memorizes its training images{_why(evidence)}.",
         evidence=(*texts, *([last.text(evidence)] if last else ()), *_invitations(evidence)),
         against=(against,) if early is not None else (),
@@ -71,6 +81,7 @@ def overfitting(evidence: RunEvidence) -> Findings:
         f"in phase TEST, means overfitting; or {diagnose_with_model(evidence)}",
         source=_SOURCE,
         fit=0.9,
+        settles=("weight-decay",),
     )
 
 
@@ -81,6 +92,7 @@ def _may_overfit(evidence: RunEvidence) -> bool:
         does_train(evidence)
         and not any(map(evidence.found, KNOWN_REASONS))
         and not at_chance(evidence)
+        and min((row.top1_error or 0.0 for row in evidence.tests), default=0.0) < _NOTHING
         and (epochs is None or epochs >= _LEAST_EPOCHS)
     )
 
@@ -112,7 +124,7 @@ def _since(evidence: RunEvidence, onset: TestRow) -> str:
     before, after = main_loss(evidence, onset.iteration), main_loss(evidence, last.iteration)
     return (
         f"From {evidence.at(onset.iteration)} to {evidence.at(last.iteration)} the training loss "
-        f"fell from {before:.2f} to {after:.2f}, and the validation error went from "
+        f"fell from {before:.3g} to {after:.3g}, and the validation error went from "
         f"{onset.top1_error:.1f} to {last.top1_error:.1f} %."
     )
 
@@ -137,8 +149,6 @@ def _invitations(evidence: RunEvidence) -> Iterator[str]:
     images, classes = evidence.run.table.num_train_images, evidence.num_classes
     if images and classes and images < _SMALL:
         yield f"There are {images:,} training images, {images / classes:,.0f} for each class."
-    if evidence.solver_value("weight_decay") == 0:
-        yield "The solver has no weight_decay."
 
 
 def _cures(evidence: RunEvidence) -> Iterator[str]:
@@ -160,15 +170,17 @@ def past_best(evidence: RunEvidence) -> Findings:
     best, last = evidence.summary.best_top1_error, evidence.summary.last_top1_error
     if found is None or best is None or last is None or is_partial(evidence):
         return
-    if is_noise(evidence, best, last):
+    later = [row for row in evidence.tests if row.iteration > found.iteration]
+    is_whole = evidence.tests[-1].outputs.keys() == evidence.tests[0].outputs.keys()
+    if is_noise(evidence, best, last) or not is_whole or len(later) < _MIN_LATER:
         return
     kept = evidence.run_dir is not None and (evidence.run_dir / "snapshots").is_dir()
     yield Finding(
-        LIKELY,
+        LIKELY if evidence.run.table.ended else POSSIBLE,
         symptom=f"The best test was at {evidence.at(found.iteration)}, and the last one is "
         f"{last - best:.1f} points worse.",
         cause="The last snapshot is not the net to use: the run went past its best.",
-        evidence=(f"At {evidence.at(found.iteration)} {found.text}.",),
+        evidence=(told(evidence, found),),
         cure=(
             evaluate(evidence, "--snapshot best")
             if kept
@@ -190,15 +202,17 @@ def few_test_images(evidence: RunEvidence) -> Findings:
     is_small = bool(part) and (tested_share(evidence) or 1.0) < _SMALL_PART
     if width < _WIDE and not part:
         return
+    size = evidence.found("test-set-size")
     errors = [row.top1_error or 0.0 for row in evidence.tests]
     late = errors[len(errors) // 2 :]
     is_all = len(late) > 1 and is_noise(evidence, min(late), max(late))
+    by_class = bool(part) and come_class_by_class(evidence)
     within = (
         f"The last {len(late)} tests lie between {min(late):.1f} and {max(late):.1f} %, which is "
         "within chance."
     )
     yield Finding(
-        MEASURED if width >= _WIDE and (is_all or is_small) else POSSIBLE,
+        MEASURED if by_class or (width >= _WIDE and (is_all or is_small)) else POSSIBLE,
         symptom=f"A test is of {images:,} images: its error of {last:.1f} % is known to "
         f"{width:.1f} points to either side (95 % interval).",
         cause=f"Tests that differ by less than about {1.4 * width:.0f} points say nothing about "
@@ -206,8 +220,12 @@ def few_test_images(evidence: RunEvidence) -> Findings:
         evidence=(
             *((within,) if is_all else ()),
             *((part,) if part else ()),
+            *((_BY_CLASS,) if by_class else ()),
         ),
-        cure=("test_iter: validation images / TEST batch", evaluate(evidence, "--on val")),
+        cure=(
+            size.fix if size is not None else "more validation images, and test_iter for them",
+            *((evaluate(evidence, "--on val"),) if part else ()),
+        ),
         source="binomial distribution; solver.cpp, Test",
         fit=0.15,
     )
@@ -249,8 +267,8 @@ def no_tests(evidence: RunEvidence) -> Findings:
 def perfect_accuracy(evidence: RunEvidence) -> Findings:
     """An accuracy of 1 from a net whose outputs are not numbers."""
     found = next((one for one in evidence.summary.anomalies if one.kind == "perfect"), None)
-    if found is None:
-        return
+    if found is None or evidence.summary.diverged is not None:
+        return  # with a training that diverged, that is what there is to say
     yield Finding(
         LIKELY,
         symptom=f"At {evidence.at(found.iteration)} {found.text}.",

@@ -144,7 +144,9 @@ class LineReader:
                 self.log.clips.iteration.append(builder.iteration)
                 self.log.clips.norm.append(norm)
             case events.Waiting(waited_s=seconds):
-                self.log.add_wait(seconds)
+                # That of a thread that prefetches counts images, in builds of 2015 and 2016.
+                if event.thread in {self.root, None}:
+                    self.log.add_wait(seconds)
             case events.Resuming(path=path):
                 found = _STATE.search(path)
                 builder.resume_at = int(found[1]) if found else None
