@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import FoundCaffe, find_caffe
 from irv2caffe.caffe.manifest import gpu_build
+from irv2caffe.errors import CaffeNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,10 @@ def open_caffe(args: Any) -> Caffe:
     """The Caffe of ``--caffe`` or the one for GPUs that is installed."""
     from irv2caffe.caffe.capability import find_caffe_for_gpus
 
-    found = find_caffe(args.caffe) if args.caffe else find_caffe_for_gpus()
+    try:
+        found = find_caffe(args.caffe) if args.caffe else find_caffe_for_gpus()
+    except CaffeNotFoundError as error:
+        raise SystemExit(f"left out: {error.message}; {error.hint}") from error
     return Caffe(found, "" if args.cpu else "0")
 
 

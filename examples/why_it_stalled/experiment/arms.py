@@ -161,9 +161,19 @@ REDUCED = (
     _from(ORIGINAL, "fraction 0.9", fraction=0.9),
     _from(ORIGINAL, "no augmentation", augment="none"),
 )
-SETS = {"full": FULL, "reduced": REDUCED}
+LATE = (
+    ORIGINAL,
+    _from(ORIGINAL, "no augmentation", augment="none"),
+    _FIXED_REPAIRED,
+    _from(ORIGINAL, "5 x images", many=True),
+    _from(ORIGINAL, "+ scale 0.1", scale=_TENTHS),
+    _from(ORIGINAL, "SGD 0.9", solver="sgd"),
+    _from(ORIGINAL, "inception augmentation", augment="inception"),
+)
+SETS = {"full": FULL, "reduced": REDUCED, "late": LATE}
 SIZES = {
     "full": Size(10, 100, 100, (3, 6, 3), 0.25, 1, 32, 32, 2.56, 8),
     "reduced": Size(10, 60, 50, (2, 4, 2), 0.1, 2, 16, 10, 2.0, 10),
+    "late": Size(10, 60, 50, (2, 4, 2), 0.1, 2, 16, 40, 3.2, 8),
     "tiny": Size(2, 8, 6, (1, 1, 1), 0.03, 2, 4, 2, 1.0, 1),
 }

@@ -44,7 +44,7 @@ def draw(lines: Sequence[Line], engine: str, out: Path) -> None:
 
 def _draw_curves(axes: Axes, lines: Sequence[Line]) -> None:
     """Training loss and validation errors of one arm, over the epochs."""
-    axes.set_title("The original net: loss and error")
+    axes.set_title("The original net")
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation error, %", color=ERROR_COLORS["top-1"])
     right = axes.twinx()
@@ -66,7 +66,7 @@ def _draw_curves(axes: Axes, lines: Sequence[Line]) -> None:
 
 def _draw_statistics(axes: Axes, lines: Sequence[Line], engine: str) -> None:
     """The final error under each kind of statistics, of a few arms."""
-    axes.set_title("The same weights under other TEST statistics")
+    axes.set_title("The same weights, other TEST statistics")
     axes.set_ylabel("validation error, %")
     shown = ("original", "original + scale 0.1", "original + ReLU", *_repaired(lines))
     for color, name in zip(COLORS, shown, strict=False):
@@ -95,8 +95,8 @@ def _effects() -> list[str]:
 
 def _draw_effects(axes: Axes, lines: Sequence[Line], engine: str) -> None:
     """The change of the error by each factor, seed by seed."""
-    axes.set_title("What one change does to the error")
-    axes.set_xlabel("difference in points, statistics estimated anew; left is better")
+    axes.set_title("One change at a time")
+    axes.set_xlabel("points of error, statistics estimated anew; left is better")
     names: list[str] = []
     for name in _effects():
         arm = known_arms()[name]

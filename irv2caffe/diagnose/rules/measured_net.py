@@ -143,7 +143,7 @@ def tested_numbers(evidence: RunEvidence) -> Findings:
         more = f" and {len(bad) - 3:,} more" if bad[3:] else ""
         texts.append(f"The weights of {', '.join(bad[:3])}{more} are not finite.")
     if layer:
-        texts.append(f"For training images {layer} is the first layer whose output is not finite.")
+        texts.append(f"For training images, {layer} is the first layer whose output is not finite.")
     back = (
         "go back to a snapshot from before it, with a lower base_lr or with clip_gradients; "
         "irv2caffe train --on-divergence rollback does so by itself"
