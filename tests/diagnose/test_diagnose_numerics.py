@@ -61,6 +61,11 @@ def test_the_first_layer_in_a_log_with_debug_info(tmp_path):
     assert finding.cause == "The numbers break in the forward pass of fc."
     assert finding.evidence[-1].endswith(": [Forward] Layer fc, top blob fc data: inf")
     assert not any("debug_info: true" in text for text in finding.cure)
+    later = DEBUG.replace("1.20922e+29", "nan").replace("6.309e+29", "nan").splitlines()
+    finding = found(run(losses=BROKEN, lines=later, folder=tmp_path))["not-a-number"]
+    assert finding.confidence == LIKELY
+    assert finding.cause.startswith("An update before that line broke the weights")
+    assert "debug_info: true" in finding.cure[-1]
     (tmp_path / "train.log").unlink()
     evidence = replace(evidence)
     assert found(evidence)["not-a-number"].confidence == LIKELY

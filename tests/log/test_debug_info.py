@@ -35,6 +35,20 @@ def test_the_lines_of_caffe_and_of_the_torch_engine(tmp_path, text, layer, step)
     assert found.text.startswith(f"[{step}] Layer {layer}")
 
 
+def test_weights_that_were_broken_before(tmp_path):
+    path = tmp_path / "train.log"
+    top = LINE.format("Forward] Layer conv1, top blob conv1 data: nan")
+    weights = LINE.format("Forward] Layer conv1, param blob 0 data: {}")
+    end = "I1127 11:37:55.347336 32069 solver.cpp:239] Iteration 2, loss = nan\n"
+    for lines, is_bad in (
+        (top + weights.format("nan") + end, True),
+        (top + weights.format("0.1") + end, False),
+        (top + end + weights.format("nan"), False),
+    ):
+        path.write_text(lines)
+        assert first_not_finite([path]).has_bad_weights is is_bad
+
+
 def test_logs_without_one(tmp_path):
     path = tmp_path / "train.log"
     norm = LINE.format("Backward] All net params (data, diff): L1 norm = (1, nan)")

@@ -51,7 +51,11 @@ def not_a_number(evidence: RunEvidence) -> Findings:
         cause = "The weights themselves are not numbers: this snapshot is lost."
     elif shown := evidence.first_not_finite:
         signs.append(f"The first line of debug_info that is not finite: {shown.text}")
-        cause, layer = f"{_BREAKS[shown.step]} {shown.layer}.", shown.layer
+        cause = f"{_BREAKS[shown.step]} {shown.layer}."
+        if shown.has_bad_weights:
+            cause = f"An update before that line broke the weights, those of {shown.layer} too."
+        else:
+            layer = shown.layer
     elif from_start:
         cause = "It is there before any update: in the input, the initial weights or the net."
     yield Finding(

@@ -18,13 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES_WITHOUT = 1 << 26  # of a log without any such line; they begin with the first iteration
-_ANY = re.compile(rb"\[(?:Forward|Backward|Update)\] Layer ")
-_NOT_FINITE = re.compile(rb" -?(?:nan|inf)\b")
-_LINE = re.compile(
-    rb"\[(?P<step>Forward|Backward|Update)\] Layer (?P<layer>[^\n]{1,500}?)"
-    rb"(?:, (?:top blob|bottom blob|param blob|param) [^\n]{1,500}?| \(\w+\) [^\n]{0,500}?)"
-    rb" (?:data|diff): (?:[^\n]{0,100}; diff: )?-?(?:nan|inf)\b"
-)
+_LINE = re.compile(rb"\[(Forward|Backward|Update)\] Layer ([^\n]*)")
+_NOT_FINITE = re.compile(rb" (?:data|diff): -?(?:nan|inf)\b")
+_END_OF_NAME = re.compile(rb", (?:top blob|bottom blob|param blob|param) | \(\w+\) ")
+_MAX_TEXT = 300
 
 
 class NotFinite(NamedTuple):
@@ -34,17 +31,20 @@ class NotFinite(NamedTuple):
         layer: its name.
         step: ``Forward``, ``Backward`` or ``Update``.
         text: the line from the step on.
+        has_bad_weights: a forward pass shows that the layer's weights are not finite either, so
+            that they broke in an iteration before it.
     """
 
     layer: str
     step: str
     text: str
+    has_bad_weights: bool
 
 
 def first_not_finite(paths: Iterable[Path]) -> NotFinite | None:
     """The first layer of a log whose values are not finite; None if no line shows one.
 
-    Reads up to that line, a chunk at a time, and not far where the log has no such lines.
+    Reads little more than up to that line, a chunk at a time, and not far where the log has no such lines.
 
     Args:
         paths: the parts of a log, in order, or a run folder; pipes are left out.
@@ -55,12 +55,13 @@ def first_not_finite(paths: Iterable[Path]) -> NotFinite | None:
     num_bytes, has_lines = 0, False
     for path in map(resolve_log, paths):
         rest = b""
-        for chunk in read_chunks(path) if path.is_file() else ():
+        chunks = read_chunks(path) if path.is_file() else iter(())
+        for chunk in chunks:
             data = rest + bytes(chunk)
-            has_lines = has_lines or _ANY.search(data) is not None
-            match = _LINE.search(data) if _NOT_FINITE.search(data) else None
+            has_lines = has_lines or _LINE.search(data) is not None
+            match = _first_match(data)
             if match is not None:
-                return NotFinite(*map(_text, (match["layer"], match["step"], match[0])))
+                return _described(match, data[match.end() :] + bytes(next(chunks, b"")))
             num_bytes += len(chunk)
             if num_bytes > MAX_BYTES_WITHOUT and not has_lines:
                 return None
@@ -68,7 +69,21 @@ def first_not_finite(paths: Iterable[Path]) -> NotFinite | None:
     return None
 
 
+def _first_match(data: bytes) -> re.Match[bytes] | None:
+    if _NOT_FINITE.search(data) is None:
+        return None
+    return next((one for one in _LINE.finditer(data) if _NOT_FINITE.search(one[2])), None)
+
+
+def _described(match: re.Match[bytes], later: bytes) -> NotFinite:
+    """A line, with what the rest of its iteration says of the weights of its layer."""
+    name = _END_OF_NAME.split(match[2], maxsplit=1)[0]
+    weights = rb"\[Forward\] Layer " + re.escape(name) + rb", param blob \d+ data: -?(?:nan|inf)\b"
+    is_of_weights = re.search(weights, match[0] + later.partition(b"] Iteration ")[0]) is not None
+    return NotFinite(*map(_text, (name, match[1], match[0])), has_bad_weights=is_of_weights)
+
+
 def _text(found: bytes) -> str:
     """Text of a log, without control characters."""
-    text = found.decode("utf-8", "replace")
+    text = found.decode("utf-8", "replace").strip()[:_MAX_TEXT]
     return "".join(letter if letter.isprintable() else "?" for letter in text)
