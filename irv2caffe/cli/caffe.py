@@ -48,7 +48,7 @@ from irv2caffe.errors import UsageError
     "--cudnn/--no-cudnn",
     default=None,
     help="Compute convolutions with cuDNN 9, which takes 0.5 GB (CUDA 13) or 1 GB more.  "
-    "[default: --no-cudnn]",
+    "[default: --cudnn]",
 )
 @click.option("--dry-run", is_flag=True, help="With --cuda: show size, time and license, and exit.")
 @click.option(

@@ -66,7 +66,12 @@ class RunEvidence:
         return frozenset(one.kind for one in self.summary.anomalies)
 
     def found(self, name: str) -> CheckFinding | None:
-        """The finding of a rule of ``check``, if there is one."""
+        """The finding of a rule of ``check``, if there is one.
+
+        An engine that shuffles makes up for a database that is not.
+        """
+        if name == "no-shuffle" and self.is_shuffled:
+            return None
         return next((one for one in self.check_findings if one.rule == name), None)
 
     # Solver and nets.
@@ -111,6 +116,18 @@ class RunEvidence:
     def effective_batch(self) -> int | None:
         """Images of an update: batch x iter_size x GPUs."""
         return self.run.table.images_per_iteration
+
+    @property
+    def torch_options(self) -> Mapping[str, Any]:
+        """Options of the torch engine, whose values are not trusted; empty if Caffe trained."""
+        torch = self.config.get("torch")
+        options = torch.get("options") if isinstance(torch, dict) else None
+        return options if isinstance(options, dict) else {}
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether the torch engine read the images of each epoch in another random order."""
+        return self.torch_options.get("shuffle") is True
 
     @cached_property
     def num_val_images(self) -> int | None:

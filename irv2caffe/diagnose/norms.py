@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from irv2caffe.check.evidence import PhaseNet
     from irv2caffe.diagnose.evidence import RunEvidence
 
+_SHORT = 0.95  # a moving_average_fraction that averages over 20 iterations
 _LARGE_BYTES = 4 << 30  # smaller nets fit any card
 
 
@@ -34,6 +35,15 @@ class Norms:
     test_batch: int | None
     place: str
     test_bytes: int = 0
+
+
+def cure_of_lag(norms: Norms | None) -> str:
+    """What makes running statistics follow the weights."""
+    if norms is not None and norms.fraction <= _SHORT:
+        return "a lower base_lr; moving_average_fraction is low enough"
+    return (
+        "moving_average_fraction: 0.95 in BatchNorm (build-net --bn-fraction), or a lower base_lr"
+    )
 
 
 def norms_of(evidence: RunEvidence) -> Norms | None:

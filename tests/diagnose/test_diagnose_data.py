@@ -51,6 +51,13 @@ def test_a_database_in_the_order_of_its_labels():
     assert not names(healthy(**FILES))
 
 
+def test_an_engine_that_shuffles_makes_up_for_the_order():
+    config = {"torch": {"options": {"shuffle": True}}}
+    found = names(healthy(databases=SORTED, config=config, is_run=True, **FILES))
+    assert not {"ordered-database", "badly-mixed", "fixed-order"} & set(found)
+    assert "ordered-database" in names(healthy(databases=SORTED, is_run=True, **FILES))
+
+
 def test_a_loss_that_shows_the_order_of_the_database():
     evidence = run(by_class, lambda _: (89.5, 6.0), num_displays=900, epochs=10.0)
     found = diagnose(evidence).findings[0]

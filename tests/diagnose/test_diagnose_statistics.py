@@ -140,6 +140,9 @@ def test_tests_that_jump_while_the_training_is_calm():
     found = names(unknown)["running-statistics"]
     assert found.confidence is POSSIBLE
     assert "Whether the net has BatchNorm" in found.against[-1]
+    assert "moving_average_fraction: 0.95" in found.cure[0]
+    known = names(run(falling, tests, solver=SOLVER, train_val=TRAIN_VAL))["running-statistics"]
+    assert "moving_average_fraction is low enough" in known.cure[0]
     assert names(run(falling, tests, **WITHOUT))["running-statistics"].confidence is LIKELY
 
 

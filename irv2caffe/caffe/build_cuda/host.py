@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from irv2caffe.caffe.gpu_host import Host
 
-DEFAULT_CUDNN = False
+DEFAULT_CUDNN = True
 _MIN_GLIBC = (2, 31)  # of the unpacked compilers
 
 

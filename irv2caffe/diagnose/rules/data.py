@@ -75,6 +75,8 @@ def badly_mixed(evidence: RunEvidence) -> Findings:
     """A training loss that varies with the place in the database."""
     mixing = mixing_of(evidence)
     if mixing is None or not mixing.is_wide or evidence.found("no-shuffle"):
+        return  # the rule ordered-database says it then
+    if evidence.is_shuffled:
         return
     if not (mixing.is_periodic or mixing.is_slow or mixing.is_very_wide):
         return
@@ -108,6 +110,8 @@ def fixed_order(evidence: RunEvidence) -> Findings:
     """Images in the same order in every epoch, mixed or not, where tests are worse at once."""
     net, gap = evidence.net("TRAIN"), unexplained_gap(evidence)
     if net is None or gap is None or evidence.check is None or not any(net.of_type("Data")):
+        return
+    if evidence.is_shuffled:
         return
     facts = facts_of_net(net, evidence.check)
     if facts is not None and facts.order != "unknown":

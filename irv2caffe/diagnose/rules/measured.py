@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
 from irv2caffe.diagnose.measured import SMALL
+from irv2caffe.diagnose.norms import cure_of_lag, norms_of
 from irv2caffe.diagnose.registry import DOUBT_TESTS, rule
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
             evidence=(_renewed(found), *found.gap),
             cure=(
                 _evaluate(found, "--reestimate-bn 200 --model-out REPAIRED.caffemodel"),
-                "build-net --bn-fraction 0.95 (moving_average_fraction), or a lower base_lr",
+                cure_of_lag(norms_of(evidence)),
             ),
             source=_BATCH_NORM,
             fit=1.0,

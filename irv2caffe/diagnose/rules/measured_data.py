@@ -77,7 +77,7 @@ def tested_inputs(evidence: RunEvidence) -> Findings:
 def tested_order(evidence: RunEvidence) -> Findings:
     """Training batches of few classes, by their labels, and what that does to the net."""
     found, mix = evidence.measured, evidence.measured.label_mix
-    if mix is None or not mix.expected:
+    if mix is None or not mix.expected or evidence.is_shuffled:
         return
     text = (
         f"Pearson's chi-square of the labels of {mix.num_batches:,} batches of {mix.batch_size} "

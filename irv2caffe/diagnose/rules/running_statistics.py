@@ -12,7 +12,7 @@ from irv2caffe.diagnose.course import told
 from irv2caffe.diagnose.cures import diagnose_with_model, evaluate
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import does_train, last_gap, main_loss, tests_guess, worst_gap
-from irv2caffe.diagnose.norms import norms_of
+from irv2caffe.diagnose.norms import cure_of_lag, norms_of
 from irv2caffe.diagnose.registry import rule
 from irv2caffe.diagnose.trust import KNOWN_REASONS, OTHER_CLASSES, half_width, is_partial
 
@@ -62,7 +62,7 @@ def running_statistics(evidence: RunEvidence) -> Findings:
         evidence=(*texts, *((f"In the files: {lag.what}.",) if lag else ())),
         against=_others(norms, is_sure=is_sure, overfits=overfits),
         cure=(
-            lag.fix if lag else "moving_average_fraction: 0.95 in BatchNorm; or a lower base_lr",
+            lag.fix if lag else cure_of_lag(norms),
             *((evaluate(evidence, "--reestimate-bn 200"),) if is_bad_now else ()),
         ),
         decide=f"{diagnose_with_model(evidence)}: whether re-estimated statistics are better"

@@ -139,9 +139,7 @@ def _why(evidence: RunEvidence) -> str:
 
 def _is_augmented(evidence: RunEvidence) -> bool:
     """Whether the torch engine changed the images."""
-    torch = evidence.config.get("torch")
-    options = torch.get("options") if isinstance(torch, dict) else None
-    return isinstance(options, dict) and options.get("augment", "none") != "none"
+    return bool(evidence.torch_options.get("augment", "none") != "none")
 
 
 def _invitations(evidence: RunEvidence) -> Iterator[str]:

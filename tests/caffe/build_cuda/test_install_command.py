@@ -33,7 +33,7 @@ def installed(user):
 def test_dry_run(user, capsys):
     assert run(["install-caffe", "--cuda", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "with CUDA 12.4 and NCCL, for compute capability 9.0 and newer" in out
+    assert "with CUDA 12.4, cuDNN 9.1.0.70 and NCCL, for compute capability 9.0 and newer" in out
     assert f"{user}/data/irv2caffe/caffe-1.0-cuda" in out
     assert "End User License Agreement" in out
     assert list(user.iterdir()) == []  # nothing is written
