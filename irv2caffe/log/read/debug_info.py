@@ -44,7 +44,8 @@ class NotFinite(NamedTuple):
 def first_not_finite(paths: Iterable[Path]) -> NotFinite | None:
     """The first layer of a log whose values are not finite; None if no line shows one.
 
-    Reads little more than up to that line, a chunk at a time, and not far where the log has no such lines.
+    Reads little more than up to that line, a chunk at a time, and not far where the log has no
+    such lines.
 
     Args:
         paths: the parts of a log, in order, or a run folder; pipes are left out.
@@ -80,7 +81,7 @@ def _described(match: re.Match[bytes], later: bytes) -> NotFinite:
     name = _END_OF_NAME.split(match[2], maxsplit=1)[0]
     weights = rb"\[Forward\] Layer " + re.escape(name) + rb", param blob \d+ data: -?(?:nan|inf)\b"
     is_of_weights = re.search(weights, match[0] + later.partition(b"] Iteration ")[0]) is not None
-    return NotFinite(*map(_text, (name, match[1], match[0])), has_bad_weights=is_of_weights)
+    return NotFinite(_text(name), _text(match[1]), _text(match[0]), is_of_weights)
 
 
 def _text(found: bytes) -> str:
