@@ -104,7 +104,7 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
         yield _ruled_out(
             "Running statistics that do not fit the weights.",
             "BatchNorm's running mean and variance lag behind the weights.",
-            (f"New statistics close {closed:.0%} of the gap. {_renewed(found)}",),
+            (f"New statistics close {100 * closed:.0f} % of the gap. {_renewed(found)}",),
             _BATCH_NORM,
             settles,
         )
