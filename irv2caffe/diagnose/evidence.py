@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from irv2caffe.check.arithmetic import comparisons
 from irv2caffe.diagnose.measured import Measured
+from irv2caffe.errors import Irv2CaffeError
+from irv2caffe.log.read.debug_info import first_not_finite
 from irv2caffe.log.summary import Summary, summarize
 from irv2caffe.log.table import is_nonfinite
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from irv2caffe.check.evidence import Evidence, PhaseNet
     from irv2caffe.check.finding import Finding as CheckFinding
     from irv2caffe.log.metrics import RunData
+    from irv2caffe.log.read.debug_info import NotFinite
     from irv2caffe.log.read.history import Log
     from irv2caffe.log.table import TestRow
 
@@ -39,6 +42,7 @@ class RunEvidence:
         check_findings: what the rules of ``check`` found in them.
         measured: tests of the model.
         run_dir: the run folder, if it is one.
+        log_paths: the files of the log; empty without one.
         solver_path: the solver as a file that ``train`` can take; None if there is none.
         config: its config.json, whose contents are not trusted.
         notes: one line for each thing that was supposed, or could not be read.
@@ -51,6 +55,7 @@ class RunEvidence:
     check_findings: tuple[CheckFinding, ...] = ()
     measured: Measured = field(default_factory=Measured)
     run_dir: Path | None = None
+    log_paths: tuple[Path, ...] = ()
     solver_path: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -64,6 +69,14 @@ class RunEvidence:
     def anomalies(self) -> frozenset[str]:
         """The kinds of anomalies of :mod:`irv2caffe.log.anomalies`."""
         return frozenset(one.kind for one in self.summary.anomalies)
+
+    @cached_property
+    def first_not_finite(self) -> NotFinite | None:
+        """The first layer that a solver with ``debug_info`` showed as not finite; reads the log."""
+        try:
+            return first_not_finite(self.log_paths)
+        except Irv2CaffeError:
+            return None  # it is gone, or no longer what it was
 
     def found(self, name: str) -> CheckFinding | None:
         """The finding of a rule of ``check``, if there is one.

@@ -137,6 +137,7 @@ def evidence_of_log(log: Log, request: Request, table: Table | None = None) -> R
         check,
         log=log,
         run_dir=run_dir,
+        log_paths=(source, *request.parts),
         solver_path=solver_path,
         config={} if run_dir is None else read_config(run_dir),
         notes=notes,

@@ -44,6 +44,33 @@ def test_the_first_layer_that_is_not_finite():
     assert "The weights of a, b, c and 2 more are not finite." in finding.evidence
 
 
+# What Caffe 1.0 printed for two layers at a rate of 1e30, in the iteration of its first NaN.
+DEBUG = """\
+I1127 11:37:55.347310 32069 net.cpp:593]     [Forward] Layer conv1, top blob conv1 data: 6.309e+29
+I1127 11:37:55.347313 32069 net.cpp:605]     [Forward] Layer conv1, param blob 0 data: 1.20922e+29
+I1127 11:37:55.347320 32069 net.cpp:593]     [Forward] Layer fc, top blob fc data: inf
+I1127 11:37:55.347321 32069 net.cpp:593]     [Forward] Layer loss, top blob loss data: -nan
+I1127 11:37:55.347322 32069 net.cpp:621]     [Backward] Layer loss, bottom blob fc diff: nan
+"""
+
+
+def test_the_first_layer_in_a_log_with_debug_info(tmp_path):
+    evidence = run(losses=BROKEN, lines=DEBUG.splitlines(), folder=tmp_path)
+    finding = found(evidence)["not-a-number"]
+    assert finding.confidence == MEASURED
+    assert finding.cause == "The numbers break in the forward pass of fc."
+    assert finding.evidence[-1].endswith(": [Forward] Layer fc, top blob fc data: inf")
+    assert not any("debug_info: true" in text for text in finding.cure)
+    later = DEBUG.replace("1.20922e+29", "nan").replace("6.309e+29", "nan").splitlines()
+    finding = found(run(losses=BROKEN, lines=later, folder=tmp_path))["not-a-number"]
+    assert finding.confidence == LIKELY
+    assert finding.cause.startswith("An update before that line broke the weights")
+    assert "debug_info: true" in finding.cure[-1]
+    (tmp_path / "train.log").unlink()
+    evidence = replace(evidence)
+    assert found(evidence)["not-a-number"].confidence == LIKELY
+
+
 def test_a_loss_that_is_no_number_before_any_update():
     finding = found(run(losses=[math.nan] * 20))["not-a-number"]
     assert "before any update" in finding.cause

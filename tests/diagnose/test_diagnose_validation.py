@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from helpers.diagnose_cases import DATABASES, SOLVER, TRAIN_VAL, changed, healthy, run
@@ -123,20 +124,36 @@ def test_the_interval_of_an_error_is_the_binomial_one():
 
 
 def test_tests_of_few_images():
-    few = changed(SOLVER, [("test_iter: 100", "test_iter: 10")])
-    evidence = healthy(
-        tests=lambda epoch: (30 + 5 * math.sin(9 * epoch), 0.9), solver=few, train_val=TRAIN_VAL
-    )
-    found = names(evidence)["few-test-images"]
-    assert found.confidence is MEASURED
-    assert "A test is of 100 images" in found.symptom
+    few = changed(SOLVER, [("test_iter: 100", "test_iter: 5")])
+
+    def of_tests(tests):
+        val = {"val_lmdb": replace(DATABASES["val_lmdb"], order="shuffled")}
+        return names(healthy(tests=tests, solver=few, train_val=TRAIN_VAL, databases=val))
+
+    def late_rise(epoch):
+        return 20 + 70 * 0.6**epoch + max(0.0, epoch - 15) * 0.5, 0.9
+
+    found = of_tests(lambda epoch: (30 + 5 * math.sin(9 * epoch), 0.9))["few-test-images"]
+    assert found.confidence is POSSIBLE  # they differ by too little to be misread
+    assert "A test is of 50 images" in found.symptom
     assert "the validation set has 1,000" in "".join(found.evidence)
+    found = of_tests(late_rise)["few-test-images"]
+    assert found.confidence is LIKELY  # the best test is the best by chance
     assert "few-test-images" not in names(healthy(**FILES))
 
 
-def test_tests_of_a_part_of_the_images():
-    from dataclasses import replace
+def test_tests_without_an_error_leave_nothing_to_compare():
+    few = changed(SOLVER, [("test_iter: 100", "test_iter: 2")])
+    twenty = {"val_lmdb": replace(DATABASES["val_lmdb"], num_records=20)}
+    for error, is_found in ((0.0, False), (5.0, False), (35.0, True)):
+        found = names(healthy(tests=[(90.0, 2.3), *[(error, 0.1)] * 7], solver=few,
+                              train_val=TRAIN_VAL, databases=twenty))  # fmt: skip
+        assert ("few-test-images" in found) == is_found
+        if is_found:
+            assert found["few-test-images"].confidence is POSSIBLE
 
+
+def test_tests_of_a_part_of_the_images():
     val = replace(DATABASES["val_lmdb"], num_records=50_000, order="shuffled")
     many = {"val_lmdb": val}
     found = names(healthy(databases=many, **FILES))["few-test-images"]

@@ -23,6 +23,12 @@ _BELOW, _ABOVE = 0.9, 1.3  # times the loss of guessing: outside of it is anothe
 _FAR = 3.0  # times the loss of guessing, at first
 _DIGITS = 6  # of a loss in the log
 _ALL_WRONG = 100.0  # percent
+# What is not finite first in a line of debug_info.
+_BREAKS = {
+    "Forward": "The numbers break in the forward pass of",
+    "Backward": "The gradients break in the backward pass of",
+    "Update": "The update breaks the weights of",
+}
 _DEBUG = "debug_info: true and display: 1 in the solver show the values of each layer in the log"
 
 
@@ -43,6 +49,13 @@ def not_a_number(evidence: RunEvidence) -> Findings:
         names = ", ".join(weights[:3]) + (f" and {len(weights) - 3:,} more" if weights[3:] else "")
         signs.append(f"The weights of {names} are not finite.")
         cause = "The weights themselves are not numbers: this snapshot is lost."
+    elif shown := evidence.first_not_finite:
+        signs.append(f"The first line of debug_info that is not finite: {shown.text}")
+        cause = f"{_BREAKS[shown.step]} {shown.layer}."
+        if shown.has_bad_weights:
+            cause = f"An update before that line broke the weights, those of {shown.layer} too."
+        else:
+            layer = shown.layer
     elif from_start:
         cause = "It is there before any update: in the input, the initial weights or the net."
     yield Finding(
