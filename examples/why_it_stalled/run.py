@@ -10,6 +10,7 @@ done again. report.py makes the table and the figure.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Irv2CaffeError as error:
         _say(f"Error: {error}")
         return error.exit_code
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes end too
     start_s, counts = time.monotonic(), Counter[str]()
 
     def note(line: dict[str, Any]) -> None:
