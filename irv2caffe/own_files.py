@@ -24,6 +24,7 @@ _MARKS = re.compile(
     rb"|\A%PDF-.*/Creator \(irv2caffe\)"
     rb'|<meta name="generator" content="irv2caffe">'
     rb'|\A"?kind"?,"?iteration"?,"?epoch"?,"?loss"?,"?lr"?,'
+    rb'|\A\{\s{0,9}"program": "irv2caffe '
     rb'|\A\{"run": "(?:[^"\\]|\\.){0,4096}", "kind": "t',
     re.DOTALL,
 )

@@ -61,7 +61,12 @@ def show(message: str) -> None:
 
 def show_json(value: Any) -> None:
     """Prints a result as JSON on stdout; NaN and infinity become null."""
-    show(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))
+    show(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A result as JSON; NaN and infinity become null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:

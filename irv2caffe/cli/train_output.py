@@ -6,9 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irv2caffe import ui
+from irv2caffe import __version__, ui
+from irv2caffe.atomic import write_text
 from irv2caffe.cli.plot_log import summary_lines
-from irv2caffe.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from irv2caffe.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Irv2CaffeError,
+    UsageError,
+)
+from irv2caffe.own_files import refuse_foreign
 
 if TYPE_CHECKING:
     from irv2caffe.diagnose.diagnosis import Diagnosis
@@ -66,6 +74,8 @@ def show_result(result: TrainResult, as_json: bool) -> int:
 
     verdict = result.verdict
     diagnosis = None if result.summary is None else _diagnosis(result.run_dir)
+    if diagnosis is not None:
+        _keep(diagnosis, result.run_dir)
     told = _told(diagnosis)
     if as_json:
         found = None if diagnosis is None else diagnosis.as_dict()["findings"]
@@ -101,6 +111,19 @@ def _diagnosis(run_dir: Path) -> Diagnosis | None:
     except Exception as error:  # noqa: BLE001 - the training is over, and its result must be told
         ui.say(f"no diagnosis: {error or type(error).__name__}")
         return None
+
+
+def _keep(diagnosis: Diagnosis, run_dir: Path) -> None:
+    """Writes ``diagnosis.json``; a line if that fails."""
+    from irv2caffe.train.run_dir.run_dir import RunDir
+
+    path = RunDir(run_dir).diagnosis
+    try:
+        refuse_foreign(path)
+        values = {"program": f"irv2caffe {__version__}", **diagnosis.as_dict()}
+        write_text(path, ui.json_text(values) + "\n")
+    except (Irv2CaffeError, OSError) as error:
+        ui.say(f"no {path.name}: {error}")
 
 
 def _told(diagnosis: Diagnosis | None) -> list[str]:

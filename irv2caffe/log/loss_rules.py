@@ -29,6 +29,7 @@ _MAX_PARTS = 20
 _MAX_START = 0.1  # share of the last iteration; later starts are resumed runs
 _NUM_FIRST = 5  # displays that give the initial loss
 _EXPLODED = 10.0  # times the initial loss
+_STAYS = 0.5  # of the highest loss
 _FELL = 0.7  # of the initial loss: a net with a lower loss has learned something
 _CHANCE = 0.02  # relative distance from the loss of random guessing
 _VANISHED_RATE = 1e-6  # of the highest: too small to change a 32-bit weight
@@ -109,6 +110,8 @@ def exploding_loss(run: RunData) -> Iterator[Found]:
     if len(numbers) < 2 * _NUM_FIRST or not first:
         return
     usual = max(*first, median(numbers[: len(numbers) // 2]))
+    if _jumps_for_good(numbers):
+        usual = first[0]
     if usual <= 0 or max(numbers) <= _EXPLODED * usual:
         return
     high = [
@@ -125,6 +128,13 @@ def exploding_loss(run: RunData) -> Iterator[Found]:
         if losses[-1] <= usual:
             text += f" and is {losses[-1]:.3g} again"
         yield "exploded", high[0][1], text
+
+
+def _jumps_for_good(numbers: Sequence[float]) -> bool:
+    """Whether the loss is many times its first value in all of the second half, without a fall."""
+    means = _means(numbers)
+    low = min(means[len(means) // 2 :])
+    return low > _EXPLODED * numbers[0] and low > _STAYS * max(means)
 
 
 def collapsed_loss(run: RunData) -> Iterator[Found]:

@@ -12,6 +12,7 @@ import pytest
 from helpers.diagnose_cases import DATABASES, SOLVER, TRAIN_VAL, changed, healthy, run
 from helpers.paths import FILES
 
+from irv2caffe import ui
 from irv2caffe.cli import train_output
 from irv2caffe.cli.main import run as irv2caffe
 from irv2caffe.diagnose.diagnosis import Diagnosis, diagnose
@@ -458,6 +459,24 @@ def test_train_ends_with_the_likely_causes(tmp_path, capsys):
     train_output.show_result(result, as_json=True)
     values = json.loads(capsys.readouterr().out)
     assert "not-a-number" in [one["rule"] for one in values["diagnosis"]]
+
+
+def test_train_keeps_the_diagnosis_in_the_run_folder(tmp_path, capsys):
+    run = a_run(tmp_path / "run")
+    result, path = result_of(run), run / "diagnosis.json"
+    for _ in range(2):  # a further start replaces it
+        train_output.show_result(result, as_json=True)
+    printed = capsys.readouterr()
+    values = json.loads(path.read_text())
+    assert values.pop("program").startswith("irv2caffe ")
+    assert values == json.loads(
+        ui.json_text(diagnose(gather(Request(run, reads_databases=False))).as_dict())
+    )
+    assert "diagnosis.json" not in printed.err
+    path.write_text("mine")
+    assert train_output.show_result(result, as_json=False) == 1
+    assert "no diagnosis.json: " in capsys.readouterr().err
+    assert path.read_text() == "mine"
 
 
 def test_train_ends_without_causes_where_there_are_none(tmp_path, capsys):

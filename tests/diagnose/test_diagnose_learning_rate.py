@@ -102,7 +102,10 @@ def test_a_loss_that_jumps_up_and_stays():
     high = run(losses=[2.3, 9.0, 24.0] + [36.0] * 60, tests=lambda _: 89.0, lr=10.0)
     finding = found(high)["learning-rate-too-high"]
     assert finding.confidence == LIKELY
-    assert finding.evidence[0] == "The loss is 36 in the second half of the run; guessing has 2.3."
+    assert "loss rises to 36" in finding.evidence[0]
+    high = run(losses=[2.3, 5.0] + [9.0] * 60, tests=lambda _: 89.0, lr=10.0)
+    finding = found(high)["learning-rate-too-high"]
+    assert finding.evidence[0] == "The loss is 9 in the second half of the run; guessing has 2.3."
     # A net whose first loss was high already, and one that has no classes.
     for losses, classes in (([20.0] * 60, 10), ([40.0 - place / 3 for place in range(90)], 1)):
         evidence = run(losses=losses, tests=lambda _: 89.0, num_classes=classes)

@@ -107,6 +107,11 @@ def test_a_loss_that_explodes_without_becoming_nan():
     assert text.endswith("and is 1 again")
     assert "exploded" not in found(run_of(falling(40) + [60.0] + [1.0] * 20))
     assert "exploded" not in found(run_of([0.1, 7.0, *falling(40)]))
+    iteration, text = found(run_of([2.24, 9.0, *[36.0] * 30]))["exploded"]
+    assert iteration == 20  # within the first displays, and for good
+    assert text == "the training loss rises to 36 (iteration 20); it began at 2.24"
+    assert "exploded" not in found(run_of([0.1, *falling(60, 7.0, 2.0)]))
+    assert "exploded" not in found(run_of([2.24, *[9.0] * 30]))
     kinds = found(run_of([*falling(40), 1e5, math.nan, math.nan]))
     assert (kinds["exploded"][0], kinds["nan"][0]) == (400, 410)
 

@@ -38,7 +38,7 @@ OWN_NAMES = frozenset(
     {
         "solver.prototxt", "deploy.prototxt", "train.log", "logs", "snapshots", "config.json",
         "metrics.jsonl", "state.json", "plot.png", "lock", "control", "latest", "snapshots.sha256",
-        "labels.txt",
+        "labels.txt", "diagnosis.json",
     }
 )  # fmt: skip
 

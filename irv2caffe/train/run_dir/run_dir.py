@@ -34,6 +34,7 @@ class RunDir:
         config: the inputs of the run, its starts and how it ended, as JSON.
         metrics: one JSON object per display and per test.
         state: the current state of the training, as JSON.
+        diagnosis: what the log tells at the end of the last start, as JSON.
         plot: the curves, drawn while the run goes on.
         lock: the lock file, held by the trainer and its Caffe.
     """
@@ -47,6 +48,7 @@ class RunDir:
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.state = path / "state.json"
+        self.diagnosis = path / "diagnosis.json"
         self.plot = path / "plot.png"
         self.lock = path / "lock"
 
