@@ -229,14 +229,17 @@ def line(arm, seed, error, loss=0.5, **more):
     names = ("running", "reestimated", "batch 2", "batch 10", "batch 50", "train running",
              "train batch")  # fmt: skip
     errors = dict.fromkeys(names, each)
-    return {"arm": arm, "seed": seed, "engine": "torch", "losses": [2.0, loss], "diverged": False,
+    return {"arm": arm, "seed": seed, "engine": "torch", "epochs": 9,
+            "losses": [2.0, loss], "diverged": False,
             "first": errors, "final": errors, "curve": {}, **more}  # fmt: skip
 
 
 def test_the_table_and_the_figure(tmp_path):
     lines = [line("original", 1, 40.0), line("original", 2, 44.0)]
     lines += [line("original + ReLU", 2, 41.0, loss=None), line("original + ReLU", 1, 39.0)]
-    lines += [{"arm": "original + ReLU", "seed": 3, "engine": "torch", "error": "it broke"}]
+    lines += [
+        {"arm": "original + ReLU", "seed": 3, "engine": "torch", "epochs": 9, "error": "it broke"}
+    ]
     rows = table(lines).splitlines()
     assert rows[2].startswith("| original | torch | 2 | 0.50 ± 0.00 | 42.0 ± 2.8 |")
     assert rows[3].split(" | ")[2:5] == ["2", "0.50", "40.0 ± 1.4"]
@@ -249,3 +252,8 @@ def test_the_table_and_the_figure(tmp_path):
     assert said.returncode == 0, said.stderr
     assert "| original + ReLU | torch | 2 |" in said.stdout
     assert b"<svg" in (tmp_path / "a.svg").read_bytes()
+    with (tmp_path / "lines.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({**lines[0], "epochs": 40}))
+    said = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert "several sets" in said.stderr

@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not lines:
         print("no results in these files", file=sys.stderr)
         return 1
+    if len({line["epochs"] for line in lines}) > 1:
+        print("these are results of several sets: give one set at a time", file=sys.stderr)
+        return 1
     print(table(lines))
     print("Losses at the end of the first epoch:\n")
     print(first_epoch_table(lines))

@@ -170,10 +170,23 @@ LATE = (
     _from(ORIGINAL, "SGD 0.9", solver="sgd"),
     _from(ORIGINAL, "inception augmentation", augment="inception"),
 )
-SETS = {"full": FULL, "reduced": REDUCED, "late": LATE}
+FACTORS = (
+    ORIGINAL,
+    _from(ORIGINAL, "+ ReLU, scale 0.1", relu=True, scale=_TENTHS),
+    _from(ORIGINAL, "+ slim's scales", scale=SLIM_SCALES),
+    _from(ORIGINAL, "shuffled each epoch", order="shuffled"),
+    _from(ORIGINAL, "inception augmentation", augment="inception"),
+    _from(ORIGINAL, "SGD 0.9", solver="sgd"),
+    _from(ORIGINAL, "TF's RMSProp 0.9", solver="tf-rmsprop"),
+    _from(ORIGINAL, "weight decay 4e-4", weight_decay=4e-4),
+    _from(ORIGINAL, "linear rate", schedule="linear"),
+)
+SETS = {"full": FULL, "reduced": REDUCED, "factors": FACTORS, "late": LATE}
+_REDUCED = Size(10, 60, 50, (2, 4, 2), 0.1, 2, 16, 10, 2.0, 10)
 SIZES = {
     "full": Size(10, 100, 100, (3, 6, 3), 0.25, 1, 32, 32, 2.56, 8),
-    "reduced": Size(10, 60, 50, (2, 4, 2), 0.1, 2, 16, 10, 2.0, 10),
+    "reduced": _REDUCED,
+    "factors": _REDUCED,
     "late": Size(10, 60, 50, (2, 4, 2), 0.1, 2, 16, 40, 3.2, 8),
     "tiny": Size(2, 8, 6, (1, 1, 1), 0.03, 2, 4, 2, 1.0, 1),
 }

@@ -12,6 +12,7 @@ from experiment.caffe_engine import CaffeEvaluator, run_caffe
 from experiment.databases import training_database
 from experiment.evaluating import curve_point, everything, finite
 from experiment.nets import solver, train_net
+from experiment.results import KEY
 from irv2caffe.log.read.reader import read_log
 from irv2caffe.log.table import PINNED_LOSS, make_table
 from irv2caffe.proto.text import write_prototxt
@@ -44,9 +45,9 @@ class Run:
     is_trial: bool = False
 
     @property
-    def key(self) -> tuple[str, int, str]:
-        """What tells it from other runs of the same size."""
-        return self.arm.name, self.seed, self.engine
+    def key(self) -> tuple[str, int, str, int]:
+        """What tells it from other runs; the epochs stand for the size."""
+        return self.arm.name, self.seed, self.engine, self.size.epochs
 
 
 TRIAL_EPOCHS = 4
@@ -76,7 +77,7 @@ def do_run(run: Run) -> dict[str, Any]:
         first, final = (everything(evaluator, _snapshot(run, folder, e)) for e in (1, epochs))
         curve = {epoch: curve_point(evaluator, _snapshot(run, folder, epoch)) for epoch in at}
         return {
-            **dict(zip(("arm", "seed", "engine"), run.key, strict=True)),
+            **dict(zip(KEY, run.key, strict=True)),
             "diverged": any(value is None or value > PINNED_LOSS - 0.01 for value in losses),
             "losses": losses,
             "first": first,

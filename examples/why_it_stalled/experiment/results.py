@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     Line = dict[str, Any]
 
+KEY = ("arm", "seed", "engine", "epochs")
+
 
 def append(path: Path, line: Line) -> None:
     """Appends a line in one piece."""
@@ -32,11 +34,11 @@ def read(path: Path) -> list[Line]:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and {"arm", "seed", "engine"} <= line.keys():
+        if isinstance(line, dict) and line.keys() >= set(KEY):
             lines.append(line)
     return lines
 
 
-def key_of(line: Line) -> tuple[str, int, str]:
+def key_of(line: Line) -> tuple[str, int, str, int]:
     """Which run a line is of."""
-    return str(line["arm"]), int(line["seed"]), str(line["engine"])
+    return str(line["arm"]), int(line["seed"]), str(line["engine"]), int(line["epochs"])

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from experiment.arms import Arm, Size
 from experiment.one_run import Run, do_run
+from experiment.results import KEY
 from irv2caffe.system import kill_group
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _status(child: subprocess.Popen[bytes] | None) -> str:
 
 
 def _failed(run: Run, why: str) -> Line:
-    return {**dict(zip(("arm", "seed", "engine"), run.key, strict=True)), "error": why[:500]}
+    return {**dict(zip(KEY, run.key, strict=True)), "error": why[:500]}
 
 
 def serve(requests: Iterable[bytes], answers: IO[bytes]) -> None:
