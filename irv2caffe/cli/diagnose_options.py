@@ -113,7 +113,7 @@ DIAGNOSE_OPTIONS = (
         help="HTML page with the diagnosis and the curves.",
     ),
     _out("--force", is_flag=True, help="Overwrite a file that irv2caffe did not make."),
-    _other("--ignore", multiple=True, metavar="CAUSE", help="Rule to skip.  Repeatable."),
+    _other("--ignore", multiple=True, metavar="RULE", help="Rule to skip.  Repeatable."),
     _other(
         "--show",
         type=click.Choice(LEVELS),

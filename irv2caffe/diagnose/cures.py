@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from irv2caffe.diagnose.evidence import RunEvidence
 
 SHUFFLE = "irv2caffe make-lmdb IMAGES OUT --shuffle"
+SCALE = "irv2caffe build-net --out net --residual-scale 0.17,0.1,0.2"
 _OPTIONS = {"type": "--solver-type"}
 _TEXTS = frozenset({"type", "lr_policy"})
 
@@ -51,7 +52,9 @@ def diagnose_with_model(evidence: RunEvidence) -> str:
     """The command that runs the tests of the last model."""
     source = shlex.quote(str(evidence.run_dir or evidence.name))
     if evidence.run_dir is not None:
-        return f"irv2caffe diagnose {source} --model last"
+        command = f"irv2caffe diagnose {source} --model last"
+        has_model = any((evidence.run_dir / "snapshots").glob("*.caffemodel*"))
+        return command if has_model else f"a snapshot, which the run has not; then {command}"
     solver = "" if evidence.check else " --solver SOLVER"
     return f"irv2caffe diagnose {source}{solver} --model MODEL.caffemodel"
 
@@ -66,6 +69,19 @@ def train_with(evidence: RunEvidence, options: str) -> str:
     """The command that trains anew with the run's solver and some options."""
     path = shlex.quote(str(evidence.solver_path)) if evidence.solver_path else "SOLVER"
     return f"irv2caffe train --solver {path} {options}"
+
+
+def augment(evidence: RunEvidence) -> tuple[str, str]:
+    """The commands that vary the training images, in the engine or in the database."""
+    return (
+        train_with(evidence, "--engine torch --augment inception --shuffle"),
+        "irv2caffe make-lmdb IMAGES OUT --augment inception --copies 5",
+    )
+
+
+def relabel(evidence: RunEvidence) -> str:
+    """The command that gives validation images the labels of the training."""
+    return f"irv2caffe make-lmdb VAL_IMAGES OUT --labels {database(evidence, 'TRAIN')}"
 
 
 def check_files(evidence: RunEvidence) -> str:

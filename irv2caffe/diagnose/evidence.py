@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.check.arithmetic import comparisons
@@ -13,7 +12,6 @@ from irv2caffe.diagnose.measured import Measured
 from irv2caffe.errors import Irv2CaffeError
 from irv2caffe.log.read.debug_info import first_not_finite
 from irv2caffe.log.summary import Summary, summarize
-from irv2caffe.log.table import is_nonfinite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from irv2caffe.log.read.debug_info import NotFinite
     from irv2caffe.log.read.history import Log
     from irv2caffe.log.table import TestRow
-
-_NEAR = 0.02  # share of the run whose displays give the loss at a place
-_LEAST_DISPLAYS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,30 +175,6 @@ class RunEvidence:
     def num_iterations(self) -> int:
         """The last iteration."""
         return self.summary.iterations
-
-    def loss_at(self, iteration: float) -> float | None:
-        """The training loss around an iteration: the median of the nearest displays."""
-        iterations, losses = self.run.iterations, self.run.losses
-        width = max(1.0, _NEAR * self.num_iterations)
-        near = [
-            loss
-            for at, loss in zip(iterations, losses, strict=True)
-            if abs(at - iteration) <= width and not is_nonfinite(loss)
-        ]
-        if len(near) < _LEAST_DISPLAYS:
-            pairs = sorted(
-                (abs(at - iteration), loss)
-                for at, loss in zip(iterations, losses, strict=True)
-                if not is_nonfinite(loss)
-            )
-            near = [loss for _, loss in pairs[:_LEAST_DISPLAYS]]
-        return median(near) if near else None
-
-    def test_near(self, epoch: float) -> TestRow | None:
-        """The test nearest to an epoch, if there is one within a quarter of an epoch of it."""
-        known = [row for row in self.tests if row.epoch is not None]
-        best = min(known, key=lambda row: abs((row.epoch or 0.0) - epoch), default=None)
-        return best if best and abs((best.epoch or 0.0) - epoch) <= 0.25 else None
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irv2caffe.diagnose.cures import diagnose_with_model
 from irv2caffe.diagnose.published import is_published
 from irv2caffe.diagnose.registry import available
 
@@ -98,8 +98,7 @@ def _listed(names: Sequence[str]) -> str:
 def _how(need: Need, evidence: RunEvidence) -> str:
     """How to give what is missing."""
     if need == "model":
-        model = "FILE.caffemodel" if evidence.run_dir is None else "best"
-        return f"irv2caffe diagnose {shlex.quote(evidence.name)} --model {model}"
+        return diagnose_with_model(evidence)
     if need == "database":
         return f"{_sources(evidence)}: --train-lmdb DB --val-lmdb DB"
     return {

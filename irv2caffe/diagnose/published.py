@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from irv2caffe.log.reference import Reference
 
 NUM_TRAIN_IMAGES = 1_281_167  # of ILSVRC12
-NUM_VAL_IMAGES = 50_000
 _NUM_CLASSES = 1000
 # Images of an update: batch x GPUs x iter_size, as in the recipes of the same runs.
 _EFFECTIVE_BATCH = {"original-2016": 64, "lim0606": 64, "twtygqyy": 20}

@@ -136,7 +136,7 @@ def _snapshot(run: Path, wanted: str) -> tuple[Path, int | None, tuple[str, ...]
         return found[last], last, notes
     if not wanted.isdecimal() or int(wanted) not in found:
         raise UsageError(
-            f"--snapshot {wanted}: there is no such snapshot in {folder}",
+            f"{wanted}: there is no such snapshot in {folder}",
             f"best, last, or an iteration: {first_of([str(one) for one in sorted(found)], 20)}",
         )
     return found[int(wanted)], int(wanted), ()

@@ -60,7 +60,7 @@ def test_a_loss_that_weights_the_classes(matrix, is_found, tmp_path, monkeypatch
 
 def test_it_names_the_share_of_the_largest_class(tmp_path, monkeypatch):
     (found,) = _found(net(), UNEVEN, tmp_path, monkeypatch)
-    assert "always answers 'a' is right for 56%" in found.why  # 900 of 1,600
+    assert "always answers 'a' is right for 56 %" in found.why  # 900 of 1,600
     assert "--balance" in found.fix
     assert "--class-weights" in found.fix
 

@@ -296,7 +296,7 @@ def test_what_is_missing_is_told_with_what_it_would_tell(monkeypatch):
     assert missing["model"].decides == ("a-rule",)
     assert missing["model"].looks_for == ("b-rule",)
     assert missing["solver"].looks_for == ("c-rule", "d-rule")
-    assert missing["model"].how.endswith("train.log --model FILE.caffemodel")
+    assert missing["model"].how.endswith("train.log --solver SOLVER --model MODEL.caffemodel")
     measured = Measured(weights="m.caffemodel", val=Score(50, 2, 10))
     later = diagnose(replace(bare, measured=measured))
     assert "model" not in [one.what for one in later.missing]

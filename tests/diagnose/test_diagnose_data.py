@@ -181,7 +181,7 @@ def test_waiting_for_images():
     engine = [
         "I1124 23:59:59.500000  4242 blocking_queue.cpp:49] Waiting for data: 9000.5 s of 1 s"
     ]
-    assert "25% of the time" in names(healthy(lines=engine))["input-bottleneck"].evidence[0]
+    assert "25 % of the time" in names(healthy(lines=engine))["input-bottleneck"].evidence[0]
 
 
 def test_validation_images_of_another_size():

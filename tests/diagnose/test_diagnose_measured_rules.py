@@ -103,7 +103,7 @@ def test_running_statistics_that_new_ones_repair():
     assert "--reestimate-bn 200" in words(one)
     assert "The same training images" in words(one)
     one = settled("tested-running-statistics", UNLIKELY, **stale, reestimated=score(40.0))
-    assert "close 6% of the gap" in words(one)
+    assert "close 6 % of the gap" in words(one)
     early = {**stale, "reestimated": score(40.0), "iteration": 2000}
     assert not found("tested-running-statistics", **early)  # the curves tell of the end
     few = {"val": score(42.0, 30), "reestimated": score(27.0, 30)}

@@ -7,6 +7,8 @@ CIFAR-100; each run had one fault, or none. What Caffe says while it sets up lay
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from helpers.evaluation_jobs import NAMES, TRAIN_VAL
 from helpers.paths import FILES
 from helpers.program import run
 
+from irv2caffe.cli.main import cli
 from irv2caffe.data.lmdb_store import DatabaseWriter
 from irv2caffe.data.records.datum import raw_head, raw_tail, record_key
 from irv2caffe.diagnose.diagnosis import diagnose
@@ -63,6 +66,20 @@ def test_a_healthy_run_gets_no_word():
 def test_what_nothing_speaks_for_is_not_likely(name):
     wrong = {"overfitting", "residual-scaling", "learning-rate-too-low", "loss-at-guessing"}
     assert not wrong.intersection(sure(found_in(name)))
+
+
+COMMAND = re.compile(r"irv2caffe ([a-z-]+)([^;:]*)")
+
+
+def test_what_is_suggested_are_options_of_its_commands():
+    original = diagnose(gather(Request(Path("original-2016")))).findings
+    findings = [*original, *(each for name in FAULTS for each in found_in(name))]
+    texts = [text for each in findings for text in (*each.cure, each.decide)]
+    commands = [match for text in texts for match in COMMAND.findall(text)]
+    assert len(commands) > 20
+    for name, words in commands:
+        known = {each for one in cli.commands[name].params for each in one.opts}
+        assert known.issuperset(re.findall(r"(?<!\S)--[a-z-]+", words)), words
 
 
 # Trained here -----------------------------------------------------------------------------------
@@ -122,7 +139,7 @@ def test_an_unmixed_database_is_found_without_a_model(caffe, tmp_path, databases
 
 def test_tests_of_the_model_tell_the_cause(caffe, tmp_path, databases):
     folder = trained(tmp_path, databases, statistics=BATCH_STATISTICS)
-    found = diagnosed(folder, "--model", "last")
+    found = diagnosed(folder, "--model", "last", "--limit", "180")
     first = found["findings"][0]
     assert (first["rule"], first["confidence"]) == ("tested-batch-statistics", "measured")
     by_batch = {size: score["top1_error"] for size, score in found["measured"]["by_test_batch"]}
@@ -130,6 +147,7 @@ def test_tests_of_the_model_tell_the_cause(caffe, tmp_path, databases):
 
 
 def test_a_model_without_fault_gets_no_likely_cause(caffe, tmp_path, databases):
-    found = diagnosed(trained(tmp_path, databases), "--model", "last", "--engine", "torch")
+    words = ("--model", "last", "--engine", "torch", "--limit", "180")
+    found = diagnosed(trained(tmp_path, databases), *words)
     assert not {"likely", "measured"}.intersection(each["confidence"] for each in found["findings"])
     assert found["measured"]["val"]["top1_error"] < 30

@@ -49,8 +49,8 @@ def class_imbalance(evidence: NetEvidence) -> Hits:
         yield Hit(
             what=f"the training classes have {least:,} to {most:,} images; few: {named}",
             why=f"the loss counts every image the same: a net that always answers {largest} is "
-            f"right for {most / sum(counts):.0%} of them; rare classes are learned last, and the "
-            "accuracy over all images hardly shows it",
+            f"right for {100 * most / sum(counts):.0f} % of them; rare classes are learned last, "
+            "and the accuracy over all images hardly shows it",
             fix="make-lmdb --balance repeats images of the rare classes, build-net --class-weights "
             "balanced weights them in the loss; irv2caffe evaluate shows the recall of each class",
             at=data.at_data("source"),

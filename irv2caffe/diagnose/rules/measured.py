@@ -9,6 +9,7 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from irv2caffe.diagnose.cures import augment, check_files
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
 from irv2caffe.diagnose.measured import SMALL
 from irv2caffe.diagnose.norms import cure_of_lag, norms_of
@@ -103,7 +104,7 @@ def tested_running_statistics(evidence: RunEvidence) -> Findings:
         yield _ruled_out(
             "Running statistics that do not fit the weights.",
             "BatchNorm's running mean and variance lag behind the weights.",
-            (f"New statistics close {closed:.0%} of the gap. {_renewed(found)}",),
+            (f"New statistics close {100 * closed:.0f} % of the gap. {_renewed(found)}",),
             _BATCH_NORM,
             settles,
         )
@@ -157,17 +158,16 @@ def tested_overfitting(evidence: RunEvidence) -> Findings:
         train = replace(train, top1_error=train.class_error)
     source = "github.com/apache/mxnet pull request 13757"
     if val.is_worse(train) and not found.input_difference and not found.labels_differ:
-        augment = (
-            "irv2caffe train --engine torch --augment inception; for Caffe: make-lmdb --augment "
-            "inception --copies 5"
-        )
         yield Finding(
             MEASURED,
             symptom="The net knows its training images, and not the validation images.",
             cause="Overfitting: it has learned what sets the training images apart. (Validation "
             "images that are harder, or partly of another kind, look the same.)",
             evidence=(text,),
-            cure=(augment, "weight_decay, dropout, --label-smoothing 0.1; more images; finetune"),
+            cure=(
+                *augment(evidence),
+                "weight_decay, dropout, --label-smoothing 0.1; more images; finetune",
+            ),
             source=source,
             fit=0.95,
             settles=("overfitting", "unchecked-databases"),
@@ -200,7 +200,7 @@ def tested_gap(evidence: RunEvidence) -> Findings:
             cause="TRAIN and TEST do not compute the same: compare the layers of both phases, "
             "their BatchNorm and their data layers.",
             evidence=found.gap,
-            cure=("irv2caffe check SOLVER", "irv2caffe summary NET, for both phases"),
+            cure=(check_files(evidence), "irv2caffe summary NET"),
             source="the meaning of a test",
             fit=0.9,
             settles=("first-epoch-gap", "unchecked-databases"),

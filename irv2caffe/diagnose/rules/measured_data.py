@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from irv2caffe.diagnose.cures import SHUFFLE, relabel
 from irv2caffe.diagnose.finding import MEASURED, POSSIBLE, UNLIKELY, Finding
 from irv2caffe.diagnose.registry import DOUBT_TESTS, rule
 
@@ -37,7 +38,7 @@ def tested_labels(evidence: RunEvidence) -> Findings:
         symptom="The labels of validation do not mean what those of training mean.",
         cause=cause,
         evidence=tuple(texts),
-        cure=("irv2caffe make-lmdb --labels TRAIN_LMDB for the validation images",),
+        cure=(relabel(evidence),),
         source="what the model says for each label",
         fit=1.0,
         settles=("labels-differ", "overfitting", "running-statistics", *DOUBT_TESTS),
@@ -110,7 +111,7 @@ def tested_order(evidence: RunEvidence) -> Findings:
         cause="The net learns the classes of the moment and forgets the others, and what it "
         "learns of them from the batch is not there in tests; Caffe never shuffles a database.",
         evidence=(text, *((shown,) if leaks else ())),
-        cure=("irv2caffe make-lmdb --shuffle (convert_imageset -shuffle)",),
+        cure=(SHUFFLE,),
         source=source,
         fit=0.99 if is_sure else 0.5,
         settles=("ordered-database", "badly-mixed", "fixed-order"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from irv2caffe.diagnose.cures import start_again
+from irv2caffe.diagnose.cures import SCALE, start_again
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, UNLIKELY, Finding
 from irv2caffe.diagnose.registry import rule
 
@@ -124,7 +124,7 @@ def tested_trunk(evidence: RunEvidence) -> Findings:
         cause="Branches are added without a factor and without BatchNorm: each adds as much as "
         "there is.",
         evidence=_trunk(found),
-        cure=("irv2caffe build-net --residual-scale 0.17,0.1,0.2", "clip_gradients in the solver"),
+        cure=(SCALE, "clip_gradients in the solver"),
         source=_PAPER,
         fit=0.9,
         settles=("residual-scaling", "trunk-statistics"),

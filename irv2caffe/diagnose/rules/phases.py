@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from irv2caffe.diagnose.cures import (
     SHUFFLE,
     check_files,
-    database,
     diagnose_with_model,
     evaluate,
+    relabel,
 )
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, classes_of, does_train, last_gap, main_loss
@@ -28,10 +28,6 @@ _KNOWN, _IN_A_ROW = 0.1, 5  # of the loss of guessing; displays
 _FEW_OF_A_CLASS, _FEW_ITERATIONS = 30, 100
 
 
-def _relabel(evidence: RunEvidence) -> str:
-    return f"irv2caffe make-lmdb VAL_IMAGES OUT --labels {database(evidence, 'TRAIN')}"
-
-
 @rule("unchecked-databases", needs=("net",), settled_by=("database", "model"))
 def unchecked_databases(evidence: RunEvidence) -> Findings:
     """Databases that may differ in size, colours or labels, where tests are worse at once."""
@@ -46,7 +42,7 @@ def unchecked_databases(evidence: RunEvidence) -> Findings:
         "differently than the training images.",
         evidence=(gap.text(evidence),),
         against=("The nets subtract the same mean and apply the same scale in both phases.",),
-        cure=(_relabel(evidence),),
+        cure=(relabel(evidence),),
         decide=f"{check_files(evidence)}; inspect-lmdb draws images of both",
         source="github.com/soeaver/caffe-model issue 12; github.com/cvjena/cnn-models issue 12",
         fit=0.4,
@@ -164,7 +160,7 @@ def validation_at_chance(evidence: RunEvidence) -> Findings:
         else ("the test before the training had")
     )
     errors_text = (
-        f"The error of {len(errors)} test(s) lies between {min(errors):.1f} and "
+        f"The error of {len(errors)} tests lies between {min(errors):.1f} and "
         f"{max(errors):.1f} %; {guessing} {chance:.1f} %."
     )
     beyond = (
@@ -186,7 +182,7 @@ def validation_at_chance(evidence: RunEvidence) -> Findings:
             *((beyond,) if is_above else ()),
             *((early,) if early else ()),
         ),
-        cure=(SHUFFLE,) if early else (_relabel(evidence), _SAME_TRANSFORM),
+        cure=(SHUFFLE,) if early else (relabel(evidence), _SAME_TRANSFORM),
         decide=f"{diagnose_with_model(evidence)}; or {evaluate(evidence, '--on train')}: a low "
         "error on training images means that the validation images or labels are at fault",
         source="the meaning of a test; github.com/soeaver/caffe-model issue 12",

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.course import course_of, fell_back, standstill
-from irv2caffe.diagnose.cures import diagnose_with_model
+from irv2caffe.diagnose.cures import SCALE, diagnose_with_model
 from irv2caffe.diagnose.finding import LIKELY, POSSIBLE, UNLIKELY, Confidence, Finding
 from irv2caffe.diagnose.registry import rule
 
@@ -22,7 +22,7 @@ _LEARNED = 0.5  # of the loss of guessing
 _SWING = 3.0  # a test loss against the one before it
 _EARLY, _FIRST = 1 / 3, 6  # of the run, and tests of a short one
 _SCALED = (
-    "irv2caffe build-net --out net --residual-scale 0.17,0.1,0.2",
+    SCALE,
     "or eltwise_param { coeff: 1 coeff: 0.1 } in a net of your own",
 )
 _PAPER = "arXiv 1602.07261v2, section 3.3"

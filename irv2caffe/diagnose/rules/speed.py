@@ -44,8 +44,9 @@ def _waited(evidence: RunEvidence) -> str:
     if log is None:
         return ""
     if log.waited_s and hours and log.waited_s >= _WAITED * 3600 * hours:
-        share = min(1.0, log.waited_s / (3600 * hours))
-        return f"The engine waited for batches for {log.waited_s:,.0f} s, {share:.0%} of the time."
+        share = min(100.0, log.waited_s / (36 * hours))
+        waited = f"{log.waited_s:,.0f} s, {share:.0f} % of the time"
+        return f"The engine waited for batches for {waited}."
     iter_size = evidence.solver_value("iter_size")
     tests = len(evidence.run.table.test) * _test_iter(evidence)
     batches = evidence.num_iterations * (iter_size if isinstance(iter_size, int) else 1)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from irv2caffe.diagnose.course import told
-from irv2caffe.diagnose.cures import diagnose_with_model, evaluate, train_with
+from irv2caffe.diagnose.cures import augment, diagnose_with_model, evaluate
 from irv2caffe.diagnose.finding import LIKELY, MEASURED, POSSIBLE, Finding
 from irv2caffe.diagnose.gaps import at_chance, does_train, last_gap, main_loss
 from irv2caffe.diagnose.registry import rule
@@ -152,8 +152,7 @@ def _invitations(evidence: RunEvidence) -> Iterator[str]:
 def _cures(evidence: RunEvidence) -> Iterator[str]:
     images = evidence.run.table.num_train_images
     if not _is_augmented(evidence):
-        yield train_with(evidence, "--engine torch --augment inception --shuffle")
-        yield "irv2caffe make-lmdb IMAGES OUT --augment inception --copies 5"
+        yield from augment(evidence)
     if evidence.solver_value("weight_decay") == 0:
         yield "weight_decay: 0.00004 or more in the solver"
     if images and images < _SMALL:
