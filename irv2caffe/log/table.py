@@ -194,8 +194,7 @@ def make_table(
     )
     tests = [
         row_of_test(point, table.epoch(point.iteration), names, log.loss_weights)
-        for point in log.test
-        if point.outputs
+        for point in _whole_tests(log)
     ]
     return replace(
         table,
@@ -203,6 +202,20 @@ def make_table(
         test=tuple(row for row in tests if row.net == test_net),
         other_tests=tuple(row for row in tests if row.net != test_net),
     )
+
+
+def _whole_tests(log: Log) -> list[TestPoint]:
+    """The tests with outputs, without a last one that the end of the log cuts off.
+
+    Its first outputs may be those of an auxiliary head only.
+    """
+    points = [point for point in log.test if point.outputs]
+    same_net = [point for point in points if point.net == points[-1].net][-2:]
+    is_short = len(same_net) == 2 and same_net[1].outputs.keys() < same_net[0].outputs.keys()
+    if not is_short or log.finished:
+        return points
+    goes_on = len(log.train) > 0 and log.train.iteration[-1] >= points[-1].iteration
+    return points if goes_on else points[:-1]
 
 
 def _pieces(log: Log, images_per_iteration: int | None) -> tuple[tuple[int, int], ...]:

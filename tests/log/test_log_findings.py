@@ -95,6 +95,24 @@ def test_a_loss_that_is_back_where_it_began():
         assert "collapse" not in found(run_of(healthy))
 
 
+# A log that ends within a test.
+
+
+def test_a_test_that_the_end_of_the_log_cuts_off_is_none():
+    tests = [{"aux/top1": 0.2 + place / 20, "top1": 0.4 + place / 20} for place in range(10)]
+    lines = run_of(falling(10), tests)
+    cut = [*lines, *lines_of_test(100, {"aux/top1": 0.5})]
+    whole = [*lines, *lines_of_test(100, {"aux/top1": 0.5, "top1": 0.9})]
+    for some, last, error in ((cut, 90, 15.0), (whole, 100, 10.0), (lines, 90, 15.0)):
+        table = make_table(read_lines(some))
+        assert table.test[-1].iteration == last
+        assert table.test[-1].top1_error == pytest.approx(error)
+    # The net may have changed: the run went on after that test, or it is the only one.
+    table = make_table(read_lines([*cut, *display(100, 1.0)]))
+    assert table.test[-1].outputs == {"aux/top1": 0.5}
+    assert len(make_table(read_lines(lines_of_test(0, {"aux/top1": 0.5}))).test) == 1
+
+
 # A loss that explodes, or is pinned.
 
 
