@@ -56,7 +56,8 @@ def _losses(evidence: RunEvidence) -> Iterator[str]:
 def _read(evidence: RunEvidence) -> Iterator[str]:
     """What was read, and what is not known."""
     table = evidence.run.table
-    yield f"{len(table.train):,} losses, {len(table.test):,} tests"
+    num_losses = _number(len(table.train), "loss", "losses")
+    yield f"{num_losses}, {_number(len(table.test), 'test', 'tests')}"
     check = evidence.check
     files = [] if check is None else [_shorter(file.name) for file in check.prototxts]
     yield ", ".join(files[:_MAX_FILES]) if files else "no solver and no net"
@@ -65,6 +66,10 @@ def _read(evidence: RunEvidence) -> Iterator[str]:
         yield ", ".join(databases[:_MAX_FILES])
     if evidence.measured.weights:
         yield f"tests of {evidence.measured.weights}"
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _shorter(path: str) -> str:
