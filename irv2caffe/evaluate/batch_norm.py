@@ -41,7 +41,7 @@ def uses_batch_statistics(net: Any) -> bool:
 
 def with_global_statistics(net: Any) -> Any:
     """The net with BatchNorm that uses the stored statistics."""
-    return _changed(net, use_global_stats=True)
+    return with_batch_norm(net, use_global_stats=True)
 
 
 def check_batch_norm(model: Model) -> set[str]:
@@ -83,7 +83,7 @@ def reestimate(
         CaffeFailedError: the net cannot run.
     """
     names = check_batch_norm(model)
-    net = _changed(model.net, use_global_stats=False, moving_average_fraction=1.0)
+    net = with_batch_norm(model.net, use_global_stats=False, moving_average_fraction=1.0)
     with tempfile.TemporaryDirectory(prefix="irv2caffe-") as folder:
         start = Path(folder) / "start.caffemodel"
         write_model(start, net, _with_empty_statistics(model.weights, names))
@@ -95,7 +95,8 @@ def reestimate(
             return runner.title
 
 
-def _changed(net: Any, **values: Any) -> Any:
+def with_batch_norm(net: Any, **values: Any) -> Any:
+    """The net with other values of ``batch_norm_param`` in each BatchNorm."""
     changed = messages.NetParameter()
     changed.CopyFrom(net)
     for layer in changed.layer:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiment.evaluating import REESTIMATING_BATCHES, errors, num_batches
-from experiment.nets import changed_batch_norm
 from irv2caffe.caffe.command import tool_command
 from irv2caffe.caffe.find import find_caffe
 from irv2caffe.data.lmdb_store.reading import open_reader
 from irv2caffe.errors import CaffeFailedError
+from irv2caffe.evaluate.batch_norm import with_batch_norm
 from irv2caffe.proto import messages
 from irv2caffe.proto.binary import blob_from_array, read_array
 from irv2caffe.proto.caffemodel import ModelFile, write_model
@@ -62,7 +62,7 @@ class CaffeEvaluator:
             number, batch = num_batches(len(reader), batch, most)
         net = self._net(self._databases[part], batch)
         if batch_statistics:
-            net = changed_batch_norm(net, use_global_stats=False)
+            net = with_batch_norm(net, use_global_stats=False)
         bottoms = [name for layer in net.layer for name in layer.bottom if layer.name == "loss"]
         net.layer.add(name="accuracy", type="Accuracy", bottom=bottoms, top=["accuracy"])
         path, log = self._folder / "test.prototxt", self._folder / "test.log"
@@ -75,7 +75,7 @@ class CaffeEvaluator:
         """As :meth:`experiment.evaluating.Evaluator.reestimated`: trains with the rate 0."""
         net, start = self._folder / "again.prototxt", self._folder / "empty.caffemodel"
         made = self._net(self._databases["train"], self.batch_size)
-        made = changed_batch_norm(made, moving_average_fraction=1.0)
+        made = with_batch_norm(made, moving_average_fraction=1.0)
         write_prototxt(net, made)
         write_model(start, made, _without_statistics(weights))
         prefix = self._folder / "again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from irv2caffe.config import NetOptions
+from irv2caffe.evaluate.batch_norm import with_batch_norm
 from irv2caffe.inference.nets import inference_net
 from irv2caffe.net.blocks import block8, block17, block35, reduction_a, reduction_b
 from irv2caffe.net.layers import Builder, classifier, conv, dropout, global_average
@@ -79,18 +80,7 @@ def without_residual_relus(net: Any) -> Any:
 def evaluated_net(trained: Any, *, batch_statistics: bool) -> Any:
     """The net for use, whose BatchNorm takes the statistics of each batch or the running ones."""
     net = inference_net(trained, shape=(3, CROP, CROP))
-    return changed_batch_norm(net, use_global_stats=False) if batch_statistics else net
-
-
-def changed_batch_norm(net: Any, **values: Any) -> Any:
-    """The net with other fields in each BatchNorm."""
-    result = messages.NetParameter()
-    result.CopyFrom(net)
-    for layer in result.layer:
-        if layer.type == "BatchNorm":
-            for name, value in values.items():
-                setattr(layer.batch_norm_param, name, value)
-    return result
+    return with_batch_norm(net, use_global_stats=False) if batch_statistics else net
 
 
 def solver(arm: Arm, size: Size, folder: Path, *, seed: int, gpu: bool) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from experiment.databases import read_images
 from experiment.evaluating import REESTIMATING_BATCHES, errors, num_batches
-from experiment.nets import TF_RMSPROP, changed_batch_norm, evaluated_net
+from experiment.nets import TF_RMSPROP, evaluated_net
 from irv2caffe.engine.model_files import load_model, save_model
 from irv2caffe.engine.net import Net
 from irv2caffe.engine.options import EngineOptions
@@ -22,6 +22,7 @@ from irv2caffe.engine.solver.log_lines import Log
 from irv2caffe.engine.solver.loop import Solver
 from irv2caffe.engine.solver.signals import Signals
 from irv2caffe.engine.solver.solver_types import SOLVER_TYPES, Scalars, SolverType
+from irv2caffe.evaluate.batch_norm import with_batch_norm
 from irv2caffe.inference.nets import ends_of
 from irv2caffe.log.table import PINNED_LOSS
 
@@ -113,7 +114,7 @@ class TorchEvaluator:
 
     def reestimated(self, weights: Path) -> Path:
         """As :meth:`experiment.evaluating.Evaluator.reestimated`."""
-        net = changed_batch_norm(
+        net = with_batch_norm(
             evaluated_net(self._trained, batch_statistics=True), moving_average_fraction=1.0
         )
         running = _Net(net, weights, "TRAIN", self._gpu)
